@@ -1,0 +1,129 @@
+/**
+ * The seam: what the C++ addon and `lib/backend/js.ts` both implement.
+ *
+ * Everything here is typed arrays and numbers. Matrices are row-major; arrays are allocated by the caller and borrowed
+ * until the task settles. Defaults, messages and meaning belong to lib/: arguments are valid when they arrive, and a
+ * backend checks again only what memory safety rests on.
+ */
+
+/** A row of `FORMATS` in lib/format.ts and of `Format` in native/core/format.h. */
+export type FormatId = 0 | 1 | 2 | 3 | 4;
+
+/** 0 float32, 1 float16, 2 bfloat16: `DTYPES` in lib/dtype.ts, `DType` in native/core/types.h. */
+export type DTypeId = 0 | 1 | 2;
+
+/** Weights in one of the three element types; the two 16-bit ones as raw bits. */
+export type FloatBits = Float32Array | Uint16Array;
+export type Words = Uint8Array | Int32Array;
+
+/** The grouped matrix `[rows, cols]` and its packed form `[step, cols]`, both ways of `pack` and `unpack`. */
+export interface PackArgs {
+  readonly rows: number;
+  readonly cols: number;
+  /** Rows of the packed matrix: field `f` of packed row `r` is row `f * step + r`; rows past `rows` are zero. */
+  readonly step: number;
+  readonly format: FormatId;
+  readonly codes: Uint8Array;
+  readonly packed: Words;
+  readonly threads: number;
+}
+
+export interface QuantizeArgs {
+  /** The grouped matrix `[rows, cols]`, which is the weight matrix in its own order. */
+  readonly weights: FloatBits;
+  readonly dtype: DTypeId;
+  readonly rows: number;
+  readonly cols: number;
+  /** 1: each row is a group. 0: each column is a group. */
+  readonly axis: 0 | 1;
+  /** Highest code. */
+  readonly maxCode: number;
+  /** `[iterations * 2]`: `1 / beta` and the residual up to which shrinkage gives 0, per iteration. Empty: no solver. */
+  readonly schedule: Float32Array;
+  readonly lpNorm: number;
+  readonly roundZero: boolean;
+  readonly referenceGuards: boolean;
+  readonly format: FormatId;
+  readonly step: number;
+  /** Groups that are solved together; the unit over which `stats` are summed. */
+  readonly block: number;
+  /** Type that scale and zero will be stored in: `stats` are measured with them rounded to it. */
+  readonly metaDtype: DTypeId;
+  /** `[step, cols]`, written. */
+  readonly packed: Words;
+  /** `[groups]`, written, not rounded to `metaDtype`. */
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  /**
+   * `[5]`, written: sum of |W - W'|, sum of (W - W')^2, sum of W^2, most iterations of a group, and the index of the
+   * first weight that is not finite, or -1 (then the rest is meaningless).
+   */
+  readonly stats: Float64Array;
+  readonly threads: number;
+}
+
+export interface DequantizeArgs {
+  readonly packed: Words;
+  readonly format: FormatId;
+  readonly rows: number;
+  readonly cols: number;
+  readonly step: number;
+  readonly axis: 0 | 1;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  /** Type of `out`. */
+  readonly dtype: DTypeId;
+  /** Round to `dtype` after each operation, as the reference computes, instead of once at the end. */
+  readonly roundEach: boolean;
+  /** `[rows, cols]`, written. */
+  readonly out: FloatBits;
+  readonly threads: number;
+}
+
+export interface DistanceArgs {
+  readonly a: FloatBits;
+  readonly aDtype: DTypeId;
+  readonly b: FloatBits;
+  readonly bDtype: DTypeId;
+  /** `[4]`, written: sum of |a - b|, sum of (a - b)^2, sum of a^2, largest |a - b|; in float64. */
+  readonly stats: Float64Array;
+  readonly threads: number;
+}
+
+/** Every operation, by name. */
+export interface Operations {
+  quantize: QuantizeArgs;
+  pack: PackArgs;
+  unpack: PackArgs;
+  dequantize: DequantizeArgs;
+  distance: DistanceArgs;
+}
+
+/** An operation under way. */
+export interface Task {
+  /** Resolves when the outputs are written. Rejects with an `Error` whose `code` is `ABORTED` after `cancel`. */
+  readonly promise: Promise<void>;
+  /** Stops the operation soon; one that has not begun never does. The arrays are free once `promise` settles. */
+  cancel(): void;
+}
+
+export interface Backend {
+  readonly name: 'native' | 'js';
+  readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
+  /** Runs now, on the calling thread and its helpers. */
+  run<K extends keyof Operations>(operation: K, args: Operations[K]): void;
+  /** Runs later, without blocking the event loop. */
+  start<K extends keyof Operations>(operation: K, args: Operations[K]): Task;
+}
+
+/** What the addon exports. */
+export interface Addon {
+  /** Instruction sets that were compiled in and that this machine can run, best first. */
+  readonly isas: readonly ('avx512' | 'avx2' | 'neon' | 'scalar')[];
+  /** Instruction sets that were compiled in. */
+  readonly compiled: readonly ('avx512' | 'avx2' | 'neon' | 'scalar')[];
+  /** What stands behind `parallel_for`. */
+  readonly threading: 'openmp' | 'threads';
+  /** A backend on one of `isas`. */
+  open(isa: string): Backend;
+}
