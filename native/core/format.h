@@ -1,0 +1,47 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace hqq {
+
+// How codes sit in words. Field f of packed row r holds row f * step + r of the grouped code matrix, the first field in
+// the most significant bits:
+//
+//   word[r][c] = sum over f of  code[f * step + r][c] << shift(f)        step = ceil(rows / kFields)
+//
+// Layout: mobiusml/hqq hqq/core/bitpack.py.
+template <class W, int Bits>
+struct PackFormat {
+  using Word = W;
+  static constexpr int kBits = Bits;
+  static constexpr int kFields = static_cast<int>(sizeof(W)) * 8 / Bits;
+  static constexpr uint32_t kMask = (1u << Bits) - 1;
+  static constexpr int shift(int field) { return (kFields - 1 - field) * Bits; }
+};
+
+inline constexpr int kMaxFields = 10;
+
+// One row per format, in the order of FORMATS in lib/format.ts: X(name, word, bits).
+#define HQQ_FOR_EACH_FORMAT(X) \
+  X(u8x1, uint8_t, 8)          \
+  X(u8x2, uint8_t, 4)          \
+  X(u32x10, uint32_t, 3)       \
+  X(u8x4, uint8_t, 2)          \
+  X(u8x8, uint8_t, 1)
+
+#define HQQ_FORMAT_NAME(name, word, bits) name,
+enum class Format : uint8_t { HQQ_FOR_EACH_FORMAT(HQQ_FORMAT_NAME) };
+#undef HQQ_FORMAT_NAME
+
+struct FormatRow {
+  size_t word_bytes;
+  size_t fields;
+};
+#define HQQ_FORMAT_ROW(name, word, bits) {sizeof(word), PackFormat<word, bits>::kFields},
+inline constexpr FormatRow kFormats[] = {HQQ_FOR_EACH_FORMAT(HQQ_FORMAT_ROW)};
+#undef HQQ_FORMAT_ROW
+inline constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
+
+inline constexpr const FormatRow& row_of(Format format) { return kFormats[static_cast<size_t>(format)]; }
+
+}  // namespace hqq

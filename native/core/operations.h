@@ -1,0 +1,76 @@
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "../kernels/table.h"
+#include "format.h"
+#include "types.h"
+
+// The operations of binding.d.ts, as plain structs over borrowed memory. Lengths were checked by the caller; see
+// binding.d.ts for shapes and meaning. Every operation may throw std::bad_alloc and nothing else, before it writes.
+namespace hqq::core {
+
+// What an operation runs on: an instruction set, at most `threads` threads, until somebody sets `cancel`.
+struct Context {
+  const kernels::KernelTable& kernels;
+  int threads;
+  const std::atomic<bool>& cancel;
+};
+
+enum class Status { ok, cancelled };
+
+struct Quantize {
+  const void* weights;  // [rows, cols]  read
+  DType dtype;
+  size_t rows, cols;
+  int axis;
+  float max_code;
+  const float* schedule;  // [iterations, 2]  read
+  int iterations;
+  float lp_norm;
+  bool round_zero, reference_guards;
+  Format format;
+  size_t step;
+  size_t block;
+  DType meta_dtype;
+  void* packed;   // [step, cols]  written
+  float* scale;   // [groups]      written
+  float* zero;    // [groups]      written
+  double* stats;  // [5]           written
+};
+Status quantize(const Context& context, const Quantize& op);
+
+struct Pack {
+  size_t rows, cols, step;
+  Format format;
+  uint8_t* codes;  // [rows, cols]  read by pack, written by unpack
+  void* packed;    // [step, cols]  written by pack, read by unpack
+};
+Status pack(const Context& context, const Pack& op);
+Status unpack(const Context& context, const Pack& op);
+
+struct Dequantize {
+  const void* packed;  // [step, cols]  read
+  Format format;
+  size_t rows, cols, step;
+  int axis;
+  const float* scale;  // [groups]  read
+  const float* zero;   // [groups]  read
+  DType dtype;
+  bool round_each;
+  void* out;  // [rows, cols]  written
+};
+Status dequantize(const Context& context, const Dequantize& op);
+
+struct Distance {
+  const void* a;  // [count]  read
+  DType a_dtype;
+  const void* b;  // [count]  read
+  DType b_dtype;
+  size_t count;
+  double* stats;  // [4]  written
+};
+Status distance(const Context& context, const Distance& op);
+
+}  // namespace hqq::core
