@@ -1,0 +1,161 @@
+import { cpus } from 'node:os';
+import type { Addon, Backend } from '../../binding.js';
+import { HqqError, show } from '../errors.js';
+import { suggestion } from '../suggest.js';
+import { backendChoice, defaultThreads, isaChoice, VARIABLES } from './environment.js';
+import { createJsBackend } from './js.js';
+import { type LoadAttempt, type LoadResult, loadAddon } from './native.js';
+
+let active: Backend | undefined;
+let js: Backend | undefined;
+const native = new Map<string, Backend>();
+
+/**
+ * The implementation that the package computes with: chosen at the first call, then the same for the life of the process.
+ *
+ * `HQQ_BACKEND=auto|native|js` and `HQQ_ISA=avx512|avx2|neon|scalar` choose; by default the addon, on the best instruction
+ * set of the machine. Where it does not load, JavaScript takes over with the same results, and one process warning with code
+ * `HQQ_JS_BACKEND` says why.
+ *
+ * @throws {HqqError} `ERR_BACKEND_UNAVAILABLE` when what the environment demands is not to be had; `ERR_INVALID_OPTION` when it
+ *   demands something that does not exist.
+ */
+export function activeBackend(): Backend {
+  if (active !== undefined) return active;
+  const chosen = choose();
+  if (chosen.name === 'js' && backendChoice() !== 'js') warnOfFallback();
+  active = chosen;
+  return chosen;
+}
+
+/** Which implementation computes, on which instruction set, and with how many threads where a call does not say. */
+export interface BackendInfo {
+  readonly name: 'native' | 'js';
+  readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
+  readonly threads: number;
+}
+
+/**
+ * Which implementation computes. The first call loads it.
+ *
+ * @example
+ * backend() // { name: 'native', isa: 'avx512', threads: 16 }
+ * @throws {HqqError} as every other call, when the environment demands what is not to be had.
+ */
+export function backend(): BackendInfo {
+  return describe(activeBackend());
+}
+
+function describe({ name, isa }: Backend): BackendInfo {
+  return Object.freeze({ name, isa, threads: defaultThreads() });
+}
+
+/** `'js'`, or native kernels on the instruction set of that name; for tests and benchmarks, which run them all. */
+export function openBackend(name: string): Backend {
+  if (name === 'js') {
+    js ??= createJsBackend();
+    return js;
+  }
+  const result = loadAddon();
+  if (!result.addon) throw new HqqError('ERR_BACKEND_UNAVAILABLE', `The native backend does not load. ${story(result)}`);
+  return openIsa(result.addon, name, 'the instruction set');
+}
+
+/** Every name that `openBackend` takes on this machine, best first. */
+export function availableBackends(): string[] {
+  return [...(loadAddon().addon?.isas ?? []), 'js'];
+}
+
+function choose(): Backend {
+  const choice = backendChoice();
+  if (choice === 'js') return openBackend('js');
+  const isa = isaChoice();
+  const result = loadAddon();
+  if (result.addon) return openIsa(result.addon, isa ?? result.addon.isas[0]!, 'the environment variable HQQ_ISA');
+  if (choice === 'native' || isa !== undefined) {
+    const demand = choice === 'native' ? 'HQQ_BACKEND=native' : `HQQ_ISA=${isa}`;
+    throw new HqqError('ERR_BACKEND_UNAVAILABLE', `${demand} demands the native backend, which does not load. ${story(result)}`);
+  }
+  return openBackend('js');
+}
+
+function warnOfFallback(): void {
+  process.emitWarning('hqq computes in JavaScript: the same results, but many times slower.', {
+    code: 'HQQ_JS_BACKEND',
+    detail: `${story(loadAddon())}\nHQQ_BACKEND=js chooses JavaScript without this warning.`,
+  });
+}
+
+/** Native kernels on the instruction set `name`, which `what` asked for. */
+function openIsa(addon: Addon, name: string, what: string): Backend {
+  const known = native.get(name);
+  if (known) return known;
+  const runnable: readonly string[] = addon.isas;
+  if (!runnable.includes(name)) {
+    const compiled = (addon.compiled as readonly string[]).includes(name);
+    const remark = compiled ? ' It is compiled in, but this machine cannot run it.' : suggestion(name, runnable);
+    throw new HqqError(
+      'ERR_BACKEND_UNAVAILABLE',
+      `Expected ${what} to be one of ${runnable.join(', ')}, which this machine can run, got ${show(name)}.${remark}`,
+    );
+  }
+  const opened = addon.open(name);
+  native.set(name, opened);
+  return opened;
+}
+
+/** What was tried, and what would help. */
+function story({ attempts, fix }: LoadResult): string {
+  const tried = attempts.map(({ path, failure }) => `Tried ${path}: ${(failure ?? 'loaded').replace(/\.?$/, '.')}`);
+  return [...tried, ...(fix === undefined ? [] : [fix])].join(' ');
+}
+
+/** What `hqq doctor` tells: the machine, what was tried, what was chosen, and what would help. */
+export interface Diagnosis {
+  readonly version: { readonly node: string; readonly napi: string };
+  readonly platform: string;
+  readonly arch: string;
+  /** As the system names the processor. */
+  readonly cpu: string;
+  /** Where the addon was looked for. */
+  readonly attempts: readonly LoadAttempt[];
+  /** What would make the addon load, if it does not. */
+  readonly fix: string | undefined;
+  /** Instruction sets that the addon holds, and of those the ones that this machine can run; best first. */
+  readonly compiled: readonly string[];
+  readonly runnable: readonly string[];
+  /** What is behind parallel loops of the addon. */
+  readonly threading: 'openmp' | 'threads' | undefined;
+  /** The variables that are set, among those that matter. */
+  readonly environment: { readonly [name: string]: string };
+  /** What calls use, unless there is an `error`. */
+  readonly chosen: BackendInfo | undefined;
+  /** Why calls fail: an environment that demands what is not to be had. */
+  readonly error: string | undefined;
+}
+
+/** Tells how the choice of a backend went, and never throws. */
+export function diagnose(): Diagnosis {
+  const { addon, attempts, fix } = loadAddon();
+  let chosen: BackendInfo | undefined;
+  let error: string | undefined;
+  try {
+    chosen = describe(active ?? choose()); // not activeBackend(): the report itself says what its warning would
+  } catch (cause) {
+    error = cause instanceof Error ? cause.message : String(cause);
+  }
+  return {
+    version: { node: process.version, napi: process.versions.napi ?? 'none' },
+    platform: process.platform,
+    arch: process.arch,
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    attempts,
+    fix,
+    compiled: addon?.compiled ?? [],
+    runnable: addon?.isas ?? [],
+    threading: addon?.threading,
+    environment: Object.fromEntries(VARIABLES.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : []))),
+    chosen,
+    error,
+  };
+}

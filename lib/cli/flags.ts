@@ -1,0 +1,177 @@
+import { MAX_THREADS } from '../backend/environment.js';
+import { OPTION_NAMES, OPTIONS, type Option, type ResolvedQuantConfig } from '../config.js';
+import { DTYPE_NAMES, type DType } from '../dtype.js';
+import { show } from '../errors.js';
+import { suggestion } from '../suggest.js';
+
+/** The command line itself is wrong: exit status 2, and nothing has been read yet. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** One flag. Its name is its key in the table in kebab case: `groupSize` is `--group-size`. */
+export interface Flag<T> {
+  /** One line for `--help`. */
+  readonly help: string;
+  /** What stands for the value in help. Absent: a switch, `true` when given. */
+  readonly value?: string;
+  /** How the text becomes a value; by default it stays text. */
+  readonly parse?: (text: string) => unknown;
+  readonly accepts?: (value: unknown) => boolean;
+  /** Completes "Expected --flag to be ...". */
+  readonly expected?: string;
+  /** Shown in help. Defaults are filled in by what the flag is passed to. */
+  readonly default?: string | undefined;
+  readonly required?: boolean;
+  /** May be given several times: values are collected. */
+  readonly repeats?: boolean;
+  /** Only for the type of the value. */
+  readonly type?: T;
+}
+
+export type Flags = { readonly [name: string]: Flag<unknown> };
+
+/** Values by name; those that were not given are absent. */
+export type Values<F extends Flags> = { readonly [K in keyof F]?: F[K] extends Flag<infer T> ? T : never };
+
+export function kebab(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+// Kinds of flags.
+
+export function toggle(help: string): Flag<boolean> {
+  return { help };
+}
+
+export function text(value: string, help: string, more: Partial<Flag<string>> = {}): Flag<string> {
+  return { value, help, accepts: (given) => given !== '', expected: `a ${value}`, ...more };
+}
+
+/** A flag that collects texts. */
+export function texts(value: string, help: string): Flag<readonly string[]> {
+  return { value, help, repeats: true, accepts: (given) => given !== '', expected: `a ${value}` };
+}
+
+/** A positive number that must be whole. */
+export function count(value: string, help: string, least: number, most: number): Flag<number> {
+  const accepts = (given: unknown) => Number.isSafeInteger(given) && (given as number) >= least && (given as number) <= most;
+  return { value, help, accepts, expected: `an integer in [${least}, ${most}]`, parse: toNumber };
+}
+
+const toNumber = (given: string): unknown => (/^-?\d+$/.test(given.trim()) ? Number(given) : given);
+
+/** The flag of an option of the library. */
+export function fromOption<T>(option: Option<T>): Flag<T> {
+  const { help, parse, accepts } = option;
+  // Where a program says null, a person types none.
+  const expected = option.expected.replaceAll(/\bnull\b/g, 'none');
+  const spelt = option.default === undefined ? undefined : option.default === null ? 'none' : String(option.default);
+  return parse ? { help, value: 'value', parse, accepts, expected, default: spelt } : { help };
+}
+
+type FlagsOf<O> = { readonly [K in keyof O]: O[K] extends Option<infer T> ? Flag<T> : never };
+
+/** The flags of a table of options, in its order. */
+export function fromOptions<O extends { readonly [name: string]: Option<any> }>(options: O): FlagsOf<O> {
+  return Object.fromEntries(Object.entries(options).map(([name, option]) => [name, fromOption(option)])) as FlagsOf<O>;
+}
+
+/** One flag for every quantization option. */
+export const QUANT_FLAGS = fromOptions(OPTIONS);
+
+/** Those of `values` that are quantization options. */
+export function quantConfig(values: Partial<ResolvedQuantConfig>): Partial<ResolvedQuantConfig> {
+  return Object.fromEntries(OPTION_NAMES.flatMap((name) => (values[name] === undefined ? [] : [[name, values[name]]])));
+}
+
+// Flags that several commands have.
+
+export const OUT = text('path', 'where to write; a folder if the model is one', { required: true });
+export const FORCE = toggle('replace what is there');
+export const JSON_FLAG = toggle('one JSON document on standard output');
+export const QUIET = toggle('say nothing but errors');
+export const THREADS: Flag<number> = count('n', 'most threads to use', 1, MAX_THREADS);
+export const ALL = toggle('every tensor, however many there are');
+export const DTYPE: Flag<DType> = {
+  help: 'type of the weights',
+  value: 'type',
+  accepts: (given) => (DTYPE_NAMES as readonly unknown[]).includes(given),
+  expected: `one of ${DTYPE_NAMES.join(', ')}`,
+};
+
+/** What is left of `--flag` in a message: never a wall of text. */
+function spelling(flag: string): string {
+  return show(flag).slice(1, -1);
+}
+
+/** The value of `flag` that `given` stands for. `label` is what the message calls it. */
+export function readValue(flag: Flag<unknown>, label: string, given: string): unknown {
+  const value = flag.parse ? flag.parse(given) : given;
+  if (flag.accepts && !flag.accepts(value)) {
+    const choices = /^one of (.*)$/.exec(flag.expected ?? '')?.[1]?.split(', ') ?? [];
+    const hint = typeof value === 'string' && value !== '' ? suggestion(value, choices) : '';
+    throw new UsageError(`Expected ${label} to be ${flag.expected}, got ${show(value)}.${hint}`);
+  }
+  return value;
+}
+
+/**
+ * Reads the arguments of one command.
+ *
+ * @throws {UsageError} for flags that do not exist, values that are missing or not accepted, and flags given twice. Required
+ * flags are the caller's to demand: `--help` comes first.
+ */
+export function parseArguments<F extends Flags>(args: readonly string[], flags: F): { values: Values<F>; positionals: string[] } {
+  const values: Record<string, unknown> = {};
+  const positionals: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i]!;
+    if (arg === '--') {
+      positionals.push(...args.slice(i + 1));
+      break;
+    }
+    if (!arg.startsWith('-') || arg === '-') {
+      positionals.push(arg);
+      continue;
+    }
+    const [typed, inline] = splitOnce(arg, '=');
+    const name = Object.keys(flags).find((key) => `--${kebab(key)}` === typed);
+    if (name === undefined) throw unknownFlag(typed, Object.keys(flags));
+    const flag = flags[name]!;
+    const value = flag.value === undefined ? switchValue(typed, inline) : valueOf(flag, typed, inline ?? args[++i]);
+    if (flag.repeats) {
+      values[name] = [...((values[name] as unknown[] | undefined) ?? []), value];
+    } else {
+      if (name in values) throw new UsageError(`${typed} is given twice.`);
+      values[name] = value;
+    }
+  }
+  return { values: values as Values<F>, positionals };
+}
+
+function splitOnce(whole: string, separator: string): readonly [string, string | undefined] {
+  const at = whole.indexOf(separator);
+  return at < 0 ? [whole, undefined] : [whole.slice(0, at), whole.slice(at + 1)];
+}
+
+function switchValue(typed: string, inline: string | undefined): true {
+  if (inline !== undefined) throw new UsageError(`${typed} takes no value, got ${show(inline)}. Give it or leave it out.`);
+  return true;
+}
+
+function valueOf(flag: Flag<unknown>, typed: string, given: string | undefined): unknown {
+  // "--out --json" has lost its path; a negative number is a value, if a wrong one.
+  if (given === undefined || given.startsWith('--')) {
+    const got = given === undefined ? 'nothing' : spelling(given);
+    throw new UsageError(`Expected a value after ${typed}: ${flag.expected ?? flag.value}. Got ${got}.`);
+  }
+  return readValue(flag, typed, given);
+}
+
+function unknownFlag(typed: string, names: readonly string[]): UsageError {
+  const spelt = names.map((name) => `--${kebab(name)}`);
+  const hint = suggestion(typed.replace(/^-+/, ''), spelt.map((flag) => flag.slice(2)));
+  const meant = hint.replace(/"(.*)"/, '--$1');
+  return new UsageError(`Unknown flag ${spelling(typed)}.${meant || ` Flags: ${spelt.join(', ')}.`}`);
+}

@@ -1,0 +1,156 @@
+import { types } from 'node:util';
+import { markAsUntransferable } from 'node:worker_threads';
+import type { Backend, Operations } from '../binding.js';
+import { defaultThreads, MAX_THREADS } from './backend/environment.js';
+import { rejectUnknownOptions } from './config.js';
+import { HqqError, show } from './errors.js';
+import type { RunOptions } from './tensor.js';
+
+/** Any typed array that a backend may be given. */
+export type InputArray = Float32Array | Float64Array | Uint8Array | Uint16Array | Int32Array;
+
+const RUN_OPTIONS = ['signal', 'threads'] as const satisfies readonly (keyof RunOptions)[];
+
+/**
+ * Checks the options that say how a call runs. `more` are the names that the call itself adds.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`
+ */
+export function checkRunOptions(run: object, more: readonly string[] = []): void {
+  if (typeof run !== 'object' || run === null) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected the run options to be an object, got ${show(run)}.`);
+  }
+  rejectUnknownOptions(run, [...RUN_OPTIONS, ...more]);
+  const { signal, threads } = run as RunOptions;
+  // By what it does, not by its class: polyfills and other realms have classes of their own.
+  if (signal !== undefined && !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected signal to be an AbortSignal, got ${show(signal)}.`);
+  }
+  if (threads !== undefined) resolveThreads(threads);
+}
+
+/**
+ * How many threads a call may use: what it says, else `HQQ_THREADS`, else the parallelism that the system offers.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION` unless it is an integer in [1, 256].
+ */
+export function resolveThreads(threads?: number): number {
+  if (threads === undefined) return defaultThreads();
+  if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected threads to be an integer in [1, ${MAX_THREADS}], got ${show(threads)}.`);
+  }
+  return threads;
+}
+
+/**
+ * Runs an operation without blocking the event loop. The arrays of `args` belong to it until the promise settles.
+ *
+ * @throws the signal's reason, within milliseconds of an abort; by then nothing reads or writes the arrays any more.
+ * @throws {HqqError} `ERR_OUT_OF_MEMORY`
+ */
+export async function runTask<K extends keyof Operations>(
+  backend: Backend,
+  operation: K,
+  args: Operations[K],
+  run: RunOptions = {},
+): Promise<void> {
+  const { signal } = run;
+  signal?.throwIfAborted();
+  const task = start(backend, operation, args);
+  const cancel = () => task.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    await task.promise;
+  } catch (error) {
+    if (!signal?.aborted) throw translate(error);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+  }
+  // Also when the abort came too late to stop it: who aborts is told so.
+  signal?.throwIfAborted();
+}
+
+/** Runs an operation on the calling thread: the blocking twin of `runTask`. */
+export function runTaskSync<K extends keyof Operations>(
+  backend: Backend,
+  operation: K,
+  args: Operations[K],
+  run: RunOptions = {},
+): void {
+  run.signal?.throwIfAborted();
+  try {
+    backend.run(operation, args);
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+function start<K extends keyof Operations>(backend: Backend, operation: K, args: Operations[K]) {
+  try {
+    return backend.start(operation, args);
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+/** Allocates outputs, saying what for where memory does not suffice. */
+export function allocating<T>(what: string, allocate: () => T): T {
+  try {
+    return allocate();
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new HqqError('ERR_OUT_OF_MEMORY', `There is not enough memory for ${what}.`, { cause: error });
+  }
+}
+
+/** Failures that users can meet, in the package's own class; others are defects and keep their own. */
+function translate(error: unknown): unknown {
+  if (error instanceof HqqError || !(error instanceof Error)) return error;
+  const code = (error as { code?: unknown }).code;
+  return code === 'ERR_OUT_OF_MEMORY' ? new HqqError(code, error.message, { cause: error }) : error;
+}
+
+/**
+ * Refuses arrays whose memory may go away while native code reads it, and those that have lost theirs.
+ *
+ * Arrays on a SharedArrayBuffer are welcome; writing to them during a call makes its result unpredictable, no more.
+ *
+ * @throws {HqqError} `ERR_INVALID_ARGUMENT`
+ */
+export function checkInput(array: InputArray, name: string): void {
+  const { buffer } = array;
+  if (types.isSharedArrayBuffer(buffer)) return; // can neither shrink nor be transferred
+  if ((buffer as { resizable?: boolean }).resizable) {
+    throw new HqqError(
+      'ERR_INVALID_ARGUMENT',
+      `Expected ${name} to have a buffer of fixed length, got one that is resizable. Pass a copy: ${name}.slice().`,
+    );
+  }
+  if (isDetached(buffer)) {
+    throw new HqqError(
+      'ERR_INVALID_ARGUMENT',
+      `Expected ${name} to have its memory, got an array whose buffer was transferred (to a worker, or by structuredClone).`,
+    );
+  }
+}
+
+/**
+ * Keeps the buffers of arrays that users passed in from being transferred away, for good: a transfer during the call would
+ * leave native code reading freed memory. Node 20 then ignores a transfer of such a buffer, newer versions throw. (Only
+ * `ArrayBuffer.prototype.transfer` of Node 22 gets past it; Node 24 closes that too.)
+ */
+export function pinInputs(...arrays: readonly InputArray[]): void {
+  for (const { buffer } of arrays) markAsUntransferable(buffer as ArrayBuffer);
+}
+
+function isDetached(buffer: ArrayBufferLike): boolean {
+  if (buffer.byteLength > 0) return false;
+  const { detached } = buffer as { detached?: boolean };
+  if (detached !== undefined) return detached;
+  try {
+    new Uint8Array(buffer); // Node 20 has no `detached`; a view on a detached buffer cannot be made
+    return false;
+  } catch {
+    return true;
+  }
+}

@@ -1,0 +1,138 @@
+import type { BigIntStats, Stats } from 'node:fs';
+import * as fs from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, dirname, join, relative, isAbsolute, sep } from 'node:path';
+import { isMainThread, threadId } from 'node:worker_threads';
+import { HqqError } from '../errors.js';
+import { ioError, kindOf, systemCode, withPath } from './io.js';
+import { plain } from './text.js';
+
+/** What an output is. */
+export type OutputKind = 'file' | 'folder';
+
+/** Most entries of an input folder that are compared with the output; a model folder of more is refused when it is listed. */
+const MAX_INPUT_ENTRIES = 20_000;
+
+/** Marks what this run writes. Worker threads share the process id: each has its own mark. */
+export const RUN_MARK = isMainThread ? `${process.pid}` : `${process.pid}-${threadId}`;
+
+/** What stands at `path` itself (links are not followed); undefined for nothing. */
+export async function standing(path: string): Promise<Stats | undefined> {
+  try {
+    return await fs.lstat(path);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw ioError('Cannot look at', path, error);
+  }
+}
+
+/** `inner` is `outer` or below it. Both are real paths. */
+function isWithin(inner: string, outer: string): boolean {
+  const path = relative(outer, inner);
+  return path === '' || (path !== '..' && !path.startsWith(`..${sep}`) && !isAbsolute(path));
+}
+
+/**
+ * Throws when writing `target` could harm an input: it is the input (also through symbolic or hard links), lies inside of it,
+ * or holds it. A folder's files count too: in Hugging Face's cache they are links to elsewhere.
+ */
+export async function checkApart(target: string, inputs: readonly string[]): Promise<void> {
+  const refuse = (input: string, relation: string): never => {
+    const message = `Expected an output apart from the input, got ${plain(target)}, which ${relation} ${plain(input)}`;
+    throw new HqqError('ERR_INVALID_OPTION', `${message}. Choose another place.`);
+  };
+  // As BigInts: inode numbers of overlay file systems pass 2^53, where neighbours would look alike.
+  const existing = await fs.stat(target, { bigint: true }).catch(() => undefined);
+  const real = await fs.realpath(target).catch(() => target);
+  const check = async (input: string, path: string): Promise<BigIntStats> => {
+    const stat = await fs.stat(path, { bigint: true });
+    if (path !== input && !stat.isFile()) return stat;
+    const realInput = await fs.realpath(path);
+    const same = existing !== undefined && existing.ino === stat.ino && existing.dev === stat.dev && existing.ino !== 0n;
+    if (same || realInput === real || realInput === target) refuse(input, 'is');
+    for (const place of [real, target]) {
+      if (stat.isDirectory() && isWithin(place, realInput)) refuse(input, 'lies inside');
+      if (isWithin(realInput, place)) refuse(input, 'holds');
+    }
+    return stat;
+  };
+  for (const input of inputs) {
+    const stat = await withPath('Cannot read', input, () => check(input, input));
+    if (!stat.isDirectory()) continue;
+    const names = await withPath('Cannot list', input, () => fs.readdir(input));
+    for (const name of names.slice(0, MAX_INPUT_ENTRIES)) {
+      await check(input, join(input, name)).catch((error: unknown) => {
+        if (error instanceof HqqError) throw error; // A link that leads nowhere is no input.
+      });
+    }
+  }
+}
+
+/** Throws when the output may not take the place of what stands at `target`. True when there is something to replace. */
+export async function checkReplaceable(target: string, kind: OutputKind, force: boolean, appeared = false): Promise<boolean> {
+  const stat = await standing(target);
+  if (stat === undefined) return false;
+  const path = plain(target);
+  const refuse = (message: string): never => {
+    throw new HqqError('ERR_IO', message);
+  };
+  const expected = kind === 'file' ? stat.isFile() : stat.isDirectory();
+  if (!expected) refuse(`${path} exists and is ${kindOf(stat)}, but the output is a ${kind}. Choose another path.`);
+  if (!force) refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
+  if (kind === 'file') return true;
+  const precious = await Promise.all([homedir(), process.cwd()].map((place) => fs.realpath(place).catch(() => place)));
+  if (precious.some((place) => isWithin(place, target))) {
+    refuse(`${path} holds your home or working folder and is never replaced. Choose another path.`);
+  }
+  let names: readonly string[];
+  try {
+    names = await fs.readdir(target);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return false; // Another run moved it aside in this moment.
+    throw ioError('Cannot list', target, error);
+  }
+  const isModel = names.length === 0 || names.some((name) => name === 'config.json' || name.endsWith('.safetensors'));
+  if (!isModel) {
+    const reason = 'does not look like a model folder (no config.json, no *.safetensors)';
+    refuse(`${path} exists and ${reason}: it is not replaced. Choose another path.`);
+  }
+  return true;
+}
+
+/** Whether a process runs. One of another user does. */
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return systemCode(error) !== 'ESRCH';
+  }
+}
+
+/**
+ * Clears what runs left beside `target` that were killed: a half-written output is removed; an old folder that was moved
+ * aside goes back if nothing took its place. `isOurs` says which marks of this process are in use. Leftovers of live
+ * processes stay. (Processes of other machines on a shared disk look dead: two machines must not write one target at once.)
+ */
+export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<void> {
+  const folder = dirname(target);
+  const name = basename(target);
+  const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
+  const leftovers = names.flatMap((entry) => {
+    if (!entry.startsWith(`${name}.`)) return [];
+    const match = /^\.(\d{1,10})(?:-(\d{1,10}))?(\.replaced)?\.partial$/.exec(entry.slice(name.length));
+    if (match === null) return [];
+    const pid = Number(match[1]);
+    const mark = match[2] === undefined ? `${pid}` : `${pid}-${match[2]}`;
+    const partial = join(folder, `${name}.${mark}.partial`);
+    // Of this process: another thread's may be in use, this thread's is known.
+    const dead = pid === process.pid ? mark === RUN_MARK && !isOurs(partial) : pid > 0 && !isAlive(pid);
+    return dead ? [{ path: join(folder, entry), replaced: match[3] !== undefined }] : [];
+  });
+  for (const { path, replaced } of leftovers) {
+    if (!replaced || (await standing(target)) !== undefined) continue;
+    await withPath('Cannot restore', target, () => fs.rename(path, target));
+  }
+  // Best effort: what cannot be removed now is tried again by the next run.
+  for (const { path } of leftovers) await fs.rm(path, { recursive: true, force: true }).catch(() => {});
+}

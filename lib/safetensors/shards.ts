@@ -1,0 +1,86 @@
+import { JsonReader } from './json.js';
+import { formatError, plain, quote, quoteSome } from './text.js';
+import type { SafetensorsFile } from './reader.js';
+
+/** Largest index. That of a 671B model quantized with nineteen keys a layer has some 100 MB; unquantized, 9 MB. */
+export const MAX_INDEX_BYTES = 128 * 1024 * 1024;
+
+/** Most tensors of an index: 20 bytes of text cost over 100 of memory. The model above has 900,000. */
+export const MAX_INDEX_TENSORS = 2_000_000;
+
+/** Most shards. Each is an open file; the largest models have some 200. */
+export const MAX_SHARDS = 10_000;
+
+/**
+ * Why `name` may not name a shard; undefined when it may. A shard is a file of the index's own folder: anything that reads
+ * as a path could make the program read, and the output's twin write, elsewhere.
+ */
+function shardNameFault(name: string): string | undefined {
+  if (/[/\\:]/.test(name)) return 'it is a path, and shards lie beside their index';
+  if (/\p{C}/u.test(name)) return 'it has control characters';
+  if (Buffer.byteLength(name) > 255) return 'it is longer than a file name can be';
+  // An index may not make the output's config.json or tokenizer a shard.
+  return /^[^.].*\.safetensors$/.test(name) ? undefined : 'it does not end in .safetensors, or begins with a dot';
+}
+
+/** `weight_map` of an index: tensor name to shard name. Checked as hostile input; shard names are plain file names. */
+export function parseIndex(bytes: Uint8Array, file: string): ReadonlyMap<string, string> {
+  const reader = new JsonReader(bytes, { file, what: 'index' });
+  // One string a shard: hundreds of thousands of tensors repeat it.
+  const shards = new Map<string, string>();
+  let map: Map<string, string> | undefined;
+  const seen = new Set<string>();
+  const wrong = (message: string) => formatError(file, `${message}.`);
+  if (reader.kind() !== 'object') throw wrong('expected the index to be a JSON object with a "weight_map"');
+  reader.members((key, at) => {
+    if (seen.has(key)) reader.duplicate(key, at);
+    seen.add(key);
+    if (key !== 'weight_map') return void reader.value();
+    const weights = new Map<string, string>();
+    if (reader.kind() !== 'object') throw wrong('expected "weight_map" to be an object from tensor names to shard names');
+    reader.members((tensor, tensorAt) => {
+      if (weights.has(tensor)) reader.duplicate(tensor, tensorAt);
+      if (weights.size >= MAX_INDEX_TENSORS) throw wrong(`expected at most ${MAX_INDEX_TENSORS} tensors in "weight_map"`);
+      if (reader.kind() !== 'string') throw wrong(`expected a shard name for tensor ${quote(tensor)}`);
+      const text = reader.string();
+      let shard = shards.get(text);
+      if (shard === undefined) {
+        const fault = shardNameFault(text);
+        if (fault !== undefined) throw wrong(`the shard name ${quote(text)} of tensor ${quote(tensor)} is refused: ${fault}`);
+        if (shards.size >= MAX_SHARDS) throw wrong(`expected at most ${MAX_SHARDS} shards`);
+        shards.set(text, (shard = text));
+      }
+      weights.set(tensor, shard);
+    });
+    map = weights;
+  });
+  reader.end();
+  if (map === undefined) throw wrong('expected a "weight_map", which says what each shard holds; the index has none');
+  if (map.size === 0) throw wrong('expected "weight_map" to name at least one tensor, got none');
+  return map;
+}
+
+const STRANGERS = 'Index and shards do not belong together; fetch both again.';
+
+/** The index and the shards must say the same: every tensor in exactly the shard that the index names. */
+export function checkShards(indexName: string, weightMap: ReadonlyMap<string, string>, files: readonly SafetensorsFile[]): void {
+  const owner = new Map<string, string>();
+  for (const { name: file, tensors } of files) {
+    for (const tensor of tensors.keys()) {
+      const other = owner.get(tensor);
+      if (other === undefined) owner.set(tensor, file);
+      else throw formatError(file, `tensor ${quote(tensor)} is in ${plain(other)} too. A tensor belongs to one shard.`);
+    }
+  }
+  for (const [tensor, shard] of weightMap) {
+    const actual = owner.get(tensor);
+    if (actual === shard) continue;
+    const where = actual === undefined ? 'no shard has it' : `it is in ${plain(actual)}`;
+    throw formatError(indexName, `tensor ${quote(tensor)} should be in ${plain(shard)}, but ${where}. ${STRANGERS}`);
+  }
+  const strangers = [...owner].filter(([tensor]) => !weightMap.has(tensor));
+  if (strangers.length === 0) return;
+  const [, shard] = strangers[0] as [string, string];
+  const names = quoteSome(strangers.map(([tensor]) => tensor));
+  throw formatError(indexName, `"weight_map" does not name ${names} of ${plain(shard)}. ${STRANGERS}`);
+}

@@ -1,0 +1,107 @@
+#include <atomic>
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "../core/parallel.h"
+#include "../isa/dispatch.h"
+#include "args.h"
+#include "napi.h"
+#include "ops.h"
+#include "queue.h"
+
+// `Addon` of binding.d.ts.
+namespace hqq::addon {
+namespace {
+
+// Failures of C++ become errors of JavaScript that keep their cause.
+template <class F>
+Napi::Value guarded(Napi::Env env, F&& body) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw coded_error(env, kOutOfMemoryCode, kOutOfMemory);
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(env, error.what());
+  }
+}
+
+// (operation, args) of `run` and `start`
+struct Call {
+  Work work;
+  Napi::Array held;
+
+  explicit Call(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    const OperationRow* row = info[0].IsString() ? find_operation(info[0].As<Napi::String>()) : nullptr;
+    if (row == nullptr) {
+      std::string names;
+      for (const OperationRow& known : kOperations) names += (names.empty() ? "" : ", ") + std::string(known.name);
+      throw Napi::TypeError::New(env, "Expected operation to be one of " + names + ".");
+    }
+    if (!info[1].IsObject()) throw Napi::TypeError::New(env, "Expected args to be an object.");
+    Args args(info[1].As<Napi::Object>());
+    work = row->parse(args);
+    held = args.held();
+  }
+};
+
+const kernels::KernelTable& kernels_of(const Napi::CallbackInfo& info) {
+  return *static_cast<const kernels::KernelTable*>(info.Data());
+}
+
+Napi::Value run_now(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&info]() -> Napi::Value {
+    static const std::atomic<bool> never{false};  // nobody else can run on this thread to cancel
+    const Call call(info);
+    call.work.run(core::Context{kernels_of(info), call.work.threads, never});
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value run_later(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&info]() -> Napi::Value {
+    Call call(info);
+    return start(info.Env(), kernels_of(info), std::move(call.work), call.held);
+  });
+}
+
+Napi::Array names_of_isas(Napi::Env env, bool runnable_only) {
+  const Napi::Array names = Napi::Array::New(env);
+  for (const isa::Isa& isa : isa::compiled()) {
+    if (!runnable_only || isa.supported()) names.Set(names.Length(), Napi::String::New(env, isa.table->isa));
+  }
+  return names;
+}
+
+Napi::Value open(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::string wanted = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
+  const kernels::KernelTable* table = isa::find(wanted);
+  if (table == nullptr) throw Napi::RangeError::New(env, "Expected isa to be one of `isas`, got \"" + wanted + "\".");
+  void* const kernels = const_cast<kernels::KernelTable*>(table);  // Node-API knows no const; they stay read-only
+  const Napi::Object backend = Napi::Object::New(env);
+  backend.Set("name", "native");
+  backend.Set("isa", table->isa);
+  backend.Set("run", Napi::Function::New(env, run_now, "run", kernels));
+  backend.Set("start", Napi::Function::New(env, run_later, "start", kernels));
+  return backend;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  open_session(env);
+  exports.Set("isas", names_of_isas(env, true));
+  exports.Set("compiled", names_of_isas(env, false));
+  exports.Set("threading", core::threading());
+  exports.Set("open", Napi::Function::New(env, open, "open"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(NODE_GYP_MODULE_NAME, init)
+
+}  // namespace hqq::addon

@@ -1,0 +1,176 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "../core/format.h"
+#include "../core/types.h"
+#include "napi.h"
+
+namespace hqq::addon {
+
+// A typed array as the core sees it.
+template <class T>
+struct Span {
+  T* data;
+  size_t length;
+};
+
+// Reads the named fields of an operation's arguments. lib/ has validated their meaning; this checks what memory safety
+// rests on (type, length, range), so that a wrong call is a TypeError or a RangeError and never a wild read.
+class Args {
+ public:
+  explicit Args(const Napi::Object& fields) : env_(fields.Env()), fields_(fields) {}
+
+  bool flag(const char* name) const {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsBoolean()) throw type_error(name, "a boolean", value);
+    return value.As<Napi::Boolean>().Value();
+  }
+
+  double number(const char* name) const {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsNumber()) throw type_error(name, "a number", value);
+    return value.As<Napi::Number>().DoubleValue();
+  }
+
+  // A whole number in [low, high]. `high` is at most kMaxDimension, so a product of two cannot overflow 64 bits.
+  size_t integer(const char* name, uint32_t low, uint32_t high) const {
+    const double value = number(name);
+    // Written so that NaN fails; the cast below is defined only once the range is known.
+    if (!(value >= low && value <= high) || value != static_cast<double>(static_cast<uint32_t>(value))) {
+      throw range_error(std::string("Expected ") + name + " to be an integer in [" + std::to_string(low) + ", " +
+                        std::to_string(high) + "].");
+    }
+    return static_cast<size_t>(value);
+  }
+
+  // Rows, columns, steps.
+  size_t dimension(const char* name) const { return integer(name, 1, kMaxDimension); }
+  Format format(const char* name) const { return static_cast<Format>(integer(name, 0, kFormatCount - 1)); }
+  DType dtype(const char* name) const { return static_cast<DType>(integer(name, 0, kDTypes - 1)); }
+  int threads() const { return static_cast<int>(integer("threads", 1, kMaxThreads)); }
+
+  // A typed array of any length.
+  template <class T>
+  Span<T> array(const char* name) {
+    const Array array = read_array(name, type_of<T>());
+    return {static_cast<T*>(array.data), array.length};
+  }
+
+  // A typed array of exactly `length` elements.
+  template <class T>
+  T* array(const char* name, uint64_t length) {
+    return static_cast<T*>(read_array(name, type_of<T>(), length).data);
+  }
+
+  // Weights: Float32Array, or Uint16Array of raw bits.
+  Span<void> floats(const char* name, DType dtype) {
+    const Array array = read_array(name, dtype == DType::f32 ? napi_float32_array : napi_uint16_array);
+    return {array.data, array.length};
+  }
+  void* floats(const char* name, DType dtype, uint64_t length) {
+    return read_array(name, dtype == DType::f32 ? napi_float32_array : napi_uint16_array, length).data;
+  }
+
+  // Packed codes: Uint8Array, or Int32Array for formats of 32-bit words.
+  void* words(const char* name, Format format, uint64_t length) {
+    return read_array(name, row_of(format).word_bytes == 1 ? napi_uint8_array : napi_int32_array, length).data;
+  }
+
+  [[nodiscard]] Napi::RangeError range_error(const std::string& message) const {
+    return Napi::RangeError::New(env_, message);
+  }
+
+  // The arrays that were read, for the caller to hold while the operation runs. To be called last: a getter among the
+  // fields is code of the user's, and may have detached or shrunk an array after its address was taken.
+  Napi::Array held() const {
+    const Napi::Array list = Napi::Array::New(env_, arrays_.size());
+    for (size_t i = 0; i < arrays_.size(); i++) {
+      const Array now = inspect(arrays_[i].value);
+      if (now.data != arrays_[i].data || now.length != arrays_[i].length) {
+        throw Napi::TypeError::New(env_, "Expected the arguments to stay as they are while they are read.");
+      }
+      list.Set(static_cast<uint32_t>(i), arrays_[i].value);
+    }
+    return list;
+  }
+
+ private:
+  static constexpr uint32_t kMaxDimension = std::numeric_limits<uint32_t>::max();
+  static constexpr uint32_t kMaxThreads = 1024;  // a region of more is a mistake, and exhausts the process
+
+  struct Array {
+    Napi::Value value;
+    napi_typedarray_type type;
+    size_t length;
+    void* data;
+  };
+
+  template <class T>
+  static constexpr napi_typedarray_type type_of() {
+    if constexpr (std::is_same_v<T, uint8_t>) return napi_uint8_array;
+    else if constexpr (std::is_same_v<T, float>) return napi_float32_array;
+    else {
+      static_assert(std::is_same_v<T, double>);
+      return napi_float64_array;
+    }
+  }
+
+  Array read_array(const char* name, napi_typedarray_type type) {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsTypedArray()) throw type_error(name, "a typed array", value);
+    const Array array = inspect(value);
+    if (array.type != type) throw type_error(name, name_of(type), value);
+    arrays_.push_back(array);
+    return array;
+  }
+
+  Array read_array(const char* name, napi_typedarray_type type, uint64_t length) {
+    const Array array = read_array(name, type);
+    if (array.length != length) {
+      throw range_error(std::string("Expected ") + name + " to have " + std::to_string(length) + " elements, got " +
+                        std::to_string(array.length) + ".");
+    }
+    return array;
+  }
+
+  // A detached array has length 0.
+  Array inspect(const Napi::Value& value) const {
+    Array array{value, napi_int8_array, 0, nullptr};
+    const napi_status status =
+        napi_get_typedarray_info(env_, value, &array.type, &array.length, &array.data, nullptr, nullptr);
+    if (status != napi_ok) throw Napi::Error::New(env_);
+    return array;
+  }
+
+  Napi::TypeError type_error(const char* name, const std::string& expected, const Napi::Value& got) const {
+    std::string kind;
+    if (got.IsTypedArray()) {
+      kind = name_of(inspect(got).type);
+    } else {
+      kind = got.IsNull() ? "null" : got.IsUndefined() ? "undefined" : got.IsNumber() ? "a number" : "another type";
+    }
+    return Napi::TypeError::New(env_, std::string("Expected ") + name + " to be " + expected + ", got " + kind + ".");
+  }
+
+  static const char* name_of(napi_typedarray_type type) {
+    switch (type) {
+      case napi_uint8_array: return "a Uint8Array";
+      case napi_uint16_array: return "a Uint16Array";
+      case napi_int32_array: return "an Int32Array";
+      case napi_float32_array: return "a Float32Array";
+      case napi_float64_array: return "a Float64Array";
+      default: return "a typed array of another type";
+    }
+  }
+
+  Napi::Env env_;
+  Napi::Object fields_;
+  std::vector<Array> arrays_;
+};
+
+}  // namespace hqq::addon

@@ -1,0 +1,37 @@
+#pragma once
+#include <cstddef>
+#include <new>
+
+namespace hqq::core {
+
+// Working memory of an operation: one part per thread, each cut into arrays that begin on a cache line. Allocated before
+// the threads start, because nothing may throw on them.
+class Scratch {
+ public:
+  // Offset of an array of `count` elements in every part. Ask for all of them before `allocate`.
+  template <class T>
+  size_t reserve(size_t count) {
+    const size_t offset = bytes_;
+    bytes_ += (count * sizeof(T) + kLine - 1) / kLine * kLine;
+    return offset;
+  }
+  void allocate(int threads) {
+    memory_ = static_cast<std::byte*>(::operator new(bytes_ * static_cast<size_t>(threads) + kLine, std::align_val_t{kLine}));
+  }
+  template <class T>
+  T* at(size_t offset, int slot) const {
+    return reinterpret_cast<T*>(memory_ + static_cast<size_t>(slot) * bytes_ + offset);
+  }
+
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { ::operator delete(memory_, std::align_val_t{kLine}); }
+
+ private:
+  static constexpr size_t kLine = 64;
+  std::byte* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace hqq::core

@@ -1,0 +1,4 @@
+#include "../kernels/list.h"
+#include "../simd/avx512.h"
+
+const hqq::kernels::KernelTable hqq::kernels::kAvx512 = hqq::kernels::make_table<hqq::simd::Avx512>();

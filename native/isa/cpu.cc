@@ -1,0 +1,91 @@
+#include "cpu.h"
+
+#include <cstdint>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+
+namespace hqq::isa {
+namespace {
+
+struct Registers {
+  uint32_t eax, ebx, ecx, edx;
+};
+
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
+#if defined(_MSC_VER) && !defined(__clang__)
+  int r[4];
+  __cpuidex(r, static_cast<int>(leaf), static_cast<int>(subleaf));
+  return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]), static_cast<uint32_t>(r[3])};
+#else
+  Registers r{};
+  __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+  return r;
+#endif
+}
+
+// Which registers the operating system saves: XCR0. Only to be asked where OSXSAVE is set.
+uint64_t saved_state() {
+#if defined(_MSC_VER) && !defined(__clang__)
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return static_cast<uint64_t>(high) << 32 | low;
+#endif
+}
+
+constexpr bool has(uint32_t value, uint32_t bits) { return (value & bits) == bits; }
+constexpr uint32_t bit(int n) { return 1u << n; }
+
+struct Features {
+  bool avx2 = false, avx512 = false;
+
+  Features() {
+    if (cpuid(0, 0).eax < 7) return;
+    const uint32_t basic = cpuid(1, 0).ecx;
+    constexpr uint32_t kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);
+    if (!has(basic, kFma | kOsxsave | kAvx | kF16c)) return;
+    const uint64_t state = saved_state();
+    const uint32_t extended = cpuid(7, 0).ebx;
+    constexpr uint64_t kYmm = 0x06, kZmm = 0xe6;
+    constexpr uint32_t kAvx2 = bit(5), kF = bit(16), kDq = bit(17), kBw = bit(30), kVl = bit(31);
+    avx2 = (state & kYmm) == kYmm && has(extended, kAvx2);
+    avx512 = avx2 && (state & kZmm) == kZmm && has(extended, kF | kDq | kBw | kVl);
+  }
+};
+
+const Features& features() {
+  static const Features found;
+  return found;
+}
+
+}  // namespace
+
+bool has_avx2() { return features().avx2; }
+bool has_avx512() { return features().avx512; }
+bool has_neon() { return false; }
+
+}  // namespace hqq::isa
+
+#else
+
+namespace hqq::isa {
+
+bool has_avx2() { return false; }
+bool has_avx512() { return false; }
+bool has_neon() {
+#if defined(__aarch64__) || defined(_M_ARM64)
+  return true;
+#else
+  return false;
+#endif
+}
+
+}  // namespace hqq::isa
+
+#endif

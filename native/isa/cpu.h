@@ -1,0 +1,10 @@
+#pragma once
+
+namespace hqq::isa {
+
+// What this CPU can run and this operating system lets it: registers that the system does not save are no use.
+bool has_avx2();    // AVX2, FMA, F16C, and ymm saved
+bool has_avx512();  // F, BW, DQ, VL beside these, and zmm and masks saved
+bool has_neon();    // part of AArch64
+
+}  // namespace hqq::isa

@@ -1,0 +1,72 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "../core/format.h"
+#include "../core/types.h"
+
+// What an instruction set must give. kernels/list.h fills the table from the templates beside it.
+namespace hqq::kernels {
+
+// Lanes of every vector wrapper, whatever the machine's registers hold. Sums have one partial sum per lane and end in
+// one tree, so all instruction sets (and lib/backend/js.ts) add in the same order. LANES in lib/solver.ts.
+inline constexpr size_t kLanes = 16;
+
+// Most groups of a block. BLOCK_GROUPS in lib/solver.ts.
+inline constexpr size_t kMaxBlock = 16;
+
+inline constexpr size_t padded(size_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+
+// The solver's options. schedule[2 * i] is 1 / beta of iteration i, schedule[2 * i + 1] the residual up to which its
+// shrinkage gives zero; min_threshold is the least of these.
+struct SolverOptions {
+  float max_code;
+  const float* schedule;
+  int iterations;
+  float min_threshold;
+  bool constant_beta;
+  float lp_norm;
+  bool round_zero, reference_guards;
+  DType meta_dtype;
+};
+
+// A few groups that are solved together. Rows are `stride` apart, a multiple of kLanes with padded(size) <= stride, or
+// stride == size where size is a multiple of kLanes; what pads a row of `weights` is a copy of its first weight.
+struct Block {
+  const float* weights;  // [groups, stride]  read
+  float* scaled;         // [groups, padded(size)]  scratch
+  uint8_t* codes;        // [groups, codes_stride]  written, with padding
+  float* scale;          // [groups]  written
+  float* zero;           // [groups]  written
+  size_t groups, size, stride, codes_stride;
+};
+
+// Sums over a block, in units of the weights.
+struct BlockStats {
+  double abs_error, squared_error, squared_weight;
+  int iterations;
+};
+
+struct KernelTable {
+  const char* isa;
+  void (*solve_block)(const SolverOptions& options, const Block& block, BlockStats* stats);
+  // words[c] = fields[0][c] << shift(0) | fields[1][c] << shift(1) | ...
+  void (*pack_row[kFormatCount])(const uint8_t* const* fields, size_t count, void* words);
+  // fields[f][c] = words[c] >> shift(f) & mask, for f < present
+  void (*unpack_row[kFormatCount])(const void* words, size_t count, int present, uint8_t* const* fields);
+  // out = (codes - zero) * scale, every operation rounded to float32 and then to the table's type
+  void (*affine[kDTypes])(const uint8_t* codes, size_t count, float scale, float zero, float* out);
+  // the same with one scale and zero per element
+  void (*affine_lanes[kDTypes])(const uint8_t* codes, size_t count, const float* scale, const float* zero, float* out);
+  void (*widen[kDTypes])(const void* from, size_t count, float* to);
+  // rounds half to even
+  void (*narrow[kDTypes])(const float* from, size_t count, void* to);
+  // to[c][r] = from[r][c]
+  void (*transpose_u8)(const uint8_t* from, size_t rows, size_t cols, size_t from_stride, uint8_t* to, size_t to_stride);
+  void (*transpose_u32)(const uint32_t* from, size_t rows, size_t cols, size_t from_stride, uint32_t* to,
+                        size_t to_stride);
+};
+
+extern const KernelTable kScalar, kAvx2, kAvx512, kNeon;
+
+}  // namespace hqq::kernels

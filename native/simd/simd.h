@@ -1,0 +1,72 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+// For the innermost functions of kernels: a call in a hot loop costs more than the loop's work.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define HQQ_INLINE __forceinline
+#else
+#define HQQ_INLINE inline __attribute__((always_inline))
+#endif
+
+// What a vector wrapper V gives. F32 and U32 have sixteen lanes: one zmm, two ymm, four q registers, or an array of 16.
+// U8 has kBytes lanes, whatever one register of the machine holds: integer operations give the same bits at any width.
+//
+// Float operations are IEEE single precision, rounded to nearest even, never fused, so that all wrappers return the same
+// bits. Where an operand is NaN, min and max return their second operand.
+namespace hqq::simd {
+
+template <class V>
+concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, float x, const float* in, float* out,
+                        const uint8_t* bytes_in, uint8_t* bytes_out, const uint16_t* half_in, uint16_t* half_out,
+                        size_t n, const uint32_t* words_in, uint32_t* words_out) {
+  { V::kName };
+  { V::kBytes };
+  // sixteen floats
+  { V::load(in) };
+  { V::store(out, a) };
+  { V::set(x) };
+  { V::load_u8(bytes_in) };       // bytes as floats
+  { V::store_u8(bytes_out, a) };  // whole numbers in [0, 255]
+  { V::load_f16(half_in) };
+  { V::load_bf16(half_in) };
+  { V::store_f16(half_out, a) };  // rounds half to even
+  { V::store_bf16(half_out, a) };
+  { V::add(a, a) };
+  { V::sub(a, a) };
+  { V::mul(a, a) };
+  { V::div(a, a) };
+  { V::min(a, a) };
+  { V::max(a, a) };
+  { V::round(a) };        // half to even
+  { V::abs(a) };
+  { V::copysign(a, a) };  // magnitude of the first, sign of the second
+  { V::first(a, n) };     // lanes from n on become +0
+  // x = mantissa(x) * 2^exponent(x), mantissa in [1, 2), for positive normal x; pow2 takes whole numbers in [-126, 127]
+  { V::mantissa(a) };
+  { V::exponent(a) };
+  { V::pow2(a) };
+  // across lanes; sum adds lanes i and i + 8, then i + 4, i + 2, i + 1
+  { V::sum(a) };
+  { V::min_across(a) };
+  { V::max_across(a) };
+  // kBytes bytes
+  { V::load_bytes(bytes_in) };
+  { V::store_bytes(bytes_out, b) };
+  { V::template shift_left<4>(b) };        // of bytes that lose no bit by it
+  { V::template shift_mask<4, 15>(b) };    // b >> Shift & Mask
+  { V::merge(b, b) };                      // bitwise or
+  // sixteen 32-bit words
+  { V::load_words(words_in) };
+  { V::store_words(words_out, w) };
+  { V::words_of_u8(bytes_in) };            // bytes as words
+  { V::store_words_u8(bytes_out, w) };     // words in [0, 255] as bytes
+  { V::template shift_left<3>(w) };
+  { V::template shift_mask<3, 7>(w) };
+  { V::merge(w, w) };
+  // to[c * to_stride + r] = from[r * from_stride + c], sixteen by sixteen
+  { V::transpose16(bytes_in, n, bytes_out, n) };
+  { V::transpose16(words_in, n, words_out, n) };
+};
+
+}  // namespace hqq::simd

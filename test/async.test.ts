@@ -1,0 +1,235 @@
+import { describe, expect, it } from 'vitest';
+import type { Operations } from '../binding.js';
+import { activeBackend, availableBackends, openBackend } from '../lib/backend/index.js';
+import { resolveQuantConfig } from '../lib/config.js';
+import { allocateWords, formatFor, packedRows } from '../lib/format.js';
+import { groupedQuantizeArgs } from '../lib/grouped.js';
+import { dequantize, quantize, quantizeSync } from '../lib/quantize.js';
+import { runTask } from '../lib/run.js';
+import type { Weight } from '../lib/tensor.js';
+import { runFixture } from './child.js';
+
+const isa = availableBackends()[0]!;
+const fast = activeBackend().name === 'native';
+
+function weightOf(rows: number, cols: number): Weight {
+  const data = Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i * 1.7) * 0.05);
+  return { data, dtype: 'float32', shape: [rows, cols] };
+}
+
+/** Takes well over 50 ms on any machine. */
+const large = weightOf(fast ? 4096 : 1024, fast ? 4096 : 1024);
+const small = weightOf(128, 64);
+
+describe('quantize', () => {
+  it('does not block the event loop', async () => {
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 1);
+    await quantize(large, {}, { threads: 1 });
+    clearInterval(timer);
+    expect(ticks).toBeGreaterThan(5);
+  });
+
+  it('gives what its blocking twin gives, however many run at once', async () => {
+    const expected = quantizeSync(small);
+    const results = await Promise.all(Array.from({ length: 200 }, () => quantize(small)));
+    expect(results[0]).toEqual(expected);
+    for (const q of results) expect(Buffer.from(q.packed).equals(expected.packed as Uint8Array)).toBe(true);
+  });
+
+  it('gives frozen results', async () => {
+    const q = await quantize(small);
+    expect(Object.isFrozen(q) && Object.isFrozen(q.stats) && Object.isFrozen(q.shape)).toBe(true);
+  });
+
+  it('reads memory that is shared', async () => {
+    const data = new Float32Array(new SharedArrayBuffer(small.data.byteLength));
+    data.set(small.data);
+    expect(await quantize({ ...small, data })).toEqual(quantizeSync(small));
+  });
+
+  it('refuses memory that may go away, and memory that has gone', async () => {
+    const bytes = small.data.byteLength;
+    const Resizable = ArrayBuffer as unknown as new (length: number, options: { maxByteLength: number }) => ArrayBuffer;
+    const resizable = new Float32Array(new Resizable(bytes, { maxByteLength: bytes }));
+    await expect(quantize({ ...small, data: resizable })).rejects.toThrow(/resizable/);
+
+    const detached = new Float32Array(small.data.length);
+    structuredClone(detached, { transfer: [detached.buffer] });
+    await expect(quantize({ ...small, data: detached })).rejects.toThrow(/transferred/);
+    expect(() => quantizeSync({ ...small, data: detached })).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }));
+  });
+
+  it('keeps its input from being transferred away', async () => {
+    const data = large.data.slice();
+    const pending = quantize({ ...large, data });
+    try {
+      structuredClone(data.buffer, { transfer: [data.buffer] }); // Node 20 copies, newer versions throw
+    } catch (error) {
+      expect(error).toMatchObject({ name: 'DataCloneError' });
+    }
+    expect(data.length).toBe(large.data.length);
+    await pending;
+  });
+});
+
+describe('abort', () => {
+  it('before the call: rejects with the reason, whatever it is', async () => {
+    await expect(quantize(small, {}, { signal: AbortSignal.abort() })).rejects.toMatchObject({ name: 'AbortError' });
+    await expect(quantize(small, {}, { signal: AbortSignal.abort('enough') })).rejects.toBe('enough');
+    expect(() => quantizeSync(small, {}, { signal: AbortSignal.abort('enough') })).toThrow('enough');
+  });
+
+  it.each([0, 5])('%i ms into it: rejects soon', async (delay) => {
+    const controller = new AbortController();
+    const pending = quantize(large, {}, { signal: controller.signal, threads: 1 });
+    const outcome = expect(pending).rejects.toMatchObject({ name: 'AbortError' });
+    if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
+    controller.abort();
+    await outcome;
+  });
+
+  it('rejects one that waits at once, while another runs', async () => {
+    const order: string[] = [];
+    const controller = new AbortController();
+    const running = quantize(large, {}, { threads: 1 }).then(() => order.push('running'));
+    const waiting = quantize(large, {}, { signal: controller.signal }).catch(() => order.push('waiting'));
+    controller.abort();
+    await Promise.all([running, waiting]);
+    expect(order).toEqual(['waiting', 'running']);
+  });
+
+  it('after it: changes nothing, and no listener stays behind', async () => {
+    const controller = new AbortController();
+    let listeners = 0;
+    const { signal } = controller;
+    const add = signal.addEventListener.bind(signal);
+    const remove = signal.removeEventListener.bind(signal);
+    signal.addEventListener = (...args: Parameters<typeof add>) => (listeners++, add(...args));
+    signal.removeEventListener = (...args: Parameters<typeof remove>) => (listeners--, remove(...args));
+    const q = await quantize(small, {}, { signal });
+    controller.abort();
+    expect(listeners).toBe(0);
+    expect((await dequantize(q)).length).toBe(small.data.length);
+  });
+
+  it('leaves the queue in order for others', async () => {
+    const controllers = Array.from({ length: 50 }, () => new AbortController());
+    const calls = controllers.map(({ signal }) => quantize(small, {}, { signal }));
+    controllers.forEach((controller, i) => i % 2 === 0 && controller.abort());
+    const outcomes = await Promise.allSettled(calls);
+    outcomes.forEach(({ status }, i) => expect(status === 'fulfilled').toBe(i % 2 === 1));
+  });
+});
+
+describe('processes and workers that end in the middle', () => {
+  it('process.exit does not wait for the work', async () => {
+    const { status, stderr } = await runFixture('exit.mjs', ['exit']);
+    expect(status, stderr).toBe(7);
+  });
+
+  it('an exception that nobody catches ends the process as always', async () => {
+    const { status, stderr } = await runFixture('exit.mjs', ['throw']);
+    expect(status).toBe(1);
+    expect(stderr).toContain('on purpose');
+  });
+
+  it('a process stays for its result, and no longer', async () => {
+    const { status, stdout, stderr } = await runFixture('exit.mjs', ['end']);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toContain('quantized ');
+  });
+
+  it('arrays that only the operation holds stay', async () => {
+    const { status, stdout, stderr } = await runFixture('exit.mjs', ['forget']);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toContain('same true');
+  });
+
+  it.each([
+    ['each', '30'],
+    ['all', '20'],
+  ])('workers are terminated while they work: %s of %s', async (...args) => {
+    const { status, signal, stdout, stderr } = await runFixture('workers.mjs', args);
+    expect({ status, signal }, stderr).toEqual({ status: 0, signal: null });
+    expect(stdout).toContain('alive ');
+  });
+});
+
+describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
+  const backend = openBackend(isa);
+
+  function validArgs(rows = 128, cols = 64): Operations['quantize'] {
+    const format = formatFor(4);
+    return groupedQuantizeArgs({
+      ...{ rows, cols, axis: 1, format, config: resolveQuantConfig(), threads: 1 },
+      ...{ weights: new Float32Array(rows * cols), dtype: 'float32', metaDtype: 'float32' },
+      packed: allocateWords(format, packedRows(format, rows) * cols),
+      ...{ scale: new Float32Array(rows), zero: new Float32Array(rows), stats: new Float64Array(5) },
+    });
+  }
+
+  it('takes what is right', async () => {
+    backend.run('quantize', validArgs());
+    await runTask(backend, 'quantize', validArgs());
+  });
+
+  it.each<[string, object]>([
+    ['rows that are not whole', { rows: 1.5 }],
+    ['rows that are no number', { rows: Number.NaN }],
+    ['no rows', { rows: 0 }],
+    ['rows without end', { rows: 2 ** 53, cols: 2 ** 53 }],
+    ['a product past 64 bits', { rows: 2 ** 32 - 1, cols: 2 ** 32 - 1, step: 2 ** 32 - 1 }],
+    ['too few packed rows', { step: 1 }],
+    ['a format that does not exist', { format: 5 }],
+    ['a dtype that does not exist', { dtype: 3 }],
+    ['an axis that does not exist', { axis: 2 }],
+    ['weights of another type', { weights: new Float64Array(128 * 64) }],
+    ['weights that are too short', { weights: new Float32Array(128 * 64 - 1) }],
+    ['weights that are a list', { weights: [1, 2, 3] }],
+    ['words of another size', { packed: new Int32Array(64 * 64) }],
+    ['scales that are too few', { scale: new Float32Array(127) }],
+    ['zeros that are missing', { zero: undefined }],
+    ['stats that are too short', { stats: new Float64Array(4) }],
+    ['a schedule that is odd', { schedule: new Float32Array(3) }],
+    ['a block of none', { block: 0 }],
+    ['a block that is too large', { block: 17 }],
+    ['no threads', { threads: 0 }],
+    ['too many threads', { threads: 1025 }],
+    ['a flag that is a number', { roundZero: 1 }],
+    ['a code that no byte holds', { maxCode: 256 }],
+  ])('refuses %s', (_, change) => {
+    const args = { ...validArgs(), ...change };
+    expect(() => backend.run('quantize', args)).toThrow(/^Expected /);
+    expect(() => backend.start('quantize', args)).toThrow(/^Expected /);
+  });
+
+  it('refuses arrays that a getter takes away while they are read', () => {
+    const args = validArgs();
+    const thief = {
+      ...args,
+      get zero() {
+        structuredClone(args.weights.buffer, { transfer: [args.weights.buffer as ArrayBuffer] });
+        return args.zero;
+      },
+    };
+    expect(() => backend.run('quantize', thief)).toThrow(TypeError);
+  });
+
+  it('refuses an operation that does not exist, and arguments that are none', () => {
+    expect(() => backend.run('quantise' as 'quantize', validArgs())).toThrow(/quantize, pack, unpack, dequantize, distance/);
+    expect(() => backend.run('quantize', null as never)).toThrow(TypeError);
+  });
+
+  it('cancels with a code, and lets what has settled be', async () => {
+    const task = backend.start('quantize', validArgs());
+    await task.promise;
+    task.cancel();
+    const second = backend.start('quantize', validArgs(1 << 17)); // long enough for the third to wait
+    const third = backend.start('quantize', validArgs());
+    third.cancel();
+    third.cancel();
+    await expect(third.promise).rejects.toMatchObject({ code: 'ABORTED' });
+    await second.promise;
+  });
+});
