@@ -1,0 +1,63 @@
+// `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
+//
+//   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
+//   npm run bench -- kernels           kernels | event-loop | checkpoint
+import { execFileSync } from 'node:child_process';
+import { cpus } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { table } from './measure.mjs';
+
+const json = process.argv.includes('--json');
+const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'));
+const wants = (name) => wanted.length === 0 || wanted.includes(name);
+
+function run(script, env = {}) {
+  const path = fileURLToPath(new URL(script, import.meta.url));
+  const options = { env: { ...process.env, ...env }, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 2 ** 26 };
+  return JSON.parse(execFileSync(process.execPath, [path], options));
+}
+
+const isas = JSON.parse(
+  execFileSync(process.execPath, [fileURLToPath(new URL('../dist/cli.mjs', import.meta.url)), 'doctor', '--json'], { encoding: 'utf8' }),
+).runnable;
+const results = { machine: { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version }, kernels: [] };
+const say = (text) => json || console.log(text);
+say(`${results.machine.cpu}, ${results.machine.cores} cores, Node ${results.machine.node}. Unit: a memcpy of the same matrix.\n`);
+
+if (wants('kernels')) {
+  const backends = [...isas.map((isa) => ({ HQQ_BACKEND: 'native', HQQ_ISA: isa })), { HQQ_BACKEND: 'js', HQQ_ISA: '' }];
+  for (const env of backends) {
+    const result = run('kernels.mjs', env);
+    results.kernels.push(result);
+    say(`${result.name}/${result.isa}, ${result.size} x ${result.size} float32, group 64, 1 thread (memcpy ${result.memcpyMs.toFixed(1)} ms)`);
+    say(
+      table([
+        ['', 'ms', 'x memcpy', 'middle half', 'M weights/s'],
+        ...result.rows.map((row) => [
+          row.name,
+          row.ms.toFixed(1),
+          row.ratio.toFixed(2),
+          `${row.low.toFixed(2)}-${row.high.toFixed(2)}`,
+          (row.weightsPerSecond / 1e6).toFixed(0),
+        ]),
+      ]),
+    );
+    say('');
+  }
+}
+if (wants('event-loop')) {
+  results.eventLoop = run('event-loop.mjs');
+  const { isa, threads, matrices, ms, p50, p99, max } = results.eventLoop;
+  say(`Event loop while ${matrices} matrices of 4096 x 4096 are quantized (${isa}, ${threads} threads, ${ms.toFixed(0)} ms): `);
+  say(`delay p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms, most ${max.toFixed(2)} ms\n`);
+}
+if (wants('checkpoint')) {
+  results.checkpoint = run('checkpoint.mjs');
+  const c = results.checkpoint;
+  say(`Checkpoint of ${(c.bytes / 1e9).toFixed(2)} GB bfloat16, ${c.threads} threads (${c.isa}):`);
+  say(
+    `wall ${c.seconds.toFixed(2)} s; kernels alone ${c.kernelSeconds.toFixed(2)} s; cp and fsync ${c.copySeconds.toFixed(2)} s; ` +
+      `${(c.seconds / Math.max(c.kernelSeconds, c.copySeconds)).toFixed(2)} of the larger; peak RSS ${(c.peakRss / 2 ** 20).toFixed(0)} MiB`,
+  );
+}
+if (json) console.log(JSON.stringify(results, null, 2));

@@ -1,0 +1,60 @@
+/**
+ * Does `work` for each of `jobs`, as many at once as there are `slots`: while one job computes, the next one reads and the
+ * one before writes. A slot is what a job may use, buffers for instance, and is one job's at a time.
+ *
+ * @throws the first failure, or the signal's reason; by then no job runs any more.
+ */
+export async function pipeline<Job, Slot>(
+  slots: readonly Slot[],
+  jobs: Iterable<Job>,
+  work: (job: Job, slot: Slot, signal: AbortSignal) => Promise<void>,
+  signal?: AbortSignal,
+): Promise<void> {
+  signal?.throwIfAborted();
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal?.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  const queue = jobs[Symbol.iterator]();
+  const serve = async (slot: Slot): Promise<void> => {
+    try {
+      for (;;) {
+        stop.signal.throwIfAborted();
+        const next = queue.next();
+        if (next.done) return;
+        await work(next.value, slot, stop.signal);
+      }
+    } catch (error) {
+      stop.abort(error); // the first one counts; later calls do nothing
+    }
+  };
+  try {
+    await Promise.all(slots.map(serve));
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+  stop.signal.throwIfAborted();
+}
+
+/** Smallest buffer: growing from less would be done again soon. */
+const MIN_BYTES = 64 * 1024;
+
+interface ArrayClass<T> {
+  readonly BYTES_PER_ELEMENT: number;
+  new (buffer: ArrayBuffer, byteOffset: number, length: number): T;
+}
+
+/** Buffers of one slot, by name, used again and again: memory that is given back and taken anew costs more than the work. */
+export class Scratch {
+  readonly #buffers = new Map<string, ArrayBuffer>();
+
+  /** An array of `length` elements with anything in it. It is the caller's until the same name is asked for again. */
+  take<T>(name: string, kind: ArrayClass<T>, length: number): T {
+    const bytes = length * kind.BYTES_PER_ELEMENT;
+    let buffer = this.#buffers.get(name);
+    if (!buffer || buffer.byteLength < bytes) {
+      buffer = new ArrayBuffer(Math.max(MIN_BYTES, 2 ** Math.ceil(Math.log2(bytes || 1))));
+      this.#buffers.set(name, buffer);
+    }
+    return new kind(buffer, 0, length);
+  }
+}

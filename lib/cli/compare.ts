@@ -1,0 +1,67 @@
+import { compareModels } from '../checkpoint/compare-models.js';
+import type { CompareReport } from '../report.js';
+import { plain } from '../safetensors/text.js';
+import { defineCommand, toJson } from './command.js';
+import { ALL, JSON_FLAG, QUIET, THREADS } from './flags.js';
+import { withProgress } from './progress.js';
+import { bold, pairs, table } from './table.js';
+import { formatNumber, formatPercent, formatShape, plural } from './units.js';
+
+/** Rows without `--all`: a screenful with what stands around them. */
+const SCREENFUL = 15;
+/** Names in the line about tensors that should be equal and are not. */
+const NAMED = 5;
+
+export const compare = defineCommand({
+  name: 'compare',
+  args: ['original', 'quantized'],
+  summary: 'measure the error of every quantized tensor against the original',
+  flags: { all: ALL, threads: THREADS, json: JSON_FLAG, quiet: QUIET },
+  plan([original, quantized], { all = false, threads, json = false, quiet = false }) {
+    return async ({ signal, print }) => {
+      const report = await withProgress('comparing', !json && !quiet, (bar) =>
+        compareModels(original!, quantized!, { ...(threads === undefined ? {} : { threads }), signal, onProgress: bar.update }),
+      );
+      print(json ? toJson(report) : describe(report, all));
+    };
+  },
+});
+
+function describe(report: CompareReport, all: boolean): string {
+  const { tensors, dense, totals } = report;
+  const sorted = [...tensors].sort((a, b) => b.relativeError - a.relativeError);
+  const shown = all || sorted.length <= SCREENFUL + 1 ? sorted : sorted.slice(0, SCREENFUL);
+  const columns = [
+    { title: 'tensor, worst first' },
+    { title: 'shape' },
+    { title: 'stored as' },
+    { title: 'relative error', align: 'right' },
+    { title: 'mean absolute', align: 'right' },
+    { title: 'largest', align: 'right' },
+  ] as const;
+  const rows = shown.map((tensor) => [
+    plain(tensor.name),
+    formatShape(tensor.shape),
+    plain(tensor.storage),
+    formatPercent(tensor.relativeError),
+    formatNumber(tensor.meanAbsError),
+    formatNumber(tensor.maxAbsError),
+  ]);
+  const hidden = sorted.length - shown.length;
+  const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} with less error (--all shows them)\n` : '';
+  const summary: (readonly [string, string])[] = [
+    ['compared', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
+    ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
+    ['the others', describeDense(dense)],
+  ];
+  const title = bold(`${plain(report.original)} <-> ${plain(report.quantized)}\n`);
+  return `${title}\n${rows.length > 0 ? `${table(columns, rows)}${cut}\n` : ''}${pairs(summary)}`;
+}
+
+function describeDense({ equal, different }: CompareReport['dense']): string {
+  const same = `${plural(equal, 'tensor')} equal`;
+  if (different.length === 0) return same;
+  const named = different.slice(0, NAMED).map(plain).join(', ');
+  const more = different.length > NAMED ? ` and ${different.length - NAMED} more` : '';
+  return `${same}, ${plural(different.length, 'tensor')} different: ${named}${more}`;
+}

@@ -1,0 +1,51 @@
+import type { Command } from './command.js';
+import { type Flag, kebab } from './flags.js';
+import { bold, pairs } from './table.js';
+import { VERSION } from './version.js';
+
+function usage({ name, args, flags }: Command): string {
+  const required = Object.entries(flags).filter(([, flag]) => flag.required);
+  const needs = required.map(([key, flag]) => `--${kebab(key)} <${flag.value}>`);
+  return [name, ...args.map((arg) => `<${arg}>`), ...needs].join(' ');
+}
+
+/** `hqq --help` */
+export function generalHelp(commands: readonly Command[]): string {
+  return [
+    `hqq ${VERSION}: Half-Quadratic Quantization, 1- to 8-bit weights without data and without Python\n\n`,
+    bold('Usage\n'),
+    pairs(commands.map((command) => [`hqq ${usage(command)}`, command.summary])),
+    pairs([['hqq <command> --help', 'its flags'], ['hqq --version', '']]),
+    '\nA model is a .safetensors file, or a Hugging Face folder with config.json and its safetensors files.\n\n',
+    bold('Environment\n'),
+    pairs([
+      ['HQQ_BACKEND', 'auto, native or js: what computes (default auto: native where it loads)'],
+      ['HQQ_ISA', 'avx512, avx2, neon or scalar: the instruction set of native code (default: the best)'],
+      ['HQQ_THREADS', 'most threads to use (default: as many as the system offers)'],
+    ]),
+    '\n',
+    bold('Exit status\n'),
+    pairs([['0', 'done'], ['1', 'failed'], ['2', 'wrong usage: nothing was read'], ['130', 'interrupted: nothing was written']]),
+  ].join('');
+}
+
+/** `hqq <command> --help` */
+export function commandHelp(command: Command): string {
+  const { summary, details, flags } = command;
+  return [
+    `hqq ${usage(command)}: ${summary}\n`,
+    details === undefined ? '' : `\n${details}\n`,
+    `\n${bold('Flags')}\n`,
+    pairs([...Object.entries(flags).map(([key, flag]) => [label(key, flag), explanation(flag)] as const), ['--help', 'this text']]),
+  ].join('');
+}
+
+function label(key: string, flag: Flag<unknown>): string {
+  return flag.value === undefined ? `--${kebab(key)}` : `--${kebab(key)} <${flag.value}>`;
+}
+
+/** "bits per weight: one of 8, 6 ... (default 4)" */
+function explanation({ help, expected, value, default: fallback, required, parse }: Flag<unknown>): string {
+  const range = expected !== undefined && (parse || /^one of/.test(expected)) && expected !== `a ${value}` ? `: ${expected}` : '';
+  return `${help}${range}${required ? ' (needed)' : fallback === undefined ? '' : ` (default ${fallback})`}`;
+}

@@ -1,0 +1,58 @@
+import { MODEL_OPTIONS, quantizeModel } from '../checkpoint/quantize-model.js';
+import { plain } from '../safetensors/text.js';
+import { defineCommand, toJson } from './command.js';
+import {
+  FORCE, fromOption, JSON_FLAG, OUT, QUANT_FLAGS, quantConfig, QUIET, texts, THREADS, toggle,
+} from './flags.js';
+import { OVERRIDE, toOverrides } from './overrides.js';
+import { withProgress } from './progress.js';
+import { planTable, summarize } from './summary.js';
+
+export const quantize = defineCommand({
+  name: 'quantize',
+  args: ['model'],
+  summary: 'make the weights of a model small',
+  details: [
+    'Quantizes the weights of linear layers: matrices that are no embeddings, norms or lm_head, unless --include and',
+    '--exclude say otherwise. Everything else is carried over, with all other files of a folder.',
+  ].join('\n'),
+  flags: {
+    out: OUT,
+    ...QUANT_FLAGS,
+    metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
+    include: texts('glob', 'quantize only what matches; may be repeated'),
+    exclude: texts('glob', 'keep what matches as it is; may be repeated'),
+    override: OVERRIDE,
+    threads: THREADS,
+    dryRun: toggle('show what would be done; read no weights, write nothing'),
+    force: FORCE,
+    json: JSON_FLAG,
+    quiet: QUIET,
+  },
+  plan([input], values) {
+    const { out, metaDtype, include, exclude, override, threads, dryRun, force, json = false, quiet = false } = values;
+    const options = {
+      ...quantConfig(values),
+      ...(metaDtype === undefined ? {} : { metaDtype }),
+      ...(include === undefined ? {} : { include }),
+      ...(exclude === undefined ? {} : { exclude }),
+      ...(override === undefined ? {} : { overrides: toOverrides(override) }),
+      ...(threads === undefined ? {} : { threads }),
+      ...(dryRun === undefined ? {} : { dryRun }),
+      ...(force === undefined ? {} : { force }),
+    };
+    return async ({ signal, print }) => {
+      const report = await withProgress('quantizing', !json && !quiet, (bar) =>
+        quantizeModel(input!, out!, { ...options, signal, onProgress: bar.update }),
+      );
+      if (json) print(toJson(report));
+      else if (report.dryRun) print(planTable(report));
+      else if (!quiet) print(`${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`);
+    };
+  },
+});
+
+/** A path as a shell would need it, to be copied. */
+export function shellWord(path: string): string {
+  return /^[\w./@%+=:,-]+$/.test(path) ? path : `'${plain(path).replaceAll("'", "'\\''")}'`;
+}
