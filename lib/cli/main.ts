@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { constants } from 'node:os';
 import { HqqError } from '../errors.js';
+import { ioError } from '../safetensors/io.js';
 import { suggestion } from '../suggest.js';
-import { systemMessage } from './system.js';
 import { COMMANDS } from './commands.js';
 import type { Command, Context } from './command.js';
 import { UsageError } from './flags.js';
@@ -77,12 +77,12 @@ async function run(args: readonly string[], context: Context): Promise<number> {
 
 /** Says what went wrong, and gives the exit status for it. */
 function report(error: unknown, args: readonly string[]): number {
+  const command = COMMANDS.find(({ name }) => name === args[0]);
   if (error instanceof Interruption) {
-    say(`interrupted${args.includes('--out') || args.some((arg) => arg.startsWith('--out=')) ? '; nothing was written' : ''}.`);
+    say(command && 'out' in command.flags ? 'interrupted; nothing was written.' : 'interrupted.');
     return error.status;
   }
   if (error instanceof UsageError) {
-    const command = COMMANDS.find(({ name }) => name === args[0]);
     say(`${error.message} See hqq ${command ? `${command.name} ` : ''}--help.`);
     return 2;
   }
@@ -127,8 +127,7 @@ function watchOutput(): void {
     endProgress();
     // The reader has seen enough, as in "| head": nothing is wrong.
     if (error.code === 'EPIPE') process.exit();
-    say(`Cannot write to standard output. ${systemMessage(error)}`);
-    process.exit(1);
+    process.exit(report(ioError('Cannot write to', 'standard output', error), []));
   });
   process.stderr.on('error', () => {}); // nobody left to tell
 }

@@ -1,0 +1,181 @@
+import { type QuantConfig, type ResolvedQuantConfig, resolveQuantConfig } from '../config.js';
+import { dtypeFromSafetensors } from '../dtype.js';
+import { HqqError, show } from '../errors.js';
+import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.js';
+import { plain, quote, quoteSome } from '../safetensors/text.js';
+import { compileGlob, type Glob, moduleOf, unmatched } from './globs.js';
+import type { ResolvedModelOptions } from './options.js';
+
+/** A weight that will be quantized. */
+export interface SelectedWeight {
+  readonly module: string;
+  readonly shape: readonly [number, number];
+  readonly weight: CheckpointTensor;
+  readonly bias: CheckpointTensor | undefined;
+  /** With overrides. */
+  readonly config: ResolvedQuantConfig;
+}
+
+/** A tensor that stays, and why. */
+export interface DenseTensor {
+  readonly tensor: CheckpointTensor;
+  readonly reason: string;
+  /** It is, or may be, the weight of an nn.Linear: Python must be told to leave it alone. */
+  readonly linear: boolean;
+}
+
+export interface Selection {
+  readonly weights: readonly SelectedWeight[];
+  readonly dense: readonly DenseTensor[];
+  readonly notes: readonly string[];
+}
+
+/** Models whose layers are `Conv1D`: stored [in, out], and not nn.Linear, so that Python would load nothing. */
+const CONV1D_MODELS: ReadonlySet<unknown> = new Set(['gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer', 'clvp']);
+
+/** Models whose routers are bare parameters named like a layer (transformers 4.56): not nn.Linear either. */
+const PARAMETER_ROUTERS: ReadonlySet<unknown> = new Set([
+  'deepseek_v2', 'deepseek_v3', 'kimi_k2', 'dots1', 'glm4_moe', 'glm4v_moe', 'glm4v_moe_text', 'gpt_oss',
+]);
+
+const EMBEDDING = /^(embed.*|.*(embedding|embeddings|embed)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
+/** Named like an embedding from end to end; `embedding_hidden_mapping_in` for one is a linear layer. */
+const SURELY_EMBEDDING = /^((.*_)?embed(ding)?s?|embed_(tokens|positions|in|words|pos)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
+const NORM = /(^|_)(norm|ln|layernorm|rmsnorm|groupnorm|batchnorm)(\d|_|$)|(layer|rms|batch|group)_?norm/i;
+const HEAD = /^(lm_head|embed_out)$/;
+
+/** Why a tensor cannot be quantized, whatever the options say. */
+interface Fault {
+  readonly reason: string;
+  readonly linear?: boolean;
+}
+
+/**
+ * Chooses the linear weights, and says of every other tensor why it stays.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already.
+ */
+export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfig, options: ResolvedModelOptions): Selection {
+  rejectQuantized(checkpoint);
+  const include = options.include.map(compileGlob);
+  const exclude = options.exclude.map(compileGlob);
+  const overrides = Object.entries(options.overrides).map(([text, override]) => ({ ...compileGlob(text), override }));
+  const weights: SelectedWeight[] = [];
+  const dense: DenseTensor[] = [];
+  const notes = new Set<string>();
+  const owner = siblings(checkpoint);
+
+  for (const [name, tensor] of checkpoint.tensors) {
+    const module = moduleOf(name);
+    const fault = faultOf(checkpoint, name, tensor, owner.get(module) ?? 0);
+    const stay = (reason: string, linear = true) => dense.push({ tensor, reason, linear });
+    if (fault) stay(fault.reason, fault.linear ?? false);
+    else if (isTiedHead(checkpoint, module)) {
+      stay('tied to the embedding');
+      if ([...include, ...overrides].some((glob) => glob.matches(name))) {
+        notes.add(`${plain(name)} is tied to the embedding (tie_word_embeddings) and was left as it is.`);
+      }
+    } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
+    else if (include.length > 0 && !include.some((glob) => glob.matches(name))) stay('not included');
+    else if (include.length === 0 && isHead(module)) stay(`excluded by default: ${module.split('.').find((part) => HEAD.test(part))}`);
+    else {
+      const [rows, cols] = tensor.entry.shape as [number, number];
+      const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
+      const resolved = own.reduce<ResolvedQuantConfig>((base, override: QuantConfig) => resolveQuantConfig(override, base), config);
+      weights.push({ module, shape: [rows, cols], weight: tensor, bias: checkpoint.tensors.get(`${module}.bias`), config: resolved });
+    }
+  }
+
+  const selection = { weights, dense, notes: [...notes] };
+  checkGlobs('include', include, checkpoint, selection);
+  checkGlobs('overrides', overrides, checkpoint, selection);
+  for (const glob of exclude) if (![...checkpoint.tensors.keys()].some(glob.matches)) throw unmatched('exclude', glob, checkpoint.tensors.keys());
+  return selection;
+}
+
+/** Why nothing is left to quantize. */
+export function nothingLeft(path: string, dense: readonly DenseTensor[]): HqqError {
+  const counts = new Map<string, number>();
+  for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  const reasons = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([reason, count]) => `${count} ${reason}`);
+  const why = dense.length === 0 ? 'it holds no tensors' : `of its ${dense.length} tensors are: ${reasons.join('; ')}`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.`);
+}
+
+/** How many tensors each module has, its weight and bias not counted. */
+function siblings(checkpoint: Checkpoint): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const name of checkpoint.tensors.keys()) {
+    const module = moduleOf(name);
+    if (name !== `${module}.weight` && name !== `${module}.bias`) counts.set(module, (counts.get(module) ?? 0) + 1);
+  }
+  return counts;
+}
+
+function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTensor, others: number): Fault | undefined {
+  const { shape, dtype } = entry;
+  const module = moduleOf(name);
+  if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(name)) return { reason: 'experts in one 3-D tensor' };
+  if (shape.length !== 2) return { reason: 'not a matrix' };
+  if (module === '' || !name.endsWith('.weight')) return { reason: 'not named <module>.weight' };
+  const parts = module.split('.');
+  const leaf = parts.at(-1)!;
+  if (parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part))) {
+    return { reason: 'embedding', linear: !parts.every((part) => !EMBEDDING.test(part)) && !SURELY_EMBEDDING.test(leaf) };
+  }
+  if (NORM.test(leaf)) return { reason: 'norm' };
+  const { model_type: type } = checkpoint.config?.value ?? {};
+  if (CONV1D_MODELS.has(type)) return { reason: `Conv1D of ${String(type)}, stored [in, out]`, linear: isHead(module) };
+  if (PARAMETER_ROUTERS.has(type) && /^(gate|router)$/.test(leaf)) return { reason: 'router that is not an nn.Linear' };
+  if (others > 0) return { reason: 'its module has other tensors than weight and bias' };
+  if (dtypeFromSafetensors(dtype) === undefined) return { reason: `stored as ${dtype}`, linear: true };
+  if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
+  const bias = checkpoint.tensors.get(`${module}.bias`)?.entry;
+  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || dtypeFromSafetensors(bias.dtype) === undefined)) {
+    return { reason: `its bias is ${bias.dtype} [${bias.shape.join(', ')}]`, linear: true };
+  }
+  return undefined;
+}
+
+function isHead(module: string): boolean {
+  return module.split('.').some((part) => HEAD.test(part));
+}
+
+/** The head is the embedding matrix: Python sets it from there, and a quantized one breaks that. */
+function isTiedHead({ config }: Checkpoint, module: string): boolean {
+  return /(^|\.)lm_head$/.test(module) && (config?.value['tie_word_embeddings'] === true || textConfig(config)['tie_word_embeddings'] === true);
+}
+
+/** Models of several parts describe the language model apart. */
+function textConfig(config: Checkpoint['config']): Readonly<Record<string, unknown>> {
+  const part = config?.value['text_config'];
+  return typeof part === 'object' && part !== null ? (part as Readonly<Record<string, unknown>>) : {};
+}
+
+/** A pattern must do something: a typo would go unnoticed. Only tied heads are excused; a note tells of them. */
+function checkGlobs(option: string, globs: readonly Glob[], checkpoint: Checkpoint, { weights, dense }: Selection): void {
+  for (const glob of globs) {
+    if (weights.some(({ weight }) => glob.matches(weight.entry.name))) continue;
+    const stays = dense.filter(({ tensor }) => glob.matches(tensor.entry.name));
+    if (stays.length === 0) throw unmatched(option, glob, checkpoint.tensors.keys());
+    if (stays.some(({ reason }) => reason === 'tied to the embedding')) continue;
+    const first = stays[0]!;
+    const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';
+    const advice = option === 'overrides' && /^(excluded by default|not included)/.test(first.reason) ? ' Include it too.' : '';
+    const message = `Expected ${option} ${quote(glob.text)} to match a weight that is quantized, but ${quote(first.tensor.entry.name)}${rest}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} stays as it is: ${first.reason}.${advice}`);
+  }
+}
+
+function rejectQuantized({ path, tensors, config }: Checkpoint): void {
+  const refuse = (what: string) => {
+    const message = `${plain(path)} is quantized already: ${what}. Quantize the original model instead.`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+  };
+  const layers = [...tensors.keys()].filter((name) => name.endsWith('.W_q'));
+  if (layers.length > 0) refuse(`${layers.length} layers hold HQQ codes (${quoteSome(layers, 1)})`);
+  const declared = config?.value['quantization_config'] ?? config?.value['compression_config'];
+  if (typeof declared !== 'object' || declared === null) return;
+  const method = (declared as Record<string, unknown>)['quant_method'];
+  refuse(`its config.json has a quantization_config of method ${plain(show(method ?? 'unknown'))}`);
+}

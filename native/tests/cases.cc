@@ -1,0 +1,215 @@
+#include "cases.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "../kernels/table.h"
+
+namespace hqq::test {
+namespace {
+
+constexpr Format kAllFormats[] = {Format::u8x1, Format::u8x2, Format::u32x10, Format::u8x4, Format::u8x8};
+constexpr DType kAllDTypes[] = {DType::f32, DType::f16, DType::bf16};
+
+std::vector<std::byte> random_bytes(Random& random, size_t count) {
+  std::vector<std::byte> bytes(count);
+  for (auto& byte : bytes) byte = static_cast<std::byte>(random.next());
+  return bytes;
+}
+
+float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+}  // namespace
+
+Elements::Elements(DType type, const std::vector<float>& values) : Elements(type, values.size()) {
+  kernels::kScalar.narrow[static_cast<size_t>(type)](values.data(), count, bytes.data());
+}
+
+void Elements::set(size_t index, uint32_t bits) {
+  if (dtype == DType::f32) std::memcpy(bytes.data() + index * 4, &bits, 4);
+  const auto half = static_cast<uint16_t>(bits);
+  if (dtype != DType::f32) std::memcpy(bytes.data() + index * 2, &half, 2);
+}
+
+std::vector<float> random_weights(Random& random, size_t count, DType dtype) {
+  std::vector<float> values(count);
+  const auto fill = [&](auto make) { std::generate(values.begin(), values.end(), make); };
+  const float scale = std::ldexp(1.0f, static_cast<int>(random.below(9)) - 6);
+  switch (random.below(11)) {
+    case 0: fill([&] { return random.normal() * 0.02f; }); break;
+    case 1: fill([&] { return random.normal() * 1e-8f; }); break;
+    case 2: fill([&] { return random.normal() * 1e37f; }); break;
+    case 3: fill([&] { return random.uniform() * 3e38f; }); break;  // its range overflows
+    case 4: fill([&] { return float_of(static_cast<uint32_t>(random.next()) & 0x807fffffu); }); break;  // subnormal
+    case 5: fill([&] { return float_of(static_cast<uint32_t>(random.next()) & 0xbfffffffu); }); break;  // below 2
+    case 6: {
+      const float constant = random.normal();
+      fill([&] { return constant; });
+      break;
+    }
+    case 7: fill([&] { return random.chance(50) ? -0.0f : 0.0f; }); break;
+    case 8: fill([&] { return static_cast<float>(static_cast<int>(random.below(33)) - 16) * 0.25f; }); break;  // ties
+    case 9: fill([&] { return random.normal() * (random.chance(3) ? 30.0f : 0.02f); }); break;
+    default: fill([&] { return random.normal() * scale; }); break;  // where shrinkage has something to leave
+  }
+  if (dtype == DType::f16)
+    for (float& value : values) value = std::clamp(value, -65504.0f, 65504.0f);
+  return values;
+}
+
+Grid Grid::random(Random& random) {
+  Grid grid;
+  grid.rows = random.pick(kOddSizes);
+  grid.cols = random.pick(kOddSizes);
+  grid.format = random.pick(kAllFormats);
+  const size_t fields = row_of(grid.format).fields;
+  grid.step = (grid.rows + fields - 1) / fields;
+  if (random.chance(20)) grid.step += random.below(4);  // a caller's chunk may be short
+  return grid;
+}
+
+std::string Grid::describe() const {
+  return text("format=%d rows=%zu cols=%zu step=%zu", static_cast<int>(format), rows, cols, step);
+}
+
+// ---- quantize
+
+QuantizeCase QuantizeCase::random(Random& random) {
+  constexpr uint32_t kMaxCodes[] = {255, 63, 31, 15, 7, 3, 2, 1};
+  constexpr int kIterations[] = {0, 1, 2, 5, 20, 20};
+  constexpr double kBetas[] = {1, 10, 100}, kKappas[] = {1, 1.01}, kNorms[] = {1, 0.7, 0.5};
+  QuantizeCase c;
+  c.grid = Grid::random(random);
+  c.axis = static_cast<int>(random.below(2));
+  c.weights = Elements(random.pick(kAllDTypes), 0);
+  c.weights = Elements(c.weights.dtype, random_weights(random, c.grid.weights(), c.weights.dtype));
+  do c.max_code = random.pick(kMaxCodes);
+  while (c.max_code > c.grid.mask());
+  c.iterations = random.pick(kIterations);
+  c.beta = random.pick(kBetas);
+  c.kappa = random.pick(kKappas);
+  c.threshold = random.chance(25) ? 0 : -1;
+  c.lp_norm = random.pick(kNorms);
+  c.round_zero = random.chance(30);
+  c.reference_guards = random.chance(30);
+  c.block = 1 + random.below(kernels::kMaxBlock);
+  c.meta_dtype = random.pick(kAllDTypes);
+  return c;
+}
+
+Buffers QuantizeCase::outputs(uint8_t fill) const {
+  const size_t groups = grid.groups(axis);
+  return {{"packed", grid.word(), grid.words(), fill},
+          {"scale", Element::f32, groups, fill},
+          {"zero", Element::f32, groups, fill},
+          {"stats", Element::f64, 5, fill}};
+}
+
+core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) const {
+  std::vector<float> schedule;
+  double b = beta;
+  for (int i = 0; i < iterations; ++i, b *= kappa) {
+    schedule.push_back(static_cast<float>(1 / b));
+    schedule.push_back(static_cast<float>(threshold >= 0 ? threshold : std::pow(1 / b, 1 / (2 - lp_norm)) * 0.999));
+  }
+  return core::quantize(context, {
+      .weights = weights.bytes.data(), .dtype = weights.dtype, .rows = grid.rows, .cols = grid.cols, .axis = axis,
+      .max_code = static_cast<float>(max_code), .schedule = schedule.data(), .iterations = iterations,
+      .lp_norm = static_cast<float>(lp_norm), .round_zero = round_zero, .reference_guards = reference_guards,
+      .format = grid.format, .step = grid.step, .block = block, .meta_dtype = meta_dtype,
+      .packed = outputs[0].at(), .scale = outputs[1].at<float>(), .zero = outputs[2].at<float>(),
+      .stats = outputs[3].at<double>()});
+}
+
+std::string QuantizeCase::describe() const {
+  return grid.describe() +
+         text(" dtype=%d axis=%d maxCode=%u iterations=%d beta=%g kappa=%g threshold=%g lpNorm=%g roundZero=%d "
+              "referenceGuards=%d block=%zu metaDtype=%d",
+              static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
+              reference_guards, block, static_cast<int>(meta_dtype));
+}
+
+// ---- pack and unpack
+
+PackCase PackCase::random(Random& random) {
+  PackCase c{Grid::random(random), {}};
+  for (size_t i = 0; i < c.grid.weights(); ++i) c.codes.push_back(static_cast<uint8_t>(random.next() & c.grid.mask()));
+  return c;
+}
+
+Buffers PackCase::outputs(uint8_t fill) const { return {{"packed", grid.word(), grid.words(), fill}}; }
+
+core::Status PackCase::run(const core::Context& context, Buffers& outputs) const {
+  auto* codes_read = const_cast<uint8_t*>(codes.data());
+  return core::pack(context, {grid.rows, grid.cols, grid.step, grid.format, codes_read, outputs[0].at()});
+}
+
+UnpackCase UnpackCase::random(Random& random) {
+  const Grid grid = Grid::random(random);
+  return {grid, random_bytes(random, grid.words() * size_of(grid.word()))};
+}
+
+Buffers UnpackCase::outputs(uint8_t fill) const { return {{"codes", Element::bytes, grid.weights(), fill}}; }
+
+core::Status UnpackCase::run(const core::Context& context, Buffers& outputs) const {
+  auto* packed_read = const_cast<std::byte*>(packed.data());
+  return core::unpack(context,
+                      {grid.rows, grid.cols, grid.step, grid.format, outputs[0].at<uint8_t>(), packed_read});
+}
+
+// ---- dequantize
+
+DequantizeCase DequantizeCase::random(Random& random) {
+  DequantizeCase c;
+  c.grid = Grid::random(random);
+  c.packed = random_bytes(random, c.grid.words() * size_of(c.grid.word()));
+  c.axis = static_cast<int>(random.below(2));
+  c.scale = Elements(DType::f32, random_weights(random, c.grid.groups(c.axis), DType::f32));
+  c.zero = Elements(DType::f32, random_weights(random, c.grid.groups(c.axis), DType::f32));
+  c.dtype = random.pick(kAllDTypes);
+  c.round_each = random.chance(50);
+  return c;
+}
+
+Buffers DequantizeCase::outputs(uint8_t fill) const { return {{"out", element_of(dtype), grid.weights(), fill}}; }
+
+core::Status DequantizeCase::run(const core::Context& context, Buffers& outputs) const {
+  return core::dequantize(context, {.packed = packed.data(), .format = grid.format, .rows = grid.rows,
+                                    .cols = grid.cols, .step = grid.step, .axis = axis, .scale = scale.floats(),
+                                    .zero = zero.floats(), .dtype = dtype, .round_each = round_each,
+                                    .out = outputs[0].at()});
+}
+
+std::string DequantizeCase::describe() const {
+  return grid.describe() + text(" axis=%d dtype=%d roundEach=%d", axis, static_cast<int>(dtype), round_each);
+}
+
+// ---- distance
+
+DistanceCase DistanceCase::random(Random& random) {
+  constexpr size_t kTiles[] = {16383, 16384, 16385, 40000};
+  const size_t count = random.chance(20) ? random.pick(kTiles) : random.pick(kOddSizes) * random.pick(kOddSizes);
+  const auto elements = [&](DType dtype) { return Elements(dtype, random_weights(random, count, dtype)); };
+  DistanceCase c;
+  c.a = elements(random.pick(kAllDTypes));
+  c.b = elements(random.pick(kAllDTypes));
+  return c;
+}
+
+Buffers DistanceCase::outputs(uint8_t fill) const { return {{"stats", Element::f64, 4, fill}}; }
+
+core::Status DistanceCase::run(const core::Context& context, Buffers& outputs) const {
+  return core::distance(context, {.a = a.bytes.data(), .a_dtype = a.dtype, .b = b.bytes.data(), .b_dtype = b.dtype,
+                                  .count = a.count, .stats = outputs[0].at<double>()});
+}
+
+std::string DistanceCase::describe() const {
+  return text("count=%zu aDtype=%d bDtype=%d", a.count, static_cast<int>(a.dtype), static_cast<int>(b.dtype));
+}
+
+}  // namespace hqq::test

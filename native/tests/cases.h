@@ -1,0 +1,114 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../core/operations.h"
+#include "buffer.h"
+#include "random.h"
+
+// Cases of the core's operations: what goes in, how to run it, and how to say what it is. Random ones for comparing
+// instruction sets, fixed ones (digest.cc) for comparing machines.
+namespace hqq::test {
+
+// `count` elements of `dtype`, in memory of just that size: a sanitizer sees a read past either end.
+struct Elements {
+  DType dtype = DType::f32;
+  size_t count = 0;
+  std::vector<std::byte> bytes;
+
+  Elements() = default;
+  Elements(DType type, size_t length) : dtype(type), count(length), bytes(length * bytes_of(type)) {}
+  Elements(DType type, const std::vector<float>& values);  // rounded to the type
+  const float* floats() const { return reinterpret_cast<const float*>(bytes.data()); }
+  // Puts `bits` (of the type) at `index`.
+  void set(size_t index, uint32_t bits);
+};
+
+// The codes that a format can hold, and where they go.
+struct Grid {
+  size_t rows = 1, cols = 1, step = 1;
+  Format format = Format::u8x1;
+
+  static Grid random(Random& random);
+  size_t weights() const { return rows * cols; }
+  size_t words() const { return step * cols; }
+  size_t groups(int axis) const { return axis == 1 ? rows : cols; }
+  Element word() const { return row_of(format).word_bytes == 1 ? Element::bytes : Element::words; }
+  uint32_t mask() const { return (1u << (row_of(format).word_bytes * 8 / row_of(format).fields)) - 1; }
+  std::string describe() const;
+};
+
+struct QuantizeCase {
+  static constexpr const char* kName = "quantize";
+  Grid grid;
+  Elements weights;
+  int axis = 1;
+  uint32_t max_code = 1;
+  int iterations = 0;
+  double beta = 10, kappa = 1;
+  double threshold = -1;  // of all iterations; negative: what shrinkage surely turns into zero
+  double lp_norm = 0.7;
+  bool round_zero = false, reference_guards = false;
+  size_t block = 1;
+  DType meta_dtype = DType::f32;
+
+  static QuantizeCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const;
+};
+
+struct PackCase {
+  static constexpr const char* kName = "pack";
+  Grid grid;
+  std::vector<uint8_t> codes;
+
+  static PackCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const { return grid.describe(); }
+};
+
+struct UnpackCase {
+  static constexpr const char* kName = "unpack";
+  Grid grid;
+  std::vector<std::byte> packed;
+
+  static UnpackCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const { return grid.describe(); }
+};
+
+struct DequantizeCase {
+  static constexpr const char* kName = "dequantize";
+  Grid grid;
+  std::vector<std::byte> packed;
+  int axis = 1;
+  Elements scale, zero;
+  DType dtype = DType::f32;
+  bool round_each = false;
+
+  static DequantizeCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const;
+};
+
+struct DistanceCase {
+  static constexpr const char* kName = "distance";
+  Elements a, b;
+
+  static DistanceCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const;
+};
+
+// Weights of every kind that has hurt somebody: ordinary ones, constant groups, zeros of both signs, ties, outliers,
+// subnormal, tiny and huge ones.
+std::vector<float> random_weights(Random& random, size_t count, DType dtype);
+
+}  // namespace hqq::test

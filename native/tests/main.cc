@@ -1,0 +1,121 @@
+#include <chrono>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "../core/parallel.h"
+#include "../isa/dispatch.h"
+#include "check.h"
+
+// Tests of the native core on every instruction set that this machine can run.
+//
+//   hqq_tests [--quick] [--isa NAME]...   runs them; the last line is "N passed, N failed"
+//   hqq_tests --list                      the instruction sets, best first
+//   hqq_tests --digest [--isa NAME]       what fixed cases give: the same text on every machine
+//
+// --isa demands an instruction set: exit status 3 where it cannot run, so that an emulator of the wrong CPU does not pass.
+// HQQ_TEST_SEED=N repeats the random cases of a run; the seed is printed.
+namespace hqq::test {
+
+std::string text(const char* format, ...) {
+  char buffer[1024];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(buffer, sizeof(buffer), format, arguments);
+  va_end(arguments);
+  return buffer;
+}
+
+void Report::begin(const std::string& test) {
+  end();
+  test_ = test, failures_ = 0;
+}
+
+bool Report::check(bool ok, const std::string& what) {
+  constexpr int kShown = 5;
+  if (!ok && ++failures_ <= kShown) std::printf("FAIL %s\n       %s\n", test_.c_str(), what.c_str());
+  return ok;
+}
+
+void Report::end() {
+  if (test_.empty()) return;
+  ++(failures_ == 0 ? passed_ : failed_);
+  if (failures_ > 0) std::printf("FAIL %s: %d checks\n", test_.c_str(), failures_);
+  std::fflush(stdout);
+}
+
+int Report::finish() {
+  end();
+  std::printf("%d passed, %d failed\n", passed_, failed_);
+  return failed_ == 0 && passed_ > 0 ? 0 : 1;
+}
+
+namespace {
+
+constexpr int kCannotRun = 3;
+
+uint64_t seed_of_this_run() {
+  const char* given = std::getenv("HQQ_TEST_SEED");
+  if (given != nullptr && *given != '\0') return std::strtoull(given, nullptr, 10);
+  return static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) % 1000000007;
+}
+
+int usage() {
+  std::fprintf(stderr, "usage: hqq_tests [--quick] [--isa NAME]... | --list | --digest [--isa NAME]\n");
+  return 2;
+}
+
+void run_all(const Options& options) {
+  using Clock = std::chrono::steady_clock;
+  constexpr void (*kFamilies[])(const Options&) = {test_conversions, test_transposes, test_pow,
+                                                   test_packing,     test_identity,   test_threads};
+  const auto start = Clock::now();
+  for (const auto family : kFamilies) family(options);
+  std::printf("%.1f s\n", std::chrono::duration<double>(Clock::now() - start).count());
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  Options options;
+  bool list = false, digest = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--quick") options.quick = true;
+    else if (argument == "--list") list = true;
+    else if (argument == "--digest") digest = true;
+    else if (argument == "--isa" && i + 1 < argc) {
+      const kernels::KernelTable* table = isa::find(argv[++i]);
+      if (table == nullptr) {
+        std::fprintf(stderr, "hqq_tests: this machine cannot run %s\n", argv[i]);
+        return kCannotRun;
+      }
+      options.tables.push_back(table);
+    } else return usage();
+  }
+  if (options.tables.empty())
+    for (const isa::Isa& isa : isa::compiled())
+      if (isa.supported()) options.tables.push_back(isa.table);
+
+  if (list) {
+    for (const kernels::KernelTable* table : options.tables) std::printf("%s\n", table->isa);
+    return 0;
+  }
+  if (digest) {
+    print_digests(*options.tables.front());
+    return 0;
+  }
+  options.seed = seed_of_this_run();
+  std::printf("HQQ_TEST_SEED=%llu, threads: %s, instruction sets:", static_cast<unsigned long long>(options.seed),
+              core::threading());
+  for (const kernels::KernelTable* table : options.tables) std::printf(" %s", table->isa);
+  std::printf("\n");
+  run_all(options);
+  return report.finish();
+}
+
+}  // namespace hqq::test
+
+int main(int argc, char** argv) { return hqq::test::run(argc, argv); }
