@@ -28,7 +28,7 @@ export function activeBackend(): Backend {
   return chosen;
 }
 
-/** Which implementation computes, on which instruction set, and with how many threads where a call does not say. */
+/** Which implementation computes, on which instruction set, and with how many threads where a call does not say (`js`: one). */
 export interface BackendInfo {
   readonly name: 'native' | 'js';
   readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
@@ -47,7 +47,8 @@ export function backend(): BackendInfo {
 }
 
 function describe({ name, isa }: Backend): BackendInfo {
-  return Object.freeze({ name, isa, threads: defaultThreads() });
+  const threads = defaultThreads(); // read in any case: a wrong HQQ_THREADS is an error everywhere
+  return Object.freeze({ name, isa, threads: name === 'js' ? 1 : threads });
 }
 
 /** `'js'`, or native kernels on the instruction set of that name; for tests and benchmarks, which run them all. */

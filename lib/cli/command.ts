@@ -6,8 +6,6 @@ export interface Context {
   readonly signal: AbortSignal;
   /** Results: the only way to standard output. */
   readonly print: (text: string) => void;
-  /** Remarks, on standard error, without disturbing a progress bar. */
-  readonly warn: (message: string) => void;
 }
 
 /** One command: what its help, its checks and its dispatch read. */
@@ -47,15 +45,15 @@ export function defineCommand<F extends Flags>(definition: Definition<F>): Comma
 }
 
 function checkArguments(name: string, names: readonly string[], given: readonly string[], values: object): void {
-  const wanted = names.map((arg) => `<${arg}>`).join(' ');
+  const wanted = names.map((arg) => `<${arg}>`);
   if (given.length < names.length) {
-    throw new UsageError(`Expected ${wanted} after "hqq ${name}", got ${given.length === 0 ? 'nothing' : given.join(' ')}.`);
+    throw new UsageError(`Expected ${wanted.slice(given.length).join(' ')} after "${['hqq', name, ...given].join(' ')}".`);
   }
   if (given.length > names.length) {
     const extra = given[names.length]!;
     // The commonest slip: a path to write to without its flag.
     const hint = name.endsWith('quantize') && !('out' in values) ? ` Did you mean --out ${extra}?` : '';
-    const expects = names.length === 0 ? 'takes no arguments' : `takes ${wanted}`;
+    const expects = names.length === 0 ? 'takes no arguments' : `takes ${wanted.join(' ')}`;
     throw new UsageError(`Unexpected argument ${JSON.stringify(extra)}: "hqq ${name}" ${expects}.${hint}`);
   }
   const empty = given.indexOf('');

@@ -20,7 +20,7 @@ export const compare = defineCommand({
   plan([original, quantized], { all = false, threads, json = false, quiet = false }) {
     return async ({ signal, print }) => {
       const report = await withProgress('comparing', !json && !quiet, (bar) =>
-        compareModels(original!, quantized!, { ...(threads === undefined ? {} : { threads }), signal, onProgress: bar.update }),
+        compareModels(original!, quantized!, { threads, signal, onProgress: bar.update }),
       );
       print(json ? toJson(report) : describe(report, all));
     };

@@ -9,14 +9,9 @@ export const dequantize = defineCommand({
   summary: 'turn a quantized model back into an ordinary one',
   flags: { out: OUT, dtype: DTYPE, threads: THREADS, force: FORCE, json: JSON_FLAG, quiet: QUIET },
   plan([input], { out, dtype, threads, force, json = false, quiet = false }) {
-    const options = {
-      ...(dtype === undefined ? {} : { dtype }),
-      ...(threads === undefined ? {} : { threads }),
-      ...(force === undefined ? {} : { force }),
-    };
     return async ({ signal, print }) => {
       const report = await withProgress('dequantizing', !json && !quiet, (bar) =>
-        dequantizeModel(input!, out!, { ...options, signal, onProgress: bar.update }),
+        dequantizeModel(input!, out!, { dtype, threads, force, signal, onProgress: bar.update }),
       );
       if (json) print(toJson(report));
     };

@@ -1,4 +1,4 @@
-import { MAX_THREADS } from '../backend/environment.js';
+import { MODEL_OPTIONS } from '../checkpoint/options.js';
 import { OPTION_NAMES, OPTIONS, type Option, type ResolvedQuantConfig } from '../config.js';
 import { DTYPE_NAMES, type DType } from '../dtype.js';
 import { show } from '../errors.js';
@@ -48,11 +48,6 @@ export function text(value: string, help: string, more: Partial<Flag<string>> = 
   return { value, help, accepts: (given) => given !== '', expected: `a ${value}`, ...more };
 }
 
-/** A flag that collects texts. */
-export function texts(value: string, help: string): Flag<readonly string[]> {
-  return { value, help, repeats: true, accepts: (given) => given !== '', expected: `a ${value}` };
-}
-
 /** A positive number that must be whole. */
 export function count(value: string, help: string, least: number, most: number): Flag<number> {
   const accepts = (given: unknown) => Number.isSafeInteger(given) && (given as number) >= least && (given as number) <= most;
@@ -88,10 +83,18 @@ export function quantConfig(values: Partial<ResolvedQuantConfig>): Partial<Resol
 // Flags that several commands have.
 
 export const OUT = text('path', 'where to write; a folder if the model is one', { required: true });
-export const FORCE = toggle('replace what is there');
+export const FORCE = fromOption(MODEL_OPTIONS.force);
+export const THREADS = fromOption(MODEL_OPTIONS.threads) as Flag<number>;
+/** A flag that collects globs; its help is to be added. */
+export const GLOBS: Flag<readonly string[]> = {
+  help: '',
+  value: 'glob',
+  accepts: MODEL_OPTIONS.include.accepts,
+  expected: 'a glob',
+  repeats: true,
+};
 export const JSON_FLAG = toggle('one JSON document on standard output');
 export const QUIET = toggle('say nothing but errors');
-export const THREADS: Flag<number> = count('n', 'most threads to use', 1, MAX_THREADS);
 export const ALL = toggle('every tensor, however many there are');
 export const DTYPE: Flag<DType> = {
   help: 'type of the weights',

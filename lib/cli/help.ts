@@ -14,8 +14,11 @@ export function generalHelp(commands: readonly Command[]): string {
   return [
     `hqq ${VERSION}: Half-Quadratic Quantization, 1- to 8-bit weights without data and without Python\n\n`,
     bold('Usage\n'),
-    pairs(commands.map((command) => [`hqq ${usage(command)}`, command.summary])),
-    pairs([['hqq <command> --help', 'its flags'], ['hqq --version', '']]),
+    pairs([
+      ...commands.map((command) => [`hqq ${usage(command)}`, command.summary] as const),
+      ['hqq <command> --help', 'explain a command and its flags'],
+      ['hqq --version', 'say which version this is'],
+    ]),
     '\nA model is a .safetensors file, or a Hugging Face folder with config.json and its safetensors files.\n\n',
     bold('Environment\n'),
     pairs([
@@ -45,7 +48,8 @@ function label(key: string, flag: Flag<unknown>): string {
 }
 
 /** "bits per weight: one of 8, 6 ... (default 4)" */
-function explanation({ help, expected, value, default: fallback, required, parse }: Flag<unknown>): string {
-  const range = expected !== undefined && (parse || /^one of/.test(expected)) && expected !== `a ${value}` ? `: ${expected}` : '';
-  return `${help}${range}${required ? ' (needed)' : fallback === undefined ? '' : ` (default ${fallback})`}`;
+function explanation({ help, expected, default: fallback, required, repeats, parse }: Flag<unknown>): string {
+  const range = expected !== undefined && (parse || /^one of/.test(expected)) ? `: ${expected}` : '';
+  const more = repeats ? '; may be repeated' : '';
+  return `${help}${range}${more}${required ? ' (needed)' : fallback === undefined ? '' : ` (default ${fallback})`}`;
 }

@@ -1,36 +1,13 @@
 #!/usr/bin/env node
-import { constants } from 'node:os';
 import { HqqError } from '../errors.js';
 import { ioError } from '../safetensors/io.js';
 import { suggestion } from '../suggest.js';
-import { COMMANDS } from './commands.js';
 import type { Command, Context } from './command.js';
+import { COMMANDS } from './commands.js';
 import { UsageError } from './flags.js';
 import { commandHelp, generalHelp } from './help.js';
-import { endProgress, eraseProgress } from './progress.js';
+import { Interruption, interruptible, say, takeOverWarnings, watchEscapes, watchOutput } from './process.js';
 import { VERSION } from './version.js';
-
-/** What interrupts a run. The exit status is 128 and the signal's number, as shells have it: 130 for Ctrl-C. */
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-
-/** The reason of an abort by a signal. */
-class Interruption extends Error {
-  override readonly name = 'AbortError';
-
-  constructor(readonly signal: (typeof SIGNALS)[number]) {
-    super(`interrupted by ${signal}`);
-  }
-
-  get status(): number {
-    return 128 + constants.signals[this.signal];
-  }
-}
-
-/** One paragraph on standard error. */
-function say(message: string): void {
-  eraseProgress();
-  process.stderr.write(`hqq: ${message}\n`);
-}
 
 function print(text: string): void {
   process.stdout.write(text);
@@ -39,15 +16,15 @@ function print(text: string): void {
 function findCommand(name: string): Command {
   const found = COMMANDS.find((command) => command.name === name);
   if (found) return found;
+  if (name.startsWith('-')) throw new UsageError(`Expected a command before ${name}: hqq <command> [flags].`);
   const names = COMMANDS.map((command) => command.name);
-  if (name.startsWith('-')) throw new UsageError(`Unknown flag ${name} before the command. Usage: hqq <command> [flags].`);
   const hint = suggestion(name, names) || ` Commands: ${names.join(', ')}.`;
   throw new UsageError(`Unknown command ${JSON.stringify(name)}.${hint}`);
 }
 
 const isHelp = (arg: string) => arg === '--help' || arg === '-h';
 
-/** The arguments of `args` before `--`, where flags can be. */
+/** The arguments before `--`, where flags can be. */
 function flagsOf(args: readonly string[]): readonly string[] {
   return args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
 }
@@ -91,64 +68,20 @@ function report(error: unknown, args: readonly string[]): number {
     return error.code === 'ERR_INVALID_OPTION' ? 2 : 1;
   }
   const message = error instanceof Error ? error.message : String(error);
-  say(`${message.replaceAll(/\s*\n\s*/g, ' ').replace(/\.?$/, '.')} This is a bug: please report it, with what HQQ_DEBUG=1 adds.`);
+  const paragraph = message.trim().replaceAll(/\s*\n\s*/g, ' ').replace(/\.?$/, '.');
+  say(`${paragraph} This is a bug: please report it, with what HQQ_DEBUG=1 adds to this message.`);
   if (process.env['HQQ_DEBUG'] === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return 1;
 }
 
-function interruptible(): AbortSignal {
-  const controller = new AbortController();
-  for (const signal of SIGNALS) {
-    process.on(signal, () => {
-      const reason = new Interruption(signal);
-      if (!controller.signal.aborted) return controller.abort(reason);
-      // Asked twice: whoever hangs is left behind. What was half written is not in its place, and the next run clears it.
-      endProgress();
-      process.exit(reason.status);
-    });
-  }
-  return controller.signal;
+const args = process.argv.slice(2);
+const signal = interruptible();
+takeOverWarnings();
+watchOutput((error) => report(ioError('Cannot write to', 'standard output', error), args));
+watchEscapes((error) => report(error, args));
+try {
+  process.exitCode = await run(args, { signal, print });
+} catch (error) {
+  // What fails in the course of an interruption is not what people want to hear of.
+  process.exitCode = report(signal.aborted ? signal.reason : error, args);
 }
-
-/** The package's own warnings as one line; all others as Node.js shows them. */
-function takeOverWarnings(): void {
-  const printers = process.listeners('warning');
-  process.removeAllListeners('warning');
-  process.on('warning', (warning) => {
-    const { code, detail } = warning as { code?: string; detail?: string };
-    if (code?.startsWith('HQQ_')) {
-      if (printers.length > 0) say(`${warning.message} ${(detail ?? '').replaceAll('\n', ' ')}`.trimEnd());
-    } else for (const printer of printers) printer(warning);
-  });
-}
-
-function watchOutput(): void {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    endProgress();
-    // The reader has seen enough, as in "| head": nothing is wrong.
-    if (error.code === 'EPIPE') process.exit();
-    process.exit(report(ioError('Cannot write to', 'standard output', error), []));
-  });
-  process.stderr.on('error', () => {}); // nobody left to tell
-}
-
-async function main(): Promise<void> {
-  const args = process.argv.slice(2);
-  const signal = interruptible();
-  takeOverWarnings();
-  watchOutput();
-  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
-    process.on(event, (error: unknown) => {
-      endProgress();
-      process.exit(report(error, args));
-    });
-  }
-  try {
-    process.exitCode = await run(args, { signal, print, warn: say });
-  } catch (error) {
-    // What fails because of the interruption is not what people want to hear of.
-    process.exitCode = report(signal.aborted ? signal.reason : error, args);
-  }
-}
-
-await main();

@@ -46,7 +46,7 @@ function unknownOption(typed: string): UsageError {
 }
 
 export const OVERRIDE: Flag<readonly Override[]> = {
-  help: `other options for the tensors that a glob matches: ${EXAMPLE}; may be repeated`,
+  help: `other options for what a glob matches: ${EXAMPLE}`,
   value: 'glob:options',
   parse: parseOverride,
   repeats: true,

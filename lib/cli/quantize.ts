@@ -1,9 +1,8 @@
-import { MODEL_OPTIONS, quantizeModel } from '../checkpoint/quantize-model.js';
+import { MODEL_OPTIONS } from '../checkpoint/options.js';
+import { quantizeModel } from '../checkpoint/quantize-model.js';
 import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
-import {
-  FORCE, fromOption, JSON_FLAG, OUT, QUANT_FLAGS, quantConfig, QUIET, texts, THREADS, toggle,
-} from './flags.js';
+import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, quantConfig, QUIET, THREADS } from './flags.js';
 import { OVERRIDE, toOverrides } from './overrides.js';
 import { withProgress } from './progress.js';
 import { planTable, summarize } from './summary.js';
@@ -20,27 +19,19 @@ export const quantize = defineCommand({
     out: OUT,
     ...QUANT_FLAGS,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
-    include: texts('glob', 'quantize only what matches; may be repeated'),
-    exclude: texts('glob', 'keep what matches as it is; may be repeated'),
+    include: { ...GLOBS, help: MODEL_OPTIONS.include.help },
+    exclude: { ...GLOBS, help: MODEL_OPTIONS.exclude.help },
     override: OVERRIDE,
     threads: THREADS,
-    dryRun: toggle('show what would be done; read no weights, write nothing'),
+    dryRun: fromOption(MODEL_OPTIONS.dryRun),
     force: FORCE,
     json: JSON_FLAG,
     quiet: QUIET,
   },
   plan([input], values) {
-    const { out, metaDtype, include, exclude, override, threads, dryRun, force, json = false, quiet = false } = values;
-    const options = {
-      ...quantConfig(values),
-      ...(metaDtype === undefined ? {} : { metaDtype }),
-      ...(include === undefined ? {} : { include }),
-      ...(exclude === undefined ? {} : { exclude }),
-      ...(override === undefined ? {} : { overrides: toOverrides(override) }),
-      ...(threads === undefined ? {} : { threads }),
-      ...(dryRun === undefined ? {} : { dryRun }),
-      ...(force === undefined ? {} : { force }),
-    };
+    const { out, metaDtype, include, exclude, threads, dryRun, force, json = false, quiet = false } = values;
+    const overrides = toOverrides(values.override);
+    const options = { ...quantConfig(values), metaDtype, include, exclude, overrides, threads, dryRun, force };
     return async ({ signal, print }) => {
       const report = await withProgress('quantizing', !json && !quiet, (bar) =>
         quantizeModel(input!, out!, { ...options, signal, onProgress: bar.update }),

@@ -1,0 +1,61 @@
+import { JsonReader } from '../safetensors/json.js';
+
+// Edits of config.json in its text: parsing and printing it again would turn 1e-05 into 0.00001 and stumble over Infinity.
+
+/** Where a member of the top object stands in the text. */
+interface Member {
+  /** Of the comma before it, or of the key when it is the first. */
+  readonly begin: number;
+  /** Behind the value. */
+  readonly end: number;
+  readonly first: boolean;
+}
+
+/** `text`, a JSON object, with the member `key` as its last, indented as the rest; one that it has is replaced. */
+export function withMember(text: string, key: string, value: unknown): string {
+  const base = withoutMember(text, key);
+  const brace = base.lastIndexOf('}');
+  const body = base.slice(0, brace).trimEnd();
+  const indent = /^\{\s*?\n([ \t]+)"/.exec(base.trimStart())?.[1] ?? '  ';
+  const pretty = base.includes('\n') || body === '{';
+  const json = pretty ? JSON.stringify(value, null, indent).replaceAll('\n', `\n${indent}`) : pythonOneLine(value);
+  const member = `${JSON.stringify(key)}: ${json}`;
+  const gap = pretty ? `\n${indent}` : ' ';
+  const tail = body.endsWith('{') ? (pretty ? '\n}' : '}') : base.slice(body.length, brace + 1);
+  const lead = body.endsWith('{') ? (pretty ? gap : '') : `,${gap}`;
+  return `${body}${lead}${member}${tail}${base.slice(brace + 1)}`;
+}
+
+/** `text` without the member `key` of the top object; everything else as it was. */
+export function withoutMember(text: string, key: string): string {
+  const member = findMember(text, key);
+  if (!member) return text;
+  if (!member.first) return text.slice(0, member.begin) + text.slice(member.end);
+  // The first: the comma that goes is the one behind it, with the space up to the next key.
+  const rest = text.slice(member.end);
+  const comma = /^\s*,\s*/.exec(rest);
+  return text.slice(0, member.begin) + (comma ? rest.slice(comma[0].length) : rest);
+}
+
+function findMember(text: string, key: string): Member | undefined {
+  const bytes = Buffer.from(text, 'utf8');
+  const reader = new JsonReader(bytes, { file: 'config.json', what: 'config.json', allowNonFinite: true });
+  let found: { readonly begin: number; readonly end: number; readonly first: boolean } | undefined;
+  let previous: number | undefined;
+  reader.members((name, at) => {
+    reader.value();
+    const end = reader.position;
+    if (name === key) found = { begin: previous ?? at, end, first: previous === undefined };
+    previous = end;
+  });
+  if (!found) return undefined;
+  // The reader counts bytes, strings count UTF-16 units.
+  const unit = (position: number) => bytes.toString('utf8', 0, position).length;
+  return { begin: unit(found.begin), end: unit(found.end), first: found.first };
+}
+
+function pythonOneLine(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonOneLine).join(', ')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  return `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${pythonOneLine(item)}`).join(', ')}}`;
+}

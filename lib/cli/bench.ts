@@ -1,0 +1,79 @@
+import { cpus } from 'node:os';
+import { availableBackends, backend, openBackend } from '../backend/index.js';
+import { type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './bench-cases.js';
+import { plain } from '../safetensors/text.js';
+import { defineCommand, toJson } from './command.js';
+import { count, JSON_FLAG, UsageError } from './flags.js';
+import { bold, pairs, table } from './table.js';
+import { formatBytes, formatNumber, formatRate, formatSeconds, plural } from './units.js';
+import { VERSION } from './version.js';
+
+const SIZE = 4096;
+/** JavaScript gets a matrix that it solves in tenths of a second. Rates are per weight, and so can be compared. */
+const JS_SIZE = 1024;
+
+export const bench = defineCommand({
+  name: 'bench',
+  args: [],
+  summary: 'measure how fast this machine quantizes, native code beside JavaScript',
+  details: 'The unit is a memcpy of the same matrix in the same run: what merely touching the weights would cost.',
+  flags: { size: count('n', `rows and columns of the matrix (default ${SIZE})`, 64, 16384), json: JSON_FLAG },
+  plan(_args, { size = SIZE, json = false }) {
+    if (size % 64 !== 0) throw new UsageError(`Expected --size to be a multiple of 64, got ${size}.`);
+    return async ({ signal, print }) => {
+      const { isa, threads } = backend();
+      const memcpy = measureMemcpy(size);
+      const rows: BenchRow[] = [];
+      const counts = threads > 1 ? [1, threads] : [1];
+      if (isa !== 'js') rows.push(...(await measureBackend(openBackend(isa), size, counts, signal)));
+      rows.push(...(await measureBackend(openBackend('js'), Math.min(size, JS_SIZE), [1], signal)));
+      const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', node: process.version, isa, threads };
+      const report = { hqq: VERSION, ...machine, available: availableBackends(), size, memcpy, rows: rows.map((row) => withRates(row, memcpy)) };
+      print(json ? toJson(report) : describe(report));
+    };
+  },
+});
+
+/** A row with what is read from it: its speed, and its time per weight in units of memcpy's. */
+function withRates(row: BenchRow, memcpy: Memcpy) {
+  const weightsPerSecond = row.weights / row.seconds;
+  return { ...row, weightsPerSecond, timesMemcpy: row.seconds / row.weights / (memcpy.seconds / memcpy.weights) };
+}
+
+interface BenchReport {
+  readonly cpu: string;
+  readonly node: string;
+  readonly isa: string;
+  readonly threads: number;
+  readonly size: number;
+  readonly memcpy: Memcpy;
+  readonly rows: readonly ReturnType<typeof withRates>[];
+}
+
+function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport): string {
+  const bytes = memcpy.weights * Float32Array.BYTES_PER_ELEMENT;
+  const head = pairs([
+    ['machine', `${plain(cpu)}, ${plural(threads, 'thread')}, ${isa === 'js' ? 'no native backend (hqq doctor tells why)' : isa}, Node.js ${node}`],
+    ['matrix', `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver hqq, packed; medians`],
+    ['memcpy', `${formatSeconds(memcpy.seconds)}, ${formatBytes(bytes / memcpy.seconds)}/s: the unit of the column "x memcpy"`],
+  ]);
+  const columns = [
+    { title: 'operation' },
+    { title: 'backend' },
+    { title: 'threads', align: 'right' },
+    { title: 'matrix' },
+    { title: 'time', align: 'right' },
+    { title: 'x memcpy', align: 'right' },
+    { title: 'rate', align: 'right' },
+  ] as const;
+  const body = rows.map((row) => [
+    row.operation,
+    row.isa,
+    String(row.threads),
+    `${row.size} x ${row.size}`,
+    formatSeconds(row.seconds),
+    formatNumber(row.timesMemcpy),
+    formatRate(row.weights, row.seconds),
+  ]);
+  return `${bold(`hqq ${VERSION} bench\n`)}\n${head}\n${table(columns, body)}`;
+}

@@ -1,0 +1,70 @@
+import { constants } from 'node:os';
+import { eraseProgress, endProgress } from './progress.js';
+
+/** What interrupts a run. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** The reason of an abort by a signal. */
+export class Interruption extends Error {
+  override readonly name = 'AbortError';
+
+  constructor(readonly signal: (typeof SIGNALS)[number]) {
+    super(`interrupted by ${signal}`);
+  }
+
+  /** 128 and the signal's number, as shells have it: 130 for Ctrl-C. */
+  get status(): number {
+    return 128 + constants.signals[this.signal];
+  }
+}
+
+/** One paragraph on standard error. */
+export function say(message: string): void {
+  eraseProgress();
+  process.stderr.write(`hqq: ${message}\n`);
+}
+
+/** A signal that the first Ctrl-C aborts. The second ends the process. */
+export function interruptible(): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of SIGNALS) {
+    process.on(signal, () => {
+      const reason = new Interruption(signal);
+      if (!controller.signal.aborted) return controller.abort(reason);
+      // Whoever hangs is left behind. What was half written is not in its place, and the next run clears it.
+      endProgress();
+      process.exit(reason.status);
+    });
+  }
+  return controller.signal;
+}
+
+/** The package's own warnings as one line; all others as Node.js shows them. */
+export function takeOverWarnings(): void {
+  const printers = process.listeners('warning'); // none with --no-warnings
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => {
+    const { code, detail = '' } = warning as { code?: string; detail?: string };
+    if (!code?.startsWith('HQQ_')) for (const printer of printers) printer(warning);
+    else if (printers.length > 0) say(`${warning.message} ${detail.replaceAll('\n', ' ')}`.trimEnd());
+  });
+}
+
+/** Ends the process when standard output cannot be written to: quietly when its reader has seen enough, as in `| head`. */
+export function watchOutput(failed: (error: NodeJS.ErrnoException) => number): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    endProgress();
+    process.exit(error.code === 'EPIPE' ? undefined : failed(error));
+  });
+  process.stderr.on('error', () => {}); // nobody is left to tell
+}
+
+/** What escapes every promise is reported like what does not: never as a stack trace. */
+export function watchEscapes(failed: (error: unknown) => number): void {
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, (error: unknown) => {
+      endProgress();
+      process.exit(failed(error));
+    });
+  }
+}
