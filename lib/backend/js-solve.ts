@@ -129,15 +129,19 @@ export class GroupSolver {
   /** Sum of `(w - shrink(w - (code - zero) / s)) * s`, where a residual may be more than shrinkage takes away. */
   #sumOfTargets(zero: number, invScale: number, invBeta: number): number {
     const { maxCode } = this.#options;
+    const { weights } = this;
+    const scaled = this.#scaled;
+    const size = this.#size;
+    const soft = this.#lpNorm === 1;
     const exponent = f(this.#lpNorm - 1);
     const sums = this.#lanes[0].fill(0);
-    for (let i = 0; i < this.#size; i++) {
-      const w = this.weights[i]!;
-      const code = encode(f(this.#scaled[i]! + zero), maxCode);
+    for (let i = 0; i < size; i++) {
+      const w = weights[i]!;
+      const code = encode(f(scaled[i]! + zero), maxCode);
       const residual = f(w - f(f(code - zero) / invScale));
-      const size = Math.abs(residual);
-      const cut = this.#lpNorm === 1 ? invBeta : f(invBeta * powPositive(size > TINY ? size : TINY, exponent));
-      const left = f(size - cut);
+      const magnitude = Math.abs(residual);
+      const cut = soft ? invBeta : f(invBeta * powPositive(magnitude > TINY ? magnitude : TINY, exponent));
+      const left = f(magnitude - cut);
       const shrunk = left > 0 ? left : 0;
       const target = f(w - (residual < 0 ? -shrunk : shrunk));
       sums[i & (LANES - 1)] = sums[i & (LANES - 1)]! + f(target * invScale);
@@ -154,10 +158,13 @@ export class GroupSolver {
     errors.fill(0);
     squares.fill(0);
     weights.fill(0);
-    for (let i = 0; i < this.#size; i++) {
-      const s = this.#scaled[i]!;
+    const { codes } = this;
+    const scaled = this.#scaled;
+    const size = this.#size;
+    for (let i = 0; i < size; i++) {
+      const s = scaled[i]!;
       const code = encode(f(s + zero), maxCode);
-      this.codes[i] = code;
+      codes[i] = code;
       const levels = f(s - f(f(code - storedZero) * storedLevels));
       const lane = i & (LANES - 1);
       errors[lane] = errors[lane]! + Math.abs(levels);

@@ -6,6 +6,7 @@ import { LANES } from '../solver.js';
 const f = Math.fround;
 const float = new Float32Array(1);
 const bits = new Uint32Array(float.buffer);
+const signedBits = new Int32Array(float.buffer);
 
 /** Adding and taking away 1.5 * 2^23 leaves a whole number, rounded half to even. */
 const MAGIC = 12582912;
@@ -94,29 +95,47 @@ export function narrow(from: Float32Array, count: number, dtype: DTypeId, to: Fl
   for (let i = 0; i < count; i++) to[first + i] = write(from[i]!);
 }
 
-const LOG_SERIES = [2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3, 2].map(f);
-const POWER_SERIES = [1.33335581e-3, 9.61812911e-3, 5.55041087e-2, 2.40226507e-1, 6.93147181e-1, 1].map(f);
-const LOG_FIRST = f(2 / 15);
-const POWER_FIRST = f(1.54035304e-4);
+const L15 = f(2 / 15);
+const L13 = f(2 / 13);
+const L11 = f(2 / 11);
+const L9 = f(2 / 9);
+const L7 = f(2 / 7);
+const L5 = f(2 / 5);
+const L3 = f(2 / 3);
 const LOG2_E = f(1.44269504);
+const P6 = f(1.54035304e-4);
+const P5 = f(1.33335581e-3);
+const P4 = f(9.61812911e-3);
+const P3 = f(5.55041087e-2);
+const P2 = f(2.40226507e-1);
+const P1 = f(6.93147181e-1);
 
-/** `pow_positive` of native/simd/math.h, to the bit. */
+/** `pow_positive` of native/simd/math.h, to the bit. Written out, and on signed words, which engines keep in registers. */
 export function powPositive(x: number, e: number): number {
   float[0] = x;
-  const u = bits[0]!;
-  const exponent = (u >>> 23) - 127;
-  bits[0] = (u & 0x7fffff) | 0x3f800000;
+  const u = signedBits[0]!;
+  const exponent = (u >> 23) - 127;
+  signedBits[0] = (u & 0x7fffff) | 0x3f800000;
   const m = float[0]!;
   const t = f(f(m - 1) / f(m + 1));
   const t2 = f(t * t);
-  let series = LOG_FIRST;
-  for (let i = 0; i < LOG_SERIES.length; i++) series = f(f(series * t2) + LOG_SERIES[i]!);
-  const log2 = f(f(series * t) * LOG2_E);
-  const y = Math.min(Math.max(f(f(log2 + exponent) * e), -126), 126);
-  const k = roundEven(y);
+  let series = f(f(L15 * t2) + L13);
+  series = f(f(series * t2) + L11);
+  series = f(f(series * t2) + L9);
+  series = f(f(series * t2) + L7);
+  series = f(f(series * t2) + L5);
+  series = f(f(series * t2) + L3);
+  series = f(f(series * t2) + 2);
+  const wide = f(f(f(f(series * t) * LOG2_E) + exponent) * e);
+  const y = wide < -126 ? -126 : wide > 126 ? 126 : wide;
+  const k = f(f(y + MAGIC) - MAGIC);
   const r = f(y - k);
-  let power = POWER_FIRST;
-  for (let i = 0; i < POWER_SERIES.length; i++) power = f(f(power * r) + POWER_SERIES[i]!);
-  bits[0] = (k + 127) << 23;
+  let power = f(f(P6 * r) + P5);
+  power = f(f(power * r) + P4);
+  power = f(f(power * r) + P3);
+  power = f(f(power * r) + P2);
+  power = f(f(power * r) + P1);
+  power = f(f(power * r) + 1);
+  signedBits[0] = (k + 127) << 23;
   return f(power * float[0]!);
 }
