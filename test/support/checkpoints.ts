@@ -1,16 +1,13 @@
 import * as fs from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll } from 'vitest';
 import { DTYPES, type DType } from '../../lib/dtype.js';
 import { floatOfHalf, floatOfBfloat, halfOfFloat, bfloatOfFloat } from '../../lib/backend/lanes.js';
 import { parseTensors, type RawTensor } from './golden.js';
+import { scratchFolder } from './scratch.js';
 
 // Small checkpoints, written by the tests' own few lines and not by the code under test.
 
-/** A folder of this test file, removed at its end. */
-export const SCRATCH = fs.mkdtempSync(join(tmpdir(), 'hqq-checkpoint-'));
-afterAll(() => fs.rmSync(SCRATCH, { recursive: true, force: true }));
+const SCRATCH = scratchFolder('checkpoint');
 
 let counter = 0;
 
@@ -82,7 +79,8 @@ export function modelFolder(shards: readonly Source[], { config = CONFIG, files 
   fs.mkdirSync(folder);
   if (config !== '') fs.writeFileSync(join(folder, 'config.json'), config);
   const digits = (n: number) => String(n).padStart(5, '0');
-  const names = shards.map((_, i) => (shards.length === 1 ? 'model.safetensors' : `model-${digits(i + 1)}-of-${digits(shards.length)}.safetensors`));
+  const nameOf = (i: number) => `model-${digits(i + 1)}-of-${digits(shards.length)}.safetensors`;
+  const names = shards.map((_, i) => (shards.length === 1 ? 'model.safetensors' : nameOf(i)));
   shards.forEach((shard, i) => fs.writeFileSync(join(folder, names[i]!), encode(shard)));
   if (shards.length > 1) {
     const map = shards.flatMap((shard, i) => Object.keys(shard).map((tensor) => [tensor, names[i]!]));
