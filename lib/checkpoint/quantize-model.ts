@@ -14,6 +14,7 @@ import { type LayerPlan, type ModelPlan, planModel, shardLayout, type ShardPlan 
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 import { largeSpecs } from './state-dict.js';
 import { Counter, makeSlots, Stopwatch } from './transfer.js';
+import { withWriteback } from './writeback.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
@@ -63,8 +64,8 @@ function dryRun({ shards }: ModelPlan): Made {
   };
 }
 
-async function convert({ checkpoint, shards, quantization }: ModelPlan, output: string, resolved: ResolvedOptions): Promise<Made> {
-  const { model, run } = resolved;
+async function convert(plan: ModelPlan, output: string, { model, run }: ResolvedOptions): Promise<Made> {
+  const { checkpoint, shards, quantization } = plan;
   const layers = shards.flatMap((shard) => shard.layers);
   const copies = shards.reduce((sum, shard) => sum + shard.copies.filter(({ entry }) => entry.end > entry.begin).length, 0);
   const shared = {
@@ -103,7 +104,7 @@ async function writeShard(
   for (;;) {
     const writer = await SafetensorsWriter.create(path, layout);
     try {
-      const results = await quantizeShard(shard, { ...run, writer });
+      const results = await withWriteback(path, () => quantizeShard(shard, { ...run, writer }));
       const loose = new Set(results.filter(({ layer, fit }) => isLoose(layer, fit)).map(({ layer }) => layer));
       if (!run.mayRepeat || loose.size === 0) {
         await writer.finish();
@@ -130,8 +131,9 @@ function isLoose({ metaDtype }: LayerPlan, fit: LayerResult['fit']): boolean {
 }
 
 function report(
-  { checkpoint, dense, notes }: ModelPlan, input: string, output: string, { config, model }: ResolvedOptions, made: Made, seconds: number,
+  plan: ModelPlan, input: string, output: string, { config, model }: ResolvedOptions, made: Made, seconds: number,
 ): ModelReport {
+  const { checkpoint, dense, notes } = plan;
   const order = new Map([...checkpoint.tensors.keys()].map((name, index) => [name, index]));
   const tensors = made.results.map(reportTensor).sort((a, b) => order.get(a.name)! - order.get(b.name)!);
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
