@@ -18,7 +18,6 @@ import { pipeline, type Scratch } from './pipeline.js';
 import { withFormat } from './plan.js';
 import { type ReadLayer, readLayers } from './read-layers.js';
 import { copyPiece, copyPieces, Counter, makeSlots, pieces, readRanges, writeRanges } from './transfer.js';
-import { withWriteback } from './writeback.js';
 
 /** How `dequantizeModel` runs, and what it gives. */
 export interface DequantizeModelOptions extends ConversionRun {
@@ -120,7 +119,7 @@ export async function dequantizeModel(
           const run = { ...shared, writer };
           const jobs = jobsOf(shards.get(file)!);
           const each = (job: Job, slot: Scratch, stop: AbortSignal) => work(job, run, slot, stop);
-          await withWriteback(path, () => pipeline(slots, jobs, each, signal));
+          await pipeline(slots, jobs, each, signal);
           await writer.finish();
           return planned;
         } catch (error) {

@@ -14,7 +14,6 @@ import { type LayerPlan, type ModelPlan, planModel, shardLayout, type ShardPlan 
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 import { largeSpecs } from './state-dict.js';
 import { Counter, makeSlots, Stopwatch } from './transfer.js';
-import { withWriteback } from './writeback.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
@@ -104,7 +103,7 @@ async function writeShard(
   for (;;) {
     const writer = await SafetensorsWriter.create(path, layout);
     try {
-      const results = await withWriteback(path, () => quantizeShard(shard, { ...run, writer }));
+      const results = await quantizeShard(shard, { ...run, writer });
       const loose = new Set(results.filter(({ layer, fit }) => isLoose(layer, fit)).map(({ layer }) => layer));
       if (!run.mayRepeat || loose.size === 0) {
         await writer.finish();
