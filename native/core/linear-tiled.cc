@@ -34,8 +34,8 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
                   x + (d * op.batch + row) * kDepth);
   auto* none = shared.at<float>(none_at, 0);
   std::fill_n(none, op.batch, 0.0f);
-  float ones[kPanel], zeros[kPanel] = {};
-  std::fill_n(ones, kPanel, 1.0f);
+  float plain[2 * kPanel] = {};  // the tile holds weights: their scale is 1, their zero 0
+  std::fill_n(plain, kPanel, 1.0f);
 
   // to = weights [first, first + count) of the matrix in its own order
   const auto dequantize = [&](size_t first, size_t count, uint8_t* codes, float* to) {
@@ -61,7 +61,7 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
         dequantize((first + j) * op.in_features + d * kDepth, count, own.at<uint8_t>(codes_at, slot), rows + j * kDepth);
       kernels.transpose_u32(reinterpret_cast<const uint32_t*>(rows), kPanel, kDepth, kDepth,
                             reinterpret_cast<uint32_t*>(tile), kPanel);
-      kernels.linear.rows_f32(tile, {ones, zeros, {x + d * op.batch * kDepth, none, none}, op.batch, kDepth / 4}, sums);
+      kernels.linear.rows_f32(tile, {plain, {x + d * op.batch * kDepth, none, none}, op.batch, kDepth / 4}, sums);
     }
     for (size_t row = 0; row < op.batch; ++row)
       for (size_t j = 0; j < outputs; ++j)

@@ -20,7 +20,7 @@ class Prepared {
   Prepared(const Linear& op, const Panels& p, Scratch& shared)
       : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()) {
     const size_t count = op.batch * groups_;
-    values_ = shared.reserve<std::byte>(count * padded_ * width() + kOver);
+    values_ = shared.reserve<std::byte>(count * padded_ * width());
     scale_ = shared.reserve<float>(count);
     sum_ = shared.reserve<float>(count);
   }
@@ -46,8 +46,6 @@ class Prepared {
   }
 
  private:
-  // A kernel writes the last group in whole vectors.
-  static constexpr size_t kOver = 64;
   size_t width() const { return op_.int8 ? 1 : sizeof(float); }
   std::byte* values() const { return shared_->at<std::byte>(values_, 0); }
   float* scale() const { return shared_->at<float>(scale_, 0); }
@@ -133,11 +131,9 @@ Status linear(const Context& given, const Linear& op) {
     const size_t last = std::min(p.count(), first + part->panels_each), rows = std::min(kRowBlock, op.batch - block);
     auto* sums = own.at<float>(sums_at, slot);
     if (single) {
-      const size_t codes_stride = groups * group_bytes, meta_stride = groups * kPanel;
-      const kernels::PanelRows panels{p.codes + first * codes_stride, p.scale + first * meta_stride,
-                                      p.zero + first * meta_stride,   codes_stride,
-                                      meta_stride,                    groups,
-                                      quads};
+      const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
+      const kernels::PanelRows panels{
+          p.codes + first * codes_stride, p.meta + first * meta_stride, codes_stride, meta_stride, groups, quads};
       const auto row = (op.int8 ? kernels.row_i8 : kernels.row_f32)[format];
       row(panels, part->x->input(0, 1, 0), last - first, sums);
       for (size_t panel = first; panel < last; ++panel) write_panel(layer, panel, sums + (panel - first) * kPanel, 0, 1);
@@ -149,8 +145,7 @@ Status linear(const Context& given, const Linear& op) {
       std::fill_n(sums, rows * kPanel, 0.0f);
       for (size_t g = 0; g < groups; ++g) {
         const size_t at = panel * groups + g;
-        const kernels::GroupRows group{p.scale + at * kPanel, p.zero + at * kPanel, part->x->input(block, rows, g), rows,
-                                       quads};
+        const kernels::GroupRows group{p.meta + at * 2 * kPanel, part->x->input(block, rows, g), rows, quads};
         kernels.unpack_panel[format](p.codes + at * group_bytes, quads, bytes);
         if (op.int8) {
           kernels.rows_i8[format](bytes, group, sums);

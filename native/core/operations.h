@@ -79,8 +79,7 @@ struct Panels {
   Format format;
   size_t out_features, in_features, group_size;
   uint8_t* codes;  // [panels, groups of a row, bytes_of_quads]
-  float* scale;    // [panels, groups of a row, kPanel]
-  float* zero;
+  float* meta;     // [panels, groups of a row, 2, kPanel]: scales, then zeros
 
   size_t count() const { return (out_features + kPanel - 1) / kPanel; }
   size_t groups() const { return in_features / group_size; }

@@ -46,12 +46,11 @@ Status lay_out(const Context& context, const LayOut& op) {
     const size_t first = panel * kPanel, outputs = std::min(kPanel, p.out_features - first);
     std::memset(codes, 0, kPanel * size);  // what pads groups and panels
     for (size_t g = 0; g < groups; ++g) {
-      const size_t at = (panel * groups + g) * kPanel;
-      std::fill_n(p.scale + at, kPanel, 0.0f);
-      std::fill_n(p.zero + at, kPanel, 0.0f);
+      float* meta = p.meta + (panel * groups + g) * 2 * kPanel;
+      std::fill_n(meta, 2 * kPanel, 0.0f);
       for (size_t j = 0; j < outputs; ++j) {
         const size_t group = (first + j) * groups + g;
-        p.scale[at + j] = op.scale[group], p.zero[at + j] = op.zero[group];
+        meta[j] = op.scale[group], meta[kPanel + j] = op.zero[group];
         packed.read(group, 0, p.group_size, codes + j * size);
       }
       // A quad of an output is a 32-bit word: [outputs][quads] -> [quads][outputs].
@@ -81,7 +80,7 @@ Status expand(const Context& context, const Expand& op) {
       context.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(bytes), quads, kPanel, kPanel,
                                     reinterpret_cast<uint32_t*>(codes), quads);
       for (size_t j = 0; j < outputs; ++j)
-        affine(codes + j * size, p.group_size, p.scale[at * kPanel + j], p.zero[at * kPanel + j],
+        affine(codes + j * size, p.group_size, p.meta[at * 2 * kPanel + j], p.meta[(at * 2 + 1) * kPanel + j],
                op.out + (first + j) * p.in_features + g * p.group_size);
     }
   });

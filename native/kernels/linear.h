@@ -33,17 +33,18 @@ void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float*
   const float levels = poison == 0.0f && most > 0x1p-100f ? 127.0f / most : 0.0f;
   const auto levels_f32 = V::set(levels), offset_f32 = V::set(128.0f);
   auto sum_f32 = V::set(0.0f);
-  const auto store = [&](size_t i, typename V::F32 x_f32) {
+  const auto store = [&](size_t i, size_t count, typename V::F32 x_f32) {
     const auto q_f32 = levels == 0.0f ? V::set(0.0f) : V::round(V::mul(x_f32, levels_f32));
     sum_f32 = V::add(sum_f32, q_f32);
     uint8_t biased[kLanes];
     V::store_u8(biased, V::add(q_f32, offset_f32));
     for (size_t lane = 0; lane < kLanes; ++lane) biased[lane] ^= 0x80;
-    copy_lanes<V>(biased, kLanes, reinterpret_cast<uint8_t*>(q) + i);
+    copy_lanes<V>(biased, count, reinterpret_cast<uint8_t*>(q) + i);
   };
   for_vectors<V>(
-      size, [&](size_t i) { store(i, V::load(x + i)); }, [&](size_t i, size_t) { store(i, V::load(tail)); });
-  for (size_t i = padded(size); i < padded_size; ++i) q[i] = 0;
+      size, [&](size_t i) { store(i, kLanes, V::load(x + i)); },
+      [&](size_t i, size_t rest) { store(i, rest, V::load(tail)); });
+  for (size_t i = size; i < padded_size; ++i) q[i] = 0;
   *scale = poison == 0.0f ? most / 127.0f * static_cast<float>(levels != 0.0f) : poison;
   *sum = V::sum(sum_f32);
 }
@@ -136,9 +137,9 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
       q += quads;
     }
     for (size_t n = 0; n < Panels; ++n) {
-      const size_t at = n * p.meta_stride + g * kPanel;
-      sum_f32[n] = add_group_i8<V>(sum_f32[n], Dot::total(dot[n], static_cast<int>(in.sum[g])), V::load(p.scale + at),
-                                   V::load(p.zero + at), in.scale[g], in.sum[g]);
+      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      sum_f32[n] = add_group_i8<V>(sum_f32[n], Dot::total(dot[n], static_cast<int>(in.sum[g])), V::load(meta),
+                                   V::load(meta + kPanel), in.scale[g], in.sum[g]);
     }
   }
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
@@ -170,8 +171,8 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       for (size_t n = 0; n < Panels; ++n) dot_f32[n] = V::add(dot_f32[n], V::add(even_f32[n], odd_f32[n]));
     }
     for (size_t n = 0; n < Panels; ++n) {
-      const size_t at = n * p.meta_stride + g * kPanel;
-      sum_f32[n] = add_group_f32<V>(sum_f32[n], dot_f32[n], V::load(p.scale + at), V::load(p.zero + at), in.sum[g]);
+      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      sum_f32[n] = add_group_f32<V>(sum_f32[n], dot_f32[n], V::load(meta), V::load(meta + kPanel), in.sum[g]);
     }
   }
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
@@ -181,7 +182,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
 template <class V, int Bits, bool Int8>
 void row(PanelRows p, const Input& in, size_t panels, float* out) {
   const auto step = [&](size_t n) {
-    p.codes += n * p.codes_stride, p.scale += n * p.meta_stride, p.zero += n * p.meta_stride;
+    p.codes += n * p.codes_stride, p.meta += n * p.meta_stride;
     out += n * kPanel, panels -= n;
   };
   for (; panels >= 2; step(2)) Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
@@ -207,7 +208,7 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
     }
     for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
   }
-  const auto scale_f32 = V::load(g.scale), zero_f32 = V::load(g.zero);
+  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
   for (size_t i = 0; i < Rows; ++i) {
     float* sum = sums + (r + i) * kPanel;
     const float x_sum = g.in.sum[r + i];
@@ -259,7 +260,7 @@ HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, flo
       V::store(dots[i], V::add(V::load(dots[i]), V::add(V::load(even[i]), sum)));
     });
   }
-  const auto scale_f32 = V::load(g.scale), zero_f32 = V::load(g.zero);
+  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
   for (size_t i = 0; i < Rows; ++i) {
     float* sum = sums + (r + i) * kPanel;
     V::store(sum, add_group_f32<V>(V::load(sum), V::load(dots[i]), scale_f32, zero_f32, g.in.sum[r + i]));

@@ -58,17 +58,15 @@ struct Input {
 // Panels of kPanel outputs, for one row of x. Strides are from panel to panel.
 struct PanelRows {
   const uint8_t* codes;  // [panels, groups, bytes_of_quads(quads)]
-  const float* scale;    // [panels, groups, kPanel]
-  const float* zero;
+  const float* meta;     // [panels, groups, 2, kPanel]: scales, then zeros
   size_t codes_stride, meta_stride;
   size_t groups, quads;
 };
 
 // One group of one panel, for many rows of x.
 struct GroupRows {
-  const float* scale;  // [kPanel]
-  const float* zero;
-  Input in;  // values [rows, 4 * quads], scale and sum [rows]
+  const float* meta;  // [2, kPanel]: scales, then zeros
+  Input in;           // values [rows, 4 * quads], scale and sum [rows]
   size_t rows, quads;
 };
 
