@@ -1,6 +1,8 @@
 import type { Backend, DistanceArgs, DequantizeArgs, Operations, PackArgs, QuantizeArgs, Task, Words } from '../../binding.js';
 import { FORMATS, type PackFormat } from '../format.js';
 import { LANES } from '../solver.js';
+import { linear, linearTiled } from './js-linear.js';
+import { expand, layOut } from './js-panels.js';
 import { GroupSolver, type GroupStats } from './js-solve.js';
 import { narrow, roundTo, sumLanes, widen } from './lanes.js';
 import { Slices } from './slices.js';
@@ -20,6 +22,7 @@ export function createJsBackend(): Backend {
   return {
     name: 'js',
     isa: 'js',
+    dot: 'plain',
     run(operation, args) {
       const units = OPERATIONS[operation](args);
       while (!units.next().done);
@@ -36,6 +39,10 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   unpack,
   dequantize,
   distance,
+  layOut,
+  expand,
+  linear,
+  linearTiled,
 };
 
 function* quantize(args: QuantizeArgs): Units {

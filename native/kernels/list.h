@@ -2,6 +2,7 @@
 #include "affine.h"
 #include "bits.h"
 #include "convert.h"
+#include "linear.h"
 #include "solve.h"
 #include "table.h"
 
@@ -23,6 +24,7 @@ constexpr KernelTable make_table() {
       .narrow = {&narrow<V, Float32>, &narrow<V, Float16>, &narrow<V, BFloat16>},
       .transpose_u8 = &transpose<V, uint8_t>,
       .transpose_u32 = &transpose<V, uint32_t>,
+      .linear = make_linear<V>(),
   };
 #undef HQQ_PACK
 #undef HQQ_UNPACK
