@@ -131,7 +131,7 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     default: 64,
     expected: 'a positive integer, or null for whole rows or columns',
     accepts: (value) => value === null || (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31),
-    help: 'weights per scale and zero; "none" for whole rows or columns',
+    help: 'weights per scale and zero',
     parse: (text) => (text === 'none' || text === 'null' ? null : number(text)),
   },
   axis: { default: 1, expected: '0 or 1', accepts: isOneOf([0, 1]), help: 'side along which groups run', parse: number },

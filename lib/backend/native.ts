@@ -46,12 +46,27 @@ function load(): LoadResult {
     return { attempts: [{ path: where, failure: firstLine(error) }], fix: buildIt(where) };
   }
   try {
-    const addon = req(file) as Partial<Addon>;
+    const addon = withPassiveThreads(() => req(file)) as Partial<Addon>;
     if (typeof addon.open !== 'function' || !Array.isArray(addon.isas)) throw new Error('It is an addon, but not that of hqq.');
     return { addon: addon as Addon, attempts: [{ path: file }] };
   } catch (error) {
     const failure = firstLine(error);
     return { attempts: [{ path: file, failure }], fix: fixFor(failure, root) };
+  }
+}
+
+/**
+ * Loads the addon with OpenMP told to sleep where it waits. Left alone, GNU's runtime spins for milliseconds at the end of
+ * every parallel loop when another program has the cores, which makes small matrices ten times slower. It reads the
+ * variable once, while it is being loaded; afterwards the environment is as it was, for this program and its children.
+ */
+function withPassiveThreads<T>(loadIt: () => T): T {
+  if (process.env.OMP_WAIT_POLICY !== undefined || process.env.GOMP_SPINCOUNT !== undefined) return loadIt();
+  process.env.OMP_WAIT_POLICY = 'passive';
+  try {
+    return loadIt();
+  } finally {
+    delete process.env.OMP_WAIT_POLICY;
   }
 }
 

@@ -1,7 +1,7 @@
 import { cpus } from 'node:os';
 import { availableBackends, backend, openBackend } from '../backend/index.js';
-import { type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './bench-cases.js';
 import { plain } from '../safetensors/text.js';
+import { type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './bench-cases.js';
 import { defineCommand, toJson } from './command.js';
 import { count, JSON_FLAG, UsageError } from './flags.js';
 import { bold, pairs, table } from './table.js';
@@ -17,7 +17,7 @@ export const bench = defineCommand({
   args: [],
   summary: 'measure how fast this machine quantizes, native code beside JavaScript',
   details: 'The unit is a memcpy of the same matrix in the same run: what merely touching the weights would cost.',
-  flags: { size: count('n', `rows and columns of the matrix (default ${SIZE})`, 64, 16384), json: JSON_FLAG },
+  flags: { size: count('n', 'rows and columns of the matrix', [64, 16384], SIZE), json: JSON_FLAG },
   plan(_args, { size = SIZE, json = false }) {
     if (size % 64 !== 0) throw new UsageError(`Expected --size to be a multiple of 64, got ${size}.`);
     return async ({ signal, print }) => {
@@ -27,8 +27,17 @@ export const bench = defineCommand({
       const counts = threads > 1 ? [1, threads] : [1];
       if (isa !== 'js') rows.push(...(await measureBackend(openBackend(isa), size, counts, signal)));
       rows.push(...(await measureBackend(openBackend('js'), Math.min(size, JS_SIZE), [1], signal)));
-      const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', node: process.version, isa, threads };
-      const report = { hqq: VERSION, ...machine, available: availableBackends(), size, memcpy, rows: rows.map((row) => withRates(row, memcpy)) };
+      const report = {
+        hqq: VERSION,
+        node: process.version,
+        cpu: cpus()[0]?.model.trim() ?? 'unknown',
+        isa,
+        threads,
+        available: availableBackends(),
+        size,
+        memcpy,
+        rows: rows.map((row) => withRates(row, memcpy)),
+      };
       print(json ? toJson(report) : describe(report));
     };
   },
@@ -52,8 +61,9 @@ interface BenchReport {
 
 function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport): string {
   const bytes = memcpy.weights * Float32Array.BYTES_PER_ELEMENT;
+  const kernels = isa === 'js' ? 'no native backend (hqq doctor tells why)' : isa;
   const head = pairs([
-    ['machine', `${plain(cpu)}, ${plural(threads, 'thread')}, ${isa === 'js' ? 'no native backend (hqq doctor tells why)' : isa}, Node.js ${node}`],
+    ['machine', `${plain(cpu)}, ${plural(threads, 'thread')}, ${kernels}, Node.js ${node}`],
     ['matrix', `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver hqq, packed; medians`],
     ['memcpy', `${formatSeconds(memcpy.seconds)}, ${formatBytes(bytes / memcpy.seconds)}/s: the unit of the column "x memcpy"`],
   ]);
@@ -75,5 +85,5 @@ function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport):
     formatNumber(row.timesMemcpy),
     formatRate(row.weights, row.seconds),
   ]);
-  return `${bold(`hqq ${VERSION} bench\n`)}\n${head}\n${table(columns, body)}`;
+  return `${bold(`hqq ${VERSION} bench`)}\n\n${head}\n${table(columns, body)}`;
 }

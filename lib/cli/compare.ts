@@ -1,8 +1,9 @@
+import { realpathSync } from 'node:fs';
 import { compareModels } from '../checkpoint/compare-models.js';
 import type { CompareReport } from '../report.js';
 import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
-import { ALL, JSON_FLAG, QUIET, THREADS } from './flags.js';
+import { ALL, JSON_FLAG, QUIET, THREADS, UsageError } from './flags.js';
 import { withProgress } from './progress.js';
 import { bold, pairs, table } from './table.js';
 import { formatNumber, formatPercent, formatShape, plural } from './units.js';
@@ -18,6 +19,9 @@ export const compare = defineCommand({
   summary: 'measure the error of every quantized tensor against the original',
   flags: { all: ALL, threads: THREADS, json: JSON_FLAG, quiet: QUIET },
   plan([original, quantized], { all = false, threads, json = false, quiet = false }) {
+    if (samePlace(original!, quantized!)) {
+      throw new UsageError(`Expected two models to compare, got ${plain(original!)} twice.`);
+    }
     return async ({ signal, print }) => {
       const report = await withProgress('comparing', !json && !quiet, (bar) =>
         compareModels(original!, quantized!, { threads, signal, onProgress: bar.update }),
@@ -26,6 +30,15 @@ export const compare = defineCommand({
     };
   },
 });
+
+/** Two names of one file or folder. What cannot be looked at is for the reader to complain about. */
+function samePlace(a: string, b: string): boolean {
+  try {
+    return realpathSync(a) === realpathSync(b);
+  } catch {
+    return false;
+  }
+}
 
 function describe(report: CompareReport, all: boolean): string {
   const { tensors, dense, totals } = report;
@@ -54,8 +67,8 @@ function describe(report: CompareReport, all: boolean): string {
     ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
     ['the others', describeDense(dense)],
   ];
-  const title = bold(`${plain(report.original)} <-> ${plain(report.quantized)}\n`);
-  return `${title}\n${rows.length > 0 ? `${table(columns, rows)}${cut}\n` : ''}${pairs(summary)}`;
+  const title = bold(`${plain(report.original)} <-> ${plain(report.quantized)}`);
+  return `${title}\n\n${rows.length > 0 ? `${table(columns, rows)}${cut}\n` : ''}${pairs(summary)}`;
 }
 
 function describeDense({ equal, different }: CompareReport['dense']): string {

@@ -1,7 +1,11 @@
-import { dequantizeModel } from '../checkpoint/dequantize-model.js';
+import { dequantizeModel, type DequantizeReport } from '../checkpoint/dequantize-model.js';
+import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
 import { DTYPE, FORCE, JSON_FLAG, OUT, QUIET, THREADS } from './flags.js';
 import { withProgress } from './progress.js';
+import { describeSizes } from './summary.js';
+import { bold, pairs } from './table.js';
+import { formatRate, formatSeconds, plural } from './units.js';
 
 export const dequantize = defineCommand({
   name: 'dequantize',
@@ -14,6 +18,16 @@ export const dequantize = defineCommand({
         dequantizeModel(input!, out!, { dtype, threads, force, signal, onProgress: bar.update }),
       );
       if (json) print(toJson(report));
+      else if (!quiet) print(describe(report));
     };
   },
 });
+
+function describe({ input, output, dtype, tensors, weights, bytesBefore, bytesAfter, seconds }: DequantizeReport): string {
+  const rows = [
+    ['dequantized', `${plural(tensors, 'tensor')}, ${plural(weights, 'weight')}, to ${dtype}`],
+    ['size', describeSizes(bytesBefore, bytesAfter)],
+    ['time', `${formatSeconds(seconds)} (${formatRate(weights, seconds)})`],
+  ] as const;
+  return `${bold(`${plain(input)} -> ${plain(output)}`)}\n\n${pairs(rows)}`;
+}

@@ -49,20 +49,22 @@ function verdict({ chosen }: Diagnosis): string {
 }
 
 function reason({ chosen, error, environment, runnable }: Diagnosis): string {
-  if (!chosen) return plain(error ?? 'the reason is not known');
+  // What was tried, and what would help, follows in lines of its own.
+  if (!chosen) return plain(error?.split(' Tried ', 1)[0] ?? 'the reason is not known');
   if (chosen.name === 'js') {
     const wanted = environment['HQQ_BACKEND'] === 'js';
-    return wanted ? 'HQQ_BACKEND=js chooses it' : 'the native addon does not load; results are the same, but many times slower';
+    return wanted ? 'HQQ_BACKEND=js chooses it' : 'the native addon does not load; the same results, but many times slower';
   }
   if (environment['HQQ_ISA']) return `the addon loads, and HQQ_ISA=${chosen.isa} chooses the instruction set`;
-  return runnable[0] === chosen.isa ? `the addon loads, and ${chosen.isa} is the best that it has for this machine` : 'the addon loads';
+  return `the addon loads, and ${runnable[0]} is the best that it has for this machine`;
 }
 
 function threads({ chosen, threading, environment }: Diagnosis): Line[] {
   if (!chosen) return [];
   if (chosen.name === 'js') return [['threads', '1: JavaScript computes on the thread that calls']];
   const source = environment['HQQ_THREADS'] ? 'HQQ_THREADS' : 'as many as the system offers';
-  return [['threads', `${plural(chosen.threads, 'thread')} (${source}), run by ${threading ? THREADING[threading] : 'the addon'}`]];
+  const runner = threading ? THREADING[threading] : 'the addon';
+  return [['threads', `${plural(chosen.threads, 'thread')} (${source}), run by ${runner}`]];
 }
 
 /** Every instruction set of the addon, and whether this machine runs it. */
@@ -77,7 +79,10 @@ function instructionSets({ compiled, runnable, chosen }: Diagnosis): Line[] {
 
 function attempts({ attempts: tried, environment, chosen }: Diagnosis): string {
   if (tried.length === 0) return 'nothing was tried';
-  const lines = tried.map(({ path, failure }) => (failure === undefined ? `loaded ${plain(path)}` : `failed ${plain(path)}\n  ${plain(failure)}`));
-  const unused = chosen?.name === 'js' && environment['HQQ_BACKEND'] === 'js' && tried.some(({ failure }) => failure === undefined);
+  const lines = tried.map(({ path, failure }) => {
+    if (failure === undefined) return `loaded ${plain(path)}`;
+    return `failed ${plain(path)}\n  ${plain(failure.replace(`${path}: `, ''))}`; // linkers name the file again
+  });
+  const unused = chosen?.name === 'js' && environment['HQQ_BACKEND'] === 'js';
   return [...lines, ...(unused ? ['  (looked at for this report only)'] : [])].join('\n');
 }

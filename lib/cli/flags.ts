@@ -48,10 +48,10 @@ export function text(value: string, help: string, more: Partial<Flag<string>> = 
   return { value, help, accepts: (given) => given !== '', expected: `a ${value}`, ...more };
 }
 
-/** A positive number that must be whole. */
-export function count(value: string, help: string, least: number, most: number): Flag<number> {
+/** A whole number in a range. */
+export function count(value: string, help: string, [least, most]: readonly [number, number], fallback: number): Flag<number> {
   const accepts = (given: unknown) => Number.isSafeInteger(given) && (given as number) >= least && (given as number) <= most;
-  return { value, help, accepts, expected: `an integer in [${least}, ${most}]`, parse: toNumber };
+  return { value, help, accepts, expected: `an integer in [${least}, ${most}]`, parse: toNumber, default: String(fallback) };
 }
 
 const toNumber = (given: string): unknown => (/^-?\d+$/.test(given.trim()) ? Number(given) : given);
@@ -99,6 +99,7 @@ export const ALL = toggle('every tensor, however many there are');
 export const DTYPE: Flag<DType> = {
   help: 'type of the weights',
   value: 'type',
+  default: 'float32',
   accepts: (given) => (DTYPE_NAMES as readonly unknown[]).includes(given),
   expected: `one of ${DTYPE_NAMES.join(', ')}`,
 };

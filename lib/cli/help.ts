@@ -39,7 +39,10 @@ export function commandHelp(command: Command): string {
     `hqq ${usage(command)}: ${summary}\n`,
     details === undefined ? '' : `\n${details}\n`,
     `\n${bold('Flags')}\n`,
-    pairs([...Object.entries(flags).map(([key, flag]) => [label(key, flag), explanation(flag)] as const), ['--help', 'this text']]),
+    pairs([
+      ...Object.entries(flags).map(([key, flag]) => [label(key, flag), explanation(flag)] as const),
+      ['--help', 'this text'],
+    ]),
   ].join('');
 }
 

@@ -76,7 +76,7 @@ function report(error: unknown, args: readonly string[]): number {
 
 const args = process.argv.slice(2);
 const signal = interruptible();
-takeOverWarnings();
+takeOverWarnings(args.includes('--quiet'));
 watchOutput((error) => report(ioError('Cannot write to', 'standard output', error), args));
 watchEscapes((error) => report(error, args));
 try {

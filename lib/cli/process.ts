@@ -39,18 +39,20 @@ export function interruptible(): AbortSignal {
   return controller.signal;
 }
 
-/** The package's own warnings as one line; all others as Node.js shows them. */
-export function takeOverWarnings(): void {
+/** The package's own warnings as one line, unless `quiet`; all others as Node.js shows them. */
+export function takeOverWarnings(quiet: boolean): void {
   const printers = process.listeners('warning'); // none with --no-warnings
   process.removeAllListeners('warning');
   process.on('warning', (warning) => {
     const { code, detail = '' } = warning as { code?: string; detail?: string };
     if (!code?.startsWith('HQQ_')) for (const printer of printers) printer(warning);
-    else if (printers.length > 0) say(`${warning.message} ${detail.replaceAll('\n', ' ')}`.trimEnd());
+    else if (printers.length > 0 && !quiet) {
+      say(`${warning.message} ${detail}`.replace(/^hqq /, '').replaceAll('\n', ' ').trimEnd());
+    }
   });
 }
 
-/** Ends the process when standard output cannot be written to: quietly when its reader has seen enough, as in `| head`. */
+/** Ends the process when standard output fails: quietly when its reader has seen enough, as in `| head`. */
 export function watchOutput(failed: (error: NodeJS.ErrnoException) => number): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     endProgress();

@@ -3,7 +3,11 @@ import type { Progress } from '../report.js';
 import { formatRate, formatWait } from './units.js';
 
 const BAR_WIDTH = 24;
+const NARROW_BAR_WIDTH = 12;
+const NARROW_COLUMNS = 100;
 const SHORTEST_NAME = 12;
+/** `1.23 M weights/s`: numbers stay where they are while they change. */
+const RATE_WIDTH = 16;
 
 /** Seconds before the first guess of what is left: the first tensors tell little. */
 const SETTLE_SECONDS = 0.5;
@@ -27,6 +31,7 @@ export class ProgressBar {
       stream: stderr,
       format: (_options, params, payload: { line?: (share: number) => string }) => payload.line?.(params.progress) ?? '',
       clearOnComplete: true,
+      linewrap: true, // lines fit; nothing is switched off that a kill would leave off
       gracefulExit: false, // signals are main's
       fps: 10,
       emptyOnZero: true,
@@ -61,17 +66,19 @@ export class ProgressBar {
 
   #line({ tensor, weightsDone, weightsTotal, tensorsDone, tensorsTotal }: Progress, share: number): string {
     const seconds = (performance.now() - this.#started) / 1000;
-    const filled = Math.round(share * BAR_WIDTH);
-    const bar = '#'.repeat(filled) + '.'.repeat(BAR_WIDTH - filled);
+    const columns = process.stderr.columns || 80;
+    const width = columns < NARROW_COLUMNS ? NARROW_BAR_WIDTH : BAR_WIDTH;
+    const filled = Math.round(share * width);
+    const bar = '#'.repeat(filled) + '.'.repeat(width - filled);
     const left = weightsDone > 0 && seconds > SETTLE_SECONDS ? ((weightsTotal - weightsDone) / weightsDone) * seconds : undefined;
     const parts = [
-      `${this.#verb} [${bar}] ${Math.floor(share * 100)} %`,
-      `${Math.min(tensorsDone + 1, tensorsTotal)}/${tensorsTotal}`,
-      formatRate(weightsDone, seconds),
+      `${this.#verb} [${bar}] ${String(Math.floor(share * 100)).padStart(3)} %`,
+      `${String(Math.min(tensorsDone + 1, tensorsTotal)).padStart(String(tensorsTotal).length)}/${tensorsTotal}`,
+      formatRate(weightsDone, seconds).padStart(RATE_WIDTH),
       left === undefined ? '' : `${formatWait(left)} left`,
     ].filter((part) => part !== '');
     const rest = parts.join('  ');
-    const room = (process.stderr.columns || 80) - rest.length - 3; // the last column stays free: some terminals wrap there
+    const room = columns - rest.length - 3; // the last column stays free: some terminals wrap there
     return room < SHORTEST_NAME ? rest : `${rest}  ${shorten(tensor, room)}`;
   }
 }

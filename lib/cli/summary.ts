@@ -1,6 +1,7 @@
 import { OPTIONS, type ResolvedQuantConfig } from '../config.js';
 import type { DenseReport, ModelReport, TensorReport } from '../report.js';
 import { plain } from '../safetensors/text.js';
+import { families, times } from './families.js';
 import { kebab } from './flags.js';
 import { bold, pairs, table } from './table.js';
 import {
@@ -60,12 +61,13 @@ export function summarize(report: ModelReport): string {
   const remarks: (readonly [string, string])[] = [];
   const adapted = tensors.filter((tensor) => tensor.adapted !== undefined);
   if (adapted.length > 0) {
-    remarks.push(['adapted', firstLines(adapted.map(({ name, adapted }) => `${plain(name)}: ${adapted}`))]);
+    const alike = families(adapted, (tensor) => tensor.adapted!);
+    const told = alike.map(({ name, members }) => `${`${plain(name)} ${times(members.length)}`.trim()}: ${members[0]!.adapted}`);
+    remarks.push(['adapted', firstLines(told)]);
   }
   if (report.notes.length > 0) remarks.push(['note', report.notes.map(plain).join('\n')]);
   return [
-    bold(`${plain(report.input)} -> ${plain(report.output)}\n`),
-    '\n',
+    `${bold(`${plain(report.input)} -> ${plain(report.output)}`)}\n\n`,
     pairs(rows),
     '\n',
     worstLayers(tensors),
@@ -76,7 +78,13 @@ export function summarize(report: ModelReport): string {
 function worstLayers(tensors: readonly TensorReport[]): string {
   const worst = [...tensors].sort((a, b) => b.relativeError - a.relativeError).slice(0, WORST);
   return table(
-    [{ title: worst.length < tensors.length ? 'worst layers' : 'layers' }, { title: 'shape' }, { title: 'relative error', align: 'right' }, { title: 'mean absolute', align: 'right' }, { title: 'bits', align: 'right' }],
+    [
+      { title: worst.length < tensors.length ? 'worst layers' : 'layers' },
+      { title: 'shape' },
+      { title: 'relative error', align: 'right' },
+      { title: 'mean absolute', align: 'right' },
+      { title: 'bits', align: 'right' },
+    ],
     worst.map((tensor) => [
       plain(tensor.name),
       formatShape(tensor.shape),
@@ -91,18 +99,22 @@ function worstLayers(tensors: readonly TensorReport[]): string {
 export function planTable(report: ModelReport): string {
   const { tensors, dense, totals } = report;
   const rows = [
-    ...tensors.map((tensor) => [
-      plain(tensor.name),
-      formatShape(tensor.shape),
-      `${tensor.config.nbits}-bit, group ${tensor.config.groupSize}, axis ${tensor.config.axis}${tensor.adapted === undefined ? '' : ` (${tensor.adapted})`}`,
-      formatBytes(tensor.bytesBefore),
-      formatBytes(tensor.bytesAfter),
-    ]),
-    ...dense.map((tensor) => [
-      plain(tensor.name), formatShape(tensor.shape), `kept: ${tensor.reason}`, formatBytes(tensor.bytes), formatBytes(tensor.bytes),
-    ]),
+    ...tensors.map(({ name, shape, config, adapted, bytesBefore, bytesAfter }) => {
+      const wouldBe = `${config.nbits}-bit, group ${config.groupSize}, axis ${config.axis}`;
+      const remark = adapted === undefined ? '' : ` (${adapted})`;
+      return [plain(name), formatShape(shape), wouldBe + remark, formatBytes(bytesBefore), formatBytes(bytesAfter)];
+    }),
+    ...dense.map(({ name, shape, reason, bytes }) => {
+      return [plain(name), formatShape(shape), `kept: ${reason}`, formatBytes(bytes), formatBytes(bytes)];
+    }),
   ];
-  const columns = [{ title: 'tensor' }, { title: 'shape' }, { title: 'would be' }, { title: 'now', align: 'right' }, { title: 'then', align: 'right' }] as const;
+  const columns = [
+    { title: 'tensor' },
+    { title: 'shape' },
+    { title: 'would be' },
+    { title: 'now', align: 'right' },
+    { title: 'then', align: 'right' },
+  ] as const;
   const quantized = `${plural(tensors.length, 'tensor')} with ${plural(totals.weights, 'weight')}`;
   const lines: (readonly [string, string])[] = [
     ['config', describeConfig(report.config)],

@@ -3,4 +3,4 @@ import { join } from 'node:path';
 import { packageRoot } from '../backend/native.js';
 
 /** As package.json says, which is the one place that knows. */
-export const VERSION: string = (JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string }).version;
+export const { version: VERSION } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string };

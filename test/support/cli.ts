@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -73,8 +74,8 @@ export interface CliOptions {
   readonly cwd?: string;
   /** A shell line in which `$HQQ` stands for the program, instead of arguments. */
   readonly shell?: string;
-  /** Called when the program writes to standard error or output, for tests that answer. */
-  readonly onOutput?: (child: { kill(signal: NodeJS.Signals): void }, text: string) => void;
+  /** Called when the process has started, for tests that send signals. */
+  readonly onStart?: (child: ChildProcess) => void;
 }
 
 /** Runs `hqq` in a process of its own. */
@@ -82,18 +83,29 @@ export async function hqq(args: readonly string[], options: CliOptions = {}): Pr
   const file = await builtCli();
   const keep = (name: string) => (!name.startsWith('HQQ_') || name === 'HQQ_PREBUILD') && !/^(FORCE_COLOR|NO_COLOR)$/.test(name);
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => keep(name)));
-  const env = { ...inherited, ...options.env, HQQ: `"${process.execPath}" "${file}"` };
-  const [command, argv] = options.shell === undefined ? [process.execPath, [file, ...args]] : ['/bin/bash', ['-c', options.shell.replaceAll('$HQQ', env.HQQ)]];
+  const env = { ...inherited, ...options.env };
+  const program = `'${process.execPath}' '${file}'`;
+  const [command, argv] =
+    options.shell === undefined
+      ? [process.execPath, [file, ...args]]
+      : ['/bin/bash', ['-c', options.shell.replaceAll('$HQQ', program)]];
   return new Promise((resolve, reject) => {
     const child = spawn(command, argv, { env, cwd: options.cwd, stdio: ['ignore', 'pipe', 'pipe'] });
     const texts = { stdout: '', stderr: '' };
     for (const name of ['stdout', 'stderr'] as const) {
-      child[name].setEncoding('utf8').on('data', (text: string) => {
-        texts[name] += text;
-        options.onOutput?.(child, text);
-      });
+      child[name].setEncoding('utf8').on('data', (text: string) => (texts[name] += text));
     }
+    options.onStart?.(child);
     child.on('error', reject);
     child.on('close', (status, signal) => resolve({ status, signal, ...texts }));
   });
+}
+
+/** Expects a failure that people can read: one paragraph that begins with the program's name, no stack, no result. */
+export function expectFailure(result: CliResult, status: number, message: RegExp): void {
+  expect(result.stderr).toMatch(message);
+  expect(result.stderr).toMatch(/^hqq: [^\n]+\n$/);
+  expect(result.stderr).not.toMatch(/\n\s+at |bug/);
+  expect(result.stdout).toBe('');
+  expect(result.status).toBe(status);
 }

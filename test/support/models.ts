@@ -57,8 +57,9 @@ export function llamaTensors(layers: number, width: number): Record<string, Smal
 export function writeLlama(folder: string, layers = 2, width = 64): string {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'model.safetensors'), safetensorsBytes(llamaTensors(layers, width)));
-  const config = { architectures: ['LlamaForCausalLM'], model_type: 'llama', hidden_size: width, num_hidden_layers: layers };
-  writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, tie_word_embeddings: false, torch_dtype: 'float32' }, null, 2));
+  const size = { hidden_size: width, num_hidden_layers: layers, tie_word_embeddings: false, torch_dtype: 'float32' };
+  const config = { architectures: ['LlamaForCausalLM'], model_type: 'llama', ...size };
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config, null, 2));
   writeFileSync(join(folder, 'tokenizer.json'), '{"version": "1.0"}\n');
   return folder;
 }

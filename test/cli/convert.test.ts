@@ -1,0 +1,215 @@
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { CompareReport, ModelReport, TensorInfo } from '../../lib/report.js';
+import { expectFailure, hqq } from '../support/cli.js';
+import { llamaTensors, safetensorsBytes, writeLlama } from '../support/models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const SCRATCH = scratchFolder('cli');
+const MODEL = writeLlama(join(SCRATCH, 'llama'));
+const FILE = join(SCRATCH, 'one.safetensors');
+fs.writeFileSync(FILE, safetensorsBytes(llamaTensors(1, 64)));
+
+let counter = 0;
+const fresh = (name = 'out') => join(SCRATCH, `${counter++}-${name}`);
+
+async function quantized(...flags: readonly string[]): Promise<string> {
+  const out = fresh();
+  expect(await hqq(['quantize', MODEL, '--out', out, '--quiet', ...flags])).toMatchObject({ status: 0, stdout: '', stderr: '' });
+  return out;
+}
+
+describe('quantize', () => {
+  test('prints a summary on standard output and nothing else', async () => {
+    const out = fresh();
+    const { status, stdout, stderr } = await hqq(['quantize', MODEL, '--out', out]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/config +4-bit, group 64, axis 1, solver hqq\n/);
+    expect(stdout).toMatch(/quantized +14 tensors, 81,920 weights\n/);
+    expect(stdout).toMatch(/bits +4\.50 per weight/);
+    expect(stdout).toMatch(/kept +7 tensors as they were: /);
+    expect(stdout).toMatch(/size +\S+ kB -> \S+ kB \(\S+x smaller\)\n/);
+    expect(stdout).toMatch(/error +\S+ % relative, \S+ mean absolute\n/);
+    expect(stdout).toMatch(/time +.* weights\/s\)\n/);
+    expect(stdout.match(/model\.layers\.\d\.\S+_proj\.weight/g)).toHaveLength(5);
+    expect(stdout).toMatch(new RegExp(`Next: hqq compare ${MODEL} \\S+\n$`));
+    expect(stdout).not.toMatch(/\x1b|NaN|undefined/);
+    expect(fs.readdirSync(out).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
+  });
+
+  test('--json is the report', async () => {
+    const out = fresh();
+    const args = ['quantize', MODEL, '--out', out, '--json', '--nbits', '3', '--group-size', 'none'];
+    const { status, stdout, stderr } = await hqq(args);
+    const report = JSON.parse(stdout) as ModelReport;
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(report).toMatchObject({ dryRun: false, config: { nbits: 3, groupSize: null } });
+    expect(report.tensors).toHaveLength(14);
+    expect(report.totals.weights).toBe(81920);
+    expect(report.totals.relativeError).toBeGreaterThan(0);
+  });
+
+  test('globs and overrides reach the layers', async () => {
+    const globs = ['--include', '*.q_proj', '--include', '*.k_proj', '--exclude', '*.1.*k_proj'];
+    const overrides = ['--override', '*.0.*q_proj:nbits=8,group-size=32'];
+    const { stdout, stderr } = await hqq(['quantize', MODEL, '--out', fresh(), '--json', ...globs, ...overrides]);
+    expect(stderr).toBe('');
+    const { tensors } = JSON.parse(stdout) as ModelReport;
+    const short = (name: string) => name.split('.').slice(2, 5).join('.');
+    const told = tensors.map(({ name, config }) => `${short(name)} ${config.nbits}/${config.groupSize}`);
+    expect(told.sort()).toEqual(['0.self_attn.k_proj 4/64', '0.self_attn.q_proj 8/32', '1.self_attn.q_proj 4/64']);
+  });
+
+  test('--dry-run shows the plan and writes nothing', async () => {
+    const out = fresh();
+    const { status, stdout } = await hqq(['quantize', MODEL, '--out', out, '--dry-run']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/model\.layers\.0\.self_attn\.q_proj\.weight +64 x 64 +4-bit, group 64, axis 1 /);
+    expect(stdout).toMatch(/lm_head\.weight .*kept: /);
+    expect(stdout).toMatch(/quantize +14 tensors/);
+    expect(stdout).not.toMatch(/NaN|undefined/);
+    expect(fs.existsSync(out)).toBe(false);
+  });
+
+  test('a file gives a file', async () => {
+    const out = fresh('q.safetensors');
+    expect((await hqq(['quantize', FILE, '--out', out])).status).toBe(0);
+    expect(fs.statSync(out).isFile()).toBe(true);
+  });
+
+  test('an output that exists stays, unless --force', async () => {
+    const out = await quantized();
+    const before = fs.readFileSync(join(out, 'model.safetensors'));
+    expectFailure(await hqq(['quantize', MODEL, '--out', out, '--nbits', '2']), 1, /exists.*--force/);
+    expect(fs.readFileSync(join(out, 'model.safetensors')).equals(before)).toBe(true);
+    expect((await hqq(['quantize', MODEL, '--out', out, '--nbits', '2', '--force'])).status).toBe(0);
+    expect(fs.readFileSync(join(out, 'model.safetensors')).length).toBeLessThan(before.length);
+  });
+});
+
+describe('what cannot be done is one clear error', () => {
+  test('no such model', async () => {
+    expectFailure(await hqq(['quantize', join(SCRATCH, 'nope'), '--out', fresh()]), 1, /nope\. It does not exist/);
+  });
+
+  test('a truncated file', async () => {
+    const file = fresh('cut.safetensors');
+    fs.writeFileSync(file, fs.readFileSync(FILE).subarray(0, -1000));
+    const out = fresh();
+    expectFailure(await hqq(['quantize', file, '--out', out]), 1, /cut\.safetensors: .*truncated/);
+    expectFailure(await hqq(['inspect', file, '--json']), 1, /truncated/);
+    expect(fs.existsSync(out)).toBe(false);
+  });
+
+  test('the output is the input', async () => {
+    const result = await hqq(['quantize', MODEL, '--out', `${MODEL}/`, '--force']);
+    expectFailure(result, 2, /is .*llama/);
+    expect(fs.readdirSync(MODEL).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
+  });
+
+  test('a model that is quantized already', async () => {
+    expectFailure(await hqq(['quantize', await quantized(), '--out', fresh()]), 1, /quantized already|already quantized/);
+  });
+
+  test('one that is not, to be dequantized', async () => {
+    expectFailure(await hqq(['dequantize', MODEL, '--out', fresh()]), 1, /quantized/);
+  });
+
+  test('nothing to quantize', async () => {
+    expectFailure(await hqq(['quantize', MODEL, '--out', fresh(), '--exclude', '*']), 1, /has no linear weight to quantize/);
+    expectFailure(await hqq(['quantize', MODEL, '--out', fresh(), '--include', 'transformer.*']), 1, /transformer/);
+  });
+
+  test('a weight that is not finite', async () => {
+    const file = fresh('nan.safetensors');
+    const data = new Float32Array(64 * 64).fill(0.5);
+    data[64 * 3 + 7] = Number.NaN;
+    fs.writeFileSync(file, safetensorsBytes({ 'a.weight': { shape: [64, 64], data } }));
+    const out = fresh('q.safetensors');
+    expectFailure(await hqq(['quantize', file, '--out', out]), 1, /a\.weight holds NaN at row 3, column 7/);
+    expect(fs.existsSync(out)).toBe(false);
+  });
+
+  test('a folder to write to that does not exist, or may not be written', async () => {
+    expectFailure(await hqq(['quantize', MODEL, '--out', join(fresh(), 'deep')]), 1, /does not exist\. Create it first/);
+    const folder = process.getuid?.() === 0 ? '/proc' : fresh('closed'); // nothing is closed to root but what the kernel makes
+    if (folder !== '/proc') fs.mkdirSync(folder, { mode: 0o555 });
+    expectFailure(await hqq(['quantize', MODEL, '--out', join(folder, 'out')]), 1, /Cannot (create|write)/);
+  });
+});
+
+describe('inspect', () => {
+  test('an ordinary model, families in one row', async () => {
+    const { status, stdout, stderr } = await hqq(['inspect', MODEL]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/model\.layers\.\*\.self_attn\.q_proj\.weight +x2 +64 x 64 +F32 +32\.0 +/);
+    expect(stdout).toMatch(/tensors +21 tensors, /);
+    expect((await hqq(['inspect', MODEL, '--all'])).stdout).toMatch(/model\.layers\.1\.self_attn\.q_proj\.weight +64 x 64/);
+  });
+
+  test('a quantized one', async () => {
+    const out = await quantized('--nbits', '2');
+    const { stdout } = await hqq(['inspect', out]);
+    expect(stdout).toMatch(/q_proj\.weight +x2 +64 x 64 +2-bit, group 64, axis 1, 2bit_u8, float16 scales +2\.50 +/);
+    expect(stdout).toMatch(/quantized +14 tensors, 81,920 weights, 2\.50 bits per weight/);
+    const report = JSON.parse((await hqq(['inspect', out, '--json'])).stdout) as { totals: object; tensors: TensorInfo[] };
+    expect(report.totals).toMatchObject({ tensors: 21, quantizedTensors: 14, quantizedWeights: 81920, bitsPerWeight: 2.5 });
+    expect(report.tensors).toHaveLength(21);
+    expect(report.tensors.find(({ name }) => name.endsWith('0.mlp.up_proj.weight'))).toMatchObject({
+      shape: [128, 64],
+      quantized: { nbits: 2, groupSize: 64, axis: 1, packing: '2bit_u8' },
+    });
+  });
+});
+
+describe('compare', () => {
+  test('every quantized tensor against the original, worst first', async () => {
+    const out = await quantized('--override', '*.0.self_attn.q_proj:nbits=2');
+    const { status, stdout, stderr } = await hqq(['compare', MODEL, out]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const lines = stdout.split('\n');
+    expect(lines[3]).toMatch(/model\.layers\.0\.self_attn\.q_proj\.weight +64 x 64 +2-bit, .* \S+ %/);
+    expect(stdout).toMatch(/compared +14 tensors, 81,920 weights\n/);
+    expect(stdout).toMatch(/the others +7 tensors equal\n/);
+    const report = JSON.parse((await hqq(['compare', MODEL, out, '--json'])).stdout) as CompareReport;
+    expect(report).toMatchObject({ dense: { equal: 7, different: [] }, totals: { weights: 81920 } });
+    expect(report.tensors).toHaveLength(14);
+  });
+
+  test('says what the conversion said', async () => {
+    const out = fresh();
+    const converted = JSON.parse((await hqq(['quantize', MODEL, '--out', out, '--json'])).stdout) as ModelReport;
+    const compared = JSON.parse((await hqq(['compare', MODEL, out, '--json'])).stdout) as CompareReport;
+    expect(compared.totals.relativeError).toBeCloseTo(converted.totals.relativeError, 6);
+  });
+
+  test('strangers, and a model with itself, are errors', async () => {
+    const out = await quantized();
+    const other = writeLlama(fresh('other'), 2, 96);
+    expectFailure(await hqq(['compare', other, out]), 1, /Expected two forms of one model, but "model\.\S+" is \[96, 96\]/);
+    const alien = fresh('alien.safetensors');
+    fs.writeFileSync(alien, safetensorsBytes({ 'a.weight': { shape: [64, 64] } }));
+    expectFailure(await hqq(['compare', alien, out, '--json']), 1, /no tensor name in common/);
+    expectFailure(await hqq(['compare', out, MODEL]), 1, /the first model to be the original/);
+    expectFailure(await hqq(['compare', MODEL, `${MODEL}/.`]), 2, /Expected two models to compare, got \S+llama twice/);
+  });
+});
+
+describe('dequantize', () => {
+  test('gives an ordinary model that differs by the error alone', async () => {
+    const out = await quantized();
+    const back = fresh();
+    const { status, stdout, stderr } = await hqq(['dequantize', out, '--out', back, '--dtype', 'float32']);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/14 tensors/);
+    const { tensors } = JSON.parse((await hqq(['inspect', back, '--json'])).stdout) as { tensors: TensorInfo[] };
+    expect(tensors.map(({ name }) => name).sort()).toEqual(Object.keys(llamaTensors(2, 64)).sort());
+    expect(tensors.every(({ dtype }) => dtype === 'F32')).toBe(true);
+  });
+
+  test('--json', async () => {
+    const { stdout } = await hqq(['dequantize', await quantized(), '--out', fresh(), '--dtype', 'bfloat16', '--json']);
+    expect(JSON.parse(stdout)).toBeTypeOf('object');
+  });
+});

@@ -1,0 +1,79 @@
+import { describe, expect, test } from 'vitest';
+import { availableBackends } from '../../lib/backend/index.js';
+import { expectFailure, hqq } from '../support/cli.js';
+
+// The commands that need no model.
+
+const native = availableBackends().length > 1;
+
+describe('doctor', () => {
+  test('tells the choice and its reason', async () => {
+    const { status, stdout, stderr } = await hqq(['doctor']);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(native ? /backend +native, / : /backend +JavaScript/);
+    expect(stdout).toMatch(/because +the (native )?addon (loads|does not load)/);
+    expect(stdout).toMatch(/loader +(loaded|failed) \//);
+  });
+
+  test('--json', async () => {
+    const { stdout } = await hqq(['doctor', '--json'], { env: { HQQ_BACKEND: 'js' } });
+    const report = JSON.parse(stdout) as Record<string, unknown>;
+    expect(report).toMatchObject({ chosen: { name: 'js', isa: 'js' }, environment: { HQQ_BACKEND: 'js' } });
+    expect(report).toHaveProperty('attempts');
+  });
+
+  test('JavaScript is no failure', async () => {
+    const { status, stdout } = await hqq(['doctor'], { env: { HQQ_BACKEND: 'js' } });
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/backend +JavaScript\n +because +HQQ_BACKEND=js chooses it\n/);
+  });
+
+  test('what is demanded and cannot be had is one', async () => {
+    const { status, stdout } = await hqq(['doctor'], { env: { HQQ_ISA: 'avx1024' } });
+    expect(status).toBe(1);
+    expect(stdout).toMatch(/backend +none: every call fails\n +because .*avx1024/);
+  });
+});
+
+describe('bench', () => {
+  interface Report {
+    readonly memcpy: { readonly seconds: number };
+    readonly rows: readonly { operation: string; isa: string; threads: number; weightsPerSecond: number; timesMemcpy: number }[];
+  }
+
+  test('measures every operation on native code and JavaScript', async () => {
+    const { status, stdout } = await hqq(['bench', '--size', '128', '--json']);
+    const report = JSON.parse(stdout) as Report;
+    expect(status).toBe(0);
+    expect(report.memcpy.seconds).toBeGreaterThan(0);
+    for (const operation of ['quantize', 'pack', 'unpack', 'dequantize']) {
+      const isas = report.rows.filter((row) => row.operation === operation).map((row) => row.isa);
+      expect(isas).toContain('js');
+      if (native) expect(isas).toContain(availableBackends()[0]);
+    }
+    for (const row of report.rows) {
+      expect(row.weightsPerSecond).toBeGreaterThan(0);
+      expect(row.timesMemcpy).toBeGreaterThan(0);
+    }
+  });
+
+  test('says machine, unit and rates', async () => {
+    const { stdout } = await hqq(['bench', '--size', '64'], { env: { HQQ_BACKEND: 'js' } });
+    expect(stdout).toMatch(/machine +.*no native backend/);
+    expect(stdout).toMatch(/memcpy +.*\/s: the unit/);
+    expect(stdout).toMatch(/quantize +js +1 +64 x 64 .* weights\/s\n/);
+  });
+
+  test('stops at once when it is interrupted', async () => {
+    const child = hqq(['bench'], { shell: 'timeout --preserve-status -s INT 1 $HQQ bench', env: { HQQ_BACKEND: 'js' } });
+    const result = await child;
+    expectFailure(result, 130, /^hqq: interrupted\.\n$/);
+  });
+});
+
+test('the warning that JavaScript computes is one line, and the results come all the same', async () => {
+  if (native) return;
+  const { status, stderr } = await hqq(['bench', '--size', '64']);
+  expect(status).toBe(0);
+  expect(stderr).toMatch(/^hqq: hqq computes in JavaScript[^\n]*\n$/);
+});

@@ -1,0 +1,134 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { type CliOptions, type CliResult, expectFailure, hqq } from '../support/cli.js';
+import { writeLlama } from '../support/models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+// How the program lives with its terminal, its pipes, its disk and its signals.
+
+const SCRATCH = scratchFolder('process');
+const SMALL = writeLlama(join(SCRATCH, 'small'));
+/** A second of work in JavaScript. */
+const LARGE = writeLlama(join(SCRATCH, 'large'), 4, 512);
+const SLOW = { HQQ_BACKEND: 'js' } as const;
+
+const has = (program: string, ...args: readonly string[]) => spawnSync(program, args).status === 0;
+
+let counter = 0;
+function freshFolder(): string {
+  const folder = join(SCRATCH, String(counter++));
+  fs.mkdirSync(folder);
+  return folder;
+}
+
+describe('a signal', () => {
+  /** Runs a long conversion into `folder` and sends `signals` when it is at work. */
+  function interrupted(folder: string, signals: readonly NodeJS.Signals[], options: CliOptions = {}): Promise<CliResult> {
+    return hqq(['quantize', LARGE, '--out', join(folder, 'out'), '--iterations', '1000'], {
+      env: SLOW,
+      ...options,
+      onStart(child) {
+        const timer = setInterval(() => {
+          if (!fs.readdirSync(folder).some((name) => name.endsWith('.partial'))) return;
+          clearInterval(timer);
+          for (const signal of signals) child.kill(signal);
+        }, 20);
+        child.on('exit', () => clearInterval(timer));
+      },
+    });
+  }
+
+  const SIGNALS = [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const;
+  test.each(SIGNALS)('%s: nothing half-written stays', async (signal, status) => {
+    const folder = freshFolder();
+    expectFailure(await interrupted(folder, [signal]), status, /^hqq: interrupted; nothing was written\.\n$/);
+    expect(fs.readdirSync(folder)).toEqual([]);
+  });
+
+  test('twice ends at once, and the next run clears what is left', async () => {
+    const folder = freshFolder();
+    const { status } = await interrupted(folder, ['SIGINT', 'SIGINT']);
+    expect(status).toBe(130);
+    expect(fs.existsSync(join(folder, 'out'))).toBe(false);
+    expect((await hqq(['quantize', SMALL, '--out', join(folder, 'out')])).status).toBe(0);
+    expect(fs.readdirSync(folder)).toEqual(['out']);
+  });
+
+  test('KILL leaves nothing that opens, and the next run clears it', async () => {
+    const folder = freshFolder();
+    expect((await interrupted(folder, ['SIGKILL'])).signal).toBe('SIGKILL');
+    expect(fs.existsSync(join(folder, 'out'))).toBe(false);
+    expect((await hqq(['quantize', SMALL, '--out', join(folder, 'out')])).status).toBe(0);
+    expect(fs.readdirSync(folder)).toEqual(['out']);
+  });
+});
+
+describe('standard output', () => {
+  test('that is closed ends the program quietly', async () => {
+    const shell = `$HQQ inspect '${LARGE}' --all --json | head -n 1; echo "status \${PIPESTATUS[0]}"`;
+    expect(await hqq([], { shell })).toMatchObject({ stdout: '{\nstatus 0\n', stderr: '' });
+    const closed = await hqq([], { shell: '$HQQ --help | true; echo "status ${PIPESTATUS[0]}"' });
+    expect(closed).toMatchObject({ stdout: 'status 0\n', stderr: '' });
+  });
+
+  test.skipIf(!fs.existsSync('/dev/full'))('that is full is an error', async () => {
+    const result = await hqq([], { shell: `$HQQ inspect '${SMALL}' > /dev/full` });
+    expectFailure(result, 1, /^hqq: Cannot write to standard output\. The disk is full/);
+  });
+});
+
+describe('the disk', () => {
+  test('that holds no file so large: an error, and nothing stays', async () => {
+    const folder = freshFolder();
+    const shell = `ulimit -f 64; $HQQ quantize '${SMALL}' --out '${folder}/out' --nbits 8`;
+    const result = await hqq([], { shell });
+    expectFailure(result, 1, /Cannot write .*files of this size/);
+    expect(fs.readdirSync(folder)).toEqual([]);
+  });
+
+  test('that is full: an error, and nothing stays', async ({ skip }) => {
+    const folder = freshFolder();
+    if (!has('mount', '-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', folder)) return skip('no right to mount');
+    try {
+      const result = await hqq(['quantize', SMALL, '--out', join(folder, 'out'), '--nbits', '8']);
+      expectFailure(result, 1, /The disk is full|has \S+ MB free/);
+      expect(fs.readdirSync(folder)).toEqual([]);
+    } finally {
+      execFileSync('umount', [folder]);
+    }
+  });
+});
+
+describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', () => {
+  /** Runs a conversion whose standard error is a terminal, standard output a file. */
+  async function onTerminal(flags: string, env: Record<string, string> = SLOW) {
+    const folder = freshFolder();
+    const command = `$HQQ quantize '${LARGE}' --out '${folder}/out' --threads 1 ${flags} > '${folder}/stdout'`;
+    const { stdout, status } = await hqq([], { shell: `script -qec "stty cols 100; ${command}" /dev/null`, env });
+    return { screen: stdout, status, results: fs.readFileSync(join(folder, 'stdout'), 'utf8') };
+  }
+
+  test('progress shows tensor, speed and time left, and is gone at the end', async () => {
+    const { screen, status, results } = await onTerminal('');
+    expect(status).toBe(0);
+    expect(screen).toMatch(/quantizing \[[#.]{24}\] +\d+ % +\d+\/\d+ +\S+ [kMG] weights\/s/);
+    expect(screen).toMatch(/\d+ s left +\S*proj\.weight/);
+    expect(screen).toMatch(/\x1b\[\d?K[^\n]*$/);
+    expect(results).toMatch(/quantized +28 tensors/);
+    expect(results).not.toMatch(/quantizing|\x1b/);
+    const lines = screen.split(/\r|\x1b\[\d+G/).map((line) => line.replaceAll(/\x1b(\[[?\d;]*[A-Za-z]|[78])/g, ''));
+    for (const line of lines) expect(line.length).toBeLessThan(100);
+  });
+
+  test.each(['--quiet', '--json'])('%s shows none', async (flag) => {
+    const { screen, status } = await onTerminal(flag);
+    expect(status).toBe(0);
+    expect(screen).not.toContain('quantizing');
+  });
+
+  test('a dumb one shows none', async () => {
+    expect((await onTerminal('', { ...SLOW, TERM: 'dumb' })).screen).not.toContain('quantizing');
+  });
+});

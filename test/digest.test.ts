@@ -1,0 +1,144 @@
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import type { Backend, DTypeId, FloatBits, FormatId, Operations, Words } from '../binding.js';
+import { availableBackends, openBackend } from '../lib/backend/index.js';
+import { FORMATS } from '../lib/format.js';
+import { unifyNans } from './support/nan.js';
+
+// The same digests as the C++ tests print on x64 and on 64-bit ARM: inputs are made as native/tests/digest.cc makes them.
+
+type Fields = Readonly<Record<string, string>>;
+
+interface DigestLine {
+  readonly text: string;
+  readonly operation: keyof Operations;
+  readonly number: (name: string) => number;
+  readonly list: (name: string) => number[];
+}
+
+const lines: readonly DigestLine[] = readFileSync(new URL('../native/tests/digests.txt', import.meta.url), 'utf8')
+  .split('\n')
+  .filter((line) => line !== '' && !line.startsWith('#'))
+  .map((text) => {
+    const [operation, ...pairs] = text.split(' -> ')[0]!.split(' ');
+    const fields: Fields = Object.fromEntries(pairs.map((pair) => pair.split('=')));
+    const list = (name: string) => {
+      if (fields[name] === undefined) throw new Error(`No ${name} in: ${text}`);
+      return fields[name].split(',').map(Number);
+    };
+    return { text, operation: operation as keyof Operations, list, number: (name) => list(name)[0]! };
+  });
+
+/** xorshift32, and what is made of it. */
+class Stream {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed;
+  }
+
+  #next(): number {
+    let x = this.#state;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (this.#state = x >>> 0);
+  }
+
+  elements(dtype: DTypeId, count: number, low: number, span: number): FloatBits {
+    const fraction = [23, 10, 7][dtype]!;
+    const bits = dtype === 0 ? new Uint32Array(count) : new Uint16Array(count);
+    for (let i = 0; i < count; i++) {
+      const a = this.#next();
+      const b = this.#next();
+      const exponent = low + (((a >>> 8) & 0xffff) % span);
+      bits[i] = ((a >>> 31) << (dtype === 0 ? 31 : 15)) | (exponent << fraction) | (b >>> (32 - fraction));
+    }
+    return dtype === 0 ? new Float32Array(bits.buffer) : (bits as Uint16Array);
+  }
+
+  bytes(count: number, mask: number): Uint8Array<ArrayBuffer> {
+    return Uint8Array.from({ length: count }, () => (this.#next() >>> 24) & mask);
+  }
+}
+
+/** FNV-1a */
+function digest(view: ArrayBufferView): string {
+  let hash = 0x811c9dc5;
+  for (const byte of new Uint8Array(view.buffer, view.byteOffset, view.byteLength)) hash = Math.imul(hash ^ byte, 0x01000193);
+  return (hash >>> 0).toString(16).padStart(8, '0');
+}
+
+interface Case {
+  readonly operation: keyof Operations;
+  readonly args: Operations[keyof Operations];
+  readonly outputs: Readonly<Record<string, ArrayBufferView>>;
+}
+
+function caseOf({ operation, number, list }: DigestLine, threads: number): Case {
+  const stream = new Stream(number('seed'));
+  if (operation === 'distance') {
+    const [aDtype, bDtype] = [number('aDtype') as DTypeId, number('bDtype') as DTypeId];
+    const [lowA, lowB] = list('low') as [number, number];
+    const a = stream.elements(aDtype, number('count'), lowA, number('span'));
+    const b = stream.elements(bDtype, number('count'), lowB, number('span'));
+    const stats = new Float64Array(4);
+    return { operation, args: { a, aDtype, b, bDtype, stats, threads }, outputs: { stats } };
+  }
+  const format = FORMATS[number('format')]!;
+  const grid = { format: number('format') as FormatId, rows: number('rows'), cols: number('cols'), step: number('step'), threads };
+  const count = grid.rows * grid.cols;
+  const words = (bytes: Uint8Array<ArrayBuffer>): Words => (format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer));
+  const wordBytes = grid.step * grid.cols * format.wordBytes;
+  const empty = () => words(new Uint8Array(wordBytes).fill(0x5a));
+  if (operation === 'pack') {
+    const packed = empty();
+    return { operation, args: { ...grid, codes: stream.bytes(count, 2 ** format.codeBits - 1), packed }, outputs: { packed } };
+  }
+  if (operation === 'unpack') {
+    const codes = new Uint8Array(count);
+    return { operation, args: { ...grid, codes, packed: words(stream.bytes(wordBytes, 255)) }, outputs: { codes } };
+  }
+  const axis = number('axis') as 0 | 1;
+  const dtype = number('dtype') as DTypeId;
+  const groups = axis === 1 ? grid.rows : grid.cols;
+  if (operation === 'dequantize') {
+    const packed = words(stream.bytes(wordBytes, 255));
+    const scale = stream.elements(0, groups, 110, 17) as Float32Array;
+    const zero = stream.elements(0, groups, 120, 12) as Float32Array;
+    const out = dtype === 0 ? new Float32Array(count) : new Uint16Array(count);
+    return { operation, args: { ...grid, axis, dtype, packed, scale, zero, roundEach: number('roundEach') === 1, out }, outputs: { out } };
+  }
+  const weights = stream.elements(dtype, count, number('low'), number('span'));
+  const schedule = new Float32Array(2 * number('iterations'));
+  for (let i = 0, beta = number('beta'); 2 * i < schedule.length; i++, beta *= number('kappa')) {
+    schedule.set([1 / beta, number('threshold')], 2 * i);
+  }
+  const outputs = { packed: empty(), scale: new Float32Array(groups), zero: new Float32Array(groups), stats: new Float64Array(5) };
+  const options = {
+    maxCode: number('maxCode'),
+    schedule,
+    lpNorm: number('lpNorm'),
+    roundZero: number('roundZero') === 1,
+    referenceGuards: number('referenceGuards') === 1,
+    block: number('block'),
+    metaDtype: number('metaDtype') as DTypeId,
+  };
+  return { operation, args: { ...grid, ...options, ...outputs, weights, dtype, axis }, outputs };
+}
+
+function lineOf(backend: Backend, line: DigestLine, threads: number): string {
+  const { operation, args, outputs } = caseOf(line, threads);
+  backend.run(operation, args);
+  const dtype = operation === 'dequantize' ? (line.number('dtype') as DTypeId) : 0;
+  const digests = Object.entries(outputs).map(([name, view]) => `${name}=${digest(unifyNans(view, dtype))}`);
+  return `${line.text.split(' -> ')[0]} -> ${digests.join(' ')}`;
+}
+
+test.each(availableBackends())('%s computes the digests of native/tests/digests.txt', (name) => {
+  const backend = openBackend(name);
+  expect(lines.length).toBeGreaterThan(200);
+  for (const threads of name === 'js' ? [1] : [1, 2, 7]) {
+    expect(lines.map((line) => lineOf(backend, line, threads))).toEqual(lines.map((line) => line.text));
+  }
+});

@@ -1,0 +1,240 @@
+import { expect, test } from 'vitest';
+import type { Backend, DTypeId, FloatBits, Operations, QuantizeArgs, Words } from '../binding.js';
+import { availableBackends, openBackend } from '../lib/backend/index.js';
+import { narrow } from '../lib/backend/lanes.js';
+import { resolveQuantConfig } from '../lib/config.js';
+import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/format.js';
+import { solverArgs } from '../lib/solver.js';
+import { unifyNans } from './support/nan.js';
+
+// JavaScript, and every native instruction set with any number of threads, write the same bytes: random operations, with the
+// JavaScript twin as the measure. native/tests/identity.cc does the same within the native core, with many more cases.
+
+const SEED = Number(process.env.HQQ_TEST_SEED || Date.now() % 1_000_000_007);
+console.log(`identity: HQQ_TEST_SEED=${SEED} repeats these cases`);
+
+/** Straddle every width of vectors. */
+const SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128] as const;
+const THREADS = [1, 2, 7] as const;
+const DTYPE_IDS = [0, 1, 2] as const;
+const NATIVE = availableBackends().filter((name) => name !== 'js');
+
+/** mulberry32 */
+class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed | 0;
+  }
+
+  /** [0, 1) */
+  next(): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  }
+  below = (count: number): number => Math.floor(this.next() * count);
+  chance = (percent: number): boolean => this.next() * 100 < percent;
+  pick = <T>(list: readonly T[]): T => list[this.below(list.length)]!;
+  normal = (): number => Math.sqrt(-2 * Math.log(1 - this.next())) * Math.cos(2 * Math.PI * this.next());
+}
+
+function floatOf(bits: number): number {
+  return new Float32Array(Uint32Array.of(bits).buffer)[0]!;
+}
+
+/** Ordinary weights, and every kind that has hurt somebody. */
+function randomWeights(random: Random, count: number, dtype: DTypeId): FloatBits {
+  const scale = 2 ** (random.below(9) - 6);
+  const constant = random.normal();
+  const kinds: readonly (() => number)[] = [
+    () => random.normal() * 0.02,
+    () => random.normal() * 1e-8,
+    () => random.normal() * 1e37,
+    () => (random.next() * 2 - 1) * 3e38, // the range overflows
+    () => floatOf((random.next() * 2 ** 32) & 0x807fffff), // subnormal
+    () => floatOf((random.next() * 2 ** 32) & 0xbfffffff), // below 2
+    () => constant,
+    () => (random.chance(50) ? -0 : 0),
+    () => (random.below(33) - 16) * 0.25, // ties
+    () => random.normal() * (random.chance(3) ? 30 : 0.02), // outliers
+    () => random.normal() * scale, // where shrinkage has something to leave
+    () => random.normal() * scale,
+  ];
+  const kind = random.pick(kinds);
+  const largest = dtype === 1 ? 65504 : 3.3e38;
+  const floats = Float32Array.from({ length: count }, () => Math.min(Math.max(kind(), -largest), largest));
+  if (dtype === 0) return floats;
+  const halves = new Uint16Array(count);
+  narrow(floats, count, dtype, halves, 0);
+  return halves;
+}
+
+function randomGrid(random: Random) {
+  const format = random.pick(FORMATS);
+  const rows = random.pick(SIZES);
+  const cols = random.pick(SIZES);
+  const step = packedRows(format, rows) + (random.chance(20) ? random.below(4) : 0); // a caller's chunk may be short
+  return { format, rows, cols, step, count: rows * cols, words: step * cols };
+}
+
+const randomBytes = (random: Random, count: number, mask = 255) => Uint8Array.from({ length: count }, () => random.below(256) & mask);
+
+function randomWords(random: Random, format: PackFormat, count: number): Words {
+  const bytes = randomBytes(random, count * format.wordBytes);
+  return format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer);
+}
+
+/** An operation but for its outputs, the outputs' makers, and the type of those that are 16-bit floats. */
+interface Case<K extends keyof Operations> {
+  readonly inputs: object;
+  readonly outputs: () => Partial<Operations[K]>;
+  readonly dtype?: DTypeId;
+}
+
+type Cases = { readonly [K in keyof Operations]: (random: Random) => Case<K> };
+
+const CASES: Cases = {
+  quantize(random) {
+    const { format, rows, cols, step, count, words } = randomGrid(random);
+    const dtype = random.pick(DTYPE_IDS);
+    const axis = random.pick([0, 1] as const);
+    const nbits = random.pick(([8, 6, 5, 4, 3, 2, 1.58, 1] as const).filter((bits) => bits <= format.codeBits));
+    const config = resolveQuantConfig({
+      nbits,
+      solver: random.chance(15) ? 'minmax' : 'hqq',
+      lpNorm: random.pick([1, 0.7, 0.5]),
+      beta: random.pick([1, 10, 100]),
+      kappa: random.pick([1, 1.01]),
+      iterations: random.pick([1, 2, 5, 20]),
+      roundZero: random.chance(30),
+      referenceGuards: random.chance(30),
+    });
+    const groups = axis === 1 ? rows : cols;
+    const inputs: Omit<QuantizeArgs, 'packed' | 'scale' | 'zero' | 'stats' | 'threads'> = {
+      ...{ weights: randomWeights(random, count, dtype), dtype, rows, cols, axis, format: format.id, step },
+      ...solverArgs(config, { size: axis === 1 ? cols : rows }),
+      block: 1 + random.below(16),
+      metaDtype: random.pick(DTYPE_IDS),
+    };
+    const outputs = () => ({
+      packed: allocateWords(format, words).fill(0x5a),
+      scale: new Float32Array(groups).fill(5),
+      zero: new Float32Array(groups).fill(5),
+      stats: new Float64Array(5).fill(5),
+    });
+    return { inputs, outputs };
+  },
+  pack(random) {
+    const { format, rows, cols, step, count, words } = randomGrid(random);
+    const codes = randomBytes(random, count, 2 ** format.codeBits - 1);
+    return { inputs: { rows, cols, step, format: format.id, codes }, outputs: () => ({ packed: allocateWords(format, words).fill(0x5a) }) };
+  },
+  unpack(random) {
+    const { format, rows, cols, step, count, words } = randomGrid(random);
+    const packed = randomWords(random, format, words);
+    return { inputs: { rows, cols, step, format: format.id, packed }, outputs: () => ({ codes: new Uint8Array(count).fill(0x5a) }) };
+  },
+  dequantize(random) {
+    const { format, rows, cols, step, count, words } = randomGrid(random);
+    const axis = random.pick([0, 1] as const);
+    const dtype = random.pick(DTYPE_IDS);
+    const groups = axis === 1 ? rows : cols;
+    const [scale, zero] = [randomWeights(random, groups, 0), randomWeights(random, groups, 0)];
+    const packed = randomWords(random, format, words);
+    const inputs = { rows, cols, step, format: format.id, packed, axis, scale, zero, dtype, roundEach: random.chance(50) };
+    return { inputs, dtype, outputs: () => ({ out: dtype === 0 ? new Float32Array(count) : new Uint16Array(count) }) };
+  },
+  distance(random) {
+    const count = random.chance(20) ? random.pick([16383, 16384, 16385, 40000]) : random.pick(SIZES) * random.pick(SIZES);
+    const [aDtype, bDtype] = [random.pick(DTYPE_IDS), random.pick(DTYPE_IDS)];
+    const [a, b] = [randomWeights(random, count, aDtype), randomWeights(random, count, bDtype)];
+    return { inputs: { a, aDtype, b, bDtype }, outputs: () => ({ stats: new Float64Array(4).fill(5) }) };
+  },
+};
+
+function run<K extends keyof Operations>(backend: Backend, operation: K, c: Case<K>, threads: number): [string, Buffer][] {
+  const outputs = c.outputs();
+  backend.run(operation, { ...c.inputs, ...outputs, threads } as unknown as Operations[K]);
+  return Object.entries(outputs).map(([name, view]) => {
+    const { buffer, byteOffset, byteLength } = unifyNans(view as ArrayBufferView, c.dtype);
+    return [name, Buffer.from(buffer, byteOffset, byteLength)];
+  });
+}
+
+/** The numbers and flags of a case, for the message of a failure. */
+const describeInputs = (inputs: object) => JSON.stringify(inputs, (_, value) => (ArrayBuffer.isView(value) ? '...' : value));
+
+function compare<K extends keyof Operations>(operation: K, count: number): void {
+  const js = openBackend('js');
+  for (let i = 0; i < count; i++) {
+    const c = CASES[operation](new Random(SEED * 1009 + i));
+    const want = run(js, operation, c, 1);
+    for (const isa of NATIVE) {
+      for (const threads of THREADS) {
+        run(openBackend(isa), operation, c, threads).forEach(([name, got], k) => {
+          if (got.equals(want[k]![1])) return;
+          const context = `HQQ_TEST_SEED=${SEED} case ${i}: ${describeInputs(c.inputs)}`;
+          expect.fail(`${operation} on ${isa} with ${threads} threads: ${name} is not that of JavaScript. ${context}`);
+        });
+      }
+    }
+  }
+}
+
+test.runIf(NATIVE.length > 0).each([
+  ['quantize', 400],
+  ['pack', 150],
+  ['unpack', 150],
+  ['dequantize', 300],
+  ['distance', 60],
+] as const)('%s: %i random cases are the same on every backend', (operation, count) => compare(operation, count));
+
+test.each([...NATIVE, 'js'])('%s finds the first weight that is not finite', (name) => {
+  const backend = openBackend(name);
+  for (let i = 0; i < 100; i++) {
+    const random = new Random(SEED * 7919 + i);
+    const c = CASES.quantize(random);
+    const { weights, dtype } = c.inputs as QuantizeArgs;
+    const first = random.below(weights.length);
+    const bad = [[Number.NaN, Infinity, -Infinity], [0x7c00, 0xfc00, 0x7e01], [0x7f80, 0xff80, 0x7fc1]][dtype]!;
+    weights[first] = random.pick(bad);
+    weights[first + random.below(weights.length - first)] = random.pick(bad);
+    for (const threads of THREADS) {
+      const outputs = c.outputs() as Pick<QuantizeArgs, 'packed' | 'scale' | 'zero' | 'stats'>;
+      backend.run('quantize', { ...(c.inputs as QuantizeArgs), ...outputs, threads });
+      expect(outputs.stats[4], `HQQ_TEST_SEED=${SEED} case ${i}: ${describeInputs(c.inputs)}`).toBe(first);
+    }
+  }
+});
+
+test('all 16-bit numbers widen alike, and floats of every magnitude round alike', () => {
+  const js = openBackend('js');
+  const every = Uint16Array.from({ length: 65536 }, (_, i) => i);
+  for (const dtype of [1, 2] as const) {
+    const finite = every.filter((bits) => (bits & 0x7fff) < (dtype === 1 ? 0x7c00 : 0x7f80));
+    const cols = finite.length;
+    const random = new Random(SEED);
+    // (1 - 0) * scale is any float.
+    const scale = Float32Array.from(finite, () => floatOf((random.next() * 2 ** 32) & 0xbfffffff));
+    const rounded = (backend: Backend) => {
+      const out = new Uint16Array(cols);
+      const inputs = { packed: new Uint8Array(cols).fill(1), scale, zero: new Float32Array(cols), dtype, roundEach: false };
+      backend.run('dequantize', { rows: 1, cols, step: 1, format: 0, axis: 0, ...inputs, out, threads: 2 });
+      return Buffer.from(out.buffer);
+    };
+    const widened = (backend: Backend) => {
+      const [b, stats] = [new Float32Array(1), new Float64Array(4)];
+      return Array.from(finite, (_, i) => {
+        backend.run('distance', { a: finite.subarray(i, i + 1), aDtype: dtype, b, bDtype: 0, stats, threads: 1 });
+        return stats[0]!;
+      });
+    };
+    const want = widened(js);
+    for (const isa of NATIVE) {
+      expect(rounded(openBackend(isa)).equals(rounded(js)), isa).toBe(true);
+      expect(widened(openBackend(isa)).every((value, i) => value === want[i]), isa).toBe(true);
+    }
+  }
+});
