@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -54,6 +55,33 @@ class Args {
   DType dtype(const char* name) const { return static_cast<DType>(integer(name, 0, kDTypes - 1)); }
   int threads() const { return static_cast<int>(integer("threads", 1, kMaxThreads)); }
 
+  // Elements of an array of these dimensions.
+  uint64_t product(std::initializer_list<uint64_t> dimensions) const {
+    uint64_t elements = 1;
+    for (const uint64_t size : dimensions) {
+      if (elements > std::numeric_limits<uint64_t>::max() / size) throw range_error("Expected arrays that fit in memory.");
+      elements *= size;
+    }
+    return elements;
+  }
+
+  // Calls body(operation, its arguments) for each element of a list of steps; their arrays are held as this one's are.
+  template <class Body>
+  void for_each(const char* name, const Body& body) {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsArray()) throw type_error(name, "an array of steps", value);
+    const auto steps = value.As<Napi::Array>();
+    for (uint32_t i = 0, count = steps.Length(); i < count; i++) {
+      const Napi::Value step = steps.Get(i);
+      const Napi::Value args = step.IsObject() ? step.As<Napi::Object>().Get("args") : step;
+      if (!args.IsObject()) throw type_error(name, "an array of operations and their args", step);
+      const Napi::Value operation = step.As<Napi::Object>().Get("operation");
+      Args inner(args.As<Napi::Object>());
+      body(operation.IsString() ? operation.As<Napi::String>().Utf8Value() : "", inner);
+      arrays_.insert(arrays_.end(), inner.arrays_.begin(), inner.arrays_.end());
+    }
+  }
+
   // A typed array of any length.
   template <class T>
   Span<T> array(const char* name) {
@@ -83,6 +111,9 @@ class Args {
 
   [[nodiscard]] Napi::RangeError range_error(const std::string& message) const {
     return Napi::RangeError::New(env_, message);
+  }
+  [[nodiscard]] Napi::TypeError type_error(const std::string& message) const {
+    return Napi::TypeError::New(env_, message);
   }
 
   // The arrays that were read, for the caller to hold while the operation runs. To be called last: a getter among the

@@ -2,10 +2,13 @@
 #include <array>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "../core/operations.h"
 #include "../kernels/table.h"
 #include "args.h"
+#include "layer_ops.h"
 
 // The operations of binding.d.ts: how each reads its arguments, and what it runs.
 namespace hqq::addon {
@@ -157,13 +160,39 @@ template <class... Ops>
 constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
   return {{{Ops::kName, parse_work<Ops>}...}};
 }
-inline constexpr auto kOperations = list_operations<QuantizeOp, PackOp, UnpackOp, DequantizeOp, DistanceOp>();
+inline constexpr auto kOperations =
+    list_operations<QuantizeOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp,
+                    SwigluOp, AddOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {
     if (name == row.name) return &row;
   }
   return nullptr;
+}
+
+inline constexpr const char* kSequence = "sequence";
+
+// The operation called `name`, or a sequence of such.
+inline Work read_work(Args& args, const std::string& name) {
+  if (const OperationRow* row = find_operation(name)) return row->parse(args);
+  if (name != kSequence) {
+    std::string names;
+    for (const OperationRow& known : kOperations) names += std::string(known.name) + ", ";
+    throw args.type_error("Expected operation to be one of " + names + kSequence + ".");
+  }
+  std::vector<Work> steps;
+  args.for_each("steps", [&](const std::string& operation, Args& step) {
+    if (operation == kSequence) throw args.type_error("Expected the steps of a sequence to be single operations.");
+    steps.push_back(read_work(step, operation));
+  });
+  return {1, [steps = std::move(steps)](const core::Context& context) {
+            for (const Work& step : steps) {
+              const auto status = step.run(core::Context{context.kernels, step.threads, context.cancel});
+              if (status != core::Status::ok) return status;
+            }
+            return core::Status::ok;
+          }};
 }
 
 }  // namespace hqq::addon

@@ -57,6 +57,7 @@ struct Neon {
   static F32 sub(F32 a, F32 b) { return each([&](int i) { return vsubq_f32(a.q[i], b.q[i]); }); }
   static F32 mul(F32 a, F32 b) { return each([&](int i) { return vmulq_f32(a.q[i], b.q[i]); }); }
   static F32 div(F32 a, F32 b) { return each([&](int i) { return vdivq_f32(a.q[i], b.q[i]); }); }
+  static F32 fma(F32 a, F32 b, F32 c) { return each([&](int i) { return vfmaq_f32(c.q[i], a.q[i], b.q[i]); }); }
   // A compare and a select, not vminq and vmaxq: those return NaN where either operand is one.
   static F32 min(F32 a, F32 b) {
     return each([&](int i) { return vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]); });

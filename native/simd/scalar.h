@@ -80,6 +80,9 @@ struct Scalar {
   static F32 div(F32 a, F32 b) {
     return each([&](int i) { return a.lane[i] / b.lane[i]; });
   }
+  static F32 fma(F32 a, F32 b, F32 c) {
+    return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+  }
   static F32 min(F32 a, F32 b) {
     return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
   }

@@ -36,6 +36,7 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::sub(a, a) };
   { V::mul(a, a) };
   { V::div(a, a) };
+  { V::fma(a, a, a) };  // a * b + c, rounded once where the machine can: only for sums whose bits may differ
   { V::min(a, a) };
   { V::max(a, a) };
   { V::round(a) };        // half to even
