@@ -30,11 +30,13 @@ measure('quantize 4 bit, bfloat16 input', quantized(brain, {}, 1));
 measure('quantize 4 bit, axis 0', quantized(float, { axis: 0 }, 1));
 measure('quantize 4 bit, minmax', quantized(float, { solver: 'minmax' }, 1));
 if (native) measure('quantize 4 bit, 2 threads', quantized(float, {}, 2));
+const out = new Float32Array(data.length);
 for (const nbits of [4, 3]) {
   const q = quantizeSync(float, { nbits }, { threads: 1 });
   const codes = unpack(q);
   const grouped = [codes.length / 64, 64];
   measure(`dequantize ${nbits} bit`, () => dequantizeSync(q, { threads: 1 })[7]);
+  measure(`dequantize ${nbits} bit into an array`, () => dequantizeSync(q, { threads: 1, out })[7]);
   measure(`unpack ${nbits} bit`, () => unpack(q)[7]);
   measure(`pack ${nbits} bit`, () => pack(codes, grouped, q.packing)[7]);
 }

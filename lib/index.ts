@@ -1,7 +1,13 @@
 export { backend, type BackendInfo } from './backend/index.js';
-export { type NBits, NBITS, type QuantConfig, type Solver, SOLVERS } from './config.js';
+export { compareModels, type CompareOptions } from './checkpoint/compare-models.js';
+export { dequantizeModel, type DequantizeModelOptions, type DequantizeReport } from './checkpoint/dequantize-model.js';
+export { type LoadOptions, Model, openModel, type TensorOptions } from './checkpoint/model.js';
+export type { ConversionRun, MetaDtype, ModelOptions } from './checkpoint/options.js';
+export { quantizeModel } from './checkpoint/quantize-model.js';
+export { type NBits, NBITS, type QuantConfig, type ResolvedQuantConfig, type Solver, SOLVERS } from './config.js';
 export type { DType } from './dtype.js';
 export { HqqError, type HqqErrorCode } from './errors.js';
 export type { Packing } from './format.js';
 export { dequantize, type DequantizeOptions, dequantizeSync, pack, quantize, quantizeSync, unpack } from './quantize.js';
+export type { CompareReport, DenseReport, ModelReport, Progress, TensorComparison, TensorInfo, TensorReport } from './report.js';
 export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './tensor.js';

@@ -86,7 +86,8 @@ function caseOf({ operation, number, list }: DigestLine, threads: number): Case 
     return { operation, args: { a, aDtype, b, bDtype, stats, threads }, outputs: { stats } };
   }
   const format = FORMATS[number('format')]!;
-  const grid = { format: number('format') as FormatId, rows: number('rows'), cols: number('cols'), step: number('step'), threads };
+  const [rows, cols, step] = [number('rows'), number('cols'), number('step')];
+  const grid = { format: number('format') as FormatId, rows, cols, step, threads };
   const count = grid.rows * grid.cols;
   const words = (bytes: Uint8Array<ArrayBuffer>): Words => (format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer));
   const wordBytes = grid.step * grid.cols * format.wordBytes;
@@ -107,14 +108,16 @@ function caseOf({ operation, number, list }: DigestLine, threads: number): Case 
     const scale = stream.elements(0, groups, 110, 17) as Float32Array;
     const zero = stream.elements(0, groups, 120, 12) as Float32Array;
     const out = dtype === 0 ? new Float32Array(count) : new Uint16Array(count);
-    return { operation, args: { ...grid, axis, dtype, packed, scale, zero, roundEach: number('roundEach') === 1, out }, outputs: { out } };
+    const roundEach = number('roundEach') === 1;
+    return { operation, args: { ...grid, axis, dtype, packed, scale, zero, roundEach, out }, outputs: { out } };
   }
   const weights = stream.elements(dtype, count, number('low'), number('span'));
   const schedule = new Float32Array(2 * number('iterations'));
   for (let i = 0, beta = number('beta'); 2 * i < schedule.length; i++, beta *= number('kappa')) {
     schedule.set([1 / beta, number('threshold')], 2 * i);
   }
-  const outputs = { packed: empty(), scale: new Float32Array(groups), zero: new Float32Array(groups), stats: new Float64Array(5) };
+  const [scale, zero] = [new Float32Array(groups), new Float32Array(groups)];
+  const outputs = { packed: empty(), scale, zero, stats: new Float64Array(5) };
   const options = {
     maxCode: number('maxCode'),
     schedule,

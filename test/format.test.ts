@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { FORMATS, formatFor, holdsRows, packedRows } from '../lib/format.js';
 import { packArgs } from '../lib/grouped.js';
+import { pack } from '../lib/quantize.js';
 
 /** docs/format.md, "A worked example". */
 describe.each(availableBackends())('the worked example of docs/format.md: %s', (name) => {
@@ -36,5 +37,18 @@ describe('formats', () => {
     expect(holdsRows(formatFor(4), 13)).toBe(false);
     expect(holdsRows(formatFor(3), 13)).toBe(true);
     expect(packedRows(formatFor(3), 13)).toBe(2);
+  });
+});
+
+describe('pack', () => {
+  test('names the first code that is too large, wherever it stands', () => {
+    for (const offset of [0, 1, 2, 3]) {
+      for (let at = 0; at < 12; at++) {
+        const codes = new Uint8Array(16).subarray(offset, offset + 12).fill(15);
+        expect(() => pack(codes, [2, 6], '4bit_u8')).not.toThrow();
+        codes[at] = 16;
+        expect(() => pack(codes, [2, 6], '4bit_u8')).toThrow(`at most 15, got 16 at index ${at}`);
+      }
+    }
   });
 });

@@ -79,7 +79,9 @@ function randomGrid(random: Random) {
   return { format, rows, cols, step, count: rows * cols, words: step * cols };
 }
 
-const randomBytes = (random: Random, count: number, mask = 255) => Uint8Array.from({ length: count }, () => random.below(256) & mask);
+function randomBytes(random: Random, count: number, mask = 255): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length: count }, () => random.below(256) & mask);
+}
 
 function randomWords(random: Random, format: PackFormat, count: number): Words {
   const bytes = randomBytes(random, count * format.wordBytes);
@@ -129,12 +131,14 @@ const CASES: Cases = {
   pack(random) {
     const { format, rows, cols, step, count, words } = randomGrid(random);
     const codes = randomBytes(random, count, 2 ** format.codeBits - 1);
-    return { inputs: { rows, cols, step, format: format.id, codes }, outputs: () => ({ packed: allocateWords(format, words).fill(0x5a) }) };
+    const outputs = () => ({ packed: allocateWords(format, words).fill(0x5a) });
+    return { inputs: { rows, cols, step, format: format.id, codes }, outputs };
   },
   unpack(random) {
     const { format, rows, cols, step, count, words } = randomGrid(random);
     const packed = randomWords(random, format, words);
-    return { inputs: { rows, cols, step, format: format.id, packed }, outputs: () => ({ codes: new Uint8Array(count).fill(0x5a) }) };
+    const outputs = () => ({ codes: new Uint8Array(count).fill(0x5a) });
+    return { inputs: { rows, cols, step, format: format.id, packed }, outputs };
   },
   dequantize(random) {
     const { format, rows, cols, step, count, words } = randomGrid(random);

@@ -55,12 +55,12 @@ function attempt(
   return holdsRows(format, geometry.rows) ? { config: { ...config, groupSize, axis }, format, geometry } : undefined;
 }
 
-/** Halves of the size; then, if it is no power of two, powers of two. */
+/** Halves of the size, and powers of two below it: largest first. */
 function smallerSizes(size: number): number[] {
   const sizes = new Set<number>();
   for (let half = size / 2; half >= SMALLEST_GROUP && Number.isInteger(half); half /= 2) sizes.add(half);
   for (let power = 2 ** Math.ceil(Math.log2(size) - 1); power >= SMALLEST_GROUP; power /= 2) if (power <= 64) sizes.add(power);
-  return [...sizes];
+  return [...sizes].sort((a, b) => b - a);
 }
 
 function reasonOf(shape: readonly [number, number], size: number, axis: 0 | 1, format: PackFormat): string {

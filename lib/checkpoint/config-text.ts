@@ -1,5 +1,3 @@
-import { JsonReader } from '../safetensors/json.js';
-
 // Edits of config.json in its text: parsing and printing it again would turn 1e-05 into 0.00001 and stumble over Infinity.
 
 /** Where a member of the top object stands in the text. */
@@ -37,21 +35,29 @@ export function withoutMember(text: string, key: string): string {
   return text.slice(0, member.begin) + (comma ? rest.slice(comma[0].length) : rest);
 }
 
+/** The text was parsed before: it is sound JSON, so strings and brackets are all that must be told apart. */
 function findMember(text: string, key: string): Member | undefined {
-  const bytes = Buffer.from(text, 'utf8');
-  const reader = new JsonReader(bytes, { file: 'config.json', what: 'config.json', allowNonFinite: true });
-  let found: { readonly begin: number; readonly end: number; readonly first: boolean } | undefined;
-  let previous: number | undefined;
-  reader.members((name, at) => {
-    reader.value();
-    const end = reader.position;
-    if (name === key) found = { begin: previous ?? at, end, first: previous === undefined };
-    previous = end;
-  });
-  if (!found) return undefined;
-  // The reader counts bytes, strings count UTF-16 units.
-  const unit = (position: number) => bytes.toString('utf8', 0, position).length;
-  return { begin: unit(found.begin), end: unit(found.end), first: found.first };
+  let depth = 0;
+  let keyAt = -1; // of the member that is being passed, at the top level
+  let keyEnd = 0;
+  let previousEnd = -1;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (char === '"') {
+      const start = at;
+      for (at++; text[at] !== '"'; at++) if (text[at] === '\\') at++;
+      if (depth === 1 && keyAt < 0) [keyAt, keyEnd] = [start, at + 1];
+    } else if (char === '{' || char === '[') depth++;
+    else if ((char === ',' && depth === 1) || ((char === '}' || char === ']') && --depth === 0)) {
+      const end = text.slice(0, at).trimEnd().length;
+      if (keyAt >= 0 && JSON.parse(text.slice(keyAt, keyEnd)) === key) {
+        return { begin: previousEnd < 0 ? keyAt : previousEnd, end, first: previousEnd < 0 };
+      }
+      previousEnd = end;
+      keyAt = -1;
+    }
+  }
+  return undefined;
 }
 
 function pythonOneLine(value: unknown): string {

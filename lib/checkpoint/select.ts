@@ -38,8 +38,9 @@ const PARAMETER_ROUTERS: ReadonlySet<unknown> = new Set([
   'deepseek_v2', 'deepseek_v3', 'kimi_k2', 'dots1', 'glm4_moe', 'glm4v_moe', 'glm4v_moe_text', 'gpt_oss',
 ]);
 
-const EMBEDDING = /^(embed.*|.*(embedding|embeddings|embed)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
-/** Named like an embedding from end to end; `embedding_hidden_mapping_in` for one is a linear layer. */
+/** A part of a module's path that makes all below it an embedding. */
+const EMBEDDING = /^(embed.*|.*(embedding|embeddings|embed))$/i;
+/** Last part of the path of what is an embedding for certain; `embedding_hidden_mapping_in` for one is a linear layer. */
 const SURELY_EMBEDDING = /^((.*_)?embed(ding)?s?|embed_(tokens|positions|in|words|pos)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
 const NORM = /(^|_)(norm|ln|layernorm|rmsnorm|groupnorm|batchnorm)(\d|_|$)|(layer|rms|batch|group)_?norm/i;
 const HEAD = /^(lm_head|embed_out)$/;
@@ -89,7 +90,8 @@ export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfi
   const selection = { weights, dense, notes: [...notes] };
   checkGlobs('include', include, checkpoint, selection);
   checkGlobs('overrides', overrides, checkpoint, selection);
-  for (const glob of exclude) if (![...checkpoint.tensors.keys()].some(glob.matches)) throw unmatched('exclude', glob, checkpoint.tensors.keys());
+  const names = [...checkpoint.tensors.keys()];
+  for (const glob of exclude) if (!names.some(glob.matches)) throw unmatched('exclude', glob, names);
   return selection;
 }
 
@@ -120,9 +122,8 @@ function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTens
   if (module === '' || !name.endsWith('.weight')) return { reason: 'not named <module>.weight' };
   const parts = module.split('.');
   const leaf = parts.at(-1)!;
-  if (parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part))) {
-    return { reason: 'embedding', linear: !parts.every((part) => !EMBEDDING.test(part)) && !SURELY_EMBEDDING.test(leaf) };
-  }
+  const surely = SURELY_EMBEDDING.test(leaf);
+  if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part))) return { reason: 'embedding', linear: !surely };
   if (NORM.test(leaf)) return { reason: 'norm' };
   const { model_type: type } = checkpoint.config?.value ?? {};
   if (CONV1D_MODELS.has(type)) return { reason: `Conv1D of ${String(type)}, stored [in, out]`, linear: isHead(module) };

@@ -1,4 +1,5 @@
 #include "operations.h"
+#include "pages.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "tiles.h"
@@ -15,6 +16,7 @@ Status dequantize(const Context& context, const Dequantize& op) {
   const auto narrow = kernels.narrow[type];
   const Tiles tiles(op.step, op.cols, format.fields);
 
+  prefer_large_pages(op.out, op.rows * op.cols * bytes_of(op.dtype));
   Scratch scratch;
   const size_t codes_at = scratch.reserve<uint8_t>(format.fields * tiles.width());
   const size_t floats_at = scratch.reserve<float>(tiles.width());

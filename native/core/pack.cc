@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "operations.h"
+#include "pages.h"
 #include "parallel.h"
 #include "tiles.h"
 
@@ -11,6 +12,7 @@ Status pack(const Context& context, const Pack& op) {
   const FormatRow& format = row_of(op.format);
   const auto pack_row = context.kernels.pack_row[static_cast<size_t>(op.format)];
   const Tiles tiles(op.step, op.cols, format.fields);
+  prefer_large_pages(op.packed, op.step * op.cols * format.word_bytes);
   const std::vector<uint8_t> no_codes(tiles.width());  // stands for rows past the last
   return parallel_for(context, tiles.count(), [&](size_t tile, int) {
     tiles.for_each_row(tile, [&](size_t r, size_t c, size_t count) {
@@ -28,6 +30,7 @@ Status unpack(const Context& context, const Pack& op) {
   const FormatRow& format = row_of(op.format);
   const auto unpack_row = context.kernels.unpack_row[static_cast<size_t>(op.format)];
   const Tiles tiles(op.step, op.cols, format.fields);
+  prefer_large_pages(op.codes, op.rows * op.cols);
   return parallel_for(context, tiles.count(), [&](size_t tile, int) {
     tiles.for_each_row(tile, [&](size_t r, size_t c, size_t count) {
       uint8_t* fields[kMaxFields];

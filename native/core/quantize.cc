@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "operations.h"
+#include "pages.h"
 #include "parallel.h"
 #include "scratch.h"
 
@@ -233,6 +234,7 @@ double first_non_finite(const Quantize& op) {
 template <class Groups>
 Status run(const Context& context, const Quantize& op) {
   const Plan plan(context, op);
+  prefer_large_pages(op.packed, op.step * op.cols * plan.word_bytes);
   const Groups groups(plan, context.threads);
   std::vector<BlockStats> parts(groups.units());
   const Status status = parallel_for(context, groups.units(), [&](size_t unit, int slot) {

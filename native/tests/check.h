@@ -11,9 +11,12 @@ namespace hqq::test {
 // What the command line asked for.
 struct Options {
   std::vector<const kernels::KernelTable*> tables;  // instruction sets under test
+  const kernels::KernelTable* reference = &kernels::kScalar;  // what they are compared with
   bool quick = false;                               // fewer random cases: for emulators
   uint64_t seed = 1;                                // of all that is random
 
+  // Whether the machine's own conversions are those that its specification demands.
+  bool real_machine() const { return reference == &kernels::kScalar; }
   int cases(int full, int few) const { return quick ? few : full; }
 };
 

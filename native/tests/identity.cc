@@ -3,7 +3,8 @@
 #include "../kernels/table.h"
 #include "cases.h"
 
-// Every instruction set, with any number of threads, writes the bytes of scalar kernels on one thread.
+// Every instruction set, with any number of threads, writes the bytes of scalar kernels on one thread (or of those that
+// --reference names).
 namespace hqq::test {
 namespace {
 
@@ -20,20 +21,20 @@ Buffers run(const Case& c, const kernels::KernelTable& kernels, int threads, uin
 }
 
 template <class Case>
-void compare(const Case& c, const kernels::KernelTable& kernels, const std::string& context) {
+void compare(const Case& c, const Options& options, const kernels::KernelTable& kernels, const std::string& context) {
   // Unlike fills, so that a byte which nobody writes is a difference.
-  const Buffers want = run(c, kernels::kScalar, 1, 0xa5, context);
+  const Buffers want = run(c, *options.reference, 1, 0xa5, context);
   for (const int threads : kThreads)
     expect_same(run(c, kernels, threads, 0x5a, context), want, context + text(", %d threads", threads));
 }
 
 template <class Case>
 void compare_random(const Options& options, const kernels::KernelTable& kernels, int count) {
-  report.begin(text("%s: %s as scalar does", kernels.isa, Case::kName));
+  report.begin(text("%s: %s as %s does", kernels.isa, Case::kName, options.reference->isa));
   for (int i = 0; i < count; ++i) {
     Random random(options.seed * 1000003 + static_cast<uint64_t>(i));
     const Case c = Case::random(random);
-    compare(c, kernels, text("%s %s case %d: ", kernels.isa, Case::kName, i) + c.describe());
+    compare(c, options, kernels, text("%s %s case %d: ", kernels.isa, Case::kName, i) + c.describe());
   }
 }
 
@@ -54,7 +55,7 @@ void compare_sizes(const Options& options, const kernels::KernelTable& kernels) 
         std::vector<float> weights(c.grid.weights());
         for (float& weight : weights) weight = random.normal() * (size > 256 ? 90.0f : 1.0f);
         c.weights = Elements(DType::f32, weights);
-        compare(c, kernels, text("%s: ", kernels.isa) + c.describe());
+        compare(c, options, kernels, text("%s: ", kernels.isa) + c.describe());
       }
     }
   }

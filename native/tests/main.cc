@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
@@ -12,10 +13,12 @@
 // Tests of the native core on every instruction set that this machine can run.
 //
 //   hqq_tests [--quick] [--isa NAME]...   runs them; the last line is "N passed, N failed"
+//   hqq_tests --reference NAME ...        compares with that instruction set instead of scalar, where an emulator's own
+//                                         arithmetic is wrong: run-with-avx512.sh
 //   hqq_tests --list                      the instruction sets, best first
 //   hqq_tests --digest [--isa NAME]       what fixed cases give: the same text on every machine
 //
-// --isa demands an instruction set: exit status 3 where it cannot run, so that an emulator of the wrong CPU does not pass.
+// --isa demands an instruction set: exit status 3 where it cannot run, so that a wrongly chosen emulator does not pass.
 // HQQ_TEST_SEED=N repeats the random cases of a run; the seed is printed.
 namespace hqq::test {
 
@@ -63,8 +66,16 @@ uint64_t seed_of_this_run() {
 }
 
 int usage() {
-  std::fprintf(stderr, "usage: hqq_tests [--quick] [--isa NAME]... | --list | --digest [--isa NAME]\n");
+  std::fprintf(stderr,
+               "usage: hqq_tests [--quick] [--isa NAME]... [--reference NAME] | --list | --digest [--isa NAME]\n");
   return 2;
+}
+
+// The kernels called `name`, or nullptr and a word about it.
+const kernels::KernelTable* demand(const char* name) {
+  const kernels::KernelTable* table = isa::find(name);
+  if (table == nullptr) std::fprintf(stderr, "hqq_tests: this machine cannot run %s\n", name);
+  return table;
 }
 
 void run_all(const Options& options) {
@@ -86,15 +97,11 @@ int run(int argc, char** argv) {
     if (argument == "--quick") options.quick = true;
     else if (argument == "--list") list = true;
     else if (argument == "--digest") digest = true;
-    else if (argument == "--isa" && i + 1 < argc) {
-      const kernels::KernelTable* table = isa::find(argv[++i]);
-      if (table == nullptr) {
-        std::fprintf(stderr, "hqq_tests: this machine cannot run %s\n", argv[i]);
-        return kCannotRun;
-      }
-      options.tables.push_back(table);
-    } else return usage();
+    else if (argument == "--isa" && i + 1 < argc) options.tables.push_back(demand(argv[++i]));
+    else if (argument == "--reference" && i + 1 < argc) options.reference = demand(argv[++i]);
+    else return usage();
   }
+  if (options.reference == nullptr || std::ranges::count(options.tables, nullptr) > 0) return kCannotRun;
   if (options.tables.empty())
     for (const isa::Isa& isa : isa::compiled())
       if (isa.supported()) options.tables.push_back(isa.table);

@@ -32,10 +32,11 @@ double worst_error(Random& random, int count, int low, int high) {
   return worst;
 }
 
-// Zeros of groups {-1/2, r - 1/2, 1/2} of one-bit codes after one iteration. Their scale is 1, the residual of the middle
-// weight is r and that of the others 0, so the zero is (1 + 1/2 - cut) / 3 with cut = r^(p - 1) / beta: it shows the bits
-// of the kernel's own power.
-std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const std::vector<float>& residuals, float norm) {
+// Zeros of groups {-1/2, r - 1/2, 1/2} of one-bit codes after one iteration. Their scale is 1, the residual of the
+// middle weight is r and that of the others 0, so the zero is (1 + 1/2 - cut) / 3 with cut = r^(p - 1) / beta: it shows
+// the bits of the kernel's own power.
+std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const std::vector<float>& residuals,
+                                   float norm) {
   constexpr size_t kGroups = kernels::kMaxBlock, kStride = kernels::kLanes;
   const float schedule[] = {0.0625f, 0.0f};
   const kernels::SolverOptions options{.max_code = 1, .schedule = schedule, .iterations = 1, .min_threshold = 0,
@@ -75,9 +76,10 @@ void test_pow(const Options& options) {
   std::vector<float> residuals(static_cast<size_t>(options.cases(1 << 18, 1 << 13)));
   for (float& r : residuals) r = 0.25f + 0.125f * random.uniform();
   for (const kernels::KernelTable* kernels : options.tables) {
-    report.begin(text("%s: the bits of scalar powers", kernels->isa));
+    report.begin(text("%s: the powers of %s, to the bit", kernels->isa, options.reference->isa));
     for (const float norm : {0.3f, 0.5f, 0.7f, 0.9f}) {
-      const auto want = zeros_of_powers(kernels::kScalar, residuals, norm), got = zeros_of_powers(*kernels, residuals, norm);
+      const auto want = zeros_of_powers(*options.reference, residuals, norm);
+      const auto got = zeros_of_powers(*kernels, residuals, norm);
       for (size_t i = 0; i < residuals.size(); ++i) {
         // No power at all would give the same zeros everywhere, too.
         const double cut = 0.0625 * std::pow(static_cast<double>(residuals[i]), static_cast<double>(norm) - 1);

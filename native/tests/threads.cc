@@ -17,7 +17,8 @@ void loops(const Options& options) {
       for (const size_t count : {size_t{0}, size_t{1}, size_t{5}, size_t{1000}}) {
         std::vector<std::atomic<int>> done(count), busy(static_cast<size_t>(threads));
         std::atomic<int> shared{0}, outside{0};
-        const core::Status status = core::parallel_for({kernels::kScalar, threads, kNever}, count, [&](size_t i, int slot) {
+        const core::Context context{kernels::kScalar, threads, kNever};
+        const core::Status status = core::parallel_for(context, count, [&](size_t i, int slot) {
           if (slot < 0 || slot >= threads) {
             ++outside;
             return;

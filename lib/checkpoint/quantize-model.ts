@@ -1,0 +1,182 @@
+import { activeBackend } from '../backend/index.js';
+import { DTYPES } from '../dtype.js';
+import { relativeError } from '../grouped.js';
+import type { QuantConfig } from '../config.js';
+import type { ModelReport, TensorReport } from '../report.js';
+import { resolveThreads } from '../run.js';
+import { Checkpoint } from '../safetensors/checkpoint.js';
+import type { Layout } from '../safetensors/layout.js';
+import { SafetensorsWriter } from '../safetensors/writer.js';
+import { withMember } from './config-text.js';
+import { checkPath, type ConversionRun, type ModelOptions, resolveOptions, type ResolvedOptions } from './options.js';
+import { convertFolder, removeFile } from './output-folder.js';
+import { type LayerPlan, type ModelPlan, planModel, shardLayout, type ShardPlan } from './plan.js';
+import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
+import { largeSpecs } from './state-dict.js';
+import { Counter, makeSlots, Stopwatch } from './transfer.js';
+
+export { MODEL_OPTIONS, type ModelOptions } from './options.js';
+
+/**
+ * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
+ * into a folder that Python's `hqq` and `transformers` load. The output appears whole or not at all, and memory stays bounded
+ * whatever the size of the model.
+ *
+ * @example
+ * const report = await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq4', { nbits: 4, groupSize: 64 });
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`,
+ *   `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
+ */
+export async function quantizeModel(
+  input: string,
+  output: string,
+  options: QuantConfig & ModelOptions & ConversionRun = {},
+): Promise<ModelReport> {
+  const started = performance.now();
+  checkPath(input, 'the input');
+  checkPath(output, 'the output');
+  const resolved = resolveOptions(options);
+  resolved.run.signal?.throwIfAborted();
+  const checkpoint = await Checkpoint.open(input);
+  try {
+    const plan = planModel(checkpoint, resolved.config, resolved.model);
+    const made = resolved.model.dryRun ? dryRun(plan) : await convert(plan, output, resolved);
+    return report(plan, input, output, resolved, made, (performance.now() - started) / 1000);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** What was made, or would be. */
+interface Made {
+  readonly results: readonly LayerResult[];
+  readonly bytesAfter: number;
+  readonly computeSeconds: number;
+}
+
+function dryRun({ shards }: ModelPlan): Made {
+  const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
+  return {
+    results: shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0, fit: 'holds' as const }))),
+    bytesAfter: shards.reduce((sum, shard) => sum + shardLayout(shard).fileSize, 0),
+    computeSeconds: 0,
+  };
+}
+
+async function convert({ checkpoint, shards, quantization }: ModelPlan, output: string, resolved: ResolvedOptions): Promise<Made> {
+  const { model, run } = resolved;
+  const layers = shards.flatMap((shard) => shard.layers);
+  const copies = shards.reduce((sum, shard) => sum + shard.copies.filter(({ entry }) => entry.end > entry.begin).length, 0);
+  const shared = {
+    slots: makeSlots(),
+    backend: activeBackend(),
+    threads: resolveThreads(model.threads),
+    counter: new Counter(run.onProgress, layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0), layers.length + copies),
+    stopwatch: new Stopwatch(),
+    signal: run.signal,
+    mayRepeat: model.metaDtype === 'auto',
+  };
+  const results: LayerResult[] = [];
+  const byFile = new Map(shards.map((shard) => [shard.file, shard]));
+  const bytesAfter = await convertFolder({
+    checkpoint,
+    output,
+    force: model.force,
+    signal: run.signal,
+    config: (text) => withMember(text, 'quantization_config', quantization),
+    layouts: new Map(shards.map((shard) => [shard.file, shardLayout(shard)])),
+    write: async (file, path, layout) => {
+      const made = await writeShard(byFile.get(file)!, path, layout, shared);
+      results.push(...made.results);
+      return made.layout;
+    },
+  });
+  return { results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
+}
+
+/** Writes one shard; a second time, with float32 scales and zeros for the layers that float16 turned out not to hold. */
+async function writeShard(
+  plan: ShardPlan, path: string, planned: Layout, run: Omit<ShardRun, 'writer'>,
+): Promise<{ readonly results: readonly LayerResult[]; readonly layout: Layout }> {
+  let shard = plan;
+  let layout = planned;
+  for (;;) {
+    const writer = await SafetensorsWriter.create(path, layout);
+    try {
+      const results = await quantizeShard(shard, { ...run, writer });
+      const loose = new Set(results.filter(({ layer, fit }) => isLoose(layer, fit)).map(({ layer }) => layer));
+      if (!run.mayRepeat || loose.size === 0) {
+        await writer.finish();
+        return { results, layout };
+      }
+      const layers = shard.layers.map((layer): LayerPlan => (loose.has(layer) ? { ...layer, metaDtype: 'float32' } : layer));
+      run.counter.again(
+        layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0),
+        layers.length + shard.copies.filter(({ entry }) => entry.end > entry.begin).length,
+      );
+      shard = { ...shard, layers };
+      layout = shardLayout(shard);
+      await writer.abandon();
+      await removeFile(path);
+    } catch (error) {
+      await writer.abandon();
+      throw error;
+    }
+  }
+}
+
+function isLoose({ metaDtype }: LayerPlan, fit: LayerResult['fit']): boolean {
+  return metaDtype === 'float16' && fit !== 'holds';
+}
+
+function report(
+  { checkpoint, dense, notes }: ModelPlan, input: string, output: string, { config, model }: ResolvedOptions, made: Made, seconds: number,
+): ModelReport {
+  const order = new Map([...checkpoint.tensors.keys()].map((name, index) => [name, index]));
+  const tensors = made.results.map(reportTensor).sort((a, b) => order.get(a.name)! - order.get(b.name)!);
+  const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+  const sum = (part: (result: LayerResult) => number) => made.results.reduce((total, result) => total + part(result), 0);
+  const absError = sum(({ sums }) => sums.absError);
+  return {
+    input,
+    output,
+    config,
+    dryRun: model.dryRun,
+    tensors,
+    dense,
+    totals: {
+      weights,
+      bitsPerWeight: (8 * tensors.reduce((total, { bytesAfter }) => total + bytesAfter, 0)) / weights,
+      bytesBefore: checkpoint.files.reduce((total, { size }) => total + size, 0),
+      bytesAfter: made.bytesAfter,
+      meanAbsError: absError / weights,
+      relativeError: relativeError(sum(({ sums }) => sums.squaredError), sum(({ sums }) => sums.squaredWeight)),
+      seconds,
+      computeSeconds: made.computeSeconds,
+    },
+    notes,
+  };
+}
+
+function reportTensor({ layer, sums, seconds }: LayerResult): TensorReport {
+  const { shape, config, format, metaDtype, adapted, weight, geometry } = layer;
+  const count = shape[0] * shape[1];
+  const [codes] = largeSpecs(layer);
+  const words = codes!.shape[0]! * codes!.shape[1]!;
+  const bytesAfter = words * format.wordBytes + 2 * geometry.groups * DTYPES[metaDtype].bytes;
+  return {
+    name: weight.entry.name,
+    shape,
+    config,
+    packing: format.packing,
+    metaDtype,
+    ...(adapted === undefined ? {} : { adapted }),
+    meanAbsError: sums.absError / count,
+    meanSquaredError: sums.squaredError / count,
+    relativeError: relativeError(sums.squaredError, sums.squaredWeight),
+    bitsPerWeight: (8 * bytesAfter) / count,
+    bytesBefore: weight.entry.end - weight.entry.begin,
+    bytesAfter,
+    seconds,
+  };
+}

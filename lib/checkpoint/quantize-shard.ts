@@ -1,0 +1,189 @@
+import type { Backend } from '../../binding.js';
+import { DTYPES, dtypeFromSafetensors } from '../dtype.js';
+import { HqqError } from '../errors.js';
+import { groupedQuantizeArgs, nonFiniteError, type QuantSums, readStats } from '../grouped.js';
+import { runTask } from '../run.js';
+import type { CheckpointTensor } from '../safetensors/checkpoint.js';
+import { plain, quote } from '../safetensors/text.js';
+import type { SafetensorsWriter } from '../safetensors/writer.js';
+import { CHUNK_WEIGHTS, type Chunk, chunksOf, countOf, positionOf, type Range } from './chunks.js';
+import { allFinite, bitsOf, bytesOf, type HalfFit, toHalf, widenBytes, worse } from './meta.js';
+import { pipeline, type Scratch } from './pipeline.js';
+import type { LayerPlan, ShardPlan } from './plan.js';
+import { smallTensors } from './state-dict.js';
+import { copyPiece, copyPieces, type Counter, pieces, readRanges, type Stopwatch, writeRanges } from './transfer.js';
+
+/** What one pass over a shard needs. */
+export interface ShardRun {
+  readonly writer: SafetensorsWriter;
+  readonly slots: readonly Scratch[];
+  readonly backend: Backend;
+  readonly threads: number;
+  readonly counter: Counter;
+  readonly stopwatch: Stopwatch;
+  readonly signal: AbortSignal | undefined;
+  /** Where float16 does not hold a layer: finish, so that all such layers are known, rather than fail. */
+  readonly mayRepeat: boolean;
+}
+
+/** What one layer came to. */
+export interface LayerResult {
+  readonly layer: LayerPlan;
+  readonly sums: QuantSums;
+  readonly seconds: number;
+  readonly fit: HalfFit;
+}
+
+type Job =
+  | { readonly kind: 'chunk'; readonly state: LayerState; readonly index: number; readonly chunk: Chunk }
+  | { readonly kind: 'bias'; readonly state: LayerState; readonly piece: Range }
+  | { readonly kind: 'small'; readonly state: LayerState }
+  | { readonly kind: 'copy'; readonly tensor: CheckpointTensor; readonly piece: Range };
+
+/** What is known of a layer so far. */
+interface LayerState {
+  readonly layer: LayerPlan;
+  readonly sums: QuantSums[];
+  left: number;
+  seconds: number;
+  fit: HalfFit;
+}
+
+/** Quantizes what the shard says and copies the rest, in the order in which the input file has them. */
+export async function quantizeShard(shard: ShardPlan, run: ShardRun): Promise<readonly LayerResult[]> {
+  const states = new Map<CheckpointTensor, LayerState>();
+  for (const layer of shard.layers) {
+    states.set(layer.weight, { layer, sums: [], left: layer.shape[0] * layer.shape[1], seconds: 0, fit: 'holds' });
+  }
+  const work = (job: Job, slot: Scratch, signal: AbortSignal): Promise<void> => {
+    if (job.kind === 'chunk') return quantizeChunk(job.state, job.index, job.chunk, run, slot, signal);
+    if (job.kind === 'bias') return convertBias(job.state, job.piece, run, slot, signal);
+    return job.kind === 'small' ? writeSmall(job.state, run) : copy(job.tensor, job.piece, run, slot, signal);
+  };
+  await pipeline(run.slots, jobsOf(shard, states), work, run.signal);
+  return [...states.values()].map(({ layer, sums, seconds, fit }) => ({ layer, sums: addUp(sums), seconds, fit }));
+}
+
+function* jobsOf({ copies, layers }: ShardPlan, states: ReadonlyMap<CheckpointTensor, LayerState>): Generator<Job> {
+  const tensors = [...copies, ...layers.map(({ weight }) => weight)].sort((a, b) => a.entry.begin - b.entry.begin);
+  for (const tensor of tensors) {
+    const state = states.get(tensor);
+    if (!state) {
+      for (const piece of copyPieces(tensor)) yield { kind: 'copy', tensor, piece };
+      continue;
+    }
+    const { geometry, config, format, shape, bias } = state.layer;
+    yield { kind: 'small', state };
+    if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, piece };
+    let index = 0;
+    for (const chunk of chunksOf({ geometry, axis: config.axis, format, config })) {
+      yield { kind: 'chunk', state, index: index++, chunk };
+    }
+  }
+}
+
+async function quantizeChunk(
+  state: LayerState, index: number, chunk: Chunk, run: ShardRun, slot: Scratch, signal: AbortSignal,
+): Promise<void> {
+  const { layer } = state;
+  const { weight, config, format, metaDtype, module } = layer;
+  const { rows, cols, step } = chunk;
+  const dtype = dtypeFromSafetensors(weight.entry.dtype)!;
+  const bytes = slot.take('weights', Uint8Array, rows * cols * DTYPES[dtype].bytes);
+  await readRanges(weight, chunk.weights, DTYPES[dtype].bytes, bytes, signal);
+
+  const weights = bitsOf(bytes, dtype);
+  const packed = format.wordBytes === 1 ? slot.take('packed', Uint8Array, step * cols) : slot.take('packed', Int32Array, step * cols);
+  const groups = countOf(chunk.groups);
+  const scale = slot.take('scale', Float32Array, groups);
+  const zero = slot.take('zero', Float32Array, groups);
+  const stats = new Float64Array(5);
+  const args = groupedQuantizeArgs({
+    ...{ rows, cols, step, format, config, weights, dtype, metaDtype, packed, scale, zero, stats },
+    ...{ axis: config.axis, threads: run.threads },
+  });
+  state.seconds += await run.stopwatch.time(() => runTask(run.backend, 'quantize', args, { signal }));
+  const sums = readStats(stats);
+  if (sums.badIndex >= 0) {
+    const position = positionOf(chunk.weights, sums.badIndex);
+    throw nonFiniteError(plain(weight.entry.name), weights, dtype, sums.badIndex, position, layer.shape[1]);
+  }
+  state.sums[index] = sums;
+
+  const { writer } = run;
+  const writing = writeRanges(writer, `${module}.W_q`, chunk.packed, format.wordBytes, bytesOf(packed));
+  const meta = (kind: 'scale' | 'zero', values: Float32Array) => {
+    const stored = storedMeta(state, kind, values, slot, run.mayRepeat);
+    return writeRanges(writer, `${module}.${kind}`, chunk.groups, DTYPES[metaDtype].bytes, bytesOf(stored));
+  };
+  await settle([writing, attempt(() => meta('scale', scale)), attempt(() => meta('zero', zero))]);
+  state.left -= rows * cols;
+  run.counter.add(weight.entry.name, rows * cols, state.left === 0);
+}
+
+/** Scales, zeros or a bias as they are stored; notes how well float16 holds them. */
+function storedMeta(
+  state: LayerState, kind: 'scale' | 'zero' | 'bias', values: Float32Array, slot: Scratch, mayRepeat: boolean,
+): Float32Array | Uint16Array {
+  const { layer } = state;
+  const name = () => quote(`${layer.module}.${kind}`);
+  if (layer.metaDtype === 'float32') {
+    if (kind === 'bias' || allFinite(values)) return values;
+    const message = `Expected the groups of ${quote(layer.weight.entry.name)} to span less than float32 can hold`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, but a ${kind} would be infinite. Exclude it.`);
+  }
+  const half = slot.take(`half ${kind}`, Uint16Array, values.length);
+  const fit = toHalf(values, kind, half);
+  if (fit === 'overflows' && !mayRepeat) {
+    const message = `Expected ${name()} to fit into float16, but a value of it overflows`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use metaDtype (--meta-dtype) auto or float32.`);
+  }
+  state.fit = worse(state.fit, fit);
+  return half;
+}
+
+async function convertBias(state: LayerState, piece: Range, run: ShardRun, slot: Scratch, signal: AbortSignal): Promise<void> {
+  const { bias, metaDtype } = state.layer;
+  const { entry } = bias!;
+  const dtype = dtypeFromSafetensors(entry.dtype)!;
+  const bytes = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
+  await readRanges(bias!, [piece], DTYPES[dtype].bytes, bytes, signal);
+  let stored: ArrayBufferView = bytes;
+  if (dtype !== metaDtype) {
+    const values = slot.take('bias', Float32Array, piece.count);
+    widenBytes(bytes, dtype, values);
+    stored = storedMeta(state, 'bias', values, slot, run.mayRepeat);
+  }
+  await writeRanges(run.writer, entry.name, [piece], DTYPES[metaDtype].bytes, bytesOf(stored));
+}
+
+async function writeSmall({ layer }: LayerState, { writer }: ShardRun): Promise<void> {
+  await settle(smallTensors(layer).map(({ name, bytes }) => writer.write(name, 0, bytes)));
+}
+
+async function copy(tensor: CheckpointTensor, piece: Range, run: ShardRun, slot: Scratch, signal: AbortSignal): Promise<void> {
+  const { name, begin, end } = tensor.entry;
+  await copyPiece(tensor, piece, run.writer, slot, signal);
+  run.counter.add(name, 0, piece.at + piece.count === end - begin);
+}
+
+function addUp(parts: readonly QuantSums[]): QuantSums {
+  return {
+    absError: parts.reduce((sum, part) => sum + part.absError, 0),
+    squaredError: parts.reduce((sum, part) => sum + part.squaredError, 0),
+    squaredWeight: parts.reduce((sum, part) => sum + part.squaredWeight, 0),
+    iterations: parts.reduce((most, part) => Math.max(most, part.iterations), 0),
+    badIndex: -1,
+  };
+}
+
+/** Waits for all, then throws what the first failed one threw: nobody may read a buffer that the next job fills. */
+async function settle(tasks: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(tasks)).find((result) => result.status === 'rejected');
+  if (failed) throw failed.reason;
+}
+
+/** A throw before the first await becomes a rejection. */
+async function attempt(task: () => Promise<void>): Promise<void> {
+  await task();
+}

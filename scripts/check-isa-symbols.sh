@@ -1,0 +1,37 @@
+#!/bin/sh
+# check-isa-symbols.sh <build folder>...
+#
+# Every symbol that the objects of native/isa/ offer to the linker must name its own vector type, or be its table of
+# kernels. Anything else is code that other objects have too, compiled here with flags of an instruction set: the linker
+# keeps one copy of such a function, and may keep the one that crashes on older machines. It cannot be seen in a build that
+# runs where it was made.
+#
+# NM names the nm to use (aarch64-linux-gnu-nm for a cross build).
+set -u
+[ $# -ge 1 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
+bad=0
+for folder in "$@"; do
+  found=0
+  for isa in scalar avx2 avx512 neon; do
+    object=$(find "$folder" -name "$isa.cc.o" -o -name "$isa.cc.obj" | head -n 1)
+    [ -n "$object" ] || continue
+    found=$((found + 1))
+    type=$(printf %s "$isa" | cut -c1 | tr '[:lower:]' '[:upper:]')$(printf %s "$isa" | cut -c2-)
+    symbols=$("${NM:-nm}" -C --defined-only --extern-only "$object") || { bad=1; continue; }
+    # The table itself must be there: an empty or foreign object has nothing to complain about, either.
+    if ! printf '%s\n' "$symbols" | grep -q " hqq::kernels::k$type\$"; then
+      echo "$object: has no table hqq::kernels::k$type"
+      bad=1
+    fi
+    others=$(printf '%s\n' "$symbols" | grep -v "hqq::simd::$type\b" | grep -v " hqq::kernels::k$type\$")
+    if [ -n "$others" ]; then
+      printf '%s: offers the linker what does not belong to %s:\n%s\n' "$object" "$isa" "$others"
+      bad=1
+    fi
+  done
+  if [ "$found" -lt 2 ]; then
+    echo "$folder: has objects of $found instruction sets; at least two were expected"
+    bad=1
+  fi
+done
+exit $bad
