@@ -1,40 +1,14 @@
 import { join } from 'node:path';
 import { openModel } from '../checkpoint/model.js';
-import { rejectUnknownOptions } from '../config.js';
-import { HqqError, show } from '../errors.js';
-import { resolveThreads } from '../run.js';
+import { HqqError } from '../errors.js';
 import { readWhole, systemCode } from '../safetensors/io.js';
 import { parseJson } from '../safetensors/json.js';
 import { plain } from '../safetensors/text.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config.js';
+import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
 import { openTokenizer } from './tokens.js';
 import { readWeights } from './weights.js';
-
-/** How a language model is loaded. */
-export interface LoadLanguageModelOptions {
-  /**
-   * How quantized layers take their input: `'float32'` as it is, `'int8'` quantized on the fly, faster and less exact. Layers whose
-   * weights are floating-point always compute in float32.
-   *
-   * @default 'float32'
-   */
-  readonly activations?: 'float32' | 'int8' | undefined;
-  /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
-  readonly threads?: number | undefined;
-  /**
-   * Most positions of a text: prompt and generated tokens. More than the model was trained for is possible, and its business.
-   *
-   * @default what config.json says, stretched as its rotary scaling says
-   */
-  readonly maxContext?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-const OPTIONS = ['activations', 'threads', 'maxContext', 'signal'] as const satisfies readonly (keyof LoadLanguageModelOptions)[];
-
-/** Largest context: positions are counted in 32 bits, and rotary tables are kept for all of them. */
-const MAX_CONTEXT = 1 << 24;
 
 /** Largest generation_config.json. Real ones have a few hundred bytes. */
 const MAX_GENERATION_BYTES = 1 << 20;
@@ -67,19 +41,6 @@ export async function loadLanguageModel(path: string, options: LoadLanguageModel
   }
 }
 
-function resolveLoadOptions(options: LoadLanguageModelOptions) {
-  if (typeof options !== 'object' || options === null) throw invalid(`Expected the options to be an object, got ${show(options)}.`);
-  rejectUnknownOptions(options, OPTIONS);
-  const { activations = 'float32', threads, maxContext, signal } = options;
-  if (activations !== 'float32' && activations !== 'int8') {
-    throw invalid(`Expected activations to be one of float32, int8, got ${show(activations)}.`);
-  }
-  if (maxContext !== undefined && !(Number.isSafeInteger(maxContext) && maxContext > 0 && maxContext <= MAX_CONTEXT)) {
-    throw invalid(`Expected maxContext to be an integer in [1, ${MAX_CONTEXT}], got ${show(maxContext)}.`);
-  }
-  return { activations, threads: resolveThreads(threads), maxContext, signal };
-}
-
 function naturalContext({ maxPositions, rope: { scaling } }: LanguageModelConfig): number {
   const factor = scaling.type === 'linear' || scaling.type === 'dynamic' ? scaling.factor : 1;
   return Math.min(MAX_CONTEXT, Math.floor(maxPositions * factor));
@@ -97,8 +58,4 @@ async function readEndIds(path: string, config: LanguageModelConfig): Promise<re
     if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return config.endIds;
     throw error;
   }
-}
-
-function invalid(message: string): HqqError {
-  return new HqqError('ERR_INVALID_OPTION', message);
 }
