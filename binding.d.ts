@@ -90,6 +90,69 @@ export interface DistanceArgs {
   readonly threads: number;
 }
 
+/** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/panel.ts. */
+export interface PanelArgs {
+  /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most 65536), format. */
+  readonly shape: Int32Array;
+  /** `[panels, groups of a row, bytes of a group]` */
+  readonly codes: Uint8Array;
+  /** `[panels, groups of a row, 2, 16]`: scales, then zeros. */
+  readonly meta: Float32Array;
+}
+
+/** Writes `codes` and `meta`. */
+export interface LayOutArgs extends PanelArgs {
+  /** Packed rows. */
+  readonly step: number;
+  /** `[step, groupSize]` */
+  readonly packed: Words;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly threads: number;
+}
+
+/** `(code - zero) * scale`: the bytes that `dequantize` gives. */
+export interface ExpandArgs extends PanelArgs {
+  /** `[outFeatures, inFeatures]`, written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+export interface LayerArgs extends PanelArgs {
+  /** `[outFeatures]`, or empty. */
+  readonly bias: Float32Array;
+  /** `[batch, outFeatures]`, written. */
+  readonly out: Float32Array;
+}
+
+/** `out = x . W^T + bias` for each layer. */
+export interface LinearArgs {
+  readonly layers: readonly LayerArgs[];
+  /** `[batch, inFeatures]`. May not overlap an `out`. */
+  readonly x: Float32Array;
+  /** Quantize each group of each row of x to bytes: then the result has the same bits on every backend. */
+  readonly int8: boolean;
+  readonly threads: number;
+}
+
+/** The same for any grouped matrix, dequantized in tiles. */
+export interface LinearTiledArgs {
+  readonly packed: Words;
+  readonly format: FormatId;
+  readonly rows: number;
+  readonly cols: number;
+  readonly step: number;
+  readonly axis: 0 | 1;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  readonly bias: Float32Array;
+  readonly x: Float32Array;
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
 /** `out[b, o] = bias[o] + sum over i of x[b, i] * weights[o, i]`, all float32. A row's bits do not depend on the batch around it. */
 export interface DenseLinearArgs {
   readonly batch: number;
@@ -197,6 +260,10 @@ export interface Operations {
   unpack: PackArgs;
   dequantize: DequantizeArgs;
   distance: DistanceArgs;
+  layOut: LayOutArgs;
+  expand: ExpandArgs;
+  linear: LinearArgs;
+  linearTiled: LinearTiledArgs;
   denseLinear: DenseLinearArgs;
   rmsNorm: RmsNormArgs;
   rope: RopeArgs;
@@ -217,6 +284,8 @@ export interface Task {
 export interface Backend {
   readonly name: 'native' | 'js';
   readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
+  /** What multiplies bytes in `linear`. */
+  readonly dot: 'vnni' | 'maddubs' | 'sdot' | 'smull' | 'plain';
   /** Runs now, on the calling thread and its helpers. */
   run<K extends keyof Operations>(operation: K, args: Operations[K]): void;
   /** Runs later, without blocking the event loop. */

@@ -12,6 +12,8 @@ import type {
 import { FORMATS, type PackFormat } from '../format.js';
 import { LANES } from '../solver.js';
 import { add, attention, denseLinear, rmsNorm, rope, swiglu } from './js-layers.js';
+import { linear, linearTiled } from './js-linear.js';
+import { expand, layOut } from './js-panels.js';
 import { GroupSolver, type GroupStats } from './js-solve.js';
 import { narrow, roundTo, sumLanes, widen } from './lanes.js';
 import { Slices } from './slices.js';
@@ -31,6 +33,7 @@ export function createJsBackend(): Backend {
   return {
     name: 'js',
     isa: 'js',
+    dot: 'plain',
     run(operation, args) {
       const units = OPERATIONS[operation](args);
       while (!units.next().done);
@@ -54,6 +57,10 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   swiglu,
   add,
   sequence,
+  layOut,
+  expand,
+  linear,
+  linearTiled,
 };
 
 function* sequence({ steps }: SequenceArgs): Units {

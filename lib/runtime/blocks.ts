@@ -1,6 +1,6 @@
 import type { KvCache } from './cache.js';
 import type { LanguageModelConfig } from './config.js';
-import type { Linear } from './linear.js';
+import { addLinears, type Linear } from './linear.js';
 import type { Plan } from './plan.js';
 import type { RopeRows } from './rope.js';
 import type { Workspace } from './workspace.js';
@@ -17,7 +17,7 @@ export class RmsNorm {
 
   addTo(plan: Plan, x: Float32Array, rows: number, out: Float32Array): void {
     const [weight, epsilon, cols] = [this.#weight, this.#epsilon, this.#weight.length];
-    plan.add(2 * x.length, (threads) => ({ operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } }));
+    plan.add(2 * x.length, (threads) => [{ operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } }]);
   }
 }
 
@@ -70,38 +70,37 @@ export class Block {
     const end = start + rows;
     const fresh = cache.rows(this.#layer, start, end); // k and v go straight to their place
     this.#attentionNorm.addTo(plan, hidden, rows, attentionIn);
-    q.addTo(plan, attentionIn, rows, queries);
-    k.addTo(plan, attentionIn, rows, fresh.keys);
-    v.addTo(plan, attentionIn, rows, fresh.values);
+    addLinears(plan, [q, k, v], attentionIn, rows, [queries, fresh.keys, fresh.values]);
     turn(plan, queries, rows, heads, headDim, rope);
     turn(plan, fresh.keys, rows, kvHeads, headDim, rope);
     const { keys, values } = cache.rows(this.#layer, 0, end);
     const window = windows[this.#layer]!;
     const scale = 1 / Math.sqrt(headDim);
     const seen = window > 0 ? Math.min(window, end) : end;
-    plan.add(2 * rows * seen * heads * headDim, (threads) => ({
-      operation: 'attention',
-      args: { rows, heads, kvHeads, headDim, start, window, scale, q: queries, keys, values, out: attended, threads },
-    }));
+    plan.add(2 * rows * seen * heads * headDim, (threads) => [
+      {
+        operation: 'attention',
+        args: { rows, heads, kvHeads, headDim, start, window, scale, q: queries, keys, values, out: attended, threads },
+      },
+    ]);
     o.addTo(plan, attended, rows, change);
     accumulate(plan, change, hidden);
   }
 
   #mlp(plan: Plan, { rows, hidden, mlpIn, gate, up, activated, change }: Workspace): void {
     this.#mlpNorm.addTo(plan, hidden, rows, mlpIn);
-    this.linears.gate.addTo(plan, mlpIn, rows, gate);
-    this.linears.up.addTo(plan, mlpIn, rows, up);
+    addLinears(plan, [this.linears.gate, this.linears.up], mlpIn, rows, [gate, up]);
     // An exponential costs as much as some sixteen multiply-adds.
-    plan.add(16 * gate.length, (threads) => ({ operation: 'swiglu', args: { gate, up, out: activated, threads } }));
+    plan.add(16 * gate.length, (threads) => [{ operation: 'swiglu', args: { gate, up, out: activated, threads } }]);
     this.linears.down.addTo(plan, activated, rows, change);
     accumulate(plan, change, hidden);
   }
 }
 
 function turn(plan: Plan, x: Float32Array, rows: number, heads: number, headDim: number, { cos, sin }: RopeRows): void {
-  plan.add(2 * x.length, (threads) => ({ operation: 'rope', args: { rows, heads, headDim, cos, sin, x, threads } }));
+  plan.add(2 * x.length, (threads) => [{ operation: 'rope', args: { rows, heads, headDim, cos, sin, x, threads } }]);
 }
 
 function accumulate(plan: Plan, x: Float32Array, to: Float32Array): void {
-  plan.add(x.length, (threads) => ({ operation: 'add', args: { x, to, threads } }));
+  plan.add(x.length, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
 }

@@ -14,9 +14,9 @@ export class Plan {
     this.#threads = threads;
   }
 
-  /** @param make Makes the step from the number of threads that `work` multiply-adds deserve. */
-  add(work: number, make: (threads: number) => Step): void {
-    this.steps.push(make(work < SERIAL_WORK ? 1 : this.#threads));
+  /** @param make Makes steps from the number of threads that `work` multiply-adds deserve. */
+  add(work: number, make: (threads: number) => readonly Step[]): void {
+    this.steps.push(...make(work < SERIAL_WORK ? 1 : this.#threads));
   }
 
   async run(backend: Backend, run: RunOptions): Promise<void> {

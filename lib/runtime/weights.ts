@@ -1,10 +1,12 @@
 import type { Model } from '../checkpoint/model.js';
 import { HqqError } from '../errors.js';
+import { QuantizedLinear } from '../linear.js';
 import type { RunOptions } from '../tensor.js';
 import { plain, quoteSome } from '../safetensors/text.js';
 import { Block, RmsNorm } from './blocks.js';
 import type { LanguageModelConfig } from './config.js';
-import { DenseLinear, type Linear } from './linear.js';
+import { CodedLinear, DenseLinear, type Linear } from './linear.js';
+import { breathe } from './turns.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {
@@ -66,10 +68,12 @@ class Reader {
   readonly #model: Model;
   readonly #run: ReadOptions;
   readonly #left: Set<string>;
+  readonly #coded: ReadonlySet<string>;
 
   constructor(model: Model, run: ReadOptions) {
     this.#model = model;
     this.#run = run;
+    this.#coded = new Set(model.tensors.flatMap(({ name, quantized }) => (quantized ? [name] : [])));
     this.#left = new Set(model.names.filter((name) => !IGNORED.test(name)));
   }
 
@@ -80,8 +84,13 @@ class Reader {
   }
 
   async linear(module: string, shape: readonly [number, number], hasBias: boolean): Promise<Linear> {
-    const weights = await this.tensor(`${module}.weight`, shape);
-    return new DenseLinear(weights, shape, hasBias ? await this.tensor(`${module}.bias`, [shape[0]]) : undefined);
+    const name = `${module}.weight`;
+    const bias = hasBias ? await this.tensor(`${module}.bias`, [shape[0]]) : undefined;
+    if (!this.#coded.has(name)) return new DenseLinear(await this.tensor(name, shape), shape, bias);
+    this.#take(name, shape);
+    await breathe(); // reading codes and laying them out blocks
+    this.#run.signal?.throwIfAborted();
+    return new CodedLinear(new QuantizedLinear(this.#model.quantized(name), { bias, activations: this.#run.activations }));
   }
 
   ignore(name: string): void {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../core/format.h"
@@ -65,23 +66,6 @@ class Args {
     return elements;
   }
 
-  // Calls body(operation, its arguments) for each element of a list of steps; their arrays are held as this one's are.
-  template <class Body>
-  void for_each(const char* name, const Body& body) {
-    const Napi::Value value = fields_.Get(name);
-    if (!value.IsArray()) throw type_error(name, "an array of steps", value);
-    const auto steps = value.As<Napi::Array>();
-    for (uint32_t i = 0, count = steps.Length(); i < count; i++) {
-      const Napi::Value step = steps.Get(i);
-      const Napi::Value args = step.IsObject() ? step.As<Napi::Object>().Get("args") : step;
-      if (!args.IsObject()) throw type_error(name, "an array of operations and their args", step);
-      const Napi::Value operation = step.As<Napi::Object>().Get("operation");
-      Args inner(args.As<Napi::Object>());
-      body(operation.IsString() ? operation.As<Napi::String>().Utf8Value() : "", inner);
-      arrays_.insert(arrays_.end(), inner.arrays_.begin(), inner.arrays_.end());
-    }
-  }
-
   // A typed array of any length.
   template <class T>
   Span<T> array(const char* name) {
@@ -107,6 +91,50 @@ class Args {
   // Packed codes: Uint8Array, or Int32Array for formats of 32-bit words.
   void* words(const char* name, Format format, uint64_t length) {
     return read_array(name, row_of(format).word_bytes == 1 ? napi_uint8_array : napi_int32_array, length).data;
+  }
+
+  // Calls read() for each object of a list, whose fields it then reads.
+  template <class Read>
+  void each(const char* name, uint32_t most, const Read& read) {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsArray()) throw type_error(name, "a list", value);
+    const auto list = value.As<Napi::Array>();
+    const uint32_t length = list.Length();
+    if (length < 1 || length > most) {
+      throw range_error(std::string("Expected ") + name + " to have 1 to " + std::to_string(most) + " entries.");
+    }
+    const Napi::Object outer = fields_;
+    for (uint32_t i = 0; i < length; ++i) {
+      const Napi::Value entry = list.Get(i);
+      if (!entry.IsObject()) throw type_error(name, "a list of objects", entry);
+      fields_ = entry.As<Napi::Object>();
+      read();
+    }
+    fields_ = outer;
+  }
+
+  // Calls read() with the fields of the object called `name`.
+  template <class Read>
+  void within(const char* name, const Read& read) {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsObject()) throw type_error(name, "an object", value);
+    const Napi::Object outer = std::exchange(fields_, value.As<Napi::Object>());
+    read();
+    fields_ = outer;
+  }
+
+  // Text; empty where there is none.
+  std::string text(const char* name) const {
+    const Napi::Value value = fields_.Get(name);
+    return value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  }
+
+  // A float array of `length` elements, or an empty one: nullptr.
+  const float* optional_floats(const char* name, uint64_t length) {
+    const Span<float> span = array<float>(name);
+    if (span.length == 0) return nullptr;
+    if (span.length != length) throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) + " elements.");
+    return span.data;
   }
 
   [[nodiscard]] Napi::RangeError range_error(const std::string& message) const {
@@ -145,6 +173,7 @@ class Args {
   static constexpr napi_typedarray_type type_of() {
     if constexpr (std::is_same_v<T, uint8_t>) return napi_uint8_array;
     else if constexpr (std::is_same_v<T, float>) return napi_float32_array;
+    else if constexpr (std::is_same_v<T, int32_t>) return napi_int32_array;
     else {
       static_assert(std::is_same_v<T, double>);
       return napi_float64_array;

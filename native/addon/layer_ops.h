@@ -16,11 +16,7 @@ struct DenseLinearOp {
     op.out_features = args.dimension("outFeatures");
     op.x = args.array<float>("x", args.product({op.batch, op.in_features}));
     op.weights = args.array<float>("weights", args.product({op.out_features, op.in_features}));
-    const Span<float> bias = args.array<float>("bias");
-    if (bias.length != 0 && bias.length != op.out_features) {
-      throw args.range_error("Expected bias to have an element for each output, or none.");
-    }
-    op.bias = bias.length == 0 ? nullptr : bias.data;
+    op.bias = args.optional_floats("bias", op.out_features);
     op.out = args.array<float>("out", args.product({op.batch, op.out_features}));
     return op;
   }

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../kernels/table.h"
 #include "format.h"
@@ -125,5 +126,63 @@ struct Add {
   float* to;       // [count]  read and written
 };
 Status add(const Context& context, const Add& op);
+// A weight matrix whose groups are parts of rows, laid out for `linear`: see kPanels in format.h.
+struct Panels {
+  Format format;
+  size_t out_features, in_features, group_size;
+  uint8_t* codes;  // [panels, groups of a row, bytes_of_quads]
+  float* meta;     // [panels, groups of a row, 2, kPanel]: scales, then zeros
+
+  size_t count() const { return (out_features + kPanel - 1) / kPanel; }
+  size_t groups() const { return in_features / group_size; }
+  size_t quads() const { return quads_of(format, group_size); }
+  size_t group_bytes() const { return bytes_of_quads(format, quads()); }
+};
+
+struct LayOut {
+  Panels panels;       // written
+  const void* packed;  // [step, group_size]  read
+  size_t step;
+  const float* scale;  // [groups]  read
+  const float* zero;   // [groups]  read
+};
+Status lay_out(const Context& context, const LayOut& op);
+
+struct Expand {
+  Panels panels;  // read
+  float* out;     // [out_features, in_features]  written
+};
+Status expand(const Context& context, const Expand& op);
+
+struct Layer {
+  Panels panels;      // read
+  const float* bias;  // [out_features]  read; or null
+  float* out;         // [batch, out_features]  written
+};
+
+// y = x . W^T + bias for several weights of one input.
+struct Linear {
+  std::vector<Layer> layers;
+  const float* x;  // [batch, in_features]  read
+  size_t batch;
+  bool int8;
+};
+Status linear(const Context& context, const Linear& op);
+
+// The same for any grouped matrix, dequantized in tiles: slower.
+struct LinearTiled {
+  const void* packed;  // [step, cols]  read
+  Format format;
+  size_t rows, cols, step;
+  int axis;
+  const float* scale;  // [groups]  read
+  const float* zero;   // [groups]  read
+  size_t out_features, in_features;
+  const float* bias;  // [out_features]  read; or null
+  const float* x;     // [batch, in_features]  read
+  size_t batch;
+  float* out;  // [batch, out_features]  written
+};
+Status linear_tiled(const Context& context, const LinearTiled& op);
 
 }  // namespace hqq::core

@@ -4,6 +4,7 @@
 #include "convert.h"
 #include "dense.h"
 #include "layers.h"
+#include "linear.h"
 #include "solve.h"
 #include "table.h"
 
@@ -33,6 +34,7 @@ constexpr KernelTable make_table() {
       .weighted_sum = &weighted_sum<V>,
       .swiglu = &swiglu<V>,
       .add = &add<V>,
+      .linear = make_linear<V>(),
   };
 #undef HQQ_PACK
 #undef HQQ_UNPACK

@@ -22,6 +22,8 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
                         size_t n, const uint32_t* words_in, uint32_t* words_out) {
   { V::kName };
   { V::kBytes };
+  { V::kTileRows };   // rows of x whose sums, sixteen floats each, fit the registers in a matrix product
+  { V::kTileRows8 };  // the same for products of bytes
   // sixteen floats
   { V::load(in) };
   { V::store(out, a) };
@@ -36,7 +38,6 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::sub(a, a) };
   { V::mul(a, a) };
   { V::div(a, a) };
-  { V::fma(a, a, a) };  // a * b + c, rounded once where the machine can: only for sums whose bits may differ
   { V::min(a, a) };
   { V::max(a, a) };
   { V::round(a) };        // half to even
@@ -65,6 +66,13 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::template shift_left<3>(w) };
   { V::template shift_mask<3, 7>(w) };
   { V::merge(w, w) };
+  { V::to_f32(w) };                        // words in [0, 2^31) as floats
+  // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
+  { V::fma(a, a, a) };
+  // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127] that
+  // all lanes share. At most kRun of them may be added to a Run; Runs are folded into a Sum; total gives floats.
+  typename V::template Dot<4>::Sum;
+  { V::template Dot<4>::kRun };
   // to[c * to_stride + r] = from[r * from_stride + c], sixteen by sixteen
   { V::transpose16(bytes_in, n, bytes_out, n) };
   { V::transpose16(words_in, n, words_out, n) };
