@@ -90,6 +90,169 @@ export interface DistanceArgs {
   readonly threads: number;
 }
 
+/** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/panel.ts. */
+export interface PanelArgs {
+  /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most 65536), format. */
+  readonly shape: Int32Array;
+  /** `[panels, groups of a row, bytes of a group]` */
+  readonly codes: Uint8Array;
+  /** `[panels, groups of a row, 2, 16]`: scales, then zeros. */
+  readonly meta: Float32Array;
+}
+
+/** Writes `codes` and `meta`. */
+export interface LayOutArgs extends PanelArgs {
+  /** Packed rows. */
+  readonly step: number;
+  /** `[step, groupSize]` */
+  readonly packed: Words;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly threads: number;
+}
+
+/** `(code - zero) * scale`: the bytes that `dequantize` gives. */
+export interface ExpandArgs extends PanelArgs {
+  /** `[outFeatures, inFeatures]`, written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+export interface LayerArgs extends PanelArgs {
+  /** `[outFeatures]`, or empty. */
+  readonly bias: Float32Array;
+  /** `[batch, outFeatures]`, written. */
+  readonly out: Float32Array;
+}
+
+/** `out = x . W^T + bias` for each layer. */
+export interface LinearArgs {
+  readonly layers: readonly LayerArgs[];
+  /** `[batch, inFeatures]`. May not overlap an `out`. */
+  readonly x: Float32Array;
+  /** Quantize each group of each row of x to bytes: then the result has the same bits on every backend. */
+  readonly int8: boolean;
+  readonly threads: number;
+}
+
+/** The same for any grouped matrix, dequantized in tiles. */
+export interface LinearTiledArgs {
+  readonly packed: Words;
+  readonly format: FormatId;
+  readonly rows: number;
+  readonly cols: number;
+  readonly step: number;
+  readonly axis: 0 | 1;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  readonly bias: Float32Array;
+  readonly x: Float32Array;
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `out[b, o] = bias[o] + sum over i of x[b, i] * weights[o, i]`, all float32. A row's bits do not depend on the batch around it. */
+export interface DenseLinearArgs {
+  readonly batch: number;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** `[batch, inFeatures]` */
+  readonly x: Float32Array;
+  /** `[outFeatures, inFeatures]` */
+  readonly weights: Float32Array;
+  /** `[outFeatures]`; empty: none. */
+  readonly bias: Float32Array;
+  /** `[batch, outFeatures]`, written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `out[r] = x[r] / sqrt(mean(x[r]^2) + epsilon) * weight`. */
+export interface RmsNormArgs {
+  readonly rows: number;
+  readonly cols: number;
+  readonly epsilon: number;
+  /** `[rows, cols]` */
+  readonly x: Float32Array;
+  /** `[cols]` */
+  readonly weight: Float32Array;
+  /** `[rows, cols]`, written; may be `x`. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/**
+ * Rotary embedding: in each head, elements `i` and `i + headDim / 2` are a pair that is turned by an angle of the row's own,
+ * `(a, b) -> (a cos - b sin, b cos + a sin)`.
+ */
+export interface RopeArgs {
+  readonly rows: number;
+  readonly heads: number;
+  readonly headDim: number;
+  /** `[rows, headDim / 2]` */
+  readonly cos: Float32Array;
+  readonly sin: Float32Array;
+  /** `[rows, heads, headDim]`, read and written. */
+  readonly x: Float32Array;
+  readonly threads: number;
+}
+
+/**
+ * Causal attention with grouped heads: row `r` is position `start + r`, and sees the `window` positions that end there.
+ *
+ *     out[r, h] = sum over j of softmax_j(scale * q[r, h] . keys[j, g]) * values[j, g]        g = floor(h * kvHeads / heads)
+ */
+export interface AttentionArgs {
+  readonly rows: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly start: number;
+  /** Positions that a row sees, its own among them; 0: all. */
+  readonly window: number;
+  readonly scale: number;
+  /** `[rows, heads, headDim]` */
+  readonly q: Float32Array;
+  /** `[start + rows, kvHeads, headDim]` */
+  readonly keys: Float32Array;
+  readonly values: Float32Array;
+  /** `[rows, heads, headDim]`, written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `out = gate / (1 + exp(-gate)) * up`; arrays of one length, `out` may be one of the others. */
+export interface SwigluArgs {
+  readonly gate: Float32Array;
+  readonly up: Float32Array;
+  /** Written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `to += x`; arrays of one length. */
+export interface AddArgs {
+  readonly x: Float32Array;
+  /** Read and written. */
+  readonly to: Float32Array;
+  readonly threads: number;
+}
+
+/** An operation and its arguments, as data. */
+export type Step = {
+  [K in Exclude<keyof Operations, 'sequence'>]: { readonly operation: K; readonly args: Operations[K] };
+}[Exclude<keyof Operations, 'sequence'>];
+
+/**
+ * Several operations as one: each begins when the one before it is done, on its own number of threads. A layer of a model is a
+ * dozen operations of microseconds; started one by one they would wait for the event loop most of the time.
+ */
+export interface SequenceArgs {
+  readonly steps: readonly Step[];
+}
+
 /** Every operation, by name. */
 export interface Operations {
   quantize: QuantizeArgs;
@@ -97,6 +260,17 @@ export interface Operations {
   unpack: PackArgs;
   dequantize: DequantizeArgs;
   distance: DistanceArgs;
+  layOut: LayOutArgs;
+  expand: ExpandArgs;
+  linear: LinearArgs;
+  linearTiled: LinearTiledArgs;
+  denseLinear: DenseLinearArgs;
+  rmsNorm: RmsNormArgs;
+  rope: RopeArgs;
+  attention: AttentionArgs;
+  swiglu: SwigluArgs;
+  add: AddArgs;
+  sequence: SequenceArgs;
 }
 
 /** An operation under way. */
@@ -110,6 +284,8 @@ export interface Task {
 export interface Backend {
   readonly name: 'native' | 'js';
   readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
+  /** What multiplies bytes in `linear`. */
+  readonly dot: 'vnni' | 'maddubs' | 'sdot' | 'smull' | 'plain';
   /** Runs now, on the calling thread and its helpers. */
   run<K extends keyof Operations>(operation: K, args: Operations[K]): void;
   /** Runs later, without blocking the event loop. */

@@ -44,4 +44,25 @@ inline constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
 
 inline constexpr const FormatRow& row_of(Format format) { return kFormats[static_cast<size_t>(format)]; }
 
+// How `linear` reads codes. A panel is kPanel outputs, a quad is four consecutive weights of each: one byte a code, in the
+// order [output][weight]. Quads go into words as rows do in PackFormat, a unit of `quads` to 64-byte vectors; codes of 3 bits
+// as two planes, their upper two bits (of quads 0..3, then of 4..7) and their lowest (of all eight). PANELS in lib/panel.ts.
+inline constexpr size_t kPanel = 16;
+inline constexpr size_t kQuadBytes = kPanel * 4;
+struct PanelRow {
+  int bits;
+  size_t quads, bytes;
+};
+inline constexpr PanelRow kPanels[] = {{8, 1, 64}, {4, 2, 64}, {3, 8, 192}, {2, 4, 64}, {1, 8, 64}};
+static_assert(sizeof(kPanels) / sizeof(kPanels[0]) == kFormatCount);
+inline constexpr const PanelRow& panel_of(Format format) { return kPanels[static_cast<size_t>(format)]; }
+// Quads of a group, with what pads it.
+inline constexpr size_t quads_of(Format format, size_t group_size) {
+  const size_t unit = panel_of(format).quads;
+  return ((group_size + 3) / 4 + unit - 1) / unit * unit;
+}
+inline constexpr size_t bytes_of_quads(Format format, size_t quads) {
+  return quads / panel_of(format).quads * panel_of(format).bytes;
+}
+
 }  // namespace hqq

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../kernels/table.h"
 #include "format.h"
@@ -72,5 +73,116 @@ struct Distance {
   double* stats;  // [4]  written
 };
 Status distance(const Context& context, const Distance& op);
+
+// Layers of language models, all in float32.
+
+struct DenseLinear {
+  size_t batch, in_features, out_features;
+  const float* x;        // [batch, in_features]         read
+  const float* weights;  // [out_features, in_features]  read
+  const float* bias;     // [out_features]               read; may be null
+  float* out;            // [batch, out_features]        written
+};
+Status dense_linear(const Context& context, const DenseLinear& op);
+
+struct RmsNorm {
+  size_t rows, cols;
+  float epsilon;
+  const float* x;       // [rows, cols]  read
+  const float* weight;  // [cols]        read
+  float* out;           // [rows, cols]  written; may be x
+};
+Status rms_norm(const Context& context, const RmsNorm& op);
+
+struct Rope {
+  size_t rows, heads, head_dim;
+  const float* cos;  // [rows, head_dim / 2]     read
+  const float* sin;  // [rows, head_dim / 2]     read
+  float* x;          // [rows, heads, head_dim]  read and written
+};
+Status rope(const Context& context, const Rope& op);
+
+struct Attention {
+  size_t rows, heads, kv_heads, head_dim, start, window;
+  float scale;
+  const float* q;       // [rows, heads, head_dim]             read
+  const float* keys;    // [start + rows, kv_heads, head_dim]  read
+  const float* values;  // [start + rows, kv_heads, head_dim]  read
+  float* out;           // [rows, heads, head_dim]             written
+};
+Status attention(const Context& context, const Attention& op);
+
+struct Swiglu {
+  size_t count;
+  const float* gate;  // [count]  read
+  const float* up;    // [count]  read
+  float* out;         // [count]  written; may be gate or up
+};
+Status swiglu(const Context& context, const Swiglu& op);
+
+struct Add {
+  size_t count;
+  const float* x;  // [count]  read
+  float* to;       // [count]  read and written
+};
+Status add(const Context& context, const Add& op);
+// A weight matrix whose groups are parts of rows, laid out for `linear`: see kPanels in format.h.
+struct Panels {
+  Format format;
+  size_t out_features, in_features, group_size;
+  uint8_t* codes;  // [panels, groups of a row, bytes_of_quads]
+  float* meta;     // [panels, groups of a row, 2, kPanel]: scales, then zeros
+
+  size_t count() const { return (out_features + kPanel - 1) / kPanel; }
+  size_t groups() const { return in_features / group_size; }
+  size_t quads() const { return quads_of(format, group_size); }
+  size_t group_bytes() const { return bytes_of_quads(format, quads()); }
+};
+
+struct LayOut {
+  Panels panels;       // written
+  const void* packed;  // [step, group_size]  read
+  size_t step;
+  const float* scale;  // [groups]  read
+  const float* zero;   // [groups]  read
+};
+Status lay_out(const Context& context, const LayOut& op);
+
+struct Expand {
+  Panels panels;  // read
+  float* out;     // [out_features, in_features]  written
+};
+Status expand(const Context& context, const Expand& op);
+
+struct Layer {
+  Panels panels;      // read
+  const float* bias;  // [out_features]  read; or null
+  float* out;         // [batch, out_features]  written
+};
+
+// y = x . W^T + bias for several weights of one input.
+struct Linear {
+  std::vector<Layer> layers;
+  const float* x;  // [batch, in_features]  read
+  size_t batch;
+  bool int8;
+};
+Status linear(const Context& context, const Linear& op);
+
+// The same for any grouped matrix, dequantized in tiles: slower.
+struct LinearTiled {
+  const void* packed;  // [step, cols]  read
+  Format format;
+  size_t rows, cols, step;
+  int axis;
+  const float* scale;  // [groups]  read
+  const float* zero;   // [groups]  read
+  size_t out_features, in_features;
+  const float* bias;  // [out_features]  read; or null
+  const float* x;     // [batch, in_features]  read
+  size_t batch;
+  float* out;  // [batch, out_features]  written
+};
+Status linear_tiled(const Context& context, const LinearTiled& op);
 
 }  // namespace hqq::core

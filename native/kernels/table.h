@@ -47,6 +47,57 @@ struct BlockStats {
   int iterations;
 };
 
+// out[b][o] = bias[o] + sum over i < count of x[b][i] * w[o][i]; bias may be null.
+struct Dense {
+  const float* x;
+  const float* w;
+  const float* bias;
+  float* out;
+  size_t batch, outputs, count;
+  size_t x_stride, w_stride, out_stride;
+};
+
+// A prepared x: for each group of each row its values (padded, as signed bytes or floats) and their sum; as bytes also the
+// step between levels. One row: groups follow each other. Many: rows of one group do.
+struct Input {
+  const void* values;
+  const float* scale;
+  const float* sum;
+};
+
+// Panels of kPanel outputs, for one row of x. Strides are from panel to panel.
+struct PanelRows {
+  const uint8_t* codes;  // [panels, groups, bytes_of_quads(quads)]
+  const float* meta;     // [panels, groups, 2, kPanel]: scales, then zeros
+  size_t codes_stride, meta_stride;
+  size_t groups, quads;
+};
+
+// One group of one panel, for many rows of x.
+struct GroupRows {
+  const float* meta;  // [2, kPanel]: scales, then zeros
+  Input in;           // values [rows, 4 * quads], scale and sum [rows]
+  size_t rows, quads;
+};
+
+// Quads whose products are added in one chain (in two: even and odd weights); chains are then added. It bounds rounding.
+inline constexpr size_t kBlockQuads = 32;
+
+struct LinearKernels {
+  const char* dot;  // what multiplies integers
+  void (*input_i8)(const float* x, size_t size, size_t padded, int8_t* q, float* scale, float* sum);
+  void (*input_f32)(const float* x, size_t size, size_t padded, float* to, float* sum);
+  // one row of x: out[panels][kPanel]
+  void (*row_i8[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
+  void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
+  // bytes[quads][kPanel][4] = codes of one group of a panel
+  void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
+  // many rows: sums[rows][kPanel] += one group's products
+  void (*rows_i8[kFormatCount])(const uint8_t* bytes, const GroupRows& g, float* sums);
+  void (*tile_f32)(const uint8_t* bytes, size_t quads, float* tile);
+  void (*rows_f32)(const float* tile, const GroupRows& g, float* sums);
+};
+
 struct KernelTable {
   const char* isa;
   void (*solve_block)(const SolverOptions& options, const Block& block, BlockStats* stats);
@@ -65,8 +116,28 @@ struct KernelTable {
   void (*transpose_u8)(const uint8_t* from, size_t rows, size_t cols, size_t from_stride, uint8_t* to, size_t to_stride);
   void (*transpose_u32)(const uint32_t* from, size_t rows, size_t cols, size_t from_stride, uint32_t* to,
                         size_t to_stride);
+  // Layers of language models. Their sums are fused and ordered as suits the registers: the bits are the instruction set's
+  // own, and the same for any number of threads and for any batch that a row is part of.
+  void (*dense)(const Dense& dense);
+  float (*sum_of_squares)(const float* x, size_t count);
+  // out = x * factor * weight
+  void (*scale)(const float* x, const float* weight, size_t count, float factor, float* out);
+  // x[i], x[half + i] = x[i] cos[i] - x[half + i] sin[i], x[half + i] cos[i] + x[i] sin[i]
+  void (*turn)(float* x, const float* cos, const float* sin, size_t half);
+  // scores = exp(scale * (scores - the highest)); returns their sum. `scale` is positive.
+  float (*softmax)(float* scores, size_t count, float scale);
+  // out = factor * sum over j of weights[j] * rows[j]; rows are `stride` apart
+  void (*weighted_sum)(const float* weights, const float* rows, size_t stride, size_t count, size_t width, float factor,
+                       float* out);
+  // out = gate / (1 + exp(-gate)) * up
+  void (*swiglu)(const float* gate, const float* up, size_t count, float* out);
+  // to += x
+  void (*add)(const float* x, size_t count, float* to);
+  LinearKernels linear;
 };
 
 extern const KernelTable kScalar, kAvx2, kAvx512, kNeon;
+// What machines with these extensions use instead of their instruction set's own.
+extern const LinearKernels kAvx512VnniLinear, kNeonDotProdLinear;
 
 }  // namespace hqq::kernels

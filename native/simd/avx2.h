@@ -11,6 +11,7 @@ namespace hqq::simd {
 struct Avx2 {
   static constexpr const char* kName = "avx2";
   static constexpr size_t kBytes = 32;
+  static constexpr size_t kTileRows = 6, kTileRows8 = 4;
   struct F32 {
     __m256 lo, hi;
   };
@@ -147,7 +148,8 @@ struct Avx2 {
   static U8 shift_left(U8 v) { return _mm256_slli_epi16(v, Shift); }
   template <int Shift, uint32_t Mask>
   static U8 shift_mask(U8 v) {
-    return _mm256_and_si256(_mm256_srli_epi16(v, Shift), _mm256_set1_epi8(static_cast<char>(Mask)));
+    if constexpr (Shift > 0) v = _mm256_srli_epi16(v, Shift);
+    return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(Mask)));
   }
   static U8 merge(U8 a, U8 b) { return _mm256_or_si256(a, b); }
   template <int Shift>
@@ -155,9 +157,60 @@ struct Avx2 {
   template <int Shift, uint32_t Mask>
   static U32 shift_mask(U32 v) {
     const __m256i mask = _mm256_set1_epi32(Mask);
-    return {_mm256_and_si256(_mm256_srli_epi32(v.lo, Shift), mask), _mm256_and_si256(_mm256_srli_epi32(v.hi, Shift), mask)};
+    if constexpr (Shift > 0) v = {_mm256_srli_epi32(v.lo, Shift), _mm256_srli_epi32(v.hi, Shift)};
+    return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
   }
   static U32 merge(U32 a, U32 b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+  static F32 fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+  static F32 to_f32(U32 w) { return {_mm256_cvtepi32_ps(w.lo), _mm256_cvtepi32_ps(w.hi)}; }
+
+  // maddubs adds two products of a byte without and one with sign in 16 bits, and saturates there. It never comes to that:
+  // codes of up to 7 bits are summed in runs that stay below 2^15; those of 8 bits are taken off 128 first, so that a pair
+  // is at most 2 * 128 * 127, and widened at once.
+  template <int Bits>
+  struct Dot {
+    static constexpr const char* kName = "maddubs";
+    static constexpr bool kSigned = Bits == 8;
+    static constexpr size_t kRun = Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
+    struct Codes {
+      __m256i lo, hi, size_lo, size_hi;  // sizes: absolute values, where signed
+    };
+    struct Sum {
+      __m256i lo, hi;
+    };
+    using Run = Sum;
+
+    static Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    static Run start() { return zero(); }
+    static Codes codes(U32 w) {
+      if constexpr (!kSigned) return {w.lo, w.hi, w.lo, w.hi};
+      const __m256i middle = _mm256_set1_epi8(-128);
+      const __m256i lo = _mm256_xor_si256(w.lo, middle), hi = _mm256_xor_si256(w.hi, middle);
+      return {lo, hi, _mm256_abs_epi8(lo), _mm256_abs_epi8(hi)};
+    }
+    static Run add(Run run, const Codes& c, const int8_t* x) {
+      const __m256i four = _mm256_set1_epi32(*reinterpret_cast<const int*>(x));
+      if constexpr (kSigned) {
+        return {_mm256_maddubs_epi16(c.size_lo, _mm256_sign_epi8(four, c.lo)),
+                _mm256_maddubs_epi16(c.size_hi, _mm256_sign_epi8(four, c.hi))};
+      } else {
+        return {_mm256_add_epi16(run.lo, _mm256_maddubs_epi16(c.lo, four)),
+                _mm256_add_epi16(run.hi, _mm256_maddubs_epi16(c.hi, four))};
+      }
+    }
+    static Sum fold(Sum sum, Run run) {
+      const __m256i one = _mm256_set1_epi16(1);
+      return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(run.lo, one)),
+              _mm256_add_epi32(sum.hi, _mm256_madd_epi16(run.hi, one))};
+    }
+    static F32 total(Sum sum, int sum_of_x) {
+      if constexpr (kSigned) {
+        const __m256i taken = _mm256_set1_epi32(128 * sum_of_x);
+        sum = {_mm256_add_epi32(sum.lo, taken), _mm256_add_epi32(sum.hi, taken)};
+      }
+      return to_f32(U32{sum.lo, sum.hi});
+    }
+  };
 
   static void transpose16(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     __m128i a[16], b[16];

@@ -7,10 +7,13 @@
 
 namespace hqq::simd {
 
-// AVX-512 F, BW, DQ, VL: one zmm register.
-struct Avx512 {
+// AVX-512 F, BW, DQ, VL: one zmm register. With Vnni, integer dot products use AVX512_VNNI: a type of its own, so that no
+// function of one is ever taken for the other's.
+template <bool Vnni>
+struct Avx512Of {
   static constexpr const char* kName = "avx512";
   static constexpr size_t kBytes = 64;
+  static constexpr size_t kTileRows = 12, kTileRows8 = 8;
   using F32 = __m512;
   struct U32 {
     __m512i v;
@@ -101,16 +104,71 @@ struct Avx512 {
   static U8 shift_left(U8 v) { return {_mm512_slli_epi16(v.v, Shift)}; }
   template <int Shift, uint32_t Mask>
   static U8 shift_mask(U8 v) {
-    return {_mm512_and_si512(_mm512_srli_epi16(v.v, Shift), _mm512_set1_epi8(static_cast<char>(Mask)))};
+    if constexpr (Shift > 0) v.v = _mm512_srli_epi16(v.v, Shift);
+    return {_mm512_and_si512(v.v, _mm512_set1_epi8(static_cast<char>(Mask)))};
   }
   static U8 merge(U8 a, U8 b) { return {_mm512_or_si512(a.v, b.v)}; }
   template <int Shift>
   static U32 shift_left(U32 v) { return {_mm512_slli_epi32(v.v, Shift)}; }
   template <int Shift, uint32_t Mask>
   static U32 shift_mask(U32 v) {
-    return {_mm512_and_si512(_mm512_srli_epi32(v.v, Shift), _mm512_set1_epi32(Mask))};
+    if constexpr (Shift > 0) v.v = _mm512_srli_epi32(v.v, Shift);
+    return {_mm512_and_si512(v.v, _mm512_set1_epi32(Mask))};
   }
   static U32 merge(U32 a, U32 b) { return {_mm512_or_si512(a.v, b.v)}; }
+  static F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+  static F32 to_f32(U32 w) { return _mm512_cvtepi32_ps(w.v); }
+
+  // As in avx2.h; with VNNI the four products of a lane are added to it in 32 bits.
+  template <int Bits>
+  struct Dot {
+    static constexpr const char* kName = Vnni ? "vnni" : "maddubs";
+    static constexpr bool kSigned = Bits == 8 && !Vnni;
+    static constexpr size_t kRun = Vnni ? 1024 : Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
+    struct Codes {
+      __m512i v, size;  // size: absolute values, where signed
+      __mmask64 negative;
+    };
+    struct Sum {
+      __m512i v;
+    };
+    using Run = Sum;
+
+    static Sum zero() { return {_mm512_setzero_si512()}; }
+    static Run start() { return zero(); }
+    static Codes codes(U32 w) {
+      if constexpr (!kSigned) return {w.v, w.v, 0};
+      const __m512i v = _mm512_xor_si512(w.v, _mm512_set1_epi8(-128));
+      return {v, _mm512_abs_epi8(v), _mm512_movepi8_mask(v)};
+    }
+    static Run add(Run run, const Codes& c, const int8_t* x) {
+      const __m512i four = _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
+      if constexpr (Vnni) {
+        return {dpbusd(run.v, c.v, four)};
+      } else if constexpr (kSigned) {
+        return {_mm512_maddubs_epi16(c.size, _mm512_mask_sub_epi8(four, c.negative, _mm512_setzero_si512(), four))};
+      } else {
+        return {_mm512_add_epi16(run.v, _mm512_maddubs_epi16(c.v, four))};
+      }
+    }
+    static Sum fold(Sum sum, Run run) {
+      if constexpr (Vnni) return {_mm512_add_epi32(sum.v, run.v)};
+      return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(run.v, _mm512_set1_epi16(1)))};
+    }
+    static F32 total(Sum sum, int sum_of_x) {
+      if constexpr (kSigned) sum.v = _mm512_add_epi32(sum.v, _mm512_set1_epi32(128 * sum_of_x));
+      return to_f32(U32{sum.v});
+    }
+
+   private:
+    static __m512i dpbusd(__m512i sum, __m512i codes, __m512i x) {
+#if defined(__AVX512VNNI__) || defined(_MSC_VER)
+      return _mm512_dpbusd_epi32(sum, codes, x);
+#else
+      return sum;  // not the file that is compiled for it
+#endif
+    }
+  };
 
   static void transpose16(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     __m128i a[16], b[16];
@@ -145,6 +203,9 @@ struct Avx512 {
   static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void store256(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 };
+
+using Avx512 = Avx512Of<false>;
+using Avx512Vnni = Avx512Of<true>;
 
 static_assert(Simd<Avx512>);
 

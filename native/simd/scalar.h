@@ -11,6 +11,7 @@ namespace hqq::simd {
 struct Scalar {
   static constexpr const char* kName = "scalar";
   static constexpr size_t kBytes = 16;
+  static constexpr size_t kTileRows = 2, kTileRows8 = 2;
   struct F32 {
     float lane[16];
   };
@@ -174,6 +175,40 @@ struct Scalar {
     for (int i = 0; i < 16; ++i) a.lane[i] |= b.lane[i];
     return a;
   }
+  static F32 fma(F32 a, F32 b, F32 c) { return add(mul(a, b), c); }  // no processor without one is fast at fusing them
+  static F32 to_f32(U32 w) {
+    return each([&](int i) { return static_cast<float>(static_cast<int32_t>(w.lane[i])); });
+  }
+
+  template <int Bits>
+  struct Dot {
+    static constexpr const char* kName = "plain";
+    static constexpr size_t kRun = 1024;
+    using Codes = U32;
+    struct Sum {
+      int32_t lane[16];
+    };
+    using Run = Sum;
+
+    static Sum zero() { return {}; }
+    static Run start() { return {}; }
+    static Codes codes(U32 w) { return w; }
+    static Run add(Run run, const Codes& c, const int8_t* x) {
+      uint8_t code[64];
+      std::memcpy(code, c.lane, sizeof(code));
+      for (int i = 0; i < 16; ++i)
+        for (int k = 0; k < 4; ++k) run.lane[i] += code[4 * i + k] * x[k];
+      return run;
+    }
+    static Sum fold(Sum sum, Run run) {
+      for (int i = 0; i < 16; ++i) sum.lane[i] += run.lane[i];
+      return sum;
+    }
+    static F32 total(Sum sum, int) {
+      return each([&](int i) { return static_cast<float>(sum.lane[i]); });
+    }
+  };
+
   template <class T>
   static void transpose16(const T* from, size_t from_stride, T* to, size_t to_stride) {
     for (size_t r = 0; r < 16; ++r)

@@ -22,6 +22,8 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
                         size_t n, const uint32_t* words_in, uint32_t* words_out) {
   { V::kName };
   { V::kBytes };
+  { V::kTileRows };   // rows of x whose sums, sixteen floats each, fit the registers in a matrix product
+  { V::kTileRows8 };  // the same for products of bytes
   // sixteen floats
   { V::load(in) };
   { V::store(out, a) };
@@ -67,6 +69,13 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::add(w, w) };
   { V::rounded_words(a) };  // half to even, as two's complement; for |a| < 2^31
   { V::sum_words(w) };      // of all lanes, as a double
+  { V::to_f32(w) };                        // words in [0, 2^31) as floats
+  // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
+  { V::fma(a, a, a) };
+  // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127] that
+  // all lanes share. At most kRun of them may be added to a Run; Runs are folded into a Sum; total gives floats.
+  typename V::template Dot<4>::Sum;
+  { V::template Dot<4>::kRun };
   // to[c * to_stride + r] = from[r * from_stride + c], sixteen by sixteen
   { V::transpose16(bytes_in, n, bytes_out, n) };
   { V::transpose16(words_in, n, words_out, n) };

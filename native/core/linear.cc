@@ -1,0 +1,162 @@
+#include <algorithm>
+
+#include "operations.h"
+#include "parallel.h"
+#include "scratch.h"
+
+namespace hqq::core {
+namespace {
+
+// Rows of x that are multiplied together: their sums and one group of theirs stay in the first-level cache.
+constexpr size_t kRowBlock = 64;
+// Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another takes as
+// long as multiplying them.
+constexpr size_t kUnitWork = size_t{1} << 19;
+constexpr size_t kAloneWork = size_t{1} << 20;
+
+// x as the kernels read it, for weights in groups of one size.
+class Prepared {
+ public:
+  Prepared(const Linear& op, const Panels& p, Scratch& shared)
+      : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()) {
+    const size_t count = op.batch * groups_;
+    values_ = shared.reserve<std::byte>(count * padded_ * width());
+    scale_ = shared.reserve<float>(count);
+    sum_ = shared.reserve<float>(count);
+  }
+
+  bool fits(const Panels& p) const { return p.group_size == size_ && 4 * p.quads() == padded_; }
+  void use(const Scratch& shared) { shared_ = &shared; }
+
+  void prepare(const kernels::LinearKernels& kernels, size_t row) const {
+    const size_t block = row / kRowBlock * kRowBlock, rows = std::min(kRowBlock, op_.batch - block);
+    const float* x = op_.x + row * size_ * groups_;
+    for (size_t g = 0; g < groups_; ++g, x += size_) {
+      const size_t at = block * groups_ + g * rows + row - block;
+      std::byte* to = values() + at * padded_ * width();
+      if (op_.int8) kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + at, sum() + at);
+      else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to), sum() + at);
+    }
+  }
+
+  // Group `g` of the rows of a block.
+  kernels::Input input(size_t block, size_t rows, size_t g) const {
+    const size_t at = block * groups_ + g * rows;
+    return {values() + at * padded_ * width(), scale() + at, sum() + at};
+  }
+
+ private:
+  size_t width() const { return op_.int8 ? 1 : sizeof(float); }
+  std::byte* values() const { return shared_->at<std::byte>(values_, 0); }
+  float* scale() const { return shared_->at<float>(scale_, 0); }
+  float* sum() const { return shared_->at<float>(sum_, 0); }
+
+  const Linear& op_;
+  const Scratch* shared_ = nullptr;
+  size_t size_, padded_, groups_, values_, scale_, sum_;
+};
+
+// Part of a layer's work: some panels, for a block of rows.
+struct Unit {
+  const Layer* layer;
+  const Prepared* x;
+  size_t panels_each, first_unit, units_across;
+};
+
+void write_panel(const Layer& layer, size_t panel, const float* sums, size_t first_row, size_t rows) {
+  const size_t out_features = layer.panels.out_features, first = panel * kPanel;
+  const size_t outputs = std::min(kPanel, out_features - first);
+  for (size_t r = 0; r < rows; ++r) {
+    float* out = layer.out + (first_row + r) * out_features + first;
+    const float* sum = sums + r * kPanel;
+    if (layer.bias == nullptr) std::copy_n(sum, outputs, out);
+    else
+      for (size_t j = 0; j < outputs; ++j) out[j] = sum[j] + layer.bias[first + j];
+  }
+}
+
+}  // namespace
+
+Status linear(const Context& given, const Linear& op) {
+  const kernels::LinearKernels& kernels = given.kernels.linear;
+  size_t work = 0, most_quads = 0;
+  for (const Layer& layer : op.layers) {
+    work += layer.panels.count() * kPanel * layer.panels.in_features * op.batch;
+    most_quads = std::max(most_quads, layer.panels.quads());
+  }
+  const Context context{given.kernels, work < kAloneWork ? 1 : given.threads, given.cancel};
+
+  Scratch shared, own;
+  std::vector<Prepared> inputs;
+  std::vector<Unit> parts;
+  inputs.reserve(op.layers.size()), parts.reserve(op.layers.size());
+  const size_t block_rows = std::min(kRowBlock, op.batch), blocks = (op.batch + kRowBlock - 1) / kRowBlock;
+  size_t units = 0, most_panels = 1;
+  for (const Layer& layer : op.layers) {
+    const Panels& p = layer.panels;
+    const auto fits = [&p](const Prepared& x) { return x.fits(p); };
+    if (std::none_of(inputs.begin(), inputs.end(), fits)) inputs.emplace_back(op, p, shared);
+    const Prepared* x = &*std::find_if(inputs.begin(), inputs.end(), fits);
+    const size_t each = std::max<size_t>(2, kUnitWork / (kPanel * p.in_features * block_rows) / 2 * 2);
+    const size_t across = (p.count() + each - 1) / each;
+    parts.push_back({&layer, x, each, units, across});
+    units += across * blocks;
+    most_panels = std::max(most_panels, std::min(each, p.count()));
+  }
+  const bool single = op.batch == 1;
+  const size_t sums_at = own.reserve<float>(kPanel * (single ? most_panels : block_rows));
+  const size_t bytes_at = own.reserve<uint8_t>(single ? 0 : most_quads * kQuadBytes);
+  const size_t tile_at = own.reserve<float>(single || op.int8 ? 0 : most_quads * kQuadBytes);
+  shared.allocate(1), own.allocate(context.threads);
+  for (Prepared& x : inputs) x.use(shared);
+
+  if (single) {
+    for (const Prepared& x : inputs) x.prepare(kernels, 0);
+  } else {
+    for (const Prepared& x : inputs) {
+      const Status status = parallel_for(context, op.batch, [&](size_t row, int) { x.prepare(kernels, row); });
+      if (status != Status::ok) return status;
+    }
+  }
+
+  return parallel_for(context, units, [&](size_t unit, int slot) {
+    const Unit* part = parts.data() + parts.size() - 1;
+    while (unit < part->first_unit) --part;
+    const Layer& layer = *part->layer;
+    const Panels& p = layer.panels;
+    const auto format = static_cast<size_t>(p.format);
+    const size_t groups = p.groups(), quads = p.quads(), group_bytes = p.group_bytes();
+    const size_t block = (unit - part->first_unit) / part->units_across * kRowBlock;
+    const size_t first = (unit - part->first_unit) % part->units_across * part->panels_each;
+    const size_t last = std::min(p.count(), first + part->panels_each), rows = std::min(kRowBlock, op.batch - block);
+    auto* sums = own.at<float>(sums_at, slot);
+    if (single) {
+      const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
+      const kernels::PanelRows panels{
+          p.codes + first * codes_stride, p.meta + first * meta_stride, codes_stride, meta_stride, groups, quads};
+      const auto row = (op.int8 ? kernels.row_i8 : kernels.row_f32)[format];
+      row(panels, part->x->input(0, 1, 0), last - first, sums);
+      for (size_t panel = first; panel < last; ++panel) write_panel(layer, panel, sums + (panel - first) * kPanel, 0, 1);
+      return;
+    }
+    auto* bytes = own.at<uint8_t>(bytes_at, slot);
+    auto* tile = own.at<float>(tile_at, slot);
+    for (size_t panel = first; panel < last; ++panel) {
+      std::fill_n(sums, rows * kPanel, 0.0f);
+      for (size_t g = 0; g < groups; ++g) {
+        const size_t at = panel * groups + g;
+        const kernels::GroupRows group{p.meta + at * 2 * kPanel, part->x->input(block, rows, g), rows, quads};
+        kernels.unpack_panel[format](p.codes + at * group_bytes, quads, bytes);
+        if (op.int8) {
+          kernels.rows_i8[format](bytes, group, sums);
+        } else {
+          kernels.tile_f32(bytes, quads, tile);
+          kernels.rows_f32(tile, group, sums);
+        }
+      }
+      write_panel(layer, panel, sums, block, rows);
+    }
+  });
+}
+
+}  // namespace hqq::core

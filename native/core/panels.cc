@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <cstring>
+
+#include "codes.h"
+#include "operations.h"
+#include "parallel.h"
+#include "scratch.h"
+
+namespace hqq::core {
+namespace {
+
+// bytes[quads][kPanel][4] -> words, as kPanels says
+void pack_quads(const kernels::KernelTable& kernels, Format format, const uint8_t* bytes, size_t quads, uint8_t* codes) {
+  const PanelRow& panel = panel_of(format);
+  const auto pack_plane = [&](Format plane, const uint8_t* from, uint8_t* to) {
+    const uint8_t* fields[kMaxFields];
+    for (size_t f = 0; f < row_of(plane).fields; ++f) fields[f] = from + f * kQuadBytes;
+    kernels.pack_row[static_cast<size_t>(plane)](fields, kQuadBytes, to);
+  };
+  for (size_t q = 0; q < quads; q += panel.quads, bytes += panel.quads * kQuadBytes, codes += panel.bytes) {
+    if (panel.bits != 3) {
+      pack_plane(format, bytes, codes);
+      continue;
+    }
+    uint8_t high[8 * kQuadBytes], low[8 * kQuadBytes];
+    for (size_t i = 0; i < sizeof(high); ++i) high[i] = bytes[i] >> 1, low[i] = bytes[i] & 1;
+    pack_plane(Format::u8x4, high, codes);
+    pack_plane(Format::u8x4, high + 4 * kQuadBytes, codes + 64);
+    pack_plane(Format::u8x8, low, codes + 128);
+  }
+}
+
+}  // namespace
+
+Status lay_out(const Context& context, const LayOut& op) {
+  const Panels& p = op.panels;
+  const PackedCodes packed{op.packed, p.format, p.group_size, op.step};
+  const size_t groups = p.groups(), quads = p.quads(), size = 4 * quads, group_bytes = p.group_bytes();
+  Scratch scratch;
+  const size_t codes_at = scratch.reserve<uint8_t>(kPanel * size), quads_at = scratch.reserve<uint8_t>(kPanel * size);
+  scratch.allocate(context.threads);
+
+  return parallel_for(context, p.count(), [&](size_t panel, int slot) {
+    auto* codes = scratch.at<uint8_t>(codes_at, slot);
+    auto* bytes = scratch.at<uint8_t>(quads_at, slot);
+    const size_t first = panel * kPanel, outputs = std::min(kPanel, p.out_features - first);
+    std::memset(codes, 0, kPanel * size);  // what pads groups and panels
+    for (size_t g = 0; g < groups; ++g) {
+      float* meta = p.meta + (panel * groups + g) * 2 * kPanel;
+      std::fill_n(meta, 2 * kPanel, 0.0f);
+      for (size_t j = 0; j < outputs; ++j) {
+        const size_t group = (first + j) * groups + g;
+        meta[j] = op.scale[group], meta[kPanel + j] = op.zero[group];
+        packed.read(group, 0, p.group_size, codes + j * size);
+      }
+      // A quad of an output is a 32-bit word: [outputs][quads] -> [quads][outputs].
+      context.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(codes), kPanel, quads, quads,
+                                    reinterpret_cast<uint32_t*>(bytes), kPanel);
+      pack_quads(context.kernels, p.format, bytes, quads, p.codes + (panel * groups + g) * group_bytes);
+    }
+  });
+}
+
+Status expand(const Context& context, const Expand& op) {
+  const Panels& p = op.panels;
+  const auto unpack = context.kernels.linear.unpack_panel[static_cast<size_t>(p.format)];
+  const auto affine = context.kernels.affine[static_cast<size_t>(DType::f32)];
+  const size_t groups = p.groups(), quads = p.quads(), size = 4 * quads, group_bytes = p.group_bytes();
+  Scratch scratch;
+  const size_t codes_at = scratch.reserve<uint8_t>(kPanel * size), quads_at = scratch.reserve<uint8_t>(kPanel * size);
+  scratch.allocate(context.threads);
+
+  return parallel_for(context, p.count(), [&](size_t panel, int slot) {
+    auto* codes = scratch.at<uint8_t>(codes_at, slot);
+    auto* bytes = scratch.at<uint8_t>(quads_at, slot);
+    const size_t first = panel * kPanel, outputs = std::min(kPanel, p.out_features - first);
+    for (size_t g = 0; g < groups; ++g) {
+      const size_t at = panel * groups + g;
+      unpack(p.codes + at * group_bytes, quads, bytes);
+      context.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(bytes), quads, kPanel, kPanel,
+                                    reinterpret_cast<uint32_t*>(codes), quads);
+      for (size_t j = 0; j < outputs; ++j)
+        affine(codes + j * size, p.group_size, p.meta[at * 2 * kPanel + j], p.meta[(at * 2 + 1) * kPanel + j],
+               op.out + (first + j) * p.in_features + g * p.group_size);
+    }
+  });
+}
+
+}  // namespace hqq::core

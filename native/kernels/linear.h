@@ -1,0 +1,295 @@
+#pragma once
+#include "convert.h"
+#include "panel.h"
+
+namespace hqq::kernels {
+
+// y[row][output] = sum over groups of scale * (dot(codes, x) - zero * sum(x))
+//
+// Outputs are the lanes, so no sum goes across them, and a row's additions come in the same order however many rows or
+// threads there are. One row: codes go from memory through registers into products. Many: a group's codes are unpacked into
+// the first-level cache once (unpack_panel, tile_f32) for all rows.
+
+// ---- x
+
+// q = round(x / scale) in [-127, 127], scale = max |x| / 127, sum = sum of q: one group of one row, padded with zeros.
+template <class V>
+void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float* scale, float* sum) {
+  auto most_f32 = V::set(0.0f), poison_f32 = V::set(0.0f);
+  const auto measure = [&](typename V::F32 x_f32) {
+    most_f32 = V::max(most_f32, V::abs(x_f32));
+    poison_f32 = V::add(poison_f32, V::mul(x_f32, V::set(0.0f)));  // NaN where x is not finite
+  };
+  float tail[kLanes] = {};
+  for_vectors<V>(
+      size, [&](size_t i) { measure(V::load(x + i)); },
+      [&](size_t i, size_t rest) {
+        copy_lanes<V>(x + i, rest, tail);
+        measure(V::load(tail));
+      });
+  const float most = V::max_across(most_f32), poison = V::sum(poison_f32);
+  if (poison != 0.0f) most_f32 = V::set(0.0f);  // the whole group's outputs become NaN
+  // A row of less than this is a row of zeros: its reciprocal would not be finite.
+  const float levels = poison == 0.0f && most > 0x1p-100f ? 127.0f / most : 0.0f;
+  const auto levels_f32 = V::set(levels), offset_f32 = V::set(128.0f);
+  auto sum_f32 = V::set(0.0f);
+  const auto store = [&](size_t i, size_t count, typename V::F32 x_f32) {
+    const auto q_f32 = levels == 0.0f ? V::set(0.0f) : V::round(V::mul(x_f32, levels_f32));
+    sum_f32 = V::add(sum_f32, q_f32);
+    uint8_t biased[kLanes];
+    V::store_u8(biased, V::add(q_f32, offset_f32));
+    for (size_t lane = 0; lane < kLanes; ++lane) biased[lane] ^= 0x80;
+    copy_lanes<V>(biased, count, reinterpret_cast<uint8_t*>(q) + i);
+  };
+  for_vectors<V>(
+      size, [&](size_t i) { store(i, kLanes, V::load(x + i)); },
+      [&](size_t i, size_t rest) { store(i, rest, V::load(tail)); });
+  for (size_t i = size; i < padded_size; ++i) q[i] = 0;
+  *scale = poison == 0.0f ? most / 127.0f * static_cast<float>(levels != 0.0f) : poison;
+  *sum = V::sum(sum_f32);
+}
+
+// Codes meet x where they lie in a 32-bit lane: those of bytes 1 and 2 as multiples of 2^8 and 2^16, and x is divided by as
+// much. (Exact down to 2^-110; a shift would cost as much as the product.)
+inline constexpr float kByteUnit[4] = {1.0f, 0x1p-8f, 0x1p-16f, 1.0f};
+
+template <class V, int Byte>
+HQQ_INLINE typename V::F32 byte_f32(typename V::U32 quad) {
+  if constexpr (Byte == 3) return V::to_f32(V::template shift_mask<24, 0xff>(quad));
+  return V::to_f32(V::template shift_mask<0, 0xffu << (8 * Byte)>(quad));
+}
+
+template <class V>
+void input_f32(const float* x, size_t size, size_t padded_size, float* to, float* sum) {
+  double total = 0;
+  const auto unit_f32 = [] {
+    float lanes[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) lanes[i] = kByteUnit[i % 4];
+    return V::load(lanes);
+  }();
+  for (size_t block = 0; block < size; block += kBlockQuads * 4) {
+    const size_t count = size - block < kBlockQuads * 4 ? size - block : kBlockQuads * 4;
+    auto sum_f32 = V::set(0.0f);
+    for_vectors<V>(
+        count,
+        [&](size_t i) {
+          const auto x_f32 = V::load(x + block + i);
+          sum_f32 = V::add(sum_f32, x_f32);
+          V::store(to + block + i, V::mul(x_f32, unit_f32));
+        },
+        [&](size_t i, size_t rest) {
+          float tail[kLanes] = {};
+          copy_lanes<V>(x + block + i, rest, tail);
+          const auto x_f32 = V::load(tail);
+          sum_f32 = V::add(sum_f32, x_f32);
+          V::store(tail, V::mul(x_f32, unit_f32));
+          copy_lanes<V>(tail, rest, to + block + i);
+        });
+    total += static_cast<double>(V::sum(sum_f32));
+  }
+  for (size_t i = size; i < padded_size; ++i) to[i] = 0.0f;
+  *sum = static_cast<float>(total);
+}
+
+// ---- one group's products
+
+// sum + scale * (dot - zero * x_sum) * x_scale, every operation rounded: the same bits on every backend.
+template <class V>
+HQQ_INLINE typename V::F32 add_group_i8(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
+                                        typename V::F32 zero, float x_scale, float x_sum) {
+  const auto levels = V::sub(dot, V::mul(zero, V::set(x_sum)));
+  return V::add(sum, V::mul(V::mul(levels, scale), V::set(x_scale)));
+}
+
+template <class V>
+HQQ_INLINE typename V::F32 add_group_f32(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
+                                         typename V::F32 zero, float x_sum) {
+  return V::fma(V::fma(zero, V::set(-x_sum), dot), scale, sum);
+}
+
+// ---- one row
+
+template <class V, int Bits, size_t Panels>
+void row_i8_of(const PanelRows& p, const Input& in, float* out) {
+  using Dot = typename V::template Dot<Bits>;
+  using Unit = PanelBits<Bits>;
+  typename V::F32 sum_f32[Panels];
+  for (auto& sum : sum_f32) sum = V::set(0.0f);
+  const uint8_t* codes = p.codes;
+  const auto* x = static_cast<const int8_t*>(in.values);
+  for (size_t g = 0; g < p.groups; ++g) {
+    typename Dot::Sum dot[Panels];
+    for (auto& sum : dot) sum = Dot::zero();
+    for (size_t q = 0; q < p.quads;) {
+      typename Dot::Run run[Panels];
+      for (auto& sum : run) sum = Dot::start();
+      const auto add_units = [&](size_t quads) {
+        for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
+          for (size_t n = 0; n < Panels; ++n)
+            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
+              run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
+            });
+      };
+      const size_t quads = p.quads - q < Dot::kRun ? p.quads - q : Dot::kRun;
+      if (quads == Dot::kRun) add_units(Dot::kRun);
+      else add_units(quads);
+      for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
+      q += quads;
+    }
+    for (size_t n = 0; n < Panels; ++n) {
+      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      sum_f32[n] = add_group_i8<V>(sum_f32[n], Dot::total(dot[n], static_cast<int>(in.sum[g])), V::load(meta),
+                                   V::load(meta + kPanel), in.scale[g], in.sum[g]);
+    }
+  }
+  for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
+}
+
+template <class V, int Bits, size_t Panels>
+void row_f32_of(const PanelRows& p, const Input& in, float* out) {
+  using Unit = PanelBits<Bits>;
+  typename V::F32 sum_f32[Panels];
+  for (auto& sum : sum_f32) sum = V::set(0.0f);
+  const uint8_t* codes = p.codes;
+  const auto* x = static_cast<const float*>(in.values);
+  for (size_t g = 0; g < p.groups; ++g) {
+    typename V::F32 dot_f32[Panels];
+    for (auto& dot : dot_f32) dot = V::set(0.0f);
+    for (size_t q = 0; q < p.quads; q += kBlockQuads) {
+      typename V::F32 even_f32[Panels], odd_f32[Panels];
+      for (size_t n = 0; n < Panels; ++n) even_f32[n] = odd_f32[n] = V::set(0.0f);
+      const size_t quads = p.quads - q < kBlockQuads ? p.quads - q : kBlockQuads;
+      for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
+        for (size_t n = 0; n < Panels; ++n)
+          for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
+            const float* four = x + 4 * quad;
+            even_f32[n] = V::fma(byte_f32<V, 0>(c), V::set(four[0]), even_f32[n]);
+            odd_f32[n] = V::fma(byte_f32<V, 1>(c), V::set(four[1]), odd_f32[n]);
+            even_f32[n] = V::fma(byte_f32<V, 2>(c), V::set(four[2]), even_f32[n]);
+            odd_f32[n] = V::fma(byte_f32<V, 3>(c), V::set(four[3]), odd_f32[n]);
+          });
+      for (size_t n = 0; n < Panels; ++n) dot_f32[n] = V::add(dot_f32[n], V::add(even_f32[n], odd_f32[n]));
+    }
+    for (size_t n = 0; n < Panels; ++n) {
+      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      sum_f32[n] = add_group_f32<V>(sum_f32[n], dot_f32[n], V::load(meta), V::load(meta + kPanel), in.sum[g]);
+    }
+  }
+  for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
+}
+
+// Two panels at a time: x is loaded once for both, and there are enough sums in flight.
+template <class V, int Bits, bool Int8>
+void row(PanelRows p, const Input& in, size_t panels, float* out) {
+  const auto step = [&](size_t n) {
+    p.codes += n * p.codes_stride, p.meta += n * p.meta_stride;
+    out += n * kPanel, panels -= n;
+  };
+  for (; panels >= 2; step(2)) Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
+  for (; panels >= 1; step(1)) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
+}
+
+// ---- many rows, one group of one panel: sums[row][16] += ...
+
+template <class V, int Bits, size_t Rows>
+HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
+  using Dot = typename V::template Dot<Bits>;
+  const size_t stride = 4 * g.quads;
+  const auto* x = static_cast<const int8_t*>(g.in.values) + r * stride;
+  typename Dot::Sum dot[Rows];
+  for (auto& sum : dot) sum = Dot::zero();
+  for (size_t q = 0; q < g.quads;) {
+    typename Dot::Run run[Rows];
+    for (auto& sum : run) sum = Dot::start();
+    const size_t end = g.quads - q < Dot::kRun ? g.quads : q + Dot::kRun;
+    for (; q < end; ++q) {
+      const auto codes = Dot::codes(load_quad<V>(bytes + q * kQuadBytes));
+      for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + i * stride + 4 * q);
+    }
+    for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
+  }
+  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
+  for (size_t i = 0; i < Rows; ++i) {
+    float* sum = sums + (r + i) * kPanel;
+    const float x_sum = g.in.sum[r + i];
+    V::store(sum, add_group_i8<V>(V::load(sum), Dot::total(dot[i], static_cast<int>(x_sum)), scale_f32, zero_f32,
+                                  g.in.scale[r + i], x_sum));
+  }
+}
+
+template <class V, int Bits>
+void rows_i8(const uint8_t* bytes, const GroupRows& g, float* sums) {
+  constexpr size_t kMost = V::kTileRows8;
+  size_t r = 0;
+  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Bits, kMost>(bytes, g, r, sums);
+  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Bits, 2>(bytes, g, r, sums);
+  if (r < g.rows) rows_i8_of<V, Bits, 1>(bytes, g, r, sums);
+}
+
+// tile[4 * quads][16]: the codes as floats, in the units that input_f32 divides by
+template <class V>
+void tile_f32(const uint8_t* bytes, size_t quads, float* tile) {
+  for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, tile += 4 * kPanel) {
+    const auto quad = load_quad<V>(bytes);
+    V::store(tile, byte_f32<V, 0>(quad));
+    V::store(tile + kPanel, byte_f32<V, 1>(quad));
+    V::store(tile + 2 * kPanel, byte_f32<V, 2>(quad));
+    V::store(tile + 3 * kPanel, byte_f32<V, 3>(quad));
+  }
+}
+
+template <class V, size_t Rows>
+HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
+  const size_t stride = 4 * g.quads;
+  const float* x = static_cast<const float*>(g.in.values) + r * stride;
+  float even[Rows][kLanes], dots[Rows][kLanes] = {};
+  // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
+  const auto chain = [&](size_t first, size_t last, auto finish) {
+    typename V::F32 sum_f32[Rows];
+    for (auto& sum : sum_f32) sum = V::set(0.0f);
+    for (size_t k = first; k < last; k += 2) {
+      const auto code_f32 = V::load(tile + k * kPanel);
+      for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(x[i * stride + k]), sum_f32[i]);
+    }
+    for (size_t i = 0; i < Rows; ++i) finish(i, sum_f32[i]);
+  };
+  for (size_t q = 0; q < g.quads; q += kBlockQuads) {
+    const size_t last = 4 * (g.quads - q < kBlockQuads ? g.quads : q + kBlockQuads);
+    chain(4 * q, last, [&](size_t i, typename V::F32 sum) { V::store(even[i], sum); });
+    chain(4 * q + 1, last, [&](size_t i, typename V::F32 sum) {
+      V::store(dots[i], V::add(V::load(dots[i]), V::add(V::load(even[i]), sum)));
+    });
+  }
+  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
+  for (size_t i = 0; i < Rows; ++i) {
+    float* sum = sums + (r + i) * kPanel;
+    V::store(sum, add_group_f32<V>(V::load(sum), V::load(dots[i]), scale_f32, zero_f32, g.in.sum[r + i]));
+  }
+}
+
+template <class V>
+void rows_f32(const float* tile, const GroupRows& g, float* sums) {
+  constexpr size_t kMost = V::kTileRows;
+  size_t r = 0;
+  for (; r + kMost <= g.rows; r += kMost) rows_f32_of<V, kMost>(tile, g, r, sums);
+  for (; r + 2 <= g.rows; r += 2) rows_f32_of<V, 2>(tile, g, r, sums);
+  for (; r < g.rows; ++r) rows_f32_of<V, 1>(tile, g, r, sums);
+}
+
+template <class V>
+constexpr LinearKernels make_linear() {
+  return {
+      .dot = V::template Dot<4>::kName,
+      .input_i8 = &input_i8<V>,
+      .input_f32 = &input_f32<V>,
+      .row_i8 = {&row<V, 8, true>, &row<V, 4, true>, &row<V, 3, true>, &row<V, 2, true>, &row<V, 1, true>},
+      .row_f32 = {&row<V, 8, false>, &row<V, 4, false>, &row<V, 3, false>, &row<V, 2, false>, &row<V, 1, false>},
+      .unpack_panel = {&unpack_panel<V, 8>, &unpack_panel<V, 4>, &unpack_panel<V, 3>, &unpack_panel<V, 2>,
+                       &unpack_panel<V, 1>},
+      .rows_i8 = {&rows_i8<V, 8>, &rows_i8<V, 4>, &rows_i8<V, 3>, &rows_i8<V, 2>, &rows_i8<V, 1>},
+      .tile_f32 = &tile_f32<V>,
+      .rows_f32 = &rows_f32<V>,
+  };
+}
+
+}  // namespace hqq::kernels

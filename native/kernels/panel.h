@@ -1,0 +1,61 @@
+#pragma once
+#include <utility>
+
+#include "../simd/simd.h"
+#include "table.h"
+
+namespace hqq::kernels {
+
+// Codes of a panel, as core/format.h lays them out, for codes of Bits bits.
+template <int Bits>
+struct PanelBits {
+  static constexpr int kQuads = Bits == 3 ? 8 : 8 / Bits;
+  static constexpr size_t kBytes = Bits == 3 ? 192 : 64;
+};
+
+template <class V>
+HQQ_INLINE typename V::U32 load_quad(const uint8_t* p) {
+  return V::load_words(reinterpret_cast<const uint32_t*>(p));
+}
+
+inline constexpr uint32_t in_each_byte(uint32_t mask) { return mask * 0x01010101u; }
+
+// Quad `Quad` of a unit: a byte a code. The same loads come again for the unit's other quads; the compiler keeps them.
+template <class V, int Bits, int Quad>
+HQQ_INLINE typename V::U32 quad_of(const uint8_t* unit) {
+  if constexpr (Bits == 8) {
+    return load_quad<V>(unit);
+  } else if constexpr (Bits == 3) {
+    constexpr int kHigh = 6 - 2 * (Quad % 4), kLow = 7 - Quad;
+    const auto pair = load_quad<V>(unit + Quad / 4 * 64), single = load_quad<V>(unit + 128);
+    const auto low = V::template shift_mask<kLow, in_each_byte(1)>(single);
+    if constexpr (kHigh == 0) {
+      return V::merge(V::template shift_left<1>(V::template shift_mask<0, in_each_byte(3)>(pair)), low);
+    } else {
+      return V::merge(V::template shift_mask<kHigh - 1, in_each_byte(6)>(pair), low);
+    }
+  } else {
+    constexpr int kShift = 8 - Bits * (Quad + 1);
+    return V::template shift_mask<kShift, in_each_byte((1u << Bits) - 1)>(load_quad<V>(unit));
+  }
+}
+
+// Calls body(quad, codes) for the quads of a unit.
+template <class V, int Bits, class Body>
+HQQ_INLINE void for_unit(const uint8_t* unit, Body body) {
+  [&]<int... Quad>(std::integer_sequence<int, Quad...>) {
+    (body(static_cast<size_t>(Quad), quad_of<V, Bits, Quad>(unit)), ...);
+  }(std::make_integer_sequence<int, PanelBits<Bits>::kQuads>{});
+}
+
+// bytes[quads][16][4] = the codes
+template <class V, int Bits>
+void unpack_panel(const uint8_t* codes, size_t quads, uint8_t* bytes) {
+  using Unit = PanelBits<Bits>;
+  for (size_t q = 0; q < quads; q += Unit::kQuads, codes += Unit::kBytes)
+    for_unit<V, Bits>(codes, [&](size_t i, typename V::U32 quad) {
+      V::store_words(reinterpret_cast<uint32_t*>(bytes + (q + i) * kQuadBytes), quad);
+    });
+}
+
+}  // namespace hqq::kernels
