@@ -233,3 +233,31 @@ describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
     await second.promise;
   });
 });
+
+describe('JavaScript in the background', () => {
+  it('lets the event loop have its turns, also where groups are long', async () => {
+    const backend = openBackend('js');
+    const [rows, cols] = [512, 2048];
+    const config = resolveQuantConfig({ axis: 0, groupSize: null });
+    const task = backend.start(
+      'quantize',
+      groupedQuantizeArgs({
+        ...{ weights: new Float32Array(rows * cols).map((_, i) => Math.sin(i)), dtype: 'float32', rows, cols, axis: 0, config },
+        ...{ format: formatFor(4), metaDtype: 'float32', threads: 1, packed: new Uint8Array((rows * cols) / 2) },
+        ...{ scale: new Float32Array(cols), zero: new Float32Array(cols), stats: new Float64Array(5) },
+      }),
+    );
+    let turns = 0;
+    let running = true;
+    const count = () => {
+      turns++;
+      if (running) setImmediate(count);
+    };
+    setImmediate(count);
+    const started = performance.now();
+    await task.promise;
+    running = false;
+    // A turn every 2 ms or so; the bound leaves room for a machine that is busy.
+    expect(turns).toBeGreaterThan((performance.now() - started) / 40);
+  });
+});

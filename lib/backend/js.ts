@@ -18,7 +18,7 @@ import { GroupSolver, type GroupStats } from './js-solve.js';
 import { narrow, roundTo, sumLanes, widen } from './lanes.js';
 import { Slices } from './slices.js';
 
-/** Work cut into units of well under a millisecond: after each, the event loop may have its turn. */
+/** Work cut into pieces of about a millisecond: after each, the event loop may have its turn. */
 type Units = Generator<void, void, void>;
 
 /** Elements whose distances are summed together: kTile of native/core/distance.cc. */
@@ -70,12 +70,13 @@ function* sequence({ steps }: SequenceArgs): Units {
 function* quantize(args: QuantizeArgs): Units {
   const total: GroupStats = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0 };
   for (const unit of args.axis === 1 ? rowGroups(args) : columnGroups(args)) {
+    yield;
+    if (unit === undefined) continue;
     // Summed per unit first, as threads do: one order of additions for every backend.
     total.absError += unit.absError;
     total.squaredError += unit.squaredError;
     total.squaredWeight += unit.squaredWeight;
     total.iterations = Math.max(total.iterations, unit.iterations);
-    yield;
   }
   const bad = Number.isFinite(total.absError) ? -1 : firstNonFinite(args);
   args.stats.set([total.absError, total.squaredError, total.squaredWeight, total.iterations, bad]);
@@ -83,11 +84,15 @@ function* quantize(args: QuantizeArgs): Units {
 
 const newStats = (): GroupStats => ({ absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0 });
 
-/** Axis 1: a group is a row of the grouped matrix. A unit is `block` packed rows. */
-function* rowGroups(args: QuantizeArgs): Generator<GroupStats> {
+/** Weights after which the event loop may have its turn, in the middle of a unit too. A single longer group is not cut. */
+const TURN_WEIGHTS = 8192;
+
+/** Axis 1: a group is a row of the grouped matrix. A unit is `block` packed rows. Yields a unit's sums, or nothing for a pause. */
+function* rowGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
   const { rows, cols, step, block } = args;
   const format = FORMATS[args.format]!;
   const solver = new GroupSolver(cols, cols, args);
+  const pause = Math.max(1, Math.floor(TURN_WEIGHTS / cols));
   args.packed.fill(0);
   for (let first = 0; first < step; first += block) {
     const stats = newStats();
@@ -101,6 +106,7 @@ function* rowGroups(args: QuantizeArgs): Generator<GroupStats> {
         args.scale[group] = solver.scale;
         args.zero[group] = solver.zero;
         addField(args.packed, r * cols, solver.codes, 0, cols, shiftOf(format, field));
+        if ((group + 1) % pause === 0) yield undefined;
       }
     }
     yield stats;
@@ -108,11 +114,12 @@ function* rowGroups(args: QuantizeArgs): Generator<GroupStats> {
 }
 
 /** Axis 0: a group is a column of the grouped matrix. A unit is a panel of `block * 16` columns. */
-function* columnGroups(args: QuantizeArgs): Generator<GroupStats> {
+function* columnGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
   const { rows, cols, step } = args;
   const format = FORMATS[args.format]!;
   const solver = new GroupSolver(rows, Math.max(rows, format.fields * step), args);
   const panel = args.block * LANES;
+  const pause = Math.max(1, Math.floor(TURN_WEIGHTS / rows));
   const wide = new Float32Array(rows * panel);
   args.packed.fill(0);
   for (let first = 0; first < cols; first += panel) {
@@ -129,6 +136,7 @@ function* columnGroups(args: QuantizeArgs): Generator<GroupStats> {
         const at = (r % step) * cols + group;
         args.packed[at] = args.packed[at]! | (solver.codes[r]! << shiftOf(format, Math.floor(r / step)));
       }
+      if ((group + 1) % pause === 0) yield undefined;
     }
     yield stats;
   }

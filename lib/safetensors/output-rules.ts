@@ -5,7 +5,7 @@ import { basename, dirname, join, relative, isAbsolute, sep } from 'node:path';
 import { isMainThread, threadId } from 'node:worker_threads';
 import { HqqError } from '../errors.js';
 import { ioError, kindOf, systemCode, withPath } from './io.js';
-import { plain } from './text.js';
+import { plain, quote, quoteSome } from './text.js';
 
 /** What an output is. */
 export type OutputKind = 'file' | 'folder';
@@ -84,19 +84,36 @@ export async function checkReplaceable(target: string, kind: OutputKind, force: 
   if (precious.some((place) => isWithin(place, target))) {
     refuse(`${path} holds your home or working folder and is never replaced. Choose another path.`);
   }
-  let names: readonly string[];
   try {
-    names = await fs.readdir(target);
+    const reason = await whyNotModel(target);
+    if (reason !== undefined) refuse(`${path} exists and ${reason}: it is not replaced. Choose another path.`);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return false; // Another run moved it aside in this moment.
-    throw ioError('Cannot list', target, error);
-  }
-  const isModel = names.length === 0 || names.some((name) => name === 'config.json' || name.endsWith('.safetensors'));
-  if (!isModel) {
-    const reason = 'does not look like a model folder (no config.json, no *.safetensors)';
-    refuse(`${path} exists and ${reason}: it is not replaced. Choose another path.`);
+    throw error instanceof HqqError ? error : ioError('Cannot list', target, error);
   }
   return true;
+}
+
+const isWeights = (name: string) => name.endsWith('.safetensors');
+
+/**
+ * Why a folder is not certainly one model and nothing else. Replacing removes all that it holds, and `--out models` typed for
+ * `--out models/mine` must not cost anybody their other models, or a project its sources.
+ */
+async function whyNotModel(folder: string): Promise<string | undefined> {
+  const entries = await fs.readdir(folder, { withFileTypes: true });
+  if (entries.length === 0) return undefined;
+  const names = entries.map(({ name }) => name);
+  const weights = names.filter(isWeights);
+  if (weights.length === 0) return 'does not look like a model folder (no *.safetensors)';
+  const parts = weights.filter((name) => name !== 'model.safetensors' && !/-\d+-of-\d+\.safetensors$/.test(name));
+  if (weights.length > 1 && parts.length > 0) return `holds more than one model (${quoteSome(weights)})`;
+  for (const entry of entries.filter((candidate) => candidate.isDirectory())) {
+    const inner = await fs.readdir(join(folder, entry.name));
+    if (inner.some((name) => isWeights(name) || name === 'config.json')) return `holds other models (in ${quote(entry.name)})`;
+    if (entry.name === '.git') return 'is a git repository';
+  }
+  return undefined;
 }
 
 /** Whether a process runs. One of another user does. */

@@ -42,7 +42,7 @@ struct State {
     return s < 2e4f ? s : 2e4f;
   }
 
-  // A group of equal weights is one level, exactly. Otherwise |zero| stays within 2^20, where a float still resolves
+  // A group of equal weights is one level: its value. Otherwise |zero| stays within 2^20, where a float still resolves
   // fractions of a level, and s and 1 / s stay finite whatever the weights.
   static float relative(float least, float most, float max_code) {
     if (!(most > least)) return 1.0f;

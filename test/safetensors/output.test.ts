@@ -158,11 +158,22 @@ describe('a folder', () => {
   });
 
   it('replaces a model folder or an empty one when forced, nothing else', async () => {
-    for (const old of [{ 'config.json': 'old', 'extra.txt': '' }, { 'x.safetensors': '' }, {}]) {
+    const shards = { 'model-00001-of-00002.safetensors': '', 'model-00002-of-00002.safetensors': '', 'onnx/readme.txt': '' };
+    for (const old of [{ 'config.json': 'old', 'model.safetensors': '' }, { 'x.safetensors': '' }, shards, {}]) {
       const target = folderOf(old);
       await expectError(() => StagedOutput.begin(target, 'folder', none), 'ERR_IO', /exists\. Pass --force/);
       await (await stageFolder(target, 'new', force)).commit();
       expect([content(target), beside(target)]).toEqual([{ 'config.json': 'new' }, ['model']]);
+    }
+    const precious: readonly (readonly [Record<string, string>, RegExp])[] = [
+      [{ 'config.json': '{}', 'src/thesis.txt': '' }, /no \*\.safetensors/],
+      [{ 'loose.safetensors': '', 'other-model/model.safetensors': '' }, /holds other models \(in "other-model"\)/],
+      [{ 'a.safetensors': '', 'b.safetensors': '' }, /holds more than one model/],
+      [{ 'model.safetensors': '', '.git/HEAD': '' }, /is a git repository/],
+    ];
+    for (const [files, reason] of precious) {
+      const folder = folderOf(files);
+      await expectError(() => StagedOutput.begin(folder, 'folder', force), 'ERR_IO', reason);
     }
     const photos = folderOf({ 'photo.jpg': '', 'sub/config.json': '' });
     await expectError(() => StagedOutput.begin(photos, 'folder', force), 'ERR_IO', /does not look like a model folder/);
