@@ -1,3 +1,4 @@
+import { HqqError } from '../errors.js';
 import type { PackFormat } from '../format.js';
 import { packedRows } from '../format.js';
 import type { Geometry } from '../geometry.js';
@@ -35,12 +36,30 @@ const NARROW = 32 * 1024;
 /** How much larger than others a chunk may be, rather than be made of narrow columns (axis 0). */
 const NARROW_FACTOR = 8;
 
-interface Cut {
+/** Most weights of a chunk that cannot be smaller, 256 MiB in float32: it holds whole groups, as many as make words. */
+export const MAX_CHUNK_WEIGHTS = 64 * 1024 * 1024;
+
+export interface Cut {
   readonly geometry: Geometry;
   readonly axis: 0 | 1;
   readonly format: PackFormat;
   /** Chunks are whole multiples of the solver's block: `config` tells its size. */
   readonly config: ResolvedQuantConfig;
+}
+
+/**
+ * Refuses a matrix whose groups are too large to be worked on in bounded memory. `name` is shown as it is.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
+ */
+export function checkChunks(name: string, { geometry, axis, format, config }: Cut): void {
+  const { rows, cols, size } = geometry;
+  const together = axis === 1 ? Math.min(rows, format.fields) : Math.min(cols, LANES * solverArgs(config, { size: rows }).block);
+  if (size * together <= MAX_CHUNK_WEIGHTS) return;
+  const message = `${name}: Expected groups of at most ${Math.floor(MAX_CHUNK_WEIGHTS / together)} weights`;
+  const why = `${together} of them are held in memory together`;
+  const advice = 'Choose a smaller groupSize, or exclude it';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, since ${why}, got groups of ${size}. ${advice}.`);
 }
 
 /**

@@ -8,7 +8,7 @@ import { resolveThreads, runTask } from '../run.js';
 import { Checkpoint, type CheckpointTensor } from '../safetensors/checkpoint.js';
 import { plain, quote, quoteSome } from '../safetensors/text.js';
 import { CHUNK_WEIGHTS, type Range } from './chunks.js';
-import { dequantizeChunk, layerChunks } from './layer-chunks.js';
+import { checkLayer, dequantizeChunk, layerChunks } from './layer-chunks.js';
 import { bitsOf, narrowBytes, widenBytes } from './meta.js';
 import { checkConversion, checkPath, type ConversionRun } from './options.js';
 import { pipeline, type Scratch } from './pipeline.js';
@@ -60,6 +60,7 @@ export async function compareModels(original: string, quantized: string, options
     const b = await Checkpoint.open(quantized);
     open.push(b);
     const layers = await readLayers(b, signal);
+    for (const layer of layers.values()) checkLayer(layer);
     rejectSwapped(a, layers.size > 0);
     const { pairs, lone } = pairUp(a, b, layers);
     const run = { backend: activeBackend(), threads: resolveThreads(options.threads) };

@@ -10,7 +10,7 @@ import { plain } from '../safetensors/text.js';
 import { SafetensorsWriter } from '../safetensors/writer.js';
 import { CHUNK_WEIGHTS, type Chunk, type Range } from './chunks.js';
 import { withoutMember } from './config-text.js';
-import { dequantizeChunk, layerChunks } from './layer-chunks.js';
+import { checkLayer, dequantizeChunk, layerChunks } from './layer-chunks.js';
 import { narrowBytes, widenBytes } from './meta.js';
 import { checkConversion, checkPath, type ConversionRun } from './options.js';
 import { convertFolder } from './output-folder.js';
@@ -56,8 +56,8 @@ export interface DequantizeReport {
 }
 
 interface Shard {
-  readonly layers: readonly ReadLayer[];
-  readonly copies: readonly CheckpointTensor[];
+  readonly layers: ReadLayer[];
+  readonly copies: CheckpointTensor[];
 }
 
 interface Run {
@@ -94,11 +94,12 @@ export async function dequantizeModel(
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}.`);
     }
     const taken = new Set(layers.flatMap(({ keys, bias }) => [...keys, ...(bias ? [bias] : [])]));
-    const shards = new Map<SafetensorsFile, Shard>();
-    for (const file of checkpoint.files) {
-      const copies = [...checkpoint.tensors.values()].filter((tensor) => tensor.file === file && !taken.has(tensor));
-      shards.set(file, { layers: layers.filter(({ packed }) => packed.file === file), copies });
+    const shards = new Map<SafetensorsFile, Shard>(checkpoint.files.map((file) => [file, { layers: [], copies: [] }]));
+    for (const layer of layers) {
+      checkLayer(layer);
+      shards.get(layer.packed.file)!.layers.push(layer);
     }
+    for (const tensor of checkpoint.tensors.values()) if (!taken.has(tensor)) shards.get(tensor.file)!.copies.push(tensor);
     const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
     const copies = [...shards.values()].flatMap((shard) => shard.copies).filter(({ entry }) => entry.end > entry.begin);
     const shared = {
@@ -177,11 +178,11 @@ async function work(job: Job, { writer, dtype, threads, counter }: Run, slot: Sc
     widenBytes(bytes, stored, values);
     const out = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
     narrowBytes(values, dtype, out);
-    await writeRanges(writer, bias.entry.name, [piece], DTYPES[dtype].bytes, out);
+    await writeRanges(writer, bias.entry.name, [piece], DTYPES[dtype].bytes, out, signal);
   } else {
     const { layer, chunk, last } = job;
     const weights = await dequantizeChunk(layer, chunk, dtype, { backend: activeBackend(), threads, slot, signal });
-    await writeRanges(writer, `${layer.module}.weight`, chunk.weights, DTYPES[dtype].bytes, weights);
+    await writeRanges(writer, `${layer.module}.weight`, chunk.weights, DTYPES[dtype].bytes, weights, signal);
     counter.add(`${layer.module}.weight`, chunk.rows * chunk.cols, last);
   }
 }

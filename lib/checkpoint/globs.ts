@@ -1,7 +1,7 @@
-import picomatch from 'picomatch';
-import { HqqError, show } from '../errors.js';
+import { HqqError } from '../errors.js';
 import { quote } from '../safetensors/text.js';
 import { suggestion } from '../suggest.js';
+import { compileWildcard } from './wildcard.js';
 
 /** Most names among which the nearest to a misspelt pattern is looked for. */
 const MAX_SUGGESTED = 5000;
@@ -15,12 +15,7 @@ export interface Glob {
 
 /** @throws {HqqError} `ERR_INVALID_OPTION` for a pattern that is none. */
 export function compileGlob(text: string): Glob {
-  let match: (name: string) => boolean;
-  try {
-    match = picomatch(text, { dot: true, bash: true, windows: false, nonegate: true });
-  } catch (cause) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected a glob, got ${show(text)}: ${(cause as Error).message}.`, { cause });
-  }
+  const match = compileWildcard(text);
   return { text, matches: (tensor) => match(tensor) || (tensor.endsWith('.weight') && match(moduleOf(tensor))) };
 }
 

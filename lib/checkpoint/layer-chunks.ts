@@ -5,7 +5,8 @@ import { groupedDequantizeArgs } from '../grouped.js';
 import { runTask } from '../run.js';
 import type { CheckpointTensor } from '../safetensors/checkpoint.js';
 import { dtypeFromSafetensors } from '../dtype.js';
-import { type Chunk, chunksOf, countOf, type Range } from './chunks.js';
+import { plain } from '../safetensors/text.js';
+import { checkChunks, type Chunk, chunksOf, countOf, type Range } from './chunks.js';
 import { bitsOf, widenBytes } from './meta.js';
 import type { Scratch } from './pipeline.js';
 import type { ReadLayer } from './read-layers.js';
@@ -13,6 +14,11 @@ import { readRanges } from './transfer.js';
 
 /** Chunks need a solver's block size to end at; dequantizing has none of its own, and any will do. */
 const ANY: ResolvedQuantConfig = resolveQuantConfig({ solver: OPTIONS.solver.default });
+
+/** Refuses a layer that cannot be read in chunks: `checkChunks`. */
+export function checkLayer({ module, geometry, axis, format }: ReadLayer): void {
+  checkChunks(plain(module), { geometry, axis, format, config: ANY });
+}
 
 /** The chunks in which a quantized layer is read. */
 export function layerChunks({ geometry, axis, format }: ReadLayer): Iterable<Chunk> {

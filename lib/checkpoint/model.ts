@@ -64,6 +64,8 @@ export class Model {
   readonly path: string;
   /** File after file: `<module>.weight` for a quantized layer, other tensors as they are called. */
   readonly names: readonly string[];
+  /** Shape of each, by its name, in the order of `names`. */
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
   /** What is known of each, in the order of `names`. */
   readonly tensors: readonly TensorInfo[];
   /** config.json; undefined for a single file. */
@@ -91,6 +93,7 @@ export class Model {
     }
     this.names = Object.freeze([...this.#entries.keys()]);
     this.tensors = Object.freeze(tensors);
+    this.shapes = new Map(tensors.map(({ name, shape }) => [name, shape]));
   }
 
   /** Whether there is a tensor of this name, or a weight of the module of this name. */

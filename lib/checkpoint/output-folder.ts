@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { Checkpoint } from '../safetensors/checkpoint.js';
 import { ensureFreeSpace, withPath } from '../safetensors/io.js';
 import type { Layout } from '../safetensors/layout.js';
-import { StagedOutput } from '../safetensors/output.js';
+import { type OutputKind, StagedOutput } from '../safetensors/output.js';
 import type { SafetensorsFile } from '../safetensors/reader.js';
 import { compareBytes } from '../safetensors/text.js';
 
@@ -29,8 +29,8 @@ export interface Conversion {
  */
 export async function convertFolder(conversion: Conversion): Promise<number> {
   const { checkpoint, output, force, signal, layouts } = conversion;
-  const inputs = checkpoint.folder === undefined ? checkpoint.files.map(({ path }) => path) : [checkpoint.folder];
-  const staged = await StagedOutput.begin(output, checkpoint.folder === undefined ? 'file' : 'folder', { force, inputs });
+  const { kind, inputs } = inputsOf(checkpoint);
+  const staged = await StagedOutput.begin(output, kind, { force, inputs });
   try {
     const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, 0);
     await ensureFreeSpace(dirname(resolve(output)), needed);
@@ -47,6 +47,12 @@ export async function convertFolder(conversion: Conversion): Promise<number> {
     await staged.abandon();
     throw error;
   }
+}
+
+/** What a checkpoint is, and what must not be harmed when another is made from it. */
+export function inputsOf({ folder, files }: Checkpoint): { readonly kind: OutputKind; readonly inputs: readonly string[] } {
+  if (folder !== undefined) return { kind: 'folder', inputs: [folder] };
+  return { kind: 'file', inputs: files.map(({ path }) => path) };
 }
 
 async function writeRest({ checkpoint, config, signal }: Conversion, staged: StagedOutput, written: ReadonlyMap<string, Layout>) {

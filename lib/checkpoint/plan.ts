@@ -7,6 +7,7 @@ import type { SafetensorsFile } from '../safetensors/reader.js';
 import { plain, quote, quoteSome } from '../safetensors/text.js';
 import { DTYPES } from '../dtype.js';
 import { formOf, type LayerForm } from './adapt.js';
+import { checkChunks } from './chunks.js';
 import type { ResolvedModelOptions } from './options.js';
 import { type DenseTensor, nothingLeft, selectWeights, type SelectedWeight } from './select.js';
 import { isOptimized, largeSpecs, smallTensors, type StoredLayer } from './state-dict.js';
@@ -59,18 +60,21 @@ export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, o
   rejectNameClashes(checkpoint, layers);
   const quantization = quantizationConfig(layers, skipModules(modules, dense));
   const taken = new Set(layers.flatMap(({ weight, bias }) => [weight, ...(bias ? [bias] : [])]));
-  const shards = checkpoint.files.map((file) => ({
-    file,
-    layers: layers.filter(({ weight }) => weight.file === file),
-    copies: [...checkpoint.tensors.values()].filter((tensor) => tensor.file === file && !taken.has(tensor)),
-  }));
+  const shards = checkpoint.files.map((file) => ({ file, layers: [] as LayerPlan[], copies: [] as CheckpointTensor[] }));
+  const byFile = new Map(shards.map((shard) => [shard.file, shard]));
+  for (const layer of layers) {
+    const { geometry, config, format, weight } = layer;
+    checkChunks(plain(weight.entry.name), { geometry, axis: config.axis, format, config });
+    byFile.get(weight.file)!.layers.push(layer);
+  }
+  for (const tensor of checkpoint.tensors.values()) if (!taken.has(tensor)) byFile.get(tensor.file)!.copies.push(tensor);
   if (!checkpoint.config) {
     const where = checkpoint.folder === undefined ? 'A single file has' : `${plain(checkpoint.path)} has`;
     notes.push(`${where} no config.json: Python needs one, with a quantization_config, beside the output to load it.`);
   }
   if (checkpoint.skippedFiles.length > 0) {
     const names = quoteSome(checkpoint.skippedFiles);
-    notes.push(`Not carried over (weights in other formats, or not regular files): ${names}.`);
+    notes.push(`Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${names}.`);
   }
   return { checkpoint, shards, dense: reportDense(checkpoint, dense, layers), notes, quantization };
 }

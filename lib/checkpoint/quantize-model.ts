@@ -1,3 +1,5 @@
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { activeBackend } from '../backend/index.js';
 import { DTYPES } from '../dtype.js';
 import { relativeError } from '../grouped.js';
@@ -6,10 +8,11 @@ import type { ModelReport, TensorReport } from '../report.js';
 import { resolveThreads } from '../run.js';
 import { Checkpoint } from '../safetensors/checkpoint.js';
 import type { Layout } from '../safetensors/layout.js';
+import { checkApart, checkReplaceable } from '../safetensors/output-rules.js';
 import { SafetensorsWriter } from '../safetensors/writer.js';
 import { withMember } from './config-text.js';
 import { checkPath, type ConversionRun, type ModelOptions, resolveOptions, type ResolvedOptions } from './options.js';
-import { convertFolder, removeFile } from './output-folder.js';
+import { convertFolder, inputsOf, removeFile } from './output-folder.js';
 import { type LayerPlan, type ModelPlan, planModel, shardLayout, type ShardPlan } from './plan.js';
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 import { largeSpecs } from './state-dict.js';
@@ -39,8 +42,8 @@ export async function quantizeModel(
   resolved.run.signal?.throwIfAborted();
   const checkpoint = await Checkpoint.open(input);
   try {
-    const plan = planModel(checkpoint, resolved.config, resolved.model);
-    const made = resolved.model.dryRun ? dryRun(plan) : await convert(plan, output, resolved);
+    const plan = withoutEmpty(planModel(checkpoint, resolved.config, resolved.model));
+    const made = resolved.model.dryRun ? await dryRun(plan, output, resolved.model.force) : await convert(plan, output, resolved);
     return report(plan, input, output, resolved, made, (performance.now() - started) / 1000);
   } finally {
     await checkpoint.close();
@@ -54,7 +57,18 @@ interface Made {
   readonly computeSeconds: number;
 }
 
-function dryRun({ shards }: ModelPlan): Made {
+/** Without shards that held only biases, which go where their weights are: no index would name them. */
+function withoutEmpty(plan: ModelPlan): ModelPlan {
+  return { ...plan, shards: plan.shards.filter(({ layers, copies }) => layers.length + copies.length > 0) };
+}
+
+/** What would be made. Refuses an output that would be refused, and writes nothing. */
+async function dryRun({ checkpoint, shards }: ModelPlan, output: string, force: boolean): Promise<Made> {
+  const parent = dirname(resolve(output));
+  const target = join(await realpath(parent).catch(() => parent), basename(resolve(output)));
+  const { kind, inputs } = inputsOf(checkpoint);
+  await checkApart(target, inputs);
+  await checkReplaceable(target, kind, force);
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
   return {
     results: shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0, fit: 'holds' as const }))),

@@ -121,10 +121,10 @@ async function quantizeChunk(
   state.sums[index] = sums;
 
   const { writer } = run;
-  const writing = writeRanges(writer, `${module}.W_q`, chunk.packed, format.wordBytes, bytesOf(packed));
+  const writing = writeRanges(writer, `${module}.W_q`, chunk.packed, format.wordBytes, bytesOf(packed), signal);
   const meta = (kind: 'scale' | 'zero', values: Float32Array) => {
-    const stored = storedMeta(state, kind, values, slot, run.mayRepeat);
-    return writeRanges(writer, `${module}.${kind}`, chunk.groups, DTYPES[metaDtype].bytes, bytesOf(stored));
+    const stored = storedMeta(state, kind, values, slot, run.mayRepeat, kind === 'zero' ? scale : undefined);
+    return writeRanges(writer, `${module}.${kind}`, chunk.groups, DTYPES[metaDtype].bytes, bytesOf(stored), signal);
   };
   await settle([writing, attempt(() => meta('scale', scale)), attempt(() => meta('zero', zero))]);
   state.left -= rows * cols;
@@ -134,6 +134,7 @@ async function quantizeChunk(
 /** Scales, zeros or a bias as they are stored; notes how well float16 holds them. */
 function storedMeta(
   state: LayerState, kind: 'scale' | 'zero' | 'bias', values: Float32Array, slot: Scratch, mayRepeat: boolean,
+  scales?: Float32Array,
 ): Float32Array | Uint16Array {
   const { layer } = state;
   const name = () => quote(`${layer.module}.${kind}`);
@@ -143,9 +144,11 @@ function storedMeta(
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, but a ${kind} would be infinite. Exclude it.`);
   }
   const half = slot.take(`half ${kind}`, Uint16Array, values.length);
-  const fit = toHalf(values, kind, half);
+  const fit = toHalf(values, kind, half, scales);
   if (fit === 'overflows' && !mayRepeat) {
-    const message = `Expected ${name()} to fit into float16, but a value of it overflows`;
+    const bad = values.find((value) => !Number.isFinite(value));
+    const fault = bad === undefined ? 'overflows' : `is ${bad}`;
+    const message = `Expected ${name()} to fit into float16, but a value of it ${fault}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use metaDtype (--meta-dtype) auto or float32.`);
   }
   state.fit = worse(state.fit, fit);
@@ -164,7 +167,7 @@ async function convertBias(state: LayerState, piece: Range, run: ShardRun, slot:
     widenBytes(bytes, dtype, values);
     stored = storedMeta(state, 'bias', values, slot, run.mayRepeat);
   }
-  await writeRanges(run.writer, entry.name, [piece], DTYPES[metaDtype].bytes, bytesOf(stored));
+  await writeRanges(run.writer, entry.name, [piece], DTYPES[metaDtype].bytes, bytesOf(stored), signal);
 }
 
 async function writeSmall({ layer }: LayerState, { writer }: ShardRun): Promise<void> {

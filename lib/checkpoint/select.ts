@@ -31,11 +31,23 @@ export interface Selection {
 }
 
 /** Models whose layers are `Conv1D`: stored [in, out], and not nn.Linear, so that Python would load nothing. */
-const CONV1D_MODELS: ReadonlySet<unknown> = new Set(['gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer', 'clvp']);
+const CONV1D_MODELS: ReadonlySet<unknown> = new Set([
+  'gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer', 'clvp', 'clvp_decoder', 'convbert',
+]);
+
+/** What `Conv1D` layers are called. Other models have nn.Linear layers of these names. */
+const CONV1D_LEAVES: readonly string[] = ['c_attn', 'q_attn', 'c_proj', 'c_fc'];
 
 /** Models whose routers are bare parameters named like a layer (transformers 4.56): not nn.Linear either. */
 const PARAMETER_ROUTERS: ReadonlySet<unknown> = new Set([
   'deepseek_v2', 'deepseek_v3', 'kimi_k2', 'dots1', 'glm4_moe', 'glm4v_moe', 'glm4v_moe_text', 'gpt_oss',
+]);
+
+/** Models whose head is the embedding only where their config says so; that of all others is unless it says not. */
+const UNTIED_MODELS: ReadonlySet<unknown> = new Set([
+  'llama', 'llama4_text', 'mistral', 'mixtral', 'qwen2', 'qwen2_moe', 'qwen3', 'qwen3_moe', 'phi', 'phi3', 'phimoe', 'gptj',
+  'gpt_neox', 'codegen', 'stablelm', 'olmo', 'olmo2', 'olmoe', 'deepseek_v2', 'deepseek_v3', 'granite', 'granitemoe', 'glm',
+  'glm4', 'glm4_moe', 'nemotron', 'persimmon',
 ]);
 
 /** A part of a module's path that makes all below it an embedding. */
@@ -65,14 +77,15 @@ export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfi
   const weights: SelectedWeight[] = [];
   const dense: DenseTensor[] = [];
   const notes = new Set<string>();
-  const owner = siblings(checkpoint);
+  const traits = traitsOf(checkpoint);
+  const tie = tieOf(checkpoint);
 
   for (const [name, tensor] of checkpoint.tensors) {
     const module = moduleOf(name);
-    const fault = faultOf(checkpoint, name, tensor, owner.get(module) ?? 0);
+    const fault = faultOf(checkpoint, name, tensor, traits);
     const stay = (reason: string, linear = true) => dense.push({ tensor, reason, linear });
     if (fault) stay(fault.reason, fault.linear ?? false);
-    else if (isTiedHead(checkpoint, module)) {
+    else if (tie === 'tied' && isHead(module)) {
       stay('tied to the embedding');
       if ([...include, ...overrides].some((glob) => glob.matches(name))) {
         notes.add(`${plain(name)} is tied to the embedding (tie_word_embeddings) and was left as it is.`);
@@ -80,7 +93,11 @@ export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfi
     } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
     else if (include.length > 0 && !include.some((glob) => glob.matches(name))) stay('not included');
     else if (include.length === 0 && headOf(module) !== undefined) stay(`excluded by default: ${headOf(module)}`);
-    else {
+    else if (tie === 'unsaid' && isHead(module)) {
+      stay('may be tied to the embedding');
+      const advice = 'If it is not, say so there ("tie_word_embeddings": false) to quantize it';
+      notes.add(`${plain(name)} was left as it is: config.json does not say whether it is tied to the embedding. ${advice}.`);
+    } else {
       const [rows, cols] = tensor.entry.shape as [number, number];
       const over = (base: ResolvedQuantConfig, override: QuantConfig) => resolveQuantConfig(override, base);
       const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
@@ -106,17 +123,36 @@ export function nothingLeft(path: string, dense: readonly DenseTensor[]): HqqErr
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.`);
 }
 
-/** How many tensors each module has, its weight and bias not counted. */
-function siblings(checkpoint: Checkpoint): ReadonlyMap<string, number> {
-  const counts = new Map<string, number>();
-  for (const name of checkpoint.tensors.keys()) {
-    const module = moduleOf(name);
-    if (name !== `${module}.weight` && name !== `${module}.bias`) counts.set(module, (counts.get(module) ?? 0) + 1);
-  }
-  return counts;
+/** What the model as a whole tells of its layers. */
+interface Traits {
+  /** `model_type` of the model, and of its parts. */
+  readonly type: unknown;
+  readonly types: readonly unknown[];
+  /** Modules that have tensors besides weight and bias. */
+  readonly crowded: ReadonlySet<string>;
+  /** Last parts of the paths of layers that are stored [in, out], and one whose bias shows it. */
+  readonly transposed: ReadonlyMap<string, string>;
 }
 
-function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTensor, others: number): Fault | undefined {
+function traitsOf({ tensors, config }: Checkpoint): Traits {
+  const crowded = new Set<string>();
+  const transposed = new Map<string, string>();
+  for (const [name, { entry: { shape } }] of tensors) {
+    const module = moduleOf(name);
+    if (name !== `${module}.bias` && name !== `${module}.weight`) crowded.add(module);
+    const bias = tensors.get(`${module}.bias`)?.entry.shape;
+    if (name !== `${module}.weight` || shape.length !== 2 || bias?.length !== 1) continue;
+    if (bias[0] === shape[0] || bias[0] !== shape[1]) continue;
+    const leaf = module.split('.').at(-1)!;
+    for (const alike of CONV1D_LEAVES.includes(leaf) ? CONV1D_LEAVES : [leaf]) transposed.set(alike, module);
+  }
+  const types = [config?.value, ...Object.values(config?.value ?? {})].map((part) => {
+    return typeof part === 'object' && part !== null ? (part as Readonly<Record<string, unknown>>)['model_type'] : undefined;
+  });
+  return { type: types[0], types, crowded, transposed };
+}
+
+function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTensor, traits: Traits): Fault | undefined {
   const { shape, dtype } = entry;
   const module = moduleOf(name);
   if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(name)) return { reason: 'experts in one 3-D tensor' };
@@ -126,12 +162,17 @@ function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTens
   const leaf = parts.at(-1)!;
   const surely = SURELY_EMBEDDING.test(leaf);
   if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part))) return { reason: 'embedding', linear: !surely };
-  if (NORM.test(leaf)) return { reason: 'norm' };
-  const { model_type: type } = checkpoint.config?.value ?? {};
-  const isHead = headOf(module) !== undefined;
-  if (CONV1D_MODELS.has(type)) return { reason: `Conv1D of ${String(type)}, stored [in, out]`, linear: isHead };
-  if (PARAMETER_ROUTERS.has(type) && /^(gate|router)$/.test(leaf)) return { reason: 'router that is not an nn.Linear' };
-  if (others > 0) return { reason: 'its module has other tensors than weight and bias' };
+  if (NORM.test(leaf)) return { reason: 'norm', linear: true }; // A matrix: `norm_proj` for one is a layer.
+  const { type, types, crowded, transposed } = traits;
+  // Of a model of several parts, only the layers that are called so.
+  const conv = CONV1D_MODELS.has(type) ? type : CONV1D_LEAVES.includes(leaf) && types.find((part) => CONV1D_MODELS.has(part));
+  if (conv) return { reason: `Conv1D of ${String(conv)}, stored [in, out]`, linear: headOf(module) !== undefined };
+  if (types.some((part) => PARAMETER_ROUTERS.has(part)) && /^(gate|router)$/.test(leaf)) {
+    return { reason: 'router that is not an nn.Linear' };
+  }
+  if (crowded.has(module)) return { reason: 'its module has other tensors than weight and bias', linear: true };
+  const alike = transposed.get(leaf);
+  if (alike !== undefined) return { reason: `stored [in, out], as the bias of ${plain(alike)} shows`, linear: true };
   if (dtypeFromSafetensors(dtype) === undefined) return { reason: `stored as ${dtype}`, linear: true };
   if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
   const bias = checkpoint.tensors.get(`${module}.bias`)?.entry;
@@ -146,10 +187,18 @@ function headOf(module: string): string | undefined {
   return module.split('.').find((part) => HEAD.test(part));
 }
 
-/** The head is the embedding matrix: Python sets it from there, and a quantized one breaks that. */
-function isTiedHead({ config }: Checkpoint, module: string): boolean {
-  const isTied = [config?.value, textConfig(config)].some((part) => part?.['tie_word_embeddings'] === true);
-  return isTied && /(^|\.)lm_head$/.test(module);
+/** The head that may be the embedding matrix: Python then sets it from there, and a quantized one breaks that. */
+function isHead(module: string): boolean {
+  return /(^|\.)lm_head$/.test(module);
+}
+
+/** Whether the head is tied. A model without a config.json is what the user takes it for. */
+function tieOf({ config }: Checkpoint): 'tied' | 'untied' | 'unsaid' {
+  if (!config) return 'untied';
+  const parts = [config.value, textConfig(config)];
+  const said = parts.map((part) => part['tie_word_embeddings']);
+  if (said.includes(true)) return 'tied';
+  return said.includes(false) || parts.some((part) => UNTIED_MODELS.has(part['model_type'])) ? 'untied' : 'unsaid';
 }
 
 /** Models of several parts describe the language model apart. */
@@ -164,7 +213,7 @@ function checkGlobs(option: string, globs: readonly Glob[], checkpoint: Checkpoi
     if (weights.some(({ weight }) => glob.matches(weight.entry.name))) continue;
     const stays = dense.filter(({ tensor }) => glob.matches(tensor.entry.name));
     if (stays.length === 0) throw unmatched(option, glob, checkpoint.tensors.keys());
-    if (stays.some(({ reason }) => reason === 'tied to the embedding')) continue;
+    if (stays.some(({ reason }) => reason.endsWith('tied to the embedding'))) continue;
     const first = stays[0]!;
     const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';
     const advice = option === 'overrides' && /^(excluded by default|not included)/.test(first.reason) ? ' Include it too.' : '';

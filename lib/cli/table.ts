@@ -18,7 +18,7 @@ export function pairs(rows: readonly (readonly [label: string, text: string])[])
 }
 
 function layOut(lines: readonly (readonly string[])[], columns: readonly Column[], titled: boolean): string {
-  const widths = columns.map((_, c) => Math.max(...lines.map((cells) => cells[c]?.length ?? 0)));
+  const widths = columns.map((_, c) => lines.reduce((width, cells) => Math.max(width, cells[c]?.length ?? 0), 0));
   const text = lines.map((cells) => {
     const padded = columns.map(({ align }, c) => {
       const cell = cells[c] ?? '';

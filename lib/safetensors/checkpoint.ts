@@ -6,7 +6,7 @@ import type { TensorEntry } from './header.js';
 import { kindOf, readWhole, withPath } from './io.js';
 import { parseJson } from './json.js';
 import { SafetensorsFile } from './reader.js';
-import { checkShards, MAX_INDEX_BYTES, parseIndex } from './shards.js';
+import { MAX_INDEX_BYTES, parseIndex, ShardCheck } from './shards.js';
 import { compareBytes, formatError, plain, quoteSome } from './text.js';
 
 /** Largest config.json. Real ones have a few kilobytes, with the labels of a large classifier a few megabytes. */
@@ -52,7 +52,7 @@ export class Checkpoint {
   readonly indexName: string | undefined;
   /** Every other file of the folder that belongs to the model: paths relative to it, with `/`. */
   readonly otherFiles: readonly string[];
-  /** Files of the folder that are not to be carried over: weights in other formats, and what is not a regular file. */
+  /** Files of the folder that are not to be carried over: weights in other formats, what is not a regular file, links elsewhere. */
   readonly skippedFiles: readonly string[];
 
   private constructor(path: string, folder: string | undefined, parts: Parts) {
@@ -101,8 +101,13 @@ async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): 
   const config = await readConfig(folder, listing);
   const files: SafetensorsFile[] = [];
   try {
-    for (const name of names) files.push(await SafetensorsFile.open(join(folder, name)));
-    if (indexName !== undefined && weightMap !== undefined) checkShards(indexName, weightMap, files);
+    const check = indexName !== undefined && weightMap !== undefined ? new ShardCheck(indexName, weightMap) : undefined;
+    for (const name of names) {
+      const file = await SafetensorsFile.open(join(folder, name));
+      files.push(file);
+      check?.add(file);
+    }
+    check?.end();
   } catch (error) {
     await Promise.all(files.map((file) => file.close()));
     throw error;

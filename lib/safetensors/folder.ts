@@ -1,7 +1,7 @@
 import * as fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join, sep } from 'node:path';
 import { HqqError } from '../errors.js';
-import { ioError } from './io.js';
+import { ioError, withPath } from './io.js';
 import { compareBytes, plain } from './text.js';
 
 /** Deepest folder below a model that is listed. Real ones have one or two levels. */
@@ -22,9 +22,9 @@ const TOOL_FOLDERS: ReadonlySet<string> = new Set(['.git', '.cache']);
 
 /** Paths relative to the folder, with `/`, sorted. */
 export interface Listing {
-  /** Regular files and symbolic links to such (Hugging Face's cache is made of them) that belong to the model. */
+  /** Regular files that belong to the model, and links to such within it or within its Hugging Face cache. */
   readonly files: readonly string[];
-  /** Left out: weights in other formats, links that lead nowhere or to folders, pipes and devices, folders that are too deep. */
+  /** Left out: weights in other formats, links that lead nowhere or elsewhere, what is not a file, folders too deep. */
   readonly skipped: readonly string[];
 }
 
@@ -38,6 +38,7 @@ export async function listFolder(root: string): Promise<Listing> {
   const files: string[] = [];
   const skipped: string[] = [];
   let count = 0;
+  const homes = await linkHomes(root);
   const walk = async (relative: string, depth: number): Promise<void> => {
     // Read step by step: a folder of millions of entries stops at the limit.
     for await (const entry of await fs.opendir(join(root, relative))) {
@@ -53,7 +54,7 @@ export async function listFolder(root: string): Promise<Listing> {
         else await walk(path, depth + 1);
         continue;
       }
-      const regular = entry.isFile() || (entry.isSymbolicLink() && (await isFile(join(root, path))));
+      const regular = entry.isFile() || (entry.isSymbolicLink() && (await isFileIn(join(root, path), homes)));
       (regular && !isOtherWeights(entry.name) ? files : skipped).push(path);
     }
   };
@@ -65,9 +66,26 @@ export async function listFolder(root: string): Promise<Listing> {
   return { files: files.sort(compareBytes), skipped: skipped.sort(compareBytes) };
 }
 
-async function isFile(path: string): Promise<boolean> {
+/**
+ * Where links may lead: a folder from elsewhere must not have a key or a password file copied under a harmless name. The
+ * cache of Hugging Face keeps contents in `<entry>/blobs` and links to them in `<entry>/snapshots/<revision>`.
+ */
+async function linkHomes(root: string): Promise<readonly string[]> {
+  const real = await withPath('Cannot list', root, () => fs.realpath(root));
+  const homes = [real];
+  for (let at = real; dirname(at) !== at; at = dirname(at)) {
+    const parent = dirname(at);
+    if (basename(parent) === 'snapshots') homes.push(join(dirname(parent), 'blobs'));
+  }
+  return homes;
+}
+
+/** Whether a link leads to a regular file below one of `homes`. */
+async function isFileIn(path: string, homes: readonly string[]): Promise<boolean> {
   try {
-    return (await fs.stat(path)).isFile();
+    const real = await fs.realpath(path);
+    if (!homes.some((home) => real.startsWith(home.endsWith(sep) ? home : home + sep))) return false;
+    return (await fs.stat(real)).isFile();
   } catch {
     return false;
   }

@@ -144,6 +144,16 @@ export async function writeFully(fd: number, path: string, position: number, byt
   }
 }
 
+export function writeFullySync(fd: number, path: string, position: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.byteLength; ) {
+    try {
+      done += fs.writeSync(fd, bytes, done, bytes.byteLength - done, position + done);
+    } catch (error) {
+      throw ioError('Cannot write', path, error);
+    }
+  }
+}
+
 /** Waits until the bytes of a file are on the disk. */
 export async function syncFile(fd: number, path: string): Promise<void> {
   await withPath('Cannot write', path, () => fsync(fd));

@@ -102,8 +102,8 @@ const isWeights = (name: string) => name.endsWith('.safetensors');
  */
 async function whyNotModel(folder: string): Promise<string | undefined> {
   const entries = await fs.readdir(folder, { withFileTypes: true });
-  if (entries.length === 0) return undefined;
   const names = entries.map(({ name }) => name);
+  if (names.every((name) => name === 'config.json')) return undefined; // nothing that somebody would miss
   const weights = names.filter(isWeights);
   if (weights.length === 0) return 'does not look like a model folder (no *.safetensors)';
   const parts = weights.filter((name) => name !== 'model.safetensors' && !/-\d+-of-\d+\.safetensors$/.test(name));

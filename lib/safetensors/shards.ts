@@ -1,3 +1,4 @@
+import { MAX_METADATA_ENTRIES } from './header.js';
 import { JsonReader } from './json.js';
 import { formatError, plain, quote, quoteSome } from './text.js';
 import type { SafetensorsFile } from './reader.js';
@@ -6,10 +7,10 @@ import type { SafetensorsFile } from './reader.js';
 export const MAX_INDEX_BYTES = 128 * 1024 * 1024;
 
 /** Most tensors of an index: 20 bytes of text cost over 100 of memory. The model above has 900,000. */
-export const MAX_INDEX_TENSORS = 2_000_000;
+export const MAX_INDEX_TENSORS = 1_000_000;
 
 /** Most shards. Each is an open file; the largest models have some 200. */
-export const MAX_SHARDS = 10_000;
+export const MAX_SHARDS = 1_000;
 
 /**
  * Why `name` may not name a shard; undefined when it may. A shard is a file of the index's own folder: anything that reads
@@ -62,25 +63,64 @@ export function parseIndex(bytes: Uint8Array, file: string): ReadonlyMap<string,
 
 const STRANGERS = 'Index and shards do not belong together; fetch both again.';
 
-/** The index and the shards must say the same: every tensor in exactly the shard that the index names. */
-export function checkShards(indexName: string, weightMap: ReadonlyMap<string, string>, files: readonly SafetensorsFile[]): void {
-  const owner = new Map<string, string>();
-  for (const { name: file, tensors } of files) {
-    for (const tensor of tensors.keys()) {
-      const other = owner.get(tensor);
-      if (other === undefined) owner.set(tensor, file);
-      else throw formatError(file, `tensor ${quote(tensor)} is in ${plain(other)} too. A tensor belongs to one shard.`);
+/** Most bytes of the headers of all shards together. Those of the model above have some 150 MB. */
+export const MAX_HEADERS_BYTES = 256 * 1024 * 1024;
+
+/**
+ * Holds shards against their index while they are opened one by one: each tensor must be in exactly the shard that the index
+ * names. The first shard that is not so ends it, so that shards cost no more than their index says.
+ */
+export class ShardCheck {
+  readonly #indexName: string;
+  readonly #weightMap: ReadonlyMap<string, string>;
+  readonly #files = new Map<string, SafetensorsFile>();
+  #tensors = 0;
+  #headers = 0;
+  #metadata = 0;
+
+  constructor(indexName: string, weightMap: ReadonlyMap<string, string>) {
+    this.#indexName = indexName;
+    this.#weightMap = weightMap;
+  }
+
+  /** The next shard. */
+  add(file: SafetensorsFile): void {
+    const { name, tensors, metadata, size } = file;
+    for (const tensor of tensors.keys()) if (this.#weightMap.get(tensor) !== name) this.#refuse(file, tensor);
+    this.#files.set(name, file);
+    this.#tensors += tensors.size;
+    const [first] = tensors.values();
+    this.#headers += first?.begin ?? size;
+    this.#metadata += metadata.size;
+    if (this.#headers > MAX_HEADERS_BYTES) {
+      const message = `the headers of all shards up to this one have ${this.#headers} bytes`;
+      throw formatError(name, `${message}; at most ${MAX_HEADERS_BYTES} are read.`);
+    }
+    if (this.#metadata <= MAX_METADATA_ENTRIES) return;
+    throw formatError(name, `expected at most ${MAX_METADATA_ENTRIES} entries of "__metadata__" in all shards together.`);
+  }
+
+  /** No shard is left: nothing may be missing. */
+  end(): void {
+    // Every tensor so far is one that the index names, and in one shard.
+    if (this.#tensors === this.#weightMap.size) return;
+    for (const [tensor, shard] of this.#weightMap) {
+      if (this.#files.get(shard)?.tensors.has(tensor)) continue;
+      const message = `tensor ${quote(tensor)} should be in ${plain(shard)}, but no shard has it`;
+      throw formatError(this.#indexName, `${message}. ${STRANGERS}`);
     }
   }
-  for (const [tensor, shard] of weightMap) {
-    const actual = owner.get(tensor);
-    if (actual === shard) continue;
-    const where = actual === undefined ? 'no shard has it' : `it is in ${plain(actual)}`;
-    throw formatError(indexName, `tensor ${quote(tensor)} should be in ${plain(shard)}, but ${where}. ${STRANGERS}`);
+
+  #refuse({ name, tensors }: SafetensorsFile, tensor: string): never {
+    const shard = this.#weightMap.get(tensor);
+    if (shard === undefined) {
+      const names = quoteSome([...tensors.keys()].filter((other) => !this.#weightMap.has(other)));
+      throw formatError(this.#indexName, `"weight_map" does not name ${names} of ${plain(name)}. ${STRANGERS}`);
+    }
+    if (this.#files.get(shard)?.tensors.has(tensor)) {
+      throw formatError(name, `tensor ${quote(tensor)} is in ${plain(shard)} too. A tensor belongs to one shard.`);
+    }
+    const message = `tensor ${quote(tensor)} should be in ${plain(shard)}, but it is in ${plain(name)}`;
+    throw formatError(this.#indexName, `${message}. ${STRANGERS}`);
   }
-  const strangers = [...owner].filter(([tensor]) => !weightMap.has(tensor));
-  if (strangers.length === 0) return;
-  const [, shard] = strangers[0] as [string, string];
-  const names = quoteSome(strangers.map(([tensor]) => tensor));
-  throw formatError(indexName, `"weight_map" does not name ${names} of ${plain(shard)}. ${STRANGERS}`);
 }

@@ -1,13 +1,18 @@
 import * as fs from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { HqqError } from '../errors.js';
 import type { TensorEntry } from './header.js';
-import { closeFile, createFile, ensureFreeSpace, syncFile, withPath, writeFully } from './io.js';
+import { closeFile, createFile, ensureFreeSpace, syncFile, withPath, writeFully, writeFullySync } from './io.js';
 import type { Layout } from './layout.js';
 import { plain, quoteSome } from './text.js';
 
 const ftruncate = promisify(fs.ftruncate);
+
+/** Bytes that `writePieces` writes before it lets others run: some milliseconds. */
+const TURN_BYTES = 256 * 1024;
+const TURN_PIECES = 512;
 
 /** A part of a tensor, in bytes from its begin. */
 interface Span {
@@ -61,7 +66,39 @@ export class SafetensorsWriter {
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
     this.#claim(entry, byteOffset, byteOffset + bytes.byteLength);
-    const writing = writeFully(fd, this.path, entry.begin + byteOffset, bytes);
+    await this.#track(writeFully(fd, this.path, entry.begin + byteOffset, bytes));
+  }
+
+  /**
+   * Writes `bytes` to `pieces` of tensor `name`, one after the other: in bytes, sorted, apart. For many short ones: blocking
+   * calls, a few milliseconds' worth at a time, since a call that waits for a thread takes ten times as long.
+   *
+   * @throws {HqqError} as `write`; the signal's reason when aborted, after which the file can only be abandoned.
+   */
+  async writePieces(
+    name: string, pieces: readonly { readonly at: number; readonly count: number }[], bytes: Uint8Array, signal: AbortSignal,
+  ): Promise<void> {
+    const fd = this.#open();
+    const entry = this.layout.entries.get(name);
+    if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
+    this.#claimAll(entry, pieces.filter(({ count }) => count > 0).map(({ at, count }) => ({ begin: at, end: at + count })));
+    const writing = async (): Promise<void> => {
+      let offset = 0;
+      for (let next = 0; next < pieces.length; ) {
+        signal.throwIfAborted();
+        const turn = offset + TURN_BYTES;
+        for (const stop = next + TURN_PIECES; next < pieces.length && next < stop && offset < turn; next++) {
+          const { at, count } = pieces[next]!;
+          writeFullySync(fd, this.path, entry.begin + at, bytes.subarray(offset, offset + count));
+          offset += count;
+        }
+        await setImmediate();
+      }
+    };
+    await this.#track(writing());
+  }
+
+  async #track(writing: Promise<void>): Promise<void> {
     this.#writes.add(writing);
     try {
       await writing;
@@ -114,8 +151,13 @@ export class SafetensorsWriter {
     if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place);
     if (begin === end) return;
     const spans = this.#written.get(entry.name) ?? [];
+    // The first span that begins behind: at the end when pieces come in order.
     let index = spans.length;
-    while (index > 0 && (spans[index - 1] as Span).begin >= end) index--;
+    for (let low = 0, high = index; low < high; ) {
+      const middle = (low + high) >>> 1;
+      if ((spans[middle] as Span).begin >= end) high = index = middle;
+      else low = middle + 1;
+    }
     const before = spans[index - 1];
     const after = spans[index];
     if (before !== undefined && before.end > begin) throw this.#misuse('every byte to be written once', `${place} again`);
@@ -128,6 +170,28 @@ export class SafetensorsWriter {
     } else if (after?.begin === end) after.begin = begin;
     else spans.splice(index, 0, { begin, end });
     this.#written.set(entry.name, spans);
+  }
+
+  /** `#claim` for many spans, sorted: in one pass. */
+  #claimAll(entry: TensorEntry, more: readonly Span[]): void {
+    const size = entry.end - entry.begin;
+    const known = this.#written.get(entry.name) ?? [];
+    const merged: Span[] = [];
+    for (let i = 0, j = 0; i < known.length || j < more.length; ) {
+      const a = known[i];
+      const b = more[j];
+      const isNew = a === undefined || (b !== undefined && b.begin < a.begin);
+      const { begin, end } = (isNew ? b : a) as Span;
+      if (isNew) j++;
+      else i++;
+      const place = `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
+      if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place);
+      const last = merged.at(-1);
+      if (last !== undefined && last.end > begin) throw this.#misuse('every byte to be written once', `${place} again`);
+      if (last?.end === begin) last.end = end;
+      else merged.push({ begin, end });
+    }
+    this.#written.set(entry.name, merged);
   }
 
   #misuse(expected: string, got: string): HqqError {

@@ -56,6 +56,8 @@ describe('openModel', () => {
     await quantizeModel(modelFolder([source]), out, { nbits: 3 });
     const model = await openModel(out);
     expect([...model.names].sort()).toEqual(Object.keys(source).sort());
+    expect([...model.shapes.keys()]).toEqual(model.names);
+    for (const [name, shape] of model.shapes) expect(shape).toEqual(source[name]!.shape);
     expect(model.config).toMatchObject({ model_type: 'llama', rms_norm_eps: 1e-5 });
     expect(model.has('model.layers.0.mlp.down_proj') && model.has('lm_head.weight') && !model.has('lm_head.W_q')).toBe(true);
     expect(model.shape('model.layers.0.mlp.down_proj')).toEqual([64, 128]);

@@ -171,6 +171,19 @@ describe('a model folder', () => {
     expect(report.totals.bytesAfter).toBe(sizes.reduce((a, b) => a + b));
   });
 
+  it('has no file for a shard of which nothing is left', async () => {
+    const second = { 'a.bias': randomTensor([64], 2) };
+    const folder = modelFolder([{ 'a.weight': randomTensor([64, 64], 1) }, second]);
+    const out = freshPath();
+    const plan = await quantizeModel(folder, out, { dryRun: true });
+    const report = await quantizeModel(folder, out);
+    expect(fs.readdirSync(out).sort()).toEqual(
+      ['config.json', 'model-00001-of-00002.safetensors', 'model.safetensors.index.json'],
+    );
+    expect(plan.totals.bytesAfter).toBe(report.totals.bytesAfter);
+    expect(readBack(out).has('a.bias')).toBe(true);
+  });
+
   it('has quantization_config in the text of its config.json, and all else as it was', async () => {
     const out = freshPath();
     await quantizeModel(modelFolder([llama()]), out, { nbits: 3 });
@@ -213,6 +226,20 @@ describe('a model folder', () => {
     expect(plan.totals.bytesAfter).toBe(report.totals.bytesAfter);
     expect(plan.tensors.map(({ name }) => name)).toEqual(report.tensors.map(({ name }) => name));
     expect(plan.tensors[0]!.meanAbsError).toBeNaN();
+  });
+
+  it('is not planned where it would not be written', async () => {
+    const folder = modelFolder([llama()]);
+    const dry = (output: string, force = false) => failure(() => quantizeModel(folder, output, { dryRun: true, force }));
+    for (const output of [folder, join(folder, 'inside')]) {
+      expect((await dry(output, true)).message).toContain('Expected an output apart from the input');
+    }
+    const standing = modelFolder([llama()]);
+    const before = snapshot(standing);
+    expect((await dry(standing)).message).toContain('exists. Pass --force');
+    const forced = await quantizeModel(folder, standing, { dryRun: true, force: true });
+    expect(forced.dryRun).toBe(true);
+    expect(snapshot(standing)).toEqual(before);
   });
 });
 
@@ -288,6 +315,40 @@ describe('scales and zeros', () => {
     const tiny = modelFolder([{ 'tiny.weight': tensorOf(numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-5), [64, 64]) }]);
     expect((await quantizeModel(tiny, out, { metaDtype: 'float16' })).tensors[0]!.metaDtype).toBe('float16');
   });
+
+  it('are float32 where a group of equal, tiny weights would vanish', async () => {
+    for (const value of [1e-8, -3e-6]) {
+      const report = await quantizeModel(
+        modelFolder([{ 'a.weight': tensorOf(new Array(128 * 64).fill(value), [128, 64]), 'b.weight': randomTensor([64, 64], 1) }]),
+        freshPath(),
+      );
+      expect(report.tensors.map(({ metaDtype }) => metaDtype)).toEqual(['float32', 'float16']);
+      expect(report.tensors[0]!.relativeError).toBeLessThan(1e-6);
+    }
+    const zeros = { 'a.weight': tensorOf(new Array(64 * 64).fill(0), [64, 64]) };
+    const half = { 'a.weight': tensorOf(new Array(64 * 64).fill(0.3), [64, 64]) };
+    for (const source of [zeros, half]) {
+      expect((await quantizeModel(modelFolder([source]), freshPath())).tensors[0]!.metaDtype).toBe('float16');
+    }
+  });
+
+  it('are float32 where the whole bias is tiny, not where a part of it is', async () => {
+    const run = async (bias: number[]) => {
+      const source = { 'a.weight': randomTensor([64, 64], 1), 'a.bias': tensorOf(bias, [64]) };
+      return (await quantizeModel(modelFolder([source]), freshPath())).tensors[0]!.metaDtype;
+    };
+    expect(await run(new Array(64).fill(1e-8))).toBe('float32');
+    expect(await run([0.1, ...new Array(63).fill(1e-8)])).toBe('float16');
+    expect(await run(new Array(64).fill(0))).toBe('float16');
+  });
+
+  it.each([[NaN, 'is NaN'], [-Infinity, 'is -Infinity'], [1e6, 'overflows']])(
+    'forced into float16 tell what is wrong with a bias of %s', async (value, fault) => {
+      const source = { 'a.weight': randomTensor([64, 64], 1), 'a.bias': tensorOf([value, ...new Array(63).fill(1)], [64]) };
+      const error = await failure(() => quantizeModel(modelFolder([source]), freshPath(), { metaDtype: 'float16' }));
+      expect(error.message).toContain(`"a.bias" to fit into float16, but a value of it ${fault}`);
+    },
+  );
 
   it('follow a bias that float16 cannot hold', async () => {
     const source = { 'a.weight': randomTensor([64, 64], 1), 'a.bias': tensorOf([1e6, ...new Array(63).fill(1)], [64]) };

@@ -120,12 +120,57 @@ describe('what is quantized', () => {
     );
   });
 
+  it('leaves the Conv1D layers of a part, and quantizes the linear layers of the others', async () => {
+    const source = modules('encoder.l.0.query', 'decoder.h.0.attn.c_attn', 'decoder.h.0.crossattention.q_attn', 'decoder.h.0.mlp.c_fc');
+    for (const part of ['decoder', 'text_config']) {
+      const { quantized, dense } = await plan(source, {}, config({ model_type: 'vision-x', [part]: { model_type: 'gpt2' } }));
+      expect(quantized).toEqual(['encoder.l.0.query']);
+      expect(new Set(Object.values(dense))).toEqual(new Set(['Conv1D of gpt2, stored [in, out]']));
+    }
+    // Models of other types have linear layers of these names.
+    expect((await plan(source, {}, config({ model_type: 'gpt_bigcode' }))).quantized).toHaveLength(4);
+    const convbert = await failure(() => plan(modules('l.0.query'), {}, config({ model_type: 'convbert' })));
+    expect(convbert.message).toContain('Conv1D of convbert');
+  });
+
+  it('leaves layers whose bias shows that they are stored [in, out], and those called alike', async () => {
+    const wide = { 'h.0.attn.c_attn.weight': randomTensor([64, 192], 1), 'h.0.attn.c_attn.bias': randomTensor([192], 2) };
+    const gpt2 = { ...wide, ...modules('h.0.attn.c_proj', 'h.0.mlp.c_fc', 'other') };
+    const { quantized, dense } = await plan(gpt2, {}, '');
+    expect(quantized).toEqual(['other']);
+    expect(dense).toMatchObject({
+      'h.0.attn.c_attn.weight': 'stored [in, out], as the bias of h.0.attn.c_attn shows',
+      'h.0.attn.c_proj.weight': 'stored [in, out], as the bias of h.0.attn.c_attn shows',
+      'h.0.mlp.c_fc.weight': 'stored [in, out], as the bias of h.0.attn.c_attn shows',
+    });
+    const family = { 'a.mix.weight': randomTensor([64, 192], 1), 'a.mix.bias': randomTensor([192], 2), ...modules('b.mix', 'b.c_fc') };
+    expect((await plan(family)).quantized).toEqual(['b.c_fc']);
+  });
+
+  it('takes a head only where it is known not to be tied', async () => {
+    const options = { include: ['lm_head', '*q_proj'] };
+    for (const type of ['gemma2', 'gpt_j_like', undefined]) {
+      const { dense, quantized, report } = await plan(llama(), options, config({ model_type: type }));
+      expect(dense['lm_head.weight']).toBe('may be tied to the embedding');
+      expect(report.notes.join()).toMatch(/lm_head\.weight was left as it is.*"tie_word_embeddings": false/);
+      expect(quantized).toHaveLength(2);
+      expect((await plan(llama(), { include: 'lm_head' }, config({ model_type: type, tie_word_embeddings: false }))).quantized)
+        .toEqual(['lm_head']);
+      expect((await plan(llama(), {}, config({ model_type: type }))).report.notes).toEqual([]);
+    }
+    for (const text of [config({ model_type: 'qwen3' }), config({ text_config: { model_type: 'llama' } }), '']) {
+      expect((await plan(llama(), options, text)).quantized).toContain('lm_head');
+    }
+  });
+
   it('leaves routers that are no layers', async () => {
     const source = modules('model.layers.3.mlp.gate', 'model.layers.3.mlp.experts.0.gate_proj');
     expect((await plan(source, {}, config({ model_type: 'deepseek_v2' }))).dense).toEqual({
       'model.layers.3.mlp.gate.weight': 'router that is not an nn.Linear',
     });
     expect((await plan(source, {}, config({ model_type: 'qwen2_moe' }))).quantized).toHaveLength(2);
+    const nested = config({ model_type: 'glm_x', text_config: { model_type: 'glm4v_moe_text' } });
+    expect((await plan(source, {}, nested)).quantized).toEqual(['model.layers.3.mlp.experts.0.gate_proj']);
   });
 
   it('is refused where it was quantized before', async () => {
@@ -148,8 +193,10 @@ describe('skip_modules', () => {
       ['lm_head', 'model.layers.0.mlp.gate_proj', 'model.layers.0.mlp.down_proj'],
     );
     expect(await skipModules(modules('a.q', 'v.lm_head', 'x.embedding_in_map', 'norm', 'wte'))).toEqual(
-      ['lm_head', 'v.lm_head', 'x.embedding_in_map'],
+      ['lm_head', 'v.lm_head', 'x.embedding_in_map', 'norm'],
     );
+    const crowded = { ...modules('a.q', 'x.norm_proj', 'x.gated'), 'x.gated.scales': randomTensor([4], 1) };
+    expect(await skipModules(crowded)).toEqual(['lm_head', 'x.norm_proj', 'x.gated']);
     expect(await skipModules(modules('lm_head.dense', 'lm_head.decoder'), { include: 'lm_head.*' })).toEqual([]);
   });
 
