@@ -73,6 +73,9 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   // all lanes share. At most kRun of them may be added to a Run; Runs are folded into a Sum; total gives floats.
   typename V::template Dot<4>::Sum;
   { V::template Dot<4>::kRun };
+  { V::add(w, w) };
+  { V::rounded_words(a) };  // half to even, as two's complement; for |a| < 2^31
+  { V::sum_words(w) };      // of all lanes, as a double
   // to[c * to_stride + r] = from[r * from_stride + c], sixteen by sixteen
   { V::transpose16(bytes_in, n, bytes_out, n) };
   { V::transpose16(words_in, n, words_out, n) };
