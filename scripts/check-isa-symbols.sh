@@ -12,18 +12,26 @@ set -u
 bad=0
 for folder in "$@"; do
   found=0
-  for isa in scalar avx2 avx512 neon; do
+  for isa in scalar avx2 avx512 avx512vnni neon neondotprod; do
     object=$(find "$folder" -name "$isa.cc.o" -o -name "$isa.cc.obj" | head -n 1)
     [ -n "$object" ] || continue
     found=$((found + 1))
-    type=$(printf %s "$isa" | cut -c1 | tr '[:lower:]' '[:upper:]')$(printf %s "$isa" | cut -c2-)
+    # How the vector type is called, and the object's table. The extensions' objects hold products only.
+    case $isa in
+      scalar) type=Scalar table=kScalar ;;
+      avx2) type=Avx2 table=kAvx2 ;;
+      avx512) type='Avx512Of<false>' table=kAvx512 ;;
+      avx512vnni) type='Avx512Of<true>' table=kAvx512VnniLinear ;;
+      neon) type='NeonOf<false>' table=kNeon ;;
+      neondotprod) type='NeonOf<true>' table=kNeonDotProdLinear ;;
+    esac
     symbols=$("${NM:-nm}" -C --defined-only --extern-only "$object") || { bad=1; continue; }
     # The table itself must be there: an empty or foreign object has nothing to complain about, either.
-    if ! printf '%s\n' "$symbols" | grep -q " hqq::kernels::k$type\$"; then
-      echo "$object: has no table hqq::kernels::k$type"
+    if ! printf '%s\n' "$symbols" | grep -q " hqq::kernels::$table\$"; then
+      echo "$object: has no table hqq::kernels::$table"
       bad=1
     fi
-    others=$(printf '%s\n' "$symbols" | grep -v "hqq::simd::$type\b" | grep -v " hqq::kernels::k$type\$")
+    others=$(printf '%s\n' "$symbols" | grep -v "hqq::simd::$type" | grep -v " hqq::kernels::$table\$")
     if [ -n "$others" ]; then
       printf '%s: offers the linker what does not belong to %s:\n%s\n' "$object" "$isa" "$others"
       bad=1

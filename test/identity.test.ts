@@ -4,6 +4,7 @@ import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/lanes.js';
 import { resolveQuantConfig } from '../lib/config.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/format.js';
+import { panelSizes } from '../lib/panel.js';
 import { solverArgs } from '../lib/solver.js';
 import { unifyNans } from './support/nan.js';
 
@@ -91,14 +92,25 @@ function randomWords(random: Random, format: PackFormat, count: number): Words {
 /** An operation but for its outputs, the outputs' makers, and the type of those that are 16-bit floats. */
 interface Case<K extends Exact> {
   readonly inputs: object;
-  readonly outputs: () => Partial<Operations[K]>;
+  readonly outputs: () => Partial<Operations[K]> | { readonly out: Float32Array };
   readonly dtype?: DTypeId;
 }
 
-/** Operations whose bits every backend gives. Layers of language models have bounds instead: test/runtime/operations.test.ts. */
-type Exact = 'quantize' | 'pack' | 'unpack' | 'dequantize' | 'distance';
+/**
+ * Operations whose bits every backend gives. Not those that sum floats: their order is each instruction set's own, and
+ * test/linear.test.ts and test/runtime/operations.test.ts bound what comes of it.
+ */
+type Exact = 'quantize' | 'pack' | 'unpack' | 'dequantize' | 'distance' | 'layOut' | 'expand' | 'linear';
 
 type Cases = { readonly [K in Exact]: (random: Random) => Case<K> };
+
+function randomPanels(random: Random) {
+  const format = random.pick(FORMATS);
+  const [out, groups, size] = [random.pick(SIZES), 1 + random.below(4), random.pick(SIZES)];
+  const sizes = panelSizes(format.id, out, groups * size, size);
+  const shape = Int32Array.of(out, groups * size, size, format.id);
+  return { format, shape, out, groups: out * groups, cols: groups * size, size, sizes };
+}
 
 const CASES: Cases = {
   quantize(random) {
@@ -159,21 +171,51 @@ const CASES: Cases = {
     const [a, b] = [randomWeights(random, count, aDtype), randomWeights(random, count, bDtype)];
     return { inputs: { a, aDtype, b, bDtype }, outputs: () => ({ stats: new Float64Array(4).fill(5) }) };
   },
+  layOut(random) {
+    const { format, shape, groups, size, sizes } = randomPanels(random);
+    const step = packedRows(format, groups) + (random.chance(20) ? random.below(4) : 0);
+    const packed = randomWords(random, format, step * size);
+    const [scale, zero] = [randomWeights(random, groups, 0), randomWeights(random, groups, 0)];
+    const outputs = () => ({ codes: new Uint8Array(sizes.codes).fill(0x5a), meta: new Float32Array(sizes.meta).fill(5) });
+    return { inputs: { shape, step, packed, scale, zero }, outputs };
+  },
+  expand(random) {
+    const { shape, out, cols, sizes } = randomPanels(random);
+    const panels = { codes: randomBytes(random, sizes.codes), meta: randomWeights(random, sizes.meta, 0) };
+    return { inputs: { shape, ...panels }, outputs: () => ({ out: new Float32Array(out * cols).fill(5) }) };
+  },
+  linear(random) {
+    const { shape, out, cols, sizes } = randomPanels(random);
+    const batch = random.pick([1, 1, 2, 3, 5, 9, 65]);
+    const y = new Float32Array(batch * out);
+    const bias = random.chance(50) ? new Float32Array(0) : (randomWeights(random, out, 0) as Float32Array);
+    const layer = { shape, codes: randomBytes(random, sizes.codes), meta: randomWeights(random, sizes.meta, 0), bias, out: y };
+    const x = randomWeights(random, batch * cols, 0);
+    return { inputs: { layers: [layer], x, int8: true }, outputs: () => ({ out: y.fill(5) }) };
+  },
 };
 
+<<<<<<< HEAD
 function run<K extends Exact>(backend: Backend, operation: K, c: Case<K>, threads: number): [string, Buffer][] {
+=======
+function run<K extends keyof Cases>(backend: Backend, operation: K, c: Case<K>, threads: number): [string, Buffer][] {
+>>>>>>> 4a07bb6d4c7b636fd5fed0288454d002641c7a13
   const outputs = c.outputs();
   backend.run(operation, { ...c.inputs, ...outputs, threads } as unknown as Operations[K]);
   return Object.entries(outputs).map(([name, view]) => {
     const { buffer, byteOffset, byteLength } = unifyNans(view as ArrayBufferView, c.dtype);
-    return [name, Buffer.from(buffer, byteOffset, byteLength)];
+    return [name, Buffer.from(Buffer.from(buffer, byteOffset, byteLength))]; // a copy: some outputs are used again
   });
 }
 
 /** The numbers and flags of a case, for the message of a failure. */
 const describeInputs = (inputs: object) => JSON.stringify(inputs, (_, value) => (ArrayBuffer.isView(value) ? '...' : value));
 
+<<<<<<< HEAD
 function compare<K extends Exact>(operation: K, count: number): void {
+=======
+function compare<K extends keyof Cases>(operation: K, count: number): void {
+>>>>>>> 4a07bb6d4c7b636fd5fed0288454d002641c7a13
   const js = openBackend('js');
   for (let i = 0; i < count; i++) {
     const c = CASES[operation](new Random(SEED * 1009 + i));
@@ -196,6 +238,9 @@ test.runIf(NATIVE.length > 0).each([
   ['unpack', 150],
   ['dequantize', 300],
   ['distance', 60],
+  ['layOut', 150],
+  ['expand', 100],
+  ['linear', 300],
 ] as const)('%s: %i random cases are the same on every backend', (operation, count) => compare(operation, count));
 
 test.each([...NATIVE, 'js'])('%s finds the first weight that is not finite', (name) => {

@@ -87,6 +87,7 @@ function packPanel(codes: Uint8Array, format: FormatId, quads: number, panel: Ui
 
 export function* layOut({ shape, step, packed, scale, zero, codes: panels, meta }: LayOutArgs): Units {
   const { outFeatures, groupSize, format, quads, groups, count, bytes } = panelsOf(shape);
+  meta.fill(0); // what pads the last panel
   const codes = new Uint8Array(PANEL * 4 * quads);
   for (let panel = 0; panel < count; panel++) {
     const first = panel * PANEL;

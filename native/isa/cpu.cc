@@ -43,7 +43,7 @@ constexpr bool has(uint32_t value, uint32_t bits) { return (value & bits) == bit
 constexpr uint32_t bit(int n) { return 1u << n; }
 
 struct Features {
-  bool avx2 = false, avx512 = false;
+  bool avx2 = false, avx512 = false, vnni = false;
 
   Features() {
     if (cpuid(0, 0).eax < 7) return;
@@ -51,11 +51,13 @@ struct Features {
     constexpr uint32_t kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);
     if (!has(basic, kFma | kOsxsave | kAvx | kF16c)) return;
     const uint64_t state = saved_state();
-    const uint32_t extended = cpuid(7, 0).ebx;
+    const Registers seven = cpuid(7, 0);
+    const uint32_t extended = seven.ebx;
     constexpr uint64_t kYmm = 0x06, kZmm = 0xe6;
     constexpr uint32_t kAvx2 = bit(5), kF = bit(16), kDq = bit(17), kBw = bit(30), kVl = bit(31);
     avx2 = (state & kYmm) == kYmm && has(extended, kAvx2);
     avx512 = avx2 && (state & kZmm) == kZmm && has(extended, kF | kDq | kBw | kVl);
+    vnni = avx512 && has(seven.ecx, bit(11));
   }
 };
 
@@ -68,16 +70,38 @@ const Features& features() {
 
 bool has_avx2() { return features().avx2; }
 bool has_avx512() { return features().avx512; }
+bool has_avx512_vnni() { return features().vnni; }
 bool has_neon() { return false; }
+bool has_neon_dotprod() { return false; }
 
 }  // namespace hqq::isa
 
 #else
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(_M_ARM64)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
+
 namespace hqq::isa {
 
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512_vnni() { return false; }
+bool has_neon_dotprod() {
+#if defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kDotProd = 1ul << 20;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kDotProd) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  return true;  // every processor of Apple's that runs macOS
+#elif defined(_M_ARM64)
+  return IsProcessorFeaturePresent(43) != 0;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+#else
+  return false;
+#endif
+}
 bool has_neon() {
 #if defined(__aarch64__) || defined(_M_ARM64)
   return true;

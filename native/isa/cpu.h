@@ -6,5 +6,8 @@ namespace hqq::isa {
 bool has_avx2();    // AVX2, FMA, F16C, and ymm saved
 bool has_avx512();  // F, BW, DQ, VL beside these, and zmm and masks saved
 bool has_neon();    // part of AArch64
+// Extensions of these.
+bool has_avx512_vnni();
+bool has_neon_dotprod();
 
 }  // namespace hqq::isa

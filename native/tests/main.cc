@@ -81,7 +81,8 @@ const kernels::KernelTable* demand(const char* name) {
 void run_all(const Options& options) {
   using Clock = std::chrono::steady_clock;
   constexpr void (*kFamilies[])(const Options&) = {test_conversions, test_transposes, test_pow,
-                                                   test_packing,     test_identity,   test_threads};
+                                                   test_packing,     test_identity,   test_linear,
+                                                   test_threads};
   const auto start = Clock::now();
   for (const auto family : kFamilies) family(options);
   std::printf("%.1f s\n", std::chrono::duration<double>(Clock::now() - start).count());
