@@ -195,11 +195,7 @@ const CASES: Cases = {
   },
 };
 
-<<<<<<< HEAD
 function run<K extends Exact>(backend: Backend, operation: K, c: Case<K>, threads: number): [string, Buffer][] {
-=======
-function run<K extends keyof Cases>(backend: Backend, operation: K, c: Case<K>, threads: number): [string, Buffer][] {
->>>>>>> 4a07bb6d4c7b636fd5fed0288454d002641c7a13
   const outputs = c.outputs();
   backend.run(operation, { ...c.inputs, ...outputs, threads } as unknown as Operations[K]);
   return Object.entries(outputs).map(([name, view]) => {
@@ -211,11 +207,7 @@ function run<K extends keyof Cases>(backend: Backend, operation: K, c: Case<K>, 
 /** The numbers and flags of a case, for the message of a failure. */
 const describeInputs = (inputs: object) => JSON.stringify(inputs, (_, value) => (ArrayBuffer.isView(value) ? '...' : value));
 
-<<<<<<< HEAD
 function compare<K extends Exact>(operation: K, count: number): void {
-=======
-function compare<K extends keyof Cases>(operation: K, count: number): void {
->>>>>>> 4a07bb6d4c7b636fd5fed0288454d002641c7a13
   const js = openBackend('js');
   for (let i = 0; i < count; i++) {
     const c = CASES[operation](new Random(SEED * 1009 + i));

@@ -21,7 +21,22 @@ describe('hqq generate', () => {
 
   test('draws the same text for the same seed', async () => {
     const draw = async (seed: string) =>
-      (await hqq(['generate', SHIPPED, '--prompt', 'The', '--max-tokens', '20', '--temperature', '1', '--top-k', '50', '--seed', seed])).stdout;
+      (
+        await hqq([
+          'generate',
+          SHIPPED,
+          '--prompt',
+          'The',
+          '--max-tokens',
+          '20',
+          '--temperature',
+          '1',
+          '--top-k',
+          '50',
+          '--seed',
+          seed,
+        ])
+      ).stdout;
     const [one, again, two] = await Promise.all(['1', '1', '2'].map(draw));
     expect(one).toBe(again);
     expect(one).not.toBe(two);
@@ -41,7 +56,10 @@ describe('hqq perplexity', () => {
     const { stdout, status } = await hqq(['perplexity', SHIPPED, '--text', file, '--window', '64']);
     expect(status).toBe(0);
     expect(stdout).toMatch(/^perplexity \d+\.\d{4} {2}\([\d.]+ nats a token, \d+ tokens in windows of 64\)\n$/);
-    const { perplexity, nll } = JSON.parse((await hqq(['perplexity', SHIPPED, '--text', file, '--json'])).stdout) as Record<string, number>;
+    const { perplexity, nll } = JSON.parse((await hqq(['perplexity', SHIPPED, '--text', file, '--json'])).stdout) as Record<
+      string,
+      number
+    >;
     expect(perplexity).toBeCloseTo(Math.exp(nll!), 6);
   });
 

@@ -33,7 +33,11 @@ describe('config.json', () => {
   test.each([
     ['mistral', { architectures: ['MistralForCausalLM'], sliding_window: 32 }, { windows: [32, 32, 32, 32] }],
     ['mistral without', { architectures: ['MistralForCausalLM'], sliding_window: null }, { windows: [0, 0, 0, 0] }],
-    ['qwen2', { architectures: ['Qwen2ForCausalLM'], sliding_window: 32 }, { windows: [0, 0, 0, 0], qkvBias: true, outputBias: false }],
+    [
+      'qwen2',
+      { architectures: ['Qwen2ForCausalLM'], sliding_window: 32 },
+      { windows: [0, 0, 0, 0], qkvBias: true, outputBias: false },
+    ],
     [
       'qwen2 with',
       { architectures: ['Qwen2ForCausalLM'], sliding_window: 32, use_sliding_window: true, max_window_layers: 3 },
@@ -45,20 +49,32 @@ describe('config.json', () => {
       { windows: [0, 8, 0, 8] },
     ],
     ['a model type alone', { architectures: undefined, model_type: 'mistral' }, { architecture: 'MistralForCausalLM' }],
-    ['new names', { rope_parameters: { rope_type: 'linear', factor: 2, rope_theta: 5e5 } }, { rope: { theta: 5e5, scaling: { type: 'linear', factor: 2 } } }],
+    [
+      'new names',
+      { rope_parameters: { rope_type: 'linear', factor: 2, rope_theta: 5e5 } },
+      { rope: { theta: 5e5, scaling: { type: 'linear', factor: 2 } } },
+    ],
     ['several ends', { eos_token_id: [1, 2] }, { endIds: [1, 2] }],
   ])('%s', (_, change, want) => {
     expect(readModelConfig({ ...LLAMA, ...change })).toMatchObject(want);
   });
 
   test.each([
-    [{ architectures: ['GPT2LMHeadModel'] }, 'ERR_CHECKPOINT_CONTENT', /LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, got "GPT2LMHeadModel"/],
+    [
+      { architectures: ['GPT2LMHeadModel'] },
+      'ERR_CHECKPOINT_CONTENT',
+      /LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, got "GPT2LMHeadModel"/,
+    ],
     [{ architectures: ['Qwen3ForCausalLM'] }, 'ERR_CHECKPOINT_CONTENT', /got "Qwen3ForCausalLM"/],
     [{ hidden_act: 'gelu' }, 'ERR_CHECKPOINT_CONTENT', /hidden_act "gelu" is not supported/],
     [{ partial_rotary_factor: 0.5 }, 'ERR_CHECKPOINT_CONTENT', /partial_rotary_factor/],
     [{ rope_scaling: { rope_type: 'longrope' } }, 'ERR_CHECKPOINT_CONTENT', /rope_scaling\.rope_type "longrope"/],
     [{ quantization_config: { quant_method: 'gptq' } }, 'ERR_CHECKPOINT_CONTENT', /got "gptq"/],
-    [{ layer_types: ['chunked_attention', 'full_attention', 'full_attention', 'full_attention'] }, 'ERR_CHECKPOINT_CONTENT', /layer_types/],
+    [
+      { layer_types: ['chunked_attention', 'full_attention', 'full_attention', 'full_attention'] },
+      'ERR_CHECKPOINT_CONTENT',
+      /layer_types/,
+    ],
     [{ num_key_value_heads: 3 }, 'ERR_CHECKPOINT_FORMAT', /divide 8 heads, got 3/],
     [{ hidden_size: '64' }, 'ERR_CHECKPOINT_FORMAT', /hidden_size to be an integer/],
     [{ hidden_size: 1e12 }, 'ERR_CHECKPOINT_FORMAT', /hidden_size/],
@@ -66,17 +82,23 @@ describe('config.json', () => {
     [{ rope_scaling: { type: 'linear' } }, 'ERR_CHECKPOINT_FORMAT', /rope_scaling\.factor/],
     [{ eos_token_id: 'end' }, 'ERR_CHECKPOINT_FORMAT', /eos_token_id/],
   ])('refuses %j', (change, code, message) => {
-    expect(() => readModelConfig({ ...LLAMA, ...change })).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) as string }));
+    expect(() => readModelConfig({ ...LLAMA, ...change })).toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(message) as string }),
+    );
   });
 });
 
 describe('rotary embedding', () => {
   const plain = (headDim: number, theta = 10000) => Array.from({ length: headDim / 2 }, (_, i) => theta ** ((-2 * i) / headDim));
   const read = (scaling: object, more = {}) => readModelConfig({ ...LLAMA, head_dim: 64, rope_scaling: scaling, ...more }).rope;
-  const expectClose = (got: Float64Array, want: readonly number[]) => got.forEach((value, i) => expect(value / want[i]!).toBeCloseTo(1, 12));
+  const expectClose = (got: Float64Array, want: readonly number[]) =>
+    got.forEach((value, i) => expect(value / want[i]!).toBeCloseTo(1, 12));
 
   test('linear and dynamic', () => {
-    expectClose(frequencies(read({ type: 'linear', factor: 4 }), 9), plain(64).map((f) => f / 4));
+    expectClose(
+      frequencies(read({ type: 'linear', factor: 4 }), 9),
+      plain(64).map((f) => f / 4),
+    );
     const dynamic = read({ type: 'dynamic', factor: 2 });
     expectClose(frequencies(dynamic, 512), plain(64));
     expectClose(frequencies(dynamic, 1024), plain(64, 10000 * 3 ** (64 / 62)));
@@ -211,7 +233,12 @@ describe('text streams', () => {
     expect(parts.join('')).not.toContain('\uFFFD');
     const cut = new TextStream(tokenizer, []);
     const whale = tokenizer.encode('🐳');
-    expect(whale.slice(0, -1).map((id) => cut.push(id)).join('')).toBe('');
+    expect(
+      whale
+        .slice(0, -1)
+        .map((id) => cut.push(id))
+        .join(''),
+    ).toBe('');
     expect(cut.end()).toContain('\uFFFD');
   });
 });
