@@ -153,7 +153,7 @@ export interface LinearTiledArgs {
   readonly threads: number;
 }
 
-/** `out[b, o] = bias[o] + sum over i of x[b, i] * weights[o, i]`, all float32. A row's bits do not depend on the batch around it. */
+/** `out[b, o] = bias[o] + sum over i of x[b, i] * weights[o, i]`, all float32. A row's bits do not depend on its batch. */
 export interface DenseLinearArgs {
   readonly batch: number;
   readonly inFeatures: number;

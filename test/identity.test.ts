@@ -97,8 +97,8 @@ interface Case<K extends Exact> {
 }
 
 /**
- * Operations whose bits every backend gives. Others have bounds instead, because sums of floats have an
- * order of their own on each instruction set: test/linear.test.ts, test/runtime/operations.test.ts.
+ * Operations whose bits every backend gives. Not those that sum floats: their order is each instruction set's own, and
+ * test/linear.test.ts and test/runtime/operations.test.ts bound what comes of it.
  */
 type Exact = 'quantize' | 'pack' | 'unpack' | 'dequantize' | 'distance' | 'layOut' | 'expand' | 'linear';
 

@@ -27,7 +27,12 @@ const bodySchema = (limits, vocabSize) => ({
   required: ['prompt'],
   properties: {
     model: { type: 'string' },
-    prompt: { anyOf: [{ type: 'string', minLength: 1 }, { type: 'array', items: integer(0, vocabSize - 1), minItems: 1 }] },
+    prompt: {
+      anyOf: [
+        { type: 'string', minLength: 1 },
+        { type: 'array', items: integer(0, vocabSize - 1), minItems: 1 },
+      ],
+    },
     max_tokens: integer(1, limits.maxTokens),
     temperature: number(0, 2),
     top_p: { type: 'number', exclusiveMinimum: 0, maximum: 1 },
@@ -44,7 +49,8 @@ const bodySchema = (limits, vocabSize) => ({
   },
 });
 
-const failure = (status, message, type = 'invalid_request_error') => Object.assign(new Error(message), { statusCode: status, type });
+const failure = (status, message, type = 'invalid_request_error') =>
+  Object.assign(new Error(message), { statusCode: status, type });
 
 /** Makes a server on a model of `loadLanguageModel`. `listen` and `close` it; `close` waits for requests under way. */
 export function createServer(model, name, given = {}) {
@@ -75,14 +81,17 @@ export function createServer(model, name, given = {}) {
   });
 
   app.get('/health', (request, reply) => {
-    reply.code(closing ? 503 : 200).send({ status: closing ? 'closing' : 'ok', active: running.size - gate.waiting, waiting: gate.waiting, ...counts });
+    reply
+      .code(closing ? 503 : 200)
+      .send({ status: closing ? 'closing' : 'ok', active: running.size - gate.waiting, waiting: gate.waiting, ...counts });
   });
   app.get('/v1/models', () => ({ object: 'list', data: [{ id: name, object: 'model', created: 0, owned_by: 'hqq' }] }));
 
   app.post('/v1/completions', { schema: { body: bodySchema(limits, model.config.vocabSize) } }, async (request, reply) => {
     const { body } = request;
     if (closing) throw failure(503, 'The server is about to stop.', 'server_error');
-    if (body.model !== undefined && body.model !== name) throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`);
+    if (body.model !== undefined && body.model !== name)
+      throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`);
     const ids = typeof body.prompt === 'string' ? (await model.tokenizer()).encode(body.prompt) : body.prompt;
     const most = Math.min(limits.promptTokens, model.maxContext - 1);
     if (ids.length > most) throw failure(400, `The prompt has ${ids.length} tokens; at most ${most} are served.`);
@@ -112,7 +121,12 @@ export function createServer(model, name, given = {}) {
         stop: body.stop ?? [],
         signal,
       });
-      const answer = { id: `cmpl-${randomUUID()}`, object: 'text_completion', created: Math.floor(Date.now() / 1000), model: name };
+      const answer = {
+        id: `cmpl-${randomUUID()}`,
+        object: 'text_completion',
+        created: Math.floor(Date.now() / 1000),
+        model: name,
+      };
       const result = await (body.stream ? stream : collect)(reply, tokens, answer, ids.length, signal);
       counts.completed++;
       return result;
@@ -130,7 +144,10 @@ export function createServer(model, name, given = {}) {
 
   app.addHook('preClose', async () => {
     closing = true;
-    const timer = setTimeout(() => running.forEach((controller) => controller.abort(new Error('The server stops.'))), limits.graceMs);
+    const timer = setTimeout(
+      () => running.forEach((controller) => controller.abort(new Error('The server stops.'))),
+      limits.graceMs,
+    );
     while (running.size > 0) await new Promise((resolve) => setTimeout(resolve, 10));
     clearTimeout(timer);
   });
@@ -163,7 +180,11 @@ async function stream(reply, tokens, answer, promptTokens, signal) {
   for await (const { text, finish } of tokens) {
     if (!begun) {
       reply.hijack();
-      raw.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store', 'x-accel-buffering': 'no' });
+      raw.writeHead(200, {
+        'content-type': 'text/event-stream; charset=utf-8',
+        'cache-control': 'no-store',
+        'x-accel-buffering': 'no',
+      });
       begun = true;
     }
     if (text !== '' || finish) await send(JSON.stringify({ ...answer, choices: [choice(text, finish)] }));

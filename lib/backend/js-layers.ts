@@ -24,14 +24,21 @@ class Meter {
 
 export function* denseLinear({ batch, inFeatures, outFeatures, x, weights, bias, out }: DenseLinearArgs): Units {
   const meter = new Meter();
-  // Rows of x in fours: each weight that is read serves four.
-  for (let b = 0; b < batch; b += 4) {
-    const count = Math.min(4, batch - b);
+  const pair = new Float64Array(2);
+  // Rows of x in pairs: each weight that is read serves both.
+  for (let b = 0; b < batch; b += 2) {
+    const both = b + 1 < batch;
     for (let o = 0; o < outFeatures; o++) {
       const shift = bias.length > 0 ? bias[o]! : 0;
-      if (count === 4) dotFour(x, b * inFeatures, weights, o * inFeatures, inFeatures, shift, out, b * outFeatures + o, outFeatures);
-      else for (let r = b; r < b + count; r++) out[r * outFeatures + o] = shift + dot(x, r * inFeatures, weights, o * inFeatures, inFeatures);
-      if (meter.due(count * inFeatures)) yield;
+      const at = b * outFeatures + o;
+      if (both) {
+        dotPair(x, b * inFeatures, weights, o * inFeatures, inFeatures, pair);
+        out[at] = shift + pair[0]!;
+        out[at + outFeatures] = shift + pair[1]!;
+      } else {
+        out[at] = shift + dot(x, b * inFeatures, weights, o * inFeatures, inFeatures);
+      }
+      if (meter.due(2 * inFeatures)) yield;
     }
   }
 }
@@ -53,51 +60,38 @@ function dot(a: Float32Array, atA: number, b: Float32Array, atB: number, count: 
   return s0 + s1 + (s2 + s3);
 }
 
-/** `dot` of four rows of x, which begin `count` apart, with one of weights: in the same order, for the same bits. */
-function dotFour(
-  x: Float32Array,
-  atX: number,
-  w: Float32Array,
-  atW: number,
-  count: number,
-  shift: number,
-  out: Float32Array,
-  atOut: number,
-  stride: number,
-): void {
-  for (let r = 0; r < 4; r += 2) {
-    const one = atX + r * count;
-    const two = one + count;
-    let a0 = 0;
-    let a1 = 0;
-    let a2 = 0;
-    let a3 = 0;
-    let b0 = 0;
-    let b1 = 0;
-    let b2 = 0;
-    let b3 = 0;
-    let i = 0;
-    for (; i + 4 <= count; i += 4) {
-      const w0 = w[atW + i]!;
-      const w1 = w[atW + i + 1]!;
-      const w2 = w[atW + i + 2]!;
-      const w3 = w[atW + i + 3]!;
-      a0 += x[one + i]! * w0;
-      a1 += x[one + i + 1]! * w1;
-      a2 += x[one + i + 2]! * w2;
-      a3 += x[one + i + 3]! * w3;
-      b0 += x[two + i]! * w0;
-      b1 += x[two + i + 1]! * w1;
-      b2 += x[two + i + 2]! * w2;
-      b3 += x[two + i + 3]! * w3;
-    }
-    for (; i < count; i++) {
-      a0 += x[one + i]! * w[atW + i]!;
-      b0 += x[two + i]! * w[atW + i]!;
-    }
-    out[atOut + r * stride] = shift + (a0 + a1 + (a2 + a3));
-    out[atOut + (r + 1) * stride] = shift + (b0 + b1 + (b2 + b3));
+/** `dot` of two rows of x, one after the other in memory, with one of weights: in the same order, for the same bits. */
+function dotPair(x: Float32Array, atX: number, w: Float32Array, atW: number, count: number, out: Float64Array): void {
+  const next = atX + count;
+  let a0 = 0;
+  let a1 = 0;
+  let a2 = 0;
+  let a3 = 0;
+  let b0 = 0;
+  let b1 = 0;
+  let b2 = 0;
+  let b3 = 0;
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const w0 = w[atW + i]!;
+    const w1 = w[atW + i + 1]!;
+    const w2 = w[atW + i + 2]!;
+    const w3 = w[atW + i + 3]!;
+    a0 += x[atX + i]! * w0;
+    a1 += x[atX + i + 1]! * w1;
+    a2 += x[atX + i + 2]! * w2;
+    a3 += x[atX + i + 3]! * w3;
+    b0 += x[next + i]! * w0;
+    b1 += x[next + i + 1]! * w1;
+    b2 += x[next + i + 2]! * w2;
+    b3 += x[next + i + 3]! * w3;
   }
+  for (; i < count; i++) {
+    a0 += x[atX + i]! * w[atW + i]!;
+    b0 += x[next + i]! * w[atW + i]!;
+  }
+  out[0] = a0 + a1 + (a2 + a3);
+  out[1] = b0 + b1 + (b2 + b3);
 }
 
 export function* rmsNorm({ rows, cols, epsilon, x, weight, out }: RmsNormArgs): Units {

@@ -16,7 +16,11 @@ export const generate = defineCommand({
   flags: {
     prompt: text('text', 'what to go on with', { required: true }),
     ...fromOptions(GENERATE_OPTIONS),
-    stop: { ...text('text', 'a text that ends the generation, and is not part of it'), repeats: true, type: [] as readonly string[] },
+    stop: {
+      ...text('text', 'a text that ends the generation, and is not part of it'),
+      repeats: true,
+      type: [] as readonly string[],
+    },
     activations: ACTIVATIONS,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
@@ -50,7 +54,9 @@ export const generate = defineCommand({
       print('\n');
       if (quiet || !process.stderr.isTTY) return;
       const rate = tokensPerSecond === null ? '' : `, ${formatNumber(tokensPerSecond)} tokens/s`;
-      say(`${plural(promptTokens, 'token')} read in ${formatSeconds(promptSeconds)}; ${plural(ids.length, 'token')} written${rate}.`);
+      say(
+        `${plural(promptTokens, 'token')} read in ${formatSeconds(promptSeconds)}; ${plural(ids.length, 'token')} written${rate}.`,
+      );
     };
   },
 });

@@ -35,7 +35,9 @@ export const perplexity = defineCommand({
       if (json) print(toJson({ model: path, text: file, window, ...measured }));
       else {
         const { perplexity: value, nll, tokens } = measured;
-        print(`perplexity ${value.toFixed(4)}  (${formatNumber(nll)} nats a token, ${plural(tokens, 'token')} in windows of ${window})\n`);
+        print(
+          `perplexity ${value.toFixed(4)}  (${formatNumber(nll)} nats a token, ${plural(tokens, 'token')} in windows of ${window})\n`,
+        );
       }
     };
   },

@@ -95,7 +95,8 @@ export class KvCache {
 
   /** Two calls at once would write the same rows. */
   #checkIdle(): void {
-    if (this.#busy) throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected the cache to be idle, got a call while another one fills it.');
+    if (this.#busy)
+      throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected the cache to be idle, got a call while another one fills it.');
   }
 
   #reserve(positions: number): void {

@@ -93,7 +93,9 @@ export function readIds(value: unknown): readonly number[] {
 function readArchitecture(config: Readonly<Record<string, unknown>>): keyof typeof ARCHITECTURES {
   const names = Object.keys(ARCHITECTURES) as (keyof typeof ARCHITECTURES)[];
   const given = Array.isArray(config['architectures']) ? config['architectures'][0] : undefined;
-  const found = names.find((name) => (given === undefined ? ARCHITECTURES[name].modelType === config['model_type'] : name === given));
+  const found = names.find((name) =>
+    given === undefined ? ARCHITECTURES[name].modelType === config['model_type'] : name === given,
+  );
   if (found) return found;
   const shown = given ?? config['model_type'];
   const got = typeof shown === 'string' ? quote(shown) : show(shown);
@@ -108,7 +110,11 @@ function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>
   const quantization = config['quantization_config'];
   if (quantization === undefined || quantization === null) return;
   const method = (quantization as { quant_method?: unknown }).quant_method;
-  if (method !== 'hqq') throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected weights in floating point or of quant_method "hqq", got ${show(method)}.`);
+  if (method !== 'hqq')
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `Expected weights in floating point or of quant_method "hqq", got ${show(method)}.`,
+    );
 }
 
 /** `layer_types` says it layer by layer; older files leave it to the architecture. */

@@ -57,6 +57,9 @@ export class Fields {
 
   unsupported(name: string, supported: string): HqqError {
     const got = plain(show(this.get(name)));
-    return new HqqError('ERR_CHECKPOINT_CONTENT', `config.json: ${this.#prefix}${name} ${got} is not supported. Supported: ${supported}.`);
+    return new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `config.json: ${this.#prefix}${name} ${got} is not supported. Supported: ${supported}.`,
+    );
   }
 }

@@ -44,7 +44,8 @@ export interface ResolvedGenerateOptions extends Tuning {
   readonly signal: AbortSignal | undefined;
 }
 
-const isNumber = (least: number, most: number) => (value: unknown) => typeof value === 'number' && value >= least && value <= most;
+const isNumber = (least: number, most: number) => (value: unknown) =>
+  typeof value === 'number' && value >= least && value <= most;
 const isInteger = (least: number, most: number) => (value: unknown) =>
   Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
 const number = (text: string): unknown => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text);
@@ -109,7 +110,8 @@ const NAMES = Object.keys(GENERATE_OPTIONS) as readonly (keyof Tuning)[];
 
 /** @throws {HqqError} `ERR_INVALID_OPTION` */
 export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
-  if (typeof options !== 'object' || options === null) throw invalid(`Expected the options to be an object, got ${show(options)}.`);
+  if (typeof options !== 'object' || options === null)
+    throw invalid(`Expected the options to be an object, got ${show(options)}.`);
   rejectUnknownOptions(options, [...NAMES, 'stop', 'signal']);
   const resolved: Record<string, unknown> = {};
   for (const name of NAMES) {

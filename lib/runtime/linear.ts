@@ -33,7 +33,10 @@ export class DenseLinear implements Linear {
   addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void {
     const { inFeatures, outFeatures } = this;
     plan.add(batch * inFeatures * outFeatures, (threads) => [
-      { operation: 'denseLinear', args: { batch, inFeatures, outFeatures, x, weights: this.#weights, bias: this.#bias, out, threads } },
+      {
+        operation: 'denseLinear',
+        args: { batch, inFeatures, outFeatures, x, weights: this.#weights, bias: this.#bias, out, threads },
+      },
     ]);
   }
 }
@@ -64,7 +67,13 @@ export class CodedLinear implements Linear {
 }
 
 /** Several layers of one input. Those on codes become one operation, which prepares x once. */
-export function addLinears(plan: Plan, linears: readonly Linear[], x: Float32Array, batch: number, outs: readonly Float32Array[]): void {
+export function addLinears(
+  plan: Plan,
+  linears: readonly Linear[],
+  x: Float32Array,
+  batch: number,
+  outs: readonly Float32Array[],
+): void {
   const coded = linears.flatMap((linear) => (linear instanceof CodedLinear ? [linear] : []));
   if (coded.length < linears.length || coded.length === 0) {
     linears.forEach((linear, i) => linear.addTo(plan, x, batch, outs[i]!));

@@ -5,7 +5,8 @@ import { resolveThreads } from '../run.js';
 /** How a language model is loaded. */
 export interface LoadLanguageModelOptions {
   /**
-   * How quantized layers take their input: `'float32'` as it is, `'int8'` quantized on the fly, faster and less exact. Layers whose
+   * How quantized layers take their input: `'float32'` as it is, `'int8'` quantized on the fly, faster and less exact.
+   * Layers whose
    * weights are floating-point always compute in float32.
    *
    * @default 'float32'
@@ -52,7 +53,9 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
 };
 
 /** @throws {HqqError} `ERR_INVALID_OPTION` */
-export function resolveLoadOptions(options: LoadLanguageModelOptions): Tuning & { threads: number; signal: AbortSignal | undefined } {
+export function resolveLoadOptions(
+  options: LoadLanguageModelOptions,
+): Tuning & { threads: number; signal: AbortSignal | undefined } {
   if (typeof options !== 'object' || options === null) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
   }

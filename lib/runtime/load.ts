@@ -14,12 +14,14 @@ import { readWeights } from './weights.js';
 const MAX_GENERATION_BYTES = 1 << 20;
 
 /**
- * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2) from a Hugging Face folder, quantized by `hqq` or
+ * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2) from a Hugging Face folder, quantized by
+ * `hqq` or
  * not. Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
  *
  * @example
  * const model = await loadLanguageModel('Llama-3.2-1B-hqq4');
- * for await (const { text } of model.generate('The sea', { maxTokens: 100, temperature: 0.7, seed: 1 })) process.stdout.write(text);
+ * for await (const { text } of model.generate('The sea', { maxTokens: 100, temperature: 0.7, seed: 1 }))
+ * process.stdout.write(text);
  * await model.close();
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that this
  *   runtime does not compute.
@@ -29,7 +31,10 @@ export async function loadLanguageModel(path: string, options: LoadLanguageModel
   const model = await openModel(path);
   try {
     if (model.config === undefined) {
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a model folder with config.json, got ${plain(path)}, which has none.`);
+      throw new HqqError(
+        'ERR_CHECKPOINT_CONTENT',
+        `Expected a model folder with config.json, got ${plain(path)}, which has none.`,
+      );
     }
     const config = readModelConfig(model.config);
     const endIds = await readEndIds(path, config);

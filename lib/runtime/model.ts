@@ -84,7 +84,9 @@ export class LanguageModel {
   /** Bytes that the weights take in memory: all of them, and those of the linear layers in the blocks alone. */
   get memoryUsage(): { readonly total: number; readonly linears: number } {
     const { embedding, head } = this.#weights;
-    const linears = this.blocks.flatMap(({ linears: layers }) => Object.values(layers)).reduce((sum, { bytes }) => sum + bytes, 0);
+    const linears = this.blocks
+      .flatMap(({ linears: layers }) => Object.values(layers))
+      .reduce((sum, { bytes }) => sum + bytes, 0);
     return { total: linears + embedding.byteLength + (this.config.tied ? 0 : head.bytes), linears };
   }
 
@@ -133,14 +135,23 @@ export class LanguageModel {
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a text that is shorter than a window and one token more.
    */
-  async perplexity(ids: TokenIds, { window = 128, signal }: { window?: number; signal?: AbortSignal | undefined } = {}): Promise<Perplexity> {
+  async perplexity(
+    ids: TokenIds,
+    { window = 128, signal }: { window?: number; signal?: AbortSignal | undefined } = {},
+  ): Promise<Perplexity> {
     this.#checkIds(ids);
     if (!Number.isSafeInteger(window) || window < 1 || window > this.maxContext) {
-      throw new HqqError('ERR_INVALID_OPTION', `Expected window to be an integer in [1, ${this.maxContext}], got ${show(window)}.`);
+      throw new HqqError(
+        'ERR_INVALID_OPTION',
+        `Expected window to be an integer in [1, ${this.maxContext}], got ${show(window)}.`,
+      );
     }
     const windows = Math.floor((ids.length - 1) / window);
     if (windows === 0) {
-      throw new HqqError('ERR_INVALID_ARGUMENT', `Expected at least ${window + 1} tokens for a window of ${window}, got ${ids.length}.`);
+      throw new HqqError(
+        'ERR_INVALID_ARGUMENT',
+        `Expected at least ${window + 1} tokens for a window of ${window}, got ${ids.length}.`,
+      );
     }
     const cache = this.createCache();
     let sum = 0;
@@ -221,10 +232,14 @@ export class LanguageModel {
   #checkIds(ids: TokenIds): void {
     const { vocabSize } = this.config;
     const isList = Array.isArray(ids) || ids instanceof Int32Array || ids instanceof Uint32Array;
-    if (!isList || ids.length === 0) throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ids to be a list of token ids, got ${show(ids)}.`);
+    if (!isList || ids.length === 0)
+      throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ids to be a list of token ids, got ${show(ids)}.`);
     for (const id of ids) {
       if (Number.isSafeInteger(id) && id >= 0 && id < vocabSize) continue;
-      throw new HqqError('ERR_INVALID_ARGUMENT', `Expected every token id to be an integer in [0, ${vocabSize - 1}], got ${show(id)}.`);
+      throw new HqqError(
+        'ERR_INVALID_ARGUMENT',
+        `Expected every token id to be an integer in [0, ${vocabSize - 1}], got ${show(id)}.`,
+      );
     }
   }
 

@@ -32,7 +32,8 @@ export interface RopeConfig {
 export function readRope(fields: Fields, headDim: number, maxPositions: number): RopeConfig {
   const parameters = fields.object('rope_parameters');
   const scaling = parameters ?? fields.object('rope_scaling');
-  const theta = parameters?.get('rope_theta') === undefined ? fields.number('rope_theta', 10000) : parameters.number('rope_theta');
+  const theta =
+    parameters?.get('rope_theta') === undefined ? fields.number('rope_theta', 10000) : parameters.number('rope_theta');
   return { headDim, theta, scaling: scaling ? readScaling(scaling, maxPositions) : { type: 'default' } };
 }
 

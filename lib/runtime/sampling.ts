@@ -67,7 +67,8 @@ interface Candidates {
 const BUCKETS_PER_UNIT = 16;
 
 /**
- * The tokens whose scaled logit is within `cutoff` of the highest; of these the `topK` likeliest (0: all); of these as many of the
+ * The tokens whose scaled logit is within `cutoff` of the highest; of these the `topK` likeliest (0: all); of these as
+ * many of the
  * likeliest as have together `topP` of the mass.
  */
 export function likeliest(

@@ -31,7 +31,8 @@ export async function openTokenizer(folder: string): Promise<TextTokenizer> {
     const opened = new Tokenizer(tokenizer, config);
     return {
       encode: (text) => opened.encode(text).ids,
-      decode: (ids) => (ids.length === 0 ? '' : opened.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false })),
+      decode: (ids) =>
+        ids.length === 0 ? '' : opened.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false }),
     };
   } catch (error) {
     throw formatError(join(folder, 'tokenizer.json'), `the tokenizer cannot be made: ${plain(String(error))}`, { cause: error });
@@ -42,7 +43,8 @@ async function loadPackage(): Promise<typeof import('@huggingface/tokenizers')> 
   try {
     return await import('@huggingface/tokenizers');
   } catch (error) {
-    const message = 'Text needs the package @huggingface/tokenizers, which does not load. Install it (npm install @huggingface/tokenizers)';
+    const message =
+      'Text needs the package @huggingface/tokenizers, which does not load. Install it (npm install @huggingface/tokenizers)';
     throw new HqqError('ERR_DEPENDENCY', `${message}, or pass token ids.`, { cause: error });
   }
 }

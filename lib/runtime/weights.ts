@@ -60,7 +60,10 @@ async function readBlock(reader: Reader, config: LanguageModelConfig, layer: num
     down: await reader.linear(`${at}.mlp.down_proj`, [hiddenSize, intermediateSize], mlpBias),
   };
   const norm = async (name: string) => new RmsNorm(await reader.tensor(`${at}.${name}.weight`, [hiddenSize]), normEpsilon);
-  return new Block(config, layer, linears, { attention: await norm('input_layernorm'), mlp: await norm('post_attention_layernorm') });
+  return new Block(config, layer, linears, {
+    attention: await norm('input_layernorm'),
+    mlp: await norm('post_attention_layernorm'),
+  });
 }
 
 /** Reads tensors by name, and knows in the end which were left. */

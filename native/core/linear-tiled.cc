@@ -26,12 +26,11 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
   const size_t sums_at = own.reserve<float>(op.batch * kPanel), codes_at = own.reserve<uint8_t>(kDepth);
   const size_t rows_at = own.reserve<float>(kPanel * kDepth), tile_at = own.reserve<float>(kPanel * kDepth);
   shared.allocate(1), own.allocate(context.threads);
-  auto* x = shared.at<float>(x_at, 0);  // [depths, batch, kDepth]
+  auto* x = shared.at<float>(x_at, 0);  // [depths, quads, batch, 4]
   std::fill_n(x, depths * op.batch * kDepth, 0.0f);
   for (size_t row = 0; row < op.batch; ++row)
-    for (size_t d = 0; d < depths; ++d)
-      std::copy_n(op.x + row * op.in_features + d * kDepth, std::min(kDepth, op.in_features - d * kDepth),
-                  x + (d * op.batch + row) * kDepth);
+    for (size_t i = 0; i < op.in_features; i += 4)
+      std::copy_n(op.x + row * op.in_features + i, std::min<size_t>(4, op.in_features - i), x + (i / 4 * op.batch + row) * 4);
   auto* none = shared.at<float>(none_at, 0);
   std::fill_n(none, op.batch, 0.0f);
   float plain[2 * kPanel] = {};  // the tile holds weights: their scale is 1, their zero 0

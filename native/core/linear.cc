@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 
 #include "operations.h"
 #include "parallel.h"
@@ -28,16 +29,22 @@ class Prepared {
   bool fits(const Panels& p) const { return p.group_size == size_ && 4 * p.quads() == padded_; }
   void use(const Scratch& shared) { shared_ = &shared; }
 
-  void prepare(const kernels::LinearKernels& kernels, size_t row) const {
+  // `line` holds a group of a row, where there are more rows than one.
+  void prepare(const kernels::LinearKernels& kernels, size_t row, std::byte* line) const {
     const size_t block = row / kRowBlock * kRowBlock, rows = std::min(kRowBlock, op_.batch - block);
     const float* x = op_.x + row * size_ * groups_;
     for (size_t g = 0; g < groups_; ++g, x += size_) {
-      const size_t at = block * groups_ + g * rows + row - block;
-      std::byte* to = values() + at * padded_ * width();
+      const size_t first = block * groups_ + g * rows, at = first + row - block;
+      std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
       if (op_.int8) kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + at, sum() + at);
       else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to), sum() + at);
+      if (rows == 1) continue;
+      std::byte* quads = values() + first * padded_ * width() + (row - block) * 4 * width();
+      if (op_.int8) scatter<uint32_t>(line, quads, rows);
+      else scatter<Four>(line, quads, rows);
     }
   }
+  size_t line_bytes() const { return padded_ * width(); }
 
   // Group `g` of the rows of a block.
   kernels::Input input(size_t block, size_t rows, size_t g) const {
@@ -46,6 +53,14 @@ class Prepared {
   }
 
  private:
+  struct Four {
+    float x[4];
+  };
+  // Quads of a row, `rows` apart.
+  template <class Quad>
+  void scatter(const std::byte* line, std::byte* to, size_t rows) const {
+    for (size_t q = 0; q < padded_ / 4; ++q) std::memcpy(to + q * rows * sizeof(Quad), line + q * sizeof(Quad), sizeof(Quad));
+  }
   size_t width() const { return op_.int8 ? 1 : sizeof(float); }
   std::byte* values() const { return shared_->at<std::byte>(values_, 0); }
   float* scale() const { return shared_->at<float>(scale_, 0); }
@@ -107,14 +122,19 @@ Status linear(const Context& given, const Linear& op) {
   const size_t sums_at = own.reserve<float>(kPanel * (single ? most_panels : block_rows));
   const size_t bytes_at = own.reserve<uint8_t>(single ? 0 : most_quads * kQuadBytes);
   const size_t tile_at = own.reserve<float>(single || op.int8 ? 0 : most_quads * kQuadBytes);
+  size_t line_bytes = 0;
+  for (const Prepared& x : inputs) line_bytes = std::max(line_bytes, x.line_bytes());
+  const size_t line_at = own.reserve<std::byte>(line_bytes);
   shared.allocate(1), own.allocate(context.threads);
   for (Prepared& x : inputs) x.use(shared);
 
   if (single) {
-    for (const Prepared& x : inputs) x.prepare(kernels, 0);
+    for (const Prepared& x : inputs) x.prepare(kernels, 0, nullptr);
   } else {
     for (const Prepared& x : inputs) {
-      const Status status = parallel_for(context, op.batch, [&](size_t row, int) { x.prepare(kernels, row); });
+      const Status status = parallel_for(context, op.batch, [&](size_t row, int slot) {
+        x.prepare(kernels, row, own.at<std::byte>(line_at, slot));
+      });
       if (status != Status::ok) return status;
     }
   }

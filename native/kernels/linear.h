@@ -194,17 +194,17 @@ void row(PanelRows p, const Input& in, size_t panels, float* out) {
 template <class V, int Bits, size_t Rows>
 HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
   using Dot = typename V::template Dot<Bits>;
-  const size_t stride = 4 * g.quads;
-  const auto* x = static_cast<const int8_t*>(g.in.values) + r * stride;
+  const size_t stride = 4 * g.rows;
+  const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
   typename Dot::Sum dot[Rows];
   for (auto& sum : dot) sum = Dot::zero();
   for (size_t q = 0; q < g.quads;) {
     typename Dot::Run run[Rows];
     for (auto& sum : run) sum = Dot::start();
     const size_t end = g.quads - q < Dot::kRun ? g.quads : q + Dot::kRun;
-    for (; q < end; ++q) {
-      const auto codes = Dot::codes(load_quad<V>(bytes + q * kQuadBytes));
-      for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + i * stride + 4 * q);
+    for (; q < end; ++q, bytes += kQuadBytes, x += stride) {
+      const auto codes = Dot::codes(load_quad<V>(bytes));
+      for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
     }
     for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
   }
@@ -240,23 +240,27 @@ void tile_f32(const uint8_t* bytes, size_t quads, float* tile) {
 
 template <class V, size_t Rows>
 HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
-  const size_t stride = 4 * g.quads;
-  const float* x = static_cast<const float*>(g.in.values) + r * stride;
+  const size_t stride = 4 * g.rows;
+  const float* x = static_cast<const float*>(g.in.values) + 4 * r;
   float even[Rows][kLanes], dots[Rows][kLanes] = {};
   // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
-  const auto chain = [&](size_t first, size_t last, auto finish) {
+  const auto chain = [&](size_t first, size_t last, size_t parity, auto finish) {
     typename V::F32 sum_f32[Rows];
     for (auto& sum : sum_f32) sum = V::set(0.0f);
-    for (size_t k = first; k < last; k += 2) {
-      const auto code_f32 = V::load(tile + k * kPanel);
-      for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(x[i * stride + k]), sum_f32[i]);
+    const float* from = x + first * stride + parity;
+    const float* codes = tile + (4 * first + parity) * kPanel;
+    for (size_t q = first; q < last; ++q, from += stride, codes += 4 * kPanel) {
+      for (size_t k = 0; k < 4; k += 2) {
+        const auto code_f32 = V::load(codes + k * kPanel);
+        for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(from[4 * i + k]), sum_f32[i]);
+      }
     }
     for (size_t i = 0; i < Rows; ++i) finish(i, sum_f32[i]);
   };
   for (size_t q = 0; q < g.quads; q += kBlockQuads) {
-    const size_t last = 4 * (g.quads - q < kBlockQuads ? g.quads : q + kBlockQuads);
-    chain(4 * q, last, [&](size_t i, typename V::F32 sum) { V::store(even[i], sum); });
-    chain(4 * q + 1, last, [&](size_t i, typename V::F32 sum) {
+    const size_t last = g.quads - q < kBlockQuads ? g.quads : q + kBlockQuads;
+    chain(q, last, 0, [&](size_t i, typename V::F32 sum) { V::store(even[i], sum); });
+    chain(q, last, 1, [&](size_t i, typename V::F32 sum) {
       V::store(dots[i], V::add(V::load(dots[i]), V::add(V::load(even[i]), sum)));
     });
   }

@@ -58,7 +58,7 @@ struct Dense {
 };
 
 // A prepared x: for each group of each row its values (padded, as signed bytes or floats) and their sum; as bytes also the
-// step between levels. One row: groups follow each other. Many: rows of one group do.
+// step between levels. One row: groups follow each other. Many: one group, quad after quad, each of all rows.
 struct Input {
   const void* values;
   const float* scale;
@@ -76,7 +76,7 @@ struct PanelRows {
 // One group of one panel, for many rows of x.
 struct GroupRows {
   const float* meta;  // [2, kPanel]: scales, then zeros
-  Input in;           // values [rows, 4 * quads], scale and sum [rows]
+  Input in;           // values [quads, rows, 4], scale and sum [rows]
   size_t rows, quads;
 };
 

@@ -143,7 +143,9 @@ describe('the shipped model', () => {
   test('gives the same bits for any number of threads', async () => {
     const ids = Array.from({ length: 100 }, (_, i) => (i * 31) % 2048);
     const [one, seven] = await Promise.all(
-      [1, 7].map((threads) => withModel(SHIPPED, async (model) => (await model.forward(ids, model.createCache())).slice(), { threads })),
+      [1, 7].map((threads) =>
+        withModel(SHIPPED, async (model) => (await model.forward(ids, model.createCache())).slice(), { threads }),
+      ),
     );
     expect(one).toEqual(seven);
   });
@@ -188,7 +190,8 @@ describe('the shipped model', () => {
     await withModel(SHIPPED, async (model) => {
       const controller = new AbortController();
       const read = async () => {
-        for await (const { id } of model.generate('A', { maxTokens: 100, signal: controller.signal })) if (id >= 0) controller.abort();
+        for await (const { id } of model.generate('A', { maxTokens: 100, signal: controller.signal }))
+          if (id >= 0) controller.abort();
       };
       await expect(read()).rejects.toMatchObject({ name: 'AbortError' });
       for await (const { id } of model.generate('A', { maxTokens: 100 })) if (id >= 0) break;

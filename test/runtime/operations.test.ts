@@ -17,7 +17,12 @@ function next(): number {
 const floats = (length: number) => Float32Array.from({ length }, () => next() * 2);
 
 /** Runs an operation with outputs of NaN, on each number of threads: the bits must not depend on it. */
-function run<K extends keyof Operations>(name: string, operation: K, args: Omit<Operations[K], 'out' | 'threads'>, length: number): Float32Array {
+function run<K extends keyof Operations>(
+  name: string,
+  operation: K,
+  args: Omit<Operations[K], 'out' | 'threads'>,
+  length: number,
+): Float32Array {
   const outs = [1, 2, 7].map((threads) => {
     const out = new Float32Array(length).fill(NaN);
     openBackend(name).run(operation, { ...args, out, threads } as unknown as Operations[K]);
@@ -35,25 +40,44 @@ function expectNear(got: Float32Array, want: (i: number) => number, bound: (i: n
 }
 
 describe.each(BACKENDS)('%s', (name) => {
-  test.each(SIZES)('denseLinear of %i inputs is as exact as a sum of float32 can be, and a row does not know its batch', (inFeatures) => {
-    for (const [batch, outFeatures] of [[1, 1], [1, 9], [2, 5], [3, 17], [5, 66], [13, 8]] as const) {
-      const [x, weights, bias] = [floats(batch * inFeatures), floats(outFeatures * inFeatures), floats(outFeatures)];
-      const out = run(name, 'denseLinear', { batch, inFeatures, outFeatures, x, weights, bias }, batch * outFeatures);
-      const terms = (i: number) =>
-        Array.from({ length: inFeatures }, (_, k) => x[Math.floor(i / outFeatures) * inFeatures + k]! * weights[(i % outFeatures) * inFeatures + k]!);
-      const sum = (list: number[]) => list.reduce((a, b) => a + b, 0);
-      // Sixteen running sums: no term is rounded more often than a sixteenth of them, and five times in the tree.
-      const bound = (i: number) => EPSILON * (Math.ceil(inFeatures / 16) + 7) * (sum(terms(i).map(Math.abs)) + Math.abs(bias[i % outFeatures]!));
-      expectNear(out, (i) => sum(terms(i)) + bias[i % outFeatures]!, bound);
-      const rest = { inFeatures, outFeatures, weights, bias };
-      for (let b = 0; b < batch; b++) {
-        const row = run(name, 'denseLinear', { batch: 1, x: x.slice(b * inFeatures, (b + 1) * inFeatures), ...rest }, outFeatures);
-        expect(row).toEqual(out.slice(b * outFeatures, (b + 1) * outFeatures));
+  test.each(SIZES)(
+    'denseLinear of %i inputs is as exact as a sum of float32 can be, and a row does not know its batch',
+    (inFeatures) => {
+      for (const [batch, outFeatures] of [
+        [1, 1],
+        [1, 9],
+        [2, 5],
+        [3, 17],
+        [5, 66],
+        [13, 8],
+      ] as const) {
+        const [x, weights, bias] = [floats(batch * inFeatures), floats(outFeatures * inFeatures), floats(outFeatures)];
+        const out = run(name, 'denseLinear', { batch, inFeatures, outFeatures, x, weights, bias }, batch * outFeatures);
+        const terms = (i: number) =>
+          Array.from(
+            { length: inFeatures },
+            (_, k) => x[Math.floor(i / outFeatures) * inFeatures + k]! * weights[(i % outFeatures) * inFeatures + k]!,
+          );
+        const sum = (list: number[]) => list.reduce((a, b) => a + b, 0);
+        // Sixteen running sums: no term is rounded more often than a sixteenth of them, and five times in the tree.
+        const bound = (i: number) =>
+          EPSILON * (Math.ceil(inFeatures / 16) + 7) * (sum(terms(i).map(Math.abs)) + Math.abs(bias[i % outFeatures]!));
+        expectNear(out, (i) => sum(terms(i)) + bias[i % outFeatures]!, bound);
+        const rest = { inFeatures, outFeatures, weights, bias };
+        for (let b = 0; b < batch; b++) {
+          const row = run(
+            name,
+            'denseLinear',
+            { batch: 1, x: x.slice(b * inFeatures, (b + 1) * inFeatures), ...rest },
+            outFeatures,
+          );
+          expect(row).toEqual(out.slice(b * outFeatures, (b + 1) * outFeatures));
+        }
+        const none = run(name, 'denseLinear', { batch, x, ...rest, bias: new Float32Array(0) }, batch * outFeatures);
+        expectNear(none, (i) => sum(terms(i)), bound);
       }
-      const none = run(name, 'denseLinear', { batch, x, ...rest, bias: new Float32Array(0) }, batch * outFeatures);
-      expectNear(none, (i) => sum(terms(i)), bound);
-    }
-  });
+    },
+  );
 
   test.each(SIZES)('rmsNorm of %i columns', (cols) => {
     const rows = 3;
@@ -117,13 +141,21 @@ describe.each(BACKENDS)('%s', (name) => {
       }
     }
     // Scores are below 2 * 2 * sqrt(headDim), their error some units of that; values are below 2.
-    expectNear(out, (i) => want[i]!, () => EPSILON * 64 * Math.sqrt(headDim));
+    expectNear(
+      out,
+      (i) => want[i]!,
+      () => EPSILON * 64 * Math.sqrt(headDim),
+    );
   });
 
   test.each(SIZES)('swiglu and add of %i', (count) => {
     const [gate, up] = [floats(count).map((g) => g * 5), floats(count)];
     const silu = (i: number) => gate[i]! / (1 + Math.exp(-gate[i]!));
-    expectNear(run(name, 'swiglu', { gate, up }, count), (i) => silu(i) * up[i]!, (i) => EPSILON * 16 * Math.abs(silu(i) * up[i]!));
+    expectNear(
+      run(name, 'swiglu', { gate, up }, count),
+      (i) => silu(i) * up[i]!,
+      (i) => EPSILON * 16 * Math.abs(silu(i) * up[i]!),
+    );
     const to = up.slice();
     openBackend(name).run('add', { x: gate, to, threads: 2 });
     expect(to).toEqual(up.map((u, i) => u + gate[i]!));
@@ -133,7 +165,9 @@ describe.each(BACKENDS)('%s', (name) => {
     const gate = Float32Array.of(0, -0, 1e-38, 100, -100, 1e30, -1e30, 3e38, -3e38, NaN);
     const out = run(name, 'swiglu', { gate, up: new Float32Array(gate.length).fill(1) }, gate.length);
     expect([...out.slice(0, 9)].map((v) => Math.fround(v))).toEqual(
-      [0, -0, 1e-38 / 2, 100, expect.closeTo(0, 20), 1e30, expect.anything(), 3e38, expect.anything()].map((v) => (typeof v === 'number' ? Math.fround(v) : v)),
+      [0, -0, 1e-38 / 2, 100, expect.closeTo(0, 20), 1e30, expect.anything(), 3e38, expect.anything()].map((v) =>
+        typeof v === 'number' ? Math.fround(v) : v,
+      ),
     );
     expect(out[9]).toBeNaN();
   });
@@ -159,9 +193,33 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     ['weight', 'rmsNorm', { rows: 1, cols: 4, epsilon: 0, x: f(4), weight: f(3), out: f(4) }],
     ['headDim', 'rope', { rows: 1, heads: 1, headDim: 3, cos: f(1), sin: f(1), x: f(3) }],
     ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, cos: f(2), sin: f(4), x: f(8) }],
-    ['kvHeads', 'attention', { rows: 1, heads: 3, kvHeads: 2, headDim: 2, start: 0, window: 0, scale: 1, q: f(6), keys: f(4), values: f(4), out: f(6) }],
-    ['values', 'attention', { rows: 1, heads: 2, kvHeads: 2, headDim: 2, start: 1, window: 0, scale: 1, q: f(4), keys: f(8), values: f(4), out: f(4) }],
-    ['memory', 'attention', { rows: 4e9, heads: 4e9, kvHeads: 4e9, headDim: 4e9, start: 0, window: 0, scale: 1, q: f(4), keys: f(8), values: f(4), out: f(4) }],
+    [
+      'kvHeads',
+      'attention',
+      { rows: 1, heads: 3, kvHeads: 2, headDim: 2, start: 0, window: 0, scale: 1, q: f(6), keys: f(4), values: f(4), out: f(6) },
+    ],
+    [
+      'values',
+      'attention',
+      { rows: 1, heads: 2, kvHeads: 2, headDim: 2, start: 1, window: 0, scale: 1, q: f(4), keys: f(8), values: f(4), out: f(4) },
+    ],
+    [
+      'memory',
+      'attention',
+      {
+        rows: 4e9,
+        heads: 4e9,
+        kvHeads: 4e9,
+        headDim: 4e9,
+        start: 0,
+        window: 0,
+        scale: 1,
+        q: f(4),
+        keys: f(8),
+        values: f(4),
+        out: f(4),
+      },
+    ],
     ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],
     ['x', 'add', { x: f(3), to: f(4) }],
     ['steps', 'sequence', { steps: 3 }],

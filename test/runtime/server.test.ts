@@ -29,7 +29,12 @@ async function start(limits: object = {}): Promise<{ url: string; server: ChildP
 }
 
 const post = (url: string, body: object, init: RequestInit = {}) =>
-  fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), ...init });
+  fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+    ...init,
+  });
 
 interface Completion {
   readonly choices: readonly { text: string; finish_reason: string | null }[];
@@ -39,7 +44,10 @@ interface Completion {
 /** The events of a stream, checked to end as they should. */
 async function readEvents(response: Response): Promise<Completion[]> {
   expect(response.headers.get('content-type')).toContain('text/event-stream');
-  const events = (await response.text()).trimEnd().split('\n\n').map((event) => event.replace(/^data: /, ''));
+  const events = (await response.text())
+    .trimEnd()
+    .split('\n\n')
+    .map((event) => event.replace(/^data: /, ''));
   expect(events.pop()).toBe('[DONE]');
   return events.map((event) => JSON.parse(event) as Completion);
 }
@@ -61,7 +69,10 @@ describe('the example server', () => {
     expect(events.at(-1)!.choices[0]!.finish_reason).toBe('length');
     const stop = whole.choices[0]!.text.slice(8, 12);
     const stopped = (await (await post(url, { ...body, stop })).json()) as Completion;
-    expect(stopped.choices[0]).toMatchObject({ text: whole.choices[0]!.text.slice(0, whole.choices[0]!.text.indexOf(stop)), finish_reason: 'stop' });
+    expect(stopped.choices[0]).toMatchObject({
+      text: whole.choices[0]!.text.slice(0, whole.choices[0]!.text.indexOf(stop)),
+      finish_reason: 'stop',
+    });
   });
 
   test('refuses what it does not do, with a reason', async () => {
@@ -79,7 +90,11 @@ describe('the example server', () => {
     await refused({ prompt: 'a b c d e f g h i j k l m n o p q r s t u v w x y z' }, 400, /at most 20/);
     await refused({ prompt: 'x', model: 'gpt' }, 404, /no model/);
     await refused({ prompt: 'x'.repeat(5000) }, 413, /large/);
-    const broken = await fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{' });
+    const broken = await fetch(`${url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: '{',
+    });
     expect(broken.status).toBe(400);
     expect((await fetch(`${url}/nothing`)).status).toBe(404);
   });
@@ -87,7 +102,9 @@ describe('the example server', () => {
   test('loses no request of fifty clients, of whom half leave', async () => {
     const { url } = await start({ active: 6 });
     const prompts = ['The sea', 'A whale', 'In the beginning', 'And', 'He said'];
-    const alone = await Promise.all(prompts.map(async (prompt) => readEvents(await post(url, { prompt, max_tokens: 40, temperature: 0, stream: true }))));
+    const alone = await Promise.all(
+      prompts.map(async (prompt) => readEvents(await post(url, { prompt, max_tokens: 40, temperature: 0, stream: true }))),
+    );
     const client = async (i: number) => {
       const body = { prompt: prompts[i % 5]!, max_tokens: 40, temperature: 0, stream: i % 4 < 2 };
       if (i % 2 === 0) {
@@ -111,7 +128,9 @@ describe('the example server', () => {
     };
     const fates = await Promise.all(Array.from({ length: 50 }, (_, i) => client(i)));
     expect(fates.filter((fate) => fate === 'served')).toHaveLength(25);
-    await expect.poll(() => health(url), { timeout: 10_000 }).toMatchObject({ status: 'ok', active: 0, waiting: 0, failed: 0, refused: 0 });
+    await expect
+      .poll(() => health(url), { timeout: 10_000 })
+      .toMatchObject({ status: 'ok', active: 0, waiting: 0, failed: 0, refused: 0 });
     const { received, completed, aborted } = await health(url);
     // Those who left before their request was there are nobody's.
     expect(Number(received)).toBeGreaterThanOrEqual(5 + 25);
@@ -121,7 +140,9 @@ describe('the example server', () => {
 
   test('turns away those for whom there is no room to wait', async () => {
     const { url } = await start({ active: 1, queue: 2 });
-    const responses = await Promise.all(Array.from({ length: 8 }, () => post(url, { prompt: 'The', max_tokens: 60, temperature: 0 })));
+    const responses = await Promise.all(
+      Array.from({ length: 8 }, () => post(url, { prompt: 'The', max_tokens: 60, temperature: 0 })),
+    );
     const statuses = responses.map(({ status }) => status).sort();
     expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(3);
     expect(statuses.at(-1)).toBe(429);
@@ -130,9 +151,13 @@ describe('the example server', () => {
 
   test('lets texts take turns', async () => {
     const { url } = await start();
-    const long = post(url, { prompt: 'The', max_tokens: 120, temperature: 0 }).then((r) => r.json()).then(() => performance.now());
+    const long = post(url, { prompt: 'The', max_tokens: 120, temperature: 0 })
+      .then((r) => r.json())
+      .then(() => performance.now());
     await sleep(20);
-    const short = post(url, { prompt: 'And', max_tokens: 2, temperature: 0 }).then((r) => r.json()).then(() => performance.now());
+    const short = post(url, { prompt: 'And', max_tokens: 2, temperature: 0 })
+      .then((r) => r.json())
+      .then(() => performance.now());
     expect(await short).toBeLessThan(await long);
   });
 

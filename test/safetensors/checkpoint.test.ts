@@ -80,6 +80,57 @@ describe('Checkpoint', () => {
     await checkpoint.close();
   });
 
+  it('carries over links only to what the model or its Hugging Face cache holds', async () => {
+    const entry = folderOf({
+      'blobs/1': '{}',
+      'blobs/2': smallFile('a'),
+      'refs/main': 'abc',
+      'snapshots/abc/sub/x.txt': '',
+      'snapshots/abd/secret': '',
+    });
+    const folder = join(entry, 'snapshots', 'abc');
+    const secret = freshPath('secret');
+    fs.writeFileSync(secret, '{}');
+    const links = {
+      'model.safetensors': '../../blobs/2',
+      'tokenizer.json': '../../blobs/1',
+      'sub/nested.json': '../../../blobs/1',
+      'inside.txt': 'sub/x.txt',
+      'config.json': secret,
+      'outside.txt': secret,
+      'other.txt': '../abd/secret',
+      'refs.txt': '../../refs/main',
+      'passwd.txt': '/etc/passwd',
+      'again.txt': 'outside.txt',
+    };
+    for (const [name, target] of Object.entries(links)) fs.symlinkSync(target, join(folder, name));
+    const current = freshPath('current');
+    fs.symlinkSync(folder, current);
+    for (const path of [folder, current]) {
+      const checkpoint = await Checkpoint.open(path);
+      expect(checkpoint.otherFiles).toEqual(['inside.txt', 'sub/nested.json', 'sub/x.txt', 'tokenizer.json']);
+      expect(checkpoint.skippedFiles).toEqual(['again.txt', 'other.txt', 'outside.txt', 'passwd.txt', 'refs.txt']);
+      expect(checkpoint.config?.value).toEqual({});
+      expect([...checkpoint.tensors.keys()]).toEqual(['a']);
+      await checkpoint.close();
+    }
+  });
+
+  it('stops at the first shard that the index does not describe', async () => {
+    const map = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`t${i}`, `${String(i).padStart(2, '0')}.safetensors`]));
+    const files = Object.fromEntries(Object.entries(map).map(([tensor, file]) => [file, smallFile(tensor)]));
+    const text = { [INDEX]: index(map) };
+    // Later shards would fail in another way: they are not opened.
+    const broken = { '07.safetensors': 'junk' };
+    const more = { '03.safetensors': smallFile('t3', 'more') };
+    await expectError(() => Checkpoint.open(folderOf({ ...files, ...broken, ...more, ...text })), FORMAT, /does not name "more"/);
+    const metadata = Object.fromEntries(Array.from({ length: 40_000 }, (_, i) => [`${i}`, '']));
+    const wordy = (tensor: string) =>
+      fileBytes(JSON.stringify({ __metadata__: metadata, [tensor]: { dtype: 'U8', shape: [4], data_offsets: [0, 4] } }), 4);
+    const both = { '03.safetensors': wordy('t3'), '05.safetensors': wordy('t5') };
+    await expectError(() => Checkpoint.open(folderOf({ ...files, ...both, ...text })), FORMAT, /^05\.safetensors: .*all shards/);
+  });
+
   it('opens shards in the order of their names, through links too', async () => {
     const folder = folderOf({
       [INDEX]: index({ c: 's2.safetensors', a: 's1.safetensors', b: 's1.safetensors' }),

@@ -1,0 +1,71 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { expectFailure, hqq } from '../support/cli.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const work = scratchFolder('language');
+
+describe('hqq generate', () => {
+  test('streams text, or tells everything as JSON', async () => {
+    const flags = ['--prompt', 'And the Lord said', '--max-tokens', '12'];
+    const streamed = await hqq(['generate', SHIPPED, ...flags]);
+    expect(streamed).toMatchObject({ status: 0, stderr: '' });
+    const { stdout } = await hqq(['generate', SHIPPED, ...flags, '--json']);
+    const report = JSON.parse(stdout) as { text: string; ids: number[]; finish: string };
+    expect(`${report.text}\n`).toBe(streamed.stdout);
+    expect(report.ids).toHaveLength(12);
+    expect(report.finish).toBe('length');
+  });
+
+  test('draws the same text for the same seed', async () => {
+    const draw = async (seed: string) =>
+      (
+        await hqq([
+          'generate',
+          SHIPPED,
+          '--prompt',
+          'The',
+          '--max-tokens',
+          '20',
+          '--temperature',
+          '1',
+          '--top-k',
+          '50',
+          '--seed',
+          seed,
+        ])
+      ).stdout;
+    const [one, again, two] = await Promise.all(['1', '1', '2'].map(draw));
+    expect(one).toBe(again);
+    expect(one).not.toBe(two);
+  });
+
+  test('says what is wrong', async () => {
+    expectFailure(await hqq(['generate', SHIPPED]), 2, /--prompt/);
+    expectFailure(await hqq(['generate', SHIPPED, '--prompt', 'x', '--top-p', '2']), 2, /--top-p to be a number in \(0, 1\]/);
+    expectFailure(await hqq(['generate', join(work, 'nothing'), '--prompt', 'x']), 1, /nothing/);
+  });
+});
+
+describe('hqq perplexity', () => {
+  test('measures a text', async () => {
+    const file = join(work, 'text.txt');
+    writeFileSync(file, 'It was the best of times, it was the worst of times. '.repeat(12));
+    const { stdout, status } = await hqq(['perplexity', SHIPPED, '--text', file, '--window', '64']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^perplexity \d+\.\d{4} {2}\([\d.]+ nats a token, \d+ tokens in windows of 64\)\n$/);
+    const { perplexity, nll } = JSON.parse((await hqq(['perplexity', SHIPPED, '--text', file, '--json'])).stdout) as Record<
+      string,
+      number
+    >;
+    expect(perplexity).toBeCloseTo(Math.exp(nll!), 6);
+  });
+
+  test('says when a text is too short', async () => {
+    const file = join(work, 'short.txt');
+    writeFileSync(file, 'Too short.');
+    expectFailure(await hqq(['perplexity', SHIPPED, '--text', file]), 1, /at least 129 tokens/);
+  });
+});

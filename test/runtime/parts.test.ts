@@ -1,0 +1,244 @@
+import { describe, expect, test } from 'vitest';
+import { readModelConfig } from '../../lib/runtime/config.js';
+import { frequencies, Rope } from '../../lib/runtime/rope.js';
+import { greatest, likeliest, randomNumbers, Sampler } from '../../lib/runtime/sampling.js';
+import { StopWatch } from '../../lib/runtime/stop.js';
+import { openTokenizer, TextStream } from '../../lib/runtime/tokens.js';
+import { SHIPPED } from '../support/language-models.js';
+
+const LLAMA = {
+  architectures: ['LlamaForCausalLM'],
+  hidden_size: 64,
+  intermediate_size: 128,
+  num_hidden_layers: 4,
+  num_attention_heads: 8,
+  vocab_size: 100,
+  max_position_embeddings: 512,
+};
+
+describe('config.json', () => {
+  test('has the defaults of transformers', () => {
+    expect(readModelConfig(LLAMA)).toMatchObject({
+      kvHeads: 8,
+      headDim: 8,
+      normEpsilon: 1e-6,
+      rope: { theta: 10000, scaling: { type: 'default' } },
+      windows: [0, 0, 0, 0],
+      qkvBias: false,
+      tied: false,
+      endIds: [],
+    });
+  });
+
+  test.each([
+    ['mistral', { architectures: ['MistralForCausalLM'], sliding_window: 32 }, { windows: [32, 32, 32, 32] }],
+    ['mistral without', { architectures: ['MistralForCausalLM'], sliding_window: null }, { windows: [0, 0, 0, 0] }],
+    [
+      'qwen2',
+      { architectures: ['Qwen2ForCausalLM'], sliding_window: 32 },
+      { windows: [0, 0, 0, 0], qkvBias: true, outputBias: false },
+    ],
+    [
+      'qwen2 with',
+      { architectures: ['Qwen2ForCausalLM'], sliding_window: 32, use_sliding_window: true, max_window_layers: 3 },
+      { windows: [0, 0, 0, 32] },
+    ],
+    [
+      'layer by layer',
+      { sliding_window: 8, layer_types: ['full_attention', 'sliding_attention', 'full_attention', 'sliding_attention'] },
+      { windows: [0, 8, 0, 8] },
+    ],
+    ['a model type alone', { architectures: undefined, model_type: 'mistral' }, { architecture: 'MistralForCausalLM' }],
+    [
+      'new names',
+      { rope_parameters: { rope_type: 'linear', factor: 2, rope_theta: 5e5 } },
+      { rope: { theta: 5e5, scaling: { type: 'linear', factor: 2 } } },
+    ],
+    ['several ends', { eos_token_id: [1, 2] }, { endIds: [1, 2] }],
+  ])('%s', (_, change, want) => {
+    expect(readModelConfig({ ...LLAMA, ...change })).toMatchObject(want);
+  });
+
+  test.each([
+    [
+      { architectures: ['GPT2LMHeadModel'] },
+      'ERR_CHECKPOINT_CONTENT',
+      /LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, got "GPT2LMHeadModel"/,
+    ],
+    [{ architectures: ['Qwen3ForCausalLM'] }, 'ERR_CHECKPOINT_CONTENT', /got "Qwen3ForCausalLM"/],
+    [{ hidden_act: 'gelu' }, 'ERR_CHECKPOINT_CONTENT', /hidden_act "gelu" is not supported/],
+    [{ partial_rotary_factor: 0.5 }, 'ERR_CHECKPOINT_CONTENT', /partial_rotary_factor/],
+    [{ rope_scaling: { rope_type: 'longrope' } }, 'ERR_CHECKPOINT_CONTENT', /rope_scaling\.rope_type "longrope"/],
+    [{ quantization_config: { quant_method: 'gptq' } }, 'ERR_CHECKPOINT_CONTENT', /got "gptq"/],
+    [
+      { layer_types: ['chunked_attention', 'full_attention', 'full_attention', 'full_attention'] },
+      'ERR_CHECKPOINT_CONTENT',
+      /layer_types/,
+    ],
+    [{ num_key_value_heads: 3 }, 'ERR_CHECKPOINT_FORMAT', /divide 8 heads, got 3/],
+    [{ hidden_size: '64' }, 'ERR_CHECKPOINT_FORMAT', /hidden_size to be an integer/],
+    [{ hidden_size: 1e12 }, 'ERR_CHECKPOINT_FORMAT', /hidden_size/],
+    [{ rms_norm_eps: 0 }, 'ERR_CHECKPOINT_FORMAT', /rms_norm_eps/],
+    [{ rope_scaling: { type: 'linear' } }, 'ERR_CHECKPOINT_FORMAT', /rope_scaling\.factor/],
+    [{ eos_token_id: 'end' }, 'ERR_CHECKPOINT_FORMAT', /eos_token_id/],
+  ])('refuses %j', (change, code, message) => {
+    expect(() => readModelConfig({ ...LLAMA, ...change })).toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(message) as string }),
+    );
+  });
+});
+
+describe('rotary embedding', () => {
+  const plain = (headDim: number, theta = 10000) => Array.from({ length: headDim / 2 }, (_, i) => theta ** ((-2 * i) / headDim));
+  const read = (scaling: object, more = {}) => readModelConfig({ ...LLAMA, head_dim: 64, rope_scaling: scaling, ...more }).rope;
+  const expectClose = (got: Float64Array, want: readonly number[]) =>
+    got.forEach((value, i) => expect(value / want[i]!).toBeCloseTo(1, 12));
+
+  test('linear and dynamic', () => {
+    expectClose(
+      frequencies(read({ type: 'linear', factor: 4 }), 9),
+      plain(64).map((f) => f / 4),
+    );
+    const dynamic = read({ type: 'dynamic', factor: 2 });
+    expectClose(frequencies(dynamic, 512), plain(64));
+    expectClose(frequencies(dynamic, 1024), plain(64, 10000 * 3 ** (64 / 62)));
+  });
+
+  test('llama3, as its authors wrote it', () => {
+    const config = read(
+      { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 },
+      { rope_theta: 500000 },
+    );
+    const want = plain(64, 500000).map((freq) => {
+      const wavelength = (2 * Math.PI) / freq;
+      if (wavelength < 8192 / 4) return freq;
+      if (wavelength > 8192 / 1) return freq / 8;
+      const smooth = (8192 / wavelength - 1) / (4 - 1);
+      return ((1 - smooth) * freq) / 8 + smooth * freq;
+    });
+    expectClose(frequencies(config, 1), want);
+    expect(new Set(want.map((f, i) => f / plain(64, 500000)[i]!)).size).toBeGreaterThan(3);
+  });
+
+  test('yarn, as its authors wrote it', () => {
+    const config = read({ type: 'yarn', factor: 4, original_max_position_embeddings: 2048 });
+    const correction = (rotations: number) => (64 * Math.log(2048 / (rotations * 2 * Math.PI))) / (2 * Math.log(10000));
+    const [low, high] = [Math.floor(correction(32)), Math.ceil(correction(1))];
+    const want = plain(64).map((freq, i) => {
+      const mask = 1 - Math.min(1, Math.max(0, (i - low) / (high - low)));
+      return (freq / 4) * (1 - mask) + freq * mask;
+    });
+    expectClose(frequencies(config, 1), want);
+    expect(config.scaling).toMatchObject({ attentionFactor: 0.1 * Math.log(4) + 1 });
+    expect(new Rope(config).rows(0, 1).cos[0]).toBeCloseTo(0.1 * Math.log(4) + 1, 6);
+  });
+
+  test('tables grow and stay the same', () => {
+    const rope = new Rope(readModelConfig(LLAMA).rope);
+    const early = rope.rows(100, 3).cos.slice();
+    rope.rows(5000, 1);
+    expect(rope.rows(100, 3).cos).toEqual(early);
+    expect(rope.rows(5000, 1).sin[0]).toBeCloseTo(Math.sin(5000), 6);
+  });
+});
+
+describe('sampling', () => {
+  const options = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 7 };
+  const LOGITS = [0.5, 3, -1, 2.5, 3, -40, 1];
+
+  /** How often each token is drawn, of 20,000. */
+  function draw(more: object, logits = LOGITS): number[] {
+    const sampler = new Sampler({ ...options, ...more }, []);
+    const counts = logits.map(() => 0);
+    for (let i = 0; i < 20_000; i++) counts[sampler.next(Float32Array.from(logits))]!++;
+    return counts;
+  }
+
+  /** The shares that `kept` tokens should have. */
+  function shares(kept: readonly number[], temperature = 1): number[] {
+    const weights = LOGITS.map((logit, i) => (kept.includes(i) ? Math.exp(logit / temperature) : 0));
+    const total = weights.reduce((a, b) => a + b);
+    return weights.map((weight) => weight / total);
+  }
+
+  test.each([
+    [{}, [0, 1, 2, 3, 4, 6], 1],
+    [{ temperature: 2 }, [0, 1, 2, 3, 4, 5, 6], 2],
+    [{ topK: 1 }, [1], 1],
+    [{ topK: 3 }, [1, 3, 4], 1],
+    [{ topP: 0.01 }, [1], 1],
+    [{ topP: 0.7 }, [1, 4], 1],
+    [{ topP: 0.9, topK: 3 }, [1, 3, 4], 1],
+    [{ minP: 0.5 }, [1, 3, 4], 1],
+  ])('%j', (more, kept, temperature) => {
+    const want = shares(kept, temperature);
+    draw(more).forEach((count, i) => {
+      expect(Math.abs(count / 20_000 - want[i]!)).toBeLessThan(0.015);
+      if (!kept.includes(i)) expect(count).toBe(0);
+    });
+  });
+
+  test('takes the first of the greatest at temperature 0, and avoids what was', () => {
+    const greedy = new Sampler({ ...options, temperature: 0 }, []);
+    expect(greedy.next(Float32Array.from(LOGITS))).toBe(1);
+    const shy = new Sampler({ ...options, temperature: 0, repetitionPenalty: 2 }, [1]);
+    expect([1, 2, 3].map(() => shy.next(Float32Array.from(LOGITS)))).toEqual([4, 3, 1]);
+    expect(greatest(Float32Array.of(-3, -1, -2))).toBe(1);
+  });
+
+  test('is the same for the same seed', () => {
+    const ids = (seed: number) => {
+      const sampler = new Sampler({ ...options, temperature: 3, seed }, []);
+      return Array.from({ length: 50 }, () => sampler.next(Float32Array.from(LOGITS)));
+    };
+    expect(ids(1)).toEqual(ids(1));
+    expect(ids(1)).not.toEqual(ids(2));
+    expect(ids(2 ** 40)).not.toEqual(ids(2 ** 41));
+    const random = randomNumbers(3);
+    const mean = Array.from({ length: 10_000 }, random).reduce((a, b) => a + b) / 10_000;
+    expect(mean).toBeCloseTo(0.5, 1);
+  });
+
+  test('orders as a sort would', () => {
+    const random = randomNumbers(9);
+    const logits = Float32Array.from({ length: 5000 }, () => random() * 8);
+    const sorted = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
+    expect(likeliest(logits, logits[sorted[0]!]!, 0.7, -30, 100, 1).ids).toEqual(sorted.slice(0, 100));
+  });
+});
+
+describe('stop texts', () => {
+  test.each([
+    [['END'], ['a E', 'N', 'D b'], 'a '],
+    [['END'], ['a E', 'N', 'x'], 'a ENx'],
+    [['ab', 'b'], ['xa', 'ab'], 'xa'],
+    [[], ['a', 'b'], 'ab'],
+    [['\n\n'], ['one\n', '\ntwo'], 'one'],
+  ])('%j in %j', (stops, parts, want) => {
+    const watch = new StopWatch(stops);
+    let text = '';
+    for (const part of parts) if (!watch.found) text += watch.push(part);
+    expect(text + watch.rest()).toBe(want);
+  });
+});
+
+describe('text streams', () => {
+  test('give characters when their last byte is there, and the same text in the end', async () => {
+    const tokenizer = await openTokenizer(SHIPPED);
+    const text = ' “Curiouser” — naïve 🐳 said,  twice.\n\nÉnd';
+    const ids = tokenizer.encode(text);
+    const stream = new TextStream(tokenizer, []);
+    const parts = ids.map((id) => stream.push(id));
+    expect(parts.join('') + stream.end()).toBe(tokenizer.decode(ids));
+    expect(parts.join('')).not.toContain('\uFFFD');
+    const cut = new TextStream(tokenizer, []);
+    const whale = tokenizer.encode('🐳');
+    expect(
+      whale
+        .slice(0, -1)
+        .map((id) => cut.push(id))
+        .join(''),
+    ).toBe('');
+    expect(cut.end()).toContain('\uFFFD');
+  });
+});
