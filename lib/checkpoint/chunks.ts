@@ -34,7 +34,7 @@ export const CHUNK_WEIGHTS = 2 * 1024 * 1024;
 const NARROW = 32 * 1024;
 
 /** How much larger than others a chunk may be, rather than be made of narrow columns (axis 0). */
-const NARROW_FACTOR = 8;
+const NARROW_FACTOR = 4;
 
 /** Most weights of a chunk that cannot be smaller, 256 MiB in float32: it holds whole groups, as many as make words. */
 export const MAX_CHUNK_WEIGHTS = 64 * 1024 * 1024;

@@ -184,10 +184,10 @@ export class SafetensorsWriter {
       const { begin, end } = (isNew ? b : a) as Span;
       if (isNew) j++;
       else i++;
-      const place = `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
-      if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place);
+      const place = () => `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
+      if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place());
       const last = merged.at(-1);
-      if (last !== undefined && last.end > begin) throw this.#misuse('every byte to be written once', `${place} again`);
+      if (last !== undefined && last.end > begin) throw this.#misuse('every byte to be written once', `${place()} again`);
       if (last?.end === begin) last.end = end;
       else merged.push({ begin, end });
     }
