@@ -153,6 +153,106 @@ export interface LinearTiledArgs {
   readonly threads: number;
 }
 
+/** `out[b, o] = bias[o] + sum over i of x[b, i] * weights[o, i]`, all float32. A row's bits do not depend on the batch around it. */
+export interface DenseLinearArgs {
+  readonly batch: number;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** `[batch, inFeatures]` */
+  readonly x: Float32Array;
+  /** `[outFeatures, inFeatures]` */
+  readonly weights: Float32Array;
+  /** `[outFeatures]`; empty: none. */
+  readonly bias: Float32Array;
+  /** `[batch, outFeatures]`, written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `out[r] = x[r] / sqrt(mean(x[r]^2) + epsilon) * weight`. */
+export interface RmsNormArgs {
+  readonly rows: number;
+  readonly cols: number;
+  readonly epsilon: number;
+  /** `[rows, cols]` */
+  readonly x: Float32Array;
+  /** `[cols]` */
+  readonly weight: Float32Array;
+  /** `[rows, cols]`, written; may be `x`. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/**
+ * Rotary embedding: in each head, elements `i` and `i + headDim / 2` are a pair that is turned by an angle of the row's own,
+ * `(a, b) -> (a cos - b sin, b cos + a sin)`.
+ */
+export interface RopeArgs {
+  readonly rows: number;
+  readonly heads: number;
+  readonly headDim: number;
+  /** `[rows, headDim / 2]` */
+  readonly cos: Float32Array;
+  readonly sin: Float32Array;
+  /** `[rows, heads, headDim]`, read and written. */
+  readonly x: Float32Array;
+  readonly threads: number;
+}
+
+/**
+ * Causal attention with grouped heads: row `r` is position `start + r`, and sees the `window` positions that end there.
+ *
+ *     out[r, h] = sum over j of softmax_j(scale * q[r, h] . keys[j, g]) * values[j, g]        g = floor(h * kvHeads / heads)
+ */
+export interface AttentionArgs {
+  readonly rows: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly start: number;
+  /** Positions that a row sees, its own among them; 0: all. */
+  readonly window: number;
+  readonly scale: number;
+  /** `[rows, heads, headDim]` */
+  readonly q: Float32Array;
+  /** `[start + rows, kvHeads, headDim]` */
+  readonly keys: Float32Array;
+  readonly values: Float32Array;
+  /** `[rows, heads, headDim]`, written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `out = gate / (1 + exp(-gate)) * up`; arrays of one length, `out` may be one of the others. */
+export interface SwigluArgs {
+  readonly gate: Float32Array;
+  readonly up: Float32Array;
+  /** Written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `to += x`; arrays of one length. */
+export interface AddArgs {
+  readonly x: Float32Array;
+  /** Read and written. */
+  readonly to: Float32Array;
+  readonly threads: number;
+}
+
+/** An operation and its arguments, as data. */
+export type Step = {
+  [K in Exclude<keyof Operations, 'sequence'>]: { readonly operation: K; readonly args: Operations[K] };
+}[Exclude<keyof Operations, 'sequence'>];
+
+/**
+ * Several operations as one: each begins when the one before it is done, on its own number of threads. A layer of a model is a
+ * dozen operations of microseconds; started one by one they would wait for the event loop most of the time.
+ */
+export interface SequenceArgs {
+  readonly steps: readonly Step[];
+}
+
 /** Every operation, by name. */
 export interface Operations {
   quantize: QuantizeArgs;
@@ -164,6 +264,13 @@ export interface Operations {
   expand: ExpandArgs;
   linear: LinearArgs;
   linearTiled: LinearTiledArgs;
+  denseLinear: DenseLinearArgs;
+  rmsNorm: RmsNormArgs;
+  rope: RopeArgs;
+  attention: AttentionArgs;
+  swiglu: SwigluArgs;
+  add: AddArgs;
+  sequence: SequenceArgs;
 }
 
 /** An operation under way. */

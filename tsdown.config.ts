@@ -2,7 +2,7 @@ import { defineConfig } from 'tsdown';
 
 export default defineConfig([
   {
-    entry: ['lib/index.ts'],
+    entry: { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' },
     format: ['esm', 'cjs'],
     dts: true,
     platform: 'node',

@@ -18,6 +18,8 @@ export type HqqErrorCode =
   | 'ERR_IO'
   /** The native backend was demanded and could not be loaded, or an ISA was demanded that this machine cannot run. */
   | 'ERR_BACKEND_UNAVAILABLE'
+  /** An optional package that the call needs is not installed. */
+  | 'ERR_DEPENDENCY'
   /** An allocation failed. */
   | 'ERR_OUT_OF_MEMORY';
 

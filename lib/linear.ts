@@ -1,5 +1,5 @@
 import { types } from 'node:util';
-import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs } from '../binding.js';
+import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../binding.js';
 import { activeBackend } from './backend/index.js';
 import { checkArray, checkObject, checkQuantized } from './check.js';
 import { type QuantConfig, rejectUnknownOptions } from './config.js';
@@ -182,6 +182,23 @@ export class QuantizedLinear {
     if (fused.length > 0) await runTask(activeBackend(), 'linear', { layers: fused, x, int8, threads }, run);
     for (const task of rest) await task();
     return outs;
+  }
+
+  /**
+   * `forwardMany` as steps of a sequence, for those who plan several layers at once: nothing is checked, and `outs` are written.
+   *
+   * @internal
+   */
+  static steps(layers: readonly QuantizedLinear[], x: Float32Array, outs: readonly Float32Array[], threads: number): Step[] {
+    const fused: LayerArgs[] = [];
+    const steps: Step[] = [];
+    layers.forEach((layer, i) => {
+      if (layer.#layer) fused.push({ ...layer.#layer, out: outs[i]! });
+      else steps.push({ operation: 'linearTiled', args: layer.#tiledArgs(x, outs[i]!, threads) });
+    });
+    const int8 = layers[0]!.activations === 'int8';
+    if (fused.length > 0) steps.push({ operation: 'linear', args: { layers: fused, x, int8, threads } });
+    return steps;
   }
 
   /** The weights that the codes stand for, `[outFeatures, inFeatures]`, as `dequantize` gives them. */

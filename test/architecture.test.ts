@@ -53,7 +53,8 @@ describe('imports of lib', () => {
     'lib/backend': [],
     'lib/safetensors': [],
     'lib/checkpoint': ['lib/safetensors', 'lib/backend'],
-    'lib/cli': ['lib/checkpoint', 'lib/safetensors', 'lib/backend'],
+    'lib/runtime': ['lib/checkpoint', 'lib/safetensors', 'lib/backend'],
+    'lib/cli': ['lib/checkpoint', 'lib/runtime', 'lib/safetensors', 'lib/backend'],
   };
 
   test('there are some', () => {

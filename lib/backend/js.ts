@@ -1,6 +1,17 @@
-import type { Backend, DistanceArgs, DequantizeArgs, Operations, PackArgs, QuantizeArgs, Task, Words } from '../../binding.js';
+import type {
+  Backend,
+  DistanceArgs,
+  DequantizeArgs,
+  Operations,
+  PackArgs,
+  QuantizeArgs,
+  SequenceArgs,
+  Task,
+  Words,
+} from '../../binding.js';
 import { FORMATS, type PackFormat } from '../format.js';
 import { LANES } from '../solver.js';
+import { add, attention, denseLinear, rmsNorm, rope, swiglu } from './js-layers.js';
 import { linear, linearTiled } from './js-linear.js';
 import { expand, layOut } from './js-panels.js';
 import { GroupSolver, type GroupStats } from './js-solve.js';
@@ -39,11 +50,22 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   unpack,
   dequantize,
   distance,
+  denseLinear,
+  rmsNorm,
+  rope,
+  attention,
+  swiglu,
+  add,
+  sequence,
   layOut,
   expand,
   linear,
   linearTiled,
 };
+
+function* sequence({ steps }: SequenceArgs): Units {
+  for (const { operation, args } of steps) yield* (OPERATIONS[operation] as (args: unknown) => Units)(args);
+}
 
 function* quantize(args: QuantizeArgs): Units {
   const total: GroupStats = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0 };

@@ -79,7 +79,8 @@ export async function compareModels(original: string, quantized: string, options
 function rejectSwapped(a: Checkpoint, quantized: boolean): void {
   if (![...a.tensors.keys()].some((name) => name.endsWith('.W_q'))) return;
   const advice = quantized ? 'Pass the model that it was made from' : 'Pass the original first';
-  throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected the first model to be the original, but ${plain(a.path)} is quantized. ${advice}.`);
+  const message = `Expected the first model to be the original, but ${plain(a.path)} is quantized. ${advice}.`;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
 interface Pairs {
@@ -106,7 +107,8 @@ function pairUp(a: Checkpoint, b: Checkpoint, layers: ReadonlyMap<string, ReadLa
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected two forms of one model, but ${quote(name)} is ${sizes}.`);
     }
     if (isLayer(other) && dtypeFromSafetensors(tensor.entry.dtype) === undefined) {
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected ${quote(name)} of the original to be floating-point, got ${tensor.entry.dtype}.`);
+      const message = `Expected ${quote(name)} of the original to be floating-point, got ${tensor.entry.dtype}.`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
     }
     const totals = { weights: 0, abs: 0, squared: 0, squaredA: 0, largest: 0 };
     const pair = { name, a: tensor, b: other, totals, same: true, left: 0 };
@@ -118,8 +120,9 @@ function pairUp(a: Checkpoint, b: Checkpoint, layers: ReadonlyMap<string, ReadLa
     const message = `Expected two forms of one model, but ${plain(a.path)} and ${plain(b.path)} have no tensor name in common`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there.`);
   }
-  const lone = [...[...a.tensors.keys()].filter((name) => !theirs.has(name)), ...[...theirs.keys()].filter((name) => !a.tensors.has(name))];
-  return { pairs, lone };
+  const onlyA = [...a.tensors.keys()].filter((name) => !theirs.has(name));
+  const onlyB = [...theirs.keys()].filter((name) => !a.tensors.has(name));
+  return { pairs, lone: [...onlyA, ...onlyB] };
 }
 
 interface JobRun {

@@ -74,7 +74,11 @@ interface Run {
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that is not
  *   quantized; the signal's reason when it is aborted.
  */
-export async function dequantizeModel(input: string, output: string, options: DequantizeModelOptions = {}): Promise<DequantizeReport> {
+export async function dequantizeModel(
+  input: string,
+  output: string,
+  options: DequantizeModelOptions = {},
+): Promise<DequantizeReport> {
   const started = performance.now();
   checkPath(input, 'the input');
   checkPath(output, 'the output');
@@ -102,17 +106,22 @@ export async function dequantizeModel(input: string, output: string, options: De
       threads: resolveThreads(options.threads),
       counter: new Counter(onProgress, weights, layers.length + copies.length),
     };
+    const layout = (file: SafetensorsFile, shard: Shard) => planLayout(specsOf(shard, dtype), withFormat(file.metadata));
+    const layouts = new Map([...shards].map(([file, shard]) => [file, layout(file, shard)]));
     const slots = makeSlots();
     const bytesAfter = await convertFolder({
       ...{ checkpoint, output, force, signal },
       config: (text) => withoutMember(text, 'quantization_config'),
-      layouts: new Map([...shards].map(([file, shard]) => [file, planLayout(specsOf(shard, dtype), withFormat(file.metadata))])),
-      write: async (file, path, layout) => {
-        const writer = await SafetensorsWriter.create(path, layout);
+      layouts,
+      write: async (file, path, planned) => {
+        const writer = await SafetensorsWriter.create(path, planned);
         try {
-          await pipeline(slots, jobsOf(shards.get(file)!), (job, slot, stop) => work(job, { ...shared, writer }, slot, stop), signal);
+          const run = { ...shared, writer };
+          const jobs = jobsOf(shards.get(file)!);
+          const each = (job: Job, slot: Scratch, stop: AbortSignal) => work(job, run, slot, stop);
+          await pipeline(slots, jobs, each, signal);
           await writer.finish();
-          return layout;
+          return planned;
         } catch (error) {
           await writer.abandon();
           throw error;

@@ -36,9 +36,8 @@ export function unmatched(option: string, glob: Glob, names: Iterable<string>): 
     if (spellings.size > MAX_SUGGESTED) break;
     const module = name.endsWith('.weight') ? moduleOf(name) : name;
     const leaf = module.slice(module.lastIndexOf('.') + 1);
-    for (const spelling of [module, name, module.replaceAll(/\.\d+(?=\.|$)/g, '.*'), leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`]) {
-      spellings.add(spelling);
-    }
+    const anyLayer = module.replaceAll(/\.\d+(?=\.|$)/g, '.*');
+    for (const text of [module, name, anyLayer, leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`]) spellings.add(text);
   }
   const message = `Expected ${option} ${quote(glob.text)} to match a tensor, but it matches none.`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', message + suggestion(glob.text, [...spellings]));

@@ -152,7 +152,8 @@ export class Model {
   quantized(name: string): QuantizedTensor {
     const entry = this.#find(name);
     if (!isLayer(entry)) {
-      throw new HqqError('ERR_INVALID_ARGUMENT', `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.entry.dtype}.`);
+      const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.entry.dtype}.`;
+      throw new HqqError('ERR_INVALID_ARGUMENT', message);
     }
     const { reads, arrays } = layerArrays(entry);
     reads.forEach(({ tensor, bytes }) => tensor.file.readSync(tensor.entry.begin, bytes));
@@ -207,8 +208,11 @@ function describeLayer(layer: ReadLayer): TensorInfo {
   const { module, shape, keys, packed, scale, zero, nbits, groupSize, axis, format, metaDtype, computeDtype, bias } = layer;
   const bytesIn = (tensors: readonly CheckpointTensor[]) => tensors.reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
   const bitsPerWeight = (8 * bytesIn([packed, scale, zero])) / (shape[0] * shape[1]);
-  const quantized = { nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype, bias: bias !== undefined, bitsPerWeight };
-  return Object.freeze({ name: `${module}.weight`, shape, dtype: undefined, bytes: bytesIn(keys), quantized: Object.freeze(quantized) });
+  const quantized = Object.freeze({
+    ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype, bitsPerWeight },
+    bias: bias !== undefined,
+  });
+  return Object.freeze({ name: `${module}.weight`, shape, dtype: undefined, bytes: bytesIn(keys), quantized });
 }
 
 interface Read {

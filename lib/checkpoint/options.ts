@@ -78,6 +78,9 @@ export interface ConversionRun {
 
 type Globs = readonly string[];
 
+/** Longest pattern. The matcher turns it into a regular expression. */
+const MAX_GLOB = 1024;
+
 export interface ResolvedModelOptions {
   readonly include: Globs;
   readonly exclude: Globs;
@@ -93,9 +96,6 @@ const isGlobs = (value: unknown) => isGlob(value) || (Array.isArray(value) && va
 const isBoolean = (value: unknown) => typeof value === 'boolean';
 const isThreads = (value: unknown) =>
   value === undefined || (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_THREADS);
-
-/** Longest pattern. The matcher turns it into a regular expression. */
-const MAX_GLOB = 1024;
 
 /** What came as JSON text; text that is none stays text, so that the error shows it. */
 function json(text: string): unknown {
@@ -185,7 +185,10 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
  *
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
-export function checkConversion(given: ConversionRun & { readonly threads?: number | undefined }, more: readonly string[] = []): void {
+export function checkConversion(
+  given: ConversionRun & { readonly threads?: number | undefined },
+  more: readonly string[] = [],
+): void {
   checkObject(given);
   rejectUnknownOptions(given, [...more, 'threads', ...RUN_NAMES]);
   resolveOne('threads', given.threads);

@@ -1,3 +1,9 @@
+/** Jobs and the slots that they share. */
+export interface Line<Job, Slot> {
+  readonly slots: readonly Slot[];
+  readonly jobs: Iterable<Job>;
+}
+
 /**
  * Does `work` for each of `jobs`, as many at once as there are `slots`: while one job computes, the next one reads and the
  * one before writes. A slot is what a job may use, buffers for instance, and is one job's at a time.
@@ -10,12 +16,20 @@ export async function pipeline<Job, Slot>(
   work: (job: Job, slot: Slot, signal: AbortSignal) => Promise<void>,
   signal?: AbortSignal,
 ): Promise<void> {
+  await pipelines([{ slots, jobs }], work, signal);
+}
+
+/** Several pipelines side by side: where one waits for its disk, the others go on. All stop when one fails. */
+export async function pipelines<Job, Slot>(
+  lines: readonly Line<Job, Slot>[],
+  work: (job: Job, slot: Slot, signal: AbortSignal) => Promise<void>,
+  signal?: AbortSignal,
+): Promise<void> {
   signal?.throwIfAborted();
   const stop = new AbortController();
   const abort = () => stop.abort(signal?.reason);
   signal?.addEventListener('abort', abort, { once: true });
-  const queue = jobs[Symbol.iterator]();
-  const serve = async (slot: Slot): Promise<void> => {
+  const serve = async (queue: Iterator<Job>, slot: Slot): Promise<void> => {
     try {
       for (;;) {
         stop.signal.throwIfAborted();
@@ -28,7 +42,12 @@ export async function pipeline<Job, Slot>(
     }
   };
   try {
-    await Promise.all(slots.map(serve));
+    await Promise.all(
+      lines.flatMap(({ slots, jobs }) => {
+        const queue = jobs[Symbol.iterator]();
+        return slots.map((slot) => serve(queue, slot));
+      }),
+    );
   } finally {
     signal?.removeEventListener('abort', abort);
   }

@@ -69,12 +69,14 @@ export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, o
     notes.push(`${where} no config.json: Python needs one, with a quantization_config, beside the output to load it.`);
   }
   if (checkpoint.skippedFiles.length > 0) {
-    notes.push(`Not carried over (weights in other formats, or not regular files): ${quoteSome(checkpoint.skippedFiles)}.`);
+    const names = quoteSome(checkpoint.skippedFiles);
+    notes.push(`Not carried over (weights in other formats, or not regular files): ${names}.`);
   }
   return { checkpoint, shards, dense: reportDense(checkpoint, dense, layers), notes, quantization };
 }
 
-function planLayer({ module, shape, weight, bias }: SelectedWeight, form: LayerForm, metaDtype: 'float16' | 'float32'): LayerPlan {
+function planLayer(selected: SelectedWeight, form: LayerForm, metaDtype: LayerPlan['metaDtype']): LayerPlan {
+  const { module, shape, weight, bias } = selected;
   const { config, format, geometry, adapted } = form;
   return { module, shape, weight, bias, config, format, geometry, metaDtype, adapted };
 }
@@ -101,13 +103,16 @@ function rejectNameClashes({ tensors }: Checkpoint, layers: readonly LayerPlan[]
   for (const layer of layers) {
     for (const { name } of [...largeSpecs(layer), ...smallTensors(layer)]) {
       if (!tensors.has(name)) continue;
-      const message = `Expected ${quote(`${layer.module}.weight`)} to be quantized into names of its own, but the model has ${quote(name)}`;
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} already. Exclude it.`);
+      const weight = quote(`${layer.module}.weight`);
+      const message = `Expected ${weight} to be quantized into names of its own, but the model has ${quote(name)} already`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Exclude it.`);
     }
   }
 }
 
-function reportDense(checkpoint: Checkpoint, dense: readonly DenseTensor[], layers: readonly LayerPlan[]): ModelReport['dense'] {
+function reportDense(
+  checkpoint: Checkpoint, dense: readonly DenseTensor[], layers: readonly LayerPlan[],
+): ModelReport['dense'] {
   const order = new Map([...checkpoint.tensors.keys()].map((name, index) => [name, index]));
   const biases = new Set(layers.flatMap(({ bias }) => (bias ? [bias] : [])));
   return dense
@@ -136,7 +141,8 @@ function skipModules(quantized: ReadonlySet<string>, dense: readonly DenseTensor
     throw new HqqError(
       'ERR_CHECKPOINT_CONTENT',
       `Expected names that Python tells apart: ${quote(entry)} would stay as it is and ${quote(hit)} be quantized, but ` +
-        'transformers 4.50 to 4.57 would take the first name, as part of the second, to mean both. Exclude both or quantize both.',
+        'transformers 4.50 to 4.57 would take the first name, as part of the second, to mean both. ' +
+        'Exclude both or quantize both.',
     );
   }
   return skip;

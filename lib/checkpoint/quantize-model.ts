@@ -63,8 +63,8 @@ function dryRun({ shards }: ModelPlan): Made {
   };
 }
 
-async function convert({ checkpoint, shards, quantization }: ModelPlan, output: string, resolved: ResolvedOptions): Promise<Made> {
-  const { model, run } = resolved;
+async function convert(plan: ModelPlan, output: string, { model, run }: ResolvedOptions): Promise<Made> {
+  const { checkpoint, shards, quantization } = plan;
   const layers = shards.flatMap((shard) => shard.layers);
   const copies = shards.reduce((sum, shard) => sum + shard.copies.filter(({ entry }) => entry.end > entry.begin).length, 0);
   const shared = {
@@ -130,8 +130,9 @@ function isLoose({ metaDtype }: LayerPlan, fit: LayerResult['fit']): boolean {
 }
 
 function report(
-  { checkpoint, dense, notes }: ModelPlan, input: string, output: string, { config, model }: ResolvedOptions, made: Made, seconds: number,
+  plan: ModelPlan, input: string, output: string, { config, model }: ResolvedOptions, made: Made, seconds: number,
 ): ModelReport {
+  const { checkpoint, dense, notes } = plan;
   const order = new Map([...checkpoint.tensors.keys()].map((name, index) => [name, index]));
   const tensors = made.results.map(reportTensor).sort((a, b) => order.get(a.name)! - order.get(b.name)!);
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);

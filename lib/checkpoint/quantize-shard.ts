@@ -8,7 +8,7 @@ import { plain, quote } from '../safetensors/text.js';
 import type { SafetensorsWriter } from '../safetensors/writer.js';
 import { CHUNK_WEIGHTS, type Chunk, chunksOf, countOf, positionOf, type Range } from './chunks.js';
 import { allFinite, bitsOf, bytesOf, type HalfFit, toHalf, widenBytes, worse } from './meta.js';
-import { pipeline, type Scratch } from './pipeline.js';
+import { pipelines, type Scratch } from './pipeline.js';
 import type { LayerPlan, ShardPlan } from './plan.js';
 import { smallTensors } from './state-dict.js';
 import { copyPiece, copyPieces, type Counter, pieces, readRanges, type Stopwatch, writeRanges } from './transfer.js';
@@ -49,7 +49,7 @@ interface LayerState {
   fit: HalfFit;
 }
 
-/** Quantizes what the shard says and copies the rest, in the order in which the input file has them. */
+/** Quantizes what the shard says and copies the rest, either in the order of the input file. */
 export async function quantizeShard(shard: ShardPlan, run: ShardRun): Promise<readonly LayerResult[]> {
   const states = new Map<CheckpointTensor, LayerState>();
   for (const layer of shard.layers) {
@@ -60,18 +60,27 @@ export async function quantizeShard(shard: ShardPlan, run: ShardRun): Promise<re
     if (job.kind === 'bias') return convertBias(job.state, job.piece, run, slot, signal);
     return job.kind === 'small' ? writeSmall(job.state, run) : copy(job.tensor, job.piece, run, slot, signal);
   };
-  await pipeline(run.slots, jobsOf(shard, states), work, run.signal);
+  // Copying only waits for the disk, quantizing for the cores: side by side they take the time of the longer one.
+  const [copySlot, ...slots] = run.slots;
+  const lines = [
+    { slots: [copySlot!], jobs: copyJobs(shard) },
+    { slots, jobs: layerJobs(shard, states) },
+  ];
+  await pipelines<Job, Scratch>(lines, work, run.signal);
   return [...states.values()].map(({ layer, sums, seconds, fit }) => ({ layer, sums: addUp(sums), seconds, fit }));
 }
 
-function* jobsOf({ copies, layers }: ShardPlan, states: ReadonlyMap<CheckpointTensor, LayerState>): Generator<Job> {
-  const tensors = [...copies, ...layers.map(({ weight }) => weight)].sort((a, b) => a.entry.begin - b.entry.begin);
-  for (const tensor of tensors) {
-    const state = states.get(tensor);
-    if (!state) {
-      for (const piece of copyPieces(tensor)) yield { kind: 'copy', tensor, piece };
-      continue;
-    }
+const inFileOrder = (a: CheckpointTensor, b: CheckpointTensor) => a.entry.begin - b.entry.begin;
+
+function* copyJobs({ copies }: ShardPlan): Generator<Job> {
+  for (const tensor of [...copies].sort(inFileOrder)) {
+    for (const piece of copyPieces(tensor)) yield { kind: 'copy', tensor, piece };
+  }
+}
+
+function* layerJobs({ layers }: ShardPlan, states: ReadonlyMap<CheckpointTensor, LayerState>): Generator<Job> {
+  for (const tensor of layers.map(({ weight }) => weight).sort(inFileOrder)) {
+    const state = states.get(tensor)!;
     const { geometry, config, format, shape, bias } = state.layer;
     yield { kind: 'small', state };
     if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, piece };
@@ -93,7 +102,8 @@ async function quantizeChunk(
   await readRanges(weight, chunk.weights, DTYPES[dtype].bytes, bytes, signal);
 
   const weights = bitsOf(bytes, dtype);
-  const packed = format.wordBytes === 1 ? slot.take('packed', Uint8Array, step * cols) : slot.take('packed', Int32Array, step * cols);
+  const words = step * cols;
+  const packed = format.wordBytes === 1 ? slot.take('packed', Uint8Array, words) : slot.take('packed', Int32Array, words);
   const groups = countOf(chunk.groups);
   const scale = slot.take('scale', Float32Array, groups);
   const zero = slot.take('zero', Float32Array, groups);

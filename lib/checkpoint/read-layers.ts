@@ -32,7 +32,10 @@ export interface ReadLayer {
 const NEEDED = ['W_q', 'scale', 'zero', 'shape', 'nbits', 'group_size', 'axis', 'packing'] as const;
 
 /** Keys whose values are read. The others are flags of the reference that change nothing here. */
-const VALUES = ['shape', 'nbits', 'group_size', 'axis', 'packing', 'compute_dtype', 'view_as_float', 'quant_scale', 'quant_zero', 'offload_meta'] as const;
+const VALUES = [
+  'shape', 'nbits', 'group_size', 'axis', 'packing', 'compute_dtype', 'view_as_float',
+  'quant_scale', 'quant_zero', 'offload_meta',
+] as const;
 type ValueKey = (typeof VALUES)[number];
 
 const UNSUPPORTED = {
@@ -99,7 +102,8 @@ function readLayer({ tensors }: Checkpoint, module: string, values: ReadonlyMap<
   if (axis !== 0 && axis !== 1) return refuse(`has axis ${axis}, where 0 or 1 is needed`);
   const packing = text('packing')!;
   const format = formatNamed(packing);
-  if (!format) return refuse(`has packing ${quote(packing)}, where one of ${FORMATS.map((row) => row.packing).join(', ')} is needed`);
+  const known = FORMATS.map((row) => row.packing).join(', ');
+  if (!format) return refuse(`has packing ${quote(packing)}, where one of ${known} is needed`);
   const nbits = bitsIn(number('nbits'), format);
   if (nbits === undefined) return refuse(`has nbits ${number('nbits')}, which ${format.packing} does not hold`);
   const groupSize = number('group_size');
@@ -124,9 +128,13 @@ function readLayer({ tensors }: Checkpoint, module: string, values: ReadonlyMap<
   const metaDtype = dtypeFromSafetensors(scale.entry.dtype)!;
   const declared = text('compute_dtype');
   const computeDtype = declared === undefined ? metaDtype : DTYPE_NAMES.find((dtype) => DTYPES[dtype].torch === declared);
-  if (!computeDtype) return refuse(`has compute_dtype ${quote(declared!)}, where ${DTYPE_NAMES.map((d) => DTYPES[d].torch).join(', ')} are known`);
+  if (!computeDtype) {
+    const dtypes = DTYPE_NAMES.map((dtype) => DTYPES[dtype].torch).join(', ');
+    return refuse(`has compute_dtype ${quote(declared!)}, where one of ${dtypes} is needed`);
+  }
   const keys = LAYER_KEYS.flatMap((key) => at(key) ?? []);
-  return { module, shape: matrix, nbits, groupSize, axis, format, geometry, packed, scale, zero, bias, metaDtype, computeDtype, keys };
+  const stored = { packed, scale, zero, bias, keys };
+  return { module, shape: matrix, nbits, groupSize, axis, format, geometry, metaDtype, computeDtype, ...stored };
 }
 
 /** The width that the number stands for. Python stores 1.58 as the integer 1 in some versions: the packing tells. */
@@ -145,7 +153,8 @@ function checkPacked(
     ? dtypeFromSafetensors(dtype) !== undefined && shape[0] === expected[0] && end - begin === bytes
     : dtype === (format.wordBytes === 1 ? 'U8' : 'I32') && sameShape(shape, expected);
   if (sound && (rows % format.fields === 0 || format.padded)) return;
-  const needed = `${format.wordBytes === 1 ? 'U8' : 'I32'} [${expected.join(', ')}]${viewed ? ', viewed as floating-point,' : ''}`;
+  const words = format.wordBytes === 1 ? 'U8' : 'I32';
+  const needed = `${words} [${expected.join(', ')}]${viewed ? ', viewed as floating-point,' : ''}`;
   refuse(`has ${describe(packed)} as W_q, where ${needed} is needed for ${rows} x ${cols} codes as ${format.packing}`);
 }
 

@@ -41,7 +41,8 @@ const PARAMETER_ROUTERS: ReadonlySet<unknown> = new Set([
 /** A part of a module's path that makes all below it an embedding. */
 const EMBEDDING = /^(embed.*|.*(embedding|embeddings|embed))$/i;
 /** Last part of the path of what is an embedding for certain; `embedding_hidden_mapping_in` for one is a linear layer. */
-const SURELY_EMBEDDING = /^((.*_)?embed(ding)?s?|embed_(tokens|positions|in|words|pos)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
+const SURELY_EMBEDDING =
+  /^((.*_)?embed(ding)?s?|embed_(tokens|positions|in|words|pos)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
 const NORM = /(^|_)(norm|ln|layernorm|rmsnorm|groupnorm|batchnorm)(\d|_|$)|(layer|rms|batch|group)_?norm/i;
 const HEAD = /^(lm_head|embed_out)$/;
 
@@ -78,12 +79,13 @@ export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfi
       }
     } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
     else if (include.length > 0 && !include.some((glob) => glob.matches(name))) stay('not included');
-    else if (include.length === 0 && isHead(module)) stay(`excluded by default: ${module.split('.').find((part) => HEAD.test(part))}`);
+    else if (include.length === 0 && headOf(module) !== undefined) stay(`excluded by default: ${headOf(module)}`);
     else {
       const [rows, cols] = tensor.entry.shape as [number, number];
+      const over = (base: ResolvedQuantConfig, override: QuantConfig) => resolveQuantConfig(override, base);
       const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
-      const resolved = own.reduce<ResolvedQuantConfig>((base, override: QuantConfig) => resolveQuantConfig(override, base), config);
-      weights.push({ module, shape: [rows, cols], weight: tensor, bias: checkpoint.tensors.get(`${module}.bias`), config: resolved });
+      const bias = checkpoint.tensors.get(`${module}.bias`);
+      weights.push({ module, shape: [rows, cols], weight: tensor, bias, config: own.reduce(over, config) });
     }
   }
 
@@ -126,7 +128,8 @@ function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTens
   if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part))) return { reason: 'embedding', linear: !surely };
   if (NORM.test(leaf)) return { reason: 'norm' };
   const { model_type: type } = checkpoint.config?.value ?? {};
-  if (CONV1D_MODELS.has(type)) return { reason: `Conv1D of ${String(type)}, stored [in, out]`, linear: isHead(module) };
+  const isHead = headOf(module) !== undefined;
+  if (CONV1D_MODELS.has(type)) return { reason: `Conv1D of ${String(type)}, stored [in, out]`, linear: isHead };
   if (PARAMETER_ROUTERS.has(type) && /^(gate|router)$/.test(leaf)) return { reason: 'router that is not an nn.Linear' };
   if (others > 0) return { reason: 'its module has other tensors than weight and bias' };
   if (dtypeFromSafetensors(dtype) === undefined) return { reason: `stored as ${dtype}`, linear: true };
@@ -138,13 +141,15 @@ function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTens
   return undefined;
 }
 
-function isHead(module: string): boolean {
-  return module.split('.').some((part) => HEAD.test(part));
+/** The part of a module's path that makes it an output head. */
+function headOf(module: string): string | undefined {
+  return module.split('.').find((part) => HEAD.test(part));
 }
 
 /** The head is the embedding matrix: Python sets it from there, and a quantized one breaks that. */
 function isTiedHead({ config }: Checkpoint, module: string): boolean {
-  return /(^|\.)lm_head$/.test(module) && (config?.value['tie_word_embeddings'] === true || textConfig(config)['tie_word_embeddings'] === true);
+  const isTied = [config?.value, textConfig(config)].some((part) => part?.['tie_word_embeddings'] === true);
+  return isTied && /(^|\.)lm_head$/.test(module);
 }
 
 /** Models of several parts describe the language model apart. */
@@ -163,7 +168,8 @@ function checkGlobs(option: string, globs: readonly Glob[], checkpoint: Checkpoi
     const first = stays[0]!;
     const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';
     const advice = option === 'overrides' && /^(excluded by default|not included)/.test(first.reason) ? ' Include it too.' : '';
-    const message = `Expected ${option} ${quote(glob.text)} to match a weight that is quantized, but ${quote(first.tensor.entry.name)}${rest}`;
+    const name = quote(first.tensor.entry.name);
+    const message = `Expected ${option} ${quote(glob.text)} to match a weight that is quantized, but ${name}${rest}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} stays as it is: ${first.reason}.${advice}`);
   }
 }

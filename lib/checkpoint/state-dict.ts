@@ -51,8 +51,9 @@ export function largeSpecs({ module, config, format, geometry, metaDtype }: Stor
 export function smallTensors({ module, shape, config, format, metaDtype }: StoredLayer): readonly SmallTensor[] {
   const text = (value: string) => ({ dtype: 'U8', shape: [value.length], bytes: Buffer.from(value, 'latin1') });
   const flag = (value: boolean) => ({ dtype: 'U8', shape: [], bytes: Uint8Array.of(value ? 1 : 0) });
-  const integer = (value: number) => ({ dtype: 'I32', shape: [], bytes: littleEndian(4, (view) => view.setInt32(0, value, true)) });
-  const float = (value: number) => ({ dtype: 'F32', shape: [], bytes: littleEndian(4, (view) => view.setFloat32(0, value, true)) });
+  const word = (dtype: string, fill: (view: DataView) => void) => ({ dtype, shape: [], bytes: littleEndian(4, fill) });
+  const integer = (value: number) => word('I32', (view) => view.setInt32(0, value, true));
+  const float = (value: number) => word('F32', (view) => view.setFloat32(0, value, true));
   const both = littleEndian(16, (view) => shape.forEach((size, i) => view.setBigInt64(i * 8, BigInt(size), true)));
   const values = {
     shape: { dtype: 'I64', shape: [2], bytes: both },

@@ -6,8 +6,8 @@ import { Scratch } from './pipeline.js';
 
 // Moving ranges of tensors between files and buffers.
 
-/** Chunks in flight: one being read, one computed, one written. */
-const SLOTS = 3;
+/** Chunks in flight: one being read, one computed, one written, and beside them one that is only copied. */
+const SLOTS = 4;
 
 /** Bytes of a tensor that is copied, at once. */
 const COPY_BYTES = 8 * 1024 * 1024;
@@ -24,7 +24,9 @@ export function makeSlots(): readonly Scratch[] {
 export async function readRanges(
   { file, entry }: CheckpointTensor, ranges: readonly Range[], size: number, into: Uint8Array, signal: AbortSignal,
 ): Promise<void> {
-  await eachRange(ranges, size, (at, offset, length) => file.read(entry.begin + at, into.subarray(offset, offset + length), signal));
+  await eachRange(ranges, size, (at, offset, length) => {
+    return file.read(entry.begin + at, into.subarray(offset, offset + length), signal);
+  });
 }
 
 /** Writes `from` to ranges of tensor `name`, one after the other. */

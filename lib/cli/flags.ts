@@ -2,6 +2,7 @@ import { MODEL_OPTIONS } from '../checkpoint/options.js';
 import { OPTION_NAMES, OPTIONS, type Option, type ResolvedQuantConfig } from '../config.js';
 import { DTYPE_NAMES, type DType } from '../dtype.js';
 import { show } from '../errors.js';
+import { LOAD_OPTIONS } from '../runtime/load-options.js';
 import { suggestion } from '../suggest.js';
 
 /** The command line itself is wrong: exit status 2, and nothing has been read yet. */
@@ -103,6 +104,9 @@ export const DTYPE: Flag<DType> = {
   accepts: (given) => (DTYPE_NAMES as readonly unknown[]).includes(given),
   expected: `one of ${DTYPE_NAMES.join(', ')}`,
 };
+
+export const ACTIVATIONS = fromOption(LOAD_OPTIONS.activations);
+export const MAX_CONTEXT = fromOption(LOAD_OPTIONS.maxContext);
 
 /** What is left of `--flag` in a message: never a wall of text. */
 function spelling(flag: string): string {

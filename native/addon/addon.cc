@@ -36,15 +36,9 @@ struct Call {
 
   explicit Call(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    const OperationRow* row = info[0].IsString() ? find_operation(info[0].As<Napi::String>()) : nullptr;
-    if (row == nullptr) {
-      std::string names;
-      for (const OperationRow& known : kOperations) names += (names.empty() ? "" : ", ") + std::string(known.name);
-      throw Napi::TypeError::New(env, "Expected operation to be one of " + names + ".");
-    }
     if (!info[1].IsObject()) throw Napi::TypeError::New(env, "Expected args to be an object.");
     Args args(info[1].As<Napi::Object>());
-    work = row->parse(args);
+    work = read_work(args, info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "");
     held = args.held();
   }
 };

@@ -1,9 +1,11 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../core/format.h"
@@ -54,6 +56,16 @@ class Args {
   DType dtype(const char* name) const { return static_cast<DType>(integer(name, 0, kDTypes - 1)); }
   int threads() const { return static_cast<int>(integer("threads", 1, kMaxThreads)); }
 
+  // Elements of an array of these dimensions.
+  uint64_t product(std::initializer_list<uint64_t> dimensions) const {
+    uint64_t elements = 1;
+    for (const uint64_t size : dimensions) {
+      if (elements > std::numeric_limits<uint64_t>::max() / size) throw range_error("Expected arrays that fit in memory.");
+      elements *= size;
+    }
+    return elements;
+  }
+
   // A typed array of any length.
   template <class T>
   Span<T> array(const char* name) {
@@ -101,6 +113,22 @@ class Args {
     fields_ = outer;
   }
 
+  // Calls read() with the fields of the object called `name`.
+  template <class Read>
+  void within(const char* name, const Read& read) {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsObject()) throw type_error(name, "an object", value);
+    const Napi::Object outer = std::exchange(fields_, value.As<Napi::Object>());
+    read();
+    fields_ = outer;
+  }
+
+  // Text; empty where there is none.
+  std::string text(const char* name) const {
+    const Napi::Value value = fields_.Get(name);
+    return value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  }
+
   // A float array of `length` elements, or an empty one: nullptr.
   const float* optional_floats(const char* name, uint64_t length) {
     const Span<float> span = array<float>(name);
@@ -111,6 +139,9 @@ class Args {
 
   [[nodiscard]] Napi::RangeError range_error(const std::string& message) const {
     return Napi::RangeError::New(env_, message);
+  }
+  [[nodiscard]] Napi::TypeError type_error(const std::string& message) const {
+    return Napi::TypeError::New(env_, message);
   }
 
   // The arrays that were read, for the caller to hold while the operation runs. To be called last: a getter among the

@@ -2,10 +2,13 @@
 #include <array>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "../core/operations.h"
 #include "../kernels/table.h"
 #include "args.h"
+#include "layer_ops.h"
 
 // The operations of binding.d.ts: how each reads its arguments, and what it runs.
 namespace hqq::addon {
@@ -263,14 +266,41 @@ template <class... Ops>
 constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
   return {{{Ops::kName, parse_work<Ops>}...}};
 }
-inline constexpr auto kOperations = list_operations<QuantizeOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, LayOutOp, ExpandOp,
-                                                   LinearOp, LinearTiledOp>();
+inline constexpr auto kOperations =
+    list_operations<QuantizeOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, LayOutOp, ExpandOp, LinearOp, LinearTiledOp,
+                    DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {
     if (name == row.name) return &row;
   }
   return nullptr;
+}
+
+inline constexpr const char* kSequence = "sequence";
+inline constexpr uint32_t kMaxSteps = 1u << 20;
+
+// The operation called `name`, or a sequence of such.
+inline Work read_work(Args& args, const std::string& name) {
+  if (const OperationRow* row = find_operation(name)) return row->parse(args);
+  if (name != kSequence) {
+    std::string names;
+    for (const OperationRow& known : kOperations) names += std::string(known.name) + ", ";
+    throw args.type_error("Expected operation to be one of " + names + kSequence + ".");
+  }
+  std::vector<Work> steps;
+  args.each("steps", kMaxSteps, [&] {
+    const std::string operation = args.text("operation");
+    if (operation == kSequence) throw args.type_error("Expected the steps of a sequence to be single operations.");
+    args.within("args", [&] { steps.push_back(read_work(args, operation)); });
+  });
+  return {1, [steps = std::move(steps)](const core::Context& context) {
+            for (const Work& step : steps) {
+              const auto status = step.run(core::Context{context.kernels, step.threads, context.cancel});
+              if (status != core::Status::ok) return status;
+            }
+            return core::Status::ok;
+          }};
 }
 
 }  // namespace hqq::addon

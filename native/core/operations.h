@@ -74,6 +74,58 @@ struct Distance {
 };
 Status distance(const Context& context, const Distance& op);
 
+// Layers of language models, all in float32.
+
+struct DenseLinear {
+  size_t batch, in_features, out_features;
+  const float* x;        // [batch, in_features]         read
+  const float* weights;  // [out_features, in_features]  read
+  const float* bias;     // [out_features]               read; may be null
+  float* out;            // [batch, out_features]        written
+};
+Status dense_linear(const Context& context, const DenseLinear& op);
+
+struct RmsNorm {
+  size_t rows, cols;
+  float epsilon;
+  const float* x;       // [rows, cols]  read
+  const float* weight;  // [cols]        read
+  float* out;           // [rows, cols]  written; may be x
+};
+Status rms_norm(const Context& context, const RmsNorm& op);
+
+struct Rope {
+  size_t rows, heads, head_dim;
+  const float* cos;  // [rows, head_dim / 2]     read
+  const float* sin;  // [rows, head_dim / 2]     read
+  float* x;          // [rows, heads, head_dim]  read and written
+};
+Status rope(const Context& context, const Rope& op);
+
+struct Attention {
+  size_t rows, heads, kv_heads, head_dim, start, window;
+  float scale;
+  const float* q;       // [rows, heads, head_dim]             read
+  const float* keys;    // [start + rows, kv_heads, head_dim]  read
+  const float* values;  // [start + rows, kv_heads, head_dim]  read
+  float* out;           // [rows, heads, head_dim]             written
+};
+Status attention(const Context& context, const Attention& op);
+
+struct Swiglu {
+  size_t count;
+  const float* gate;  // [count]  read
+  const float* up;    // [count]  read
+  float* out;         // [count]  written; may be gate or up
+};
+Status swiglu(const Context& context, const Swiglu& op);
+
+struct Add {
+  size_t count;
+  const float* x;  // [count]  read
+  float* to;       // [count]  read and written
+};
+Status add(const Context& context, const Add& op);
 // A weight matrix whose groups are parts of rows, laid out for `linear`: see kPanels in format.h.
 struct Panels {
   Format format;

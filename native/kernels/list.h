@@ -2,6 +2,8 @@
 #include "affine.h"
 #include "bits.h"
 #include "convert.h"
+#include "dense.h"
+#include "layers.h"
 #include "linear.h"
 #include "solve.h"
 #include "table.h"
@@ -24,6 +26,14 @@ constexpr KernelTable make_table() {
       .narrow = {&narrow<V, Float32>, &narrow<V, Float16>, &narrow<V, BFloat16>},
       .transpose_u8 = &transpose<V, uint8_t>,
       .transpose_u32 = &transpose<V, uint32_t>,
+      .dense = &dense<V>,
+      .sum_of_squares = &sum_of_squares<V>,
+      .scale = &scale<V>,
+      .turn = &turn<V>,
+      .softmax = &softmax<V>,
+      .weighted_sum = &weighted_sum<V>,
+      .swiglu = &swiglu<V>,
+      .add = &add<V>,
       .linear = make_linear<V>(),
   };
 #undef HQQ_PACK

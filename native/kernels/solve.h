@@ -16,9 +16,6 @@
 // Multiply and add stay two rounded operations: the reference does not fuse them, and golden codes depend on it.
 namespace hqq::kernels {
 
-// Codes of this many weights have a sum below 2^24, which floats hold exactly. A multiple of kLanes.
-inline constexpr size_t kExactRun = 65536;
-
 // Where a group stands: s, scale = 1 / s, and the zero, which is all that the solver moves.
 template <class V>
 struct State {
@@ -85,22 +82,18 @@ HQQ_INLINE typename V::F32 encode(typename V::F32 scaled, typename V::F32 zero, 
   return V::round(V::min(V::max(place, V::set(0.0f)), max_code));
 }
 
-// The sum of a group's codes: the solver's inner loop. A sum of whole numbers below 2^24 is exact in any order; longer
-// groups are summed in runs that keep to it.
+// The sum of a group's codes: the solver's inner loop. In whole numbers, exact in any order. Without Clamp the caller knows
+// that no code leaves [0, max_code].
 template <class V, size_t Size, bool Clamp>
 HQQ_INLINE double sum_of_codes(const float* scaled, size_t size, float zero, float max_code) {
   const auto zero_f32 = V::set(zero), max_f32 = V::set(max_code);
-  double sum = 0;
-  for (size_t run = 0; run < size; run += kExactRun) {
-    auto sum_f32 = V::set(0.0f);
-    over_group<V, Size>(Size != 0 || size - run < kExactRun ? size - run : kExactRun, [&](size_t i, size_t lanes) {
-      const auto code_f32 = encode<V, Clamp>(V::load(scaled + run + i), zero_f32, max_f32);
-      sum_f32 = V::add(sum_f32, keep<V>(code_f32, lanes));
-    });
-    sum += static_cast<double>(V::sum(sum_f32));
-    if constexpr (Size != 0) break;
-  }
-  return sum;
+  auto sum_u32 = V::rounded_words(V::set(0.0f));
+  over_group<V, Size>(size, [&](size_t i, size_t lanes) {
+    auto place_f32 = V::add(V::load(scaled + i), zero_f32);
+    if constexpr (Clamp) place_f32 = V::min(V::max(place_f32, V::set(0.0f)), max_f32);
+    sum_u32 = V::add(sum_u32, V::rounded_words(keep<V>(place_f32, lanes)));
+  });
+  return V::sum_words(sum_u32);
 }
 
 // shrink(x) = sign(x) * max(|x| - |x|^(p - 1) / beta, 0)

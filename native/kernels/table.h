@@ -47,6 +47,16 @@ struct BlockStats {
   int iterations;
 };
 
+// out[b][o] = bias[o] + sum over i < count of x[b][i] * w[o][i]; bias may be null.
+struct Dense {
+  const float* x;
+  const float* w;
+  const float* bias;
+  float* out;
+  size_t batch, outputs, count;
+  size_t x_stride, w_stride, out_stride;
+};
+
 // A prepared x: for each group of each row its values (padded, as signed bytes or floats) and their sum; as bytes also the
 // step between levels. One row: groups follow each other. Many: one group, quad after quad, each of all rows.
 struct Input {
@@ -106,6 +116,23 @@ struct KernelTable {
   void (*transpose_u8)(const uint8_t* from, size_t rows, size_t cols, size_t from_stride, uint8_t* to, size_t to_stride);
   void (*transpose_u32)(const uint32_t* from, size_t rows, size_t cols, size_t from_stride, uint32_t* to,
                         size_t to_stride);
+  // Layers of language models. Their sums are fused and ordered as suits the registers: the bits are the instruction set's
+  // own, and the same for any number of threads and for any batch that a row is part of.
+  void (*dense)(const Dense& dense);
+  float (*sum_of_squares)(const float* x, size_t count);
+  // out = x * factor * weight
+  void (*scale)(const float* x, const float* weight, size_t count, float factor, float* out);
+  // x[i], x[half + i] = x[i] cos[i] - x[half + i] sin[i], x[half + i] cos[i] + x[i] sin[i]
+  void (*turn)(float* x, const float* cos, const float* sin, size_t half);
+  // scores = exp(scale * (scores - the highest)); returns their sum. `scale` is positive.
+  float (*softmax)(float* scores, size_t count, float scale);
+  // out = factor * sum over j of weights[j] * rows[j]; rows are `stride` apart
+  void (*weighted_sum)(const float* weights, const float* rows, size_t stride, size_t count, size_t width, float factor,
+                       float* out);
+  // out = gate / (1 + exp(-gate)) * up
+  void (*swiglu)(const float* gate, const float* up, size_t count, float* out);
+  // to += x
+  void (*add)(const float* x, size_t count, float* to);
   LinearKernels linear;
 };
 

@@ -102,6 +102,16 @@ struct Avx2 {
     const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
   }
+  static U32 add(U32 a, U32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+  static U32 rounded_words(F32 v) { return {_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
+  static double sum_words(U32 v) {
+    // Lanes may come near 2^32: pairs are added in 64 bits.
+    const __m256i low = _mm256_set1_epi64x(0xffffffff);
+    const auto halves = [&](__m256i x) { return _mm256_add_epi64(_mm256_and_si256(x, low), _mm256_srli_epi64(x, 32)); };
+    const __m256i s4 = _mm256_add_epi64(halves(v.lo), halves(v.hi));
+    const __m128i s2 = _mm_add_epi64(_mm256_castsi256_si128(s4), _mm256_extracti128_si256(s4, 1));
+    return static_cast<double>(_mm_cvtsi128_si64(_mm_add_epi64(s2, _mm_unpackhi_epi64(s2, s2))));
+  }
   static float min_across(F32 v) {
     const __m256 m8 = _mm256_min_ps(v.lo, v.hi);
     const __m128 m4 = _mm_min_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));

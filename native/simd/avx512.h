@@ -69,6 +69,13 @@ struct Avx512Of {
     const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
   }
+  static U32 add(U32 a, U32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+  static U32 rounded_words(F32 v) { return {_mm512_cvtps_epi32(v)}; }
+  static double sum_words(U32 v) {
+    // Lanes may come near 2^32: pairs are added in 64 bits.
+    const __m512i low = _mm512_and_si512(v.v, _mm512_set1_epi64(0xffffffff));
+    return static_cast<double>(_mm512_reduce_add_epi64(_mm512_add_epi64(low, _mm512_srli_epi64(v.v, 32))));
+  }
   static float min_across(F32 v) {
     const __m256 m8 = _mm256_min_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     const __m128 m4 = _mm_min_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));

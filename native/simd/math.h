@@ -31,4 +31,18 @@ HQQ_INLINE typename V::F32 pow_positive(typename V::F32 x, float e) {
   return V::mul(power, V::pow2(k));
 }
 
+// e^x. Relative error below 2e-7 for x in [-87, 88]; x beyond is taken for the nearer end. Fused where the machine fuses.
+template <Simd V>
+HQQ_INLINE typename V::F32 exp(typename V::F32 x) {
+  const auto bounded = V::min(V::max(x, V::set(-87.0f)), V::set(88.0f));
+  const auto k = V::round(V::mul(bounded, V::set(1.44269504f)));
+  // x - k ln 2, with ln 2 in two parts, of which the first has so few bits that its product is exact.
+  const auto r = V::fma(k, V::set(2.12194440e-4f), V::fma(k, V::set(-0.693359375f), bounded));
+  auto series = V::set(1.98756915e-4f);
+  for (const float c : {1.39819995e-3f, 8.33345191e-3f, 4.16657959e-2f, 1.66666655e-1f, 0.5f})
+    series = V::fma(series, r, V::set(c));
+  const auto power = V::fma(V::mul(r, r), series, V::add(r, V::set(1.0f)));
+  return V::mul(power, V::pow2(k));
+}
+
 }  // namespace hqq::simd

@@ -102,6 +102,15 @@ struct NeonOf {
     const float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
     return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
   }
+  static U32 add(U32 a, U32 b) { return each_u32([&](int i) { return vaddq_u32(a.q[i], b.q[i]); }); }
+  static U32 rounded_words(F32 v) {
+    return each_u32([&](int i) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(v.q[i])); });
+  }
+  static double sum_words(U32 v) {
+    const uint64x2_t s2 = vaddq_u64(vaddq_u64(vpaddlq_u32(v.q[0]), vpaddlq_u32(v.q[1])),
+                                    vaddq_u64(vpaddlq_u32(v.q[2]), vpaddlq_u32(v.q[3])));
+    return static_cast<double>(vaddvq_u64(s2));
+  }
   static float min_across(F32 v) {
     return vminvq_f32(vminq_f32(vminq_f32(v.q[0], v.q[1]), vminq_f32(v.q[2], v.q[3])));
   }

@@ -120,6 +120,25 @@ struct Scalar {
       for (int i = 0; i < width; ++i) v.lane[i] += v.lane[i + width];
     return v.lane[0];
   }
+  static U32 add(U32 a, U32 b) {
+    for (int i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
+    return a;
+  }
+  static U32 rounded_words(F32 v) {
+    const F32 whole = round(v);
+    U32 words;
+    for (int i = 0; i < 16; ++i) {
+      // What no word can hold (a NaN, of a group that is refused later) must not reach the conversion.
+      const float x = whole.lane[i] > -2147483648.0f && whole.lane[i] < 2147483648.0f ? whole.lane[i] : 0.0f;
+      words.lane[i] = static_cast<uint32_t>(static_cast<int32_t>(x));
+    }
+    return words;
+  }
+  static double sum_words(U32 v) {
+    double sum = 0;
+    for (const uint32_t lane : v.lane) sum += lane;
+    return sum;
+  }
   static float min_across(F32 v) {
     float least = v.lane[0];
     for (float x : v.lane) least = x < least ? x : least;

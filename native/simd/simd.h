@@ -66,6 +66,9 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::template shift_left<3>(w) };
   { V::template shift_mask<3, 7>(w) };
   { V::merge(w, w) };
+  { V::add(w, w) };
+  { V::rounded_words(a) };  // half to even, as two's complement; for |a| < 2^31
+  { V::sum_words(w) };      // of all lanes, as a double
   { V::to_f32(w) };                        // words in [0, 2^31) as floats
   // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
   { V::fma(a, a, a) };

@@ -7,7 +7,8 @@ import { NBITS, type QuantConfig, resolveQuantConfig } from '../../lib/config.js
 import { type DType, DTYPES } from '../../lib/dtype.js';
 import { quantizeSync } from '../../lib/quantize.js';
 import {
-  beside, CONFIG, encode, failure, freshPath, llama, modelFolder, numbersOf, randomTensor, readBack, snapshot, type Source, tensorOf,
+  beside, CONFIG, encode, failure, freshPath, llama, modelFolder, numbersOf, randomTensor, readBack, snapshot, type Source,
+  tensorOf,
 } from '../support/checkpoints.js';
 import { halfOfFloat } from '../../lib/backend/lanes.js';
 
@@ -25,6 +26,9 @@ function direct(source: Source, name: string, config: QuantConfig, meta: 'float1
   return { W_q: hex(q.packed), scale: hex(stored(q.scale)), zero: hex(stored(q.zero)), stats: q.stats };
 }
 
+/** The large tensors of a layer, as they were written. */
+const stored = (tensors: ReturnType<typeof readBack>, module: string) =>
+  Object.fromEntries(['W_q', 'scale', 'zero'].map((key) => [key, hexOf(tensors, `${module}.${key}`)]));
 const hexOf = (tensors: ReturnType<typeof readBack>, name: string) => Buffer.from(tensors.get(name)!.bytes).toString('hex');
 
 describe('the keys of a layer', () => {
@@ -51,7 +55,9 @@ describe('the keys of a layer', () => {
         const meta = axis === 1 ? [64, 1] : [1, 64];
         const text = (value: string) => ({ dtype: 'U8', shape: [value.length], hex: Buffer.from(value).toString('hex') });
         const flag = (value: number) => ({ dtype: 'U8', shape: [], hex: value === 1 ? '01' : '00' });
-        const int = (value: number) => ({ dtype: 'I32', shape: [], hex: Buffer.from(Int32Array.of(value).buffer).toString('hex') });
+        const int = (value: number) => ({
+          dtype: 'I32', shape: [], hex: Buffer.from(Int32Array.of(value).buffer).toString('hex'),
+        });
         const float = { dtype: 'F32', shape: [], hex: Buffer.from(Float32Array.of(1.58).buffer).toString('hex') };
         const wanted: Record<string, { dtype: string; shape: readonly number[]; hex?: string }> = {
           W_q: { dtype, shape: [Math.ceil(64 / fields), 64] },
@@ -103,8 +109,7 @@ describe('the bytes of a layer are those of quantize', () => {
           for (const { name, meanAbsError } of report.tensors) {
             const module = name.slice(0, -7);
             const { stats, ...want } = direct(source, name, config);
-            const got = { W_q: hexOf(tensors, `${module}.W_q`), scale: hexOf(tensors, `${module}.scale`), zero: hexOf(tensors, `${module}.zero`) };
-            expect(got).toEqual(want);
+            expect(stored(tensors, module)).toEqual(want);
             expect(Math.abs(meanAbsError - stats.meanAbsError) / stats.meanAbsError).toBeLessThan(0.02);
           }
         }
@@ -113,7 +118,8 @@ describe('the bytes of a layer are those of quantize', () => {
   }
 
   // Larger than a chunk, with ends that are whole multiples of nothing.
-  for (const [nbits, axis, shape] of [[4, 1, [2306, 1024]], [3, 1, [2307, 1024]], [3, 0, [2307, 1024]], [2, 0, [1028, 2368]]] as const) {
+  const large = [[4, 1, [2306, 1024]], [3, 1, [2307, 1024]], [3, 0, [2307, 1024]], [2, 0, [1028, 2368]]] as const;
+  for (const [nbits, axis, shape] of large) {
     it(`in chunks: ${nbits} bits, axis ${axis}`, async () => {
       const source = { 'a.weight': randomTensor(shape, 5, 'bfloat16') };
       const input = freshPath('big.safetensors');
@@ -137,11 +143,16 @@ describe('a model folder', () => {
     const pick = (keep: (name: string) => boolean) => Object.fromEntries(names.filter(keep).map((name) => [name, source[name]!]));
     const first = pick((name) => !name.includes('layers.1') && !name.endsWith('bias'));
     const second = pick((name) => name.includes('layers.1') || name.endsWith('bias'));
-    const folder = modelFolder([first, second], { files: { 'tokenizer.json': '{"a": 1}', 'sub/merges.txt': 'x', 'pytorch_model.bin': 'old' } });
+    const folder = modelFolder(
+      [first, second], { files: { 'tokenizer.json': '{"a": 1}', 'sub/merges.txt': 'x', 'pytorch_model.bin': 'old' } },
+    );
     const out = freshPath();
     const report = await quantizeModel(folder, out);
     expect(fs.readdirSync(out).sort()).toEqual(
-      ['config.json', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'model.safetensors.index.json', 'sub', 'tokenizer.json'],
+      [
+        'config.json', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'model.safetensors.index.json',
+        'sub', 'tokenizer.json',
+      ],
     );
     expect(fs.readFileSync(join(out, 'sub/merges.txt'), 'utf8')).toBe('x');
     expect(report.notes.join()).toContain('pytorch_model.bin');
@@ -154,7 +165,9 @@ describe('a model folder', () => {
     expect(index.weight_map[`${LAYER}.bias`]).toBe('model-00001-of-00002.safetensors');
     expect(index.metadata.total_size).toBe([...all.values()].reduce((sum, { bytes }) => sum + bytes.byteLength, 0));
     expect(hexOf(all, 'lm_head.weight')).toBe(Buffer.from(source['lm_head.weight']!.bytes).toString('hex'));
-    const sizes = fs.readdirSync(out).filter((name) => name.endsWith('.safetensors')).map((name) => fs.statSync(join(out, name)).size);
+    const sizes = fs.readdirSync(out).filter((name) => name.endsWith('.safetensors')).map(
+      (name) => fs.statSync(join(out, name)).size,
+    );
     expect(report.totals.bytesAfter).toBe(sizes.reduce((a, b) => a + b));
   });
 
@@ -168,7 +181,9 @@ describe('a model folder', () => {
       quant_config: {
         offload_meta: false,
         scale_quant_params: null,
-        weight_quant_params: { axis: 1, channel_wise: true, group_size: 64, nbits: 3, optimize: true, round_zero: false, view_as_float: false },
+        weight_quant_params: {
+          axis: 1, channel_wise: true, group_size: 64, nbits: 3, optimize: true, round_zero: false, view_as_float: false,
+        },
         zero_quant_params: null,
       },
       quant_method: 'hqq',
@@ -204,7 +219,9 @@ describe('a model folder', () => {
 describe('layers that do not pack', () => {
   const form = (shape: [number, number], config: QuantConfig) => {
     const found = formOf(shape, resolveQuantConfig(config));
-    return 'reason' in found ? found.reason : `${found.config.groupSize} ${found.config.axis} ${found.format.packing}: ${found.adapted}`;
+    if ('reason' in found) return found.reason;
+    const { config: { groupSize, axis }, format, adapted } = found;
+    return `${groupSize} ${axis} ${format.packing}: ${adapted}`;
   };
   it('take a smaller group, then axis 0, then a byte a code, then stay dense', () => {
     expect(form([64, 64], {})).toBe('64 1 4bit_u8: undefined');
@@ -218,7 +235,9 @@ describe('layers that do not pack', () => {
   });
 
   it('say so in the report, and pack what they say', async () => {
-    const source = { 'a.weight': randomTensor([13, 64], 1), 'b.weight': randomTensor([3, 5], 2), 'c.weight': randomTensor([64, 64], 3) };
+    const source = {
+      'a.weight': randomTensor([13, 64], 1), 'b.weight': randomTensor([3, 5], 2), 'c.weight': randomTensor([64, 64], 3),
+    };
     const out = freshPath();
     const report = await quantizeModel(modelFolder([source]), out);
     expect(report.tensors.map(({ adapted, config }) => [config.groupSize, adapted])).toEqual([
@@ -244,14 +263,16 @@ describe('scales and zeros', () => {
     const source = { 'a.weight': randomTensor([64, 64], 7), 'big.weight': wide(3e6), 'tiny.weight': tiny, 'far.weight': far };
     const out = freshPath();
     const seen: number[] = [];
-    const report = await quantizeModel(modelFolder([source]), out, { onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal) });
+    const report = await quantizeModel(
+      modelFolder([source]), out, { onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal) },
+    );
     const types = Object.fromEntries(report.tensors.map(({ name, metaDtype }) => [name, metaDtype]));
     expect(types).toEqual({ 'a.weight': 'float16', 'big.weight': 'float32', 'tiny.weight': 'float32', 'far.weight': 'float32' });
     const tensors = readBack(out);
     expect(tensors.get('a.scale')!.dtype).toBe('F16');
     for (const name of ['big', 'tiny', 'far']) {
       const { stats, ...want } = direct(source, `${name}.weight`, {}, 'float32');
-      expect({ W_q: hexOf(tensors, `${name}.W_q`), scale: hexOf(tensors, `${name}.scale`), zero: hexOf(tensors, `${name}.zero`) }).toEqual(want);
+      expect(stored(tensors, name)).toEqual(want);
       expect(report.tensors.find((row) => row.name === `${name}.weight`)!.meanAbsError).toBeCloseTo(stats.meanAbsError, 12);
     }
     expect(seen.at(-1)).toBe(1);

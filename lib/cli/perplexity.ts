@@ -1,0 +1,42 @@
+import { loadLanguageModel } from '../runtime/load.js';
+import { readWhole } from '../safetensors/io.js';
+import { defineCommand, toJson } from './command.js';
+import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, text, THREADS } from './flags.js';
+import { formatNumber, plural } from './units.js';
+
+const WINDOW = 128;
+
+/** Largest text. Every token is predicted: this much takes days. */
+const MAX_TEXT_BYTES = 256 * 1024 * 1024;
+
+export const perplexity = defineCommand({
+  name: 'perplexity',
+  args: ['model'],
+  summary: 'measure how well a language model predicts a text',
+  details: [
+    'The text is cut into windows, each read without what came before it; each token is predicted from those before it in its',
+    'window, and what is left at the end is dropped. Lower is better, and only comparable for one tokenizer, text and window.',
+  ].join('\n'),
+  flags: {
+    text: text('file', 'the text to predict, as UTF-8', { required: true }),
+    window: count('n', 'tokens of a window', [1, 1 << 24], WINDOW),
+    activations: ACTIVATIONS,
+    maxContext: MAX_CONTEXT,
+    threads: THREADS,
+    json: JSON_FLAG,
+  },
+  plan([path], { text: file, window = WINDOW, activations, maxContext, threads, json = false }) {
+    return async ({ signal, print }) => {
+      const content = (await readWhole(file!, MAX_TEXT_BYTES)).toString('utf8');
+      const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
+      const ids = (await model.tokenizer()).encode(content);
+      const measured = await model.perplexity(ids, { window, signal });
+      await model.close();
+      if (json) print(toJson({ model: path, text: file, window, ...measured }));
+      else {
+        const { perplexity: value, nll, tokens } = measured;
+        print(`perplexity ${value.toFixed(4)}  (${formatNumber(nll)} nats a token, ${plural(tokens, 'token')} in windows of ${window})\n`);
+      }
+    };
+  },
+});

@@ -1,0 +1,106 @@
+import type { KvCache } from './cache.js';
+import type { LanguageModelConfig } from './config.js';
+import { addLinears, type Linear } from './linear.js';
+import type { Plan } from './plan.js';
+import type { RopeRows } from './rope.js';
+import type { Workspace } from './workspace.js';
+
+/** RMSNorm: each row over its root mean square, times a weight. */
+export class RmsNorm {
+  readonly #weight: Float32Array;
+  readonly #epsilon: number;
+
+  constructor(weight: Float32Array, epsilon: number) {
+    this.#weight = weight;
+    this.#epsilon = epsilon;
+  }
+
+  addTo(plan: Plan, x: Float32Array, rows: number, out: Float32Array): void {
+    const [weight, epsilon, cols] = [this.#weight, this.#epsilon, this.#weight.length];
+    plan.add(2 * x.length, (threads) => [{ operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } }]);
+  }
+}
+
+/** Linear layers of a block, as checkpoints call them. */
+export interface BlockLinears {
+  readonly q: Linear;
+  readonly k: Linear;
+  readonly v: Linear;
+  readonly o: Linear;
+  readonly gate: Linear;
+  readonly up: Linear;
+  readonly down: Linear;
+}
+
+/** What a block needs to know of the step it is part of. */
+export interface BlockStep {
+  readonly space: Workspace;
+  readonly cache: KvCache;
+  /** Position of the first row. */
+  readonly start: number;
+  readonly rope: RopeRows;
+}
+
+/** One decoder block: attention and a gated MLP, each after a norm and added to what comes in. */
+export class Block {
+  readonly linears: BlockLinears;
+  readonly #config: LanguageModelConfig;
+  readonly #layer: number;
+  readonly #attentionNorm: RmsNorm;
+  readonly #mlpNorm: RmsNorm;
+
+  constructor(config: LanguageModelConfig, layer: number, linears: BlockLinears, norms: { attention: RmsNorm; mlp: RmsNorm }) {
+    this.#config = config;
+    this.#layer = layer;
+    this.linears = linears;
+    this.#attentionNorm = norms.attention;
+    this.#mlpNorm = norms.mlp;
+  }
+
+  /** Adds the block to a plan: it reads and writes `space.hidden`, and writes its rows of the cache. */
+  addTo(plan: Plan, step: BlockStep): void {
+    this.#attention(plan, step);
+    this.#mlp(plan, step.space);
+  }
+
+  #attention(plan: Plan, { space, cache, start, rope }: BlockStep): void {
+    const { heads, kvHeads, headDim, windows } = this.#config;
+    const { q, k, v, o } = this.linears;
+    const { rows, hidden, attentionIn, queries, attended, change } = space;
+    const end = start + rows;
+    const fresh = cache.rows(this.#layer, start, end); // k and v go straight to their place
+    this.#attentionNorm.addTo(plan, hidden, rows, attentionIn);
+    addLinears(plan, [q, k, v], attentionIn, rows, [queries, fresh.keys, fresh.values]);
+    turn(plan, queries, rows, heads, headDim, rope);
+    turn(plan, fresh.keys, rows, kvHeads, headDim, rope);
+    const { keys, values } = cache.rows(this.#layer, 0, end);
+    const window = windows[this.#layer]!;
+    const scale = 1 / Math.sqrt(headDim);
+    const seen = window > 0 ? Math.min(window, end) : end;
+    plan.add(2 * rows * seen * heads * headDim, (threads) => [
+      {
+        operation: 'attention',
+        args: { rows, heads, kvHeads, headDim, start, window, scale, q: queries, keys, values, out: attended, threads },
+      },
+    ]);
+    o.addTo(plan, attended, rows, change);
+    accumulate(plan, change, hidden);
+  }
+
+  #mlp(plan: Plan, { rows, hidden, mlpIn, gate, up, activated, change }: Workspace): void {
+    this.#mlpNorm.addTo(plan, hidden, rows, mlpIn);
+    addLinears(plan, [this.linears.gate, this.linears.up], mlpIn, rows, [gate, up]);
+    // An exponential costs as much as some sixteen multiply-adds.
+    plan.add(16 * gate.length, (threads) => [{ operation: 'swiglu', args: { gate, up, out: activated, threads } }]);
+    this.linears.down.addTo(plan, activated, rows, change);
+    accumulate(plan, change, hidden);
+  }
+}
+
+function turn(plan: Plan, x: Float32Array, rows: number, heads: number, headDim: number, { cos, sin }: RopeRows): void {
+  plan.add(2 * x.length, (threads) => [{ operation: 'rope', args: { rows, heads, headDim, cos, sin, x, threads } }]);
+}
+
+function accumulate(plan: Plan, x: Float32Array, to: Float32Array): void {
+  plan.add(x.length, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
+}

@@ -1,0 +1,128 @@
+import { HqqError, show } from '../errors.js';
+import { quote } from '../safetensors/text.js';
+import { configError, Fields } from './fields.js';
+import { type RopeConfig, readRope } from './rope-config.js';
+
+/** Architectures that run, as `architectures` in config.json names them, and what is peculiar to each. */
+const ARCHITECTURES = {
+  LlamaForCausalLM: { modelType: 'llama', qkvBias: false, window: () => 0 },
+  MistralForCausalLM: { modelType: 'mistral', qkvBias: false, window: slidingWindow },
+  // Layers below max_window_layers see everything, and without use_sliding_window all do.
+  Qwen2ForCausalLM: {
+    modelType: 'qwen2',
+    qkvBias: true,
+    window: (fields: Fields, layer: number) =>
+      fields.flag('use_sliding_window', false) && layer >= fields.count('max_window_layers', 28, 0) ? slidingWindow(fields) : 0,
+  },
+} as const;
+
+/** What a decoder-only model of the Llama family is, from its config.json. */
+export interface LanguageModelConfig {
+  readonly architecture: keyof typeof ARCHITECTURES;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocabSize: number;
+  readonly maxPositions: number;
+  readonly normEpsilon: number;
+  readonly rope: RopeConfig;
+  /** Positions that each layer sees, the last among them; 0: all. */
+  readonly windows: readonly number[];
+  /** Whether q, k and v have a bias; whether o has; whether gate, up and down have. */
+  readonly qkvBias: boolean;
+  readonly outputBias: boolean;
+  readonly mlpBias: boolean;
+  /** The head is the embedding. */
+  readonly tied: boolean;
+  /** Tokens that end a text. */
+  readonly endIds: readonly number[];
+}
+
+/**
+ * Reads config.json. What this runtime does not compute is an error, never a result that is silently wrong.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for an architecture or a feature that is not supported,
+ *   `ERR_CHECKPOINT_FORMAT` for a value that cannot be.
+ */
+export function readModelConfig(config: Readonly<Record<string, unknown>>): LanguageModelConfig {
+  const fields = new Fields(config);
+  const architecture = readArchitecture(config);
+  const { qkvBias, window } = ARCHITECTURES[architecture];
+  checkSupported(fields, config);
+  const hiddenSize = fields.count('hidden_size');
+  const heads = fields.count('num_attention_heads');
+  const kvHeads = fields.count('num_key_value_heads', heads);
+  const headDim = fields.count('head_dim', hiddenSize / heads);
+  if (heads % kvHeads !== 0) throw fields.wrong('num_key_value_heads', `to divide ${heads} heads`);
+  if (headDim % 2 !== 0) throw fields.wrong('head_dim', 'to be even');
+  const layers = fields.count('num_hidden_layers');
+  const maxPositions = fields.count('max_position_embeddings', 2048);
+  const attentionBias = fields.flag('attention_bias', false);
+  return Object.freeze({
+    architecture,
+    hiddenSize,
+    intermediateSize: fields.count('intermediate_size'),
+    layers,
+    heads,
+    kvHeads,
+    headDim,
+    vocabSize: fields.count('vocab_size'),
+    maxPositions,
+    normEpsilon: fields.number('rms_norm_eps', 1e-6),
+    rope: readRope(fields, headDim, maxPositions),
+    windows: readWindows(fields, layers, window),
+    qkvBias: qkvBias || attentionBias,
+    outputBias: attentionBias,
+    mlpBias: fields.flag('mlp_bias', false),
+    tied: fields.flag('tie_word_embeddings', false),
+    endIds: readIds(config['eos_token_id']),
+  });
+}
+
+/** `eos_token_id` of config.json or generation_config.json: one id, several, or none. */
+export function readIds(value: unknown): readonly number[] {
+  const ids = value === undefined || value === null ? [] : Array.isArray(value) ? value : [value];
+  const bad = ids.find((id) => !Number.isSafeInteger(id) || id < 0);
+  if (bad !== undefined) throw configError(`Expected eos_token_id to be token ids, got ${show(bad)}.`);
+  return ids as number[];
+}
+
+function readArchitecture(config: Readonly<Record<string, unknown>>): keyof typeof ARCHITECTURES {
+  const names = Object.keys(ARCHITECTURES) as (keyof typeof ARCHITECTURES)[];
+  const given = Array.isArray(config['architectures']) ? config['architectures'][0] : undefined;
+  const found = names.find((name) => (given === undefined ? ARCHITECTURES[name].modelType === config['model_type'] : name === given));
+  if (found) return found;
+  const shown = given ?? config['model_type'];
+  const got = typeof shown === 'string' ? quote(shown) : show(shown);
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a model of one of the architectures ${names.join(', ')}, got ${got}.`);
+}
+
+/** Features that other models of these architectures have. */
+function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>>): void {
+  const activation = config['hidden_act'] ?? 'silu';
+  if (activation !== 'silu' && activation !== 'swish') throw fields.unsupported('hidden_act', 'silu');
+  if ((config['partial_rotary_factor'] ?? 1) !== 1) throw fields.unsupported('partial_rotary_factor', '1');
+  const quantization = config['quantization_config'];
+  if (quantization === undefined || quantization === null) return;
+  const method = (quantization as { quant_method?: unknown }).quant_method;
+  if (method !== 'hqq') throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected weights in floating point or of quant_method "hqq", got ${show(method)}.`);
+}
+
+/** `layer_types` says it layer by layer; older files leave it to the architecture. */
+function readWindows(fields: Fields, layers: number, window: (fields: Fields, layer: number) => number): readonly number[] {
+  const types = fields.get('layer_types');
+  if (types === undefined) return Array.from({ length: layers }, (_, layer) => window(fields, layer));
+  if (!Array.isArray(types) || types.length !== layers) throw fields.wrong('layer_types', `to have ${layers} entries`);
+  return types.map((type) => {
+    if (type === 'full_attention') return 0;
+    if (type === 'sliding_attention') return fields.count('sliding_window');
+    throw fields.unsupported('layer_types', 'full_attention and sliding_attention');
+  });
+}
+
+function slidingWindow(fields: Fields): number {
+  return fields.get('sliding_window') === undefined ? 0 : fields.count('sliding_window');
+}

@@ -1,0 +1,192 @@
+import { type Option, rejectUnknownOptions } from '../config.js';
+import { HqqError, show } from '../errors.js';
+import type { KvCache } from './cache.js';
+import { Sampler, type SamplingOptions } from './sampling.js';
+import { StopWatch } from './stop.js';
+import { TextStream, type TextTokenizer } from './tokens.js';
+import { breathe } from './turns.js';
+
+/** How a text goes on. */
+export interface GenerateOptions {
+  /** Most tokens to generate. @default 256 */
+  readonly maxTokens?: number | undefined;
+  /** Spread of the choice: 0 always takes the likeliest token, 1 draws as the model says. @default 0 */
+  readonly temperature?: number | undefined;
+  /** Draw from the likeliest k tokens; 0: from all. @default 0 */
+  readonly topK?: number | undefined;
+  /** Draw from the fewest tokens that have this much of the probability, in (0, 1]. @default 1 */
+  readonly topP?: number | undefined;
+  /** Draw from tokens that are at least this fraction as likely as the likeliest, in [0, 1]. @default 0 */
+  readonly minP?: number | undefined;
+  /** Divides positive logits (multiplies negative ones) of tokens that occurred; 1: off. @default 1 */
+  readonly repetitionPenalty?: number | undefined;
+  /** The same seed, the same text. Default: another one each time. */
+  readonly seed?: number | undefined;
+  /** Texts that end the generation, and are not part of it. Needs the tokenizer. @default [] */
+  readonly stop?: string | readonly string[] | undefined;
+  /** Ends the generation: the iterator throws the signal's reason, within milliseconds. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** One token. Joined texts are the whole text: that of a token may come with a later one, which completes a character. */
+export interface GeneratedToken {
+  readonly id: number;
+  /** Empty when there is no tokenizer. */
+  readonly text: string;
+  /** On the last token: why it is. `stop`: an end token or a `stop` text. `length`: `maxTokens` or `maxContext`. */
+  readonly finish?: 'stop' | 'length';
+}
+
+type Tuning = SamplingOptions & { readonly maxTokens: number };
+
+export interface ResolvedGenerateOptions extends Tuning {
+  readonly stop: readonly string[];
+  readonly signal: AbortSignal | undefined;
+}
+
+const isNumber = (least: number, most: number) => (value: unknown) => typeof value === 'number' && value >= least && value <= most;
+const isInteger = (least: number, most: number) => (value: unknown) =>
+  Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
+const number = (text: string): unknown => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text);
+
+/** Most tokens of one call. */
+const MAX_TOKENS = 1 << 24;
+
+/** The options that are numbers: checks, command-line flags and help read this. */
+export const GENERATE_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } = {
+  maxTokens: {
+    default: 256,
+    expected: `an integer in [1, ${MAX_TOKENS}]`,
+    accepts: isInteger(1, MAX_TOKENS),
+    help: 'most tokens to generate',
+    parse: number,
+  },
+  temperature: {
+    default: 0,
+    expected: 'a number in [0, 100]',
+    accepts: (value) => value === 0 || isNumber(1e-3, 100)(value),
+    help: 'spread of the choice; 0 always takes the likeliest token',
+    parse: number,
+  },
+  topK: {
+    default: 0,
+    expected: 'an integer, at least 0',
+    accepts: isInteger(0, Number.MAX_SAFE_INTEGER),
+    help: 'draw from the likeliest k tokens; 0: from all',
+    parse: number,
+  },
+  topP: {
+    default: 1,
+    expected: 'a number in (0, 1]',
+    accepts: (value) => isNumber(0, 1)(value) && value !== 0,
+    help: 'draw from the fewest tokens that have this much of the probability',
+    parse: number,
+  },
+  minP: {
+    default: 0,
+    expected: 'a number in [0, 1]',
+    accepts: isNumber(0, 1),
+    help: 'draw from tokens at least this fraction as likely as the likeliest',
+    parse: number,
+  },
+  repetitionPenalty: {
+    default: 1,
+    expected: 'a number in [0.1, 10]',
+    accepts: isNumber(0.1, 10),
+    help: 'makes tokens that occurred less likely; 1: off',
+    parse: number,
+  },
+  seed: {
+    default: undefined,
+    expected: 'an integer, at least 0',
+    accepts: (value) => value === undefined || isInteger(0, Number.MAX_SAFE_INTEGER)(value),
+    help: 'the same seed, the same text',
+    parse: number,
+  },
+};
+
+const NAMES = Object.keys(GENERATE_OPTIONS) as readonly (keyof Tuning)[];
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` */
+export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
+  if (typeof options !== 'object' || options === null) throw invalid(`Expected the options to be an object, got ${show(options)}.`);
+  rejectUnknownOptions(options, [...NAMES, 'stop', 'signal']);
+  const resolved: Record<string, unknown> = {};
+  for (const name of NAMES) {
+    const { default: fallback, accepts, expected } = GENERATE_OPTIONS[name];
+    const value = options[name] ?? fallback;
+    if (!accepts(value)) throw invalid(`Expected ${name} to be ${expected}, got ${show(value)}.`);
+    resolved[name] = value;
+  }
+  const { stop = [], signal } = options;
+  const stops = typeof stop === 'string' ? [stop] : stop;
+  if (!Array.isArray(stops) || !stops.every((text) => typeof text === 'string' && text !== '')) {
+    throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
+  }
+  if (signal !== undefined && !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')) {
+    throw invalid(`Expected signal to be an AbortSignal, got ${show(signal)}.`);
+  }
+  return { ...(resolved as unknown as Tuning), stop: stops, signal };
+}
+
+function invalid(message: string): HqqError {
+  return new HqqError('ERR_INVALID_OPTION', message);
+}
+
+/** What generation needs of a model. */
+interface Generator {
+  readonly maxContext: number;
+  tokenizer(): Promise<TextTokenizer>;
+  createCache(): KvCache;
+  forward(ids: readonly number[], cache: KvCache, options: { signal: AbortSignal | undefined }): Promise<Float32Array>;
+}
+
+/** @internal Use `model.generate`. */
+export async function* generateTokens(
+  model: Generator,
+  endIds: readonly number[],
+  prompt: string | readonly number[] | Int32Array | Uint32Array,
+  options: ResolvedGenerateOptions,
+): AsyncGenerator<GeneratedToken, void, undefined> {
+  const { maxTokens, signal, stop } = options;
+  signal?.throwIfAborted();
+  const tokenizer = await tokenizerFor(model, typeof prompt === 'string' || stop.length > 0);
+  const ids = typeof prompt === 'string' ? tokenizer!.encode(prompt) : Array.from(prompt);
+  if (ids.length >= model.maxContext) {
+    const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}.`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', message);
+  }
+  const cache = model.createCache();
+  const sampler = new Sampler(options, ids);
+  const stream = tokenizer && new TextStream(tokenizer, ids);
+  const watch = new StopWatch(stop);
+  let logits = await model.forward(ids, cache, { signal });
+  for (let count = 1; ; count++) {
+    const id = sampler.next(logits);
+    const ended = endIds.includes(id);
+    const last = count === maxTokens || cache.length === model.maxContext;
+    let text = watch.push(ended ? '' : (stream?.push(id) ?? ''));
+    if (!watch.found && (ended || last)) text += watch.push(stream?.end() ?? '') + (watch.found ? '' : watch.rest());
+    if (ended || watch.found) {
+      yield { id, text, finish: 'stop' };
+      return;
+    }
+    if (last) {
+      yield { id, text, finish: 'length' };
+      return;
+    }
+    yield { id, text };
+    await breathe();
+    logits = await model.forward([id], cache, { signal });
+  }
+}
+
+/** Without one, ids that go in come out: text is only demanded where the caller gave some. */
+async function tokenizerFor(model: Generator, needed: boolean): Promise<TextTokenizer | undefined> {
+  try {
+    return await model.tokenizer();
+  } catch (error) {
+    if (needed) throw error;
+    return undefined;
+  }
+}

@@ -1,0 +1,76 @@
+import { QuantizedLinear } from '../linear.js';
+import type { Plan } from './plan.js';
+
+/** A linear layer, `out = x . W^T + bias`, whatever its weights are. */
+export interface Linear {
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  /** Bytes that the weights take in memory. */
+  readonly bytes: number;
+  /** `x` is `[batch, inFeatures]`, `out` is `[batch, outFeatures]`. */
+  addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void;
+}
+
+const NO_BIAS = new Float32Array(0);
+
+/** Weights in float32. */
+export class DenseLinear implements Linear {
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+  readonly #weights: Float32Array;
+  readonly #bias: Float32Array;
+
+  constructor(weights: Float32Array, shape: readonly [outFeatures: number, inFeatures: number], bias?: Float32Array) {
+    this.#weights = weights;
+    this.#bias = bias ?? NO_BIAS;
+    [this.outFeatures, this.inFeatures] = shape;
+  }
+
+  get bytes(): number {
+    return this.#weights.byteLength + this.#bias.byteLength;
+  }
+
+  addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void {
+    const { inFeatures, outFeatures } = this;
+    plan.add(batch * inFeatures * outFeatures, (threads) => [
+      { operation: 'denseLinear', args: { batch, inFeatures, outFeatures, x, weights: this.#weights, bias: this.#bias, out, threads } },
+    ]);
+  }
+}
+
+/** Weights as codes. */
+export class CodedLinear implements Linear {
+  readonly layer: QuantizedLinear;
+
+  constructor(layer: QuantizedLinear) {
+    this.layer = layer;
+  }
+
+  get inFeatures(): number {
+    return this.layer.inFeatures;
+  }
+
+  get outFeatures(): number {
+    return this.layer.outFeatures;
+  }
+
+  get bytes(): number {
+    return this.layer.memoryUsage;
+  }
+
+  addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void {
+    addLinears(plan, [this], x, batch, [out]);
+  }
+}
+
+/** Several layers of one input. Those on codes become one operation, which prepares x once. */
+export function addLinears(plan: Plan, linears: readonly Linear[], x: Float32Array, batch: number, outs: readonly Float32Array[]): void {
+  const coded = linears.flatMap((linear) => (linear instanceof CodedLinear ? [linear] : []));
+  if (coded.length < linears.length || coded.length === 0) {
+    linears.forEach((linear, i) => linear.addTo(plan, x, batch, outs[i]!));
+    return;
+  }
+  const work = coded.reduce((sum, { inFeatures, outFeatures }) => sum + batch * inFeatures * outFeatures, 0);
+  const layers = coded.map(({ layer }) => layer);
+  plan.add(work, (threads) => QuantizedLinear.steps(layers, x, outs, threads));
+}

@@ -1,0 +1,68 @@
+import { type Option, rejectUnknownOptions } from '../config.js';
+import { HqqError, show } from '../errors.js';
+import { resolveThreads } from '../run.js';
+
+/** How a language model is loaded. */
+export interface LoadLanguageModelOptions {
+  /**
+   * How quantized layers take their input: `'float32'` as it is, `'int8'` quantized on the fly, faster and less exact. Layers whose
+   * weights are floating-point always compute in float32.
+   *
+   * @default 'float32'
+   */
+  readonly activations?: 'float32' | 'int8' | undefined;
+  /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
+  readonly threads?: number | undefined;
+  /**
+   * Most positions of a text: prompt and generated tokens. More than the model was trained for is possible, and its business.
+   *
+   * @default what config.json says, stretched as its rotary scaling says
+   */
+  readonly maxContext?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Largest context: positions are counted in 32 bits, and rotary tables are kept for all of them. */
+export const MAX_CONTEXT = 1 << 24;
+
+const ACTIVATIONS = ['float32', 'int8'] as const;
+
+interface Tuning {
+  readonly activations: (typeof ACTIVATIONS)[number];
+  readonly maxContext: number | undefined;
+}
+
+/** The options that say how a model computes: checks, command-line flags and help read this. */
+export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } = {
+  activations: {
+    default: 'float32',
+    expected: `one of ${ACTIVATIONS.join(', ')}`,
+    accepts: (value) => (ACTIVATIONS as readonly unknown[]).includes(value),
+    help: 'how quantized layers take their input',
+    parse: (text) => text,
+  },
+  maxContext: {
+    default: undefined,
+    expected: `an integer in [1, ${MAX_CONTEXT}]`,
+    accepts: (value) =>
+      value === undefined || (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CONTEXT),
+    help: 'most tokens of a text, prompt and all',
+    parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
+  },
+};
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` */
+export function resolveLoadOptions(options: LoadLanguageModelOptions): Tuning & { threads: number; signal: AbortSignal | undefined } {
+  if (typeof options !== 'object' || options === null) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
+  }
+  rejectUnknownOptions(options, ['activations', 'threads', 'maxContext', 'signal']);
+  const resolve = <K extends keyof Tuning>(name: K): Tuning[K] => {
+    const { default: fallback, accepts, expected } = LOAD_OPTIONS[name];
+    const value = options[name] ?? fallback;
+    if (!accepts(value)) throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${expected}, got ${show(value)}.`);
+    return value as Tuning[K];
+  };
+  const { threads, signal } = options;
+  return { activations: resolve('activations'), maxContext: resolve('maxContext'), threads: resolveThreads(threads), signal };
+}

@@ -1,0 +1,61 @@
+import { join } from 'node:path';
+import { openModel } from '../checkpoint/model.js';
+import { HqqError } from '../errors.js';
+import { readWhole, systemCode } from '../safetensors/io.js';
+import { parseJson } from '../safetensors/json.js';
+import { plain } from '../safetensors/text.js';
+import { type LanguageModelConfig, readIds, readModelConfig } from './config.js';
+import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
+import { LanguageModel } from './model.js';
+import { openTokenizer } from './tokens.js';
+import { readWeights } from './weights.js';
+
+/** Largest generation_config.json. Real ones have a few hundred bytes. */
+const MAX_GENERATION_BYTES = 1 << 20;
+
+/**
+ * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2) from a Hugging Face folder, quantized by `hqq` or
+ * not. Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
+ *
+ * @example
+ * const model = await loadLanguageModel('Llama-3.2-1B-hqq4');
+ * for await (const { text } of model.generate('The sea', { maxTokens: 100, temperature: 0.7, seed: 1 })) process.stdout.write(text);
+ * await model.close();
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that this
+ *   runtime does not compute.
+ */
+export async function loadLanguageModel(path: string, options: LoadLanguageModelOptions = {}): Promise<LanguageModel> {
+  const { activations, threads, maxContext, signal } = resolveLoadOptions(options);
+  const model = await openModel(path);
+  try {
+    if (model.config === undefined) {
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a model folder with config.json, got ${plain(path)}, which has none.`);
+    }
+    const config = readModelConfig(model.config);
+    const endIds = await readEndIds(path, config);
+    const weights = await readWeights(model, config, { activations, threads, signal });
+    const context = maxContext ?? naturalContext(config);
+    return new LanguageModel({ config, weights, endIds, threads, maxContext: context, tokenizer: () => openTokenizer(path) });
+  } finally {
+    await model.close();
+  }
+}
+
+function naturalContext({ maxPositions, rope: { scaling } }: LanguageModelConfig): number {
+  const factor = scaling.type === 'linear' || scaling.type === 'dynamic' ? scaling.factor : 1;
+  return Math.min(MAX_CONTEXT, Math.floor(maxPositions * factor));
+}
+
+/** generation_config.json, if there is one, knows end tokens that config.json does not. */
+async function readEndIds(path: string, config: LanguageModelConfig): Promise<readonly number[]> {
+  const file = 'generation_config.json';
+  try {
+    const bytes = await readWhole(join(path, file), MAX_GENERATION_BYTES);
+    const value = parseJson(bytes, { file, what: file, allowNonFinite: true }) as { eos_token_id?: unknown } | null;
+    const ids = readIds(value?.eos_token_id);
+    return ids.length > 0 ? ids : config.endIds;
+  } catch (error) {
+    if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return config.endIds;
+    throw error;
+  }
+}

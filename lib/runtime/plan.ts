@@ -1,0 +1,41 @@
+import type { Backend, Step } from '../../binding.js';
+import { runTask } from '../run.js';
+import { breathe } from './turns.js';
+
+/** Multiply-adds below which one thread is faster than waking another. */
+const SERIAL_WORK = 1 << 17;
+
+/** Steps of a job. Reading their arguments takes microseconds each, and hundreds of them would hold the event loop up. */
+const JOB_STEPS = 48;
+
+/** A list of operations that run one after the other: see `SequenceArgs` in binding.d.ts. Layers add themselves to it. */
+export class Plan {
+  readonly steps: Step[] = [];
+  readonly #threads: number;
+
+  constructor(threads: number) {
+    this.#threads = threads;
+  }
+
+  /** @param make Makes steps from the number of threads that `work` multiply-adds deserve. */
+  add(work: number, make: (threads: number) => readonly Step[]): void {
+    this.steps.push(...make(work < SERIAL_WORK ? 1 : this.#threads));
+  }
+
+  /**
+   * Runs the steps. A backend does jobs in the order in which they come, so the next one is handed over while the one before it
+   * is at work: the event loop turns in between, and nobody waits for it.
+   *
+   * @throws the first failure, when nothing is at work any more.
+   */
+  async run(backend: Backend, run: { readonly signal?: AbortSignal | undefined }): Promise<void> {
+    const jobs: Promise<void>[] = [];
+    for (let at = 0; at < this.steps.length; at += JOB_STEPS) {
+      if (at > 0) await breathe();
+      const job = runTask(backend, 'sequence', { steps: this.steps.slice(at, at + JOB_STEPS) }, run);
+      job.catch(() => {}); // it may fail before all are awaited
+      jobs.push(job);
+    }
+    for (const result of await Promise.allSettled(jobs)) if (result.status === 'rejected') throw result.reason;
+  }
+}

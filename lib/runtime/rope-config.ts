@@ -1,0 +1,77 @@
+import type { Fields } from './fields.js';
+
+/** How rotary embeddings are stretched beyond the length that a model was trained on. */
+export type RopeScaling =
+  | { readonly type: 'default' }
+  | { readonly type: 'linear' | 'dynamic'; readonly factor: number; readonly trained: number }
+  | {
+      readonly type: 'llama3';
+      readonly factor: number;
+      readonly trained: number;
+      readonly lowFactor: number;
+      readonly highFactor: number;
+    }
+  | {
+      readonly type: 'yarn';
+      readonly factor: number;
+      readonly trained: number;
+      readonly betaFast: number;
+      readonly betaSlow: number;
+      readonly truncate: boolean;
+      /** Cosines and sines are multiplied by it. */
+      readonly attentionFactor: number;
+    };
+
+export interface RopeConfig {
+  readonly headDim: number;
+  readonly theta: number;
+  readonly scaling: RopeScaling;
+}
+
+/** `rope_theta` and `rope_scaling`, or `rope_parameters` that newer files have for both. Names and defaults: transformers. */
+export function readRope(fields: Fields, headDim: number, maxPositions: number): RopeConfig {
+  const parameters = fields.object('rope_parameters');
+  const scaling = parameters ?? fields.object('rope_scaling');
+  const theta = parameters?.get('rope_theta') === undefined ? fields.number('rope_theta', 10000) : parameters.number('rope_theta');
+  return { headDim, theta, scaling: scaling ? readScaling(scaling, maxPositions) : { type: 'default' } };
+}
+
+function readScaling(fields: Fields, maxPositions: number): RopeScaling {
+  const key = fields.get('rope_type') === undefined ? 'type' : 'rope_type';
+  const type = (fields.get(key) ?? 'default') as RopeScaling['type'];
+  if (type === 'default') return { type };
+  const trained = fields.count('original_max_position_embeddings', maxPositions);
+  switch (type) {
+    case 'linear':
+    case 'dynamic':
+      // Dynamic scaling begins where the model's own positions end, whatever else the file says.
+      return { type, factor: fields.number('factor'), trained: maxPositions };
+    case 'llama3': {
+      const [lowFactor, highFactor] = [fields.number('low_freq_factor'), fields.number('high_freq_factor')];
+      if (highFactor <= lowFactor) throw fields.wrong('high_freq_factor', `to exceed low_freq_factor ${lowFactor}`);
+      return { type, factor: fields.number('factor'), trained, lowFactor, highFactor };
+    }
+    case 'yarn': {
+      const factor = fields.number('factor');
+      return {
+        type,
+        factor,
+        trained,
+        betaFast: fields.number('beta_fast', 32),
+        betaSlow: fields.number('beta_slow', 1),
+        truncate: fields.flag('truncate', true),
+        attentionFactor: yarnAttention(fields, factor),
+      };
+    }
+    default:
+      throw fields.unsupported(key, 'default, linear, dynamic, llama3, yarn');
+  }
+}
+
+/** YaRN makes attention sharper by as much as the interpolation has blurred it. */
+function yarnAttention(fields: Fields, factor: number): number {
+  const sharpness = (weight: number) => (factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1);
+  if (fields.get('attention_factor') !== undefined) return fields.number('attention_factor');
+  const [some, all] = [fields.get('mscale'), fields.get('mscale_all_dim')];
+  return some && all ? sharpness(fields.number('mscale')) / sharpness(fields.number('mscale_all_dim')) : sharpness(1);
+}

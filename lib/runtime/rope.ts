@@ -1,0 +1,96 @@
+import type { RopeConfig } from './rope-config.js';
+
+/** Cosines and sines of the rows of one call: `[rows, headDim / 2]` each. */
+export interface RopeRows {
+  readonly cos: Float32Array;
+  readonly sin: Float32Array;
+}
+
+/** Rotary embedding: what angle each pair of a head turns by at each position. Computed in float64, kept in float32. */
+export class Rope {
+  readonly #config: RopeConfig;
+  readonly #half: number;
+  #cos = new Float32Array(0);
+  #sin = new Float32Array(0);
+
+  constructor(config: RopeConfig) {
+    this.#config = config;
+    this.#half = config.headDim / 2;
+  }
+
+  /** The rows of positions `start` to `start + rows - 1`. */
+  rows(start: number, rows: number): RopeRows {
+    const { scaling } = this.#config;
+    const end = start + rows;
+    if (scaling.type === 'dynamic' && end > scaling.trained) {
+      // Angles depend on the length so far, which differs from call to call: nothing to keep.
+      const cos = new Float32Array(rows * this.#half);
+      const sin = new Float32Array(rows * this.#half);
+      fill(this.#config, frequencies(this.#config, end), start, cos, sin);
+      return { cos, sin };
+    }
+    if (end * this.#half > this.#cos.length) this.#grow(end);
+    const [from, to] = [start * this.#half, end * this.#half];
+    return { cos: this.#cos.subarray(from, to), sin: this.#sin.subarray(from, to) };
+  }
+
+  /** Tables twice as long as needed, so that a text that grows by tokens computes few of them. */
+  #grow(end: number): void {
+    const positions = 2 ** Math.ceil(Math.log2(Math.max(end, 128)));
+    const cos = new Float32Array(positions * this.#half);
+    const sin = new Float32Array(positions * this.#half);
+    fill(this.#config, frequencies(this.#config, end), 0, cos, sin);
+    this.#cos = cos;
+    this.#sin = sin;
+  }
+}
+
+function fill({ scaling }: RopeConfig, turns: Float64Array, start: number, cos: Float32Array, sin: Float32Array): void {
+  const gain = scaling.type === 'yarn' ? scaling.attentionFactor : 1;
+  for (let i = 0; i < cos.length; i++) {
+    const angle = (start + Math.floor(i / turns.length)) * turns[i % turns.length]!;
+    cos[i] = Math.cos(angle) * gain;
+    sin[i] = Math.sin(angle) * gain;
+  }
+}
+
+/**
+ * Radians per position, for each pair of a head, in a text of `length` positions. Formulas: transformers
+ * `modeling_rope_utils.py`.
+ */
+export function frequencies({ headDim, theta, scaling }: RopeConfig, length: number): Float64Array {
+  const half = headDim / 2;
+  const plain = (base: number) => Float64Array.from({ length: half }, (_, i) => base ** (-i / half));
+  switch (scaling.type) {
+    case 'default':
+      return plain(theta);
+    case 'linear':
+      return plain(theta).map((turn) => turn / scaling.factor);
+    case 'dynamic': {
+      const { factor, trained } = scaling;
+      if (length <= trained) return plain(theta);
+      return plain(theta * ((factor * length) / trained - (factor - 1)) ** (headDim / (headDim - 2)));
+    }
+    case 'llama3': {
+      const { factor, trained, lowFactor, highFactor } = scaling;
+      // How many times a pair turns within the trained length decides: many times, it stays; seldom, it is interpolated.
+      return plain(theta).map((turn) => {
+        const turnsWithin = (trained * turn) / (2 * Math.PI);
+        const keep = Math.min(1, Math.max(0, (turnsWithin - lowFactor) / (highFactor - lowFactor)));
+        return keep * turn + ((1 - keep) * turn) / factor;
+      });
+    }
+    case 'yarn': {
+      const { factor, trained, betaFast, betaSlow, truncate } = scaling;
+      const pairThatTurns = (times: number) => (headDim * Math.log(trained / (times * 2 * Math.PI))) / (2 * Math.log(theta));
+      const [fast, slow] = [pairThatTurns(betaFast), pairThatTurns(betaSlow)];
+      const first = Math.max(0, truncate ? Math.floor(fast) : fast);
+      const last = Math.min(headDim - 1, truncate ? Math.ceil(slow) : slow);
+      const width = first === last ? 0.001 : last - first;
+      return plain(theta).map((turn, i) => {
+        const interpolated = Math.min(1, Math.max(0, (i - first) / width));
+        return (1 - interpolated) * turn + (interpolated * turn) / factor;
+      });
+    }
+  }
+}

@@ -1,0 +1,39 @@
+import { allocating } from '../run.js';
+import type { LanguageModelConfig } from './config.js';
+
+/**
+ * Buffers of a step of `rows` positions, used by one block after the other. After a block has run, `attentionIn`, `attended`,
+ * `mlpIn` and `activated` hold what went into its linear layers: calibration reads them there.
+ */
+export class Workspace {
+  readonly rows: number;
+  /** `[rows, hiddenSize]`: what flows from block to block. */
+  readonly hidden: Float32Array;
+  /** Into q, k and v. */
+  readonly attentionIn: Float32Array;
+  readonly queries: Float32Array;
+  /** Into o. */
+  readonly attended: Float32Array;
+  /** Into gate and up. */
+  readonly mlpIn: Float32Array;
+  readonly gate: Float32Array;
+  readonly up: Float32Array;
+  /** Into down. */
+  readonly activated: Float32Array;
+  /** Out of o, and out of down. */
+  readonly change: Float32Array;
+
+  constructor({ hiddenSize, heads, headDim, intermediateSize }: LanguageModelConfig, rows: number) {
+    const floats = (width: number) => allocating('the activations', () => new Float32Array(rows * width));
+    this.rows = rows;
+    this.hidden = floats(hiddenSize);
+    this.attentionIn = floats(hiddenSize);
+    this.queries = floats(heads * headDim);
+    this.attended = floats(heads * headDim);
+    this.mlpIn = floats(hiddenSize);
+    this.gate = floats(intermediateSize);
+    this.up = floats(intermediateSize);
+    this.activated = floats(intermediateSize);
+    this.change = floats(hiddenSize);
+  }
+}

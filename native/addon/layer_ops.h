@@ -1,0 +1,102 @@
+#pragma once
+#include "../core/operations.h"
+#include "args.h"
+
+// Operations of language models: how each reads its arguments.
+namespace hqq::addon {
+
+struct DenseLinearOp {
+  static constexpr const char* kName = "denseLinear";
+  static constexpr auto kRun = core::dense_linear;
+
+  static core::DenseLinear parse(Args& args) {
+    core::DenseLinear op{};
+    op.batch = args.dimension("batch");
+    op.in_features = args.dimension("inFeatures");
+    op.out_features = args.dimension("outFeatures");
+    op.x = args.array<float>("x", args.product({op.batch, op.in_features}));
+    op.weights = args.array<float>("weights", args.product({op.out_features, op.in_features}));
+    op.bias = args.optional_floats("bias", op.out_features);
+    op.out = args.array<float>("out", args.product({op.batch, op.out_features}));
+    return op;
+  }
+};
+
+struct RmsNormOp {
+  static constexpr const char* kName = "rmsNorm";
+  static constexpr auto kRun = core::rms_norm;
+
+  static core::RmsNorm parse(Args& args) {
+    core::RmsNorm op{};
+    op.rows = args.dimension("rows");
+    op.cols = args.dimension("cols");
+    op.epsilon = static_cast<float>(args.number("epsilon"));
+    op.x = args.array<float>("x", args.product({op.rows, op.cols}));
+    op.weight = args.array<float>("weight", op.cols);
+    op.out = args.array<float>("out", args.product({op.rows, op.cols}));
+    return op;
+  }
+};
+
+struct RopeOp {
+  static constexpr const char* kName = "rope";
+  static constexpr auto kRun = core::rope;
+
+  static core::Rope parse(Args& args) {
+    core::Rope op{};
+    op.rows = args.dimension("rows");
+    op.heads = args.dimension("heads");
+    op.head_dim = args.dimension("headDim");
+    if (op.head_dim % 2 != 0) throw args.range_error("Expected headDim to be even.");
+    op.cos = args.array<float>("cos", args.product({op.rows, op.head_dim / 2}));
+    op.sin = args.array<float>("sin", args.product({op.rows, op.head_dim / 2}));
+    op.x = args.array<float>("x", args.product({op.rows, op.heads, op.head_dim}));
+    return op;
+  }
+};
+
+struct AttentionOp {
+  static constexpr const char* kName = "attention";
+  static constexpr auto kRun = core::attention;
+
+  static core::Attention parse(Args& args) {
+    core::Attention op{};
+    op.rows = args.dimension("rows");
+    op.heads = args.dimension("heads");
+    op.kv_heads = args.dimension("kvHeads");
+    if (op.heads % op.kv_heads != 0) throw args.range_error("Expected kvHeads to divide heads.");
+    op.head_dim = args.dimension("headDim");
+    op.start = args.integer("start", 0, kMaxStart);
+    op.window = args.integer("window", 0, kMaxStart);
+    op.scale = static_cast<float>(args.number("scale"));
+    op.q = args.array<float>("q", args.product({op.rows, op.heads, op.head_dim}));
+    op.keys = args.array<float>("keys", args.product({op.start + op.rows, op.kv_heads, op.head_dim}));
+    op.values = args.array<float>("values", args.product({op.start + op.rows, op.kv_heads, op.head_dim}));
+    op.out = args.array<float>("out", args.product({op.rows, op.heads, op.head_dim}));
+    return op;
+  }
+
+  static constexpr uint32_t kMaxStart = 1u << 30;
+};
+
+struct SwigluOp {
+  static constexpr const char* kName = "swiglu";
+  static constexpr auto kRun = core::swiglu;
+
+  static core::Swiglu parse(Args& args) {
+    const Span<float> gate = args.array<float>("gate");
+    return {gate.length, gate.data, args.array<float>("up", gate.length), args.array<float>("out", gate.length)};
+  }
+};
+
+struct AddOp {
+  static constexpr const char* kName = "add";
+  static constexpr auto kRun = core::add;
+
+  static core::Add parse(Args& args) {
+    const Span<float> to = args.array<float>("to");
+    return {to.length, args.array<float>("x", to.length), to.data};
+  }
+};
+
+}  // namespace hqq::addon

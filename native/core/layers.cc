@@ -1,0 +1,101 @@
+#include <algorithm>
+#include <cmath>
+
+#include "operations.h"
+#include "parallel.h"
+#include "scratch.h"
+
+// Layers of language models: how each is cut into units of work.
+namespace hqq::core {
+namespace {
+
+// Elements of a unit where every element is little work.
+constexpr size_t kUnit = 16384;
+
+// Calls body(first, count) for units of an array of `count` elements.
+template <class Body>
+Status for_units(const Context& context, size_t count, const Body& body) {
+  return parallel_for(context, (count + kUnit - 1) / kUnit,
+                      [&](size_t unit, int) { body(unit * kUnit, std::min(kUnit, count - unit * kUnit)); });
+}
+
+}  // namespace
+
+Status dense_linear(const Context& context, const DenseLinear& op) {
+  // Weights of a unit stay in the second-level cache while the rows of x pass by.
+  constexpr size_t kWeights = 65536, kRows = 96;
+  const size_t outputs = std::clamp<size_t>(kWeights / op.in_features, 8, 64);
+  const size_t across = (op.out_features + outputs - 1) / outputs, down = (op.batch + kRows - 1) / kRows;
+  return parallel_for(context, across * down, [&](size_t unit, int) {
+    const size_t o = unit % across * outputs, b = unit / across * kRows;
+    context.kernels.dense({.x = op.x + b * op.in_features,
+                           .w = op.weights + o * op.in_features,
+                           .bias = op.bias == nullptr ? nullptr : op.bias + o,
+                           .out = op.out + b * op.out_features + o,
+                           .batch = std::min(kRows, op.batch - b),
+                           .outputs = std::min(outputs, op.out_features - o),
+                           .count = op.in_features,
+                           .x_stride = op.in_features,
+                           .w_stride = op.in_features,
+                           .out_stride = op.out_features});
+  });
+}
+
+Status rms_norm(const Context& context, const RmsNorm& op) {
+  return parallel_for(context, op.rows, [&](size_t row, int) {
+    const float* const x = op.x + row * op.cols;
+    const float mean = context.kernels.sum_of_squares(x, op.cols) / static_cast<float>(op.cols);
+    context.kernels.scale(x, op.weight, op.cols, 1.0f / std::sqrt(mean + op.epsilon), op.out + row * op.cols);
+  });
+}
+
+Status rope(const Context& context, const Rope& op) {
+  const size_t half = op.head_dim / 2;
+  return parallel_for(context, op.rows, [&](size_t row, int) {
+    for (size_t h = 0; h < op.heads; ++h)
+      context.kernels.turn(op.x + (row * op.heads + h) * op.head_dim, op.cos + row * half, op.sin + row * half, half);
+  });
+}
+
+Status attention(const Context& context, const Attention& op) {
+  const kernels::KernelTable& kernels = context.kernels;
+  const size_t group = op.heads / op.kv_heads, stride = op.kv_heads * op.head_dim;
+  Scratch scratch;
+  const size_t scores_at = scratch.reserve<float>(group * (op.start + op.rows));
+  scratch.allocate(context.threads);
+  // A unit: the heads of a row that share their keys and values.
+  return parallel_for(context, op.rows * op.kv_heads, [&](size_t unit, int slot) {
+    const size_t row = unit / op.kv_heads, g = unit % op.kv_heads, end = op.start + row + 1;
+    const size_t first = op.window > 0 && end > op.window ? end - op.window : 0, seen = end - first;
+    const size_t head = (row * op.heads + g * group) * op.head_dim, column = first * stride + g * op.head_dim;
+    float* const scores = scratch.at<float>(scores_at, slot);
+    kernels.dense({.x = op.q + head,
+                   .w = op.keys + column,
+                   .bias = nullptr,
+                   .out = scores,
+                   .batch = group,
+                   .outputs = seen,
+                   .count = op.head_dim,
+                   .x_stride = op.head_dim,
+                   .w_stride = stride,
+                   .out_stride = seen});
+    for (size_t h = 0; h < group; ++h) {
+      const float sum = kernels.softmax(scores + h * seen, seen, op.scale);
+      kernels.weighted_sum(scores + h * seen, op.values + column, stride, seen, op.head_dim, 1.0f / sum,
+                           op.out + head + h * op.head_dim);
+    }
+  });
+}
+
+Status swiglu(const Context& context, const Swiglu& op) {
+  return for_units(context, op.count, [&](size_t first, size_t count) {
+    context.kernels.swiglu(op.gate + first, op.up + first, count, op.out + first);
+  });
+}
+
+Status add(const Context& context, const Add& op) {
+  return for_units(context, op.count,
+                   [&](size_t first, size_t count) { context.kernels.add(op.x + first, count, op.to + first); });
+}
+
+}  // namespace hqq::core

@@ -1,0 +1,232 @@
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import type { LanguageModel } from '../../lib/runtime/model.js';
+import { modelFolder, readTokenIds, SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const work = scratchFolder('runtime');
+const stories = modelFolder('small/stories260K');
+const books = modelFolder('llama-2.3m-books');
+
+async function withModel<T>(folder: string, use: (model: LanguageModel) => Promise<T>, options = {}): Promise<T> {
+  const model = await loadLanguageModel(folder, options);
+  try {
+    return await use(model);
+  } finally {
+    await model.close();
+  }
+}
+
+async function quantized(source: string, name: string, nbits: 8 | 4 | 3): Promise<string> {
+  const folder = join(work, `${name}-${nbits}bit`);
+  await quantizeModel(source, folder, { nbits, force: true });
+  return folder;
+}
+
+/** Greedy ids, with the gap between the best two logits at each. */
+async function greedy(model: LanguageModel, prompt: string, count: number): Promise<{ id: number; gap: number }[]> {
+  const cache = model.createCache();
+  let logits = await model.forward((await model.tokenizer()).encode(prompt), cache);
+  const chosen: { id: number; gap: number }[] = [];
+  while (chosen.length < count) {
+    const [first, second] = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]!).slice(0, 2) as [number, number];
+    chosen.push({ id: first, gap: logits[first]! - logits[second]! });
+    if (cache.length < model.maxContext) logits = await model.forward([first], cache);
+    else break;
+  }
+  return chosen;
+}
+
+describe.runIf(stories)('stories260K', () => {
+  test.each([
+    [128, 4.372034],
+    [256, 4.168747],
+    [512, 4.07852],
+  ])('has the reference perplexity in windows of %i', async (window, want) => {
+    const ids = readTokenIds(stories!, 'tinystories_val_50k.ids.json');
+    const { perplexity, tokens } = await withModel(stories!, (model) => model.perplexity(ids, { window }));
+    expect(tokens).toBe(Math.floor((ids.length - 1) / window) * window);
+    expect(perplexity).toBeCloseTo(want, 5);
+  });
+
+  test('tokenizes as the reference does, and gives the text back', async () => {
+    const text = readFileSync(join(stories!, 'tinystories_val_50k.txt'), 'utf8');
+    await withModel(stories!, async (model) => {
+      const tokenizer = await model.tokenizer();
+      expect(tokenizer.encode(text)).toEqual(readTokenIds(stories!, 'tinystories_val_50k.ids.json'));
+      expect(tokenizer.decode(tokenizer.encode('Once upon a time'))).toBe('Once upon a time');
+    });
+  });
+
+  test('tells the story that it is known for', async () => {
+    const text = await withModel(stories!, async (model) => {
+      let whole = '';
+      for await (const token of model.generate('Once upon a time', { maxTokens: 30 })) whole += token.text;
+      return whole;
+    });
+    expect(text).toMatch(/^, there was a little girl named Lily\. She loved to play outside in the park\./);
+  });
+});
+
+describe.runIf(books)('llama-2.3m-books in float32', () => {
+  const all = books ? readTokenIds(books, 'alice.ids.json') : [];
+
+  test('has the reference perplexity', async () => {
+    const { perplexity, nll, tokens } = await withModel(books!, (model) => model.perplexity(all));
+    expect(tokens).toBe(46_464);
+    expect(nll).toBeCloseTo(4.063396, 5);
+    expect(perplexity).toBeCloseTo(58.171534, 3);
+  });
+
+  test.each([
+    [8, 0.01],
+    [4, 0.03],
+  ] as const)('keeps it with %i bits, within %f', async (nbits, tolerance) => {
+    const folder = await quantized(books!, 'books', nbits);
+    const { perplexity } = await withModel(folder, (model) => model.perplexity(all));
+    expect(Math.abs(perplexity / 58.171534 - 1)).toBeLessThan(tolerance);
+  });
+
+  test('tokenizes as the reference does', async () => {
+    const tokenizer = await withModel(books!, (model) => model.tokenizer());
+    expect(tokenizer.encode(readFileSync(join(books!, 'alice.txt'), 'utf8'))).toEqual(all);
+  });
+});
+
+describe('the shipped model', () => {
+  test('writes the same text from 8-bit weights, but for ties', async () => {
+    const eight = await quantized(SHIPPED, 'shipped', 8);
+    const prompts = ['The sea was', 'And the Lord said', 'Alice'];
+    for (const prompt of prompts) {
+      // More positions than it was trained on: the text goes on, if not as well.
+      const options = { maxContext: 256 };
+      const [exact, close] = await Promise.all(
+        [SHIPPED, eight].map((folder) => withModel(folder, (model) => greedy(model, prompt, 200), options)),
+      );
+      const differs = exact!.findIndex(({ id }, i) => id !== close![i]!.id);
+      // What 8 bits change of a logit; after the first such place, the texts are about different things.
+      if (differs >= 0) expect(exact![differs]!.gap, `${prompt}: token ${differs}`).toBeLessThan(0.05);
+      else expect(exact).toHaveLength(200);
+    }
+  });
+
+  test('reads a prompt at once as it reads it token by token', async () => {
+    await withModel(SHIPPED, async (model) => {
+      const ids = Array.from({ length: 60 }, (_, i) => (i * 37) % 2048);
+      const whole = await model.forward(ids, model.createCache(), { logits: 'all' });
+      const cache = model.createCache();
+      for (const [i, id] of ids.entries()) {
+        const logits = await model.forward([id], cache);
+        expect(logits).toEqual(whole.subarray(i * 2048, (i + 1) * 2048));
+      }
+      expect(cache.length).toBe(60);
+      cache.truncate(30);
+      expect(await model.forward(ids.slice(30), cache)).toEqual(whole.subarray(59 * 2048));
+    });
+  });
+
+  test('reads prompts that are longer than a job', async () => {
+    await withModel(
+      SHIPPED,
+      async (model) => {
+        const ids = Array.from({ length: 600 }, (_, i) => (i * 37) % 2048);
+        const all = await model.forward(ids, model.createCache(), { logits: 'all' });
+        expect(await model.forward(ids, model.createCache())).toEqual(all.subarray(599 * 2048));
+      },
+      { maxContext: 600 },
+    );
+  });
+
+  test('gives the same bits for any number of threads', async () => {
+    const ids = Array.from({ length: 100 }, (_, i) => (i * 31) % 2048);
+    const [one, seven] = await Promise.all(
+      [1, 7].map((threads) => withModel(SHIPPED, async (model) => (await model.forward(ids, model.createCache())).slice(), { threads })),
+    );
+    expect(one).toEqual(seven);
+  });
+
+  test('generates several texts at once, each as if alone', async () => {
+    await withModel(SHIPPED, async (model) => {
+      const write = async (prompt: string) => {
+        const ids: number[] = [];
+        for await (const { id } of model.generate(prompt, { maxTokens: 20, temperature: 0.9, seed: 5 })) ids.push(id);
+        return ids;
+      };
+      const prompts = ['The', 'A whale', 'In the beginning', 'And', 'He'];
+      const alone: number[][] = [];
+      for (const prompt of prompts) alone.push(await write(prompt));
+      expect(await Promise.all(prompts.map(write))).toEqual(alone);
+      expect(new Set(alone.map(String)).size).toBe(prompts.length);
+    });
+  });
+
+  test('stops where it is told to', async () => {
+    await withModel(SHIPPED, async (model) => {
+      const collect = async (options: object) => {
+        const tokens = [];
+        for await (const token of model.generate('And the Lord said', { maxTokens: 40, ...options })) tokens.push(token);
+        return { tokens, text: tokens.map(({ text }) => text).join(''), finish: tokens.at(-1)!.finish };
+      };
+      const free = await collect({});
+      expect(free.tokens).toHaveLength(40);
+      expect(free.finish).toBe('length');
+      const word = free.text.slice(30, 38);
+      const stopped = await collect({ stop: ['never in there', word] });
+      expect(stopped.text).toBe(free.text.slice(0, free.text.indexOf(word)));
+      expect(stopped.finish).toBe('stop');
+      const crowded = await collect({ maxTokens: 1000 });
+      expect(crowded.finish).toBe('length'); // the context is full
+      const ids = (await model.tokenizer()).encode('And the Lord said');
+      expect(crowded.tokens).toHaveLength(model.maxContext - ids.length + 1);
+    });
+  });
+
+  test('can be aborted, and left', async () => {
+    await withModel(SHIPPED, async (model) => {
+      const controller = new AbortController();
+      const read = async () => {
+        for await (const { id } of model.generate('A', { maxTokens: 100, signal: controller.signal })) if (id >= 0) controller.abort();
+      };
+      await expect(read()).rejects.toMatchObject({ name: 'AbortError' });
+      for await (const { id } of model.generate('A', { maxTokens: 100 })) if (id >= 0) break;
+      const cache = model.createCache();
+      await expect(model.forward([1, 2], cache, { signal: AbortSignal.abort() })).rejects.toMatchObject({ name: 'AbortError' });
+      expect(cache.length).toBe(0);
+      await expect(Promise.all([model.forward([1], cache), model.forward([2], cache)])).rejects.toThrow('idle');
+    });
+  });
+
+  test('refuses what it cannot compute', async () => {
+    await withModel(SHIPPED, async (model) => {
+      const cache = model.createCache();
+      for (const ids of [[], [-1], [2048], [1.5], 'text']) {
+        await expect(model.forward(ids as number[], cache)).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+      }
+      await expect(model.forward(new Array<number>(129).fill(1), cache)).rejects.toThrow('maxContext');
+      await expect(model.perplexity([1, 2, 3])).rejects.toThrow('at least 129 tokens');
+      expect(() => model.generate('x', { maxTokens: 0 })).toThrow('maxTokens');
+      expect(() => model.generate('x', { temprature: 1 } as object)).toThrow('Did you mean "temperature"?');
+      await model.close();
+      await expect(model.forward([1], cache)).rejects.toThrow('after close');
+    });
+    await expect(loadLanguageModel(SHIPPED, { activations: 'int4' as 'int8' })).rejects.toThrow('one of float32, int8');
+    await expect(loadLanguageModel(join(SHIPPED, 'model.safetensors'))).rejects.toThrow('config.json');
+  });
+
+  test('refuses a folder whose config and tensors do not fit', async () => {
+    const config = JSON.parse(readFileSync(join(SHIPPED, 'config.json'), 'utf8')) as object;
+    const variant = (name: string, change: object) => {
+      const folder = join(work, name);
+      cpSync(SHIPPED, folder, { recursive: true });
+      writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, ...change }));
+      return loadLanguageModel(folder);
+    };
+    await expect(variant('more-layers', { num_hidden_layers: 4 })).rejects.toThrow('no tensor model.layers.3');
+    await expect(variant('fewer-layers', { num_hidden_layers: 2 })).rejects.toThrow('tensors that the architecture');
+    await expect(variant('wider', { intermediate_size: 513 })).rejects.toThrow('513 x 256');
+    await expect(variant('biased', { attention_bias: true })).rejects.toThrow('q_proj.bias');
+  });
+});

@@ -1,0 +1,176 @@
+import { describe, expect, test } from 'vitest';
+import type { Operations } from '../../binding.js';
+import { availableBackends, openBackend } from '../../lib/backend/index.js';
+
+const BACKENDS = availableBackends();
+/** Around every vector width, and past a tile of them. */
+const SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 127, 344];
+/** Unit of the last place of float32, relative. */
+const EPSILON = 2 ** -24;
+
+let state = 1;
+/** In [-1, 1), the same in every run. */
+function next(): number {
+  state = (Math.imul(state, 1664525) + 1013904223) | 0;
+  return state / 2 ** 31;
+}
+const floats = (length: number) => Float32Array.from({ length }, () => next() * 2);
+
+/** Runs an operation with outputs of NaN, on each number of threads: the bits must not depend on it. */
+function run<K extends keyof Operations>(name: string, operation: K, args: Omit<Operations[K], 'out' | 'threads'>, length: number): Float32Array {
+  const outs = [1, 2, 7].map((threads) => {
+    const out = new Float32Array(length).fill(NaN);
+    openBackend(name).run(operation, { ...args, out, threads } as unknown as Operations[K]);
+    return out;
+  });
+  for (const out of outs) expect(Buffer.from(out.buffer)).toEqual(Buffer.from(outs[0]!.buffer));
+  return outs[0]!;
+}
+
+/** `got` is within `bound(i)` of `want(i)`. */
+function expectNear(got: Float32Array, want: (i: number) => number, bound: (i: number) => number): void {
+  got.forEach((value, i) => {
+    if (!(Math.abs(value - want(i)) <= bound(i))) expect.fail(`element ${i}: ${value}, not ${want(i)} within ${bound(i)}`);
+  });
+}
+
+describe.each(BACKENDS)('%s', (name) => {
+  test.each(SIZES)('denseLinear of %i inputs is as exact as a sum of float32 can be, and a row does not know its batch', (inFeatures) => {
+    for (const [batch, outFeatures] of [[1, 1], [1, 9], [2, 5], [3, 17], [5, 66], [13, 8]] as const) {
+      const [x, weights, bias] = [floats(batch * inFeatures), floats(outFeatures * inFeatures), floats(outFeatures)];
+      const out = run(name, 'denseLinear', { batch, inFeatures, outFeatures, x, weights, bias }, batch * outFeatures);
+      const terms = (i: number) =>
+        Array.from({ length: inFeatures }, (_, k) => x[Math.floor(i / outFeatures) * inFeatures + k]! * weights[(i % outFeatures) * inFeatures + k]!);
+      const sum = (list: number[]) => list.reduce((a, b) => a + b, 0);
+      // Sixteen running sums: no term is rounded more often than a sixteenth of them, and five times in the tree.
+      const bound = (i: number) => EPSILON * (Math.ceil(inFeatures / 16) + 7) * (sum(terms(i).map(Math.abs)) + Math.abs(bias[i % outFeatures]!));
+      expectNear(out, (i) => sum(terms(i)) + bias[i % outFeatures]!, bound);
+      const rest = { inFeatures, outFeatures, weights, bias };
+      for (let b = 0; b < batch; b++) {
+        const row = run(name, 'denseLinear', { batch: 1, x: x.slice(b * inFeatures, (b + 1) * inFeatures), ...rest }, outFeatures);
+        expect(row).toEqual(out.slice(b * outFeatures, (b + 1) * outFeatures));
+      }
+      const none = run(name, 'denseLinear', { batch, x, ...rest, bias: new Float32Array(0) }, batch * outFeatures);
+      expectNear(none, (i) => sum(terms(i)), bound);
+    }
+  });
+
+  test.each(SIZES)('rmsNorm of %i columns', (cols) => {
+    const rows = 3;
+    const [x, weight] = [floats(rows * cols), floats(cols)];
+    const out = run(name, 'rmsNorm', { rows, cols, epsilon: 1e-5, x, weight }, rows * cols);
+    const want = (i: number) => {
+      const row = x.subarray(Math.floor(i / cols) * cols, (Math.floor(i / cols) + 1) * cols);
+      const mean = row.reduce((sum, v) => sum + v * v, 0) / cols;
+      return (x[i]! / Math.sqrt(mean + 1e-5)) * weight[i % cols]!;
+    };
+    expectNear(out, want, (i) => EPSILON * (cols / 16 + 16) * Math.abs(want(i)));
+  });
+
+  test.each([2, 8, 32, 34, 64, 128])('rope of heads of %i', (headDim) => {
+    const [rows, heads, half] = [3, 5, headDim / 2];
+    const angles = Float64Array.from({ length: rows * half }, () => next() * 100);
+    const [cos, sin] = [Float32Array.from(angles, Math.cos), Float32Array.from(angles, Math.sin)];
+    const before = floats(rows * heads * headDim);
+    const x = before.slice();
+    openBackend(name).run('rope', { rows, heads, headDim, cos, sin, x, threads: 2 });
+    expectNear(
+      x,
+      (i) => {
+        const [row, d] = [Math.floor(i / (heads * headDim)), i % headDim];
+        const [c, s] = [cos[row * half + (d % half)]!, sin[row * half + (d % half)]!];
+        return d < half ? before[i]! * c - before[i + half]! * s : before[i]! * c + before[i - half]! * s;
+      },
+      () => EPSILON * 12,
+    );
+  });
+
+  test.each([
+    { heads: 1, kvHeads: 1, headDim: 2, start: 0, rows: 1, window: 0 },
+    { heads: 8, kvHeads: 4, headDim: 8, start: 0, rows: 21, window: 0 },
+    { heads: 6, kvHeads: 2, headDim: 34, start: 5, rows: 3, window: 0 },
+    { heads: 4, kvHeads: 1, headDim: 64, start: 70, rows: 1, window: 0 },
+    { heads: 2, kvHeads: 2, headDim: 80, start: 3, rows: 40, window: 7 },
+    { heads: 3, kvHeads: 3, headDim: 128, start: 33, rows: 2, window: 1 },
+    { heads: 2, kvHeads: 1, headDim: 16, start: 1, rows: 4, window: 100 },
+  ])('attention: %j', ({ heads, kvHeads, headDim, start, rows, window }) => {
+    const scale = 1 / Math.sqrt(headDim);
+    const q = floats(rows * heads * headDim);
+    const [keys, values] = [floats((start + rows) * kvHeads * headDim), floats((start + rows) * kvHeads * headDim)];
+    const out = run(name, 'attention', { rows, heads, kvHeads, headDim, start, window, scale, q, keys, values }, q.length);
+    const want = new Float64Array(out.length);
+    for (let r = 0; r < rows; r++) {
+      for (let h = 0; h < heads; h++) {
+        const g = Math.floor((h * kvHeads) / heads);
+        const at = (r * heads + h) * headDim;
+        const weights: [number, number][] = [];
+        for (let j = 0; j <= start + r; j++) {
+          if (window > 0 && j <= start + r - window) continue;
+          let score = 0;
+          for (let d = 0; d < headDim; d++) score += q[at + d]! * keys[(j * kvHeads + g) * headDim + d]!;
+          weights.push([j, Math.exp(score * scale)]);
+        }
+        const total = weights.reduce((sum, [, w]) => sum + w, 0);
+        for (const [j, w] of weights) {
+          for (let d = 0; d < headDim; d++) want[at + d] = want[at + d]! + (w / total) * values[(j * kvHeads + g) * headDim + d]!;
+        }
+      }
+    }
+    // Scores are below 2 * 2 * sqrt(headDim), their error some units of that; values are below 2.
+    expectNear(out, (i) => want[i]!, () => EPSILON * 64 * Math.sqrt(headDim));
+  });
+
+  test.each(SIZES)('swiglu and add of %i', (count) => {
+    const [gate, up] = [floats(count).map((g) => g * 5), floats(count)];
+    const silu = (i: number) => gate[i]! / (1 + Math.exp(-gate[i]!));
+    expectNear(run(name, 'swiglu', { gate, up }, count), (i) => silu(i) * up[i]!, (i) => EPSILON * 16 * Math.abs(silu(i) * up[i]!));
+    const to = up.slice();
+    openBackend(name).run('add', { x: gate, to, threads: 2 });
+    expect(to).toEqual(up.map((u, i) => u + gate[i]!));
+  });
+
+  test('swiglu at the ends of what a float can be', () => {
+    const gate = Float32Array.of(0, -0, 1e-38, 100, -100, 1e30, -1e30, 3e38, -3e38, NaN);
+    const out = run(name, 'swiglu', { gate, up: new Float32Array(gate.length).fill(1) }, gate.length);
+    expect([...out.slice(0, 9)].map((v) => Math.fround(v))).toEqual(
+      [0, -0, 1e-38 / 2, 100, expect.closeTo(0, 20), 1e30, expect.anything(), 3e38, expect.anything()].map((v) => (typeof v === 'number' ? Math.fround(v) : v)),
+    );
+    expect(out[9]).toBeNaN();
+  });
+
+  test('a sequence runs its steps in order, now and later', async () => {
+    const x = Float32Array.of(1, 2, 3);
+    const to = new Float32Array(3);
+    const step = { operation: 'add', args: { x, to, threads: 1 } } as const;
+    const twice = { operation: 'add', args: { x: to, to, threads: 2 } } as const;
+    openBackend(name).run('sequence', { steps: [step, twice] });
+    expect([...to]).toEqual([2, 4, 6]);
+    await openBackend(name).start('sequence', { steps: [twice, step] }).promise;
+    expect([...to]).toEqual([5, 10, 15]);
+  });
+});
+
+describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would read beyond an array', (name) => {
+  const backend = openBackend(name);
+  const f = (length: number) => new Float32Array(length);
+  test.each<[string, keyof Operations, object]>([
+    ['weights', 'denseLinear', { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(11), bias: f(0), out: f(8) }],
+    ['bias', 'denseLinear', { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(12), bias: f(3), out: f(8) }],
+    ['weight', 'rmsNorm', { rows: 1, cols: 4, epsilon: 0, x: f(4), weight: f(3), out: f(4) }],
+    ['headDim', 'rope', { rows: 1, heads: 1, headDim: 3, cos: f(1), sin: f(1), x: f(3) }],
+    ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, cos: f(2), sin: f(4), x: f(8) }],
+    ['kvHeads', 'attention', { rows: 1, heads: 3, kvHeads: 2, headDim: 2, start: 0, window: 0, scale: 1, q: f(6), keys: f(4), values: f(4), out: f(6) }],
+    ['values', 'attention', { rows: 1, heads: 2, kvHeads: 2, headDim: 2, start: 1, window: 0, scale: 1, q: f(4), keys: f(8), values: f(4), out: f(4) }],
+    ['memory', 'attention', { rows: 4e9, heads: 4e9, kvHeads: 4e9, headDim: 4e9, start: 0, window: 0, scale: 1, q: f(4), keys: f(8), values: f(4), out: f(4) }],
+    ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],
+    ['x', 'add', { x: f(3), to: f(4) }],
+    ['steps', 'sequence', { steps: 3 }],
+    ['steps', 'sequence', { steps: [3] }],
+    ['operation', 'sequence', { steps: [{ operation: 'what', args: {} }] }],
+    ['steps', 'sequence', { steps: [{ operation: 'sequence', args: { steps: [] } }] }],
+  ])('%s of %s', (word, operation, args) => {
+    expect(() => backend.run(operation, { ...args, threads: 1 } as never)).toThrow(word);
+    const nested = { steps: [{ operation, args: { ...args, threads: 1 } }] } as never;
+    if (operation !== 'sequence') expect(() => backend.run('sequence', nested)).toThrow(word);
+  });
+});

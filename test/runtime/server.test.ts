@@ -1,0 +1,148 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, test } from 'vitest';
+import { SHIPPED } from '../support/language-models.js';
+
+const MAIN = fileURLToPath(new URL('../../examples/server/main.mjs', import.meta.url));
+const servers: ChildProcess[] = [];
+
+afterEach(() => {
+  for (const server of servers.splice(0)) server.kill('SIGKILL');
+});
+
+/** Starts the example in a process of its own, as users would. It needs dist/, which `npm test` builds. */
+async function start(limits: object = {}): Promise<{ url: string; server: ChildProcess }> {
+  const env = { ...process.env, LIMITS: JSON.stringify(limits) };
+  const server = spawn(process.execPath, [MAIN, SHIPPED, '0'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  servers.push(server);
+  let output = '';
+  server.stderr!.on('data', (text) => (output += text));
+  return new Promise((resolve, reject) => {
+    server.stdout!.on('data', (text) => {
+      const url = /on (http:\S+)/.exec((output += text))?.[1];
+      if (url) resolve({ url, server });
+    });
+    server.once('exit', () => reject(new Error(output)));
+  });
+}
+
+const post = (url: string, body: object, init: RequestInit = {}) =>
+  fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), ...init });
+
+interface Completion {
+  readonly choices: readonly { text: string; finish_reason: string | null }[];
+  readonly usage: { completion_tokens: number };
+}
+
+/** The events of a stream, checked to end as they should. */
+async function readEvents(response: Response): Promise<Completion[]> {
+  expect(response.headers.get('content-type')).toContain('text/event-stream');
+  const events = (await response.text()).trimEnd().split('\n\n').map((event) => event.replace(/^data: /, ''));
+  expect(events.pop()).toBe('[DONE]');
+  return events.map((event) => JSON.parse(event) as Completion);
+}
+
+const textOf = (events: readonly Completion[]) => events.map(({ choices }) => choices[0]!.text).join('');
+const health = async (url: string) => (await (await fetch(`${url}/health`)).json()) as Record<string, number | string>;
+
+describe('the example server', () => {
+  test('completes, streams and says what it serves', async () => {
+    const { url } = await start();
+    expect(await health(url)).toMatchObject({ status: 'ok', active: 0, waiting: 0 });
+    expect(await (await fetch(`${url}/v1/models`)).json()).toMatchObject({ data: [{ id: 'llama-2.3m-books' }] });
+    const body = { prompt: 'And the Lord said', max_tokens: 12, temperature: 0 };
+    const whole = (await (await post(url, body)).json()) as Completion;
+    expect(whole.usage.completion_tokens).toBe(12);
+    expect(whole.choices[0]!.finish_reason).toBe('length');
+    const events = await readEvents(await post(url, { ...body, stream: true }));
+    expect(textOf(events)).toBe(whole.choices[0]!.text);
+    expect(events.at(-1)!.choices[0]!.finish_reason).toBe('length');
+    const stop = whole.choices[0]!.text.slice(8, 12);
+    const stopped = (await (await post(url, { ...body, stop })).json()) as Completion;
+    expect(stopped.choices[0]).toMatchObject({ text: whole.choices[0]!.text.slice(0, whole.choices[0]!.text.indexOf(stop)), finish_reason: 'stop' });
+  });
+
+  test('refuses what it does not do, with a reason', async () => {
+    const { url } = await start({ bodyBytes: 4096, maxTokens: 50, promptTokens: 20 });
+    const refused = async (body: object, status: number, message: RegExp) => {
+      const response = await post(url, body);
+      const { error } = (await response.json()) as { error: { message: string } };
+      expect([response.status, error.message]).toEqual([status, expect.stringMatching(message)]);
+    };
+    await refused({}, 400, /prompt/);
+    await refused({ prompt: 'x', max_tokens: 51 }, 400, /max_tokens/);
+    await refused({ prompt: 'x', temperature: '1' }, 400, /temperature/);
+    await refused({ prompt: 'x', n: 2 }, 400, /n must/);
+    await refused({ prompt: [5000] }, 400, /prompt/);
+    await refused({ prompt: 'a b c d e f g h i j k l m n o p q r s t u v w x y z' }, 400, /at most 20/);
+    await refused({ prompt: 'x', model: 'gpt' }, 404, /no model/);
+    await refused({ prompt: 'x'.repeat(5000) }, 413, /large/);
+    const broken = await fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{' });
+    expect(broken.status).toBe(400);
+    expect((await fetch(`${url}/nothing`)).status).toBe(404);
+  });
+
+  test('loses no request of fifty clients, of whom half leave', async () => {
+    const { url } = await start({ active: 6 });
+    const prompts = ['The sea', 'A whale', 'In the beginning', 'And', 'He said'];
+    const alone = await Promise.all(prompts.map(async (prompt) => readEvents(await post(url, { prompt, max_tokens: 40, temperature: 0, stream: true }))));
+    const client = async (i: number) => {
+      const body = { prompt: prompts[i % 5]!, max_tokens: 40, temperature: 0, stream: i % 4 < 2 };
+      if (i % 2 === 0) {
+        const response = await post(url, body);
+        expect(response.status).toBe(200);
+        const text = body.stream ? textOf(await readEvents(response)) : ((await response.json()) as Completion).choices[0]!.text;
+        expect(text).toBe(textOf(alone[i % 5]!));
+        return 'served';
+      }
+      // Some leave while they wait, some while they are served, some after the first bytes.
+      const controller = new AbortController();
+      const leaving = sleep((i % 10) * 8).then(() => controller.abort());
+      try {
+        const response = await post(url, { ...body, max_tokens: 120 }, { signal: controller.signal });
+        await response.body!.getReader().read();
+        await leaving;
+        return 'left';
+      } catch {
+        return 'left';
+      }
+    };
+    const fates = await Promise.all(Array.from({ length: 50 }, (_, i) => client(i)));
+    expect(fates.filter((fate) => fate === 'served')).toHaveLength(25);
+    await expect.poll(() => health(url), { timeout: 10_000 }).toMatchObject({ status: 'ok', active: 0, waiting: 0, failed: 0, refused: 0 });
+    const { received, completed, aborted } = await health(url);
+    // Those who left before their request was there are nobody's.
+    expect(Number(received)).toBeGreaterThanOrEqual(5 + 25);
+    expect(Number(completed) + Number(aborted)).toBe(received);
+    expect(Number(aborted)).toBeGreaterThan(0);
+  });
+
+  test('turns away those for whom there is no room to wait', async () => {
+    const { url } = await start({ active: 1, queue: 2 });
+    const responses = await Promise.all(Array.from({ length: 8 }, () => post(url, { prompt: 'The', max_tokens: 60, temperature: 0 })));
+    const statuses = responses.map(({ status }) => status).sort();
+    expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(3);
+    expect(statuses.at(-1)).toBe(429);
+    expect(responses.find(({ status }) => status === 429)!.headers.get('retry-after')).toBe('1');
+  });
+
+  test('lets texts take turns', async () => {
+    const { url } = await start();
+    const long = post(url, { prompt: 'The', max_tokens: 120, temperature: 0 }).then((r) => r.json()).then(() => performance.now());
+    await sleep(20);
+    const short = post(url, { prompt: 'And', max_tokens: 2, temperature: 0 }).then((r) => r.json()).then(() => performance.now());
+    expect(await short).toBeLessThan(await long);
+  });
+
+  test.skipIf(process.platform === 'win32')('ends requests under way before it stops', async () => {
+    const { url, server } = await start();
+    const response = await post(url, { prompt: 'The', max_tokens: 110, temperature: 0, stream: true });
+    server.kill('SIGTERM');
+    expect((await readEvents(response)).at(-1)!.choices[0]!.finish_reason).toBe('length');
+    if (server.exitCode === null) await once(server, 'exit');
+    expect(server.exitCode).toBe(0);
+    await expect(fetch(`${url}/health`)).rejects.toThrow();
+  });
+});
