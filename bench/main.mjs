@@ -1,7 +1,7 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- kernels           kernels | event-loop | checkpoint
+//   npm run bench -- kernels           kernels | linear | event-loop | checkpoint
 import { execFileSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -44,6 +44,19 @@ if (wants('kernels')) {
     );
     say('');
   }
+}
+if (wants('linear')) {
+  results.linear = run('linear.mjs');
+  const { isa, threads, clock, onnxruntime } = results.linear;
+  say(`QuantizedLinear, groups of 64, ${threads} thread(s), ${isa}, microseconds (${clock} clock) a call, middle half beside`);
+  say(onnxruntime ? `onnxruntime-node ${onnxruntime}` : 'onnxruntime-node is not installed, and left out: npm install --no-save --ignore-scripts onnxruntime-node');
+  const line = ({ out, inFeatures, batch, cold }, { name, us, low, high, weightBytes }) => [
+    ...[`${out} x ${inFeatures}, batch ${batch}${cold ? ', cold' : ''}`, name, us.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`],
+    ...[((2 * out * inFeatures * batch) / us / 1e3).toFixed(0), (weightBytes / us / 1e3).toFixed(1)],
+  ];
+  const lines = results.linear.results.flatMap((result) => result.rows.map((row) => line(result, row)));
+  say(table([['', '', 'us', 'middle half', 'GFLOP/s', 'GB/s of weights'], ...lines]));
+  say('');
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');

@@ -16,14 +16,14 @@ for folder in "$@"; do
     object=$(find "$folder" -name "$isa.cc.o" -o -name "$isa.cc.obj" | head -n 1)
     [ -n "$object" ] || continue
     found=$((found + 1))
-    # How the vector type is called, and the object's table. The extensions' objects hold products only.
+    # How the vector type is called, also in names that nm cannot read (lambdas of lambdas), and the object's table. The extensions' objects hold products only.
     case $isa in
-      scalar) type=Scalar table=kScalar ;;
-      avx2) type=Avx2 table=kAvx2 ;;
-      avx512) type='Avx512Of<false>' table=kAvx512 ;;
-      avx512vnni) type='Avx512Of<true>' table=kAvx512VnniLinear ;;
-      neon) type='NeonOf<false>' table=kNeon ;;
-      neondotprod) type='NeonOf<true>' table=kNeonDotProdLinear ;;
+      scalar) type=Scalar mangled=4simd6ScalarE table=kScalar ;;
+      avx2) type=Avx2 mangled=4simd4Avx2E table=kAvx2 ;;
+      avx512) type='Avx512Of<false>' mangled=4simd8Avx512OfILb0EEE table=kAvx512 ;;
+      avx512vnni) type='Avx512Of<true>' mangled=4simd8Avx512OfILb1EEE table=kAvx512VnniLinear ;;
+      neon) type='NeonOf<false>' mangled=4simd6NeonOfILb0EEE table=kNeon ;;
+      neondotprod) type='NeonOf<true>' mangled=4simd6NeonOfILb1EEE table=kNeonDotProdLinear ;;
     esac
     symbols=$("${NM:-nm}" -C --defined-only --extern-only "$object") || { bad=1; continue; }
     # The table itself must be there: an empty or foreign object has nothing to complain about, either.
@@ -31,7 +31,7 @@ for folder in "$@"; do
       echo "$object: has no table hqq::kernels::$table"
       bad=1
     fi
-    others=$(printf '%s\n' "$symbols" | grep -v "hqq::simd::$type" | grep -v " hqq::kernels::$table\$")
+    others=$(printf '%s\n' "$symbols" | grep -v -e "hqq::simd::$type" -e " W _Z.*$mangled" | grep -v " hqq::kernels::$table\$")
     if [ -n "$others" ]; then
       printf '%s: offers the linker what does not belong to %s:\n%s\n' "$object" "$isa" "$others"
       bad=1

@@ -209,6 +209,18 @@ describe.each(backends)('products from codes: %s', (name) => {
     }
   });
 
+  test('x that picks one weight gets it, however near its code is to zero', () => {
+    for (const nbits of NBITS) {
+      const q = tensorOf({ nbits, axis: 1, groupSize: 64, shape: [32, 128] });
+      const weights = dequantizeSync(q);
+      const x = new Float32Array(128 * 128);
+      for (let i = 0; i < 128; i++) x[i * 128 + i] = 1 + random();
+      expect(worst(multiply(backend, q, x), exact(q, weights, x))).toBeLessThanOrEqual(FLOAT_BOUND);
+      const last = x.slice(127 * 128);
+      expect(worst(multiply(backend, q, last), exact(q, weights, last))).toBeLessThanOrEqual(FLOAT_BOUND);
+    }
+  });
+
   test('codes at both ends of their range, and x at both of its: integers do not saturate', () => {
     for (const nbits of NBITS) {
       const data = Float32Array.from({ length: 16 * 256 }, (_, i) => (Math.floor(i / 256) % 3 === 0 ? (i % 2 ? 1 : -1) : (i >> 3) % 2 ? 1 : -1));

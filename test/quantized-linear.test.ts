@@ -1,13 +1,18 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { activeBackend } from '../lib/backend/index.js';
 import { openModel } from '../lib/checkpoint/model.js';
+import { quantizeModel } from '../lib/checkpoint/quantize-model.js';
 import { QuantizedLinear } from '../lib/linear.js';
 import { dequantizeSync, quantizeSync } from '../lib/quantize.js';
 import type { Weight } from '../lib/tensor.js';
 import { runFixture } from './child.js';
 import { expectSameBytes } from './support/bytes.js';
+import { writeLlama } from './support/models.js';
 
 // The class: what it takes, refuses and says, and many calls at once. test/linear.test.ts has the numbers.
 
@@ -78,6 +83,22 @@ describe('a layer', () => {
     }
     expect(await QuantizedLinear.forwardMany([], inputOf(1))).toEqual([]);
   });
+});
+
+test('comes from a checkpoint, by name', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hqq-test-'));
+  try {
+    await quantizeModel(writeLlama(join(folder, 'float')), join(folder, 'quantized'));
+    const model = await openModel(join(folder, 'quantized'));
+    const name = 'model.layers.0.mlp.up_proj.weight';
+    const layer = model.linear(name, { activations: 'int8' });
+    expect(layer).toMatchObject({ outFeatures: 128, inFeatures: 64, path: 'fused', activations: 'int8' });
+    expectSameBytes(await layer.dequantize(), model.tensor(name));
+    expect(() => model.linear('model.norm.weight')).toThrow('quantized layer');
+    await model.close();
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 describe('refuses', () => {
@@ -161,7 +182,7 @@ describe('many calls', () => {
     const started = performance.now();
     controller.abort();
     await outcome;
-    expect(performance.now() - started).toBeLessThan(50);
+    expect(performance.now() - started).toBeLessThan(250); // milliseconds of work, on a machine that may be busy
   });
 
   test.runIf(native)('the event loop goes on while batches of 512 run', async () => {

@@ -5,6 +5,7 @@ import { allocate, type DType, DTYPES, dtypeFromSafetensors } from '../dtype.js'
 import { HqqError, show } from '../errors.js';
 import { allocateWords, packedRows } from '../format.js';
 import { groupedDequantizeArgs } from '../grouped.js';
+import { type LinearOptions, QuantizedLinear } from '../linear.js';
 import type { TensorInfo } from '../report.js';
 import { allocating, checkRunOptions, resolveThreads, runTask, runTaskSync } from '../run.js';
 import { Checkpoint, type CheckpointTensor } from '../safetensors/checkpoint.js';
@@ -162,6 +163,16 @@ export class Model {
     const { nbits, groupSize, axis, format } = entry;
     const shape = Object.freeze([entry.shape[0], entry.shape[1]] as const);
     return Object.freeze({ nbits, groupSize, axis, shape, packing: format.packing, ...arrays(), stats: UNKNOWN });
+  }
+
+  /**
+   * A quantized layer, ready to multiply, with its bias. Blocks until it is read and laid out.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not quantized.
+   */
+  linear(name: string, options: Omit<LinearOptions, 'bias'> = {}): QuantizedLinear {
+    const bias = this.bias(name);
+    return new QuantizedLinear(this.quantized(name), bias ? { ...options, bias } : options);
   }
 
   /** Bias of a module, or of the module that a weight belongs to; undefined where it has none. Blocks until it is read. */

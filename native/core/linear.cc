@@ -170,7 +170,7 @@ Status linear(const Context& given, const Linear& op) {
         if (op.int8) {
           kernels.rows_i8[format](bytes, group, sums);
         } else {
-          kernels.tile_f32(bytes, quads, tile);
+          kernels.tile_f32(bytes, quads, group.meta + kPanel, tile);
           kernels.rows_f32(tile, group, sums);
         }
       }

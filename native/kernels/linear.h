@@ -1,10 +1,15 @@
 #pragma once
+#include <array>
+#include <utility>
+
 #include "convert.h"
 #include "panel.h"
 
 namespace hqq::kernels {
 
-// y[row][output] = sum over groups of scale * (dot(codes, x) - zero * sum(x))
+// y[row][output] = sum over groups of scale * (dot(codes - whole, x) - (zero - whole) * sum(x))
+//
+// whole is 0 for bytes and the number next to zero for floats: see Zero.
 //
 // Outputs are the lanes, so no sum goes across them, and a row's additions come in the same order however many rows or
 // threads there are. One row: codes go from memory through registers into products. Many: a group's codes are unpacked into
@@ -59,6 +64,24 @@ HQQ_INLINE typename V::F32 byte_f32(typename V::U32 quad) {
   return V::to_f32(V::template shift_mask<0, 0xffu << (8 * Byte)>(quad));
 }
 
+// The whole number next to a group's zero, in the units of each byte. It is taken off each code, which is exact; what is left of
+// zero is at most a half, and no term is lost in sums of codes that are many times as large.
+template <class V>
+struct Zero {
+  typename V::F32 whole[4], rest;
+
+  explicit Zero(const float* zero) {
+    const auto zero_f32 = V::load(zero), whole_f32 = V::round(zero_f32);
+    for (size_t i = 0; i < 4; ++i) whole[i] = V::mul(whole_f32, V::set(1.0f / kByteUnit[i]));
+    rest = V::sub(zero_f32, whole_f32);
+  }
+};
+
+template <class V, int Byte>
+HQQ_INLINE typename V::F32 level_f32(typename V::U32 quad, const Zero<V>& zero) {
+  return V::sub(byte_f32<V, Byte>(quad), zero.whole[Byte]);
+}
+
 template <class V>
 void input_f32(const float* x, size_t size, size_t padded_size, float* to, float* sum) {
   double total = 0;
@@ -103,8 +126,8 @@ HQQ_INLINE typename V::F32 add_group_i8(typename V::F32 sum, typename V::F32 dot
 
 template <class V>
 HQQ_INLINE typename V::F32 add_group_f32(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
-                                         typename V::F32 zero, float x_sum) {
-  return V::fma(V::fma(zero, V::set(-x_sum), dot), scale, sum);
+                                         typename V::F32 rest, float x_sum) {
+  return V::fma(V::fma(rest, V::set(-x_sum), dot), scale, sum);
 }
 
 // ---- one row
@@ -153,6 +176,9 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
   const uint8_t* codes = p.codes;
   const auto* x = static_cast<const float*>(in.values);
   for (size_t g = 0; g < p.groups; ++g) {
+    const auto zeros = [&]<size_t... N>(std::index_sequence<N...>) {
+      return std::array<Zero<V>, Panels>{Zero<V>(p.meta + N * p.meta_stride + (2 * g + 1) * kPanel)...};
+    }(std::make_index_sequence<Panels>{});
     typename V::F32 dot_f32[Panels];
     for (auto& dot : dot_f32) dot = V::set(0.0f);
     for (size_t q = 0; q < p.quads; q += kBlockQuads) {
@@ -163,16 +189,16 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
         for (size_t n = 0; n < Panels; ++n)
           for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
             const float* four = x + 4 * quad;
-            even_f32[n] = V::fma(byte_f32<V, 0>(c), V::set(four[0]), even_f32[n]);
-            odd_f32[n] = V::fma(byte_f32<V, 1>(c), V::set(four[1]), odd_f32[n]);
-            even_f32[n] = V::fma(byte_f32<V, 2>(c), V::set(four[2]), even_f32[n]);
-            odd_f32[n] = V::fma(byte_f32<V, 3>(c), V::set(four[3]), odd_f32[n]);
+            even_f32[n] = V::fma(level_f32<V, 0>(c, zeros[n]), V::set(four[0]), even_f32[n]);
+            odd_f32[n] = V::fma(level_f32<V, 1>(c, zeros[n]), V::set(four[1]), odd_f32[n]);
+            even_f32[n] = V::fma(level_f32<V, 2>(c, zeros[n]), V::set(four[2]), even_f32[n]);
+            odd_f32[n] = V::fma(level_f32<V, 3>(c, zeros[n]), V::set(four[3]), odd_f32[n]);
           });
       for (size_t n = 0; n < Panels; ++n) dot_f32[n] = V::add(dot_f32[n], V::add(even_f32[n], odd_f32[n]));
     }
     for (size_t n = 0; n < Panels; ++n) {
       const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
-      sum_f32[n] = add_group_f32<V>(sum_f32[n], dot_f32[n], V::load(meta), V::load(meta + kPanel), in.sum[g]);
+      sum_f32[n] = add_group_f32<V>(sum_f32[n], dot_f32[n], V::load(meta), zeros[n].rest, in.sum[g]);
     }
   }
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
@@ -226,15 +252,16 @@ void rows_i8(const uint8_t* bytes, const GroupRows& g, float* sums) {
   if (r < g.rows) rows_i8_of<V, Bits, 1>(bytes, g, r, sums);
 }
 
-// tile[4 * quads][16]: the codes as floats, in the units that input_f32 divides by
+// tile[4 * quads][16]: the codes without their zero's whole part, in the units that input_f32 divides by
 template <class V>
-void tile_f32(const uint8_t* bytes, size_t quads, float* tile) {
+void tile_f32(const uint8_t* bytes, size_t quads, const float* zero, float* tile) {
+  const Zero<V> whole(zero);
   for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, tile += 4 * kPanel) {
     const auto quad = load_quad<V>(bytes);
-    V::store(tile, byte_f32<V, 0>(quad));
-    V::store(tile + kPanel, byte_f32<V, 1>(quad));
-    V::store(tile + 2 * kPanel, byte_f32<V, 2>(quad));
-    V::store(tile + 3 * kPanel, byte_f32<V, 3>(quad));
+    V::store(tile, level_f32<V, 0>(quad, whole));
+    V::store(tile + kPanel, level_f32<V, 1>(quad, whole));
+    V::store(tile + 2 * kPanel, level_f32<V, 2>(quad, whole));
+    V::store(tile + 3 * kPanel, level_f32<V, 3>(quad, whole));
   }
 }
 
@@ -264,10 +291,10 @@ HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, flo
       V::store(dots[i], V::add(V::load(dots[i]), V::add(V::load(even[i]), sum)));
     });
   }
-  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
+  const auto scale_f32 = V::load(g.meta), rest_f32 = Zero<V>(g.meta + kPanel).rest;
   for (size_t i = 0; i < Rows; ++i) {
     float* sum = sums + (r + i) * kPanel;
-    V::store(sum, add_group_f32<V>(V::load(sum), V::load(dots[i]), scale_f32, zero_f32, g.in.sum[r + i]));
+    V::store(sum, add_group_f32<V>(V::load(sum), V::load(dots[i]), scale_f32, rest_f32, g.in.sum[r + i]));
   }
 }
 

@@ -94,7 +94,8 @@ struct LinearKernels {
   void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
   // many rows: sums[rows][kPanel] += one group's products
   void (*rows_i8[kFormatCount])(const uint8_t* bytes, const GroupRows& g, float* sums);
-  void (*tile_f32)(const uint8_t* bytes, size_t quads, float* tile);
+  // tile[4 * quads][kPanel]: codes as floats, about their zeros
+  void (*tile_f32)(const uint8_t* bytes, size_t quads, const float* zero, float* tile);
   void (*rows_f32)(const float* tile, const GroupRows& g, float* sums);
 };
 
