@@ -12,18 +12,20 @@ set -u
 bad=0
 for folder in "$@"; do
   found=0
-  for isa in scalar avx2 avx512 avx512vnni neon neondotprod; do
+  for isa in scalar avx2 avx2vnni avx512 avx512vnni neon neondotprod neoni8mm; do
     object=$(find "$folder" -name "$isa.cc.o" -o -name "$isa.cc.obj" | head -n 1)
     [ -n "$object" ] || continue
     found=$((found + 1))
     # How the vector type is called, also in names that nm cannot read (lambdas of lambdas), and the object's table. The extensions' objects hold products only.
     case $isa in
       scalar) type=Scalar mangled=4simd6ScalarE table=kScalar ;;
-      avx2) type=Avx2 mangled=4simd4Avx2E table=kAvx2 ;;
+      avx2) type='Avx2Of<false>' mangled=4simd6Avx2OfILb0EEE table=kAvx2 ;;
+      avx2vnni) type='Avx2Of<true>' mangled=4simd6Avx2OfILb1EEE table=kAvx2VnniBytes ;;
       avx512) type='Avx512Of<false>' mangled=4simd8Avx512OfILb0EEE table=kAvx512 ;;
-      avx512vnni) type='Avx512Of<true>' mangled=4simd8Avx512OfILb1EEE table=kAvx512VnniLinear ;;
-      neon) type='NeonOf<false>' mangled=4simd6NeonOfILb0EEE table=kNeon ;;
-      neondotprod) type='NeonOf<true>' mangled=4simd6NeonOfILb1EEE table=kNeonDotProdLinear ;;
+      avx512vnni) type='Avx512Of<true>' mangled=4simd8Avx512OfILb1EEE table=kAvx512VnniBytes ;;
+      neon) type='NeonOf<false, false>' mangled=4simd6NeonOfILb0ELb0EEE table=kNeon ;;
+      neondotprod) type='NeonOf<true, false>' mangled=4simd6NeonOfILb1ELb0EEE table=kNeonDotProdBytes ;;
+      neoni8mm) type='NeonOf<true, true>' mangled=4simd6NeonOfILb1ELb1EEE table=kNeonI8mmBytes ;;
     esac
     symbols=$("${NM:-nm}" -C --defined-only --extern-only "$object") || { bad=1; continue; }
     # The table itself must be there: an empty or foreign object has nothing to complain about, either.

@@ -43,7 +43,7 @@ constexpr bool has(uint32_t value, uint32_t bits) { return (value & bits) == bit
 constexpr uint32_t bit(int n) { return 1u << n; }
 
 struct Features {
-  bool avx2 = false, avx512 = false, vnni = false;
+  bool avx2 = false, avx512 = false, avx512_vnni = false, avx_vnni = false;
 
   Features() {
     if (cpuid(0, 0).eax < 7) return;
@@ -57,7 +57,8 @@ struct Features {
     constexpr uint32_t kAvx2 = bit(5), kF = bit(16), kDq = bit(17), kBw = bit(30), kVl = bit(31);
     avx2 = (state & kYmm) == kYmm && has(extended, kAvx2);
     avx512 = avx2 && (state & kZmm) == kZmm && has(extended, kF | kDq | kBw | kVl);
-    vnni = avx512 && has(seven.ecx, bit(11));
+    avx512_vnni = avx512 && has(seven.ecx, bit(11));
+    avx_vnni = avx2 && seven.eax >= 1 && has(cpuid(7, 1).eax, bit(4));  // seven.eax: the last subleaf
   }
 };
 
@@ -70,9 +71,11 @@ const Features& features() {
 
 bool has_avx2() { return features().avx2; }
 bool has_avx512() { return features().avx512; }
-bool has_avx512_vnni() { return features().vnni; }
+bool has_avx512_vnni() { return features().avx512_vnni; }
+bool has_avx_vnni() { return features().avx_vnni; }
 bool has_neon() { return false; }
 bool has_neon_dotprod() { return false; }
+bool has_neon_i8mm() { return false; }
 
 }  // namespace hqq::isa
 
@@ -80,6 +83,8 @@ bool has_neon_dotprod() { return false; }
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #elif defined(_M_ARM64)
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
@@ -90,6 +95,7 @@ namespace hqq::isa {
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512_vnni() { return false; }
+bool has_avx_vnni() { return false; }
 bool has_neon_dotprod() {
 #if defined(__aarch64__) && defined(__linux__)
   constexpr unsigned long kDotProd = 1ul << 20;  // HWCAP_ASIMDDP
@@ -98,6 +104,20 @@ bool has_neon_dotprod() {
   return true;  // every processor of Apple's that runs macOS
 #elif defined(_M_ARM64)
   return IsProcessorFeaturePresent(43) != 0;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+#else
+  return false;
+#endif
+}
+bool has_neon_i8mm() {
+#if defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kI8mm = 1ul << 13;  // HWCAP2_I8MM
+  return has_neon_dotprod() && (getauxval(AT_HWCAP2) & kI8mm) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  int value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname("hw.optional.arm.FEAT_I8MM", &value, &size, nullptr, 0) == 0 && value != 0;
+#elif defined(_M_ARM64)
+  return has_neon_dotprod() && IsProcessorFeaturePresent(66) != 0;  // PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE
 #else
   return false;
 #endif

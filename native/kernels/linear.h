@@ -217,9 +217,12 @@ void row(PanelRows p, const Input& in, size_t panels, float* out) {
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
 
-template <class V, int Bits, size_t Rows>
-HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
-  using Dot = typename V::template Dot<Bits>;
+// Takes two quads of two rows at a time, from codes that it lays out.
+template <class Dot>
+inline constexpr bool kTakesPairs = requires { &Dot::lay_out; };
+
+template <class V, class Dot, size_t Rows>
+HQQ_INLINE void dots_of_rows(const uint8_t* bytes, const GroupRows& g, size_t r, typename V::F32* dot_f32) {
   const size_t stride = 4 * g.rows;
   const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
   typename Dot::Sum dot[Rows];
@@ -234,22 +237,49 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
     }
     for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
   }
+  for (size_t i = 0; i < Rows; ++i) dot_f32[i] = Dot::total(dot[i], static_cast<int>(g.in.sum[r + i]));
+}
+
+template <class V, class Dot, size_t Rows>
+HQQ_INLINE void pair_dots_of_rows(const uint8_t* bytes, const GroupRows& g, size_t r, typename V::F32* dot_f32) {
+  const size_t stride = 4 * g.rows;
+  const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
+  typename Dot::Sum dot[(Rows + 1) / 2];
+  for (auto& sum : dot) sum = Dot::zero();
+  for (size_t q = 0; q < g.quads; q += 2, bytes += 2 * kQuadBytes, x += 2 * stride) {
+    const int8_t* next = q + 1 < g.quads ? x + stride : x;  // anything: the codes that it meets are zeros
+    const auto codes = Dot::codes(bytes);
+    for (size_t i = 0; i < Rows; i += 2)
+      dot[i / 2] = Dot::add(dot[i / 2], codes, Dot::template x<(Rows > 1)>(x + 4 * i, next + 4 * i));
+  }
+  for (size_t i = 0; i < Rows; i += 2) {
+    dot_f32[i] = Dot::template total<0>(dot[i / 2]);
+    if constexpr (Rows > 1) dot_f32[i + 1] = Dot::template total<1>(dot[i / 2]);
+  }
+}
+
+template <class V, class Dot, size_t Rows>
+HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
+  typename V::F32 dot_f32[Rows];
+  if constexpr (kTakesPairs<Dot>) pair_dots_of_rows<V, Dot, Rows>(bytes, g, r, dot_f32);
+  else dots_of_rows<V, Dot, Rows>(bytes, g, r, dot_f32);
   const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
   for (size_t i = 0; i < Rows; ++i) {
     float* sum = sums + (r + i) * kPanel;
     const float x_sum = g.in.sum[r + i];
-    V::store(sum, add_group_i8<V>(V::load(sum), Dot::total(dot[i], static_cast<int>(x_sum)), scale_f32, zero_f32,
-                                  g.in.scale[r + i], x_sum));
+    V::store(sum, add_group_i8<V>(V::load(sum), dot_f32[i], scale_f32, zero_f32, g.in.scale[r + i], x_sum));
   }
 }
 
-template <class V, int Bits>
-void rows_i8(const uint8_t* bytes, const GroupRows& g, float* sums) {
+template <class V, class Dot>
+void rows_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
   constexpr size_t kMost = V::kTileRows8;
+  if constexpr (kTakesPairs<Dot>)
+    for (size_t q = 0; q < g.quads; q += 2) Dot::lay_out(bytes + q * kQuadBytes, q + 1 < g.quads);
   size_t r = 0;
-  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Bits, kMost>(bytes, g, r, sums);
-  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Bits, 2>(bytes, g, r, sums);
-  if (r < g.rows) rows_i8_of<V, Bits, 1>(bytes, g, r, sums);
+  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Dot, kMost>(bytes, g, r, sums);
+  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Dot, 2>(bytes, g, r, sums);
+  if (r < g.rows) rows_i8_of<V, Dot, 1>(bytes, g, r, sums);
 }
 
 // tile[4 * quads][16]: the codes without their zero's whole part, in the units that input_f32 divides by
@@ -308,18 +338,27 @@ void rows_f32(const float* tile, const GroupRows& g, float* sums) {
 }
 
 template <class V>
+constexpr ByteProducts make_bytes() {
+  return {
+      .dot = V::kDot,
+      .row = {&row<V, 8, true>, &row<V, 4, true>, &row<V, 3, true>, &row<V, 2, true>, &row<V, 1, true>},
+      .rows = {&rows_i8<V, typename V::template RowsDot<8>>, &rows_i8<V, typename V::template RowsDot<4>>,
+               &rows_i8<V, typename V::template RowsDot<3>>, &rows_i8<V, typename V::template RowsDot<2>>,
+               &rows_i8<V, typename V::template RowsDot<1>>},
+  };
+}
+
+template <class V>
 constexpr LinearKernels make_linear() {
   return {
-      .dot = V::template Dot<4>::kName,
       .input_i8 = &input_i8<V>,
       .input_f32 = &input_f32<V>,
-      .row_i8 = {&row<V, 8, true>, &row<V, 4, true>, &row<V, 3, true>, &row<V, 2, true>, &row<V, 1, true>},
       .row_f32 = {&row<V, 8, false>, &row<V, 4, false>, &row<V, 3, false>, &row<V, 2, false>, &row<V, 1, false>},
       .unpack_panel = {&unpack_panel<V, 8>, &unpack_panel<V, 4>, &unpack_panel<V, 3>, &unpack_panel<V, 2>,
                        &unpack_panel<V, 1>},
-      .rows_i8 = {&rows_i8<V, 8>, &rows_i8<V, 4>, &rows_i8<V, 3>, &rows_i8<V, 2>, &rows_i8<V, 1>},
       .tile_f32 = &tile_f32<V>,
       .rows_f32 = &rows_f32<V>,
+      .bytes = make_bytes<V>(),
   };
 }
 

@@ -10,6 +10,7 @@ namespace hqq::simd {
 // Plain C++: the reference for the other wrappers, and what runs where there is none.
 struct Scalar {
   static constexpr const char* kName = "scalar";
+  static constexpr const char* kDot = "plain";
   static constexpr size_t kBytes = 16;
   static constexpr size_t kTileRows = 2, kTileRows8 = 2;
   struct F32 {
@@ -180,9 +181,7 @@ struct Scalar {
     return each([&](int i) { return static_cast<float>(static_cast<int32_t>(w.lane[i])); });
   }
 
-  template <int Bits>
-  struct Dot {
-    static constexpr const char* kName = "plain";
+  struct PlainDot {
     static constexpr size_t kRun = 1024;
     using Codes = U32;
     struct Sum {
@@ -208,6 +207,10 @@ struct Scalar {
       return each([&](int i) { return static_cast<float>(sum.lane[i]); });
     }
   };
+  template <int>
+  using Dot = PlainDot;
+  template <int>
+  using RowsDot = PlainDot;
 
   template <class T>
   static void transpose16(const T* from, size_t from_stride, T* to, size_t to_stride) {
