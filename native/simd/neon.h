@@ -222,7 +222,8 @@ struct NeonOf {
   template <int Bits>
   using Dot = SignedDot<Bits == 8>;
 
-  // usmmla multiplies a matrix of two outputs' eight codes with one of two rows' eight bytes of x: half the instructions of sdot.
+  // usmmla multiplies a matrix of two outputs' eight codes with one of two rows' eight bytes of x: half the instructions of
+  // sdot.
   struct MatrixDot {
     struct Codes {
       uint8x16_t q[8];  // outputs 2i and 2i + 1
