@@ -145,7 +145,7 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
     for (auto& sum : dot) sum = Dot::zero();
     for (size_t q = 0; q < p.quads;) {
       typename Dot::Run run[Panels];
-      for (auto& sum : run) sum = Dot::start();
+      for (size_t n = 0; n < Panels; ++n) run[n] = Dot::start(dot[n]);
       const auto add_units = [&](size_t quads) {
         for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
           for (size_t n = 0; n < Panels; ++n)
@@ -211,8 +211,11 @@ void row(PanelRows p, const Input& in, size_t panels, float* out) {
     p.codes += n * p.codes_stride, p.meta += n * p.meta_stride;
     out += n * kPanel, panels -= n;
   };
-  for (; panels >= 2; step(2)) Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
-  for (; panels >= 1; step(1)) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
+  while (panels >= 2) {
+    Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
+    step(2);
+  }
+  if (panels == 1) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
@@ -229,7 +232,7 @@ HQQ_INLINE void dots_of_rows(const uint8_t* bytes, const GroupRows& g, size_t r,
   for (auto& sum : dot) sum = Dot::zero();
   for (size_t q = 0; q < g.quads;) {
     typename Dot::Run run[Rows];
-    for (auto& sum : run) sum = Dot::start();
+    for (size_t i = 0; i < Rows; ++i) run[i] = Dot::start(dot[i]);
     const size_t end = g.quads - q < Dot::kRun ? g.quads : q + Dot::kRun;
     for (; q < end; ++q, bytes += kQuadBytes, x += stride) {
       const auto codes = Dot::codes(load_quad<V>(bytes));

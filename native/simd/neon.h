@@ -168,15 +168,20 @@ struct NeonOf {
     struct Sum {
       int32x4_t q[4];
     };
-    struct Run {
-      int32x4_t q[DotProd ? 4 : 8];
+    struct EightSums {
+      int32x4_t q[8];
     };
+    using Run = std::conditional_t<DotProd, Sum, EightSums>;
 
     static Sum zero() { return {{vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}}; }
-    static Run start() {
-      Run run;
-      for (auto& q : run.q) q = vdupq_n_s32(0);
-      return run;
+    static Run start([[maybe_unused]] Sum sum) {
+      if constexpr (DotProd) {
+        return sum;
+      } else {
+        Run run;
+        for (auto& q : run.q) q = vdupq_n_s32(0);
+        return run;
+      }
     }
     static Codes codes(U32 w) {
       Codes c;
@@ -198,12 +203,13 @@ struct NeonOf {
       }
       return run;
     }
-    static Sum fold(Sum sum, Run run) {
-      for (int i = 0; i < 4; ++i) {
-        if constexpr (DotProd) sum.q[i] = vaddq_s32(sum.q[i], run.q[i]);
-        else sum.q[i] = vaddq_s32(sum.q[i], vpaddq_s32(run.q[2 * i], run.q[2 * i + 1]));
+    static Sum fold([[maybe_unused]] Sum sum, const Run& run) {
+      if constexpr (DotProd) {
+        return run;
+      } else {
+        for (int i = 0; i < 4; ++i) sum.q[i] = vaddq_s32(sum.q[i], vpaddq_s32(run.q[2 * i], run.q[2 * i + 1]));
+        return sum;
       }
-      return sum;
     }
     static F32 total(Sum sum, int sum_of_x) {
       const int32x4_t taken = vdupq_n_s32(kSigned ? 128 * sum_of_x : 0);

@@ -74,8 +74,8 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
   { V::fma(a, a, a) };
   // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127] that
-  // all lanes share. At most kRun of them may be added to a Run; Runs are folded into a Sum; total gives floats. Codes of
-  // different sizes that are multiplied alike have the same Dot, and so the same kernel.
+  // all lanes share. At most kRun of them may be added to a Run, which begins with a Sum and is folded into it (both may be
+  // the same); total gives floats. Codes of different sizes that are multiplied alike have the same Dot, and so one kernel.
   typename V::template Dot<4>::Sum;
   { V::template Dot<4>::kRun };
   // What multiplies many rows: Dot, or one that takes two quads of two rows at a time and says how their codes lie, lay_out.
