@@ -41,7 +41,7 @@ HQQ_INLINE typename V::U32 quad_of(const uint8_t* unit) {
 // Calls body(quad, codes) for the quads of a unit.
 template <class V, int Bits, class Body>
 HQQ_INLINE void for_unit(const uint8_t* unit, Body body) {
-  [&]<int... Quad>(std::integer_sequence<int, Quad...>) {
+  [&]<int... Quad>(std::integer_sequence<int, Quad...>) HQQ_INLINE_LAMBDA {
     (body(static_cast<size_t>(Quad), quad_of<V, Bits, Quad>(unit)), ...);
   }(std::make_integer_sequence<int, PanelBits<Bits>::kQuads>{});
 }
