@@ -1,4 +1,11 @@
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'tsdown';
+
+/** Puts lib/host-js.ts in the place of lib/host.ts, so that nothing of Node is left. */
+const withoutNode = {
+  name: 'without-node',
+  resolveId: (id: string) => (id.endsWith('/host.js') ? fileURLToPath(new URL('lib/host-js.ts', import.meta.url)) : undefined),
+};
 
 export default defineConfig([
   {
@@ -7,9 +14,18 @@ export default defineConfig([
     dts: true,
     platform: 'node',
     target: 'node20',
-    shims: true,
     fixedExtension: true,
     clean: true,
+  },
+  {
+    entry: { js: 'lib/js.ts' },
+    format: ['esm', 'cjs'],
+    dts: true,
+    platform: 'neutral',
+    target: 'es2022',
+    fixedExtension: true,
+    clean: false,
+    plugins: [withoutNode],
   },
   {
     entry: { cli: 'lib/cli/main.ts' },
