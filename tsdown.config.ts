@@ -1,22 +1,24 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'tsdown';
 
-/** Puts lib/host-js.ts in the place of lib/host.ts, so that nothing of Node is left. */
-const withoutNode = {
-  name: 'without-node',
-  resolveId: (id: string) => (id.endsWith('/host.js') ? fileURLToPath(new URL('lib/host-js.ts', import.meta.url)) : undefined),
-};
+/** Takes the file `other` of lib wherever `name` is imported. */
+const replaced = (name: string, other: string) => ({
+  name: `instead-of-${name}`,
+  resolveId: (id: string) => (id.endsWith(`/${name}`) ? fileURLToPath(new URL(`lib/${other}`, import.meta.url)) : undefined),
+});
+
+const library = {
+  entry: { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' },
+  dts: true,
+  platform: 'node',
+  target: 'node20',
+  fixedExtension: true,
+} as const;
 
 export default defineConfig([
-  {
-    entry: { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' },
-    format: ['esm', 'cjs'],
-    dts: true,
-    platform: 'node',
-    target: 'node20',
-    fixedExtension: true,
-    clean: true,
-  },
+  { ...library, format: 'esm', clean: true },
+  // Written for those who follow `require`: see the two files.
+  { ...library, format: 'cjs', clean: false, plugins: [replaced('gyp.js', 'backend/gyp-cjs.ts')] },
   {
     entry: { js: 'lib/js.ts' },
     format: ['esm', 'cjs'],
@@ -25,7 +27,7 @@ export default defineConfig([
     target: 'es2022',
     fixedExtension: true,
     clean: false,
-    plugins: [withoutNode],
+    plugins: [replaced('host.js', 'host-js.ts')], // nothing of Node is left
   },
   {
     entry: { cli: 'lib/cli/main.ts' },

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Addon } from '../../binding.js';
+import { requireNodeGypBuild } from './gyp.js';
 import { target } from './machine.js';
 
 /** One place where the addon was looked for. */
@@ -43,7 +44,7 @@ function load(): LoadResult {
   }
   let file: string;
   try {
-    file = nodeGypBuild(root).path(root);
+    file = (requireNodeGypBuild(root) as NodeGypBuild).path(root);
   } catch (error) {
     return { attempts: [...searched(root), { path: root, failure: messageOf(error) }], fix: fixForMissing(root) };
   }
@@ -73,13 +74,6 @@ function withPassiveThreads<T>(loadIt: () => T): T {
   }
 }
 
-/** From the package's own folder, where every package manager makes it available. */
-function nodeGypBuild(root: string): NodeGypBuild {
-  // Not named "require": the CommonJS build has its own, and a second one would be dead until its own line is reached.
-  const req = createRequire(path.join(root, 'package.json'));
-  return req('node-gyp-build') as NodeGypBuild;
-}
-
 /**
  * This file, from which everything else is found. Where a bundler has made CommonJS of it, `import.meta` is empty and Node's
  * `__filename` is the bundle.
@@ -88,11 +82,13 @@ function thisFile(): string {
   return import.meta.url ? fileURLToPath(import.meta.url) : __filename;
 }
 
-/** The folder of this package. */
+/** The folder of this package: the nearest whose package.json says `hqq`, from lib/backend as from dist. */
 export function packageRoot(): string {
+  // In the words that tracers of files (@vercel/nft, so Vercel and Next.js) evaluate: they copy this folder along.
+  const prebuilds = `${import.meta.dirname}/../prebuilds`;
   const file = thisFile();
-  // From lib/backend as from dist: the nearest folder above whose package.json says `hqq`.
-  for (let folder = path.dirname(file); ; folder = path.dirname(folder)) {
+  const start = existsSync(prebuilds) ? path.dirname(path.resolve(prebuilds)) : path.dirname(file);
+  for (let folder = start; ; folder = path.dirname(folder)) {
     const manifest = path.join(folder, 'package.json');
     if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string }).name === 'hqq') return folder;
     if (folder === path.dirname(folder)) break;
