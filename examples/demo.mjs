@@ -1,4 +1,4 @@
-// npm run demo: quantizes a real model, shows what it cost, then proves that the result loads, natively and in JavaScript.
+// npm run demo: quantizes a real model, shows what it cost, proves that the result loads, natively and in JavaScript, and writes text.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { backend, openModel } from 'hqq';
+import { demoGenerate } from './demo-generate.mjs';
 
 const model = fileURLToPath(new URL('models/llama-2.3m-books', import.meta.url));
 const cli = fileURLToPath(new URL('../dist/cli.mjs', import.meta.url));
@@ -37,6 +38,8 @@ try {
   console.log(`  original  ${show(before.tensor(layer))}`);
   console.log(`  4 bits    ${show(after.tensor(layer))}`);
   await Promise.all([before.close(), after.close()]);
+
+  await demoGenerate([['bfloat16', model], ['4 bits', join(work, 'books-4bit')], ['3 bits', join(work, 'books-3bit')]]);
 } finally {
   rmSync(work, { recursive: true, force: true });
 }

@@ -19,7 +19,7 @@
 // HQQ_ALLOW_MISSING_EMULATORS=1   a part whose tools are missing is left out, not a failure
 // HQQ_KEEP=1                      the folder is not removed
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -62,17 +62,16 @@ async function installed() {
   mkdirSync(project, { recursive: true });
   const context = { ...packed, root, work, sources, env, project };
 
+  const programs = ['use.cjs', 'esm.mjs', 'common.cjs', 'worker.mjs', 'chdir.mjs', 'both.mjs'];
+
   let best = Infinity;
   let seen;
   for (let attempt = 0; attempt < 3 && best >= SECONDS_TO_RESULT; attempt++) { // others may have the machine or the network
     const started = performance.now();
     const { status, stderr } = await install(project, packed.tarball, env);
     if (status !== 0) throw new Error(`npm install ${packed.tarball} failed:\n${stderr}`);
-    const script = path.join(project, 'first.mjs');
-    const imports = `import * as hqq from 'hqq'; import * as js from 'hqq/js'; import * as runtime from 'hqq/runtime';`;
-    const use = `const use = createRequire(import.meta.url)(${JSON.stringify(path.join(sources, 'use.cjs'))}); await use({ hqq, js, runtime });`;
-    writeFileSync(script, `import { createRequire } from 'node:module'; ${imports} ${use}`);
-    seen = lastJson(await run('node', [script], { cwd: project, env }));
+    for (const name of programs) cpSync(path.join(sources, name), path.join(project, name));
+    seen = lastJson(await run('node', ['esm.mjs'], { cwd: project, env }));
     best = Math.min(best, (performance.now() - started) / 1000);
   }
   const text = `npm install, quantize and forward in ${best.toFixed(1)} s, with only node and npm`;

@@ -7,10 +7,7 @@ import { check, lastJson, run } from './checks.mjs';
 export const isNative = (seen) =>
   seen.status === 0 && seen.backend?.name === 'native' && seen.same === true && seen.warnings.length === 0 && seen.runtime === 'function';
 
-export async function formats({ project, env, sources }) {
-  for (const name of ['use.cjs', 'esm.mjs', 'common.cjs', 'worker.mjs', 'chdir.mjs', 'both.mjs']) {
-    cpSync(path.join(sources, name), path.join(project, name));
-  }
+export async function formats({ project, env }) {
   const labels = { 'esm.mjs': 'ESM', 'common.cjs': 'CommonJS', 'worker.mjs': 'a worker thread', 'chdir.mjs': 'after process.chdir' };
   for (const [file, label] of Object.entries(labels)) {
     const seen = lastJson(await run('node', [file], { cwd: project, env }));

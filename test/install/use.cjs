@@ -9,8 +9,8 @@ function digest({ buffer, byteOffset, byteLength }) {
 }
 
 async function compute({ quantize, QuantizedLinear }) {
-  const data = Float32Array.from({ length: 64 * 256 }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
-  const q = await quantize({ data, dtype: 'float32', shape: [64, 256] }, { nbits: 4, groupSize: 64 });
+  const data = Float32Array.from({ length: 16 * 256 }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
+  const q = await quantize({ data, dtype: 'float32', shape: [16, 256] }, { nbits: 4, groupSize: 64 });
   const layer = new QuantizedLinear(q, { activations: 'int8' });
   const y = await layer.forward(data.subarray(0, 512));
   return [q.packed, q.scale, q.zero, y].map(digest).join(' ');
