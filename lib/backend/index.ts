@@ -1,5 +1,4 @@
 import { cpus } from 'node:os';
-import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads';
 import type { Addon, Backend } from '../../binding.js';
 import { HqqError, show } from '../errors.js';
 import { suggestion } from '../suggest.js';
@@ -8,6 +7,7 @@ import type { BackendInfo } from './info.js';
 import { createJsBackend } from './js.js';
 import { cpuFeatures, libc } from './machine.js';
 import { type LoadAttempt, type LoadResult, loadAddon } from './native.js';
+import { workerThreads } from './worker-threads.js';
 
 /** What threads are told of each other: that the warning was given. */
 const WARNED = 'hqq: computes in JavaScript';
@@ -81,6 +81,7 @@ function choose(): Backend {
 
 /** Once: not again in the package's other module format, nor in workers that are started from here. */
 function warnOfFallback(): void {
+  const { getEnvironmentData, setEnvironmentData } = workerThreads();
   if (getEnvironmentData(WARNED)) return;
   setEnvironmentData(WARNED, true);
   process.emitWarning('hqq computes in JavaScript: the same results, but many times slower.', {
