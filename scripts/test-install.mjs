@@ -37,20 +37,23 @@ const work = mkdtempSync(path.join(tmpdir(), 'hqq-install-'));
 /** From an empty folder to the first result. */
 const SECONDS_TO_RESULT = 10;
 
-/** Makes a program available, or says which package has it. Returns whether it is there. */
-function need(program, debianPackage) {
-  const there = () => spawnSync('which', [program]).status === 0;
-  if (there()) return true;
-  if (process.getuid?.() === 0 && spawnSync('which', ['apt-get']).status === 0) {
+const onPath = (program) => process.env.PATH.split(path.delimiter).some((folder) => existsSync(path.join(folder, program)));
+
+/** Makes a program available, or says which package has it. Returns which of `programs` is there, the first by preference. */
+function need(debianPackage, ...programs) {
+  const there = () => programs.find(onPath);
+  if (there()) return there();
+  if (process.getuid?.() === 0 && onPath('apt-get')) {
     const options = { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
-    spawnSync('apt-get', ['-qq', 'update'], options);
-    spawnSync('apt-get', ['-qq', 'install', '-y', '--no-install-recommends', debianPackage], options);
-    if (there()) return true;
+    const patient = ['-qq', '-o', 'DPkg::Lock::Timeout=120'];
+    spawnSync('apt-get', [...patient, 'update'], options);
+    spawnSync('apt-get', [...patient, 'install', '-y', '--no-install-recommends', debianPackage], options);
+    if (there()) return there();
   }
   const allowed = process.env.HQQ_ALLOW_MISSING_EMULATORS === '1';
-  if (allowed) console.log(`  NOT RUN: missing ${program} (Debian: ${debianPackage})`);
-  else check(`${program} is installed`, false, `Debian: ${debianPackage}. HQQ_ALLOW_MISSING_EMULATORS=1 does without.`);
-  return false;
+  if (allowed) console.log(`  NOT RUN: missing ${programs[0]} (Debian: ${debianPackage})`);
+  else check(`${programs[0]} is installed`, false, `Debian: ${debianPackage}. HQQ_ALLOW_MISSING_EMULATORS=1 does without.`);
+  return undefined;
 }
 
 /** Installs, and times the way from an empty folder to a product of quantized weights. */
@@ -95,10 +98,11 @@ const PARTS = {
   fallback,
   async processors(context) {
     if (process.arch !== 'x64') console.log(`  NOT RUN: these are x64 processors; this one is ${process.arch}`);
-    else if (need('qemu-x86_64-static', 'qemu-user-static')) await processors(context);
+    else if (need('qemu-user-static', 'qemu-x86_64-static')) await processors(context);
   },
   async chromium(context) {
-    if (need('chromium', 'chromium')) await chromium({ ...context, native: await context.reference() });
+    const program = need('chromium', 'chromium', 'chromium-browser', 'google-chrome');
+    if (program) await chromium({ ...context, program, native: await context.reference() });
   },
   async engines(context) {
     await denoAndBun({ ...context, native: await context.reference() });

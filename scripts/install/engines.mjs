@@ -3,6 +3,8 @@ import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { check, lastJson, run } from './checks.mjs';
+import { isNative } from './formats.mjs';
+import { bundleForBrowsers } from './tools.mjs';
 
 /** Relative, of the largest result: the order of additions differs, no more. */
 const FLOAT_TOLERANCE = 1e-6;
@@ -32,7 +34,8 @@ function checkSame(name, native, seen) {
     { differing: differing.slice(0, 5), error, seen: seen.digests ? undefined : seen });
 }
 
-export async function chromium({ project, work, root, native, sources }) {
+export async function chromium({ program, project, work, root, native, sources }) {
+  await bundleForBrowsers({ project, root });
   const { serve } = await import(path.join(root, 'examples', 'browser', 'serve.mjs'));
   cpSync(path.join(sources, 'page.html'), path.join(project, 'page.html'));
   // The example, beside the package that it is to show: the installed one.
@@ -47,7 +50,7 @@ export async function chromium({ project, work, root, native, sources }) {
   const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', `--user-data-dir=${path.join(work, 'chromium')}`];
   const url = `http://127.0.0.1:${server.address().port}/page.html`;
   // A group of its own: Chromium is many processes, and all of them are to go.
-  const browser = spawn('chromium', [...flags, url], { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
+  const browser = spawn(program, [...flags, url], { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
   let stderr = '';
   browser.stderr.on('data', (text) => (stderr += text));
   const ended = new Promise((resolve) => browser.on('close', resolve).on('error', resolve));
@@ -89,7 +92,7 @@ async function installEngines(work) {
   };
 }
 
-export async function denoAndBun({ project, work, native }) {
+export async function denoAndBun({ project, work, native, env: bare }) {
   const programs = await installEngines(work);
   const env = { ...process.env, DENO_DIR: path.join(work, 'deno-cache'), DENO_NO_UPDATE_CHECK: '1' };
   // Without a single permission: no file, no environment, no network.
@@ -97,4 +100,9 @@ export async function denoAndBun({ project, work, native }) {
   checkSame(`Deno ${ENGINES.deno}`, native, lastJson(deno));
   const bun = await run(programs.bun, ['engine.mjs'], { cwd: project, env });
   checkSame(`Bun ${ENGINES.bun}`, native, lastJson(bun));
+  // Both run Node's addons, too; Deno where it is allowed to.
+  for (const [name, args] of [['deno', ['run', '--node-modules-dir=manual', '--allow-all', 'esm.mjs']], ['bun', ['esm.mjs']]]) {
+    const seen = lastJson(await run(programs[name], args, { cwd: project, env: { ...bare, DENO_DIR: env.DENO_DIR } }));
+    check(`hqq itself is native in ${name}`, isNative(seen), seen);
+  }
 }

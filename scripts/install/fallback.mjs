@@ -1,5 +1,5 @@
 // Machines that the binary is not for: what the package does there, and what it says.
-import { copyFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { check, lastJson, run } from './checks.mjs';
 
@@ -67,7 +67,9 @@ const PROCESSORS = [
 
 /** The package in Node on other processors: the right kernels, and no illegal instruction. */
 export async function processors({ project, env }) {
-  const emulator = '/usr/bin/qemu-x86_64-static';
+  // The emulator by its whole path: the test's own has nothing but node and npm.
+  const folder = process.env.PATH.split(path.delimiter).find((dir) => existsSync(path.join(dir, 'qemu-x86_64-static')));
+  const emulator = path.join(folder, 'qemu-x86_64-static');
   for (const { cpu, isa, lacks } of PROCESSORS) {
     const on = (...args) => run(emulator, ['-cpu', cpu, process.execPath, ...args], { cwd: project, env });
     const seen = lastJson(await on('esm.mjs'));
