@@ -1,6 +1,9 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'tsdown';
 
+/** Warnings and errors only; how long plugins took is no concern of users who build. */
+const QUIET = { logLevel: 'warn', inputOptions: { checks: { pluginTimings: false } } } as const;
+
 /** Takes the file `other` of lib wherever `name` is imported. */
 const replaced = (name: string, other: string) => ({
   name: `instead-of-${name}`,
@@ -13,6 +16,7 @@ const library = {
   platform: 'node',
   target: 'node20',
   fixedExtension: true,
+  ...QUIET,
 } as const;
 
 export default defineConfig([
@@ -28,6 +32,7 @@ export default defineConfig([
     fixedExtension: true,
     clean: false,
     plugins: [replaced('host.js', 'host-js.ts')], // nothing of Node is left
+    ...QUIET,
   },
   {
     entry: { cli: 'lib/cli/main.ts' },
@@ -37,5 +42,6 @@ export default defineConfig([
     target: 'node20',
     fixedExtension: true,
     clean: false,
+    ...QUIET,
   },
 ]);

@@ -1,4 +1,4 @@
-// The last part of the demo: the same prompt from bfloat16, 4-bit and 3-bit weights.
+// The last part of the demo: the same prompt from float32, 4-bit and 3-bit weights.
 import { loadLanguageModel } from 'hqq/runtime';
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;

@@ -30,7 +30,7 @@ describe('examples', () => {
     expect(output).toContain('The same file from both backends, byte for byte');
     expect(output).toMatch(/error +8\.63 % relative/);
     // Each of the three models goes on from the prompt.
-    expect(output.match(/^ {2}(?:bfloat16|4 bits|3 bits) .* tokens\/s$/gm)).toHaveLength(3);
+    expect(output.match(/^ {2}(?:float32|4 bits|3 bits) .* tokens\/s$/gm)).toHaveLength(3);
     expect(output.match(/^ {2}And the Lord said \w+/gm)).toHaveLength(3);
   });
 });
