@@ -112,6 +112,7 @@ describe('includes of native', () => {
     'native/simd': [],
     'native/isa': ['native/kernels', 'native/simd'],
     'native/addon': ['native/core', 'native/isa/cpu.h', 'native/isa/dispatch.h', 'native/kernels/table.h'],
+    'native/fuzz': ['native/addon', 'native/isa/dispatch.h'],
   };
 
   test('go the way that docs/architecture.md draws', () => {
