@@ -25,8 +25,15 @@ else()
   set(CMAKE_SYSTEM_NAME Windows)
 endif()
 
-# Questions to the compiler need no linking; and linking builds libc++ and the C library, once for each way to link.
+# Linking makes Zig compile libc++, once for each platform and mode: minutes. So CMake's questions are put without linking,
+# and which compiler this is, which CMake finds out by linking a debug build, is said here.
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+set(CMAKE_CXX_COMPILER_ID_RUN TRUE)
+set(CMAKE_CXX_COMPILER_ID Clang)
+set(CMAKE_CXX_COMPILER_VERSION 22.1)
+set(CMAKE_CXX_COMPILER_FRONTEND_VARIANT GNU)
+set(CMAKE_CXX_STANDARD_COMPUTED_DEFAULT 17)
+set(CMAKE_CXX_EXTENSIONS_COMPUTED_DEFAULT ON)
 
 set(CMAKE_CXX_COMPILER ${HQQ_ZIG}/zig c++ -target ${HQQ_ZIG_TARGET})
 set(CMAKE_AR ${HQQ_ZIG}/zig-ar)

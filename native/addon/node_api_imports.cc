@@ -8,7 +8,7 @@
 
 namespace {
 
-// Made by cmake/node-api-imports.cmake: HQQ_IMPORT(index, name) for every function of the version that we ask for.
+// Made by CMakeLists.txt: HQQ_IMPORT(index, name) for every function of the version that we ask for.
 #define HQQ_IMPORT(index, name) #name,
 constexpr const char* kNames[] = {
 #include "node_api_imports.inc"
