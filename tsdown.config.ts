@@ -1,5 +1,8 @@
 import { defineConfig } from 'tsdown';
 
+/** Warnings and errors only; how long plugins took is no concern of users who build. */
+const QUIET = { logLevel: 'warn', inputOptions: { checks: { pluginTimings: false } } } as const;
+
 export default defineConfig([
   {
     entry: { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' },
@@ -10,6 +13,7 @@ export default defineConfig([
     shims: true,
     fixedExtension: true,
     clean: true,
+    ...QUIET,
   },
   {
     entry: { cli: 'lib/cli/main.ts' },
@@ -19,5 +23,6 @@ export default defineConfig([
     target: 'node20',
     fixedExtension: true,
     clean: false,
+    ...QUIET,
   },
 ]);

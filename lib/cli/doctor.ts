@@ -3,7 +3,7 @@ import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
 import { JSON_FLAG } from './flags.js';
 import { bold, pairs } from './table.js';
-import { plural } from './units.js';
+import { plural } from '../units.js';
 import { VERSION } from './version.js';
 
 export const doctor = defineCommand({
