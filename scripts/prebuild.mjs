@@ -27,6 +27,7 @@ async function build(target) {
   await promisify(prebuildify)({
     ...{ cwd, out: root, name: 'hqq', platform: target.platform, arch: target.arch, napi: true, strip: false },
     ...{ libc: target.libc ?? 'glibc', tagLibc: target.libc },
+    cache: path.join(root, '.cache', 'prebuildify'),
     nodeGyp: fileURLToPath(new URL('prebuild-gyp.mjs', import.meta.url)),
   });
   const { size } = statSync(path.join(prebuilds, fileOf(target)));
