@@ -11,6 +11,7 @@
 #include "napi.h"
 #include "ops.h"
 #include "queue.h"
+#include "stay.h"
 
 // `Addon` of binding.d.ts.
 namespace hqq::addon {
@@ -94,6 +95,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  stay_loaded();
   open_session(env);
   exports.Set("isas", names_of_isas(env, true));
   exports.Set("compiled", names_of_isas(env, false));

@@ -103,8 +103,10 @@ std::vector<std::string_view> features() { return cpu().names; }
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
-#elif defined(_M_ARM64)
+#elif defined(_WIN32)
+#ifndef WIN32_LEAN_AND_MEAN
 #define WIN32_LEAN_AND_MEAN
+#endif
 #include <windows.h>
 #endif
 
@@ -119,7 +121,7 @@ bool has_neon_dotprod() {
   return (getauxval(AT_HWCAP) & kDotProd) != 0;
 #elif defined(__aarch64__) && defined(__APPLE__)
   return true;  // every processor of Apple's that runs macOS
-#elif defined(_M_ARM64)
+#elif defined(_WIN32)
   return IsProcessorFeaturePresent(43) != 0;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
 #else
   return false;

@@ -211,8 +211,11 @@ void row(PanelRows p, const Input& in, size_t panels, float* out) {
     p.codes += n * p.codes_stride, p.meta += n * p.meta_stride;
     out += n * kPanel, panels -= n;
   };
-  for (; panels >= 2; step(2)) Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
-  for (; panels >= 1; step(1)) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
+  while (panels >= 2) {
+    Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
+    step(2);
+  }
+  if (panels == 1) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
