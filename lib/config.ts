@@ -180,7 +180,7 @@ export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuan
 export function rejectUnknownOptions(given: object, known: readonly string[]): void {
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) {
-      throw new HqqError('ERR_INVALID_OPTION', `Unknown option "${name}".${suggestion(name, known)} Options: ${known.join(', ')}.`);
+      throw new HqqError('ERR_INVALID_OPTION', `Unknown option ${show(name)}.${suggestion(name, known)} Options: ${known.join(', ')}.`);
     }
   }
 }

@@ -36,11 +36,39 @@ export class HqqError extends Error {
   }
 }
 
-/** How a value is shown in a message: short, and never a wall of numbers. */
+/** Control, format (bidirectional overrides), surrogate and unassigned characters: they could rewrite the terminal. */
+const UNPRINTABLE = /[\p{C}\u2028\u2029]/gu;
+
+function escape(character: string): string {
+  const unit = (piece: string) => `\\u${piece.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return character.split('').map(unit).join('');
+}
+
+/** A file name or path as a message shows it: on one line, whatever its bytes. */
+export function plain(name: string): string {
+  return name.replaceAll(UNPRINTABLE, escape);
+}
+
+/** How a value is shown in a message: short, on one line, and never a wall of numbers. Options come from files, too. */
 export function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value);
-  if (Array.isArray(value)) return `[${value.slice(0, 8).map(show).join(', ')}${value.length > 8 ? ', ...' : ''}]`;
-  if (ArrayBuffer.isView(value)) return `${value.constructor.name}(${'length' in value ? String(value.length) : value.byteLength})`;
-  if (typeof value === 'object' && value !== null) return `an object of ${value.constructor?.name ?? 'no class'}`;
-  return String(value);
+  if (typeof value === 'string') return plain(JSON.stringify(shorten(value)));
+  if (Array.isArray(value)) return showList(value);
+  if (ArrayBuffer.isView(value)) return `${className(value)}(${'length' in value ? String(value.length) : value.byteLength})`;
+  if (typeof value === 'object' && value !== null) return `an object of ${className(value)}`;
+  return typeof value === 'function' ? 'a function' : plain(shorten(String(value)));
+}
+
+/** Nested lists by their length: eight lists of eight lists are a wall again. */
+function showList(list: readonly unknown[]): string {
+  const items = list.slice(0, 8).map((item) => (Array.isArray(item) ? `a list of ${item.length}` : show(item)));
+  return `[${items.join(', ')}${list.length > 8 ? ', ...' : ''}]`;
+}
+
+function className(value: object): string {
+  const name: unknown = (value.constructor as { name?: unknown } | undefined)?.name;
+  return typeof name === 'string' && name !== '' ? plain(shorten(name)) : 'no class';
+}
+
+function shorten(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

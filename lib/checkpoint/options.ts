@@ -1,9 +1,9 @@
-import { MAX_THREADS } from '../backend/environment.js';
 import {
   type Option, OPTION_NAMES, type QuantConfig, rejectUnknownOptions, type ResolvedQuantConfig, resolveQuantConfig,
 } from '../config.js';
 import { HqqError, show } from '../errors.js';
 import type { Progress } from '../report.js';
+import { MAX_THREADS } from '../threads.js';
 
 /** How scale and zero may be stored. */
 export const META_DTYPES = ['auto', 'float16', 'float32'] as const;

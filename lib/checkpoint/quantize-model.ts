@@ -21,16 +21,7 @@ import { Counter, makeSlots, Stopwatch } from './transfer.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
-/**
- * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
- * into a folder that Python's `hqq` and `transformers` load. The output appears whole or not at all, and memory stays bounded
- * whatever the size of the model.
- *
- * @example
- * const report = await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq4', { nbits: 4, groupSize: 64 });
- * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`,
- *   `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
- */
+/** As lazy.ts says, through which the package exports it. */
 export async function quantizeModel(
   input: string,
   output: string,

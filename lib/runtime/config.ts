@@ -16,6 +16,9 @@ const ARCHITECTURES = {
   },
 } as const;
 
+/** Most layers; real models have some hundred. Lists of that length are made before a weight is looked for. */
+const MAX_LAYERS = 4096;
+
 /** What a decoder-only model of the Llama family is, from its config.json. */
 export interface LanguageModelConfig {
   readonly architecture: keyof typeof ARCHITECTURES;
@@ -58,7 +61,7 @@ export function readModelConfig(config: Readonly<Record<string, unknown>>): Lang
   const headDim = fields.count('head_dim', hiddenSize / heads);
   if (heads % kvHeads !== 0) throw fields.wrong('num_key_value_heads', `to divide ${heads} heads`);
   if (headDim % 2 !== 0) throw fields.wrong('head_dim', 'to be even');
-  const layers = fields.count('num_hidden_layers');
+  const layers = fields.count('num_hidden_layers', undefined, 1, MAX_LAYERS);
   const maxPositions = fields.count('max_position_embeddings', 2048);
   const attentionBias = fields.flag('attention_bias', false);
   return Object.freeze({

@@ -24,10 +24,10 @@ export class Fields {
   }
 
   /** A positive integer; `least` 0 lets 0 through. */
-  count(name: string, fallback?: number, least = 1): number {
+  count(name: string, fallback?: number, least = 1, most = MAX_SIZE): number {
     const value = this.get(name) ?? fallback;
-    if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= MAX_SIZE) return value as number;
-    throw this.wrong(name, `to be an integer in [${least}, ${MAX_SIZE}]`, value);
+    if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return value as number;
+    throw this.wrong(name, `to be an integer in [${least}, ${most}]`, value);
   }
 
   /** A positive number. */

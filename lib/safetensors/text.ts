@@ -1,20 +1,9 @@
-import { HqqError } from '../errors.js';
+import { HqqError, plain } from '../errors.js';
+
+export { plain };
 
 /** Longest piece of a hostile file that a message repeats: a terminal must not be flooded by a 30 MB tensor name. */
 const MAX_QUOTED = 200;
-
-/** Control, format (bidirectional overrides), surrogate and unassigned characters: they could rewrite the terminal. */
-const UNPRINTABLE = /[\p{C}\u2028\u2029]/gu;
-
-function escape(character: string): string {
-  const unit = (piece: string) => `\\u${piece.charCodeAt(0).toString(16).padStart(4, '0')}`;
-  return character.split('').map(unit).join('');
-}
-
-/** A file name or path as a message shows it: on one line, whatever its bytes. */
-export function plain(name: string): string {
-  return name.replaceAll(UNPRINTABLE, escape);
-}
 
 /** A name that a file holds (tensor, dtype, key), quoted, escaped and never longer than a line or two. */
 export function quote(name: string): string {

@@ -1,4 +1,6 @@
 #pragma once
+#include <string_view>
+#include <vector>
 
 namespace hqq::isa {
 
@@ -11,5 +13,8 @@ bool has_avx512_vnni();
 bool has_avx_vnni();  // of AVX2, in its own encoding
 bool has_neon_dotprod();
 bool has_neon_i8mm();  // and DotProd
+
+// Features that kernels use and that can be used here, by the names that Linux gives them: what `hqq doctor` shows.
+std::vector<std::string_view> features();
 
 }  // namespace hqq::isa

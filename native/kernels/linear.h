@@ -144,7 +144,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       const size_t quads = p.quads - q < kBlockQuads ? p.quads - q : kBlockQuads;
       for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
         for (size_t n = 0; n < Panels; ++n)
-          for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
+          for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
             const float* four = x + 4 * quad;
             even_f32[n] = V::fma(level_f32<V, 0>(c, zeros[n]), V::set(four[0]), even_f32[n]);
             odd_f32[n] = V::fma(level_f32<V, 1>(c, zeros[n]), V::set(four[1]), odd_f32[n]);
@@ -189,7 +189,7 @@ HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, flo
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
   float even[Rows][kLanes], dots[Rows][kLanes] = {};
   // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
-  const auto chain = [&](size_t first, size_t last, size_t parity, auto finish) {
+  const auto chain = [&](size_t first, size_t last, size_t parity, auto finish) HQQ_INLINE_LAMBDA {
     typename V::F32 sum_f32[Rows];
     for (auto& sum : sum_f32) sum = V::set(0.0f);
     const float* from = x + first * stride + parity;
@@ -220,7 +220,10 @@ template <class V>
 void rows_f32(const float* tile, const GroupRows& g, float* sums) {
   constexpr size_t kMost = V::kTileRows;
   size_t r = 0;
-  for (; r + kMost <= g.rows; r += kMost) rows_f32_of<V, kMost>(tile, g, r, sums);
+  // Two rows alone wait for each other's sums: what fours divide is left to them.
+  const auto is_for_fours = [](size_t left) { return left > kMost && left % 4 == 0 && left < kMost + 4; };
+  for (; r + kMost <= g.rows && !is_for_fours(g.rows - r); r += kMost) rows_f32_of<V, kMost>(tile, g, r, sums);
+  for (; r + 4 <= g.rows; r += 4) rows_f32_of<V, 4>(tile, g, r, sums);
   for (; r + 2 <= g.rows; r += 2) rows_f32_of<V, 2>(tile, g, r, sums);
   for (; r < g.rows; ++r) rows_f32_of<V, 1>(tile, g, r, sums);
 }

@@ -30,10 +30,10 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
     for (size_t q = 0; q < p.quads;) {
       typename Dot::Run run[Panels];
       for (size_t n = 0; n < Panels; ++n) run[n] = Dot::start(dot[n]);
-      const auto add_units = [&](size_t quads) {
+      const auto add_units = [&](size_t quads) HQQ_INLINE_LAMBDA {
         for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
           for (size_t n = 0; n < Panels; ++n)
-            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
+            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
               run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
             });
       };
@@ -74,11 +74,17 @@ HQQ_INLINE void dots_of_rows(const uint8_t* bytes, const GroupRows& g, size_t r,
   for (size_t q = 0; q < g.quads;) {
     typename Dot::Run run[Rows];
     for (size_t i = 0; i < Rows; ++i) run[i] = Dot::start(dot[i]);
-    const size_t end = g.quads - q < Dot::kRun ? g.quads : q + Dot::kRun;
-    for (; q < end; ++q, bytes += kQuadBytes, x += stride) {
-      const auto codes = Dot::codes(load_quad<V>(bytes));
-      for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
-    }
+    const auto add_quads = [&](size_t quads) HQQ_INLINE_LAMBDA {
+      HQQ_NO_UNROLL for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, x += stride) {
+        const auto codes = Dot::codes(load_quad<V>(bytes));
+        for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
+      }
+    };
+    // A whole run has a length that the compiler knows: without a counter, registers suffice.
+    const size_t quads = g.quads - q < Dot::kRun ? g.quads - q : Dot::kRun;
+    if (quads == Dot::kRun) add_quads(Dot::kRun);
+    else add_quads(quads);
+    q += quads;
     for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
   }
   for (size_t i = 0; i < Rows; ++i) dot_f32[i] = Dot::total(dot[i], static_cast<int>(g.in.sum[r + i]));

@@ -1,4 +1,6 @@
 #pragma once
+#include <initializer_list>
+
 #include "simd.h"
 
 namespace hqq::simd {
@@ -31,10 +33,12 @@ HQQ_INLINE typename V::F32 pow_positive(typename V::F32 x, float e) {
   return V::mul(power, V::pow2(k));
 }
 
-// e^x. Relative error below 2e-7 for x in [-87, 88]; x beyond is taken for the nearer end. Fused where the machine fuses.
+// e^x. Relative error below 2e-7 for x in [-87, 88]; x beyond is taken for the nearer end, and NaN stays NaN. Fused where the
+// machine fuses.
 template <Simd V>
 HQQ_INLINE typename V::F32 exp(typename V::F32 x) {
-  const auto bounded = V::min(V::max(x, V::set(-87.0f)), V::set(88.0f));
+  // In this order of operands: a comparison with NaN returns the second, and NaN is not to become e^-87.
+  const auto bounded = V::min(V::set(88.0f), V::max(V::set(-87.0f), x));
   const auto k = V::round(V::mul(bounded, V::set(1.44269504f)));
   // x - k ln 2, with ln 2 in two parts, of which the first has so few bits that its product is exact.
   const auto r = V::fma(k, V::set(2.12194440e-4f), V::fma(k, V::set(-0.693359375f), bounded));

@@ -114,7 +114,10 @@ struct Scalar {
     return map(a, [](float x) { return static_cast<float>(static_cast<int32_t>(bits<uint32_t>(x) >> 23) - 127); });
   }
   static F32 pow2(F32 a) {
-    return map(a, [](float k) { return bits<float>(static_cast<uint32_t>(static_cast<int32_t>(k) + 127) << 23); });
+    return map(a, [](float k) {
+      const int32_t whole = std::isnan(k) ? 0 : static_cast<int32_t>(k);  // of NaN the conversion is undefined
+      return bits<float>(static_cast<uint32_t>(whole + 127) << 23);
+    });
   }
   static float sum(F32 v) {
     for (int width = 8; width > 0; width /= 2)

@@ -53,6 +53,8 @@ void test_packing(const Options& options);
 void test_identity(const Options& options);
 void test_threads(const Options& options);
 void test_linear(const Options& options);
+void test_layers(const Options& options);
+void test_attention(const Options& options);
 
 // Prints a line for every fixed case, with digests of all that it computes.
 void print_digests(const kernels::KernelTable& kernels);

@@ -13,6 +13,8 @@
 // Tests of the native core on every instruction set that this machine can run.
 //
 //   hqq_tests [--quick] [--isa NAME]...   runs them; the last line is "N passed, N failed"
+//   hqq_tests --only FAMILY ...           one family of them: conversions, transposes, pow, packing, identity, linear, layers,
+//                                         attention, threads
 //   hqq_tests --reference NAME ...        compares with that instruction set instead of scalar, where an emulator's own
 //                                         arithmetic is wrong: run-with-avx512.sh
 //   hqq_tests --list                      the instruction sets, best first, and what multiplies integers in each
@@ -67,7 +69,7 @@ uint64_t seed_of_this_run() {
 
 int usage() {
   std::fprintf(stderr,
-               "usage: hqq_tests [--quick] [--isa NAME]... [--reference NAME] | --list | --digest [--isa NAME]\n");
+               "usage: hqq_tests [--quick] [--only FAMILY] [--isa NAME]... [--reference NAME] | --list | --digest [--isa NAME]\n");
   return 2;
 }
 
@@ -78,13 +80,22 @@ const kernels::KernelTable* demand(const char* name) {
   return table;
 }
 
-void run_all(const Options& options) {
+struct Family {
+  std::string_view name;
+  void (*test)(const Options&);
+};
+constexpr Family kFamilies[] = {{"conversions", test_conversions}, {"transposes", test_transposes},
+                                {"pow", test_pow},                 {"packing", test_packing},
+                                {"identity", test_identity},       {"linear", test_linear},
+                                {"layers", test_layers},           {"attention", test_attention},
+                                {"threads", test_threads}};
+
+// All families, or the one that is asked for.
+void run_all(const Options& options, std::string_view only) {
   using Clock = std::chrono::steady_clock;
-  constexpr void (*kFamilies[])(const Options&) = {test_conversions, test_transposes, test_pow,
-                                                   test_packing,     test_identity,   test_linear,
-                                                   test_threads};
   const auto start = Clock::now();
-  for (const auto family : kFamilies) family(options);
+  for (const Family& family : kFamilies)
+    if (only.empty() || only == family.name) family.test(options);
   std::printf("%.1f s\n", std::chrono::duration<double>(Clock::now() - start).count());
 }
 
@@ -93,15 +104,18 @@ void run_all(const Options& options) {
 int run(int argc, char** argv) {
   Options options;
   bool list = false, digest = false;
+  std::string_view only;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--quick") options.quick = true;
     else if (argument == "--list") list = true;
     else if (argument == "--digest") digest = true;
+    else if (argument == "--only" && i + 1 < argc) only = argv[++i];
     else if (argument == "--isa" && i + 1 < argc) options.tables.push_back(demand(argv[++i]));
     else if (argument == "--reference" && i + 1 < argc) options.reference = demand(argv[++i]);
     else return usage();
   }
+  if (!only.empty() && std::ranges::count(kFamilies, only, &Family::name) == 0) return usage();
   if (options.reference == nullptr || std::ranges::count(options.tables, nullptr) > 0) return kCannotRun;
   if (options.tables.empty())
     for (const isa::Isa& isa : isa::compiled())
@@ -120,7 +134,7 @@ int run(int argc, char** argv) {
               core::threading());
   for (const kernels::KernelTable* table : options.tables) std::printf(" %s", table->isa);
   std::printf("\n");
-  run_all(options);
+  run_all(options, only);
   return report.finish();
 }
 

@@ -172,6 +172,18 @@ describe.each(BACKENDS)('%s', (name) => {
     expect(out[9]).toBeNaN();
   });
 
+  test('attention does not average NaN away', () => {
+    const [rows, heads, kvHeads, headDim, start] = [2, 2, 1, 20, 3];
+    const cache = (start + rows) * headDim;
+    for (const [broken, at] of [['q', 25], ['keys', 7], ['values', 7]] as const) {
+      const arrays = { q: floats(rows * heads * headDim), keys: floats(cache), values: floats(cache) };
+      arrays[broken][at] = NaN;
+      const out = run(name, 'attention', { rows, heads, kvHeads, headDim, start, window: 0, scale: 1, ...arrays }, arrays.q.length);
+      const expected = (i: number) => ({ q: i >= 20 && i < 40, keys: true, values: i % headDim === 7 })[broken];
+      expect([...out].map(Number.isNaN)).toEqual([...out].map((_, i) => expected(i)));
+    }
+  });
+
   test('a sequence runs its steps in order, now and later', async () => {
     const x = Float32Array.of(1, 2, 3);
     const to = new Float32Array(3);

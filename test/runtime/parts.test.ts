@@ -17,6 +17,12 @@ const LLAMA = {
 };
 
 describe('config.json', () => {
+  test('refuses more layers than a model can have, before it makes lists of that length', () => {
+    expect(() => readModelConfig({ ...LLAMA, num_hidden_layers: 2 ** 24 })).toThrow(
+      'Expected num_hidden_layers to be an integer in [1, 4096], got 16777216.',
+    );
+  });
+
   test('has the defaults of transformers', () => {
     expect(readModelConfig(LLAMA)).toMatchObject({
       kvHeads: 8,

@@ -1,0 +1,107 @@
+#include "layers.h"
+
+namespace hqq::test {
+namespace {
+
+struct AttentionCase {
+  static constexpr const char* kName = "attention";
+  size_t rows, group, kv_heads, head_dim, start, window;
+  Floats q, keys, values;
+
+  static AttentionCase random(Random& random) {
+    constexpr size_t kRows[] = {1, 1, 2, 5, 17};
+    constexpr size_t kStarts[] = {0, 0, 1, 14, 15, 16, 31, 64, 130};
+    constexpr size_t kWindows[] = {0, 0, 1, 7, 16, 33, 500};
+    constexpr float kSizes[] = {0.1f, 1, 1, 8};  // of scores: from near equal ones to one that outweighs the rest
+    AttentionCase c{random.pick(kRows), 1 + random.below(6), 1 + random.below(3), random.pick(kOddSizes),
+                    random.pick(kStarts), random.pick(kWindows), {}, {}, {}};
+    c.q = Floats(random, c.rows * c.row_size(), random.pick(kSizes));
+    c.keys = Floats(random, (c.start + c.rows) * c.stride(), 1);
+    c.values = Floats(random, (c.start + c.rows) * c.stride(), 1);
+    return c;
+  }
+  size_t heads() const { return group * kv_heads; }
+  size_t stride() const { return kv_heads * head_dim; }
+  size_t row_size() const { return heads() * head_dim; }
+  float scale() const { return 1 / std::sqrt(static_cast<float>(head_dim)); }
+  std::string describe() const {
+    return text("%zu rows from %zu, %zu heads of %zu for %zu, window %zu", rows, start, heads(), head_dim, kv_heads, window);
+  }
+  Buffers outputs(uint8_t fill) const { return one_output(rows * row_size(), fill); }
+  core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
+    return core::attention(context, {count, heads(), kv_heads, head_dim, start + first, window, scale(),
+                                     q.data() + first * row_size(), keys.data(), values.data(), outputs[0].at<float>()});
+  }
+  void add_errors(const Buffers& got, Errors& errors) const {
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t h = 0; h < heads(); ++h) add_errors_of_head(r, h, got, errors);
+  }
+  void add_errors_of_head(size_t r, size_t h, const Buffers& got, Errors& errors) const {
+    const size_t end = start + r + 1, first = window > 0 && end > window ? end - window : 0, seen = end - first;
+    const size_t head = (r * heads() + h) * head_dim, column = h / group * head_dim;
+    std::vector<double> weights(seen);
+    double highest = -INFINITY, lowest = INFINITY, terms = 0;
+    for (size_t j = 0; j < seen; ++j) {
+      double score = 0, sizes = 0;
+      for (size_t d = 0; d < head_dim; ++d) {
+        const double term = wide(q[head + d]) * wide(keys[(first + j) * stride() + column + d]);
+        score += term, sizes += std::fabs(term);
+      }
+      weights[j] = score * wide(scale());
+      highest = std::max(highest, weights[j]), lowest = std::min(lowest, weights[j]);
+      terms = std::max(terms, sizes * wide(scale()));
+    }
+    double total = 0;
+    for (double& weight : weights) total += weight = std::exp(weight - highest);
+    // Of two scores, of their difference and of its multiple; then the power's own; then those of the two sums.
+    const double exponent = kUnit * (2 * roundings(head_dim) * terms + 2 * (highest - lowest));
+    const double relative = 2 * (exponent + kExpError) + kUnit * (static_cast<double>(seen) + roundings(seen) + 4);
+    for (size_t d = 0; d < head_dim; ++d) {
+      double sum = 0, sizes = 0;
+      for (size_t j = 0; j < seen; ++j) {
+        const double term = weights[j] / total * wide(values[(first + j) * stride() + column + d]);
+        sum += term, sizes += std::fabs(term);
+      }
+      errors.add(element(got[0], head + d), sum, relative * sizes);
+    }
+  }
+};
+
+// What is no number must not be averaged away: it stays in what it is part of, and out of everything else.
+void keeps_nan(const Options& options, const kernels::KernelTable& kernels) {
+  report.begin(text("%s: attention keeps NaN", kernels.isa));
+  const std::atomic<bool> never{false};
+  for (int i = 0; i < options.cases(120, 30); ++i) {
+    Random random(options.seed * 1000039 + static_cast<uint64_t>(i));
+    AttentionCase c = AttentionCase::random(random);
+    constexpr const char* kWhat[] = {"q", "keys", "values"};
+    const size_t what = random.below(3);
+    Floats& floats = what == 0 ? c.q : what == 1 ? c.keys : c.values;
+    const size_t at = random.below(floats.size());
+    floats.data()[at] = NAN;
+    Buffers out = c.outputs(0xa5);
+    c.run_rows({kernels, 1, never}, 0, c.rows, out);
+    const auto is_nan_expected = [&](size_t row, size_t head, size_t d) {
+      if (what == 0) return at / c.head_dim == row * c.heads() + head;
+      const size_t position = at / c.stride(), end = c.start + row + 1;
+      const bool seen = position < end && (c.window == 0 || position + c.window >= end);
+      return seen && at % c.stride() / c.head_dim == head / c.group && (what == 1 || at % c.head_dim == d);
+    };
+    bool right = true;
+    for (size_t e = 0; e < c.rows * c.row_size(); ++e)
+      right &= std::isnan(element(out[0], e)) ==
+               is_nan_expected(e / c.row_size(), e % c.row_size() / c.head_dim, e % c.head_dim);
+    check(right, text("%s case %d: NaN in %s at %zu: ", kernels.isa, i, kWhat[what], at) + c.describe());
+  }
+}
+
+}  // namespace
+
+void test_attention(const Options& options) {
+  for (const kernels::KernelTable* kernels : options.tables) {
+    compare_layers<AttentionCase>(options, *kernels, options.cases(120, 30));
+    keeps_nan(options, *kernels);
+  }
+}
+
+}  // namespace hqq::test
