@@ -77,7 +77,7 @@ function readSymbols(file: Buffer, command: Buffer) {
 
 /** What the dynamic linker is told to look for, at once and at first calls: a program of one-byte operations. */
 function readImports(file: Buffer, command: Buffer) {
-  const [ORDINAL, ORDINAL_LEB, SPECIAL, SYMBOL] = [0x10, 0x20, 0x30, 0x40];
+  const [ORDINAL, ORDINAL_LEB, SPECIAL, SYMBOL, BIND] = [0x10, 0x20, 0x30, 0x40, 0x90];
   const numbersAfter: Readonly<Record<number, number>> = { 0x60: 1, 0x70: 1, 0x80: 1, 0xa0: 1, 0xc0: 2 };
   const FLAT = 0x0e; // -2, of the four bits that there are
   const anywhere = new Set<string>();
@@ -85,7 +85,7 @@ function readImports(file: Buffer, command: Buffer) {
   for (const field of [16, 32]) {
     const begin = command.readUInt32LE(field);
     const bytes = file.subarray(begin, begin + command.readUInt32LE(field + 4));
-    let flat = false;
+    let [flat, name] = [false, ''];
     for (let at = 0; at < bytes.length; ) {
       const [operation, value] = [bytes[at]! & 0xf0, bytes[at]! & 0x0f];
       at++;
@@ -96,10 +96,10 @@ function readImports(file: Buffer, command: Buffer) {
       if (operation === ORDINAL) flat = false;
       if (operation === ORDINAL_LEB) [flat] = [false, skipNumber()];
       if (operation === SYMBOL) {
-        const name = stringAt(bytes, at);
-        (flat ? anywhere : fromLibraries).add(name);
+        name = stringAt(bytes, at);
         at += name.length + 1;
       }
+      if (operation >= BIND) (flat ? anywhere : fromLibraries).add(name);
       for (let i = 0; i < (numbersAfter[operation] ?? 0); i++) skipNumber();
     }
   }
