@@ -151,7 +151,7 @@ export interface TensorInfo {
   readonly bytes: number;
   /** How a quantized layer is stored; absent for other tensors. */
   readonly quantized?: {
-    /** Bits per code, 1.58 as 2. */
+    /** Bits per code. */
     readonly nbits: number;
     /** Weights per group. */
     readonly groupSize: number;
