@@ -298,6 +298,8 @@ export interface Addon {
   readonly isas: readonly ('avx512' | 'avx2' | 'neon' | 'scalar')[];
   /** Instruction sets that were compiled in. */
   readonly compiled: readonly ('avx512' | 'avx2' | 'neon' | 'scalar')[];
+  /** Features of this processor that kernels use, by the names that Linux gives them. */
+  readonly features: readonly string[];
   /** What stands behind `parallel_for`. */
   readonly threading: 'openmp' | 'threads';
   /** A backend on one of `isas`. */

@@ -1,7 +1,7 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- kernels           kernels | linear | event-loop | checkpoint
+//   npm run bench -- kernels           kernels | linear | import | event-loop | checkpoint
 import { execFileSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -56,6 +56,16 @@ if (wants('linear')) {
   ];
   const lines = results.linear.results.flatMap((result) => result.rows.map((row) => line(result, row)));
   say(table([['', '', 'us', 'middle half', 'GFLOP/s', 'GB/s of weights'], ...lines]));
+  say('');
+}
+if (wants('import')) {
+  results.import = run('import.mjs');
+  const { runs, rows } = results.import;
+  say(`Importing, median of ${runs} fresh processes:`);
+  const line = ({ name, format, ms, low, high, cpuMs }) => {
+    return [`${name}, ${format}`, ms.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`, cpuMs.toFixed(1)];
+  };
+  say(table([['', 'ms', 'middle half', 'ms of processor time'], ...rows.map(line)]));
   say('');
 }
 if (wants('event-loop')) {

@@ -1,4 +1,4 @@
-import { types } from 'node:util';
+import { typedArrayClass } from './arrays.js';
 import { NBITS, type ResolvedQuantConfig } from './config.js';
 import { DTYPE_NAMES, type DType } from './dtype.js';
 import { HqqError, show } from './errors.js';
@@ -46,17 +46,21 @@ export function checkDtype(
   throw new HqqError(code, `Expected ${name} to be one of ${DTYPE_NAMES.join(', ')}, got ${show(dtype)}.${hint}`);
 }
 
-/** What arrays of each class are called, and a test that holds across realms (as `instanceof` does not). */
-const ARRAYS = {
-  Float32Array: types.isFloat32Array,
-  Uint16Array: types.isUint16Array,
-  Uint8Array: types.isUint8Array,
-  Int32Array: types.isInt32Array,
-} as const;
+interface Arrays {
+  Float32Array: Float32Array;
+  Uint16Array: Uint16Array;
+  Uint8Array: Uint8Array;
+  Int32Array: Int32Array;
+}
+
+/** Whether it is a typed array of that class, of whatever realm. */
+export function isArray<K extends keyof Arrays>(value: unknown, kind: K): value is Arrays[K] {
+  return typedArrayClass(value) === kind;
+}
 
 /** A typed array of class `kind`, of `length` elements, whose memory is there and stays there. */
-export function checkArray(array: unknown, name: string, kind: keyof typeof ARRAYS, length: number, because: string): void {
-  if (!ARRAYS[kind](array)) {
+export function checkArray(array: unknown, name: string, kind: keyof Arrays, length: number, because: string): void {
+  if (!isArray(array, kind)) {
     const article = kind === 'Int32Array' ? 'an' : 'a';
     refuse(`Expected ${name} to be ${article} ${kind} ${because}, got ${show(array)}.`);
   }
@@ -71,7 +75,7 @@ export function checkWeight(weight: Weight): void {
   checkShape(weight.shape, 'weight.shape');
   const [rows, cols] = weight.shape;
   const kind = weight.dtype === 'float32' ? 'Float32Array' : 'Uint16Array';
-  if (!ARRAYS[kind](weight.data)) {
+  if (!isArray(weight.data, kind)) {
     const hint = kind === 'Uint16Array' ? ' of raw bits' : '';
     refuse(`Expected weight.data to be a ${kind}${hint} for dtype ${weight.dtype}, got ${show(weight.data)}.`);
   }

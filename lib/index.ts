@@ -1,9 +1,10 @@
-export { backend, type BackendInfo } from './backend/index.js';
-export { compareModels, type CompareOptions } from './checkpoint/compare-models.js';
-export { dequantizeModel, type DequantizeModelOptions, type DequantizeReport } from './checkpoint/dequantize-model.js';
-export { type LoadOptions, Model, openModel, type TensorOptions } from './checkpoint/model.js';
+export { backend } from './backend/index.js';
+export type { BackendInfo } from './backend/info.js';
+export type { CompareOptions } from './checkpoint/compare-models.js';
+export type { DequantizeModelOptions, DequantizeReport } from './checkpoint/dequantize-model.js';
+export { compareModels, dequantizeModel, openModel, quantizeModel } from './checkpoint/lazy.js';
+export type { LoadOptions, Model, TensorOptions } from './checkpoint/model.js';
 export type { ConversionRun, MetaDtype, ModelOptions } from './checkpoint/options.js';
-export { quantizeModel } from './checkpoint/quantize-model.js';
 export { type NBits, NBITS, type QuantConfig, type ResolvedQuantConfig, type Solver, SOLVERS } from './config.js';
 export type { DType } from './dtype.js';
 export { HqqError, type HqqErrorCode } from './errors.js';

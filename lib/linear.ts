@@ -1,11 +1,10 @@
-import { types } from 'node:util';
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../binding.js';
-import { activeBackend } from './backend/index.js';
-import { checkArray, checkObject, checkQuantized } from './check.js';
+import { checkArray, checkObject, checkQuantized, isArray } from './check.js';
 import { type QuantConfig, rejectUnknownOptions } from './config.js';
 import { HqqError, show } from './errors.js';
 import { formatNamed, packedRows } from './format.js';
 import { groupedDequantizeArgs } from './grouped.js';
+import { activeBackend } from './host.js';
 import { fitsPanels, panelSizes } from './panel.js';
 import { quantize } from './quantize.js';
 import { allocating, checkInput, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
@@ -251,7 +250,7 @@ export class QuantizedLinear {
   /** Checks x, and checks or allocates what it becomes. */
   #output(x: Float32Array, out: Float32Array | undefined): Float32Array {
     const { inFeatures, outFeatures } = this;
-    if (!types.isFloat32Array(x)) refuse(`Expected x to be a Float32Array, got ${show(x)}.`);
+    if (!isArray(x, 'Float32Array')) refuse(`Expected x to be a Float32Array, got ${show(x)}.`);
     checkInput(x, 'x');
     const batch = x.length / inFeatures;
     if (!Number.isInteger(batch) || batch === 0) {

@@ -2,8 +2,9 @@ import type { FormatId } from '../binding.js';
 
 // How `linear` reads codes. A panel is 16 outputs. A quad is four consecutive weights of each: 64 bytes, one a code, in the
 // order [output][weight]. Quads go into words as rows do in lib/format.ts, the first in the top bits, a unit of `quads` to
-// 64-byte vectors; codes of 3 bits as two planes: their upper two bits (of quads 0 to 3, then of 4 to 7), their lowest (of all
-// eight). So outputs are the lanes of a vector, codes are read in one stream, and a 3-bit code takes 3 bits.
+// 64-byte vectors; codes of 3 bits to three vectors a, b, c: quads 0 and 1 in the low six bits of a, 2 and 3 of b, 4 and 5 of
+// c; the low two bits of quad 6 at the top of a, of 7 of b; their highest bits at the top of c. So outputs are the lanes of a
+// vector, codes are read in one stream, most are a shift away, and a 3-bit code takes 3 bits.
 
 export const PANEL = 16;
 export const QUAD_BYTES = PANEL * 4;

@@ -1,12 +1,12 @@
 import type { FloatBits, QuantizeArgs } from '../binding.js';
-import { activeBackend } from './backend/index.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, checkWeight } from './check.js';
-import { type QuantConfig, type ResolvedQuantConfig, resolveQuantConfig } from './config.js';
+import { type QuantConfig, resolveQuantConfig } from './config.js';
 import { allocate, type DType } from './dtype.js';
 import { HqqError, show } from './errors.js';
 import { allocateWords, formatFor, holdsRows, type Packing, packedRows } from './format.js';
 import { geometryOf } from './geometry.js';
 import * as grouped from './grouped.js';
+import { activeBackend } from './host.js';
 import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
 import type { QuantizedTensor, RunOptions, Weight } from './tensor.js';
 

@@ -1,10 +1,10 @@
-import { types } from 'node:util';
-import { markAsUntransferable } from 'node:worker_threads';
 import type { Backend, Operations } from '../binding.js';
-import { defaultThreads, MAX_THREADS } from './backend/environment.js';
+import { isShared } from './arrays.js';
 import { rejectUnknownOptions } from './config.js';
 import { HqqError, show } from './errors.js';
+import { defaultThreads, markAsUntransferable } from './host.js';
 import type { RunOptions } from './tensor.js';
+import { MAX_THREADS } from './threads.js';
 
 /** Any typed array that a backend may be given. */
 export type InputArray = Float32Array | Float64Array | Uint8Array | Uint16Array | Int32Array;
@@ -119,7 +119,7 @@ function translate(error: unknown): unknown {
  */
 export function checkInput(array: InputArray, name: string): void {
   const { buffer } = array;
-  if (types.isSharedArrayBuffer(buffer)) return; // can neither shrink nor be transferred
+  if (isShared(buffer)) return; // can neither shrink nor be transferred
   if ((buffer as { resizable?: boolean }).resizable) {
     throw new HqqError(
       'ERR_INVALID_ARGUMENT',

@@ -65,6 +65,11 @@ describe('diagnose', () => {
     const story = diagnose();
     expect(story).toMatchObject({ platform: process.platform, arch: process.arch, error: undefined });
     expect(story.cpu).not.toBe('');
+    if (process.platform === 'linux') expect(story.libc).toMatch(/^(?:glibc \d+\.\d+|musl)$/);
+    // What kernels need is among what the processor has.
+    if (story.runnable.includes('avx2')) expect(story.features).toEqual(expect.arrayContaining(['avx', 'f16c', 'fma', 'avx2']));
+    if (story.runnable.includes('avx512')) expect(story.features).toContain('avx512f');
+    if (story.runnable.includes('neon')) expect(story.features).toContain('asimd');
     expect(story.attempts.length).toBeGreaterThan(0);
     expect(story.chosen).toEqual(backend());
     if (!native) return;

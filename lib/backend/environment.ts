@@ -1,12 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { HqqError, show } from '../errors.js';
 import { suggestion } from '../suggest.js';
+import { MAX_THREADS } from '../threads.js';
 
 const CHOICES = ['auto', 'native', 'js'] as const;
 type Choice = (typeof CHOICES)[number];
-
-/** Most threads of a call: beyond any machine's cores, and short of what exhausts a process. */
-export const MAX_THREADS = 256;
 
 /** The variables that choose how the package computes, for `diagnose`. */
 export const VARIABLES = ['HQQ_BACKEND', 'HQQ_ISA', 'HQQ_THREADS', 'HQQ_PREBUILD', 'PREBUILDS_ONLY', 'OMP_WAIT_POLICY'] as const;

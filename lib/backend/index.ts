@@ -3,8 +3,14 @@ import type { Addon, Backend } from '../../binding.js';
 import { HqqError, show } from '../errors.js';
 import { suggestion } from '../suggest.js';
 import { backendChoice, defaultThreads, isaChoice, VARIABLES } from './environment.js';
+import type { BackendInfo } from './info.js';
 import { createJsBackend } from './js.js';
+import { cpuFeatures, libc } from './machine.js';
 import { type LoadAttempt, type LoadResult, loadAddon } from './native.js';
+import { workerThreads } from './worker-threads.js';
+
+/** What threads are told of each other: that the warning was given. */
+const WARNED = 'hqq: computes in JavaScript';
 
 let active: Backend | undefined;
 let js: Backend | undefined;
@@ -26,16 +32,6 @@ export function activeBackend(): Backend {
   if (chosen.name === 'js' && backendChoice() !== 'js') warnOfFallback();
   active = chosen;
   return chosen;
-}
-
-/** Which implementation computes, on which instruction set, and with how many threads where a call does not say (`js`: one). */
-export interface BackendInfo {
-  /** The C++ addon, or JavaScript. */
-  readonly name: 'native' | 'js';
-  /** Instruction set of its kernels. */
-  readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
-  /** Threads that a call uses unless told otherwise. */
-  readonly threads: number;
 }
 
 /**
@@ -83,7 +79,11 @@ function choose(): Backend {
   return openBackend('js');
 }
 
+/** Once: not again in the package's other module format, nor in workers that are started from here. */
 function warnOfFallback(): void {
+  const { getEnvironmentData, setEnvironmentData } = workerThreads();
+  if (getEnvironmentData(WARNED)) return;
+  setEnvironmentData(WARNED, true);
   process.emitWarning('hqq computes in JavaScript: the same results, but many times slower.', {
     code: 'HQQ_JS_BACKEND',
     detail: `${story(loadAddon())}\nHQQ_BACKEND=js chooses JavaScript without this warning.`,
@@ -119,8 +119,12 @@ export interface Diagnosis {
   readonly version: { readonly node: string; readonly napi: string };
   readonly platform: string;
   readonly arch: string;
+  /** The C library, where there is a choice: `glibc 2.36`, `musl`. */
+  readonly libc: string | undefined;
   /** As the system names the processor. */
   readonly cpu: string;
+  /** Features of it that kernels use, as the addon finds them; as the system lists them where the addon does not load. */
+  readonly features: readonly string[];
   /** Where the addon was looked for. */
   readonly attempts: readonly LoadAttempt[];
   /** What would make the addon load, if it does not. */
@@ -152,7 +156,9 @@ export function diagnose(): Diagnosis {
     version: { node: process.version, napi: process.versions.napi ?? 'none' },
     platform: process.platform,
     arch: process.arch,
-    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    libc: libc(),
+    cpu: cpus()[0]?.model.trim() || 'unknown',
+    features: addon?.features ?? cpuFeatures(),
     attempts,
     fix,
     compiled: addon?.compiled ?? [],

@@ -42,11 +42,12 @@ export function unpackPanel(panel: Uint8Array, at: number, format: FormatId, qua
     for (let quad = 0; quad < unit; quad++) {
       const to = 4 * (first + quad);
       if (bits === 3) {
-        const pair = at + (quad >> 2) * QUAD_BYTES;
-        const high = 6 - 2 * (quad & 3);
-        const low = 7 - quad;
+        const c = at + 2 * QUAD_BYTES;
+        const from = at + (quad < 6 ? quad >> 1 : quad - 6) * QUAD_BYTES;
+        const shift = 3 * (quad & 1);
         for (let i = 0; i < QUAD_BYTES; i++) {
-          const code = (((panel[pair + i]! >> high) & 3) << 1) | ((panel[at + 2 * QUAD_BYTES + i]! >> low) & 1);
+          const byte = panel[from + i]!;
+          const code = quad < 6 ? (byte >> shift) & 7 : (byte >> 6) | ((panel[c + i]! >> (quad - 2)) & 4);
           codes[(i >> 2) * stride + to + (i & 3)] = code;
         }
       } else {
@@ -74,10 +75,15 @@ function packPanel(codes: Uint8Array, format: FormatId, quads: number, panel: Ui
     for (let i = 0; i < QUAD_BYTES; i++) {
       const code = codes[(i >> 2) * stride + 4 * q + (i & 3)]!;
       if (bits === 3) {
-        const pair = vector + (quad >> 2) * QUAD_BYTES + i;
-        const single = vector + 2 * QUAD_BYTES + i;
-        panel[pair] = panel[pair]! | ((code >> 1) << (6 - 2 * (quad & 3)));
-        panel[single] = panel[single]! | ((code & 1) << (7 - quad));
+        const [a, b, c] = [vector + i, vector + QUAD_BYTES + i, vector + 2 * QUAD_BYTES + i];
+        if (quad < 6) {
+          const into = quad < 2 ? a : quad < 4 ? b : c;
+          panel[into] = panel[into]! | (code << (3 * (quad & 1)));
+        } else {
+          const into = quad === 6 ? a : b;
+          panel[into] = panel[into]! | ((code & 3) << 6);
+          panel[c] = panel[c]! | ((code >> 2) << quad);
+        }
       } else {
         panel[vector + i] = panel[vector + i]! | (code << (8 - bits * (quad + 1)));
       }

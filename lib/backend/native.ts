@@ -1,8 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Addon } from '../../binding.js';
+import { requireNodeGypBuild } from './gyp.js';
+import { target } from './machine.js';
 
 /** One place where the addon was looked for. */
 export interface LoadAttempt {
@@ -34,24 +36,26 @@ export function loadAddon(): LoadResult {
 }
 
 function load(): LoadResult {
-  // Not named "require": the CommonJS build has its own, and a second one would be dead until its own line is reached.
-  const req = createRequire(import.meta.url);
   let root: string;
-  let file: string;
   try {
     root = packageRoot();
-    file = (req('node-gyp-build') as NodeGypBuild).path(root);
   } catch (error) {
-    const where = packageRootOr('hqq');
-    return { attempts: [{ path: where, failure: firstLine(error) }], fix: buildIt(where) };
+    return { attempts: [{ path: 'hqq', failure: messageOf(error) }], fix: BUNDLED };
+  }
+  let file: string;
+  try {
+    file = (requireNodeGypBuild(root) as NodeGypBuild).path(root);
+  } catch (error) {
+    return { attempts: [...searched(root), { path: root, failure: messageOf(error) }], fix: fixForMissing(root) };
   }
   try {
-    const addon = withPassiveThreads(() => req(file)) as Partial<Addon>;
+    // By path, from any place: this file may be part of a bundle, which has no say in it.
+    const addon = withPassiveThreads(() => createRequire(file)(file)) as Partial<Addon>;
     if (typeof addon.open !== 'function' || !Array.isArray(addon.isas)) throw new Error('It is an addon, but not that of hqq.');
     return { addon: addon as Addon, attempts: [{ path: file }] };
   } catch (error) {
-    const failure = firstLine(error);
-    return { attempts: [{ path: file, failure }], fix: fixFor(failure, root) };
+    const failure = messageOf(error);
+    return { attempts: [{ path: file, failure }], fix: fixForBroken(failure, root) };
   }
 }
 
@@ -70,45 +74,88 @@ function withPassiveThreads<T>(loadIt: () => T): T {
   }
 }
 
-/** The folder of this package, from lib/backend as from dist: the nearest above whose package.json says `hqq`. */
+/**
+ * This file, from which everything else is found. Where a bundler has made CommonJS of it, `import.meta` is empty and Node's
+ * `__filename` is the bundle.
+ */
+function thisFile(): string {
+  return import.meta.url ? fileURLToPath(import.meta.url) : __filename;
+}
+
+/** The folder of this package: the nearest whose package.json says `hqq`, from lib/backend as from dist. */
 export function packageRoot(): string {
-  const start = path.dirname(fileURLToPath(import.meta.url));
+  // In the words that tracers of files (@vercel/nft, so Vercel and Next.js) evaluate: they copy this folder along.
+  const prebuilds = `${import.meta.dirname}/../prebuilds`;
+  const file = thisFile();
+  const start = existsSync(prebuilds) ? path.dirname(path.resolve(prebuilds)) : path.dirname(file);
   for (let folder = start; ; folder = path.dirname(folder)) {
     const manifest = path.join(folder, 'package.json');
     if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string }).name === 'hqq') return folder;
     if (folder === path.dirname(folder)) break;
   }
-  throw new Error(`There is no package.json of hqq above ${start}: was it bundled into another program?`);
+  try {
+    return path.dirname(createRequire(file).resolve('hqq/package.json')); // bundled, with the package installed beside it
+  } catch {
+    throw new Error(`No package.json of hqq is above ${file}, and no node_modules that it can see holds the package.`);
+  }
 }
 
-function packageRootOr(fallback: string): string {
+const BUNDLED =
+  'hqq was bundled into another program, and a bundle cannot hold its binary: mark hqq as external (esbuild: --external:hqq), ' +
+  'and have node_modules/hqq where the program runs.';
+
+/** Where node-gyp-build looks, and what is there. */
+function searched(root: string): LoadAttempt[] {
+  const { platform, arch } = target();
+  const base = process.env.HQQ_PREBUILD || root;
+  const places = [path.join(base, 'build', 'Release'), path.join(base, 'prebuilds', `${platform}-${arch}`)];
+  return places.map((folder) => {
+    const files = filesIn(folder);
+    if (files === undefined) return { path: folder, failure: 'There is no such folder.' };
+    const binaries = files.filter((name) => name.endsWith('.node'));
+    return { path: folder, failure: binaries.length === 0 ? 'It holds no binary.' : `It holds ${binaries.join(', ')}: not for this system.` };
+  });
+}
+
+function filesIn(folder: string): string[] | undefined {
   try {
-    return packageRoot();
+    return readdirSync(folder);
   } catch {
-    return fallback; // the error itself was reported where it was first met
+    return undefined;
   }
+}
+
+/** What to do where no binary was found. */
+function fixForMissing(root: string): string {
+  const there = filesIn(path.join(root, 'prebuilds')) ?? [];
+  const { platform, arch } = target();
+  if (there.includes(`${platform}-${arch}`)) return buildIt(root); // another C library, as a rule
+  if (there.length > 0) return `hqq has binaries for ${there.join(', ')}, not for ${platform}-${arch}. ${buildIt(root)}`;
+  if (isCheckout(root)) return buildIt(root);
+  return `Binaries come with the package, in its folder prebuilds: install it again, or ship them along. ${buildIt(root)}`;
 }
 
 /** What the dynamic linker says, and what to do about it. */
 const LINKER_MESSAGES: readonly (readonly [pattern: RegExp, advice: string])[] = [
   [/libgomp/, 'Install the OpenMP runtime (Debian, Ubuntu: apt-get install libgomp1; Fedora: dnf install libgomp). Or: '],
   [/GLIBC|GLIBCXX|CXXABI/, 'The binary was built for a newer Linux than this one. '],
-  [/ELF|wrong architecture|incompatible architecture|not a valid Win32|mach-o/i, 'The binary was built for another platform. '],
+  [/ELF|wrong architecture|incompatible architecture|not a valid Win32|mach-o|file too short/i, 'The file is damaged, or for another platform: install hqq again. Or: '],
 ];
 
-function fixFor(failure: string, root: string): string {
+function fixForBroken(failure: string, root: string): string {
   const known = LINKER_MESSAGES.find(([pattern]) => pattern.test(failure));
   return `${known?.[1] ?? ''}${buildIt(root)}`;
 }
 
+const isCheckout = (root: string) => existsSync(path.join(root, 'node_modules', 'cmake-js'));
+
 function buildIt(root: string): string {
   const script = path.join(root, 'scripts', 'build-native.cjs');
-  const haveTools = existsSync(path.join(root, 'node_modules', 'cmake-js')); // true in a checkout
-  const tools = haveTools ? '' : 'npm install -D cmake-js node-addon-api node-api-headers && ';
+  const tools = isCheckout(root) ? '' : 'npm install -D cmake-js node-addon-api node-api-headers && ';
   return `With CMake 3.20 or newer and a C++20 compiler, build it here: ${tools}node ${script}`;
 }
 
-function firstLine(error: unknown): string {
+function messageOf(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   return message.split('\n', 1)[0]!.trim();
 }

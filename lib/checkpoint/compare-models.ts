@@ -39,14 +39,7 @@ interface Pair {
 /** Bytes that are compared at once where nothing is computed. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
-/**
- * Measures how far a quantized (or dequantized) model is from the original: every quantized weight, and every matrix that
- * differs, number by number; all other tensors as equal or different. A tensor that was only rounded to the type it is
- * stored in counts as equal.
- *
- * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for models that do not
- *   belong together; the signal's reason when it is aborted.
- */
+/** As lazy.ts says, through which the package exports it. */
 export async function compareModels(original: string, quantized: string, options: CompareOptions = {}): Promise<CompareReport> {
   checkPath(original, 'the original');
   checkPath(quantized, 'the quantized model');

@@ -39,15 +39,7 @@ export type LoadOptions = TensorOptions & RunOptions;
 /** What a layer that was read cannot tell: the original is not there to be compared with. */
 const UNKNOWN = Object.freeze({ meanAbsError: NaN, meanSquaredError: NaN, relativeError: NaN, iterations: NaN });
 
-/**
- * Opens a model to read: a safetensors file or a Hugging Face folder, quantized or not. `close` it when done.
- *
- * @example
- * const model = await openModel('Llama-3.2-1B-hqq4');
- * const weight = await model.load('model.layers.0.self_attn.q_proj.weight');
- * await model.close();
- * @throws {HqqError} `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`
- */
+/** As lazy.ts says, through which the package exports it. */
 export async function openModel(path: string): Promise<Model> {
   checkPath(path, 'the model');
   const checkpoint = await Checkpoint.open(path);

@@ -1,9 +1,9 @@
-import { MAX_THREADS } from '../backend/environment.js';
 import {
   type Option, OPTION_NAMES, type QuantConfig, rejectUnknownOptions, type ResolvedQuantConfig, resolveQuantConfig,
 } from '../config.js';
 import { HqqError, show } from '../errors.js';
 import type { Progress } from '../report.js';
+import { MAX_THREADS } from '../threads.js';
 
 /** How scale and zero may be stored. */
 export const META_DTYPES = ['auto', 'float16', 'float32'] as const;
@@ -48,7 +48,7 @@ export interface ModelOptions {
   readonly metaDtype?: MetaDtype | undefined;
 
   /**
-   * Replace an output that exists: a file, an empty folder or a model folder.
+   * Replace an output that exists: a safetensors file, an empty folder, or a model folder with all that is in it.
    *
    * @default false
    */
@@ -137,7 +137,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     help: 'how scale and zero are stored; auto: float16 where it holds them',
     parse: (text) => text,
   },
-  force: { default: false, expected: 'true or false', accepts: isBoolean, help: 'replace an output that exists' },
+  force: { default: false, expected: 'true or false', accepts: isBoolean, help: 'replace an output that exists, a folder with all that is in it' },
   dryRun: { default: false, expected: 'true or false', accepts: isBoolean, help: 'only say what would be done' },
   threads: {
     default: undefined,

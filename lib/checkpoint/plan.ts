@@ -1,16 +1,18 @@
 import type { ResolvedQuantConfig } from '../config.js';
+import { DTYPES } from '../dtype.js';
 import { HqqError } from '../errors.js';
 import type { ModelReport } from '../report.js';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.js';
 import { type Layout, planLayout, type TensorSpec } from '../safetensors/layout.js';
+import { MAX_HEADER_BYTES } from '../safetensors/header.js';
 import type { SafetensorsFile } from '../safetensors/reader.js';
 import { plain, quote, quoteSome } from '../safetensors/text.js';
-import { DTYPES } from '../dtype.js';
+import { formatBytes, plural } from '../units.js';
 import { formOf, type LayerForm } from './adapt.js';
 import { checkChunks } from './chunks.js';
 import type { ResolvedModelOptions } from './options.js';
 import { type DenseTensor, nothingLeft, selectWeights, type SelectedWeight } from './select.js';
-import { isOptimized, largeSpecs, smallTensors, type StoredLayer } from './state-dict.js';
+import { isOptimized, largeSpecs, LAYER_KEYS, smallTensors, type StoredLayer } from './state-dict.js';
 
 /** A layer to be quantized, and where it comes from. */
 export interface LayerPlan extends StoredLayer {
@@ -67,6 +69,7 @@ export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, o
     checkChunks(plain(weight.entry.name), { geometry, axis: config.axis, format, config });
     byFile.get(weight.file)!.layers.push(layer);
   }
+  for (const { file, layers: own } of shards) checkHeader(file, own);
   for (const tensor of checkpoint.tensors.values()) if (!taken.has(tensor)) byFile.get(tensor.file)!.copies.push(tensor);
   if (!checkpoint.config) {
     const where = checkpoint.folder === undefined ? 'A single file has' : `${plain(checkpoint.path)} has`;
@@ -77,6 +80,20 @@ export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, o
     notes.push(`Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${names}.`);
   }
   return { checkpoint, shards, dense: reportDense(checkpoint, dense, layers), notes, quantization };
+}
+
+/** Shortest text of a tensor in a header, save its name: dtype, shape, offsets. */
+const SHORTEST_ENTRY = '"":{"dtype":"U8","shape":[],"data_offsets":[0,1]},'.length;
+
+/** Refuses what `planLayout` would refuse, before hundreds of thousands of layers are laid out. */
+function checkHeader(file: SafetensorsFile, layers: readonly LayerPlan[]): void {
+  const least = layers.reduce((sum, { module }) => sum + LAYER_KEYS.length * (module.length + SHORTEST_ENTRY), 0);
+  if (least <= MAX_HEADER_BYTES) return;
+  const message = `Expected a header of at most ${formatBytes(MAX_HEADER_BYTES)} for each file, but ${plain(file.path)} would need `;
+  throw new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `${message}${formatBytes(least)} or more: ${plural(layers.length, 'layer')} of ${LAYER_KEYS.length} tensors. Split the model into shards.`,
+  );
 }
 
 function planLayer(selected: SelectedWeight, form: LayerForm, metaDtype: LayerPlan['metaDtype']): LayerPlan {

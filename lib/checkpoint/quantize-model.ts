@@ -10,6 +10,7 @@ import { Checkpoint } from '../safetensors/checkpoint.js';
 import type { Layout } from '../safetensors/layout.js';
 import { checkApart, checkReplaceable } from '../safetensors/output-rules.js';
 import { SafetensorsWriter } from '../safetensors/writer.js';
+import { formatCount, plural } from '../units.js';
 import { withMember } from './config-text.js';
 import { checkPath, type ConversionRun, type ModelOptions, resolveOptions, type ResolvedOptions } from './options.js';
 import { convertFolder, inputsOf, removeFile } from './output-folder.js';
@@ -20,16 +21,7 @@ import { Counter, makeSlots, Stopwatch } from './transfer.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
-/**
- * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
- * into a folder that Python's `hqq` and `transformers` load. The output appears whole or not at all, and memory stays bounded
- * whatever the size of the model.
- *
- * @example
- * const report = await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq4', { nbits: 4, groupSize: 64 });
- * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`,
- *   `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
- */
+/** As lazy.ts says, through which the package exports it. */
 export async function quantizeModel(
   input: string,
   output: string,
@@ -49,6 +41,9 @@ export async function quantizeModel(
     await checkpoint.close();
   }
 }
+
+/** Relative error (root mean square error over root mean square) from which on a tensor is told to be of no use as it is. */
+const RUINED = 0.5;
 
 /** What was made, or would be. */
 interface Made {
@@ -152,6 +147,7 @@ function report(
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
   const sum = (part: (result: LayerResult) => number) => made.results.reduce((total, result) => total + part(result), 0);
   const absError = sum(({ sums }) => sums.absError);
+  const ruined = tensors.filter((tensor) => tensor.relativeError >= RUINED);
   return {
     input,
     output,
@@ -169,8 +165,13 @@ function report(
       seconds,
       computeSeconds: made.computeSeconds,
     },
-    notes,
+    notes: ruined.length === 0 ? notes : [...notes, ruinedNote(ruined.length, tensors.length)],
   };
+}
+
+function ruinedNote(count: number, of: number): string {
+  const lost = `${formatCount(count)} of ${plural(of, 'tensor')} lost half of their size or more to quantization`;
+  return `${lost}: without training, a model like this says nothing of sense. Use more bits or smaller groups.`;
 }
 
 function reportTensor({ layer, sums, seconds }: LayerResult): TensorReport {

@@ -116,7 +116,9 @@ async function quantizeChunk(
   const sums = readStats(stats);
   if (sums.badIndex >= 0) {
     const position = positionOf(chunk.weights, sums.badIndex);
-    throw nonFiniteError(plain(weight.entry.name), weights, dtype, sums.badIndex, position, layer.shape[1]);
+    const name = `${plain(weight.entry.name)} of ${plain(weight.file.path)}`;
+    const error = nonFiniteError(name, weights, dtype, sums.badIndex, position, layer.shape[1]);
+    throw new HqqError(error.code, `${error.message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`);
   }
   state.sums[index] = sums;
 

@@ -3,6 +3,7 @@ import { dtypeFromSafetensors } from '../dtype.js';
 import { HqqError, show } from '../errors.js';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.js';
 import { plain, quote, quoteSome } from '../safetensors/text.js';
+import { plural } from '../units.js';
 import { compileGlob, type Glob, moduleOf, unmatched } from './globs.js';
 import type { ResolvedModelOptions } from './options.js';
 
@@ -119,7 +120,7 @@ export function nothingLeft(path: string, dense: readonly DenseTensor[]): HqqErr
   const counts = new Map<string, number>();
   for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   const reasons = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([reason, count]) => `${count} ${reason}`);
-  const why = dense.length === 0 ? 'it holds no tensors' : `of its ${dense.length} tensors are: ${reasons.join('; ')}`;
+  const why = dense.length === 0 ? 'it holds no tensors' : `its ${plural(dense.length, 'tensor')} stay as they are (${reasons.join('; ')})`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.`);
 }
 

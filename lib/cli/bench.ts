@@ -5,7 +5,7 @@ import { type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './ben
 import { defineCommand, toJson } from './command.js';
 import { count, JSON_FLAG, UsageError } from './flags.js';
 import { bold, pairs, table } from './table.js';
-import { formatBytes, formatNumber, formatRate, formatSeconds, plural } from './units.js';
+import { formatBytes, formatNumber, formatRate, formatSeconds, plural } from '../units.js';
 import { VERSION } from './version.js';
 
 const SIZE = 4096;

@@ -6,7 +6,7 @@ import { defineCommand, toJson } from './command.js';
 import { ALL, JSON_FLAG, QUIET, THREADS, UsageError } from './flags.js';
 import { withProgress } from './progress.js';
 import { bold, pairs, table } from './table.js';
-import { formatNumber, formatPercent, formatShape, plural } from './units.js';
+import { formatNumber, formatPercent, formatShape, plural } from '../units.js';
 
 /** Rows without `--all`: a screenful with what stands around them. */
 const SCREENFUL = 15;

@@ -3,7 +3,7 @@ import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
 import { JSON_FLAG } from './flags.js';
 import { bold, pairs } from './table.js';
-import { plural } from './units.js';
+import { plural } from '../units.js';
 import { VERSION } from './version.js';
 
 export const doctor = defineCommand({
@@ -26,11 +26,12 @@ const THREADING = { openmp: 'OpenMP', threads: "the addon's own threads" } as co
 type Line = readonly [label: string, text: string];
 
 function tell(diagnosis: Diagnosis): string {
-  const { version, platform, arch, cpu, fix, environment } = diagnosis;
+  const { version, platform, arch, libc, cpu, features, fix, environment } = diagnosis;
   const lines: Line[] = [
     ['hqq', VERSION],
     ['node', `${version.node} (Node-API ${version.napi})`],
-    ['machine', `${platform} ${arch}, ${plain(cpu)}`],
+    ['machine', `${platform} ${arch}${libc === undefined ? '' : ` (${libc})`}, ${plain(cpu)}`],
+    ['features', features.length > 0 ? features.join(' ') : 'not known, or none that kernels use'],
     ['backend', verdict(diagnosis)],
     ['because', reason(diagnosis)],
     ...threads(diagnosis),
@@ -56,7 +57,8 @@ function reason({ chosen, error, environment, runnable }: Diagnosis): string {
     return wanted ? 'HQQ_BACKEND=js chooses it' : 'the native addon does not load; the same results, but many times slower';
   }
   if (environment['HQQ_ISA']) return `the addon loads, and HQQ_ISA=${chosen.isa} chooses the instruction set`;
-  return `the addon loads, and ${runnable[0]} is the best that it has for this machine`;
+  const old = runnable[0] === 'scalar' ? ': a processor without AVX2. Slower, and still faster than JavaScript' : '';
+  return `the addon loads, and ${runnable[0]} is the best that it has for this machine${old}`;
 }
 
 function threads({ chosen, threading, environment }: Diagnosis): Line[] {

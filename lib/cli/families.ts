@@ -1,4 +1,4 @@
-import { formatCount } from './units.js';
+import { formatCount } from '../units.js';
 
 /** Rows that differ in their names' numbers only, as one. */
 export interface Family<T> {

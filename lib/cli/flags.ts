@@ -179,6 +179,10 @@ function valueOf(flag: Flag<unknown>, typed: string, given: string | undefined):
 
 function unknownFlag(typed: string, names: readonly string[]): UsageError {
   const spelt = names.map((name) => `--${kebab(name)}`);
+  // There are no short flags: a letter stands for the flags that begin with it.
+  const letter = /^-(\w)$/.exec(typed)?.[1];
+  const short = letter === undefined ? [] : spelt.filter((flag) => flag.startsWith(`--${letter}`));
+  if (short.length > 0) return new UsageError(`Unknown flag ${spelling(typed)}. Did you mean ${short.join(' or ')}?`);
   const hint = suggestion(typed.replace(/^-+/, ''), spelt.map((flag) => flag.slice(2)));
   const meant = hint.replace(/"(.*)"/, '--$1');
   return new UsageError(`Unknown flag ${spelling(typed)}.${meant || ` Flags: ${spelt.join(', ')}.`}`);

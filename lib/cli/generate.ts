@@ -3,7 +3,7 @@ import { loadLanguageModel } from '../runtime/load.js';
 import { defineCommand, toJson } from './command.js';
 import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, text, THREADS } from './flags.js';
 import { say } from './process.js';
-import { formatNumber, formatSeconds, plural } from './units.js';
+import { formatNumber, formatSeconds, plural } from '../units.js';
 
 export const generate = defineCommand({
   name: 'generate',

@@ -5,7 +5,7 @@ import { defineCommand, toJson } from './command.js';
 import { families, times } from './families.js';
 import { ALL, JSON_FLAG } from './flags.js';
 import { bold, pairs, table } from './table.js';
-import { formatBytes, formatNumber, formatShape, plural } from './units.js';
+import { formatBytes, formatNumber, formatShape, plural } from '../units.js';
 
 export const inspect = defineCommand({
   name: 'inspect',

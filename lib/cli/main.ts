@@ -35,7 +35,7 @@ async function run(args: readonly string[], context: Context): Promise<number> {
     process.stderr.write(generalHelp(COMMANDS));
     return 2;
   }
-  if (name === '--version') {
+  if (name === '--version' || name === '-v') {
     print(`${VERSION}\n`);
     return 0;
   }

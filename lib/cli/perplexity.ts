@@ -2,7 +2,7 @@ import { loadLanguageModel } from '../runtime/load.js';
 import { readWhole } from '../safetensors/io.js';
 import { defineCommand, toJson } from './command.js';
 import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, text, THREADS } from './flags.js';
-import { formatNumber, plural } from './units.js';
+import { formatNumber, plural } from '../units.js';
 
 const WINDOW = 128;
 

@@ -1,6 +1,6 @@
 import cliProgress from 'cli-progress';
 import type { Progress } from '../report.js';
-import { formatRate, formatWait } from './units.js';
+import { formatRate, formatWait } from '../units.js';
 
 const BAR_WIDTH = 24;
 const NARROW_BAR_WIDTH = 12;

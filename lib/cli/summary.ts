@@ -6,7 +6,7 @@ import { kebab } from './flags.js';
 import { bold, pairs, table } from './table.js';
 import {
   formatBytes, formatCount, formatNumber, formatPercent, formatRate, formatSeconds, formatShape, plural,
-} from './units.js';
+} from '../units.js';
 
 /** Layers that the summary names. */
 const WORST = 5;

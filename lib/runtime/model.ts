@@ -2,7 +2,6 @@ import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { HqqError, show } from '../errors.js';
 import { allocating } from '../run.js';
-import type { RunOptions } from '../tensor.js';
 import type { Block } from './blocks.js';
 import { KvCache } from './cache.js';
 import type { LanguageModelConfig } from './config.js';

@@ -1,5 +1,5 @@
 import * as fs from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { HqqError } from '../errors.js';
 import { listFolder, type Listing } from './folder.js';
 import type { TensorEntry } from './header.js';

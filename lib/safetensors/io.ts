@@ -1,6 +1,7 @@
 import * as fs from 'node:fs';
 import { promisify } from 'node:util';
 import { HqqError } from '../errors.js';
+import { formatBytes } from '../units.js';
 import { formatError, plain } from './text.js';
 
 /** Bytes per system call: small enough that an abort is noticed within milliseconds, large enough to cost nothing. */
@@ -193,7 +194,6 @@ export async function ensureFreeSpace(folder: string, bytes: number): Promise<vo
     return; // Nothing is known; writing will tell.
   }
   if (free >= bytes) return;
-  const megabytes = (count: number) => `${(count / 1e6).toFixed(count < 1e7 ? 3 : 0)} MB`;
-  const message = `The output needs ${megabytes(bytes)}, ${plain(folder)} has ${megabytes(free)} free`;
+  const message = `The output needs ${formatBytes(bytes)}, ${plain(folder)} has ${formatBytes(free)} free`;
   throw new HqqError('ERR_IO', `${message}. Free space there or choose another place.`);
 }

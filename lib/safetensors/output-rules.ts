@@ -79,7 +79,11 @@ export async function checkReplaceable(target: string, kind: OutputKind, force: 
   const expected = kind === 'file' ? stat.isFile() : stat.isDirectory();
   if (!expected) refuse(`${path} exists and is ${kindOf(stat)}, but the output is a ${kind}. Choose another path.`);
   if (!force) refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
-  if (kind === 'file') return true;
+  if (kind === 'file') {
+    const isOurs = await withPath('Cannot read', target, () => isSafetensors(target));
+    if (!isOurs) refuse(`${path} exists and is not a safetensors file: it is not replaced. Choose another path.`);
+    return true;
+  }
   const precious = await Promise.all([homedir(), process.cwd()].map((place) => fs.realpath(place).catch(() => place)));
   if (precious.some((place) => isWithin(place, target))) {
     refuse(`${path} holds your home or working folder and is never replaced. Choose another path.`);
@@ -92,6 +96,19 @@ export async function checkReplaceable(target: string, kind: OutputKind, force: 
     throw error instanceof HqqError ? error : ioError('Cannot list', target, error);
   }
   return true;
+}
+
+/** Whether a file is empty or begins as safetensors files do: the length of a header that fits into it, then the header. */
+async function isSafetensors(path: string): Promise<boolean> {
+  const file = await fs.open(path, 'r');
+  try {
+    const { size } = await file.stat();
+    const start = Buffer.alloc(9);
+    const { bytesRead } = await file.read(start, 0, 9, 0);
+    return size === 0 || (bytesRead === 9 && start.readBigUInt64LE(0) <= BigInt(size - 8) && start[8] === 0x7b);
+  } finally {
+    await file.close();
+  }
 }
 
 const isWeights = (name: string) => name.endsWith('.safetensors');

@@ -21,7 +21,7 @@ const REGISTRY = Symbol.for('hqq.stagedOutputs');
 const registry = ((globalThis as Record<symbol, unknown>)[REGISTRY] ??= new Set<string>()) as Set<string>;
 
 export interface StagedOutputOptions {
-  /** Replace what stands there: a file, an empty folder or a model folder. */
+  /** Replace what stands there: a safetensors file, an empty folder or a model folder. */
   readonly force?: boolean | undefined;
   /** Every file and folder that is read, so that none is harmed. */
   readonly inputs: readonly string[];
@@ -69,7 +69,7 @@ export class StagedOutput {
     try {
       await clearLeftovers(place, (partial) => registry.has(partial) && partial !== path);
       await checkReplaceable(place, kind, force);
-      if (kind === 'folder') await withPath('Cannot create', path, () => fs.mkdir(path));
+      if (kind === 'folder') await withPath('Cannot write to', dirname(place), () => fs.mkdir(path));
       return new StagedOutput(place, kind, path, force);
     } catch (error) {
       registry.delete(path);

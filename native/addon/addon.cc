@@ -5,11 +5,13 @@
 #include <utility>
 
 #include "../core/parallel.h"
+#include "../isa/cpu.h"
 #include "../isa/dispatch.h"
 #include "args.h"
 #include "napi.h"
 #include "ops.h"
 #include "queue.h"
+#include "stay.h"
 
 // `Addon` of binding.d.ts.
 namespace hqq::addon {
@@ -71,6 +73,12 @@ Napi::Array names_of_isas(Napi::Env env, bool runnable_only) {
   return names;
 }
 
+Napi::Array names_of_features(Napi::Env env) {
+  const Napi::Array names = Napi::Array::New(env);
+  for (const std::string_view name : isa::features()) names.Set(names.Length(), Napi::String::New(env, std::string(name)));
+  return names;
+}
+
 Napi::Value open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::string wanted = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
@@ -87,9 +95,11 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  stay_loaded();
   open_session(env);
   exports.Set("isas", names_of_isas(env, true));
   exports.Set("compiled", names_of_isas(env, false));
+  exports.Set("features", names_of_features(env));
   exports.Set("threading", core::threading());
   exports.Set("open", Napi::Function::New(env, open, "open"));
   return exports;

@@ -46,7 +46,8 @@ inline constexpr const FormatRow& row_of(Format format) { return kFormats[static
 
 // How `linear` reads codes. A panel is kPanel outputs, a quad is four consecutive weights of each: one byte a code, in the
 // order [output][weight]. Quads go into words as rows do in PackFormat, a unit of `quads` to 64-byte vectors; codes of 3 bits
-// as two planes, their upper two bits (of quads 0..3, then of 4..7) and their lowest (of all eight). PANELS in lib/panel.ts.
+// to three vectors a, b, c, so that most are a shift away: quads 0 and 1 in the low six bits of a, 2 and 3 of b, 4 and 5 of c;
+// the low two bits of quad 6 at the top of a, of 7 of b; their highest bits at the top of c. PANELS in lib/panel.ts.
 inline constexpr size_t kPanel = 16;
 inline constexpr size_t kQuadBytes = kPanel * 4;
 struct PanelRow {

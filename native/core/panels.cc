@@ -12,21 +12,20 @@ namespace {
 // bytes[quads][kPanel][4] -> words, as kPanels says
 void pack_quads(const kernels::KernelTable& kernels, Format format, const uint8_t* bytes, size_t quads, uint8_t* codes) {
   const PanelRow& panel = panel_of(format);
-  const auto pack_plane = [&](Format plane, const uint8_t* from, uint8_t* to) {
-    const uint8_t* fields[kMaxFields];
-    for (size_t f = 0; f < row_of(plane).fields; ++f) fields[f] = from + f * kQuadBytes;
-    kernels.pack_row[static_cast<size_t>(plane)](fields, kQuadBytes, to);
-  };
   for (size_t q = 0; q < quads; q += panel.quads, bytes += panel.quads * kQuadBytes, codes += panel.bytes) {
+    const uint8_t* fields[kMaxFields];
+    for (size_t f = 0; f < panel.quads; ++f) fields[f] = bytes + f * kQuadBytes;
     if (panel.bits != 3) {
-      pack_plane(format, bytes, codes);
+      kernels.pack_row[static_cast<size_t>(format)](fields, kQuadBytes, codes);
       continue;
     }
-    uint8_t high[8 * kQuadBytes], low[8 * kQuadBytes];
-    for (size_t i = 0; i < sizeof(high); ++i) high[i] = bytes[i] >> 1, low[i] = bytes[i] & 1;
-    pack_plane(Format::u8x4, high, codes);
-    pack_plane(Format::u8x4, high + 4 * kQuadBytes, codes + 64);
-    pack_plane(Format::u8x8, low, codes + 128);
+    const auto byte = [](int low, int next, int top) { return static_cast<uint8_t>(low | next << 3 | top << 6); };
+    for (size_t i = 0; i < kQuadBytes; ++i) {
+      const uint8_t six = fields[6][i], seven = fields[7][i];
+      codes[i] = byte(fields[0][i], fields[1][i], six & 3);
+      codes[kQuadBytes + i] = byte(fields[2][i], fields[3][i], seven & 3);
+      codes[2 * kQuadBytes + i] = byte(fields[4][i], fields[5][i], six >> 2 | seven >> 2 << 1);
+    }
   }
 }
 

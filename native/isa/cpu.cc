@@ -44,11 +44,14 @@ constexpr uint32_t bit(int n) { return 1u << n; }
 
 struct Features {
   bool avx2 = false, avx512 = false, vnni = false;
+  std::vector<std::string_view> names;
 
   Features() {
-    if (cpuid(0, 0).eax < 7) return;
     const uint32_t basic = cpuid(1, 0).ecx;
+    if (has(basic, bit(20))) names.push_back("sse4_2");
+    if (cpuid(0, 0).eax < 7) return;
     constexpr uint32_t kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);
+    name_those_of_vectors(basic);
     if (!has(basic, kFma | kOsxsave | kAvx | kF16c)) return;
     const uint64_t state = saved_state();
     const Registers seven = cpuid(7, 0);
@@ -59,20 +62,40 @@ struct Features {
     avx512 = avx2 && (state & kZmm) == kZmm && has(extended, kF | kDq | kBw | kVl);
     vnni = avx512 && has(seven.ecx, bit(11));
   }
+
+ private:
+  // Each by itself: a processor may lack one of those that make an instruction set here.
+  void name_those_of_vectors(uint32_t basic) {
+    if (!has(basic, bit(27))) return;
+    const uint64_t state = saved_state();
+    const Registers seven = cpuid(7, 0);
+    const struct {
+      const char* name;
+      uint32_t value, bits;
+      uint64_t saved;
+    } rows[] = {
+        {"avx", basic, bit(28), 0x06},         {"f16c", basic, bit(29), 0x06},        {"fma", basic, bit(12), 0x06},
+        {"avx2", seven.ebx, bit(5), 0x06},     {"avx512f", seven.ebx, bit(16), 0xe6}, {"avx512dq", seven.ebx, bit(17), 0xe6},
+        {"avx512bw", seven.ebx, bit(30), 0xe6}, {"avx512vl", seven.ebx, bit(31), 0xe6}, {"avx512_vnni", seven.ecx, bit(11), 0xe6},
+    };
+    for (const auto& row : rows)
+      if (has(row.value, row.bits) && (state & row.saved) == row.saved) names.push_back(row.name);
+  }
 };
 
-const Features& features() {
+const Features& cpu() {
   static const Features found;
   return found;
 }
 
 }  // namespace
 
-bool has_avx2() { return features().avx2; }
-bool has_avx512() { return features().avx512; }
-bool has_avx512_vnni() { return features().vnni; }
+bool has_avx2() { return cpu().avx2; }
+bool has_avx512() { return cpu().avx512; }
+bool has_avx512_vnni() { return cpu().vnni; }
 bool has_neon() { return false; }
 bool has_neon_dotprod() { return false; }
+std::vector<std::string_view> features() { return cpu().names; }
 
 }  // namespace hqq::isa
 
@@ -80,8 +103,10 @@ bool has_neon_dotprod() { return false; }
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
-#elif defined(_M_ARM64)
+#elif defined(_WIN32)
+#ifndef WIN32_LEAN_AND_MEAN
 #define WIN32_LEAN_AND_MEAN
+#endif
 #include <windows.h>
 #endif
 
@@ -96,7 +121,7 @@ bool has_neon_dotprod() {
   return (getauxval(AT_HWCAP) & kDotProd) != 0;
 #elif defined(__aarch64__) && defined(__APPLE__)
   return true;  // every processor of Apple's that runs macOS
-#elif defined(_M_ARM64)
+#elif defined(_WIN32)
   return IsProcessorFeaturePresent(43) != 0;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
 #else
   return false;
@@ -108,6 +133,12 @@ bool has_neon() {
 #else
   return false;
 #endif
+}
+std::vector<std::string_view> features() {
+  std::vector<std::string_view> names;
+  if (has_neon()) names.push_back("asimd");
+  if (has_neon_dotprod()) names.push_back("asimddp");
+  return names;
 }
 
 }  // namespace hqq::isa

@@ -1,4 +1,6 @@
 #pragma once
+#include <string_view>
+#include <vector>
 
 namespace hqq::isa {
 
@@ -9,5 +11,8 @@ bool has_neon();    // part of AArch64
 // Extensions of these.
 bool has_avx512_vnni();
 bool has_neon_dotprod();
+
+// Features that kernels use and that can be used here, by the names that Linux gives them: what `hqq doctor` shows.
+std::vector<std::string_view> features();
 
 }  // namespace hqq::isa

@@ -146,10 +146,10 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
     for (size_t q = 0; q < p.quads;) {
       typename Dot::Run run[Panels];
       for (auto& sum : run) sum = Dot::start();
-      const auto add_units = [&](size_t quads) {
+      const auto add_units = [&](size_t quads) HQQ_INLINE_LAMBDA {
         for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
           for (size_t n = 0; n < Panels; ++n)
-            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
+            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
               run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
             });
       };
@@ -187,7 +187,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       const size_t quads = p.quads - q < kBlockQuads ? p.quads - q : kBlockQuads;
       for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
         for (size_t n = 0; n < Panels; ++n)
-          for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) {
+          for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
             const float* four = x + 4 * quad;
             even_f32[n] = V::fma(level_f32<V, 0>(c, zeros[n]), V::set(four[0]), even_f32[n]);
             odd_f32[n] = V::fma(level_f32<V, 1>(c, zeros[n]), V::set(four[1]), odd_f32[n]);
@@ -211,8 +211,11 @@ void row(PanelRows p, const Input& in, size_t panels, float* out) {
     p.codes += n * p.codes_stride, p.meta += n * p.meta_stride;
     out += n * kPanel, panels -= n;
   };
-  for (; panels >= 2; step(2)) Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
-  for (; panels >= 1; step(1)) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
+  while (panels >= 2) {
+    Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
+    step(2);
+  }
+  if (panels == 1) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
@@ -227,11 +230,17 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
   for (size_t q = 0; q < g.quads;) {
     typename Dot::Run run[Rows];
     for (auto& sum : run) sum = Dot::start();
-    const size_t end = g.quads - q < Dot::kRun ? g.quads : q + Dot::kRun;
-    for (; q < end; ++q, bytes += kQuadBytes, x += stride) {
-      const auto codes = Dot::codes(load_quad<V>(bytes));
-      for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
-    }
+    const auto add_quads = [&](size_t quads) HQQ_INLINE_LAMBDA {
+      HQQ_NO_UNROLL for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, x += stride) {
+        const auto codes = Dot::codes(load_quad<V>(bytes));
+        for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
+      }
+    };
+    // A whole run has a length that the compiler knows: without a counter, registers suffice.
+    const size_t quads = g.quads - q < Dot::kRun ? g.quads - q : Dot::kRun;
+    if (quads == Dot::kRun) add_quads(Dot::kRun);
+    else add_quads(quads);
+    q += quads;
     for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
   }
   const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
@@ -271,7 +280,7 @@ HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, flo
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
   float even[Rows][kLanes], dots[Rows][kLanes] = {};
   // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
-  const auto chain = [&](size_t first, size_t last, size_t parity, auto finish) {
+  const auto chain = [&](size_t first, size_t last, size_t parity, auto finish) HQQ_INLINE_LAMBDA {
     typename V::F32 sum_f32[Rows];
     for (auto& sum : sum_f32) sum = V::set(0.0f);
     const float* from = x + first * stride + parity;
@@ -302,7 +311,10 @@ template <class V>
 void rows_f32(const float* tile, const GroupRows& g, float* sums) {
   constexpr size_t kMost = V::kTileRows;
   size_t r = 0;
-  for (; r + kMost <= g.rows; r += kMost) rows_f32_of<V, kMost>(tile, g, r, sums);
+  // Two rows alone wait for each other's sums: what fours divide is left to them.
+  const auto is_for_fours = [](size_t left) { return left > kMost && left % 4 == 0 && left < kMost + 4; };
+  for (; r + kMost <= g.rows && !is_for_fours(g.rows - r); r += kMost) rows_f32_of<V, kMost>(tile, g, r, sums);
+  for (; r + 4 <= g.rows; r += 4) rows_f32_of<V, 4>(tile, g, r, sums);
   for (; r + 2 <= g.rows; r += 2) rows_f32_of<V, 2>(tile, g, r, sums);
   for (; r < g.rows; ++r) rows_f32_of<V, 1>(tile, g, r, sums);
 }

@@ -26,13 +26,11 @@ HQQ_INLINE typename V::U32 quad_of(const uint8_t* unit) {
   if constexpr (Bits == 8) {
     return load_quad<V>(unit);
   } else if constexpr (Bits == 3) {
-    constexpr int kHigh = 6 - 2 * (Quad % 4), kLow = 7 - Quad;
-    const auto pair = load_quad<V>(unit + Quad / 4 * 64), single = load_quad<V>(unit + 128);
-    const auto low = V::template shift_mask<kLow, in_each_byte(1)>(single);
-    if constexpr (kHigh == 0) {
-      return V::merge(V::template shift_left<1>(V::template shift_mask<0, in_each_byte(3)>(pair)), low);
+    if constexpr (Quad < 6) {
+      return V::template shift_mask<3 * (Quad % 2), in_each_byte(7)>(load_quad<V>(unit + Quad / 2 * 64));
     } else {
-      return V::merge(V::template shift_mask<kHigh - 1, in_each_byte(6)>(pair), low);
+      const auto low = V::template shift_mask<6, in_each_byte(3)>(load_quad<V>(unit + (Quad - 6) * 64));
+      return V::merge(low, V::template shift_mask<Quad - 2, in_each_byte(4)>(load_quad<V>(unit + 128)));
     }
   } else {
     constexpr int kShift = 8 - Bits * (Quad + 1);
@@ -43,7 +41,7 @@ HQQ_INLINE typename V::U32 quad_of(const uint8_t* unit) {
 // Calls body(quad, codes) for the quads of a unit.
 template <class V, int Bits, class Body>
 HQQ_INLINE void for_unit(const uint8_t* unit, Body body) {
-  [&]<int... Quad>(std::integer_sequence<int, Quad...>) {
+  [&]<int... Quad>(std::integer_sequence<int, Quad...>) HQQ_INLINE_LAMBDA {
     (body(static_cast<size_t>(Quad), quad_of<V, Bits, Quad>(unit)), ...);
   }(std::make_integer_sequence<int, PanelBits<Bits>::kQuads>{});
 }

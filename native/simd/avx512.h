@@ -161,7 +161,7 @@ struct Avx512Of {
     }
 
    private:
-    static __m512i dpbusd(__m512i sum, __m512i codes, __m512i x) {
+    static __m512i dpbusd(__m512i sum, [[maybe_unused]] __m512i codes, [[maybe_unused]] __m512i x) {
 #if defined(__AVX512VNNI__) || defined(_MSC_VER)
       return _mm512_dpbusd_epi32(sum, codes, x);
 #else

@@ -1,4 +1,6 @@
 #pragma once
+#include <initializer_list>
+
 #include "simd.h"
 
 namespace hqq::simd {

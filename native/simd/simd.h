@@ -5,8 +5,19 @@
 // For the innermost functions of kernels: a call in a hot loop costs more than the loop's work.
 #if defined(_MSC_VER) && !defined(__clang__)
 #define HQQ_INLINE __forceinline
+#define HQQ_INLINE_LAMBDA
 #else
 #define HQQ_INLINE inline __attribute__((always_inline))
+#define HQQ_INLINE_LAMBDA __attribute__((always_inline))  // after the parameters
+#endif
+
+// Before a loop of known length that must stay one.
+#if defined(__clang__)
+#define HQQ_NO_UNROLL _Pragma("clang loop unroll(disable)")
+#elif defined(__GNUC__)
+#define HQQ_NO_UNROLL _Pragma("GCC unroll 1")
+#else
+#define HQQ_NO_UNROLL
 #endif
 
 // What a vector wrapper V gives. F32 and U32 have sixteen lanes: one zmm, two ymm, four q registers, or an array of 16.

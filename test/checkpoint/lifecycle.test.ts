@@ -19,9 +19,9 @@ describe('a weight that is not finite', () => {
     const out = freshPath();
     const folder = modelFolder([{ 'a.weight': randomTensor([64, 64], 1), 'x.y.weight': tensorOf(weights, [rows, cols]) }]);
     const error = await failure(() => quantizeModel(folder, out, { axis, nbits: 3 }));
-    expect(error).toMatchObject(
-      { code: 'ERR_NON_FINITE_WEIGHT', message: `x.y.weight holds -Infinity at row ${row}, column ${col}.` },
-    );
+    expect(error.code).toBe('ERR_NON_FINITE_WEIGHT');
+    const place = `x.y.weight of ${join(folder, 'model.safetensors')} holds -Infinity at row ${row}, column ${col}`;
+    expect(error.message).toContain(place);
     expect(beside(out)).toEqual([]);
   });
 });
@@ -105,12 +105,13 @@ describe('in a process of its own', () => {
     expect(stderr).toBe('');
     const { seconds } = JSON.parse(stdout.split('\n')[1]!) as { seconds: number };
     const out = freshPath();
+    const kills = Number(process.env['HQQ_KILLS'] ?? 8);
     let partials = 0;
-    for (let i = 0; i < 8; i++) {
+    for (let i = 0; i < kills; i++) {
       const child = spawn(process.execPath, [script, folder, out], { stdio: ['ignore', 'pipe', 'ignore'] });
       await new Promise((resolve) => child.stdout.once('data', resolve));
       if (i === 0) while (beside(out).length === 0) await pause(1); // as early as there is something
-      else await pause((seconds * 1000 * i) / 8);
+      else await pause((seconds * 1000 * i) / kills);
       child.kill('SIGKILL');
       await new Promise((resolve) => child.once('close', resolve));
       if (fs.existsSync(out)) fs.rmSync(out, { recursive: true }); // done before it was killed

@@ -93,7 +93,7 @@ describe('the disk', () => {
     if (!has('mount', '-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', folder)) return skip('no right to mount');
     try {
       const result = await hqq(['quantize', SMALL, '--out', join(folder, 'out'), '--nbits', '8']);
-      expectFailure(result, 1, /The disk is full|has \S+ MB free/);
+      expectFailure(result, 1, /The disk is full|has \S+ kB free/);
       expect(fs.readdirSync(folder)).toEqual([]);
     } finally {
       execFileSync('umount', [folder]);

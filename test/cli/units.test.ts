@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { families } from '../../lib/cli/families.js';
 import {
   formatBytes, formatCount, formatLarge, formatNumber, formatPercent, formatSeconds, formatWait,
-} from '../../lib/cli/units.js';
+} from '../../lib/units.js';
 
 describe('numbers for people', () => {
   test.each([

@@ -49,6 +49,8 @@ describe('wrong usage is said before anything is read', () => {
     [['--json', 'inspect'], /Expected a command before --json/],
     [['help', 'inspct'], /Did you mean "inspect"\?/],
     [[...q, '--nbit', '4'], /Unknown flag --nbit\. Did you mean --nbits\?/],
+    [[...q, '-q'], /Unknown flag -q\. Did you mean --quiet\?/],
+    [[...q, '-d'], /Unknown flag -d\. Did you mean --dry-run\?/],
     [[...q, '--groupSize', '64'], /Did you mean --group-size\?/],
     [[...q, '--group_size=64'], /Did you mean --group-size\?/],
     [[...q, '-n', '4'], /Unknown flag -n\./],

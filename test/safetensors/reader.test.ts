@@ -156,7 +156,7 @@ describe('SafetensorsWriter', () => {
     await expectError(
       () => SafetensorsWriter.create(path, huge),
       'ERR_IO',
-      /needs 562949953 MB, .* has \d.* MB free\. Free space/,
+      /needs 563 TB, .* has \d\S* \wB free\. Free space/,
     );
     expect(fs.existsSync(path)).toBe(false);
     await expectError(() => SafetensorsWriter.create(`${path}/x/y`, layout), 'ERR_IO', /does not exist/);

@@ -1,0 +1,32 @@
+import { existsSync, readFileSync } from 'node:fs';
+
+// What this machine is, as far as it decides which binary fits. Read for reports and failures only: none of it is cheap.
+
+/** What binaries are chosen by: node-gyp-build reads the same variables, with which npm installs for another machine. */
+export function target(): { readonly platform: string; readonly arch: string } {
+  const { npm_config_platform: platform, npm_config_arch: arch } = process.env;
+  return { platform: platform || process.platform, arch: arch || process.arch };
+}
+
+/** The C library: `glibc 2.36`, `musl`; undefined where there is no choice of them. */
+export function libc(): string | undefined {
+  if (process.platform !== 'linux') return undefined;
+  const { report } = process as { report?: NodeJS.ProcessReport & { excludeNetwork?: boolean } };
+  if (report !== undefined) report.excludeNetwork = true; // else it may look up the names of peers
+  const { header } = (report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } };
+  if (header?.glibcVersionRuntime !== undefined) return `glibc ${header.glibcVersionRuntime}`;
+  return existsSync(`/lib/ld-musl-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}.so.1`) ? 'musl' : 'unknown';
+}
+
+/** Features that kernels use, by the names that Linux gives them. */
+const FEATURES = ['sse4_2', 'avx', 'f16c', 'fma', 'avx2', 'avx512f', 'avx512dq', 'avx512bw', 'avx512vl', 'avx512_vnni', 'asimd', 'asimddp'];
+
+/** Features of the processor as the system lists them, where it does. */
+export function cpuFeatures(): string[] {
+  try {
+    const flags = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.trim().split(/\s+/) ?? [];
+    return FEATURES.filter((name) => flags.includes(name));
+  } catch {
+    return []; // not Linux
+  }
+}

@@ -1,0 +1,50 @@
+// Every way to import the package, and every way TypeScript has to find its declarations.
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { check, lastJson, run } from './checks.mjs';
+
+/** Whether a program computed natively, without a word. */
+export const isNative = (seen) =>
+  seen.status === 0 && seen.backend?.name === 'native' && seen.same === true && seen.warnings.length === 0 && seen.runtime === 'function';
+
+export async function formats({ project, env }) {
+  const labels = { 'esm.mjs': 'ESM', 'common.cjs': 'CommonJS', 'worker.mjs': 'a worker thread', 'chdir.mjs': 'after process.chdir' };
+  for (const [file, label] of Object.entries(labels)) {
+    const seen = lastJson(await run('node', [file], { cwd: project, env }));
+    check(`${label}: native, the bytes of hqq/js, no warning`, isNative(seen), seen);
+  }
+  const doctor = await run('node', [path.join(project, 'node_modules', '.bin', 'hqq'), 'doctor'], { cwd: project, env });
+  check('the command hqq runs', doctor.status === 0 && /backend +native/.test(doctor.stdout), doctor.stdout + doctor.stderr);
+}
+
+const NODE = { lib: ['es2023'], types: ['node'] };
+
+/** One compilation: the options that matter, and the files. Declarations are checked themselves where they are first met. */
+const COMPILATIONS = {
+  'node16, ESM and CommonJS': { module: 'node16', files: ['app.mts', 'app.cts'], skipLibCheck: false, ...NODE },
+  'node10, CommonJS': { module: 'commonjs', moduleResolution: 'node10', ignoreDeprecations: '6.0', files: ['app.cts'], ...NODE },
+  bundler: { module: 'esnext', moduleResolution: 'bundler', files: ['app.ts'], ...NODE },
+  'bundler, in a browser': {
+    ...{ module: 'esnext', moduleResolution: 'bundler', files: ['web.ts'], skipLibCheck: false },
+    ...{ lib: ['es2022', 'dom'], types: [] },
+  },
+};
+
+export async function types({ project, root, env, sources }) {
+  const folder = path.join(project, 'typescript');
+  mkdirSync(folder, { recursive: true });
+  for (const ending of ['ts', 'mts', 'cts']) {
+    cpSync(path.join(sources, 'app.ts'), path.join(folder, `app.${ending}`));
+    cpSync(path.join(sources, 'web.ts'), path.join(folder, `web.${ending}`));
+  }
+  const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const compile = async (name, compilerOptions, files) => {
+    const common = { target: 'es2022', strict: true, noEmit: true, skipLibCheck: true, exactOptionalPropertyTypes: true };
+    const typeRoots = [path.join(root, 'node_modules', '@types')];
+    const config = path.join(folder, `tsconfig.${name.replaceAll(/\W+/g, '-')}.json`);
+    writeFileSync(config, JSON.stringify({ compilerOptions: { ...common, typeRoots, ...compilerOptions }, files }));
+    const { status, stdout } = await run('node', [tsc, '-p', config], { cwd: folder, env });
+    check(`TypeScript, ${name}`, status === 0, stdout.slice(0, 3000));
+  };
+  for (const [name, { files, ...options }] of Object.entries(COMPILATIONS)) await compile(name, options, files);
+}

@@ -1,0 +1,141 @@
+#!/usr/bin/env node
+// Tests the package as users get it: packed, installed where there is only node and npm, scripts disabled, in a folder whose
+// path has spaces and other alphabets' letters. `npm run build:ts` and a binary (prebuilt, or built here) must be there.
+//
+//   formats      ESM, CommonJS, a worker thread, after process.chdir, the command
+//   types        TypeScript: node16, node10, bundler; in a browser, without Node's declarations
+//   judges       publint, arethetypeswrong
+//   bundles      esbuild, with the package outside and inside
+//   tracer       a copy of what @vercel/nft finds
+//   fallback     no binary for the platform, none at all, a damaged one
+//   processors   without AVX2 and without AVX-512, under qemu
+//   chromium     hqq/js and the example in a headless browser
+//   engines      hqq/js in Deno and Bun, from their npm packages
+//
+// As root on Debian, tools that are missing are installed. The last line is "N passed, N failed".
+//
+//   node scripts/test-install.mjs [part]...       some of these parts only
+//
+// HQQ_ALLOW_MISSING_EMULATORS=1   a part whose tools are missing is left out, not a failure
+// HQQ_KEEP=1                      the folder is not removed
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { check, lastJson, run, total } from './install/checks.mjs';
+import { chromium, denoAndBun, reference } from './install/engines.mjs';
+import { fallback, processors } from './install/fallback.mjs';
+import { formats, isNative, types } from './install/formats.mjs';
+import { bareEnvironment, install, pack } from './install/project.mjs';
+import { bundles, judges, tracer } from './install/tools.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const sources = path.join(root, 'test', 'install');
+const work = mkdtempSync(path.join(tmpdir(), 'hqq-install-'));
+
+/** From an empty folder to the first result. */
+const SECONDS_TO_RESULT = 10;
+
+const onPath = (program) => process.env.PATH.split(path.delimiter).some((folder) => existsSync(path.join(folder, program)));
+
+/** Makes a program available, or says which package has it. Returns which of `programs` is there, the first by preference. */
+function need(debianPackage, ...programs) {
+  const there = () => programs.find(onPath);
+  if (there()) return there();
+  if (process.getuid?.() === 0 && onPath('apt-get')) {
+    const options = { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
+    const patient = ['-qq', '-o', 'DPkg::Lock::Timeout=120'];
+    spawnSync('apt-get', [...patient, 'update'], options);
+    spawnSync('apt-get', [...patient, 'install', '-y', '--no-install-recommends', debianPackage], options);
+    if (there()) return there();
+  }
+  const allowed = process.env.HQQ_ALLOW_MISSING_EMULATORS === '1';
+  if (allowed) console.log(`  NOT RUN: missing ${programs[0]} (Debian: ${debianPackage})`);
+  else check(`${programs[0]} is installed`, false, `Debian: ${debianPackage}. HQQ_ALLOW_MISSING_EMULATORS=1 does without.`);
+  return undefined;
+}
+
+/** Installs, and times the way from an empty folder to a product of quantized weights. */
+async function installed() {
+  const packed = await pack(root, work);
+  check(`npm pack: ${(packed.size / 1e6).toFixed(2)} MB`, packed.size < 3e6);
+  const env = bareEnvironment(work);
+  const project = path.join(work, 'späce and ünïcode 模型', 'app');
+  mkdirSync(project, { recursive: true });
+  const context = { ...packed, root, work, sources, env, project };
+
+  const programs = ['use.cjs', 'esm.mjs', 'common.cjs', 'worker.mjs', 'chdir.mjs', 'both.mjs'];
+
+  let best = Infinity;
+  let seen;
+  for (let attempt = 0; attempt < 3 && best >= SECONDS_TO_RESULT; attempt++) { // others may have the machine or the network
+    const started = performance.now();
+    const { status, stderr } = await install(project, packed.tarball, env);
+    if (status !== 0) throw new Error(`npm install ${packed.tarball} failed:\n${stderr}`);
+    for (const name of programs) cpSync(path.join(sources, name), path.join(project, name));
+    seen = lastJson(await run('node', ['esm.mjs'], { cwd: project, env }));
+    best = Math.min(best, (performance.now() - started) / 1000);
+  }
+  const text = `npm install, quantize and forward in ${best.toFixed(1)} s, with only node and npm`;
+  check(`${text} (under ${SECONDS_TO_RESULT} s)`, isNative(seen) && best < SECONDS_TO_RESULT, seen);
+
+  const manifest = JSON.parse(readFileSync(path.join(project, 'node_modules', 'hqq', 'package.json'), 'utf8'));
+  const scripts = ['preinstall', 'install', 'postinstall'].filter((name) => name in manifest.scripts);
+  const gyp = existsSync(path.join(project, 'node_modules', 'hqq', 'binding.gyp')); // npm would run node-gyp for it
+  const lock = readFileSync(path.join(project, 'package-lock.json'), 'utf8');
+  check('nothing that was installed has an install script',
+    scripts.length === 0 && !gyp && !lock.includes('hasInstallScript'), { scripts, gyp });
+  return context;
+}
+
+const PARTS = {
+  formats,
+  types,
+  judges,
+  bundles,
+  tracer,
+  fallback,
+  async processors(context) {
+    if (process.arch !== 'x64') console.log(`  NOT RUN: these are x64 processors; this one is ${process.arch}`);
+    else if (need('qemu-user-static', 'qemu-x86_64-static')) await processors(context);
+  },
+  async chromium(context) {
+    const program = need('chromium', 'chromium', 'chromium-browser', 'google-chrome');
+    if (program) await chromium({ ...context, program, native: await context.reference() });
+  },
+  async engines(context) {
+    await denoAndBun({ ...context, native: await context.reference() });
+  },
+};
+
+async function part(name, body) {
+  const started = performance.now();
+  try {
+    return await body();
+  } catch (error) {
+    check(name, false, error.stack);
+    return undefined;
+  } finally {
+    console.log(`${name}: ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  }
+}
+
+async function main(args) {
+  const unknown = args.filter((name) => !(name in PARTS));
+  if (unknown.length > 0) throw new Error(`Expected parts among ${Object.keys(PARTS).join(', ')}, got ${unknown.join(', ')}.`);
+  const context = await part('install', installed);
+  if (context !== undefined) {
+    let native;
+    context.reference = () => (native ??= reference(context));
+    for (const name of Object.keys(PARTS)) {
+      if (args.length === 0 || args.includes(name)) await part(name, () => PARTS[name](context));
+    }
+  }
+  if (process.env.HQQ_KEEP === '1') console.log(`kept ${work}`);
+  else rmSync(work, { recursive: true, force: true });
+  console.log(`${total.passed} passed, ${total.failed} failed`);
+  process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;
+}
+
+await main(process.argv.slice(2));

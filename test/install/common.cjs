@@ -1,0 +1,2 @@
+const use = require('./use.cjs');
+use({ hqq: require('hqq'), js: require('hqq/js'), runtime: require('hqq/runtime') });

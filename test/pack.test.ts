@@ -1,0 +1,74 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, expect, test } from 'vitest';
+
+// What `npm publish` would send: what users need, and nothing else. On the built package (`npm run build:ts`).
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Record<string, unknown>;
+
+/** Everything that may be in the package, with what it is for. */
+const KINDS: Readonly<Record<string, RegExp>> = {
+  manifest: /^package\.json$/,
+  licences: /^(LICENSE|NOTICE)$/,
+  guides: /^((README|CHANGELOG|CONTRIBUTING)\.md|docs\/[a-z-]+\.md)$/,
+  code: /^dist\/[\w-]+\.(mjs|cjs|js)$/,
+  types: /^(binding\.d\.ts|dist\/[\w-]+\.d\.(mts|cts|ts))$/,
+  binaries: /^prebuilds\/((linux-(x64|arm64)\/hqq\.(glibc|musl)|(darwin|win32)-(x64|arm64)\/hqq)\.node|SHA256SUMS)$/,
+  'sources of the addon': /^(CMakeLists\.txt|scripts\/build-native\.cjs|native\/(addon|core|isa|kernels|simd)\/[\w-]+\.(cc|h|map))$/,
+};
+
+let packed: { size: number; files: { path: string; size: number }[] };
+let paths: string[];
+
+beforeAll(() => {
+  const options = ['pack', '--dry-run', '--json', '--ignore-scripts', '--loglevel=error'];
+  const { status, stdout, stderr } = spawnSync('npm', options, { cwd: ROOT, encoding: 'utf8', shell: process.platform === 'win32' });
+  if (status !== 0) throw new Error(`npm pack failed: ${stderr}`);
+  [packed] = JSON.parse(stdout) as [typeof packed];
+  paths = packed.files.map(({ path }) => path);
+});
+
+test('every file of the package is of a kind that users need', () => {
+  expect(paths.filter((path) => !Object.values(KINDS).some((kind) => kind.test(path)))).toEqual([]);
+});
+
+test('every kind is there', () => {
+  const empty = Object.entries(KINDS).filter(([, kind]) => !paths.some((path) => kind.test(path)));
+  // A checkout has binaries once `npm run prebuild` has made them.
+  const expected = existsSync(join(ROOT, 'prebuilds', 'SHA256SUMS')) ? [] : ['binaries'];
+  expect(empty.map(([name]) => name)).toEqual(expected);
+});
+
+test('whatever package.json points at is there', () => {
+  const targets: string[] = [];
+  const collect = (value: unknown): void => {
+    if (typeof value === 'string' && value.startsWith('./')) targets.push(value.slice(2));
+    else if (typeof value === 'object' && value !== null) Object.values(value).forEach(collect);
+  };
+  for (const field of ['main', 'types', 'exports', 'bin', 'module', 'browser']) collect(manifest[field]);
+  expect(targets.length).toBeGreaterThan(8);
+  expect(targets.filter((path) => !paths.includes(path))).toEqual([]);
+});
+
+test('licences and the list of what is linked in are there', () => {
+  for (const path of ['LICENSE', 'NOTICE', 'README.md', 'CHANGELOG.md']) expect(paths).toContain(path);
+});
+
+test('the sources are enough to build the addon', () => {
+  const missing: string[] = [];
+  for (const path of paths.filter((name) => name.startsWith('native/') && !name.endsWith('.map'))) {
+    for (const [, included] of readFileSync(join(ROOT, path), 'utf8').matchAll(/^#include "(.+)"$/gm)) {
+      const target = join(path, '..', included!).replaceAll('\\', '/');
+      if (included !== 'node_api_imports.inc' && !paths.includes(target)) missing.push(`${path}: ${included}`);
+    }
+  }
+  expect(missing).toEqual([]);
+});
+
+test('the package is below 3 MB', () => {
+  expect(packed.size).toBeLessThan(3e6);
+  expect(packed.size).toBeGreaterThan(1e5);
+});
