@@ -3,10 +3,12 @@ import { suggestion } from './suggest.js';
 
 /** Bit widths that HQQ defines. 5 and 6 are stored one per byte, 1.58 (three levels) as 2 bits. */
 export const NBITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
+/** One of `NBITS`. */
 export type NBits = (typeof NBITS)[number];
 
 /** How scale and zero are found. `hqq` is the reference's solver; `minmax` keeps the start (round to nearest). */
 export const SOLVERS = ['hqq', 'minmax'] as const;
+/** One of `SOLVERS`. */
 export type Solver = (typeof SOLVERS)[number];
 
 /**
@@ -98,6 +100,7 @@ export interface QuantConfig {
   readonly referenceGuards?: boolean;
 }
 
+/** A `QuantConfig` with every option filled in. */
 export type ResolvedQuantConfig = { readonly [K in keyof QuantConfig]-?: Exclude<QuantConfig[K], undefined> };
 
 /** One option: what the checks, the command line's flag and its help all read. */

@@ -25,9 +25,16 @@ export type HqqErrorCode =
 
 /** Every failure that this package reports, except an abort (that is the signal's own reason). */
 export class HqqError extends Error {
+  /** `HqqError`: tells it from others where two copies of this package are loaded. */
   override readonly name = 'HqqError';
 
+  /**
+   * @param code What went wrong.
+   * @param message For people: expected, got, what to do.
+   * @param options `cause`, where there is one.
+   */
   constructor(
+    /** What went wrong. */
     readonly code: HqqErrorCode,
     message: string,
     options?: ErrorOptions,

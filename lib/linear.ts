@@ -60,9 +60,13 @@ class LaidOut {
  * const y = await layer.forward(x); // x: Float32Array [batch * 4096]
  */
 export class QuantizedLinear {
+  /** Numbers per row of x. */
   readonly inFeatures: number;
+  /** Numbers per row of the result. */
   readonly outFeatures: number;
+  /** What is added to every row; a copy of what was given. */
   readonly bias: Float32Array | undefined;
+  /** What x is multiplied as. */
   readonly activations: 'float32' | 'int8';
   /** `'fused'`: codes are multiplied as they are read. `'tiled'`: tiles of weights are dequantized first, and x is not rounded. */
   readonly path: 'fused' | 'tiled';

@@ -4,8 +4,11 @@ import type { Packing } from './format.js';
 
 /** A weight matrix as it lies in memory: row-major `[outFeatures, inFeatures]`. float16 and bfloat16 travel as raw bits. */
 export interface Weight {
+  /** Numbers: float32, or the raw bits of float16 and bfloat16. */
   readonly data: Float32Array | Uint16Array;
+  /** What `data` holds. */
   readonly dtype: DType;
+  /** Rows and columns. */
   readonly shape: readonly [outFeatures: number, inFeatures: number];
 }
 
@@ -23,11 +26,15 @@ export interface QuantStats {
 
 /** A weight matrix as HQQ codes: `W[o, i] ~ (code - zero[g]) * scale[g]`, `g` the group of `(o, i)`. */
 export interface QuantizedTensor {
+  /** Bits per code. */
   readonly nbits: NBits;
   /** Weights per group, as a number also where `null` was asked for. */
   readonly groupSize: number;
+  /** Side along which groups run: 1 for parts of rows, 0 for parts of columns. */
   readonly axis: 0 | 1;
+  /** Shape of the weight. */
   readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** How codes sit in `packed`. */
   readonly packing: Packing;
   /** Codes in words, `[ceil(rows / fields), cols]` of the grouped matrix; `W_q` in a checkpoint. See lib/format.ts. */
   readonly packed: Uint8Array | Int32Array;
@@ -35,6 +42,7 @@ export interface QuantizedTensor {
   readonly scale: Float32Array;
   /** The code (fractional) that stands for 0, one per group. */
   readonly zero: Float32Array;
+  /** How far codes, scale and zero are from the weights. */
   readonly stats: QuantStats;
 }
 

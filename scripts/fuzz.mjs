@@ -12,6 +12,7 @@
 //   node scripts/fuzz.mjs --target config --seed 7 --runs 1000  one of them; the seed is printed
 //   node scripts/fuzz.mjs --target config --seed 7 --first 123 --runs 1     input 123 of that seed again
 //   node scripts/fuzz.mjs --target packed --input FILE          an input that libFuzzer has written, again
+//   node scripts/fuzz.mjs --build                               builds packed, and the core's tests with the same sanitizers
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -50,13 +51,17 @@ function findClang() {
   if (!works()) throw new Error('Expected clang++ with libFuzzer. Debian: apt-get install clang libclang-rt-dev');
 }
 
-function fuzzPacked({ seed, runs, input }) {
+function buildPacked() {
   findClang();
-  const flags = ['-DCMAKE_CXX_COMPILER=clang++', '-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_FUZZERS=ON', '-DHQQ_OPENMP=OFF'];
+  const flags = ['-DCMAKE_CXX_COMPILER=clang++', '-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_FUZZERS=ON', '-DHQQ_BUILD_TESTS=ON', '-DHQQ_OPENMP=OFF'];
   const sanitize = ['-DHQQ_SANITIZE=address,undefined', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
   const quiet = { stdio: ['ignore', 'ignore', 'inherit'] };
   must('cmake', ['-S', root, '-B', folder, ...flags, ...sanitize], quiet);
   must('cmake', ['--build', folder, '--parallel', String(availableParallelism())], quiet);
+}
+
+function fuzzPacked({ seed, runs, input }) {
+  buildPacked();
   const findings = path.join(folder, 'findings/');
   mkdirSync(findings, { recursive: true });
   const program = path.join(folder, 'hqq_fuzz_packed');
@@ -79,12 +84,16 @@ function fuzzLibrary(target, { seed, first, runs }) {
 }
 
 const text = { type: 'string' };
-const { values } = parseArgs({ options: { target: text, seed: text, first: text, runs: text, input: text } });
+const { values } = parseArgs({ options: { target: text, seed: text, first: text, runs: text, input: text, build: { type: 'boolean' } } });
 if (values.target !== undefined && !TARGETS.includes(values.target)) {
   throw new Error(`Expected --target to be one of ${TARGETS.join(', ')}, got ${values.target}.`);
 }
 const settings = { ...values, seed: Number(values.seed ?? Date.now() % 1e9) };
 const failed = [];
+if (values.build) {
+  buildPacked();
+  process.exit(0);
+}
 const wanted = values.target === undefined ? TARGETS : [values.target];
 for (const target of wanted) {
   const status = target === 'packed' ? fuzzPacked(settings) : fuzzLibrary(target, settings);

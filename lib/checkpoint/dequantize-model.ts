@@ -43,15 +43,21 @@ export interface DequantizeModelOptions extends ConversionRun {
 
 /** Result of `dequantizeModel`. */
 export interface DequantizeReport {
+  /** The model that was read, as it was given. */
   readonly input: string;
+  /** What was written, as it was given. */
   readonly output: string;
+  /** Type of the weights that were written. */
   readonly dtype: DType;
   /** Layers that were dequantized. */
   readonly tensors: number;
+  /** Weights of these layers. */
   readonly weights: number;
   /** Sizes of all safetensors files. */
   readonly bytesBefore: number;
+  /** The same of the output. */
   readonly bytesAfter: number;
+  /** Seconds from start to renamed output. */
   readonly seconds: number;
 }
 

@@ -7,6 +7,7 @@ import { MAX_THREADS } from '../threads.js';
 
 /** How scale and zero may be stored. */
 export const META_DTYPES = ['auto', 'float16', 'float32'] as const;
+/** `auto`: float16 layer by layer where that holds scale and zero, else float32. */
 export type MetaDtype = (typeof META_DTYPES)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
@@ -15,7 +16,7 @@ export interface ModelOptions {
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so, never embeddings.
    *
-   * @default []: all but `lm_head`
+   * @default `[]`, which means all but `lm_head`
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a pattern that matches no weight that can be quantized.
    */
   readonly include?: string | readonly string[] | undefined;

@@ -15,6 +15,7 @@ export class RmsNorm {
     this.#epsilon = epsilon;
   }
 
+  /** Adds the norm of `x` (`[rows, cols]`) to a plan, which writes it to `out`. */
   addTo(plan: Plan, x: Float32Array, rows: number, out: Float32Array): void {
     const [weight, epsilon, cols] = [this.#weight, this.#epsilon, this.#weight.length];
     plan.add(2 * x.length, (threads) => [{ operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } }]);
@@ -23,26 +24,37 @@ export class RmsNorm {
 
 /** Linear layers of a block, as checkpoints call them. */
 export interface BlockLinears {
+  /** Queries, from the attention's input. */
   readonly q: Linear;
+  /** Keys. */
   readonly k: Linear;
+  /** Values. */
   readonly v: Linear;
+  /** From what was attended to back to the hidden size. */
   readonly o: Linear;
+  /** Gate of the MLP. */
   readonly gate: Linear;
+  /** What the gate is multiplied with. */
   readonly up: Linear;
+  /** From the MLP back to the hidden size. */
   readonly down: Linear;
 }
 
 /** What a block needs to know of the step it is part of. */
 export interface BlockStep {
+  /** Arrays that the block reads and writes. */
   readonly space: Workspace;
+  /** Keys and values of the text so far. */
   readonly cache: KvCache;
   /** Position of the first row. */
   readonly start: number;
+  /** Cosines and sines of the rows. */
   readonly rope: RopeRows;
 }
 
 /** One decoder block: attention and a gated MLP, each after a norm and added to what comes in. */
 export class Block {
+  /** Its linear layers. */
   readonly linears: BlockLinears;
   readonly #config: LanguageModelConfig;
   readonly #layer: number;

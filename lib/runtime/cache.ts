@@ -14,6 +14,7 @@ const FIRST_CAPACITY = 256;
 
 /** What a model remembers of one text: keys and values of every position so far. Each text has its own. */
 export class KvCache {
+  /** Most positions that it may hold. */
   readonly maxPositions: number;
   readonly #config: LanguageModelConfig;
   readonly #layers: readonly LayerCache[];

@@ -21,22 +21,35 @@ const MAX_LAYERS = 4096;
 
 /** What a decoder-only model of the Llama family is, from its config.json. */
 export interface LanguageModelConfig {
+  /** As `architectures` names it. */
   readonly architecture: keyof typeof ARCHITECTURES;
+  /** Numbers per position between blocks. */
   readonly hiddenSize: number;
+  /** Numbers per position inside the MLP. */
   readonly intermediateSize: number;
+  /** Decoder blocks. */
   readonly layers: number;
+  /** Heads of queries. */
   readonly heads: number;
+  /** Heads of keys and values; divides `heads`. */
   readonly kvHeads: number;
+  /** Numbers per head; even. */
   readonly headDim: number;
+  /** Tokens that there are. */
   readonly vocabSize: number;
+  /** Positions that it was trained for. */
   readonly maxPositions: number;
+  /** What RMSNorm adds to the mean square. */
   readonly normEpsilon: number;
+  /** Rotary embedding. */
   readonly rope: RopeConfig;
   /** Positions that each layer sees, the last among them; 0: all. */
   readonly windows: readonly number[];
-  /** Whether q, k and v have a bias; whether o has; whether gate, up and down have. */
+  /** Whether q, k and v have a bias. */
   readonly qkvBias: boolean;
+  /** Whether o has a bias. */
   readonly outputBias: boolean;
+  /** Whether gate, up and down have a bias. */
   readonly mlpBias: boolean;
   /** The head is the embedding. */
   readonly tied: boolean;

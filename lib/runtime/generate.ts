@@ -30,6 +30,7 @@ export interface GenerateOptions {
 
 /** One token. Joined texts are the whole text: that of a token may come with a later one, which completes a character. */
 export interface GeneratedToken {
+  /** The token. */
   readonly id: number;
   /** Empty when there is no tokenizer. */
   readonly text: string;

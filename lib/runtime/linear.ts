@@ -3,7 +3,9 @@ import type { Plan } from './plan.js';
 
 /** A linear layer, `out = x . W^T + bias`, whatever its weights are. */
 export interface Linear {
+  /** Numbers per row of x. */
   readonly inFeatures: number;
+  /** Numbers per row of the result. */
   readonly outFeatures: number;
   /** Bytes that the weights take in memory. */
   readonly bytes: number;

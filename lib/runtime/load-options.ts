@@ -20,6 +20,7 @@ export interface LoadLanguageModelOptions {
    * @default what config.json says, stretched as its rotary scaling says
    */
   readonly maxContext?: number | undefined;
+  /** Ends the loading: the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 

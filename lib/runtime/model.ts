@@ -30,6 +30,7 @@ export interface ForwardOptions {
    * @default 'last'
    */
   readonly logits?: 'last' | 'all';
+  /** Aborts the call: it rejects with the signal's reason, and the cache is as it was. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -57,6 +58,7 @@ export interface ModelParts {
 
 /** A decoder-only language model in memory. Any number of texts may be generated at once; they take turns token by token. */
 export class LanguageModel {
+  /** What config.json says. */
   readonly config: LanguageModelConfig;
   /** Most positions of a text. */
   readonly maxContext: number;
@@ -81,7 +83,12 @@ export class LanguageModel {
   }
 
   /** Bytes that the weights take in memory: all of them, and those of the linear layers in the blocks alone. */
-  get memoryUsage(): { readonly total: number; readonly linears: number } {
+  get memoryUsage(): {
+    /** All weights. */
+    readonly total: number;
+    /** Linear layers of the blocks. */
+    readonly linears: number;
+  } {
     const { embedding, head } = this.#weights;
     const linears = this.blocks
       .flatMap(({ linears: layers }) => Object.values(layers))

@@ -1,30 +1,63 @@
 import type { Fields } from './fields.js';
 
 /** How rotary embeddings are stretched beyond the length that a model was trained on. */
-export type RopeScaling =
-  | { readonly type: 'default' }
-  | { readonly type: 'linear' | 'dynamic'; readonly factor: number; readonly trained: number }
-  | {
-      readonly type: 'llama3';
-      readonly factor: number;
-      readonly trained: number;
-      readonly lowFactor: number;
-      readonly highFactor: number;
-    }
-  | {
-      readonly type: 'yarn';
-      readonly factor: number;
-      readonly trained: number;
-      readonly betaFast: number;
-      readonly betaSlow: number;
-      readonly truncate: boolean;
-      /** Cosines and sines are multiplied by it. */
-      readonly attentionFactor: number;
-    };
+export type RopeScaling = PlainRope | StretchedRope | Llama3Rope | YarnRope;
 
+/** Not at all. */
+export interface PlainRope {
+  /** As config.json calls it. */
+  readonly type: 'default';
+}
+
+/** All angles alike; `dynamic`: from the length on that the model was trained for, and by as much as a text exceeds it. */
+export interface StretchedRope {
+  /** As config.json calls it. */
+  readonly type: 'linear' | 'dynamic';
+  /** How many times longer texts may be. */
+  readonly factor: number;
+  /** Positions that the model was trained for. */
+  readonly trained: number;
+}
+
+/** Long waves only. */
+export interface Llama3Rope {
+  /** As config.json calls it. */
+  readonly type: 'llama3';
+  /** How many times longer texts may be. */
+  readonly factor: number;
+  /** Positions that the model was trained for. */
+  readonly trained: number;
+  /** Waves that fit fewer times than this into `trained` are stretched. */
+  readonly lowFactor: number;
+  /** Waves that fit more often are left; those between are mixed. */
+  readonly highFactor: number;
+}
+
+/** Long waves only, with attention made sharper: YaRN. */
+export interface YarnRope {
+  /** As config.json calls it. */
+  readonly type: 'yarn';
+  /** How many times longer texts may be. */
+  readonly factor: number;
+  /** Positions that the model was trained for. */
+  readonly trained: number;
+  /** Turns within `trained` beyond which waves are left. */
+  readonly betaFast: number;
+  /** Turns within `trained` below which they are stretched. */
+  readonly betaSlow: number;
+  /** Whether the bounds between are whole numbers. */
+  readonly truncate: boolean;
+  /** Cosines and sines are multiplied by it. */
+  readonly attentionFactor: number;
+}
+
+/** Rotary embedding of a model. */
 export interface RopeConfig {
+  /** Numbers per head. */
   readonly headDim: number;
+  /** Base of the wave lengths. */
   readonly theta: number;
+  /** How they are stretched. */
   readonly scaling: RopeScaling;
 }
 

@@ -2,7 +2,9 @@ import type { RopeConfig } from './rope-config.js';
 
 /** Cosines and sines of the rows of one call: `[rows, headDim / 2]` each. */
 export interface RopeRows {
+  /** Of the angle of each pair. */
   readonly cos: Float32Array;
+  /** Of the same angles. */
   readonly sin: Float32Array;
 }
 

@@ -6,17 +6,21 @@ import type { LanguageModelConfig } from './config.js';
  * `mlpIn` and `activated` hold what went into its linear layers: calibration reads them there.
  */
 export class Workspace {
+  /** Positions of the step. */
   readonly rows: number;
   /** `[rows, hiddenSize]`: what flows from block to block. */
   readonly hidden: Float32Array;
   /** Into q, k and v. */
   readonly attentionIn: Float32Array;
+  /** Out of q, turned. */
   readonly queries: Float32Array;
   /** Into o. */
   readonly attended: Float32Array;
   /** Into gate and up. */
   readonly mlpIn: Float32Array;
+  /** Out of gate. */
   readonly gate: Float32Array;
+  /** Out of up. */
   readonly up: Float32Array;
   /** Into down. */
   readonly activated: Float32Array;
