@@ -274,8 +274,10 @@ void run(const std::string& operation, Stored& arguments, const addon::Work& wor
 
 }  // namespace
 
-// Returns whether the addon would have run it.
-bool fuzz(const uint8_t* data, size_t size) {
+// How often each operation, and at last a sequence, got past the checks and was run.
+uint64_t runs[addon::kOperations.size() + 1];
+
+void fuzz(const uint8_t* data, size_t size) {
   Input bytes(data, size);
   input = &bytes;
   const size_t choice = bytes.below(addon::kOperations.size() + 1);
@@ -290,12 +292,22 @@ bool fuzz(const uint8_t* data, size_t size) {
       const addon::Work work = addon::read_work(args, operation);
       (void)args.held();
       run(operation, arguments, work);
-      return true;
+      ++runs[choice];
+      return;
     } catch (const Napi::Error& refusal) {
-      if (!repair(arguments, refusal.what())) return false;
+      if (!repair(arguments, refusal.what())) return;
     }
   }
-  return false;
+}
+
+// An operation that never gets past the checks is not fuzzed.
+void report_runs() {
+  std::fprintf(stderr, "passed the checks and were run:");
+  for (size_t i = 0; i < std::size(runs); ++i) {
+    const char* name = i < addon::kOperations.size() ? addon::kOperations[i].name : addon::kSequence;
+    std::fprintf(stderr, " %s %.0f", name, static_cast<double>(runs[i]));
+  }
+  std::fprintf(stderr, "\n");
 }
 
 }  // namespace hqq::fuzz
@@ -303,11 +315,7 @@ bool fuzz(const uint8_t* data, size_t size) {
 std::unique_ptr<Napi::Stored> Napi::make_field(std::string_view name) { return hqq::fuzz::make_value(name); }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static uint64_t inputs = 0, run = 0;
-  static const bool registered = std::atexit([] {
-    std::fprintf(stderr, "%.0f of %.0f inputs passed the checks and were run\n", static_cast<double>(run), static_cast<double>(inputs));
-  }) == 0;
-  inputs += registered;
-  run += hqq::fuzz::fuzz(data, size);
+  [[maybe_unused]] static const int registered = std::atexit(hqq::fuzz::report_runs);
+  hqq::fuzz::fuzz(data, size);
   return 0;
 }

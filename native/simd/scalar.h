@@ -51,7 +51,8 @@ struct Scalar {
     return each([=](int i) { return static_cast<float>(p[i]); });
   }
   static void store_u8(uint8_t* p, F32 v) {
-    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(v.lane[i]);
+    // Of NaN, in a group that is refused later, the conversion is undefined.
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(v.lane[i] > 0 ? v.lane[i] : 0.0f);
   }
   static F32 load_f16(const uint16_t* p) {
     return each([=](int i) { return float_of_half(p[i]); });

@@ -82,7 +82,7 @@ async function readAll(folder: string): Promise<boolean> {
 export const checkpoint: Target = {
   name: 'checkpoint',
   quick: 600,
-  full: 60_000,
+  full: 20_000,
   async tryOne(seed, input) {
     const random = new Random(seed, input);
     const { folder, files } = random.pick(await (models ??= makeModels()));

@@ -182,7 +182,7 @@ const KINDS = [tryJson, tryModel, tryIndex, tryText, tryOptions] as const;
 export const config: Target = {
   name: 'config',
   quick: 150_000,
-  full: 3_600_000,
+  full: 4_300_000,
   tryOne(seed, input) {
     const random = new Random(seed, input);
     return random.pick(KINDS)(random);
