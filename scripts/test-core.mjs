@@ -185,8 +185,9 @@ async function x64() {
   onX64('qemu-x86_64');
   need(X64);
   const program = await buildThreads();
+  // No emulation in an emulator: qemu 7.2 does not survive a handler of signals that changes ymm registers.
   for (const [cpu, isas] of [['Nehalem', ['scalar plain']], ['Haswell', ['avx2 maddubs', 'scalar plain']]]) {
-    await testOn(`qemu-x86_64, ${cpu}`, 'qemu-x86_64-static', ['-cpu', cpu, program], isas, ['--quick']);
+    await testOn(`qemu-x86_64, ${cpu}`, 'qemu-x86_64-static', ['-cpu', cpu, program], isas, ['--quick', '--no-emulation']);
     // What it cannot run must not pass for tested.
     const { status } = await run('qemu-x86_64-static', ['-cpu', cpu, program, '--quick', '--isa', 'avx512']);
     check(`qemu-x86_64, ${cpu}: refuses avx512`, status === 3, `       exit status ${status}`);

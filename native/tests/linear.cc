@@ -156,7 +156,7 @@ void test_linear(const Options& options) {
       if (products.isa != kernels->isa) continue;
       const bool runs = products.supported();
       const bool is_avx_vnni = products.isa == "avx2" && products.bytes->dot == std::string("vnni");
-      if (!runs && !(is_avx_vnni && VnniEmulation::possible())) continue;
+      if (!runs && !(is_avx_vnni && options.emulate && VnniEmulation::possible())) continue;
       report.begin(text("%s (%s): products of codes", kernels->isa, products.bytes->dot));
       if (runs) {
         check(!best || kernels->linear.bytes.dot == std::string(products.bytes->dot), "dispatch chooses them");

@@ -17,6 +17,7 @@
 //                                         attention, threads
 //   hqq_tests --reference NAME ...        compares with that instruction set instead of scalar, where an emulator's own
 //                                         arithmetic is wrong: run-with-avx512.sh
+//   hqq_tests --no-emulation ...          does not run instructions that the machine lacks: emulate.h
 //   hqq_tests --list                      the instruction sets, best first, and what multiplies integers in each
 //   hqq_tests --digest [--isa NAME]       what fixed cases give: the same text on every machine
 //
@@ -69,7 +70,8 @@ uint64_t seed_of_this_run() {
 
 int usage() {
   std::fprintf(stderr,
-               "usage: hqq_tests [--quick] [--only FAMILY] [--isa NAME]... [--reference NAME] | --list | --digest [--isa NAME]\n");
+               "usage: hqq_tests [--quick] [--no-emulation] [--only FAMILY] [--isa NAME]... [--reference NAME] | --list |\n"
+               "       --digest [--isa NAME]\n");
   return 2;
 }
 
@@ -108,6 +110,7 @@ int run(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--quick") options.quick = true;
+    else if (argument == "--no-emulation") options.emulate = false;
     else if (argument == "--list") list = true;
     else if (argument == "--digest") digest = true;
     else if (argument == "--only" && i + 1 < argc) only = argv[++i];
