@@ -22,6 +22,7 @@ export async function buildConformance() {
   await build({
     ...{ config: false, cwd: root, entry: { main: 'test/conformance/main.ts' }, outDir, format: 'esm', platform: 'node', target: 'node20' },
     ...{ fixedExtension: true, dts: false, clean: true, logLevel: 'error', noExternal: [/@vitest|chai|tinyrainbow|assertion-error/] },
+    treeshake: false, // tests are side effects, which package.json says there are none of
     alias: { vitest: path.join(root, 'test', 'conformance', 'vitest.ts') },
     plugins: [sourcesStayWhereTheyWere],
   });

@@ -44,7 +44,8 @@ const env = {
   HQQ_PREBUILD: folder,
   HQQ_REQUIRE_NATIVE: '1',
   LD_PRELOAD: must('readlink', ['-f', runtime]).trim(),
-  ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=99',
+  // A small quarantine, so that the test of memory that grows sees no more than what is kept from use for a while.
+  ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=99:quarantine_size_mb=16',
 };
 
 // That the addon at hand is the instrumented one, and that a wrong read of it would be seen.
