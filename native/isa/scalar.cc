@@ -1,3 +1,6 @@
+// Vectors are arrays here: loops over them that are inlined whole take the compiler more than twice as long, for nothing.
+#define HQQ_INLINE_LAMBDA
+
 #include "../kernels/list.h"
 #include "../simd/scalar.h"
 

@@ -5,10 +5,16 @@
 // For the innermost functions of kernels: a call in a hot loop costs more than the loop's work.
 #if defined(_MSC_VER) && !defined(__clang__)
 #define HQQ_INLINE __forceinline
-#define HQQ_INLINE_LAMBDA
 #else
 #define HQQ_INLINE inline __attribute__((always_inline))
-#define HQQ_INLINE_LAMBDA __attribute__((always_inline))  // after the parameters
+#endif
+
+// The same for lambdas, after their parameters. isa/scalar.cc does without.
+#if defined(HQQ_INLINE_LAMBDA)
+#elif defined(_MSC_VER) && !defined(__clang__)
+#define HQQ_INLINE_LAMBDA
+#else
+#define HQQ_INLINE_LAMBDA __attribute__((always_inline))
 #endif
 
 // Before a loop of known length that must stay one.
