@@ -285,7 +285,7 @@ export interface Backend {
   readonly name: 'native' | 'js';
   readonly isa: 'avx512' | 'avx2' | 'neon' | 'scalar' | 'js';
   /** What multiplies bytes in `linear`. */
-  readonly dot: 'vnni' | 'maddubs' | 'sdot' | 'smull' | 'plain';
+  readonly dot: 'vnni' | 'maddubs' | 'i8mm' | 'sdot' | 'smull' | 'plain';
   /** Runs now, on the calling thread and its helpers. */
   run<K extends keyof Operations>(operation: K, args: Operations[K]): void;
   /** Runs later, without blocking the event loop. */

@@ -104,7 +104,7 @@ export class QuantizedLinear {
     if ('panels' in this.#weights) {
       const { panels } = this.#weights;
       this.path = 'fused';
-      const extended = activations === 'int8' && (dot === 'vnni' || dot === 'sdot') ? `${isa}-${dot}` : isa;
+      const extended = activations === 'int8' && ['vnni', 'sdot', 'i8mm'].includes(dot) ? `${isa}-${dot}` : isa;
       this.kernel = `${extended}/${activations}/${q.packing}/g${q.groupSize}`;
       this.memoryUsage = panels.codes.byteLength + panels.meta.byteLength + biasBytes;
       this.#layer = { ...panels, bias: this.bias ?? NO_BIAS, out: NO_BIAS };

@@ -10,7 +10,8 @@ const outDir = path.join(root, 'build-conformance');
 /** Files are found beside the source that asks for them, which the program is not. */
 const sourcesStayWhereTheyWere = {
   name: 'sources-stay-where-they-were',
-  transform(code, file) {
+  transform(code, id) {
+    const file = path.normalize(id); // the bundler writes slashes everywhere
     if (!file.startsWith(root) || file.includes('node_modules') || !code.includes('import.meta.url')) return undefined;
     const relative = path.relative(outDir, file).replaceAll(path.sep, '/');
     return { code: code.replaceAll('import.meta.url', `new URL(${JSON.stringify(relative)}, import.meta.url).href`), map: null };

@@ -8,10 +8,10 @@
 # Output and errors of the program come out here, while it runs. The exit status is that of its first run that failed, or 0;
 # 128 + N: killed by signal N; 124: out of time; 125: the emulation itself did not work.
 #
-# About 40 million instructions a second. The processor is a Skylake server's: AVX-512 F, CD, BW, DQ, VL and no more.
+# About 40 million instructions a second. The processor is an Ice Lake: AVX-512 F, CD, BW, DQ, VL, and VNNI among others.
 # Beware: VCVTPS2PH of Bochs 2.7 rounds ties away from even, at every vector width, where processors round to even.
 #
-#   HQQ_EMULATOR_CPU      model of Bochs      [corei7_skylake_x]
+#   HQQ_EMULATOR_CPU      model of Bochs      [corei7_icelake_u]
 #   HQQ_EMULATOR_MEMORY   its memory, in MB   [512]
 #   HQQ_EMULATOR_TIMEOUT  in seconds          [900]
 #   HQQ_EMULATOR_CACHE    where the kernel and the compiled init are kept  [build-core/emulator]
@@ -200,7 +200,7 @@ display_library: term
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 megs: ${HQQ_EMULATOR_MEMORY:-512}
-cpu: model=${HQQ_EMULATOR_CPU:-corei7_skylake_x}, count=1, ips=100000000, reset_on_triple_fault=0
+cpu: model=${HQQ_EMULATOR_CPU:-corei7_icelake_u}, count=1, ips=100000000, reset_on_triple_fault=0
 clock: sync=none
 boot: cdrom
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14

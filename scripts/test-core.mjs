@@ -140,22 +140,37 @@ const seconds = (started) => `${((performance.now() - started) / 1000).toFixed(1
 
 // ---- parts
 
+/** Instruction sets of the program's machine, each with what multiplies integers there. */
 async function isasOf(command, args) {
   return (await run(command, [...args, '--list'])).output.split('\n').filter(Boolean);
 }
 
+const namesOf = (isas) => isas.map((isa) => isa.split(' ')[0]);
+
+/** Which instruction sets and integer products the machine of the program at hand is found to have. */
+async function chooses(name, command, args, isas) {
+  const got = await isasOf(command, args);
+  check(`${name} runs ${isas.join(', ')}`, got.join() === isas.join(), `       it runs ${got.join(', ')}`);
+}
+
 /** Tests and digests of the program at hand, on all instruction sets that its machine has, which must be these. */
 async function testOn(name, command, args, isas, options = []) {
-  const got = await isasOf(command, args);
-  if (isas) check(`${name} runs ${isas.join(', ')}`, got.join() === isas.join(), `       it runs ${got.join(', ')}`);
-  const demands = (isas ?? got).flatMap((isa) => ['--isa', isa]);
-  countTests(name, await run(command, [...args, ...options, ...demands]));
+  if (isas) await chooses(name, command, args, isas);
+  const got = namesOf(await isasOf(command, args));
+  const demands = namesOf(isas ?? got).flatMap((isa) => ['--isa', isa]);
+  const result = await run(command, [...args, ...options, ...demands]);
+  countTests(name, result);
   for (const isa of got) checkDigests(`${name}, ${isa}`, (await run(command, [...args, '--digest', '--isa', isa])).output);
+  return result.output;
 }
 
 async function native() {
   for (const [threading, program] of [['openmp', await buildOpenmp()], ['threads', await buildThreads()]]) {
-    await testOn(`native, ${threading}`, program, []);
+    const tested = await testOn(`native, ${threading}`, program, []);
+    const isas = await isasOf(program, []);
+    // Without the extension, only its instruction is emulated: what is compiled for it runs on every machine with AVX2.
+    if (process.platform === 'linux' && namesOf(isas).includes('avx2') && !isas.includes('avx2 vnni'))
+      check(`native, ${threading}: AVX-VNNI, emulated`, tested.includes('avx2 (vnni) runs with this instruction emulated'));
     const { output } = await run(program, ['--quick']);
     check(`build-core/${threading} has that threading`, output.includes(`threads: ${threading}`), output.split('\n')[0]);
   }
@@ -170,7 +185,7 @@ async function x64() {
   onX64('qemu-x86_64');
   need(X64);
   const program = await buildThreads();
-  for (const [cpu, isas] of [['Nehalem', ['scalar']], ['Haswell', ['avx2', 'scalar']]]) {
+  for (const [cpu, isas] of [['Nehalem', ['scalar plain']], ['Haswell', ['avx2 maddubs', 'scalar plain']]]) {
     await testOn(`qemu-x86_64, ${cpu}`, 'qemu-x86_64-static', ['-cpu', cpu, program], isas, ['--quick']);
     // What it cannot run must not pass for tested.
     const { status } = await run('qemu-x86_64-static', ['-cpu', cpu, program, '--quick', '--isa', 'avx512']);
@@ -181,7 +196,7 @@ async function x64() {
 async function avx512() {
   onX64('AVX-512');
   const program = await buildThreads();
-  if ((await isasOf(program, [])).includes('avx512')) {
+  if (namesOf(await isasOf(program, [])).includes('avx512')) {
     console.log('  this processor has AVX-512: part "native" has tested it');
     return;
   }
@@ -192,7 +207,8 @@ async function avx512() {
   const emulator = path.join(root, 'scripts', 'run-with-avx512.sh');
   const result = await run(emulator, [program, '--list', '--and', ...tests, '--and', ...digests]);
   if (result.status === 125) throw new Missing(`the emulator does not work:\n${result.all}`);
-  check('bochs runs avx512, avx2, scalar', result.output.startsWith('avx512\navx2\nscalar\n'), result.output.slice(0, 200));
+  const isas = ['avx512 vnni', 'avx2 maddubs', 'scalar plain'];
+  check(`bochs runs ${isas.join(', ')}`, result.output.startsWith(`${isas.join('\n')}\n`), result.output.slice(0, 200));
   countTests('bochs, avx512', result);
   const lines = digestLines(result.output);
   const half = lines.length / 2;
@@ -207,7 +223,10 @@ async function arm64() {
   need(ARM64);
   const program = await build('arm64', `-DCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'toolchain-aarch64-linux-gnu.cmake')}`);
   const args = ['-L', '/usr/aarch64-linux-gnu', program];
-  await testOn('qemu-aarch64', 'qemu-aarch64-static', args, ['neon', 'scalar'], ['--quick']);
+  await testOn('qemu-aarch64', 'qemu-aarch64-static', ['-cpu', 'max', ...args], ['neon i8mm', 'scalar plain'], ['--quick']);
+  // Machines with less: that has run sdot and smull too, these must choose them.
+  for (const [cpu, dot] of [['neoverse-n1', 'sdot'], ['cortex-a72', 'smull']])
+    await chooses(`qemu-aarch64, ${cpu}`, 'qemu-aarch64-static', ['-cpu', cpu, ...args], [`neon ${dot}`, 'scalar plain']);
   await symbolsOf('arm64', 'aarch64-linux-gnu-nm');
 }
 

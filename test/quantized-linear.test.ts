@@ -31,8 +31,9 @@ describe('a layer', () => {
   test('says what it is', () => {
     const layer = layerOf(96, 128, { activations: 'int8', bias: new Float32Array(96) });
     expect(layer).toMatchObject({ inFeatures: 128, outFeatures: 96, path: 'fused', activations: 'int8' });
-    const { isa } = activeBackend();
-    expect(layer.kernel).toMatch(new RegExp(`^${isa}(-vnni|-sdot)?/int8/4bit_u8/g64$`));
+    const { isa, dot } = activeBackend();
+    const extended = { vnni: `${isa}-vnni`, sdot: 'neon-sdot', i8mm: 'neon-i8mm', maddubs: isa, smull: 'neon', plain: isa }[dot];
+    expect(layer.kernel).toBe(`${extended}/int8/4bit_u8/g64`);
     expect(layer.memoryUsage).toBe(96 * 64 + 96 * 2 * 2 * 4 + 96 * 4); // codes, two groups a row, bias
     const tiled = new QuantizedLinear(quantizeSync(weightOf(64, 64), { axis: 0 }), { activations: 'int8' });
     expect(tiled).toMatchObject({ path: 'tiled', kernel: `${isa}/float32/4bit_u8/g64`, memoryUsage: 64 * 32 + 64 * 8 });

@@ -19,7 +19,10 @@ export function libc(): string | undefined {
 }
 
 /** Features that kernels use, by the names that Linux gives them. */
-const FEATURES = ['sse4_2', 'avx', 'f16c', 'fma', 'avx2', 'avx512f', 'avx512dq', 'avx512bw', 'avx512vl', 'avx512_vnni', 'asimd', 'asimddp'];
+const FEATURES = [
+  ...['sse4_2', 'avx', 'f16c', 'fma', 'avx2', 'avx512f', 'avx512dq', 'avx512bw', 'avx512vl', 'avx512_vnni', 'avx_vnni'],
+  ...['asimd', 'asimddp', 'i8mm'],
+];
 
 /** Features of the processor as the system lists them, where it does. */
 export function cpuFeatures(): string[] {

@@ -127,7 +127,7 @@ function filesIn(folder: string): string[] | undefined {
 
 /** What to do where no binary was found. */
 function fixForMissing(root: string): string {
-  const there = filesIn(path.join(root, 'prebuilds')) ?? [];
+  const there = (filesIn(path.join(root, 'prebuilds')) ?? []).filter((name) => /^\w+-\w+$/.test(name)); // one folder a system
   const { platform, arch } = target();
   if (there.includes(`${platform}-${arch}`)) return buildIt(root); // another C library, as a rule
   if (there.length > 0) return `hqq has binaries for ${there.join(', ')}, not for ${platform}-${arch}. ${buildIt(root)}`;

@@ -88,7 +88,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   const Napi::Object backend = Napi::Object::New(env);
   backend.Set("name", "native");
   backend.Set("isa", table->isa);
-  backend.Set("dot", table->linear.dot);
+  backend.Set("dot", table->linear.bytes.dot);
   backend.Set("run", Napi::Function::New(env, run_now, "run", kernels));
   backend.Set("start", Napi::Function::New(env, run_later, "start", kernels));
   return backend;

@@ -120,7 +120,7 @@ Status linear(const Context& given, const Linear& op) {
   }
   const bool single = op.batch == 1;
   const size_t sums_at = own.reserve<float>(kPanel * (single ? most_panels : block_rows));
-  const size_t bytes_at = own.reserve<uint8_t>(single ? 0 : most_quads * kQuadBytes);
+  const size_t bytes_at = own.reserve<uint8_t>(single ? 0 : (most_quads + 1) / 2 * 2 * kQuadBytes);
   const size_t tile_at = own.reserve<float>(single || op.int8 ? 0 : most_quads * kQuadBytes);
   size_t line_bytes = 0;
   for (const Prepared& x : inputs) line_bytes = std::max(line_bytes, x.line_bytes());
@@ -154,7 +154,7 @@ Status linear(const Context& given, const Linear& op) {
       const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
       const kernels::PanelRows panels{
           p.codes + first * codes_stride, p.meta + first * meta_stride, codes_stride, meta_stride, groups, quads};
-      const auto row = (op.int8 ? kernels.row_i8 : kernels.row_f32)[format];
+      const auto row = (op.int8 ? kernels.bytes.row : kernels.row_f32)[format];
       row(panels, part->x->input(0, 1, 0), last - first, sums);
       for (size_t panel = first; panel < last; ++panel) write_panel(layer, panel, sums + (panel - first) * kPanel, 0, 1);
       return;
@@ -168,7 +168,7 @@ Status linear(const Context& given, const Linear& op) {
         const kernels::GroupRows group{p.meta + at * 2 * kPanel, part->x->input(block, rows, g), rows, quads};
         kernels.unpack_panel[format](p.codes + at * group_bytes, quads, bytes);
         if (op.int8) {
-          kernels.rows_i8[format](bytes, group, sums);
+          kernels.bytes.rows[format](bytes, group, sums);
         } else {
           kernels.tile_f32(bytes, quads, group.meta + kPanel, tile);
           kernels.rows_f32(tile, group, sums);

@@ -1,4 +1,4 @@
-#include "../kernels/linear.h"
+#include "../kernels/products.h"
 #include "../simd/avx512.h"
 
-const hqq::kernels::LinearKernels hqq::kernels::kAvx512VnniLinear = hqq::kernels::make_linear<hqq::simd::Avx512Vnni>();
+const hqq::kernels::ByteProducts hqq::kernels::kAvx512VnniBytes = hqq::kernels::make_bytes<hqq::simd::Avx512Vnni>();

@@ -1,4 +1,4 @@
-#include "../kernels/linear.h"
+#include "../kernels/products.h"
 #include "../simd/neon.h"
 
-const hqq::kernels::LinearKernels hqq::kernels::kNeonDotProdLinear = hqq::kernels::make_linear<hqq::simd::NeonDotProd>();
+const hqq::kernels::ByteProducts hqq::kernels::kNeonDotProdBytes = hqq::kernels::make_bytes<hqq::simd::NeonDotProd>();

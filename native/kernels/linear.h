@@ -4,6 +4,7 @@
 
 #include "convert.h"
 #include "panel.h"
+#include "products.h"
 
 namespace hqq::kernels {
 
@@ -116,14 +117,6 @@ void input_f32(const float* x, size_t size, size_t padded_size, float* to, float
 
 // ---- one group's products
 
-// sum + scale * (dot - zero * x_sum) * x_scale, every operation rounded: the same bits on every backend.
-template <class V>
-HQQ_INLINE typename V::F32 add_group_i8(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
-                                        typename V::F32 zero, float x_scale, float x_sum) {
-  const auto levels = V::sub(dot, V::mul(zero, V::set(x_sum)));
-  return V::add(sum, V::mul(V::mul(levels, scale), V::set(x_scale)));
-}
-
 template <class V>
 HQQ_INLINE typename V::F32 add_group_f32(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
                                          typename V::F32 rest, float x_sum) {
@@ -131,42 +124,6 @@ HQQ_INLINE typename V::F32 add_group_f32(typename V::F32 sum, typename V::F32 do
 }
 
 // ---- one row
-
-template <class V, int Bits, size_t Panels>
-void row_i8_of(const PanelRows& p, const Input& in, float* out) {
-  using Dot = typename V::template Dot<Bits>;
-  using Unit = PanelBits<Bits>;
-  typename V::F32 sum_f32[Panels];
-  for (auto& sum : sum_f32) sum = V::set(0.0f);
-  const uint8_t* codes = p.codes;
-  const auto* x = static_cast<const int8_t*>(in.values);
-  for (size_t g = 0; g < p.groups; ++g) {
-    typename Dot::Sum dot[Panels];
-    for (auto& sum : dot) sum = Dot::zero();
-    for (size_t q = 0; q < p.quads;) {
-      typename Dot::Run run[Panels];
-      for (auto& sum : run) sum = Dot::start();
-      const auto add_units = [&](size_t quads) HQQ_INLINE_LAMBDA {
-        for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
-          for (size_t n = 0; n < Panels; ++n)
-            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
-              run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
-            });
-      };
-      const size_t quads = p.quads - q < Dot::kRun ? p.quads - q : Dot::kRun;
-      if (quads == Dot::kRun) add_units(Dot::kRun);
-      else add_units(quads);
-      for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
-      q += quads;
-    }
-    for (size_t n = 0; n < Panels; ++n) {
-      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
-      sum_f32[n] = add_group_i8<V>(sum_f32[n], Dot::total(dot[n], static_cast<int>(in.sum[g])), V::load(meta),
-                                   V::load(meta + kPanel), in.scale[g], in.sum[g]);
-    }
-  }
-  for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
-}
 
 template <class V, int Bits, size_t Panels>
 void row_f32_of(const PanelRows& p, const Input& in, float* out) {
@@ -204,62 +161,14 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
 }
 
-// Two panels at a time: x is loaded once for both, and there are enough sums in flight.
-template <class V, int Bits, bool Int8>
-void row(PanelRows p, const Input& in, size_t panels, float* out) {
-  const auto step = [&](size_t n) {
-    p.codes += n * p.codes_stride, p.meta += n * p.meta_stride;
-    out += n * kPanel, panels -= n;
-  };
-  while (panels >= 2) {
-    Int8 ? row_i8_of<V, Bits, 2>(p, in, out) : row_f32_of<V, Bits, 2>(p, in, out);
-    step(2);
-  }
-  if (panels == 1) Int8 ? row_i8_of<V, Bits, 1>(p, in, out) : row_f32_of<V, Bits, 1>(p, in, out);
+template <class V, int Bits>
+void row_f32(PanelRows p, const Input& in, size_t panels, float* out) {
+  by_two(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
+    row_f32_of<V, Bits, Panels>(some, in, to);
+  });
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
-
-template <class V, int Bits, size_t Rows>
-HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
-  using Dot = typename V::template Dot<Bits>;
-  const size_t stride = 4 * g.rows;
-  const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
-  typename Dot::Sum dot[Rows];
-  for (auto& sum : dot) sum = Dot::zero();
-  for (size_t q = 0; q < g.quads;) {
-    typename Dot::Run run[Rows];
-    for (auto& sum : run) sum = Dot::start();
-    const auto add_quads = [&](size_t quads) HQQ_INLINE_LAMBDA {
-      HQQ_NO_UNROLL for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, x += stride) {
-        const auto codes = Dot::codes(load_quad<V>(bytes));
-        for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
-      }
-    };
-    // A whole run has a length that the compiler knows: without a counter, registers suffice.
-    const size_t quads = g.quads - q < Dot::kRun ? g.quads - q : Dot::kRun;
-    if (quads == Dot::kRun) add_quads(Dot::kRun);
-    else add_quads(quads);
-    q += quads;
-    for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
-  }
-  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
-  for (size_t i = 0; i < Rows; ++i) {
-    float* sum = sums + (r + i) * kPanel;
-    const float x_sum = g.in.sum[r + i];
-    V::store(sum, add_group_i8<V>(V::load(sum), Dot::total(dot[i], static_cast<int>(x_sum)), scale_f32, zero_f32,
-                                  g.in.scale[r + i], x_sum));
-  }
-}
-
-template <class V, int Bits>
-void rows_i8(const uint8_t* bytes, const GroupRows& g, float* sums) {
-  constexpr size_t kMost = V::kTileRows8;
-  size_t r = 0;
-  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Bits, kMost>(bytes, g, r, sums);
-  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Bits, 2>(bytes, g, r, sums);
-  if (r < g.rows) rows_i8_of<V, Bits, 1>(bytes, g, r, sums);
-}
 
 // tile[4 * quads][16]: the codes without their zero's whole part, in the units that input_f32 divides by
 template <class V>
@@ -322,16 +231,14 @@ void rows_f32(const float* tile, const GroupRows& g, float* sums) {
 template <class V>
 constexpr LinearKernels make_linear() {
   return {
-      .dot = V::template Dot<4>::kName,
       .input_i8 = &input_i8<V>,
       .input_f32 = &input_f32<V>,
-      .row_i8 = {&row<V, 8, true>, &row<V, 4, true>, &row<V, 3, true>, &row<V, 2, true>, &row<V, 1, true>},
-      .row_f32 = {&row<V, 8, false>, &row<V, 4, false>, &row<V, 3, false>, &row<V, 2, false>, &row<V, 1, false>},
+      .row_f32 = {&row_f32<V, 8>, &row_f32<V, 4>, &row_f32<V, 3>, &row_f32<V, 2>, &row_f32<V, 1>},
       .unpack_panel = {&unpack_panel<V, 8>, &unpack_panel<V, 4>, &unpack_panel<V, 3>, &unpack_panel<V, 2>,
                        &unpack_panel<V, 1>},
-      .rows_i8 = {&rows_i8<V, 8>, &rows_i8<V, 4>, &rows_i8<V, 3>, &rows_i8<V, 2>, &rows_i8<V, 1>},
       .tile_f32 = &tile_f32<V>,
       .rows_f32 = &rows_f32<V>,
+      .bytes = make_bytes<V>(),
   };
 }
 

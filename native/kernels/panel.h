@@ -46,6 +46,16 @@ HQQ_INLINE void for_unit(const uint8_t* unit, Body body) {
   }(std::make_integer_sequence<int, PanelBits<Bits>::kQuads>{});
 }
 
+// Calls body<panels>(p, out) for two panels at a time: x is loaded once for both, and there are enough sums in flight.
+template <class Body>
+HQQ_INLINE void by_two(PanelRows p, size_t panels, float* out, Body body) {
+  for (; panels >= 2; panels -= 2) {
+    body.template operator()<2>(p, out);
+    p.codes += 2 * p.codes_stride, p.meta += 2 * p.meta_stride, out += 2 * kPanel;
+  }
+  if (panels == 1) body.template operator()<1>(p, out);
+}
+
 // bytes[quads][16][4] = the codes
 template <class V, int Bits>
 void unpack_panel(const uint8_t* codes, size_t quads, uint8_t* bytes) {

@@ -83,20 +83,28 @@ struct GroupRows {
 // Quads whose products are added in one chain (in two: even and odd weights); chains are then added. It bounds rounding.
 inline constexpr size_t kBlockQuads = 32;
 
+// Integer products: the kernels that an extension of an instruction set has of its own.
+struct ByteProducts {
+  const char* dot;  // what multiplies
+  // one row of x: out[panels][kPanel]
+  void (*row[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
+  // many rows: sums[rows][kPanel] += one group's products. `bytes` are the codes of the group, with room for one quad more
+  // where their number is odd; they may be changed.
+  void (*rows[kFormatCount])(uint8_t* bytes, const GroupRows& g, float* sums);
+};
+
 struct LinearKernels {
-  const char* dot;  // what multiplies integers
   void (*input_i8)(const float* x, size_t size, size_t padded, int8_t* q, float* scale, float* sum);
   void (*input_f32)(const float* x, size_t size, size_t padded, float* to, float* sum);
   // one row of x: out[panels][kPanel]
-  void (*row_i8[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
   void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
   // bytes[quads][kPanel][4] = codes of one group of a panel
   void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
-  // many rows: sums[rows][kPanel] += one group's products
-  void (*rows_i8[kFormatCount])(const uint8_t* bytes, const GroupRows& g, float* sums);
   // tile[4 * quads][kPanel]: codes as floats, about their zeros
   void (*tile_f32)(const uint8_t* bytes, size_t quads, const float* zero, float* tile);
+  // many rows: sums[rows][kPanel] += one group's products
   void (*rows_f32)(const float* tile, const GroupRows& g, float* sums);
+  ByteProducts bytes;
 };
 
 struct KernelTable {
@@ -139,6 +147,6 @@ struct KernelTable {
 
 extern const KernelTable kScalar, kAvx2, kAvx512, kNeon;
 // What machines with these extensions use instead of their instruction set's own.
-extern const LinearKernels kAvx512VnniLinear, kNeonDotProdLinear;
+extern const ByteProducts kAvx512VnniBytes, kAvx2VnniBytes, kNeonDotProdBytes, kNeonI8mmBytes;
 
 }  // namespace hqq::kernels

@@ -2,16 +2,20 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "simd.h"
 
 namespace hqq::simd {
 
-// AVX2 with F16C: two ymm registers, lanes 0..7 in lo.
-struct Avx2 {
+// AVX2 with F16C: two ymm registers, lanes 0..7 in lo. With Vnni, integer dot products use AVX-VNNI: a type of its own, so
+// that no function of one is ever taken for the other's.
+template <bool Vnni>
+struct Avx2Of {
   static constexpr const char* kName = "avx2";
+  static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 32;
-  static constexpr size_t kTileRows = 6, kTileRows8 = 4;
+  static constexpr size_t kTileRows = 6, kTileRows8 = Vnni ? 6 : 4;
   struct F32 {
     __m256 lo, hi;
   };
@@ -164,12 +168,37 @@ struct Avx2 {
   static F32 fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
   static F32 to_f32(U32 w) { return {_mm256_cvtepi32_ps(w.lo), _mm256_cvtepi32_ps(w.hi)}; }
 
+  // vpdpbusd adds the four products of a lane, of a byte without and one with sign, to it in 32 bits.
+  struct VnniDot {
+    static constexpr size_t kRun = 1024;
+    using Codes = U32;
+    using Sum = U32;
+    using Run = U32;
+
+    static Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    static Run start(Sum sum) { return sum; }
+    static Codes codes(U32 w) { return w; }
+    static Run add(Run run, const Codes& c, const int8_t* x) {
+      const __m256i four = _mm256_set1_epi32(*reinterpret_cast<const int*>(x));
+      return {dpbusd(run.lo, c.lo, four), dpbusd(run.hi, c.hi, four)};
+    }
+    static Sum fold(Sum, Run run) { return run; }
+    static F32 total(Sum sum, int) { return to_f32(sum); }
+
+   private:
+    static __m256i dpbusd(__m256i sum, __m256i codes, __m256i x) {
+#if defined(HQQ_AVX_VNNI)
+      return _mm256_dpbusd_avx_epi32(sum, codes, x);
+#else
+      return (void)codes, (void)x, sum;  // not the file that is compiled for it
+#endif
+    }
+  };
   // maddubs adds two products of a byte without and one with sign in 16 bits, and saturates there. It never comes to that:
   // codes of up to 7 bits are summed in runs that stay below 2^15; those of 8 bits are taken off 128 first, so that a pair
   // is at most 2 * 128 * 127, and widened at once.
   template <int Bits>
-  struct Dot {
-    static constexpr const char* kName = "maddubs";
+  struct MaddubsDot {
     static constexpr bool kSigned = Bits == 8;
     static constexpr size_t kRun = Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
     struct Codes {
@@ -181,7 +210,7 @@ struct Avx2 {
     using Run = Sum;
 
     static Sum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-    static Run start() { return zero(); }
+    static Run start(Sum) { return zero(); }
     static Codes codes(U32 w) {
       if constexpr (!kSigned) return {w.lo, w.hi, w.lo, w.hi};
       const __m256i middle = _mm256_set1_epi8(-128);
@@ -211,6 +240,10 @@ struct Avx2 {
       return to_f32(U32{sum.lo, sum.hi});
     }
   };
+  template <int Bits>
+  using Dot = std::conditional_t<Vnni, VnniDot, MaddubsDot<Bits>>;
+  template <int Bits>
+  using RowsDot = Dot<Bits>;
 
   static void transpose16(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     __m128i a[16], b[16];
@@ -255,6 +288,9 @@ struct Avx2 {
     for (size_t i = 0; i < 8; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i * to_stride), b[i]);
   }
 };
+
+using Avx2 = Avx2Of<false>;
+using Avx2Vnni = Avx2Of<true>;
 
 static_assert(Simd<Avx2>);
 

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -12,6 +13,7 @@ namespace hqq::simd {
 template <bool Vnni>
 struct Avx512Of {
   static constexpr const char* kName = "avx512";
+  static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 64;
   static constexpr size_t kTileRows = 12, kTileRows8 = 8;
   using F32 = __m512;
@@ -119,12 +121,35 @@ struct Avx512Of {
   static F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
   static F32 to_f32(U32 w) { return _mm512_cvtepi32_ps(w.v); }
 
-  // As in avx2.h; with VNNI the four products of a lane are added to it in 32 bits.
+  // As in avx2.h.
+  struct VnniDot {
+    static constexpr size_t kRun = 1024;
+    using Codes = U32;
+    using Sum = U32;
+    using Run = U32;
+
+    static Sum zero() { return {_mm512_setzero_si512()}; }
+    static Run start(Sum sum) { return sum; }
+    static Codes codes(U32 w) { return w; }
+    static Run add(Run run, Codes c, const int8_t* x) {
+      return {dpbusd(run.v, c.v, _mm512_set1_epi32(*reinterpret_cast<const int*>(x)))};
+    }
+    static Sum fold(Sum, Run run) { return run; }
+    static F32 total(Sum sum, int) { return to_f32(sum); }
+
+   private:
+    static __m512i dpbusd(__m512i sum, __m512i codes, __m512i x) {
+#if defined(__AVX512VNNI__) || defined(_MSC_VER)
+      return _mm512_dpbusd_epi32(sum, codes, x);
+#else
+      return (void)codes, (void)x, sum;  // not the file that is compiled for it
+#endif
+    }
+  };
   template <int Bits>
-  struct Dot {
-    static constexpr const char* kName = Vnni ? "vnni" : "maddubs";
-    static constexpr bool kSigned = Bits == 8 && !Vnni;
-    static constexpr size_t kRun = Vnni ? 1024 : Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
+  struct MaddubsDot {
+    static constexpr bool kSigned = Bits == 8;
+    static constexpr size_t kRun = Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
     struct Codes {
       __m512i v, size;  // size: absolute values, where signed
       __mmask64 negative;
@@ -135,7 +160,7 @@ struct Avx512Of {
     using Run = Sum;
 
     static Sum zero() { return {_mm512_setzero_si512()}; }
-    static Run start() { return zero(); }
+    static Run start(Sum) { return zero(); }
     static Codes codes(U32 w) {
       if constexpr (!kSigned) return {w.v, w.v, 0};
       const __m512i v = _mm512_xor_si512(w.v, _mm512_set1_epi8(-128));
@@ -143,32 +168,24 @@ struct Avx512Of {
     }
     static Run add(Run run, const Codes& c, const int8_t* x) {
       const __m512i four = _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
-      if constexpr (Vnni) {
-        return {dpbusd(run.v, c.v, four)};
-      } else if constexpr (kSigned) {
+      if constexpr (kSigned) {
         return {_mm512_maddubs_epi16(c.size, _mm512_mask_sub_epi8(four, c.negative, _mm512_setzero_si512(), four))};
       } else {
         return {_mm512_add_epi16(run.v, _mm512_maddubs_epi16(c.v, four))};
       }
     }
     static Sum fold(Sum sum, Run run) {
-      if constexpr (Vnni) return {_mm512_add_epi32(sum.v, run.v)};
       return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(run.v, _mm512_set1_epi16(1)))};
     }
     static F32 total(Sum sum, int sum_of_x) {
       if constexpr (kSigned) sum.v = _mm512_add_epi32(sum.v, _mm512_set1_epi32(128 * sum_of_x));
       return to_f32(U32{sum.v});
     }
-
-   private:
-    static __m512i dpbusd(__m512i sum, [[maybe_unused]] __m512i codes, [[maybe_unused]] __m512i x) {
-#if defined(__AVX512VNNI__) || defined(_MSC_VER)
-      return _mm512_dpbusd_epi32(sum, codes, x);
-#else
-      return sum;  // not the file that is compiled for it
-#endif
-    }
   };
+  template <int Bits>
+  using Dot = std::conditional_t<Vnni, VnniDot, MaddubsDot<Bits>>;
+  template <int Bits>
+  using RowsDot = Dot<Bits>;
 
   static void transpose16(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     __m128i a[16], b[16];

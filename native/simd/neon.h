@@ -2,16 +2,19 @@
 #include <arm_neon.h>
 
 #include <cstdint>
+#include <type_traits>
 
+#include "neon-dot.h"
 #include "simd.h"
 
 namespace hqq::simd {
 
-// NEON of AArch64: four q registers, lanes 0..3 in q[0]. With DotProd, integer dot products use FEAT_DotProd: a type of its
-// own, so that no function of one is ever taken for the other's.
-template <bool DotProd>
+// NEON of AArch64: four q registers, lanes 0..3 in q[0]. With DotProd, integer dot products use FEAT_DotProd, with I8mm those
+// of many rows FEAT_I8MM: types of their own, so that no function of one is ever taken for another's.
+template <bool DotProd, bool I8mm>
 struct NeonOf {
   static constexpr const char* kName = "neon";
+  static constexpr const char* kDot = I8mm ? "i8mm" : DotProd ? "sdot" : "smull";
   static constexpr size_t kBytes = 16;
   static constexpr size_t kTileRows = 6, kTileRows8 = 4;
   struct F32 {
@@ -156,69 +159,10 @@ struct NeonOf {
   static F32 fma(F32 a, F32 b, F32 c) { return each([&](int i) { return vfmaq_f32(c.q[i], a.q[i], b.q[i]); }); }
   static F32 to_f32(U32 w) { return each([&](int i) { return vcvtq_f32_s32(vreinterpretq_s32_u32(w.q[i])); }); }
 
-  // Codes as signed bytes: those of 8 bits are taken off 128. Without sdot, a lane's four products are added in two pairs.
   template <int Bits>
-  struct Dot {
-    static constexpr const char* kName = DotProd ? "sdot" : "smull";
-    static constexpr bool kSigned = Bits == 8;
-    static constexpr size_t kRun = 1024;
-    struct Codes {
-      int8x16_t q[4];
-    };
-    struct Sum {
-      int32x4_t q[4];
-    };
-    struct Run {
-      int32x4_t q[DotProd ? 4 : 8];
-    };
-
-    static Sum zero() { return {{vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}}; }
-    static Run start() {
-      Run run;
-      for (auto& q : run.q) q = vdupq_n_s32(0);
-      return run;
-    }
-    static Codes codes(U32 w) {
-      Codes c;
-      for (int i = 0; i < 4; ++i) {
-        const uint8x16_t bytes = vreinterpretq_u8_u32(w.q[i]);
-        c.q[i] = vreinterpretq_s8_u8(kSigned ? veorq_u8(bytes, vdupq_n_u8(0x80)) : bytes);
-      }
-      return c;
-    }
-    static Run add(Run run, const Codes& c, const int8_t* x) {
-      const int8x16_t four = vreinterpretq_s8_s32(vld1q_dup_s32(reinterpret_cast<const int32_t*>(x)));
-      for (int i = 0; i < 4; ++i) {
-        if constexpr (DotProd) {
-          run.q[i] = dot(run.q[i], c.q[i], four);
-        } else {
-          run.q[2 * i] = vpadalq_s16(run.q[2 * i], vmull_s8(vget_low_s8(c.q[i]), vget_low_s8(four)));
-          run.q[2 * i + 1] = vpadalq_s16(run.q[2 * i + 1], vmull_high_s8(c.q[i], four));
-        }
-      }
-      return run;
-    }
-    static Sum fold(Sum sum, Run run) {
-      for (int i = 0; i < 4; ++i) {
-        if constexpr (DotProd) sum.q[i] = vaddq_s32(sum.q[i], run.q[i]);
-        else sum.q[i] = vaddq_s32(sum.q[i], vpaddq_s32(run.q[2 * i], run.q[2 * i + 1]));
-      }
-      return sum;
-    }
-    static F32 total(Sum sum, int sum_of_x) {
-      const int32x4_t taken = vdupq_n_s32(kSigned ? 128 * sum_of_x : 0);
-      return each([&](int i) { return vcvtq_f32_s32(vaddq_s32(sum.q[i], taken)); });
-    }
-
-   private:
-    static int32x4_t dot(int32x4_t sum, int8x16_t a, int8x16_t b) {
-#if defined(__ARM_FEATURE_DOTPROD)
-      return vdotq_s32(sum, a, b);
-#else
-      return (void)a, (void)b, sum;  // not the file that is compiled for it
-#endif
-    }
-  };
+  using Dot = NeonDot<NeonOf, DotProd, Bits == 8>;
+  template <int Bits>
+  using RowsDot = std::conditional_t<I8mm, NeonMatrixDot<NeonOf>, Dot<Bits>>;
 
   static void transpose16(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     uint8x16_t a[16], b[16];
@@ -249,8 +193,9 @@ struct NeonOf {
   }
 };
 
-using Neon = NeonOf<false>;
-using NeonDotProd = NeonOf<true>;
+using Neon = NeonOf<false, false>;
+using NeonDotProd = NeonOf<true, false>;
+using NeonI8mm = NeonOf<true, true>;
 
 static_assert(Simd<Neon>);
 

@@ -10,6 +10,7 @@ namespace hqq::simd {
 // Plain C++: the reference for the other wrappers, and what runs where there is none.
 struct Scalar {
   static constexpr const char* kName = "scalar";
+  static constexpr const char* kDot = "plain";
   static constexpr size_t kBytes = 16;
   static constexpr size_t kTileRows = 2, kTileRows8 = 2;
   struct F32 {
@@ -184,9 +185,7 @@ struct Scalar {
     return each([&](int i) { return static_cast<float>(static_cast<int32_t>(w.lane[i])); });
   }
 
-  template <int Bits>
-  struct Dot {
-    static constexpr const char* kName = "plain";
+  struct PlainDot {
     static constexpr size_t kRun = 1024;
     using Codes = U32;
     struct Sum {
@@ -195,7 +194,7 @@ struct Scalar {
     using Run = Sum;
 
     static Sum zero() { return {}; }
-    static Run start() { return {}; }
+    static Run start(Sum sum) { return sum; }
     static Codes codes(U32 w) { return w; }
     static Run add(Run run, const Codes& c, const int8_t* x) {
       uint8_t code[64];
@@ -204,14 +203,15 @@ struct Scalar {
         for (int k = 0; k < 4; ++k) run.lane[i] += code[4 * i + k] * x[k];
       return run;
     }
-    static Sum fold(Sum sum, Run run) {
-      for (int i = 0; i < 16; ++i) sum.lane[i] += run.lane[i];
-      return sum;
-    }
+    static Sum fold(Sum, Run run) { return run; }
     static F32 total(Sum sum, int) {
       return each([&](int i) { return static_cast<float>(sum.lane[i]); });
     }
   };
+  template <int>
+  using Dot = PlainDot;
+  template <int>
+  using RowsDot = PlainDot;
 
   template <class T>
   static void transpose16(const T* from, size_t from_stride, T* to, size_t to_stride) {

@@ -32,6 +32,7 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
                         const uint8_t* bytes_in, uint8_t* bytes_out, const uint16_t* half_in, uint16_t* half_out,
                         size_t n, const uint32_t* words_in, uint32_t* words_out) {
   { V::kName };
+  { V::kDot };  // what multiplies integers
   { V::kBytes };
   { V::kTileRows };   // rows of x whose sums, sixteen floats each, fit the registers in a matrix product
   { V::kTileRows8 };  // the same for products of bytes
@@ -84,9 +85,12 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
   { V::fma(a, a, a) };
   // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127] that
-  // all lanes share. At most kRun of them may be added to a Run; Runs are folded into a Sum; total gives floats.
+  // all lanes share. At most kRun of them may be added to a Run, which begins with a Sum and is folded into it (both may be
+  // the same); total gives floats. Codes of different sizes that are multiplied alike have the same Dot, and so one kernel.
   typename V::template Dot<4>::Sum;
   { V::template Dot<4>::kRun };
+  // What multiplies many rows: Dot, or one that takes two quads of two rows at a time and says how their codes lie, lay_out.
+  typename V::template RowsDot<4>::Sum;
   // to[c * to_stride + r] = from[r * from_stride + c], sixteen by sixteen
   { V::transpose16(bytes_in, n, bytes_out, n) };
   { V::transpose16(words_in, n, words_out, n) };

@@ -1,8 +1,10 @@
 #include <atomic>
 #include <cmath>
 
+#include "../isa/dispatch.h"
 #include "../kernels/table.h"
 #include "cases.h"
+#include "emulate.h"
 
 // Products of codes: those of bytes to the bit, those of floats against float64; the same bits for any number of threads and
 // for a row among others or alone. Panels give back what went into them.
@@ -133,15 +135,38 @@ void compare(const LinearCase& c, const Options& options, const kernels::KernelT
   check(std::memcmp(tiled_alone.data(), tiled.data() + row * c.out * 4, c.out * 4) == 0, context + ": tiled, a row alone");
 }
 
+// The cases with kernels that multiply bytes by `bytes`; without floats where other kernels have had them.
+void test_products(const Options& options, kernels::KernelTable kernels, const kernels::ByteProducts& bytes, bool floats,
+                   int cases) {
+  kernels.linear.bytes = bytes;
+  for (int i = 0; i < cases; ++i) {
+    Random random(options.seed * 1000033 + static_cast<uint64_t>(i));
+    const LinearCase c = LinearCase::random(random);
+    if (!c.int8 && !floats) continue;
+    compare(c, options, kernels, text("%s (%s) linear case %d: ", kernels.isa, bytes.dot, i) + c.describe());
+  }
+}
+
 }  // namespace
 
 void test_linear(const Options& options) {
   for (const kernels::KernelTable* kernels : options.tables) {
-    report.begin(text("%s (%s): products of codes", kernels->isa, kernels->linear.dot));
-    for (int i = 0; i < options.cases(600, 60); ++i) {
-      Random random(options.seed * 1000033 + static_cast<uint64_t>(i));
-      const LinearCase c = LinearCase::random(random);
-      compare(c, options, *kernels, text("%s linear case %d: ", kernels->isa, i) + c.describe());
+    bool best = true;
+    for (const isa::Products& products : isa::products()) {
+      if (products.isa != kernels->isa) continue;
+      const bool runs = products.supported();
+      const bool is_avx_vnni = products.isa == "avx2" && products.bytes->dot == std::string("vnni");
+      if (!runs && !(is_avx_vnni && VnniEmulation::possible())) continue;
+      report.begin(text("%s (%s): products of codes", kernels->isa, products.bytes->dot));
+      if (runs) {
+        check(!best || kernels->linear.bytes.dot == std::string(products.bytes->dot), "dispatch chooses them");
+        test_products(options, *kernels, *products.bytes, best, options.cases(600, 60));
+        best = false;
+      } else {
+        std::printf("%s (%s) runs with this instruction emulated\n", kernels->isa, products.bytes->dot);
+        const VnniEmulation emulation;
+        test_products(options, *kernels, *products.bytes, false, options.cases(120, 30));
+      }
     }
   }
 }

@@ -17,7 +17,7 @@
 //                                         attention, threads
 //   hqq_tests --reference NAME ...        compares with that instruction set instead of scalar, where an emulator's own
 //                                         arithmetic is wrong: run-with-avx512.sh
-//   hqq_tests --list                      the instruction sets, best first
+//   hqq_tests --list                      the instruction sets, best first, and what multiplies integers in each
 //   hqq_tests --digest [--isa NAME]       what fixed cases give: the same text on every machine
 //
 // --isa demands an instruction set: exit status 3 where it cannot run, so that a wrongly chosen emulator does not pass.
@@ -122,7 +122,7 @@ int run(int argc, char** argv) {
       if (isa.supported()) options.tables.push_back(isa.table);
 
   if (list) {
-    for (const kernels::KernelTable* table : options.tables) std::printf("%s\n", table->isa);
+    for (const kernels::KernelTable* table : options.tables) std::printf("%s %s\n", table->isa, table->linear.bytes.dot);
     return 0;
   }
   if (digest) {

@@ -53,10 +53,11 @@ export const describe = withEach((name, body) => {
   groups.pop();
 });
 
-/** Runs what was declared, one after the other. Prints what fails, and sums as all test programs of the project do. */
-export async function runAll(): Promise<boolean> {
+/** Runs what was declared and whose name matches, one after the other. Prints what fails, and sums as all test programs of the project do. */
+export async function runAll(match: RegExp): Promise<boolean> {
   let failed = 0;
-  for (const { name, body } of tests) {
+  const wanted = tests.filter(({ name }) => match.test(name));
+  for (const { name, body } of wanted) {
     try {
       await body();
     } catch (error) {
@@ -64,6 +65,6 @@ export async function runAll(): Promise<boolean> {
       console.log(`FAIL ${name}\n${error instanceof Error ? error.stack : String(error)}`);
     }
   }
-  console.log(`${tests.length - failed} passed, ${failed} failed`);
-  return failed === 0 && tests.length > 0;
+  console.log(`${wanted.length - failed} passed, ${failed} failed`);
+  return failed === 0 && wanted.length > 0;
 }

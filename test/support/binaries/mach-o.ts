@@ -8,10 +8,12 @@ export interface MachOFacts {
   readonly platform: number;
   /** The oldest system that it runs on, as `11.0`. */
   readonly minimum: string;
+  /** What it calls itself. */
+  readonly installName: string;
   readonly libraries: readonly string[];
   readonly exports: readonly string[];
-  /** Undefined symbols that are to be found in no library but in whatever loads it, and those of libraries. */
-  readonly imports: { readonly fromLoader: readonly string[]; readonly fromLibraries: readonly string[] };
+  /** Symbols that are to be found in whatever is loaded, and those that are to be found in a library. */
+  readonly imports: { readonly anywhere: readonly string[]; readonly fromLibraries: readonly string[] };
   /** Symbols that stripping would have taken away: neither exported nor imported. */
   readonly localSymbols: number;
   readonly signature: Signature | undefined;
@@ -28,6 +30,8 @@ const stringAt = (bytes: Buffer, at: number) => bytes.toString('latin1', at, byt
 const BUILD_VERSION = 0x32;
 const SYMTAB = 0x2;
 const CODE_SIGNATURE = 0x1d;
+const ID_DYLIB = 0xd;
+const DYLD_INFO = 0x80000022;
 const LOAD_DYLIB = [0xc, 0x80000018, 0x8000001f]; // plain, weak, re-exported
 
 export function readMachO(file: Buffer): MachOFacts {
@@ -49,32 +53,57 @@ export function readMachO(file: Buffer): MachOFacts {
     fileType: file.readUInt32LE(12),
     platform: version.readUInt32LE(8),
     minimum: `${minimum >> 16}.${(minimum >> 8) & 255}`,
+    installName: stringAt(only(ID_DYLIB), only(ID_DYLIB).readUInt32LE(8)),
     libraries: commands.filter(({ type }) => LOAD_DYLIB.includes(type)).map(({ bytes }) => stringAt(bytes, bytes.readUInt32LE(8))),
     ...readSymbols(file, only(SYMTAB)),
+    imports: readImports(file, only(DYLD_INFO)),
     signature: signature && readSignature(file, signature.readUInt32LE(8)),
   };
 }
 
 function readSymbols(file: Buffer, command: Buffer) {
   const [offset, count, strings] = [command.readUInt32LE(8), command.readUInt32LE(12), file.subarray(command.readUInt32LE(16))];
-  const [EXTERNAL, TYPE, DYNAMIC_LOOKUP] = [0x01, 0x0e, 0xfe];
+  const [EXTERNAL, TYPE] = [0x01, 0x0e];
   const symbols = Array.from({ length: count }, (_, i) => {
     const entry = file.subarray(offset + 16 * i, offset + 16 * i + 16);
     const type = entry[4]!;
-    // The library that an undefined symbol is of is in the upper byte of its description.
-    const library = entry.readUInt16LE(6) >> 8;
-    return { name: stringAt(strings, entry.readUInt32LE(0)), external: (type & EXTERNAL) !== 0, undefined: (type & TYPE) === 0, library };
+    return { name: stringAt(strings, entry.readUInt32LE(0)), external: (type & EXTERNAL) !== 0, undefined: (type & TYPE) === 0 };
   });
-  const undefinedOnes = symbols.filter((s) => s.external && s.undefined);
-  const namesOf = (list: typeof symbols) => list.map(({ name }) => name);
   return {
-    exports: namesOf(symbols.filter((s) => s.external && !s.undefined)),
-    imports: {
-      fromLoader: namesOf(undefinedOnes.filter(({ library }) => library === DYNAMIC_LOOKUP)),
-      fromLibraries: namesOf(undefinedOnes.filter(({ library }) => library !== DYNAMIC_LOOKUP)),
-    },
+    exports: symbols.filter((s) => s.external && !s.undefined).map(({ name }) => name),
     localSymbols: symbols.filter((s) => !s.external).length,
   };
+}
+
+/** What the dynamic linker is told to look for, at once and at first calls: a program of one-byte operations. */
+function readImports(file: Buffer, command: Buffer) {
+  const [ORDINAL, ORDINAL_LEB, SPECIAL, SYMBOL, BIND] = [0x10, 0x20, 0x30, 0x40, 0x90];
+  const numbersAfter: Readonly<Record<number, number>> = { 0x60: 1, 0x70: 1, 0x80: 1, 0xa0: 1, 0xc0: 2 };
+  const FLAT = 0x0e; // -2, of the four bits that there are
+  const anywhere = new Set<string>();
+  const fromLibraries = new Set<string>();
+  for (const field of [16, 32]) {
+    const begin = command.readUInt32LE(field);
+    const bytes = file.subarray(begin, begin + command.readUInt32LE(field + 4));
+    let [flat, name] = [false, ''];
+    for (let at = 0; at < bytes.length; ) {
+      const [operation, value] = [bytes[at]! & 0xf0, bytes[at]! & 0x0f];
+      at++;
+      const skipNumber = () => {
+        while (bytes[at++]! & 0x80);
+      };
+      if (operation === SPECIAL) flat = value === FLAT;
+      if (operation === ORDINAL) flat = false;
+      if (operation === ORDINAL_LEB) [flat] = [false, skipNumber()];
+      if (operation === SYMBOL) {
+        name = stringAt(bytes, at);
+        at += name.length + 1;
+      }
+      if (operation >= BIND) (flat ? anywhere : fromLibraries).add(name);
+      for (let i = 0; i < (numbersAfter[operation] ?? 0); i++) skipNumber();
+    }
+  }
+  return { anywhere: [...anywhere], fromLibraries: [...fromLibraries] };
 }
 
 /** The signature's own numbers are big-endian. */

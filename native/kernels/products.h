@@ -1,0 +1,146 @@
+#pragma once
+#include "panel.h"
+
+namespace hqq::kernels {
+
+// Products of codes and of x as bytes (linear.h): all that an extension of an instruction set has of its own. Integers are
+// exact, and the floats that they become are added in one order: the same bits on every backend.
+
+// sum + scale * (dot - zero * x_sum) * x_scale, every operation rounded
+template <class V>
+HQQ_INLINE typename V::F32 add_group_i8(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
+                                        typename V::F32 zero, float x_scale, float x_sum) {
+  const auto levels = V::sub(dot, V::mul(zero, V::set(x_sum)));
+  return V::add(sum, V::mul(V::mul(levels, scale), V::set(x_scale)));
+}
+
+// ---- one row
+
+template <class V, int Bits, size_t Panels>
+void row_i8_of(const PanelRows& p, const Input& in, float* out) {
+  using Dot = typename V::template Dot<Bits>;
+  using Unit = PanelBits<Bits>;
+  typename V::F32 sum_f32[Panels];
+  for (auto& sum : sum_f32) sum = V::set(0.0f);
+  const uint8_t* codes = p.codes;
+  const auto* x = static_cast<const int8_t*>(in.values);
+  for (size_t g = 0; g < p.groups; ++g) {
+    typename Dot::Sum dot[Panels];
+    for (auto& sum : dot) sum = Dot::zero();
+    for (size_t q = 0; q < p.quads;) {
+      typename Dot::Run run[Panels];
+      for (size_t n = 0; n < Panels; ++n) run[n] = Dot::start(dot[n]);
+      const auto add_units = [&](size_t quads) HQQ_INLINE_LAMBDA {
+        for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
+          for (size_t n = 0; n < Panels; ++n)
+            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
+              run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
+            });
+      };
+      const size_t quads = p.quads - q < Dot::kRun ? p.quads - q : Dot::kRun;
+      if (quads == Dot::kRun) add_units(Dot::kRun);
+      else add_units(quads);
+      for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
+      q += quads;
+    }
+    for (size_t n = 0; n < Panels; ++n) {
+      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      sum_f32[n] = add_group_i8<V>(sum_f32[n], Dot::total(dot[n], static_cast<int>(in.sum[g])), V::load(meta),
+                                   V::load(meta + kPanel), in.scale[g], in.sum[g]);
+    }
+  }
+  for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
+}
+
+template <class V, int Bits>
+void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
+  by_two(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
+    row_i8_of<V, Bits, Panels>(some, in, to);
+  });
+}
+
+// ---- many rows, one group of one panel: sums[row][16] += ...
+
+// Takes two quads of two rows at a time, from codes that it lays out.
+template <class Dot>
+inline constexpr bool kTakesPairs = requires { &Dot::lay_out; };
+
+template <class V, class Dot, size_t Rows>
+HQQ_INLINE void dots_of_rows(const uint8_t* bytes, const GroupRows& g, size_t r, typename V::F32* dot_f32) {
+  const size_t stride = 4 * g.rows;
+  const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
+  typename Dot::Sum dot[Rows];
+  for (auto& sum : dot) sum = Dot::zero();
+  for (size_t q = 0; q < g.quads;) {
+    typename Dot::Run run[Rows];
+    for (size_t i = 0; i < Rows; ++i) run[i] = Dot::start(dot[i]);
+    const auto add_quads = [&](size_t quads) HQQ_INLINE_LAMBDA {
+      HQQ_NO_UNROLL for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, x += stride) {
+        const auto codes = Dot::codes(load_quad<V>(bytes));
+        for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
+      }
+    };
+    // A whole run has a length that the compiler knows: without a counter, registers suffice.
+    const size_t quads = g.quads - q < Dot::kRun ? g.quads - q : Dot::kRun;
+    if (quads == Dot::kRun) add_quads(Dot::kRun);
+    else add_quads(quads);
+    q += quads;
+    for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
+  }
+  for (size_t i = 0; i < Rows; ++i) dot_f32[i] = Dot::total(dot[i], static_cast<int>(g.in.sum[r + i]));
+}
+
+template <class V, class Dot, size_t Rows>
+HQQ_INLINE void pair_dots_of_rows(const uint8_t* bytes, const GroupRows& g, size_t r, typename V::F32* dot_f32) {
+  const size_t stride = 4 * g.rows;
+  const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
+  typename Dot::Sum dot[(Rows + 1) / 2];
+  for (auto& sum : dot) sum = Dot::zero();
+  for (size_t q = 0; q < g.quads; q += 2, bytes += 2 * kQuadBytes, x += 2 * stride) {
+    const int8_t* next = q + 1 < g.quads ? x + stride : x;  // anything: the codes that it meets are zeros
+    const auto codes = Dot::codes(bytes);
+    for (size_t i = 0; i < Rows; i += 2)
+      dot[i / 2] = Dot::add(dot[i / 2], codes, Dot::template x<(Rows > 1)>(x + 4 * i, next + 4 * i));
+  }
+  for (size_t i = 0; i < Rows; i += 2) {
+    dot_f32[i] = Dot::template total<0>(dot[i / 2]);
+    if constexpr (Rows > 1) dot_f32[i + 1] = Dot::template total<1>(dot[i / 2]);
+  }
+}
+
+template <class V, class Dot, size_t Rows>
+HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
+  typename V::F32 dot_f32[Rows];
+  if constexpr (kTakesPairs<Dot>) pair_dots_of_rows<V, Dot, Rows>(bytes, g, r, dot_f32);
+  else dots_of_rows<V, Dot, Rows>(bytes, g, r, dot_f32);
+  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
+  for (size_t i = 0; i < Rows; ++i) {
+    float* sum = sums + (r + i) * kPanel;
+    const float x_sum = g.in.sum[r + i];
+    V::store(sum, add_group_i8<V>(V::load(sum), dot_f32[i], scale_f32, zero_f32, g.in.scale[r + i], x_sum));
+  }
+}
+
+template <class V, class Dot>
+void rows_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
+  constexpr size_t kMost = V::kTileRows8;
+  if constexpr (kTakesPairs<Dot>)
+    for (size_t q = 0; q < g.quads; q += 2) Dot::lay_out(bytes + q * kQuadBytes, q + 1 < g.quads);
+  size_t r = 0;
+  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Dot, kMost>(bytes, g, r, sums);
+  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Dot, 2>(bytes, g, r, sums);
+  if (r < g.rows) rows_i8_of<V, Dot, 1>(bytes, g, r, sums);
+}
+
+template <class V>
+constexpr ByteProducts make_bytes() {
+  return {
+      .dot = V::kDot,
+      .row = {&row_i8<V, 8>, &row_i8<V, 4>, &row_i8<V, 3>, &row_i8<V, 2>, &row_i8<V, 1>},
+      .rows = {&rows_i8<V, typename V::template RowsDot<8>>, &rows_i8<V, typename V::template RowsDot<4>>,
+               &rows_i8<V, typename V::template RowsDot<3>>, &rows_i8<V, typename V::template RowsDot<2>>,
+               &rows_i8<V, typename V::template RowsDot<1>>},
+  };
+}
+
+}  // namespace hqq::kernels
