@@ -69,7 +69,14 @@ function fuzzPacked({ seed, runs, input }) {
   const count = runs === 'quick' ? PACKED.quick : Number(runs ?? PACKED.full);
   console.log(`packed: seed ${seed}, ${count} inputs`);
   const limits = ['-max_len=256', '-timeout=10', '-rss_limit_mb=3000', '-reduce_inputs=0', '-verbosity=0', '-print_final_stats=1'];
-  return run(program, [`-seed=${seed}`, `-runs=${count}`, `-artifact_prefix=${findings}`, ...limits]);
+  const { status, signal, stderr } = spawnSync(program, [`-seed=${seed}`, `-runs=${count}`, `-artifact_prefix=${findings}`, ...limits], {
+    cwd: root, encoding: 'utf8', stdio: ['ignore', 'inherit', 'pipe'], maxBuffer: 2 ** 28,
+  });
+  console.log(stderr.split('\n').filter((line) => line !== '' && !/NEW_FUNC|# Uses:|^#+ /.test(line)).slice(-80).join('\n'));
+  // An operation that never gets past the checks is not fuzzed.
+  const missed = [.../^passed the checks .*$/m.exec(stderr)?.[0].matchAll(/(\w+) 0\b/g) ?? []].map(([, name]) => name);
+  if (missed.length > 0 && count >= PACKED.quick) console.log(`packed: never run: ${missed.join(', ')}`);
+  return status === 0 && missed.length > 0 && count >= PACKED.quick ? 1 : (status ?? signal);
 }
 
 let bundled = false;
