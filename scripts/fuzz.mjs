@@ -14,13 +14,13 @@
 //   node scripts/fuzz.mjs --target packed --input FILE          an input that libFuzzer has written, again
 //   node scripts/fuzz.mjs --build                               builds packed, and the core's tests with the same sanitizers
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { aptInstall } from './debian.mjs';
+import { root } from './zig.mjs';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = path.join(root, 'build-fuzz');
 const TARGETS = ['packed', 'safetensors', 'config', 'checkpoint'];
 const PACKED = { quick: 20_000, full: 700_000 };
@@ -43,11 +43,7 @@ function findClang() {
     const input = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }';
     return spawnSync('clang++', test, { input }).status === 0;
   };
-  if (!works() && process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
-    const options = { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
-    run('apt-get', ['-qq', 'update'], options);
-    run('apt-get', ['-qq', 'install', '-y', '--no-install-recommends', 'clang', 'libclang-rt-dev'], options);
-  }
+  if (!works()) aptInstall(['clang', 'libclang-rt-dev']);
   if (!works()) throw new Error('Expected clang++ with libFuzzer. Debian: apt-get install clang libclang-rt-dev');
 }
 

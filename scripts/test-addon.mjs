@@ -9,9 +9,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { root } from './zig.mjs';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
 // The folder of test-core.mjs's part "asan": its objects are built once for both.
 const folder = path.join(root, 'build-core', 'asan');
 const addon = path.join(folder, 'build', 'Release', 'hqq.node');

@@ -18,93 +18,18 @@
 //
 // HQQ_ALLOW_MISSING_EMULATORS=1   a part whose tools are missing is left out, not a failure
 // HQQ_TEST_SEED=N                 repeats random cases
-import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { check, checkDigests, checkParts, countSums, digestFile, digestLines, finish, part, run as runWith, seconds } from './checks.mjs';
+import { findProgram, Missing, need, onlyOn } from './debian.mjs';
+import { root } from './zig.mjs';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = path.join(root, 'build-core');
-const digestFile = path.join(root, 'native', 'tests', 'digests.txt');
-const allowMissing = process.env.HQQ_ALLOW_MISSING_EMULATORS === '1';
 const jobs = String(availableParallelism());
 // Helpers that spin while they wait take the time that an emulator, or the other part, needs.
 const env = { OMP_WAIT_POLICY: 'passive', ...process.env };
-
-/** A tool that is not there: the part is left out, where that is allowed. */
-class Missing extends Error {}
-
-/** Runs a program to its end. */
-function run(command, args) {
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] });
-    let output = '';
-    let all = '';
-    child.stdout.on('data', (data) => ((output += data), (all += data)));
-    child.stderr.on('data', (data) => (all += data));
-    child.on('error', (error) => resolve({ status: 127, output, all: String(error) }));
-    child.on('close', (status, signal) => resolve({ status: status ?? `killed by ${signal}`, output, all }));
-  });
-}
-
-// ---- tools
-
-const onPath = (program) => (env.PATH ?? '').split(path.delimiter).some((dir) => existsSync(path.join(dir, program)));
-let aptIsFresh = false;
-
-/** Makes programs available, or says what is missing. */
-function need(packages) {
-  const missing = Object.entries(packages).filter(([program]) => !onPath(program));
-  if (missing.length === 0) return;
-  const names = missing.map(([, debianPackage]) => debianPackage);
-  if (process.getuid?.() === 0 && onPath('apt-get')) {
-    const options = { stdio: ['ignore', 'ignore', 'inherit'], env: { ...env, DEBIAN_FRONTEND: 'noninteractive' } };
-    const apt = (...args) => spawnSync('apt-get', ['-qq', ...args], options);
-    if (!aptIsFresh) apt('update');
-    aptIsFresh = true;
-    apt('install', '-y', ...names); // with what they recommend: the libraries of a cross compiler
-  }
-  const still = missing.filter(([program]) => !onPath(program));
-  if (still.length === 0) return;
-  const programs = still.map(([program, debianPackage]) => `${program} (Debian: ${debianPackage})`);
-  throw new Missing(`missing: ${programs.join(', ')}`);
-}
-
-// ---- results
-
-const total = { passed: 0, failed: 0 };
-
-/** Counts a check, and prints it. */
-function check(name, ok, details = '') {
-  total[ok ? 'passed' : 'failed']++;
-  console.log(`  ${ok ? 'ok  ' : 'FAIL'} ${name}${ok || details === '' ? '' : `\n${details}`}`);
-}
-
-/** Adds the sums of a test program's last line. Without one, or with an exit status that denies them, it has failed. */
-function countTests(name, { status, all }) {
-  const sums = [...all.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
-  const [passed, failed] = sums ? [Number(sums[1]), Number(sums[2])] : [0, 1];
-  total.passed += passed;
-  total.failed += failed;
-  const ok = status === 0 && failed === 0 && passed > 0;
-  if (status !== 0 && failed === 0) total.failed++;
-  console.log(`  ${ok ? 'ok  ' : 'FAIL'} ${name}: ${sums?.[0] ?? `no result, exit status ${status}`}`);
-  if (!ok) console.log(all.trimEnd().split('\n').slice(-60).join('\n'));
-}
-
-const expected = existsSync(digestFile)
-  ? readFileSync(digestFile, 'utf8').split('\n').filter((line) => line !== '' && !line.startsWith('#'))
-  : [];
-const digestLines = (text) => text.split('\n').filter((line) => line.includes(' -> '));
-
-/** Compares digests with the file; with `exempt`, only lines that it does not match. */
-function checkDigests(name, text, exempt = () => false) {
-  const got = digestLines(text);
-  const differing = expected.flatMap((line, i) => (line === got[i] || exempt(line) ? [] : [`       ${line}\n   got ${got[i]}`]));
-  const same = got.length === expected.length && expected.length > 0 && differing.length === 0;
-  check(`${name}: the digests of native/tests/digests.txt`, same, [`${got.length} lines`, ...differing.slice(0, 5)].join('\n'));
-}
+const run = (command, args) => runWith(command, args, { env });
 
 // ---- builds
 
@@ -117,11 +42,11 @@ function build(name, ...options) {
 }
 
 async function buildNow(name, options) {
-  need(COMPILER);
+  needTools(COMPILER);
   const started = performance.now();
   const dir = path.join(folder, name);
   const isNew = !existsSync(path.join(dir, 'CMakeCache.txt'));
-  const generator = isNew && onPath('ninja') ? ['-G', 'Ninja'] : [];
+  const generator = isNew && findProgram('ninja') ? ['-G', 'Ninja'] : [];
   const configure = ['-S', root, '-B', dir, ...generator, '-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_TESTS=ON', ...options];
   for (const args of [configure, ['--build', dir, '--parallel', jobs]]) {
     const { status, all } = await run('cmake', args);
@@ -136,13 +61,12 @@ const buildThreads = () => build('threads', '-DHQQ_OPENMP=OFF', '-DCMAKE_EXE_LIN
 const buildSanitized = (name, sanitizers) =>
   build(name, '-DHQQ_OPENMP=OFF', `-DHQQ_SANITIZE=${sanitizers}`, '-DCMAKE_BUILD_TYPE=RelWithDebInfo');
 const buildOpenmp = () => build('openmp', '-DHQQ_OPENMP=ON');
-const seconds = (started) => `${((performance.now() - started) / 1000).toFixed(1)} s`;
 
 // ---- parts
 
 /** Instruction sets of the program's machine, each with what multiplies integers there. */
 async function isasOf(command, args) {
-  return (await run(command, [...args, '--list'])).output.split('\n').filter(Boolean);
+  return (await run(command, [...args, '--list'])).stdout.split('\n').filter(Boolean);
 }
 
 const namesOf = (isas) => isas.map((isa) => isa.split(' ')[0]);
@@ -150,7 +74,7 @@ const namesOf = (isas) => isas.map((isa) => isa.split(' ')[0]);
 /** Which instruction sets and integer products the machine of the program at hand is found to have. */
 async function chooses(name, command, args, isas) {
   const got = await isasOf(command, args);
-  check(`${name} runs ${isas.join(', ')}`, got.join() === isas.join(), `       it runs ${got.join(', ')}`);
+  check(`${name} runs ${isas.join(', ')}`, got.join() === isas.join(), `it runs ${got.join(', ')}`);
 }
 
 /** Tests and digests of the program at hand, on all instruction sets that its machine has, which must be these. */
@@ -159,9 +83,9 @@ async function testOn(name, command, args, isas, options = []) {
   const got = namesOf(await isasOf(command, args));
   const demands = namesOf(isas ?? got).flatMap((isa) => ['--isa', isa]);
   const result = await run(command, [...args, ...options, ...demands]);
-  countTests(name, result);
-  for (const isa of got) checkDigests(`${name}, ${isa}`, (await run(command, [...args, '--digest', '--isa', isa])).output);
-  return result.output;
+  countSums(name, result);
+  for (const isa of got) checkDigests(`${name}, ${isa}`, (await run(command, [...args, '--digest', '--isa', isa])).stdout);
+  return result.stdout;
 }
 
 async function native() {
@@ -171,31 +95,26 @@ async function native() {
     // Without the extension, only its instruction is emulated: what is compiled for it runs on every machine with AVX2.
     if (process.platform === 'linux' && namesOf(isas).includes('avx2') && !isas.includes('avx2 vnni'))
       check(`native, ${threading}: AVX-VNNI, emulated`, tested.includes('avx2 (vnni) runs with this instruction emulated'));
-    const { output } = await run(program, ['--quick']);
-    check(`build-core/${threading} has that threading`, output.includes(`threads: ${threading}`), output.split('\n')[0]);
+    const { stdout } = await run(program, ['--quick']);
+    check(`build-core/${threading} has that threading`, stdout.includes(`threads: ${threading}`), stdout.split('\n')[0]);
   }
 }
 
-/** On ARM, these two parts are for machines of the other kind. */
-function onX64(what) {
-  if (process.arch !== 'x64') throw new Missing(`${what} is set up for x64 machines; this one is ${process.arch}`);
-}
-
 async function x64() {
-  onX64('qemu-x86_64');
-  need(X64);
+  onlyOn('x64', 'qemu-x86_64');
+  needTools(X64);
   const program = await buildThreads();
   // No emulation in an emulator: qemu 7.2 does not survive a handler of signals that changes ymm registers.
   for (const [cpu, isas] of [['Nehalem', ['scalar plain']], ['Haswell', ['avx2 maddubs', 'scalar plain']]]) {
     await testOn(`qemu-x86_64, ${cpu}`, 'qemu-x86_64-static', ['-cpu', cpu, program], isas, ['--quick', '--no-emulation']);
     // What it cannot run must not pass for tested.
     const { status } = await run('qemu-x86_64-static', ['-cpu', cpu, program, '--quick', '--isa', 'avx512']);
-    check(`qemu-x86_64, ${cpu}: refuses avx512`, status === 3, `       exit status ${status}`);
+    check(`qemu-x86_64, ${cpu}: refuses avx512`, status === 3, `exit status ${status}`);
   }
 }
 
 async function avx512() {
-  onX64('AVX-512');
+  onlyOn('x64', 'AVX-512');
   const program = await buildThreads();
   if (namesOf(await isasOf(program, [])).includes('avx512')) {
     console.log('  this processor has AVX-512: part "native" has tested it');
@@ -209,9 +128,9 @@ async function avx512() {
   const result = await run(emulator, [program, '--list', '--and', ...tests, '--and', ...digests]);
   if (result.status === 125) throw new Missing(`the emulator does not work:\n${result.all}`);
   const isas = ['avx512 vnni', 'avx2 maddubs', 'scalar plain'];
-  check(`bochs runs ${isas.join(', ')}`, result.output.startsWith(`${isas.join('\n')}\n`), result.output.slice(0, 200));
-  countTests('bochs, avx512', result);
-  const lines = digestLines(result.output);
+  check(`bochs runs ${isas.join(', ')}`, result.stdout.startsWith(`${isas.join('\n')}\n`), result.stdout.slice(0, 200));
+  countSums('bochs, avx512', result);
+  const lines = digestLines(result.stdout);
   const half = lines.length / 2;
   const [avx512Lines, avx2Lines] = [lines.slice(0, half).join('\n'), lines.slice(half).join('\n')];
   check('bochs: the digests of avx512 are those of avx2', avx512Lines === avx2Lines && lines.length > 0);
@@ -220,8 +139,8 @@ async function avx512() {
 }
 
 async function arm64() {
-  onX64('cross-compilation for arm64');
-  need(ARM64);
+  onlyOn('x64', 'cross-compilation');
+  needTools(ARM64);
   const program = await build('arm64', `-DCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'toolchain-aarch64-linux-gnu.cmake')}`);
   const args = ['-L', '/usr/aarch64-linux-gnu', program];
   await testOn('qemu-aarch64', 'qemu-aarch64-static', ['-cpu', 'max', ...args], ['neon i8mm', 'scalar plain'], ['--quick']);
@@ -233,13 +152,13 @@ async function arm64() {
 
 async function asan() {
   const program = await buildSanitized('asan', 'address');
-  countTests('AddressSanitizer', await run(program, ['--quick']));
+  countSums('AddressSanitizer', await run(program, ['--quick']));
 }
 
 async function ubsan() {
   const result = await run(process.execPath, [path.join(root, 'scripts', 'fuzz.mjs'), '--build']);
   if (result.status !== 0) throw new Error(`it does not build:\n${result.all.slice(-2000)}`);
-  countTests('UndefinedBehaviorSanitizer, clang', await run(path.join(root, 'build-fuzz', 'hqq_tests'), ['--quick']));
+  countSums('UndefinedBehaviorSanitizer, clang', await run(path.join(root, 'build-fuzz', 'hqq_tests'), ['--quick']));
 }
 
 async function tsan() {
@@ -247,7 +166,7 @@ async function tsan() {
   let result = await run(program, ['--quick']);
   // It knows fewer layouts of memory than newer kernels choose at random: without chance, then.
   if (result.all.includes('unexpected memory mapping')) result = await run('setarch', ['-R', program, '--quick']);
-  countTests('ThreadSanitizer', result);
+  countSums('ThreadSanitizer', result);
 }
 
 async function symbolsOf(name, nm) {
@@ -267,51 +186,37 @@ const COMPILER = { cmake: 'cmake', 'g++': 'g++' };
 const ARM64 = { ...COMPILER, 'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu', 'qemu-aarch64-static': 'qemu-user-static' };
 const X64 = { ...COMPILER, 'qemu-x86_64-static': 'qemu-user-static' };
 
+/** With what they recommend: the libraries of a cross compiler. */
+const needTools = (programs) => need(programs, { recommended: true });
+
 /** All at once and first: parts run beside each other, and apt does not. What cannot be had is the part's own affair. */
 function installTools(wanted) {
   const ours = process.arch === 'x64' ? { ...(wanted.includes('x64') && X64), ...(wanted.includes('arm64') && ARM64) } : {};
   try {
-    need({ ...COMPILER, ...ours });
+    needTools({ ...COMPILER, ...ours });
   } catch (error) {
     if (!(error instanceof Missing)) throw error;
   }
 }
 
-async function part(name) {
-  const started = performance.now();
-  try {
-    await PARTS[name]();
-  } catch (error) {
-    if (error instanceof Missing && allowMissing) {
-      console.log(`  NOT RUN ${name}: ${error.message}`);
-    } else {
-      const advice = error instanceof Missing ? '\nHQQ_ALLOW_MISSING_EMULATORS=1 does without.' : '';
-      check(name, false, `${error.message}${advice}`);
-    }
-  }
-  console.log(`${name}: ${seconds(started)}`);
-}
-
 async function writeDigests() {
-  const { output } = await run(await buildThreads(), ['--digest', '--isa', 'scalar']);
+  const { stdout } = await run(await buildThreads(), ['--digest', '--isa', 'scalar']);
   const header = readFileSync(digestFile, 'utf8').split('\n').filter((line) => line.startsWith('#'));
-  writeFileSync(digestFile, [...header, output].join('\n'));
-  console.log(`wrote ${digestLines(output).length} lines to ${path.relative(root, digestFile)}`);
+  writeFileSync(digestFile, [...header, stdout].join('\n'));
+  console.log(`wrote ${digestLines(stdout).length} lines to ${path.relative(root, digestFile)}`);
 }
 
 async function main(args) {
   mkdirSync(folder, { recursive: true });
   if (args.includes('--write-digests')) return writeDigests();
-  const unknown = args.filter((name) => !(name in PARTS));
-  if (unknown.length > 0) throw new Error(`Expected parts among ${Object.keys(PARTS).join(', ')}, got ${unknown.join(', ')}.`);
+  checkParts(args, PARTS);
   const wanted = Object.keys(PARTS).filter((name) => args.length === 0 || args.includes(name));
   installTools(wanted);
   // The emulator is slow and uses one core: it runs beside the others.
-  const beside = wanted.includes('avx512') ? part('avx512') : undefined;
-  for (const name of wanted) if (name !== 'avx512') await part(name);
+  const beside = wanted.includes('avx512') ? part('avx512', PARTS.avx512) : undefined;
+  for (const name of wanted) if (name !== 'avx512') await part(name, PARTS[name]);
   await beside;
-  console.log(`${total.passed} passed, ${total.failed} failed`);
-  process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;
+  finish();
 }
 
 await main(process.argv.slice(2));

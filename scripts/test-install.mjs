@@ -18,43 +18,23 @@
 //
 // HQQ_ALLOW_MISSING_EMULATORS=1   a part whose tools are missing is left out, not a failure
 // HQQ_KEEP=1                      the folder is not removed
-import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { check, lastJson, run, total } from './install/checks.mjs';
+import { check, checkParts, finish, lastJson, part, run } from './checks.mjs';
+import { findProgram, need, onlyOn } from './debian.mjs';
 import { chromium, denoAndBun, reference } from './install/engines.mjs';
 import { fallback, processors } from './install/fallback.mjs';
 import { formats, isNative, types } from './install/formats.mjs';
 import { bareEnvironment, install, pack } from './install/project.mjs';
 import { bundles, judges, tracer } from './install/tools.mjs';
+import { root } from './zig.mjs';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
 const sources = path.join(root, 'test', 'install');
 const work = mkdtempSync(path.join(tmpdir(), 'hqq-install-'));
 
 /** From an empty folder to the first result. */
 const SECONDS_TO_RESULT = 10;
-
-const onPath = (program) => process.env.PATH.split(path.delimiter).some((folder) => existsSync(path.join(folder, program)));
-
-/** Makes a program available, or says which package has it. Returns which of `programs` is there, the first by preference. */
-function need(debianPackage, ...programs) {
-  const there = () => programs.find(onPath);
-  if (there()) return there();
-  if (process.getuid?.() === 0 && onPath('apt-get')) {
-    const options = { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
-    const patient = ['-qq', '-o', 'DPkg::Lock::Timeout=120'];
-    spawnSync('apt-get', [...patient, 'update'], options);
-    spawnSync('apt-get', [...patient, 'install', '-y', '--no-install-recommends', debianPackage], options);
-    if (there()) return there();
-  }
-  const allowed = process.env.HQQ_ALLOW_MISSING_EMULATORS === '1';
-  if (allowed) console.log(`  NOT RUN: missing ${programs[0]} (Debian: ${debianPackage})`);
-  else check(`${programs[0]} is installed`, false, `Debian: ${debianPackage}. HQQ_ALLOW_MISSING_EMULATORS=1 does without.`);
-  return undefined;
-}
 
 /** Installs, and times the way from an empty folder to a product of quantized weights. */
 async function installed() {
@@ -89,6 +69,9 @@ async function installed() {
   return context;
 }
 
+/** What Chromium is called, the first by preference. */
+const CHROMIUM = ['chromium', 'chromium-browser', 'google-chrome'];
+
 const PARTS = {
   formats,
   types,
@@ -97,33 +80,22 @@ const PARTS = {
   tracer,
   fallback,
   async processors(context) {
-    if (process.arch !== 'x64') console.log(`  NOT RUN: these are x64 processors; this one is ${process.arch}`);
-    else if (need('qemu-user-static', 'qemu-x86_64-static')) await processors(context);
+    onlyOn('x64', 'qemu-x86_64');
+    need({ 'qemu-x86_64-static': 'qemu-user-static' });
+    await processors(context);
   },
   async chromium(context) {
-    const program = need('chromium', 'chromium', 'chromium-browser', 'google-chrome');
-    if (program) await chromium({ ...context, program, native: await context.reference() });
+    need({ [CHROMIUM.join('|')]: 'chromium' });
+    const program = CHROMIUM.find(findProgram);
+    await chromium({ ...context, program, native: await context.reference() });
   },
   async engines(context) {
     await denoAndBun({ ...context, native: await context.reference() });
   },
 };
 
-async function part(name, body) {
-  const started = performance.now();
-  try {
-    return await body();
-  } catch (error) {
-    check(name, false, error.stack);
-    return undefined;
-  } finally {
-    console.log(`${name}: ${((performance.now() - started) / 1000).toFixed(1)} s`);
-  }
-}
-
 async function main(args) {
-  const unknown = args.filter((name) => !(name in PARTS));
-  if (unknown.length > 0) throw new Error(`Expected parts among ${Object.keys(PARTS).join(', ')}, got ${unknown.join(', ')}.`);
+  checkParts(args, PARTS);
   const context = await part('install', installed);
   if (context !== undefined) {
     let native;
@@ -134,8 +106,7 @@ async function main(args) {
   }
   if (process.env.HQQ_KEEP === '1') console.log(`kept ${work}`);
   else rmSync(work, { recursive: true, force: true });
-  console.log(`${total.passed} passed, ${total.failed} failed`);
-  process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;
+  finish();
 }
 
 await main(process.argv.slice(2));

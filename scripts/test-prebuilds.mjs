@@ -20,7 +20,8 @@ import { existsSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync, sym
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { buildConformance } from './build-conformance.mjs';
-import { countSums, check, expectDigests, finish, need, run, seconds } from './checks.mjs';
+import { check, checkDigests, checkParts, countSums, finish, part, run as runWith } from './checks.mjs';
+import { need } from './debian.mjs';
 import { nodeFor } from './nodes.mjs';
 import { buildWithCMake, root, zigOptions } from './zig.mjs';
 
@@ -29,6 +30,9 @@ const QEMU_ARM64 = { 'qemu-aarch64-static': 'qemu-user-static', 'aarch64-linux-g
 const QEMU_X64 = { 'qemu-x86_64-static': 'qemu-user-static' };
 /** Prebuilt binaries only, whatever was built in build/. */
 const ENV = { PREBUILDS_ONLY: '1', HQQ_BACKEND: 'native' };
+
+/** Runs a program to its end, with more in its environment. */
+const run = (command, args, env = {}) => runWith(command, args, { env: { ...process.env, ...env } });
 
 const fixture = (name) => path.join(root, 'test', 'fixtures', name);
 
@@ -43,7 +47,7 @@ async function testOperations(name, [command, ...args], isas, runIt = run) {
   const { HQQ_BACKEND: _, ...env } = ENV; // the suite runs JavaScript as well
   const result = await runIt(command, [...args, conformance, ...isas], env);
   countSums(`${name}, all operations`, result);
-  check(`${name} loads the prebuilt binary`, /prebuilds[\\/][a-z0-9]+-[a-z0-9]+[\\/]hqq[a-z.]*\.node: loaded/.test(result.output), result.all.slice(0, 500));
+  check(`${name} loads the prebuilt binary`, /prebuilds[\\/][a-z0-9]+-[a-z0-9]+[\\/]hqq[a-z.]*\.node: loaded/.test(result.stdout), result.all.slice(0, 500));
 }
 
 /** Worker threads that are terminated in the middle of work, and processes that end there. */
@@ -58,7 +62,7 @@ async function testEnds(name, [command, ...args], runIt = run) {
   ];
   for (const [[file, ...options], status, output] of cases) {
     const result = await runIt(command, [...args, '--expose-gc', fixture(file), ...options], ENV);
-    const ok = result.status === status && result.output.replaceAll('\r', '') === output;
+    const ok = result.status === status && result.stdout.replaceAll('\r', '') === output;
     check(`${name}: ${file} ${options.join(' ')}`, ok, `exit status ${result.status}, expected ${status}\n${result.all}`);
   }
 }
@@ -70,8 +74,8 @@ async function facts({ present }) {
   const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const files = ['test/prebuilds.test.ts', 'test/pack.test.ts'];
   const result = await run(process.execPath, [vitest, 'run', ...files, '--reporter=json'], env);
-  const { numPassedTests = 0, numFailedTests = 1 } = parseOr(result.output, {});
-  countSums('facts', { ...result, output: `${numPassedTests} passed, ${numFailedTests} failed\n` });
+  const { numPassedTests = 0, numFailedTests = 1 } = parseOr(result.stdout, {});
+  countSums('facts', { ...result, stdout: `${numPassedTests} passed, ${numFailedTests} failed\n` });
   const platforms = targets.filter(({ platform }) => platform === 'linux'); // nm of binutils reads ELF
   for (const { arch, libc } of platforms) {
     const folder = path.join(root, 'build-prebuilds', `linux-${arch}-${libc}`);
@@ -134,10 +138,10 @@ async function win32X64() {
   const runInWine = async (command, args, env) => {
     const files = ['out', 'err'].map((name) => path.join(folder, name));
     const [out, err] = files.map((file) => openSync(file, 'w'));
-    const { status } = await run(command, args, { ...wineEnv, ...env }, ['ignore', out, err]);
+    const { status } = await runWith(command, args, { env: { ...process.env, ...wineEnv, ...env }, stdio: ['ignore', out, err] });
     [out, err].forEach(closeSync);
-    const [output, errors] = files.map((file) => readFileSync(file, 'utf8'));
-    return { status, output, all: output + errors };
+    const [stdout, stderr] = files.map((file) => readFileSync(file, 'utf8'));
+    return { status, stdout, all: stdout + stderr };
   };
   try {
     const { status, all } = await runInWine(wine, ['wineboot', '--init'], {});
@@ -149,7 +153,7 @@ async function win32X64() {
     symlinkSync(node, renamed);
     const script = `require(${JSON.stringify(path.join(root, 'prebuilds', 'win32-x64', 'hqq.node'))}).open('scalar'); console.log('opened')`;
     const result = await runInWine(wine, [renamed, '-e', script], {});
-    check('renamed.exe, win32-x64', result.output.includes('opened'), result.all);
+    check('renamed.exe, win32-x64', result.stdout.includes('opened'), result.all);
   } finally {
     await run('/usr/lib/wine/wineserver', ['--kill'], wineEnv);
     rmSync(folder, { recursive: true, force: true });
@@ -165,12 +169,12 @@ function buildStatic(name, target) {
 }
 
 async function testCore(name, [command, ...args], isas, options = ['--quick']) {
-  const { output } = await run(command, [...args, '--list']);
-  const got = output.split('\n').filter(Boolean);
+  const { stdout } = await run(command, [...args, '--list']);
+  const got = stdout.split('\n').filter(Boolean);
   if (isas) check(`${name} runs ${isas.join(', ')}`, got.join() === isas.join(), `it runs ${got.join(', ')}`);
   countSums(`${name}, the core's tests`, await run(command, [...args, ...options]));
   for (const isa of got.map((line) => line.split(' ')[0])) {
-    expectDigests(`${name}, ${isa}`, await run(command, [...args, '--digest', '--isa', isa]));
+    checkDigests(`${name}, ${isa}`, (await run(command, [...args, '--digest', '--isa', isa])).stdout);
   }
 }
 
@@ -180,8 +184,8 @@ async function musl() {
   need(QEMU_X64);
   await testCore('musl, x64, Nehalem', ['qemu-x86_64-static', '-cpu', 'Nehalem', x64], ['scalar plain']);
   await testCore('musl, x64, Haswell', ['qemu-x86_64-static', '-cpu', 'Haswell', x64], ['avx2 maddubs', 'scalar plain']);
-  const { output } = await run(x64, ['--list']);
-  if (!output.includes('avx512')) await bochs(x64);
+  const { stdout } = await run(x64, ['--list']);
+  if (!stdout.includes('avx512')) await bochs(x64);
   need(QEMU_ARM64);
   const arm64 = buildStatic('tests-arm64-musl', 'aarch64-linux-musl');
   await testCore('musl, arm64', ['qemu-aarch64-static', '-cpu', 'max', arm64], ['neon i8mm', 'scalar plain']);
@@ -193,7 +197,7 @@ async function bochs(program) {
   const emulator = path.join(root, 'scripts', 'run-with-avx512.sh');
   const result = await run(emulator, [program, '--list', '--and', '--quick', '--isa', 'avx512', '--reference', 'avx2']);
   const isas = ['avx512 vnni', 'avx2 maddubs', 'scalar plain'];
-  check(`musl, x64, Bochs runs ${isas.join(', ')}`, result.output.startsWith(`${isas.join('\n')}\n`), result.all.slice(0, 500));
+  check(`musl, x64, Bochs runs ${isas.join(', ')}`, result.stdout.startsWith(`${isas.join('\n')}\n`), result.all.slice(0, 500));
   countSums("musl, x64, AVX-512 under Bochs, the core's tests", result);
 }
 
@@ -202,17 +206,12 @@ const PARTS = { facts, host, 'linux-x64': linuxX64, processors, 'linux-arm64': l
 async function main(args) {
   const present = args.includes('--present');
   const asked = args.filter((arg) => arg !== '--present').map((arg) => arg.split(':'));
-  const unknown = asked.filter(([name, version]) => !(name in PARTS) || (version && !VERSIONS.includes(version)));
-  if (unknown.length > 0) throw new Error(`Expected parts among ${Object.keys(PARTS).join(', ')}, got ${unknown.map((p) => p.join(':')).join(', ')}.`);
-  const all = Object.keys(PARTS).filter((name) => name !== 'host'); // of `linux-x64`
-  for (const [name, version] of asked.length > 0 ? asked : all.map((part) => [part])) {
-    const started = performance.now();
-    try {
-      await PARTS[name]({ present, versions: version ? [version] : VERSIONS });
-    } catch (error) {
-      check(name, false, error.message);
-    }
-    console.log(`${name}: ${seconds(started)}`);
+  checkParts(asked.map(([name]) => name), PARTS);
+  const untold = asked.filter(([, version]) => version && !VERSIONS.includes(version));
+  if (untold.length > 0) throw new Error(`Expected versions of Node among ${VERSIONS.join(', ')}, got ${untold[0][1]}.`);
+  const all = Object.keys(PARTS).filter((each) => each !== 'host'); // of `linux-x64`
+  for (const [name, version] of asked.length > 0 ? asked : all.map((each) => [each])) {
+    await part(name, () => PARTS[name]({ present, versions: version ? [version] : VERSIONS }));
   }
   finish();
 }

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { aptInstall } from './debian.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 const cache = path.join(root, '.cache');
@@ -21,10 +22,7 @@ const works = (command, ...args) => spawnSync(command, args, { stdio: 'ignore' }
 /** pip, which Debian's Python comes without. */
 function needPip() {
   if (works('python3', '-m', 'pip', '--version')) return;
-  if (process.getuid?.() === 0 && works('apt-get', '--version')) {
-    run('apt-get', ['-qq', 'update']);
-    run('apt-get', ['-qq', 'install', '-y', '--no-install-recommends', 'python3-pip']);
-  }
+  aptInstall(['python3-pip']);
   if (!works('python3', '-m', 'pip', '--version')) {
     throw new Error('Expected Python 3 with pip, which downloads the compiler, got none (Debian: apt-get install python3-pip).');
   }

@@ -2,7 +2,7 @@
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
-import { check, lastJson, run } from './checks.mjs';
+import { check, lastJson, run } from '../checks.mjs';
 import { isNative } from './formats.mjs';
 import { bundleForBrowsers } from './tools.mjs';
 

@@ -1,7 +1,7 @@
 // Machines that the binary is not for: what the package does there, and what it says.
 import { copyFileSync, existsSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { check, lastJson, run } from './checks.mjs';
+import { check, lastJson, run } from '../checks.mjs';
 
 /** JavaScript computes, and one warning says what was tried (`tried`) and what helps (`fix`). */
 function isFallback(seen, tried, fix) {

@@ -1,7 +1,7 @@
 // Every way to import the package, and every way TypeScript has to find its declarations.
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { check, lastJson, run } from './checks.mjs';
+import { check, lastJson, run } from '../checks.mjs';
 
 /** Whether a program computed natively, without a word. */
 export const isNative = (seen) =>

@@ -1,7 +1,7 @@
 // The package as users get it: packed, and installed in a project of its own where nothing else is to be found.
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { run } from './checks.mjs';
+import { run } from '../checks.mjs';
 
 /** The name under which prebuildify puts this machine's binary. */
 function prebuiltName() {

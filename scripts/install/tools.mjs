@@ -2,7 +2,7 @@
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { check, lastJson, run } from './checks.mjs';
+import { check, lastJson, run } from '../checks.mjs';
 import { isNative } from './formats.mjs';
 
 export async function judges({ root, tarball, env }) {
