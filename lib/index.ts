@@ -9,7 +9,8 @@ export { type NBits, NBITS, type QuantConfig, type ResolvedQuantConfig, type Sol
 export type { DType } from './dtype.js';
 export { HqqError, type HqqErrorCode } from './errors.js';
 export type { Packing } from './format.js';
-export { type ForwardOptions, type LinearOptions, QuantizedLinear } from './linear.js';
+export { QuantizedLinear } from './linear.js';
+export type { ForwardOptions, LinearOptions } from './linear-options.js';
 export { dequantize, type DequantizeOptions, dequantizeSync, pack, quantize, quantizeSync, unpack } from './quantize.js';
 export type { CompareReport, DenseReport, ModelReport, Progress, TensorComparison, TensorInfo, TensorReport } from './report.js';
 export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './tensor.js';

@@ -4,6 +4,7 @@ export type { DType } from './dtype.js';
 export { HqqError, type HqqErrorCode } from './errors.js';
 export type { Packing } from './format.js';
 export { backend } from './host-js.js';
-export { type ForwardOptions, type LinearOptions, QuantizedLinear } from './linear.js';
+export { QuantizedLinear } from './linear.js';
+export type { ForwardOptions, LinearOptions } from './linear-options.js';
 export { dequantize, type DequantizeOptions, dequantizeSync, pack, quantize, quantizeSync, unpack } from './quantize.js';
 export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './tensor.js';

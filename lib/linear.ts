@@ -1,37 +1,15 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../binding.js';
-import { checkArray, checkObject, checkQuantized, isArray } from './check.js';
-import { type QuantConfig, rejectUnknownOptions } from './config.js';
+import { checkQuantized } from './check.js';
+import type { QuantConfig } from './config.js';
 import { HqqError, show } from './errors.js';
-import { formatNamed, packedRows } from './format.js';
+import { packedRows } from './format.js';
 import { groupedDequantizeArgs } from './grouped.js';
 import { activeBackend } from './host.js';
-import { fitsPanels, panelSizes } from './panel.js';
+import { layOutArgs } from './lay-out.js';
+import { checkLinearOptions, type ForwardOptions, type LinearOptions, resultOf } from './linear-options.js';
 import { quantize } from './quantize.js';
-import { allocating, checkInput, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
+import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
 import type { QuantizedTensor, RunOptions, Weight } from './tensor.js';
-
-/** How a `QuantizedLinear` computes. */
-export interface LinearOptions {
-  /** Added to every row of the result: `outFeatures` numbers, which are copied. */
-  readonly bias?: Float32Array | undefined;
-  /**
-   * What x is multiplied as.
-   *
-   * - `'float32'`: as it is. The result differs from exact arithmetic by at most 3e-6 of the sum of `|terms|`.
-   * - `'int8'`: each group of each row is first rounded to 255 levels of its own, then multiplied with integers: about twice
-   *   as fast, and under 1 % off (root mean square, relative to the result) on layers of trained models. The result has the
-   *   same bits on every machine.
-   *
-   * @default 'float32'
-   */
-  readonly activations?: 'float32' | 'int8' | undefined;
-}
-
-/** How one multiplication runs. */
-export interface ForwardOptions extends RunOptions {
-  /** Where the result goes, `[batch, outFeatures]`; it is also what the call returns. It may not overlap x. @default a new array */
-  readonly out?: Float32Array | undefined;
-}
 
 const NONE: ForwardOptions = Object.freeze({});
 const NO_BIAS = new Float32Array(0);
@@ -96,7 +74,7 @@ export class QuantizedLinear {
       this.#weights = job ? { panels: job.panels } : { q };
     }
     [this.outFeatures, this.inFeatures] = q.shape;
-    const { bias, activations } = checkOptions(options, this.outFeatures);
+    const { bias, activations } = checkLinearOptions(options, this.outFeatures);
     this.bias = bias?.slice();
     this.activations = activations;
     const biasBytes = bias?.byteLength ?? 0;
@@ -126,7 +104,7 @@ export class QuantizedLinear {
   static async fromWeight(weight: Weight, config?: QuantConfig, options: LinearOptions & RunOptions = {}): Promise<QuantizedLinear> {
     const { signal, threads, ...own } = options;
     checkRunOptions({ signal, threads });
-    if (Array.isArray(weight?.shape)) checkOptions(own, weight.shape[0]); // before any work is done
+    if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
     const q = await quantize(weight, config, { signal, threads });
     const job = layOutArgs(q);
     if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: resolveThreads(threads) }, { signal });
@@ -144,7 +122,7 @@ export class QuantizedLinear {
    */
   async forward(x: Float32Array, run: ForwardOptions = NONE): Promise<Float32Array> {
     if (run !== NONE) checkRunOptions(run, ['out']);
-    const out = this.#output(x, run.out);
+    const out = resultOf(this, x, run.out);
     const threads = this.#threadsOf(run);
     pinInputs(x, out);
     if (this.#args) await runTask(activeBackend(), 'linear', this.#fill(x, out, threads), run);
@@ -155,7 +133,7 @@ export class QuantizedLinear {
   /** `forward` on the calling thread (and its helpers): it returns when the work is done. */
   forwardSync(x: Float32Array, run: ForwardOptions = NONE): Float32Array {
     if (run !== NONE) checkRunOptions(run, ['out']);
-    const out = this.#output(x, run.out);
+    const out = resultOf(this, x, run.out);
     const threads = this.#threadsOf(run);
     if (this.#args) runTaskSync(activeBackend(), 'linear', this.#fill(x, out, threads), run);
     else runTaskSync(activeBackend(), 'linearTiled', this.#tiledArgs(x, out, threads), run);
@@ -171,7 +149,7 @@ export class QuantizedLinear {
   static async forwardMany(layers: readonly QuantizedLinear[], x: Float32Array, run: RunOptions = NONE): Promise<Float32Array[]> {
     if (run !== NONE) checkRunOptions(run);
     checkLayers(layers);
-    const outs = layers.map((layer) => layer.#output(x, undefined));
+    const outs = layers.map((layer) => resultOf(layer, x, undefined));
     if (layers.length === 0) return outs;
     const threads = layers[0]!.#threadsOf(run);
     pinInputs(x);
@@ -246,71 +224,19 @@ export class QuantizedLinear {
     const bias = this.bias ?? NO_BIAS;
     return { packed, format: format.id, rows, cols, step, axis, scale, zero, inFeatures, outFeatures, bias, x, out, threads };
   }
-
-  /** Checks x, and checks or allocates what it becomes. */
-  #output(x: Float32Array, out: Float32Array | undefined): Float32Array {
-    const { inFeatures, outFeatures } = this;
-    if (!isArray(x, 'Float32Array')) refuse(`Expected x to be a Float32Array, got ${show(x)}.`);
-    checkInput(x, 'x');
-    const batch = x.length / inFeatures;
-    if (!Number.isInteger(batch) || batch === 0) {
-      refuse(`Expected x to have rows of ${inFeatures} elements (inFeatures), got ${x.length}.`);
-    }
-    if (out === undefined) {
-      return allocating(`${batch} x ${outFeatures} results`, () => new Float32Array(batch * outFeatures));
-    }
-    checkArray(out, 'out', 'Float32Array', batch * outFeatures, `for ${batch} x ${outFeatures} results`);
-    if (x.buffer === out.buffer && x.byteOffset < out.byteOffset + out.byteLength && out.byteOffset < x.byteOffset + x.byteLength) {
-      refuse('Expected out to be memory of its own, got some of x.');
-    }
-    return out;
-  }
 }
 
-function refuse(message: string): never {
-  throw new HqqError('ERR_INVALID_ARGUMENT', message);
-}
-
-const ACTIVATIONS = ['float32', 'int8'] as const;
-
-function checkOptions(options: LinearOptions, outFeatures: number) {
-  checkObject(options, 'the options of a layer');
-  rejectUnknownOptions(options, ['bias', 'activations']);
-  const { bias, activations = 'float32' } = options;
-  if (!ACTIVATIONS.includes(activations)) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected activations to be one of ${ACTIVATIONS.join(', ')}, got ${show(activations)}.`);
-  }
-  if (bias !== undefined) checkArray(bias, 'bias', 'Float32Array', outFeatures, `for ${outFeatures} outputs`);
-  return { bias, activations };
-}
-
+/** Layers that can multiply one input. */
 function checkLayers(layers: readonly QuantizedLinear[]): void {
   if (!Array.isArray(layers) || !layers.every((layer) => layer instanceof QuantizedLinear)) {
-    refuse(`Expected layers to be a list of QuantizedLinear, got ${show(layers)}.`);
+    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected layers to be a list of QuantizedLinear, got ${show(layers)}.`);
   }
-  for (const { inFeatures, activations } of layers) {
-    const first = layers[0]!;
-    if (inFeatures === first.inFeatures && activations === first.activations) continue;
-    refuse(
-      `Expected layers to have the inFeatures and activations of the first, ${first.inFeatures} and ${first.activations}, ` +
-        `got ${inFeatures} and ${activations}.`,
-    );
-  }
-}
-
-/** The operation that lays `q` out in panels, and the panels; undefined where they do not fit. */
-function layOutArgs(q: QuantizedTensor) {
-  checkQuantized(q);
-  const [outFeatures, inFeatures] = q.shape;
-  const format = formatNamed(q.packing)!;
-  const { groupSize, axis, packed, scale, zero } = q;
-  if (!fitsPanels(format.id, axis, inFeatures, groupSize)) return undefined;
-  const sizes = panelSizes(format.id, outFeatures, inFeatures, groupSize);
-  const panels = allocating(`the layer of ${outFeatures} x ${inFeatures} weights`, () => ({
-    shape: Int32Array.of(outFeatures, inFeatures, groupSize, format.id),
-    codes: new Uint8Array(sizes.codes),
-    meta: new Float32Array(sizes.meta),
-  }));
-  const step = packedRows(format, (outFeatures * inFeatures) / groupSize);
-  return { panels, args: { ...panels, step, packed, scale, zero } };
+  const [first] = layers;
+  const other = layers.find((layer) => layer.inFeatures !== first!.inFeatures || layer.activations !== first!.activations);
+  if (!other) return;
+  throw new HqqError(
+    'ERR_INVALID_ARGUMENT',
+    `Expected layers to have the inFeatures and activations of the first, ${first!.inFeatures} and ${first!.activations}, ` +
+      `got ${other.inFeatures} and ${other.activations}.`,
+  );
 }

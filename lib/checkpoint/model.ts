@@ -5,7 +5,8 @@ import { allocate, type DType, DTYPES, dtypeFromSafetensors } from '../dtype.js'
 import { HqqError, show } from '../errors.js';
 import { allocateWords, packedRows } from '../format.js';
 import { groupedDequantizeArgs } from '../grouped.js';
-import { type LinearOptions, QuantizedLinear } from '../linear.js';
+import { QuantizedLinear } from '../linear.js';
+import type { LinearOptions } from '../linear-options.js';
 import type { TensorInfo } from '../report.js';
 import { allocating, checkRunOptions, resolveThreads, runTask, runTaskSync } from '../run.js';
 import { Checkpoint, type CheckpointTensor } from '../safetensors/checkpoint.js';
