@@ -1,0 +1,29 @@
+#pragma once
+#include <string>
+
+#include "args.h"
+
+namespace hqq::addon {
+
+// A grouped matrix, how its codes are packed, and where the groups' scales and zeros are.
+struct Grid {
+  size_t rows, cols, step;
+  Format format;
+
+  explicit Grid(const Args& args)
+      : rows(args.dimension("rows")),
+        cols(args.dimension("cols")),
+        step(args.dimension("step")),
+        format(args.format("format")) {
+    if (rows > uint64_t{step} * row_of(format).fields) {
+      throw args.range_error("Expected " + std::to_string(rows) + " rows to fit " + std::to_string(step) +
+                             " packed rows of " + std::to_string(row_of(format).fields) + " fields.");
+    }
+  }
+
+  uint64_t weights() const { return uint64_t{rows} * cols; }
+  uint64_t words() const { return uint64_t{step} * cols; }
+  uint64_t groups(int axis) const { return axis == 1 ? rows : cols; }
+};
+
+}  // namespace hqq::addon

@@ -1,0 +1,112 @@
+#pragma once
+#include <string>
+
+#include "../core/operations.h"
+#include "../kernels/table.h"
+#include "grid.h"
+
+// Operations on weight matrices: how each reads its arguments.
+namespace hqq::addon {
+
+struct QuantizeOp {
+  static constexpr const char* kName = "quantize";
+  static constexpr auto kRun = core::quantize;
+
+  static core::Quantize parse(Args& args) {
+    const Grid grid(args);
+    core::Quantize op{};
+    op.rows = grid.rows;
+    op.cols = grid.cols;
+    op.step = grid.step;
+    op.format = grid.format;
+    op.dtype = args.dtype("dtype");
+    op.weights = args.floats("weights", op.dtype, grid.weights());
+    op.axis = static_cast<int>(args.integer("axis", 0, 1));
+    op.max_code = static_cast<float>(args.integer("maxCode", 1, kMaxCode));
+    const Span<float> schedule = args.array<float>("schedule");
+    if (schedule.length % 2 != 0 || schedule.length / 2 > kMaxIterations) {
+      throw args.range_error("Expected schedule to have two numbers for each of at most " +
+                             std::to_string(kMaxIterations) + " iterations, got " + std::to_string(schedule.length) +
+                             ".");
+    }
+    op.schedule = schedule.data;
+    op.iterations = static_cast<int>(schedule.length / 2);
+    op.lp_norm = static_cast<float>(args.number("lpNorm"));
+    op.round_zero = args.flag("roundZero");
+    op.reference_guards = args.flag("referenceGuards");
+    op.block = args.integer("block", 1, kernels::kMaxBlock);
+    op.meta_dtype = args.dtype("metaDtype");
+    op.packed = args.words("packed", op.format, grid.words());
+    op.scale = args.array<float>("scale", grid.groups(op.axis));
+    op.zero = args.array<float>("zero", grid.groups(op.axis));
+    op.stats = args.array<double>("stats", 5);
+    return op;
+  }
+
+  static constexpr uint32_t kMaxCode = 255;  // codes are bytes
+  static constexpr uint32_t kMaxIterations = 1u << 20;
+};
+
+struct PackOp {
+  static constexpr const char* kName = "pack";
+  static constexpr auto kRun = core::pack;
+
+  static core::Pack parse(Args& args) {
+    const Grid grid(args);
+    core::Pack op{};
+    op.rows = grid.rows;
+    op.cols = grid.cols;
+    op.step = grid.step;
+    op.format = grid.format;
+    op.codes = args.array<uint8_t>("codes", grid.weights());
+    op.packed = args.words("packed", op.format, grid.words());
+    return op;
+  }
+};
+
+struct UnpackOp {
+  static constexpr const char* kName = "unpack";
+  static constexpr auto kRun = core::unpack;
+  static core::Pack parse(Args& args) { return PackOp::parse(args); }
+};
+
+struct DequantizeOp {
+  static constexpr const char* kName = "dequantize";
+  static constexpr auto kRun = core::dequantize;
+
+  static core::Dequantize parse(Args& args) {
+    const Grid grid(args);
+    core::Dequantize op{};
+    op.rows = grid.rows;
+    op.cols = grid.cols;
+    op.step = grid.step;
+    op.format = grid.format;
+    op.packed = args.words("packed", op.format, grid.words());
+    op.axis = static_cast<int>(args.integer("axis", 0, 1));
+    op.scale = args.array<float>("scale", grid.groups(op.axis));
+    op.zero = args.array<float>("zero", grid.groups(op.axis));
+    op.dtype = args.dtype("dtype");
+    op.round_each = args.flag("roundEach");
+    op.out = args.floats("out", op.dtype, grid.weights());
+    return op;
+  }
+};
+
+struct DistanceOp {
+  static constexpr const char* kName = "distance";
+  static constexpr auto kRun = core::distance;
+
+  static core::Distance parse(Args& args) {
+    core::Distance op{};
+    op.a_dtype = args.dtype("aDtype");
+    op.b_dtype = args.dtype("bDtype");
+    const Span<void> a = args.floats("a", op.a_dtype);
+    op.a = a.data;
+    op.count = a.length;
+    op.b = args.floats("b", op.b_dtype, a.length);
+    op.stats = args.array<double>("stats", 4);
+    return op;
+  }
+};
+
+}  // namespace hqq::addon
