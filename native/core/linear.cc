@@ -37,7 +37,7 @@ class Prepared {
       const size_t first = block * groups_ + g * rows, at = first + row - block;
       std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
       if (op_.int8) kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + at, sum() + at);
-      else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to), sum() + at);
+      else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
       if (rows == 1) continue;
       std::byte* quads = values() + first * padded_ * width() + (row - block) * 4 * width();
       if (op_.int8) scatter<uint32_t>(line, quads, rows);

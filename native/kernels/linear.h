@@ -8,9 +8,8 @@
 
 namespace hqq::kernels {
 
-// y[row][output] = sum over groups of scale * (dot(codes - whole, x) - (zero - whole) * sum(x))
-//
-// whole is 0 for bytes and the number next to zero for floats: see Zero.
+// y[row][output] = sum over groups of scale * dot(codes - zero, x)            floats
+//                                      scale * (dot(codes, x) - zero * sum(x))   bytes
 //
 // Outputs are the lanes, so no sum goes across them, and a row's additions come in the same order however many rows or
 // threads there are. One row: codes go from memory through registers into products. Many: a group's codes are unpacked into
@@ -65,62 +64,38 @@ HQQ_INLINE typename V::F32 byte_f32(typename V::U32 quad) {
   return V::to_f32(V::template shift_mask<0, 0xffu << (8 * Byte)>(quad));
 }
 
-// The whole number next to a group's zero, in the units of each byte. It is taken off each code, which is exact; what is left of
-// zero is at most a half, and no term is lost in sums of codes that are many times as large.
+// A group's zero, in the units of each byte. It is taken off each code, not off the sum of products: no term is lost in sums
+// of codes that are many times as large.
 template <class V>
 struct Zero {
-  typename V::F32 whole[4], rest;
+  typename V::F32 of_byte[4];
 
   explicit Zero(const float* zero) {
-    const auto zero_f32 = V::load(zero), whole_f32 = V::round(zero_f32);
-    for (size_t i = 0; i < 4; ++i) whole[i] = V::mul(whole_f32, V::set(1.0f / kByteUnit[i]));
-    rest = V::sub(zero_f32, whole_f32);
+    for (size_t i = 0; i < 4; ++i) of_byte[i] = V::mul(V::load(zero), V::set(1.0f / kByteUnit[i]));
   }
 };
 
 template <class V, int Byte>
 HQQ_INLINE typename V::F32 level_f32(typename V::U32 quad, const Zero<V>& zero) {
-  return V::sub(byte_f32<V, Byte>(quad), zero.whole[Byte]);
+  return V::sub(byte_f32<V, Byte>(quad), zero.of_byte[Byte]);
 }
 
 template <class V>
-void input_f32(const float* x, size_t size, size_t padded_size, float* to, float* sum) {
-  double total = 0;
+void input_f32(const float* x, size_t size, size_t padded_size, float* to) {
   const auto unit_f32 = [] {
     float lanes[kLanes];
     for (size_t i = 0; i < kLanes; ++i) lanes[i] = kByteUnit[i % 4];
     return V::load(lanes);
   }();
-  for (size_t block = 0; block < size; block += kBlockQuads * 4) {
-    const size_t count = size - block < kBlockQuads * 4 ? size - block : kBlockQuads * 4;
-    auto sum_f32 = V::set(0.0f);
-    for_vectors<V>(
-        count,
-        [&](size_t i) {
-          const auto x_f32 = V::load(x + block + i);
-          sum_f32 = V::add(sum_f32, x_f32);
-          V::store(to + block + i, V::mul(x_f32, unit_f32));
-        },
-        [&](size_t i, size_t rest) {
-          float tail[kLanes] = {};
-          copy_lanes<V>(x + block + i, rest, tail);
-          const auto x_f32 = V::load(tail);
-          sum_f32 = V::add(sum_f32, x_f32);
-          V::store(tail, V::mul(x_f32, unit_f32));
-          copy_lanes<V>(tail, rest, to + block + i);
-        });
-    total += static_cast<double>(V::sum(sum_f32));
-  }
+  for_vectors<V>(
+      size, [&](size_t i) { V::store(to + i, V::mul(V::load(x + i), unit_f32)); },
+      [&](size_t i, size_t rest) {
+        float tail[kLanes] = {};
+        copy_lanes<V>(x + i, rest, tail);
+        V::store(tail, V::mul(V::load(tail), unit_f32));
+        copy_lanes<V>(tail, rest, to + i);
+      });
   for (size_t i = size; i < padded_size; ++i) to[i] = 0.0f;
-  *sum = static_cast<float>(total);
-}
-
-// ---- one group's products
-
-template <class V>
-HQQ_INLINE typename V::F32 add_group_f32(typename V::F32 sum, typename V::F32 dot, typename V::F32 scale,
-                                         typename V::F32 rest, float x_sum) {
-  return V::fma(V::fma(rest, V::set(-x_sum), dot), scale, sum);
 }
 
 // ---- one row
@@ -155,7 +130,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
     }
     for (size_t n = 0; n < Panels; ++n) {
       const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
-      sum_f32[n] = add_group_f32<V>(sum_f32[n], dot_f32[n], V::load(meta), zeros[n].rest, in.sum[g]);
+      sum_f32[n] = V::fma(dot_f32[n], V::load(meta), sum_f32[n]);
     }
   }
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
@@ -163,23 +138,35 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
 
 template <class V, int Bits>
 void row_f32(PanelRows p, const Input& in, size_t panels, float* out) {
-  by_two(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
+  by_panels<V::kRowPanels>(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
     row_f32_of<V, Bits, Panels>(some, in, to);
   });
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
 
-// tile[4 * quads][16]: the codes without their zero's whole part, in the units that input_f32 divides by
+// tile[4 * quads][16]: the codes without their zeros, in the units that input_f32 divides by
 template <class V>
 void tile_f32(const uint8_t* bytes, size_t quads, const float* zero, float* tile) {
-  const Zero<V> whole(zero);
+  const Zero<V> taken(zero);
   for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, tile += 4 * kPanel) {
     const auto quad = load_quad<V>(bytes);
-    V::store(tile, level_f32<V, 0>(quad, whole));
-    V::store(tile + kPanel, level_f32<V, 1>(quad, whole));
-    V::store(tile + 2 * kPanel, level_f32<V, 2>(quad, whole));
-    V::store(tile + 3 * kPanel, level_f32<V, 3>(quad, whole));
+    V::store(tile, level_f32<V, 0>(quad, taken));
+    V::store(tile + kPanel, level_f32<V, 1>(quad, taken));
+    V::store(tile + 2 * kPanel, level_f32<V, 2>(quad, taken));
+    V::store(tile + 3 * kPanel, level_f32<V, 3>(quad, taken));
+  }
+}
+
+// Sums of the products of every second weight of some quads, from the first or the second.
+template <class V, size_t Rows>
+HQQ_INLINE void chain_f32(const float* codes, const float* x, size_t stride, size_t quads, typename V::F32* sum_f32) {
+  for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::set(0.0f);
+  for (size_t q = 0; q < quads; ++q, x += stride, codes += 4 * kPanel) {
+    for (size_t k = 0; k < 4; k += 2) {
+      const auto code_f32 = V::load(codes + k * kPanel);
+      for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(x[4 * i + k]), sum_f32[i]);
+    }
   }
 }
 
@@ -187,32 +174,27 @@ template <class V, size_t Rows>
 HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
   const size_t stride = 4 * g.rows;
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
-  float even[Rows][kLanes], dots[Rows][kLanes] = {};
+  const auto scale_f32 = V::load(g.meta);
+  float even[Rows][kLanes], dots[Rows][kLanes];
   // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
-  const auto chain = [&](size_t first, size_t last, size_t parity, auto finish) HQQ_INLINE_LAMBDA {
-    typename V::F32 sum_f32[Rows];
-    for (auto& sum : sum_f32) sum = V::set(0.0f);
-    const float* from = x + first * stride + parity;
-    const float* codes = tile + (4 * first + parity) * kPanel;
-    for (size_t q = first; q < last; ++q, from += stride, codes += 4 * kPanel) {
-      for (size_t k = 0; k < 4; k += 2) {
-        const auto code_f32 = V::load(codes + k * kPanel);
-        for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(from[4 * i + k]), sum_f32[i]);
-      }
-    }
-    for (size_t i = 0; i < Rows; ++i) finish(i, sum_f32[i]);
-  };
   for (size_t q = 0; q < g.quads; q += kBlockQuads) {
-    const size_t last = g.quads - q < kBlockQuads ? g.quads : q + kBlockQuads;
-    chain(q, last, 0, [&](size_t i, typename V::F32 sum) { V::store(even[i], sum); });
-    chain(q, last, 1, [&](size_t i, typename V::F32 sum) {
-      V::store(dots[i], V::add(V::load(dots[i]), V::add(V::load(even[i]), sum)));
-    });
-  }
-  const auto scale_f32 = V::load(g.meta), rest_f32 = Zero<V>(g.meta + kPanel).rest;
-  for (size_t i = 0; i < Rows; ++i) {
-    float* sum = sums + (r + i) * kPanel;
-    V::store(sum, add_group_f32<V>(V::load(sum), V::load(dots[i]), scale_f32, rest_f32, g.in.sum[r + i]));
+    const size_t quads = g.quads - q < kBlockQuads ? g.quads - q : kBlockQuads;
+    const float *codes = tile + 4 * q * kPanel, *from = x + q * stride;
+    typename V::F32 sum_f32[Rows];
+    chain_f32<V, Rows>(codes, from, stride, quads, sum_f32);
+    for (size_t i = 0; i < Rows; ++i) V::store(even[i], sum_f32[i]);
+    chain_f32<V, Rows>(codes + kPanel, from + 1, stride, quads, sum_f32);
+    for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::add(V::load(even[i]), sum_f32[i]);
+    if (q > 0)
+      for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::add(V::load(dots[i]), sum_f32[i]);
+    if (q + quads < g.quads) {
+      for (size_t i = 0; i < Rows; ++i) V::store(dots[i], sum_f32[i]);
+      continue;
+    }
+    for (size_t i = 0; i < Rows; ++i) {
+      float* sum = sums + (r + i) * kPanel;
+      V::store(sum, V::fma(sum_f32[i], scale_f32, V::load(sum)));
+    }
   }
 }
 

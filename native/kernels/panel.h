@@ -46,14 +46,16 @@ HQQ_INLINE void for_unit(const uint8_t* unit, Body body) {
   }(std::make_integer_sequence<int, PanelBits<Bits>::kQuads>{});
 }
 
-// Calls body<panels>(p, out) for two panels at a time: x is loaded once for both, and there are enough sums in flight.
-template <class Body>
-HQQ_INLINE void by_two(PanelRows p, size_t panels, float* out, Body body) {
-  for (; panels >= 2; panels -= 2) {
-    body.template operator()<2>(p, out);
-    p.codes += 2 * p.codes_stride, p.meta += 2 * p.meta_stride, out += 2 * kPanel;
-  }
-  if (panels == 1) body.template operator()<1>(p, out);
+// Calls body<count>(p, out) for `Most` panels at a time, and for each that is left.
+template <size_t Most, class Body>
+HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
+  const auto next = [&]<size_t Count>() HQQ_INLINE_LAMBDA {
+    body.template operator()<Count>(p, out);
+    p.codes += Count * p.codes_stride, p.meta += Count * p.meta_stride, out += Count * kPanel, panels -= Count;
+  };
+  while (panels >= Most) next.template operator()<Most>();
+  if constexpr (Most > 1)
+    while (panels > 0) next.template operator()<1>();
 }
 
 // bytes[quads][16][4] = the codes

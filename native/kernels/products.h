@@ -54,7 +54,8 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
 
 template <class V, int Bits>
 void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
-  by_two(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
+  // Two: x is loaded once for both, and there are enough sums in flight.
+  by_panels<2>(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
     row_i8_of<V, Bits, Panels>(some, in, to);
   });
 }

@@ -57,8 +57,8 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
-// A prepared x: for each group of each row its values (padded, as signed bytes or floats) and their sum; as bytes also the
-// step between levels. One row: groups follow each other. Many: one group, quad after quad, each of all rows.
+// A prepared x: for each group of each row its values (padded, as signed bytes or floats); as bytes also the step between levels
+// and their sum. One row: groups follow each other. Many: one group, quad after quad, each of all rows.
 struct Input {
   const void* values;
   const float* scale;
@@ -95,7 +95,7 @@ struct ByteProducts {
 
 struct LinearKernels {
   void (*input_i8)(const float* x, size_t size, size_t padded, int8_t* q, float* scale, float* sum);
-  void (*input_f32)(const float* x, size_t size, size_t padded, float* to, float* sum);
+  void (*input_f32)(const float* x, size_t size, size_t padded, float* to);
   // one row of x: out[panels][kPanel]
   void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
   // bytes[quads][kPanel][4] = codes of one group of a panel

@@ -15,7 +15,7 @@ struct Avx2Of {
   static constexpr const char* kName = "avx2";
   static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 32;
-  static constexpr size_t kTileRows = 6, kTileRows8 = Vnni ? 6 : 4;
+  static constexpr size_t kTileRows = 6, kTileRows8 = Vnni ? 6 : 4, kRowPanels = 1;
   struct F32 {
     __m256 lo, hi;
   };
@@ -162,6 +162,7 @@ struct Avx2Of {
   static U32 shift_mask(U32 v) {
     const __m256i mask = _mm256_set1_epi32(Mask);
     if constexpr (Shift > 0) v = {_mm256_srli_epi32(v.lo, Shift), _mm256_srli_epi32(v.hi, Shift)};
+    if constexpr (Mask == ~uint32_t{0} >> Shift) return v;
     return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
   }
   static U32 merge(U32 a, U32 b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
