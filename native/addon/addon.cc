@@ -32,18 +32,16 @@ Napi::Value guarded(Napi::Env env, F&& body) {
 }
 
 // (operation, args) of `run` and `start`
-struct Call {
-  Work work;
-  Napi::Array held;
+Args read_args(const Napi::CallbackInfo& info) {
+  if (!info[1].IsObject()) throw Napi::TypeError::New(info.Env(), "Expected args to be an object.");
+  return Args(info[1].As<Napi::Object>());
+}
 
-  explicit Call(const Napi::CallbackInfo& info) {
-    const Napi::Env env = info.Env();
-    if (!info[1].IsObject()) throw Napi::TypeError::New(env, "Expected args to be an object.");
-    Args args(info[1].As<Napi::Object>());
-    work = read_work(args, info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "");
-    held = args.held();
-  }
-};
+Work read_call(const Napi::CallbackInfo& info, Args& args) {
+  Work work = read_work(args, info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "");
+  args.check_unchanged();
+  return work;
+}
 
 const kernels::KernelTable& kernels_of(const Napi::CallbackInfo& info) {
   return *static_cast<const kernels::KernelTable*>(info.Data());
@@ -52,16 +50,18 @@ const kernels::KernelTable& kernels_of(const Napi::CallbackInfo& info) {
 Napi::Value run_now(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&info]() -> Napi::Value {
     static const std::atomic<bool> never{false};  // nobody else can run on this thread to cancel
-    const Call call(info);
-    call.work.run(core::Context{kernels_of(info), call.work.threads, never});
+    Args args = read_args(info);
+    const Work work = read_call(info, args);
+    work.run(core::Context{kernels_of(info), work.threads, never});
     return info.Env().Undefined();
   });
 }
 
 Napi::Value run_later(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&info]() -> Napi::Value {
-    Call call(info);
-    return start(info.Env(), kernels_of(info), std::move(call.work), call.held);
+    Args args = read_args(info);
+    Work work = read_call(info, args);
+    return start(info.Env(), kernels_of(info), std::move(work), args.held());
   });
 }
 

@@ -144,17 +144,21 @@ class Args {
     return Napi::TypeError::New(env_, message);
   }
 
-  // The arrays that were read, for the caller to hold while the operation runs. To be called last: a getter among the
-  // fields is code of the user's, and may have detached or shrunk an array after its address was taken.
-  Napi::Array held() const {
-    const Napi::Array list = Napi::Array::New(env_, arrays_.size());
-    for (size_t i = 0; i < arrays_.size(); i++) {
-      const Array now = inspect(arrays_[i].value);
-      if (now.data != arrays_[i].data || now.length != arrays_[i].length) {
+  // To be called last: a getter among the fields is code of the user's, and may have detached or shrunk an array after its
+  // address was taken.
+  void check_unchanged() const {
+    for (const Array& array : arrays_) {
+      const Array now = inspect(array.value);
+      if (now.data != array.data || now.length != array.length) {
         throw Napi::TypeError::New(env_, "Expected the arguments to stay as they are while they are read.");
       }
-      list.Set(static_cast<uint32_t>(i), arrays_[i].value);
     }
+  }
+
+  // The arrays that were read, for who runs the operation later to hold.
+  Napi::Array held() const {
+    const Napi::Array list = Napi::Array::New(env_, arrays_.size());
+    for (size_t i = 0; i < arrays_.size(); i++) list.Set(static_cast<uint32_t>(i), arrays_[i].value);
     return list;
   }
 

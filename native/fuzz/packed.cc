@@ -87,7 +87,7 @@ void fuzz(const uint8_t* data, size_t size) {
     try {
       addon::Args args{Napi::Object(&arguments)};
       const addon::Work work = addon::read_work(args, operation);
-      (void)args.held();
+      args.check_unchanged();
       run(operation, arguments, work);
       ++runs[choice];
       return;
