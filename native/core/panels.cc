@@ -3,6 +3,7 @@
 
 #include "codes.h"
 #include "operations.h"
+#include "pages.h"
 #include "parallel.h"
 #include "scratch.h"
 
@@ -35,6 +36,9 @@ Status lay_out(const Context& context, const LayOut& op) {
   const Panels& p = op.panels;
   const PackedCodes packed{op.packed, p.format, p.group_size, op.step};
   const size_t groups = p.groups(), quads = p.quads(), size = 4 * quads, group_bytes = p.group_bytes();
+  // For the sake of every product, too: they read it all, and in small pages wait for addresses.
+  prefer_large_pages(p.codes, p.count() * groups * group_bytes);
+  prefer_large_pages(p.meta, p.count() * groups * 2 * kPanel * sizeof(float));
   Scratch scratch;
   const size_t codes_at = scratch.reserve<uint8_t>(kPanel * size), quads_at = scratch.reserve<uint8_t>(kPanel * size);
   scratch.allocate(context.threads);

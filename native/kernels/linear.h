@@ -118,14 +118,17 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       for (size_t n = 0; n < Panels; ++n) even_f32[n] = odd_f32[n] = V::set(0.0f);
       const size_t quads = p.quads - q < kBlockQuads ? p.quads - q : kBlockQuads;
       for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
-        for (size_t n = 0; n < Panels; ++n)
-          for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
+        for (size_t n = 0; n < Panels; ++n) {
+          const uint8_t* unit = codes + n * p.codes_stride;
+          prefetch_unit<V, Bits>(unit);
+          for_unit<V, Bits>(unit, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
             const float* four = x + 4 * quad;
             even_f32[n] = V::fma(level_f32<V, 0>(c, zeros[n]), V::set(four[0]), even_f32[n]);
             odd_f32[n] = V::fma(level_f32<V, 1>(c, zeros[n]), V::set(four[1]), odd_f32[n]);
             even_f32[n] = V::fma(level_f32<V, 2>(c, zeros[n]), V::set(four[2]), even_f32[n]);
             odd_f32[n] = V::fma(level_f32<V, 3>(c, zeros[n]), V::set(four[3]), odd_f32[n]);
           });
+        }
       for (size_t n = 0; n < Panels; ++n) dot_f32[n] = V::add(dot_f32[n], V::add(even_f32[n], odd_f32[n]));
     }
     for (size_t n = 0; n < Panels; ++n) {

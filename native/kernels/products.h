@@ -32,10 +32,13 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
       for (size_t n = 0; n < Panels; ++n) run[n] = Dot::start(dot[n]);
       const auto add_units = [&](size_t quads) HQQ_INLINE_LAMBDA {
         for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
-          for (size_t n = 0; n < Panels; ++n)
-            for_unit<V, Bits>(codes + n * p.codes_stride, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
+          for (size_t n = 0; n < Panels; ++n) {
+            const uint8_t* unit = codes + n * p.codes_stride;
+            prefetch_unit<V, Bits>(unit);
+            for_unit<V, Bits>(unit, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
               run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
             });
+          }
       };
       const size_t quads = p.quads - q < Dot::kRun ? p.quads - q : Dot::kRun;
       if (quads == Dot::kRun) add_units(Dot::kRun);

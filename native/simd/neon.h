@@ -123,6 +123,11 @@ struct NeonOf {
 
   static U8 load_bytes(const uint8_t* p) { return vld1q_u8(p); }
   static void store_bytes(uint8_t* p, U8 v) { vst1q_u8(p, v); }
+  static void prefetch([[maybe_unused]] const void* p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#endif
+  }
   static U32 load_words(const uint32_t* p) { return each_u32([=](int i) { return vld1q_u32(p + 4 * i); }); }
   static void store_words(uint32_t* p, U32 v) {
     for (int i = 0; i < 4; ++i) vst1q_u32(p + 4 * i, v.q[i]);

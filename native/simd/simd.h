@@ -78,6 +78,7 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::template shift_mask<4, 15>(b) };    // b >> Shift & Mask
   { V::merge(b, b) };                      // bitwise or
   // sixteen 32-bit words
+  { V::prefetch(bytes_in) };  // a hint; any address will do
   { V::load_words(words_in) };
   { V::store_words(words_out, w) };
   { V::words_of_u8(bytes_in) };            // bytes as words
