@@ -2,16 +2,16 @@
 // the plain reading of as many bytes, in one process on as many threads (LINEAR_THREADS, default 1): prints one JSON document.
 //
 // hot: one layer, again and again. cold: as many copies in turn as hold 160 MiB, so that each comes from memory.
-// Every figure is the median of rounds in which all rivals take their turn once; its spread is that of the middle half.
-import { backend, QuantizedLinear, quantizeSync } from 'hqq';
-import { matMul, matMulNBits } from './onnx.mjs';
+// In every round all rivals take their turn once. A figure is the median of the rounds, its spread that of the middle half;
+// a ratio is that of the two times of one round.
+import { backend, quantizeSync } from 'hqq';
 import { gaussian, median, quantile } from './measure.mjs';
+import { GROUP, layer, onnxFloat, onnxNBits, ort, reader, results as computed } from './rivals.mjs';
 
 const threads = Number(process.env.LINEAR_THREADS ?? 1);
 const quick = process.env.LINEAR_QUICK === '1';
 const SHAPES = quick ? [[4096, 4096], [384, 384]] : [[4096, 4096], [11008, 4096], [384, 384], [1536, 384]];
 const BATCHES = quick ? [1, 8, 64] : [1, 8, 64, 512];
-const GROUP = 64;
 const COLD_BYTES = 160 * 2 ** 20;
 const MIN_MS = 4; // of a figure, so that the clock does not matter
 // LINEAR_CLOCK=cpu counts the time that the process computes, on a machine that has other work too (one thread only).
@@ -22,34 +22,7 @@ function clock() {
   return (user + system) / 1e3;
 }
 
-let ort;
-try {
-  ort = (await import('onnxruntime-node')).default;
-} catch {
-  ort = undefined; // npm install --no-save --ignore-scripts onnxruntime-node
-}
-
-const sessionOptions = { intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: 'sequential', graphOptimizationLevel: 'all' };
-let read = 0;
-
-/** A rival: `call(copy)` computes once on that copy of its weights. */
-async function onnx(name, bytes, weightBytes, copies, out, inFeatures, batch, x) {
-  const sessions = [];
-  for (let i = 0; i < copies; i++) sessions.push(await ort.InferenceSession.create(bytes, sessionOptions));
-  const feeds = { x: new ort.Tensor('float32', x, [batch, inFeatures]) };
-  const y = new Float32Array(batch * out);
-  const fetches = { y: new ort.Tensor('float32', y, [batch, out]) };
-  return { name, weightBytes, call: async (copy) => void (await sessions[copy % copies].run(feeds, fetches), (read += y[0])), done: () => Promise.all(sessions.map((s) => s.release())) };
-}
-
-function ours(name, make, copies, batch, out, x) {
-  const layers = Array.from({ length: copies }, make);
-  const y = new Float32Array(batch * out);
-  const call = (copy) => void (layers[copy % copies].forwardSync(x, { out: y, threads }), (read += y[0]));
-  return { name, weightBytes: layers[0].memoryUsage, kernel: layers[0].kernel, call };
-}
-
-/** Sums of all rounds, in microseconds a call. */
+/** Every rival's microseconds a call, and its ratio to the one that it stands beside. */
 async function measure(rivals, rounds) {
   const times = new Map(rivals.map(({ name }) => [name, []]));
   const counts = new Map();
@@ -71,48 +44,38 @@ async function measure(rivals, rounds) {
       times.get(rival.name).push(((clock() - start) * 1e3) / count);
     }
   }
-  return rivals.map(({ name, weightBytes, kernel }) => {
-    const all = times.get(name);
-    return { name, kernel, us: median(all), low: quantile(all, 0.25), high: quantile(all, 0.75), weightBytes };
+  const spread = (values) => ({ median: median(values), low: quantile(values, 0.25), high: quantile(values, 0.75) });
+  return rivals.map(({ name, weightBytes, kernel, beside }) => {
+    const us = times.get(name);
+    const ratio = beside && spread(us.map((value, round) => value / times.get(beside)[round]));
+    return { name, kernel, us: spread(us), beside, ratio, weightBytes };
   });
 }
 
-/** 4-bit codes of a layer as MatMulNBits has them: along a row, the lower half of a byte first. Zeros are rounded. */
-function packOnnx(out, inFeatures) {
-  const codes = new Uint8Array((out * inFeatures) / 2);
-  for (let i = 0; i < codes.length; i++) codes[i] = (Math.imul(i, 2654435761) >>> 13) & 255;
-  const groups = inFeatures / GROUP;
-  return { codes, scales: new Float32Array(out * groups).fill(0.01), zeros: new Uint8Array(out * Math.ceil(groups / 2)).fill(0x88) };
-}
-
 const results = [];
-for (const [out, inFeatures] of SHAPES) {
-  const weight = { data: gaussian(out * inFeatures, 0.02), dtype: 'float32', shape: [out, inFeatures] };
-  const quantized = Object.fromEntries([4, 3, 2].map((nbits) => [nbits, quantizeSync(weight, { nbits, groupSize: GROUP, solver: 'minmax' })]));
-  const packed = packOnnx(out, inFeatures);
-  const onnxBytes = packed.codes.length + packed.scales.byteLength + packed.zeros.length;
+for (const shape of SHAPES) {
+  const [out, inFeatures] = shape;
+  const weight = { data: gaussian(out * inFeatures, 0.02), dtype: 'float32', shape };
+  const [q4, q3, q2] = [4, 3, 2].map((nbits) => quantizeSync(weight, { nbits, groupSize: GROUP, solver: 'minmax' }));
   for (const batch of BATCHES) {
     for (const cold of batch === 1 && out * inFeatures > 1e7 ? [false, true] : [false]) {
-      const x = gaussian(batch * inFeatures, 1, 7);
+      const input = { x: gaussian(batch * inFeatures, 1, 7), batch, threads };
       const copiesOf = (bytes) => (cold ? Math.ceil(COLD_BYTES / bytes) : 1);
-      const layer = (nbits, activations) => {
-        const make = () => new QuantizedLinear(quantized[nbits], { activations });
-        return ours(`hqq ${nbits}-bit ${activations}`, make, copiesOf((out * inFeatures * (nbits + 1)) / 8), batch, out, x);
-      };
-      const rivals = [layer(4, 'int8'), layer(4, 'float32')];
-      if (batch === 1) rivals.push(layer(3, 'int8'), layer(2, 'int8'));
+      const ours = (q, options) => layer(q, options, input, copiesOf((out * inFeatures * (q.nbits + 1)) / 8));
+      const int8 = ours(q4, { activations: 'int8' });
+      const float32 = ours(q4, { activations: 'float32' });
+      const rivals = [int8, float32];
+      if (batch === 1) rivals.push(...[q3, q2].map((q) => ours(q, { activations: 'int8', beside: int8.name })));
       if (ort) {
-        const { codes, scales, zeros } = packed;
-        for (const level of [4, 0]) {
-          const bytes = matMulNBits(out, inFeatures, GROUP, level, codes, scales, zeros);
-          rivals.push(await onnx(`onnxruntime level ${level}`, bytes, onnxBytes, copiesOf(onnxBytes), out, inFeatures, batch, x));
-        }
-        if (!cold) {
-          const bytes = matMul(out, inFeatures, weight.data);
-          rivals.push(await onnx('onnxruntime float32', bytes, 4 * out * inFeatures, 1, out, inFeatures, batch, x));
-        }
+        rivals.push(await onnxNBits(4, int8.name, shape, input, copiesOf));
+        rivals.push(await onnxNBits(0, float32.name, shape, input, copiesOf));
+        if (!cold) rivals.push(await onnxFloat(float32.name, weight, input));
       }
-      if (batch === 1 && backend().name === 'native') rivals.push(reader(rivals[0].weightBytes, copiesOf(rivals[0].weightBytes)));
+      if (batch <= 8 && !cold && backend().name === 'native') {
+        rivals.push(ours(q4, { activations: 'int8', name: 'JavaScript int8', beside: int8.name, twin: true }));
+        rivals.push(ours(q4, { activations: 'float32', name: 'JavaScript float32', beside: float32.name, twin: true }));
+      }
+      if (batch === 1) rivals.push(reader(int8.weightBytes, int8.name, copiesOf(int8.weightBytes)));
       const rounds = batch >= 512 ? 5 : batch >= 64 ? 7 : 31;
       results.push({ out, inFeatures, batch, cold, rows: await measure(rivals, rounds) });
       for (const rival of rivals) await rival.done?.();
@@ -120,9 +83,5 @@ for (const [out, inFeatures] of SHAPES) {
   }
 }
 
-/** Reads as many bytes as the 4-bit layer has, and does nothing else with them: a search for a byte that is not there. */
-function reader(bytes, copies) {
-  const arrays = Array.from({ length: copies }, () => Buffer.alloc(bytes, 1));
-  return { name: 'reading its bytes', weightBytes: bytes, call: (copy) => void (read += arrays[copy % copies].indexOf(0)) };
-}
-console.log(JSON.stringify({ ...backend(), threads, clock: useCpu ? 'cpu' : 'wall', group: GROUP, onnxruntime: ort ? ort.env.versions?.common ?? true : null, results, read }));
+const onnxruntime = ort ? (ort.env.versions?.common ?? true) : null;
+console.log(JSON.stringify({ ...backend(), threads, clock: useCpu ? 'cpu' : 'wall', group: GROUP, onnxruntime, results, ...computed }));

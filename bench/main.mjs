@@ -46,17 +46,21 @@ if (wants('kernels')) {
   }
 }
 if (wants('linear')) {
-  results.linear = run('linear.mjs');
-  const { isa, threads, clock, onnxruntime } = results.linear;
-  say(`QuantizedLinear, groups of 64, ${threads} thread(s), ${isa}, microseconds (${clock} clock) a call, middle half beside`);
-  say(onnxruntime ? `onnxruntime-node ${onnxruntime}` : 'onnxruntime-node is not installed, and left out: npm install --no-save --ignore-scripts onnxruntime-node');
-  const line = ({ out, inFeatures, batch, cold }, { name, us, low, high, weightBytes }) => [
-    ...[`${out} x ${inFeatures}, batch ${batch}${cold ? ', cold' : ''}`, name, us.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`],
-    ...[((2 * out * inFeatures * batch) / us / 1e3).toFixed(0), (weightBytes / us / 1e3).toFixed(1)],
-  ];
-  const lines = results.linear.results.flatMap((result) => result.rows.map((row) => line(result, row)));
-  say(table([['', '', 'us', 'middle half', 'GFLOP/s', 'GB/s of weights'], ...lines]));
-  say('');
+  results.linear = isas.filter((isa) => isa !== 'scalar').map((isa) => run('linear.mjs', { HQQ_BACKEND: 'native', HQQ_ISA: isa }));
+  for (const { isa, threads, clock, onnxruntime, results: cases } of results.linear) {
+    say(`QuantizedLinear, groups of 64, ${threads} thread(s), ${isa}, microseconds (${clock} clock) a call, middle halves beside;`);
+    say('the ratio is to "hqq 4-bit int8", or to "hqq 4-bit float32" where x is not rounded');
+    say(onnxruntime ? `onnxruntime-node ${onnxruntime}` : 'onnxruntime-node is not installed, and left out: npm install --no-save --ignore-scripts onnxruntime-node');
+    const between = ({ low, high }, digits) => `${low.toFixed(digits)}-${high.toFixed(digits)}`;
+    const line = ({ out, inFeatures, batch, cold }, { name, us, ratio, weightBytes }) => [
+      ...[`${out} x ${inFeatures}, batch ${batch}${cold ? ', cold' : ''}`, name, us.median.toFixed(1), between(us, 1)],
+      ...(ratio ? [ratio.median.toFixed(2), between(ratio, 2)] : ['', '']),
+      ...[((2 * out * inFeatures * batch) / us.median / 1e3).toFixed(0), (weightBytes / us.median / 1e3).toFixed(1)],
+    ];
+    const lines = cases.flatMap((result) => result.rows.map((row) => line(result, row)));
+    say(table([['', '', 'us', '', 'ratio', '', 'GFLOP/s', 'GB/s of weights'], ...lines]));
+    say('');
+  }
 }
 if (wants('import')) {
   results.import = run('import.mjs');

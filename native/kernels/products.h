@@ -118,11 +118,10 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
   if constexpr (kTakesPairs<Dot>) pair_dots_of_rows<V, Dot, Rows>(bytes, g, r, dot_f32);
   else dots_of_rows<V, Dot, Rows>(bytes, g, r, dot_f32);
   const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
-  for (size_t i = 0; i < Rows; ++i) {
-    float* sum = sums + (r + i) * kPanel;
-    const float x_sum = g.in.sum[r + i];
-    V::store(sum, add_group_i8<V>(V::load(sum), dot_f32[i], scale_f32, zero_f32, g.in.scale[r + i], x_sum));
-  }
+  const float *x_scale = g.in.scale + r, *x_sum = g.in.sum + r;
+  sums += r * kPanel;
+  for (size_t i = 0; i < Rows; ++i, sums += kPanel)
+    V::store(sums, add_group_i8<V>(V::load(sums), dot_f32[i], scale_f32, zero_f32, x_scale[i], x_sum[i]));
 }
 
 template <class V, class Dot>
