@@ -221,6 +221,26 @@ describe.each(backends)('products from codes: %s', (name) => {
     }
   });
 
+  test.each([false, true])('calls that begin while another is under way leave it alone (int8: %s)', async (int8) => {
+    const q = tensorOf({ nbits: 4, axis: 1, groupSize: 64, shape: [256, 1024] });
+    const panels = layOut(backend, q);
+    const inputs = Array.from({ length: 6 }, () => normal(8 * 1024));
+    const call = (x: Float32Array) => {
+      const out = new Float32Array(8 * 256);
+      return { out, args: { layers: [{ ...panels, bias: new Float32Array(0), out }], x, int8, threads: 1 } };
+    };
+    const calls = inputs.map(call);
+    const expected = inputs.map(call);
+    for (const { args } of expected) backend.run('linear', args);
+    let left = calls.length;
+    for (const { args } of calls) void backend.start('linear', args).promise.then(() => left--);
+    for (let i = 0; left > 0; i++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      backend.run('linear', call(inputs[i % inputs.length]!).args);
+    }
+    calls.forEach(({ out }, i) => expectSameBytes(out, expected[i]!.out));
+  });
+
   test('codes at both ends of their range, and x at both of its: integers do not saturate', () => {
     for (const nbits of NBITS) {
       const data = Float32Array.from({ length: 16 * 256 }, (_, i) => (Math.floor(i / 256) % 3 === 0 ? (i % 2 ? 1 : -1) : (i >> 3) % 2 ? 1 : -1));

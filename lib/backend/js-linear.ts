@@ -1,6 +1,7 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs } from '../../binding.js';
 import { PANEL } from '../panel.js';
-import { panelsOf, readCodes, unpackPanel } from './js-panels.js';
+import { panelsOf, readCodes } from './js-panels.js';
+import { addBytes, addFloats, dotGroup } from './js-products.js';
 import { roundEven } from './lanes.js';
 
 /** The twin of native/core/linear.cc. With `int8` its results are the native ones to the bit; else they are sums in float64. */
@@ -9,12 +10,58 @@ type Units = Generator<void, void, void>;
 
 const f = Math.fround;
 const TINY = 2 ** -100;
+/** Most numbers of x that are kept for the next call. */
+const IDLE_ELEMENTS = 2 ** 16;
 
 /** x as products read it: each group of each row padded, and its sum; as bytes also the step between levels. */
-interface Input {
-  readonly values: Int8Array | Float32Array;
+class Input {
+  readonly padded: number;
+  readonly bytes: Int8Array;
+  readonly floats: Float32Array;
   readonly scale: Float32Array;
   readonly sum: Float64Array;
+
+  constructor(
+    readonly count: number,
+    readonly size: number,
+    readonly quads: number,
+    readonly int8: boolean,
+  ) {
+    this.padded = 4 * quads;
+    this.bytes = new Int8Array(int8 ? count * this.padded : 0);
+    this.floats = new Float32Array(int8 ? 0 : count * this.padded);
+    this.scale = new Float32Array(int8 ? count : 0);
+    this.sum = new Float64Array(count);
+  }
+
+  fill(x: Float32Array): void {
+    const { count, size, padded } = this;
+    for (let index = 0; index < count; index++) {
+      if (this.int8) {
+        quantizeGroup(x, index * size, size, this.bytes, index * padded, this, index);
+      } else {
+        let sum = 0;
+        for (let i = 0; i < size; i++) {
+          const value = x[index * size + i]!;
+          this.floats[index * padded + i] = value;
+          sum += value;
+        }
+        this.sum[index] = sum;
+      }
+    }
+  }
+
+  /** The last one, where it has the same form and nobody uses it: calls of one layer allocate nothing. */
+  static take(count: number, size: number, quads: number, int8: boolean): Input {
+    const last = Input.#idle;
+    Input.#idle = undefined;
+    const fits = last && last.count === count && last.size === size && last.quads === quads && last.int8 === int8;
+    return fits ? last : new Input(count, size, quads, int8);
+  }
+  give(): void {
+    if (this.count * this.padded <= IDLE_ELEMENTS) Input.#idle = this;
+  }
+  static #idle: Input | undefined;
 }
 
 /** `input_i8` of native/kernels/linear.h: round(x / scale) in [-127, 127], scale = max |x| / 127. */
@@ -37,47 +84,6 @@ function quantizeGroup(x: Float32Array, from: number, size: number, to: Int8Arra
   input.sum[index] = sum;
 }
 
-function prepare(x: Float32Array, batch: number, groups: number, size: number, padded: number, int8: boolean): Input {
-  const count = batch * groups;
-  const input = {
-    values: int8 ? new Int8Array(count * padded) : new Float32Array(count * padded),
-    scale: new Float32Array(int8 ? count : 0),
-    sum: new Float64Array(count),
-  };
-  for (let index = 0; index < count; index++) {
-    if (int8) {
-      quantizeGroup(x, index * size, size, input.values as Int8Array, index * padded, input, index);
-    } else {
-      let sum = 0;
-      for (let i = 0; i < size; i++) sum += x[index * size + i]!;
-      input.values.set(x.subarray(index * size, (index + 1) * size), index * padded);
-      input.sum[index] = sum;
-    }
-  }
-  return input;
-}
-
-/** Two functions of one body: engines make fast code for loops over one type of array. */
-function dotBytes(codes: Uint8Array, c: number, x: Int8Array, i: number, length: number): number {
-  let a = 0;
-  let b = 0;
-  for (const end = i + length; i < end; i += 4, c += 4) {
-    a = (a + Math.imul(codes[c]!, x[i]!) + Math.imul(codes[c + 1]!, x[i + 1]!)) | 0;
-    b = (b + Math.imul(codes[c + 2]!, x[i + 2]!) + Math.imul(codes[c + 3]!, x[i + 3]!)) | 0;
-  }
-  return (a + b) | 0;
-}
-
-function dotFloats(codes: Uint8Array, c: number, x: Float32Array, i: number, length: number): number {
-  let a = 0;
-  let b = 0;
-  for (const end = i + length; i < end; i += 4, c += 4) {
-    a += codes[c]! * x[i]! + codes[c + 1]! * x[i + 1]!;
-    b += codes[c + 2]! * x[i + 2]! + codes[c + 3]! * x[i + 3]!;
-  }
-  return a + b;
-}
-
 /** Arguments are read before the first unit runs: callers may use the object again at once. */
 export function linear({ layers, x, int8 }: LinearArgs): Units {
   return units(layers.map((layer) => ({ ...layer })), x, int8);
@@ -87,61 +93,54 @@ function* units(layers: readonly LayerArgs[], x: Float32Array, int8: boolean): U
   for (const layer of layers) yield* oneLayer(layer, x, int8);
 }
 
-function* oneLayer({ shape, codes: panels, meta, bias, out }: LayerArgs, x: Float32Array, int8: boolean): Units {
+function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array, int8: boolean): Units {
   const { outFeatures, inFeatures, groupSize, format, quads, groups, count, bytes } = panelsOf(shape);
   const batch = x.length / inFeatures;
-  const padded = 4 * quads;
-  const { values, scale: xScale, sum: xSum } = prepare(x, batch, groups, groupSize, padded, int8);
+  const input = Input.take(batch * groups, groupSize, quads, int8);
+  input.fill(x);
   yield;
-  const codes = new Uint8Array(PANEL * padded);
-  const sums = new Float64Array(batch * PANEL);
+  const words = new Uint32Array(codes.buffer, codes.byteOffset, codes.length / 4);
+  const sums = new Float64Array(PANEL);
+  const integers = new Int32Array(int8 ? PANEL : 0);
+  const floats = new Float64Array(int8 ? 0 : PANEL);
   for (let panel = 0; panel < count; panel++) {
     const first = panel * PANEL;
     const outputs = Math.min(PANEL, outFeatures - first);
-    sums.fill(0);
-    for (let g = 0; g < groups; g++) {
-      const at = panel * groups + g;
-      unpackPanel(panels, at * bytes, format, quads, codes);
-      for (let row = 0; row < batch; row++) {
+    for (let row = 0; row < batch; row++) {
+      sums.fill(0);
+      for (let g = 0; g < groups; g++) {
+        const at = panel * groups + g;
         const index = row * groups + g;
-        const from = index * padded;
-        const total = xSum[index]!;
-        for (let j = 0; j < outputs; j++) {
-          const scale = meta[at * 2 * PANEL + j]!;
-          const zero = meta[(at * 2 + 1) * PANEL + j]!;
-          const to = row * PANEL + j;
-          if (int8) {
-            const dot = f(dotBytes(codes, j * padded, values as Int8Array, from, padded));
-            sums[to] = f(sums[to]! + f(f(f(dot - f(zero * total)) * scale) * xScale[index]!));
-          } else {
-            const dot = dotFloats(codes, j * padded, values as Float32Array, from, padded);
-            sums[to] = sums[to]! + scale * (dot - zero * total);
-          }
+        const from = index * input.padded;
+        if (int8) {
+          dotGroup(addBytes, words, (at * bytes) / 4, format, quads, input.bytes, from, integers);
+          addIntegers(sums, integers, meta, at * 2 * PANEL, input.scale[index]!, input.sum[index]!);
+        } else {
+          dotGroup(addFloats, words, (at * bytes) / 4, format, quads, input.floats, from, floats);
+          addReals(sums, floats, meta, at * 2 * PANEL, input.sum[index]!);
         }
-        if (row % 16 === 15) yield;
+        if (g % 16 === 15) yield;
       }
-      if (g % 16 === 15) yield;
+      for (let j = 0, to = row * outFeatures + first; j < outputs; j++) {
+        const sum = f(sums[j]!);
+        out[to + j] = bias.length === 0 ? sum : sum + bias[first + j]!;
+      }
     }
-    writePanel(sums, bias, out, outFeatures, first, outputs, batch);
     yield;
+  }
+  input.give();
+}
+
+/** `add_group_i8` of native/kernels/products.h: every operation rounded. `meta` holds the scales from `at` on, then the zeros. */
+function addIntegers(sums: Float64Array, dots: Int32Array, meta: Float32Array, at: number, xScale: number, xSum: number): void {
+  for (let j = 0; j < PANEL; j++) {
+    const levels = f(f(dots[j]!) - f(meta[at + PANEL + j]! * xSum));
+    sums[j] = f(sums[j]! + f(f(levels * meta[at + j]!) * xScale));
   }
 }
 
-function writePanel(
-  sums: Float64Array,
-  bias: Float32Array,
-  out: Float32Array,
-  outFeatures: number,
-  first: number,
-  outputs: number,
-  batch: number,
-): void {
-  for (let row = 0; row < batch; row++) {
-    for (let j = 0; j < outputs; j++) {
-      const sum = f(sums[row * PANEL + j]!);
-      out[row * outFeatures + first + j] = bias.length === 0 ? sum : sum + bias[first + j]!;
-    }
-  }
+function addReals(sums: Float64Array, dots: Float64Array, meta: Float32Array, at: number, xSum: number): void {
+  for (let j = 0; j < PANEL; j++) sums[j] = sums[j]! + meta[at + j]! * (dots[j]! - meta[at + PANEL + j]! * xSum);
 }
 
 /** A row of the matrix at a time: dequantized, then multiplied with every row of x. */
