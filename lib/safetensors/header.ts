@@ -78,6 +78,9 @@ export function headerLength(prefix: Uint8Array, { file, fileSize }: HeaderSourc
   }
   // As a BigInt: the field is unsigned and may say anything up to 2^64 - 1.
   const claimed = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES).getBigUint64(0, true);
+  if (claimed === 0n) {
+    throw formatError(file, 'the header claims 0 bytes. The file was not written to its end, or is not a safetensors file.');
+  }
   if (claimed > BigInt(fileSize - LENGTH_BYTES)) {
     const message = `the header claims ${claimed} bytes, but the file has ${fileSize}`;
     throw formatError(file, `${message}. ${lookalike(prefix) ?? 'The file is truncated or not a safetensors file.'}`);

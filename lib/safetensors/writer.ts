@@ -3,7 +3,7 @@ import { basename, dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { HqqError } from '../errors.js';
-import type { TensorEntry } from './header.js';
+import { LENGTH_BYTES, type TensorEntry } from './header.js';
 import { closeFile, createFile, ensureFreeSpace, syncFile, withPath, writeFully, writeFullySync } from './io.js';
 import type { Layout } from './layout.js';
 import { plain, quoteSome } from './text.js';
@@ -37,7 +37,8 @@ export class SafetensorsWriter {
   }
 
   /**
-   * Creates the file, which must not exist, at its full size, and writes the header.
+   * Creates the file, which must not exist, at its full size, and writes the header, save its length: until `finish` adds it,
+   * the file cannot be read. A killed run would leave one that looks whole and holds zeros.
    *
    * @throws {HqqError} `ERR_IO`: the disk has too little space, the file exists or cannot be created. Nothing is left behind.
    */
@@ -45,7 +46,7 @@ export class SafetensorsWriter {
     await ensureFreeSpace(dirname(path), layout.fileSize);
     const fd = await createFile(path);
     try {
-      await writeFully(fd, path, 0, layout.header);
+      await writeFully(fd, path, LENGTH_BYTES, layout.header.subarray(LENGTH_BYTES));
       await withPath('Cannot write', path, () => ftruncate(fd, layout.fileSize));
       return new SafetensorsWriter(path, layout, fd);
     } catch (error) {
@@ -111,7 +112,7 @@ export class SafetensorsWriter {
   }
 
   /**
-   * Waits until everything is on the disk and closes the file.
+   * Waits until everything is on the disk, makes the file readable and closes it.
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` when a tensor is not completely written: the file would hold zeros in its place.
    */
@@ -125,6 +126,8 @@ export class SafetensorsWriter {
       if (end > begin && (span?.begin !== 0 || span.end !== end - begin)) incomplete.push(name);
     }
     if (incomplete.length > 0) throw this.#misuse('every tensor to be written', `${quoteSome(incomplete)} not or not completely`);
+    await syncFile(fd, this.path);
+    await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
     await syncFile(fd, this.path);
     this.#fd = undefined;
     await closeFile(fd);

@@ -135,7 +135,10 @@ describe('SafetensorsWriter', () => {
     await writer.write('b', 0, new Uint8Array(8));
     await expectError(() => writer.finish(), 'ERR_INVALID_ARGUMENT', /got "a" not/);
     await writer.write('a', 4, bytes.subarray(0, 2));
+    // All is there, and a run that is killed now must leave nothing that opens.
+    await expectError(() => SafetensorsFile.open(path), 'ERR_CHECKPOINT_FORMAT', /claims 0 bytes\. The file was not written to its end/);
     await writer.finish();
+    await (await SafetensorsFile.open(path)).close();
     await expectError(() => writer.write('a', 0, bytes), 'ERR_INVALID_ARGUMENT', /after finish or abandon/);
     await writer.abandon();
     expect([...fs.readFileSync(path).subarray(-10)]).toEqual(new Array(10).fill(7));
