@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { HqqError } from '../errors.js';
+import { HqqError, plain } from '../errors.js';
 import { ioError } from '../safetensors/io.js';
 import { suggestion } from '../suggest.js';
 import type { Command, Context } from './command.js';
@@ -16,10 +16,18 @@ function print(text: string): void {
 function findCommand(name: string): Command {
   const found = COMMANDS.find((command) => command.name === name);
   if (found) return found;
-  if (name.startsWith('-')) throw new UsageError(`Expected a command before ${name}: hqq <command> [flags].`);
+  if (name.startsWith('-')) throw new UsageError(`Expected a command before ${plain(name)}: hqq <command> [flags].${nearOwn(name)}`);
   const names = COMMANDS.map((command) => command.name);
   const hint = suggestion(name, names) || ` Commands: ${names.join(', ')}.`;
   throw new UsageError(`Unknown command ${JSON.stringify(name)}.${hint}`);
+}
+
+/** The flags that need no command. */
+const OWN_FLAGS = ['--help', '--version'];
+
+/** `--versoin` is no flag of a command that was forgotten. */
+function nearOwn(flag: string): string {
+  return suggestion(flag, OWN_FLAGS).replaceAll('"', '');
 }
 
 const isHelp = (arg: string) => arg === '--help' || arg === '-h';

@@ -47,6 +47,8 @@ describe('wrong usage is said before anything is read', () => {
     [['quantise'], /Unknown command "quantise"\. Did you mean "quantize"\?/],
     [['frobnicate'], /Unknown command "frobnicate"\. Commands: quantize, /],
     [['--json', 'inspect'], /Expected a command before --json/],
+    [['--versoin'], /Expected a command before --versoin: .* Did you mean --version\?/],
+    [['--hlep'], /Did you mean --help\?/],
     [['help', 'inspct'], /Did you mean "inspect"\?/],
     [[...q, '--nbit', '4'], /Unknown flag --nbit\. Did you mean --nbits\?/],
     [[...q, '-q'], /Unknown flag -q\. Did you mean --quiet\?/],
