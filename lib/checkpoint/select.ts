@@ -120,7 +120,8 @@ export function nothingLeft(path: string, dense: readonly DenseTensor[]): HqqErr
   const counts = new Map<string, number>();
   for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   const reasons = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([reason, count]) => `${count} ${reason}`);
-  const why = dense.length === 0 ? 'it holds no tensors' : `its ${plural(dense.length, 'tensor')} stay as they are (${reasons.join('; ')})`;
+  const what = dense.length === 1 ? 'its one tensor stays as it is' : `its ${plural(dense.length, 'tensor')} stay as they are`;
+  const why = dense.length === 0 ? 'it holds no tensors' : `${what} (${reasons.join('; ')})`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.`);
 }
 

@@ -59,6 +59,10 @@ export class StagedOutput {
     if (target === '' || target.includes('\0') || basename(absolute) === '') {
       throw new HqqError('ERR_INVALID_OPTION', `Expected the output to be the path of a ${kind}, got ${quote(target)}.`);
     }
+    if (kind === 'file' && (target.endsWith('/') || target.endsWith(sep))) {
+      const message = `Expected the output to be a file, as the model is one, got ${quote(target)}`;
+      throw new HqqError('ERR_INVALID_OPTION', `${message}, which names a folder. Name a .safetensors file.`);
+    }
     const place = join(await checkParent(dirname(absolute)), basename(absolute));
     await checkApart(place, inputs);
     const path = `${place}.${RUN_MARK}.partial`;

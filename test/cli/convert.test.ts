@@ -108,6 +108,12 @@ describe('what cannot be done is one clear error', () => {
     expect(fs.readdirSync(MODEL).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
   });
 
+  test('a folder as the output of a file', async () => {
+    const out = fresh();
+    expectFailure(await hqq(['quantize', FILE, '--out', `${out}/`]), 2, /to be a file, as the model is one, got ".*\/", which names a folder/);
+    expect(fs.existsSync(out)).toBe(false);
+  });
+
   test('a model that is quantized already', async () => {
     expectFailure(await hqq(['quantize', await quantized(), '--out', fresh()]), 1, /quantized already|already quantized/);
   });
