@@ -4,10 +4,10 @@ import { HqqError } from '../errors.js';
 import type { ModelReport } from '../report.js';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.js';
 import { type Layout, planLayout, type TensorSpec } from '../safetensors/layout.js';
-import { MAX_HEADER_BYTES } from '../safetensors/header.js';
+import { MAX_HEADER_BYTES, MAX_TENSORS } from '../safetensors/header.js';
 import type { SafetensorsFile } from '../safetensors/reader.js';
 import { plain, quote, quoteSome } from '../safetensors/text.js';
-import { formatBytes, plural } from '../units.js';
+import { formatBytes, formatCount, plural } from '../units.js';
 import { formOf, type LayerForm } from './adapt.js';
 import { checkChunks } from './chunks.js';
 import type { ResolvedModelOptions } from './options.js';
@@ -87,13 +87,15 @@ const SHORTEST_ENTRY = '"":{"dtype":"U8","shape":[],"data_offsets":[0,1]},'.leng
 
 /** Refuses what `planLayout` would refuse, before hundreds of thousands of layers are laid out. */
 function checkHeader(file: SafetensorsFile, layers: readonly LayerPlan[]): void {
+  const refuse = (most: string, need: string) => {
+    const message = `Expected ${most} for each file, but ${plain(file.path)} would need ${need}`;
+    const cause = `${plural(layers.length, 'layer')} of ${LAYER_KEYS.length} tensors`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${cause}. Split the model into shards.`);
+  };
   const least = layers.reduce((sum, { module }) => sum + LAYER_KEYS.length * (module.length + SHORTEST_ENTRY), 0);
-  if (least <= MAX_HEADER_BYTES) return;
-  const message = `Expected a header of at most ${formatBytes(MAX_HEADER_BYTES)} for each file, but ${plain(file.path)} would need `;
-  throw new HqqError(
-    'ERR_CHECKPOINT_CONTENT',
-    `${message}${formatBytes(least)} or more: ${plural(layers.length, 'layer')} of ${LAYER_KEYS.length} tensors. Split the model into shards.`,
-  );
+  if (least > MAX_HEADER_BYTES) refuse(`a header of at most ${formatBytes(MAX_HEADER_BYTES)}`, `${formatBytes(least)} or more`);
+  const count = file.tensors.size + layers.length * (LAYER_KEYS.length - 1);
+  if (count > MAX_TENSORS) refuse(`at most ${formatCount(MAX_TENSORS)} tensors`, formatCount(count));
 }
 
 function planLayer(selected: SelectedWeight, form: LayerForm, metaDtype: LayerPlan['metaDtype']): LayerPlan {

@@ -52,15 +52,19 @@ function total(tensors: readonly TensorInfo[]): Totals {
   };
 }
 
+/** Most rows unless all are asked for. Models have some twenty families; a file of a hundred thousand names has that many. */
+const MOST_ROWS = 500;
+
 function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, all: boolean): string {
   const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
-  const rows = (all ? tensors.map((tensor) => ({ name: tensor.name, members: [tensor] })) : families(tensors, alike)).map(
-    ({ name, members }) => {
-      const first = members[0]!;
-      const bytes = sum(members, (tensor) => tensor.bytes);
-      return [plain(name), times(members.length), formatShape(first.shape), storage(first), bits(first), formatBytes(bytes)];
-    },
-  );
+  const groups = all ? tensors.map((tensor) => ({ name: tensor.name, members: [tensor] })) : families(tensors, alike, MOST_ROWS);
+  const rows = groups.map(({ name, members }) => {
+    const first = members[0]!;
+    const bytes = sum(members, (tensor) => tensor.bytes);
+    return [plain(name), times(members.length), formatShape(first.shape), storage(first), bits(first), formatBytes(bytes)];
+  });
+  const hidden = tensors.length - sum(groups, ({ members }) => members.length);
+  const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} more (--all shows them)\n` : '';
   const columns = [
     { title: 'tensor' },
     { title: '' },
@@ -77,7 +81,7 @@ function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, 
     const what = `${plural(quantizedTensors, 'tensor')}, ${plural(quantizedWeights, 'weight')}`;
     summary.push(['quantized', `${what}, ${formatNumber(bitsPerWeight)} bits per weight with scales and zeros`]);
   }
-  return `${bold(plain(path))}\n\n${table(columns, rows)}\n${pairs(summary)}`;
+  return `${bold(plain(path))}\n\n${table(columns, rows)}${cut}\n${pairs(summary)}`;
 }
 
 function storage({ dtype, quantized: q }: TensorInfo): string {

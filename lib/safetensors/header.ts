@@ -7,6 +7,12 @@ import { formatError, quote } from './text.js';
  */
 export const MAX_HEADER_BYTES = 32 * 1024 * 1024;
 
+/**
+ * Most tensors of a file. Real ones, with names of fifty letters and more, meet the limit of the header before; with names of one
+ * letter 32 MB would be 600,000 tensors, and each costs half a kilobyte by the time that a command has looked at it.
+ */
+export const MAX_TENSORS = 262_144;
+
 /** Most dimensions of a tensor, as in NumPy and PyTorch. A shape of millions of ones would otherwise be free to claim. */
 export const MAX_DIMENSIONS = 64;
 
@@ -122,6 +128,7 @@ export function parseHeader(bytes: Uint8Array, source: HeaderSource): Header {
     const where = at + LENGTH_BYTES;
     if (name === '') throw formatError(file, `expected every tensor to have a name, got an empty one at byte ${where}.`);
     if (tensors.has(name)) throw formatError(file, `expected every tensor once, got ${quote(name)} again at byte ${where}.`);
+    if (tensors.size >= MAX_TENSORS) throw formatError(file, `expected at most ${MAX_TENSORS} tensors. Split the model into shards.`);
     tensors.set(name, readEntry(reader, name, file, dataStart));
   });
   reader.end();

@@ -1,5 +1,5 @@
 import { HqqError } from '../errors.js';
-import { bitsOf, LENGTH_BYTES, MAX_DIMENSIONS, MAX_HEADER_BYTES, tensorBytes, type TensorEntry } from './header.js';
+import { bitsOf, LENGTH_BYTES, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, tensorBytes, type TensorEntry } from './header.js';
 import { compareBytes, quote } from './text.js';
 
 /** A tensor to be written. */
@@ -21,12 +21,16 @@ export interface Layout {
 /**
  * The layout of a file that holds `tensors`: widest elements first, then by name, as the safetensors library writes them.
  *
- * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when a name comes twice or the header would be too large to be read again;
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when a name comes twice, or there are too many tensors or bytes for the header to be read again;
  * `ERR_INVALID_ARGUMENT` for names, dtypes and shapes that no file can hold.
  */
 export function planLayout(
   tensors: readonly TensorSpec[], metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string> = {},
 ): Layout {
+  if (tensors.length > MAX_TENSORS) {
+    const message = `Expected at most ${MAX_TENSORS} tensors in a file, got ${tensors.length}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
+  }
   const specs = tensors.map(({ name, dtype, shape }) => {
     const bits = bitsOf(dtype) ?? 0;
     const sound = shape.every((size) => Number.isSafeInteger(size) && size >= 0) && shape.length <= MAX_DIMENSIONS;

@@ -98,6 +98,13 @@ describe('a model folder', () => {
     expect(error.message).toMatch(/at most 33\.6 MB .* would need 34\.8 MB or more: 600 layers of 19 tensors\. Split the model/);
   });
 
+  it('refuses a file whose layers need more tensors than are read', async () => {
+    const weight = randomTensor([8, 8], 1);
+    const source = Object.fromEntries(Array.from({ length: 13_900 }, (_, i) => [`${i}.weight`, weight]));
+    const error = await failure(() => quantizeModel(modelFolder([source]), freshPath(), { groupSize: 8 }));
+    expect(error.message).toMatch(/at most 262,144 tensors for each file, .* would need 264,100: 13,900 layers of 19 tensors\. Split/);
+  });
+
   it('gives the same bytes on every backend, for any number of threads', async () => {
     const folder = modelFolder([llama('float16')]);
     const outs = [freshPath(), freshPath()];

@@ -146,6 +146,16 @@ describe('what cannot be done is one clear error', () => {
 });
 
 describe('inspect', () => {
+  test('never a wall of rows, unless all are asked for', async () => {
+    const file = fresh('many.safetensors');
+    const names = Array.from({ length: 600 }, (_, i) => `t${i}.weight`);
+    fs.writeFileSync(file, safetensorsBytes(Object.fromEntries(names.map((name) => [name, { shape: [1], data: new Float32Array(1) }]))));
+    const { stdout } = await hqq(['inspect', file]);
+    expect(stdout.match(/\.weight/g)).toHaveLength(500);
+    expect(stdout).toMatch(/\n  and 100 tensors more \(--all shows them\)\n\n  tensors +600 tensors, /);
+    expect((await hqq(['inspect', file, '--all'])).stdout.match(/\.weight/g)).toHaveLength(600);
+  });
+
   test('an ordinary model, families in one row', async () => {
     const { status, stdout, stderr } = await hqq(['inspect', MODEL]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });

@@ -4,6 +4,7 @@ import {
   headerLength,
   MAX_HEADER_BYTES,
   MAX_METADATA_ENTRIES,
+  MAX_TENSORS,
   parseHeader,
   tensorBytes,
 } from '../../lib/safetensors/header.js';
@@ -130,10 +131,15 @@ describe('parseHeader', () => {
     await expectError(() => parse({ __metadata__: metadata }), FORMAT, /at most 65536 entries/);
   });
 
+  it('bounds what tensors cost', async () => {
+    const json = Object.fromEntries(Array.from({ length: MAX_TENSORS + 1 }, (_, i) => [i.toString(36), u8(0, 0, [0])]));
+    await expectError(() => parse(json), FORMAT, /at most 262144 tensors\. Split/);
+  });
+
   it('reads the largest header that is allowed in bounded time and memory', () => {
     const parts: string[] = [];
-    for (let size = 2, i = 0; ; i++) {
-      const part = `"${i.toString(36)}":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`;
+    for (let size = 2, i = 0; i < MAX_TENSORS; i++) {
+      const part = `"${'layer.'.repeat(9)}${i.toString(36)}":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`;
       if ((size += part.length + 1) > MAX_HEADER_BYTES) break;
       parts.push(part);
     }
@@ -144,7 +150,7 @@ describe('parseHeader', () => {
     const before = process.memoryUsage().rss;
     const { tensors } = parseHeader(text, { file: 'm', fileSize: 8 + text.byteLength });
     expect(tensors.size).toBe(count);
-    expect(process.memoryUsage().rss - before).toBeLessThan(400e6); // About 200 MB are kept; the rest is garbage to be.
+    expect(process.memoryUsage().rss - before).toBeLessThan(250e6); // About 100 MB are kept; the rest is garbage to be.
     expect(performance.now() - start).toBeLessThan(15_000);
   });
 });
@@ -192,6 +198,8 @@ describe('planLayout', () => {
       await expectError(() => planLayout([{ ...spec, ...wrong }]), 'ERR_INVALID_ARGUMENT', /that a safetensors file can hold/);
     }
     await expectError(() => planLayout([], { a: '\udc00' }), 'ERR_INVALID_ARGUMENT', /lone surrogate/);
+    const many = Array.from({ length: MAX_TENSORS + 1 }, (_, i) => ({ ...spec, name: String(i) }));
+    await expectError(() => planLayout(many), 'ERR_CHECKPOINT_CONTENT', /at most 262144 tensors .* Split the model/);
     await expectError(
       () => planLayout([{ ...spec, name: 'x'.repeat(MAX_HEADER_BYTES) }]),
       'ERR_CHECKPOINT_CONTENT',
