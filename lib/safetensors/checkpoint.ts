@@ -98,6 +98,7 @@ export class Checkpoint {
 async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): Promise<Checkpoint> {
   const listing = await listFolder(folder);
   const { names, indexName, weightMap } = await chooseWeights(folder, listing);
+  for (const name of names) demandOwn(folder, listing, name);
   const config = await readConfig(folder, listing);
   const files: SafetensorsFile[] = [];
   try {
@@ -122,6 +123,13 @@ async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): 
   });
 }
 
+/** A folder from elsewhere must not have a file of another model, or a key in JSON, read and copied as a part of its own. */
+function demandOwn(folder: string, { strays }: Listing, name: string): void {
+  if (!strays.has(name)) return;
+  const message = `Expected ${plain(name)} to be a file of ${plain(folder)}, or a link into it or its Hugging Face cache`;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, got a link to elsewhere. Put the file itself there.`);
+}
+
 interface Weights {
   readonly names: readonly string[];
   readonly indexName?: string;
@@ -133,6 +141,7 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
   const present = new Set(listing.skipped);
   if (present.has(WEIGHTS_NAME)) return { names: [WEIGHTS_NAME] };
   if (present.has(INDEX_NAME)) {
+    demandOwn(folder, listing, INDEX_NAME);
     const weightMap = parseIndex(await readWhole(join(folder, INDEX_NAME), MAX_INDEX_BYTES), INDEX_NAME);
     const names = [...new Set(weightMap.values())].sort(compareBytes);
     const missing = names.filter((name) => !present.has(name));
@@ -162,6 +171,7 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
 async function readConfig(folder: string, listing: Listing): Promise<CheckpointConfig | undefined> {
   // A link that leads nowhere is not the same as no config: reading it says so.
   if (!listing.files.includes(CONFIG_NAME) && !listing.skipped.includes(CONFIG_NAME)) return undefined;
+  demandOwn(folder, listing, CONFIG_NAME);
   const bytes = await readWhole(join(folder, CONFIG_NAME), MAX_CONFIG_BYTES);
   const value = parseJson(bytes, { file: CONFIG_NAME, what: CONFIG_NAME, allowNonFinite: true });
   const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);

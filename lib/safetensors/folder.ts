@@ -26,6 +26,8 @@ export interface Listing {
   readonly files: readonly string[];
   /** Left out: weights in other formats, links that lead nowhere or elsewhere, what is not a file, folders too deep. */
   readonly skipped: readonly string[];
+  /** Those of `skipped` that are links out of the folder and its cache. They are not read, whatever they are called. */
+  readonly strays: ReadonlySet<string>;
 }
 
 /** Weights that this package does not carry along, by file name. */
@@ -37,6 +39,7 @@ export function isOtherWeights(name: string): boolean {
 export async function listFolder(root: string): Promise<Listing> {
   const files: string[] = [];
   const skipped: string[] = [];
+  const strays = new Set<string>();
   let count = 0;
   const homes = await linkHomes(root);
   const walk = async (relative: string, depth: number): Promise<void> => {
@@ -54,7 +57,9 @@ export async function listFolder(root: string): Promise<Listing> {
         else await walk(path, depth + 1);
         continue;
       }
-      const regular = entry.isFile() || (entry.isSymbolicLink() && (await isFileIn(join(root, path), homes)));
+      const end = entry.isSymbolicLink() ? await endOf(join(root, path), homes) : undefined;
+      if (end === 'elsewhere') strays.add(path);
+      const regular = entry.isFile() || end === 'file';
       (regular && !isOtherWeights(entry.name) ? files : skipped).push(path);
     }
   };
@@ -63,7 +68,7 @@ export async function listFolder(root: string): Promise<Listing> {
   } catch (error) {
     throw ioError('Cannot list', root, error);
   }
-  return { files: files.sort(compareBytes), skipped: skipped.sort(compareBytes) };
+  return { files: files.sort(compareBytes), skipped: skipped.sort(compareBytes), strays };
 }
 
 /**
@@ -80,13 +85,13 @@ async function linkHomes(root: string): Promise<readonly string[]> {
   return homes;
 }
 
-/** Whether a link leads to a regular file below one of `homes`. */
-async function isFileIn(path: string, homes: readonly string[]): Promise<boolean> {
+/** What a link leads to: a regular file below one of `homes`, something elsewhere, or nothing of use. */
+async function endOf(path: string, homes: readonly string[]): Promise<'file' | 'elsewhere' | 'nothing'> {
   try {
     const real = await fs.realpath(path);
-    if (!homes.some((home) => real.startsWith(home.endsWith(sep) ? home : home + sep))) return false;
-    return (await fs.stat(real)).isFile();
+    if (!homes.some((home) => real.startsWith(home.endsWith(sep) ? home : home + sep))) return 'elsewhere';
+    return (await fs.stat(real)).isFile() ? 'file' : 'nothing';
   } catch {
-    return false;
+    return 'nothing';
   }
 }

@@ -96,7 +96,7 @@ describe('Checkpoint', () => {
       'tokenizer.json': '../../blobs/1',
       'sub/nested.json': '../../../blobs/1',
       'inside.txt': 'sub/x.txt',
-      'config.json': secret,
+      'config.json': '../../blobs/1',
       'outside.txt': secret,
       'other.txt': '../abd/secret',
       'refs.txt': '../../refs/main',
@@ -114,6 +114,17 @@ describe('Checkpoint', () => {
       expect([...checkpoint.tensors.keys()]).toEqual(['a']);
       await checkpoint.close();
     }
+  });
+
+  it.each(['config.json', INDEX, 's1.safetensors'])('does not follow a link from %s to elsewhere', async (name) => {
+    const files = { [INDEX]: index({ a: 's1.safetensors' }), 's1.safetensors': smallFile('a'), 'config.json': '{}' };
+    const folder = folderOf(files);
+    await (await Checkpoint.open(folder)).close();
+    const elsewhere = join(folderOf(files), name);
+    fs.rmSync(join(folder, name));
+    fs.symlinkSync(elsewhere, join(folder, name));
+    const pattern = new RegExp(`Expected ${name.replaceAll('.', '\\.')} to be a file of .*, got a link to elsewhere\\. Put the file itself`);
+    await expectError(() => Checkpoint.open(folder), 'ERR_CHECKPOINT_CONTENT', pattern);
   });
 
   it('stops at the first shard that the index does not describe', async () => {
