@@ -124,7 +124,7 @@ export class LanguageModel {
     return cache.extend(ids.length, async (start) => {
       for (let at = 0; ; at += CHUNK) {
         const end = Math.min(at + CHUNK, ids.length);
-        const { plan, space } = this.#planBlocks(ids.slice(at, end), cache, start + at);
+        const { plan, space } = this.#planBlocks(ids.slice(at, end), cache, start + at, start + ids.length);
         if (all) this.#planHead(plan, space, 0, space.rows, all.subarray(at * vocabSize, end * vocabSize));
         const last = end === ids.length;
         const out = all ?? cache.logits;
@@ -149,7 +149,7 @@ export class LanguageModel {
     if (!Number.isSafeInteger(window) || window < 1 || window > this.maxContext) {
       throw new HqqError(
         'ERR_INVALID_OPTION',
-        `Expected window to be an integer in [1, ${this.maxContext}], got ${show(window)}.`,
+        `Expected window to be an integer in [1, ${this.maxContext}], got ${show(window)}. maxContext sets the limit.`,
       );
     }
     const windows = Math.floor((ids.length - 1) / window);
@@ -194,7 +194,7 @@ export class LanguageModel {
       let sum = 0;
       for (let at = 0; at < count; at += CHUNK) {
         const rows = Math.min(CHUNK, count - at);
-        const { plan, space } = this.#planBlocks(ids.slice(at, at + rows), cache, start + at);
+        const { plan, space } = this.#planBlocks(ids.slice(at, at + rows), cache, start + at, start + count);
         await plan.run(this.#backend, { signal });
         for (let row = 0; row < rows; row += LOGIT_ROWS) {
           const end = Math.min(rows, row + LOGIT_ROWS);
@@ -213,8 +213,8 @@ export class LanguageModel {
     });
   }
 
-  /** The embedding of `ids`, and all blocks. */
-  #planBlocks(ids: TokenIds, cache: KvCache, start: number): { plan: Plan; space: Workspace } {
+  /** The embedding of `ids`, and all blocks. `length`: positions of the text when all that is read together has been. */
+  #planBlocks(ids: TokenIds, cache: KvCache, start: number, length: number): { plan: Plan; space: Workspace } {
     this.#checkOpen();
     const { hiddenSize } = this.config;
     const plan = new Plan(this.#parts.threads);
@@ -222,7 +222,7 @@ export class LanguageModel {
     for (let r = 0; r < ids.length; r++) {
       space.hidden.set(this.#weights.embedding.subarray(ids[r]! * hiddenSize, (ids[r]! + 1) * hiddenSize), r * hiddenSize);
     }
-    const rope = this.#rope.rows(start, ids.length);
+    const rope = this.#rope.rows(start, ids.length, length);
     for (const block of this.blocks) block.addTo(plan, { space, cache, start, rope });
     return { plan, space };
   }

@@ -20,15 +20,18 @@ export class Rope {
     this.#half = config.headDim / 2;
   }
 
-  /** The rows of positions `start` to `start + rows - 1`. */
-  rows(start: number, rows: number): RopeRows {
+  /**
+   * The rows of positions `start` to `start + rows - 1` of a text of `length` positions: `dynamic` scaling turns all rows that
+   * are read together as far as the last of them demands, however they are cut into jobs.
+   */
+  rows(start: number, rows: number, length = start + rows): RopeRows {
     const { scaling } = this.#config;
     const end = start + rows;
-    if (scaling.type === 'dynamic' && end > scaling.trained) {
+    if (scaling.type === 'dynamic' && length > scaling.trained) {
       // Angles depend on the length so far, which differs from call to call: nothing to keep.
       const cos = new Float32Array(rows * this.#half);
       const sin = new Float32Array(rows * this.#half);
-      fill(this.#config, frequencies(this.#config, end), start, cos, sin);
+      fill(this.#config, frequencies(this.#config, length), start, cos, sin);
       return { cos, sin };
     }
     if (end * this.#half > this.#cos.length) this.#grow(end);

@@ -1,0 +1,79 @@
+"""Writes test/golden/language-models.json: logits of small models as Hugging Face transformers computes them.
+
+    pip install torch "transformers==4.46.3"
+    python scripts/golden-language-models.py
+
+Weights follow from a formula (test/runtime/transformers.test.ts has it too), so the file holds configs and logits only.
+"""
+import json
+import pathlib
+
+import torch
+import transformers
+
+LENGTHS = [20, 300]  # short of what the models were trained for, and far beyond, in more than one job
+BASE = dict(
+    hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=40,
+    max_position_embeddings=64, rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=None,
+)
+LLAMA3 = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+YARN = dict(rope_type='yarn', factor=4.0, beta_fast=16.0, beta_slow=2.0, attention_factor=1.3)
+CASES = {
+    'llama': ('Llama', {}),
+    'llama, tied': ('Llama', dict(tie_word_embeddings=True)),
+    'llama, biases everywhere': ('Llama', dict(attention_bias=True, mlp_bias=True)),
+    'llama, heads of another size': ('Llama', dict(head_dim=12)),
+    'llama, linear': ('Llama', dict(rope_scaling=dict(rope_type='linear', factor=2.5))),
+    'llama, dynamic': ('Llama', dict(rope_scaling=dict(rope_type='dynamic', factor=2.0))),
+    'llama, llama3': ('Llama', dict(head_dim=32, rope_theta=500000.0, rope_scaling=LLAMA3)),
+    'llama, yarn': ('Llama', dict(head_dim=32, rope_scaling=dict(rope_type='yarn', factor=4.0))),
+    'llama, yarn with all it has': ('Llama', dict(head_dim=32, rope_scaling=YARN)),
+    'mistral, sliding window': ('Mistral', dict(sliding_window=9)),
+    'mistral, no window': ('Mistral', dict(sliding_window=None)),
+    'qwen2': ('Qwen2', dict(tie_word_embeddings=True)),
+    'qwen2, sliding window': ('Qwen2', dict(use_sliding_window=True, sliding_window=9, max_window_layers=0)),
+}
+
+
+def generator():
+    state = 1
+    while True:
+        state = (state * 1664525 + 1013904223) % 2**32
+        yield state / 2**32 - 0.5
+
+
+def fill(model):
+    numbers = generator()
+    tied = model.config.tie_word_embeddings
+    tensors = {name: p for name, p in model.named_parameters() if not (tied and name == 'lm_head.weight')}
+    for name in sorted(tensors):
+        p = tensors[name]
+        values = torch.tensor([next(numbers) for _ in range(p.numel())], dtype=torch.float64).reshape(p.shape)
+        if 'norm' in name:
+            values = 1 + values
+        elif p.dim() == 2:
+            values = values * 4 / p.shape[1] ** 0.5
+        p.data = values.float()
+    model.tie_weights()
+
+
+def main():
+    cases = []
+    for name, (family, extra) in CASES.items():
+        config = getattr(transformers, f'{family}Config')(**{**BASE, **extra}, attn_implementation='eager')
+        model = getattr(transformers, f'{family}ForCausalLM')(config).eval()
+        fill(model)
+        ids = [(i * i * 7 + i * 3) % 40 for i in range(max(LENGTHS))]
+        with torch.no_grad():
+            logits = [model.double()(torch.tensor([ids[:n]]), use_cache=False).logits[0, -1].tolist() for n in LENGTHS]
+        written = json.loads(config.to_json_string())
+        written = {key: value for key, value in written.items() if key not in ('torch_dtype', 'transformers_version') and key[0] != '_'}
+        written['architectures'] = [f'{family}ForCausalLM']
+        cases.append(dict(name=name, config=written, logits=[[round(v, 7) for v in row] for row in logits]))
+    path = pathlib.Path(__file__).parent.parent / 'test' / 'golden' / 'language-models.json'
+    head = dict(transformers=transformers.__version__, lengths=LENGTHS)
+    lines = ',\n'.join(json.dumps(case) for case in cases)
+    path.write_text(json.dumps(head)[:-1] + ', "cases": [\n' + lines + '\n]}\n')
+
+
+main()
