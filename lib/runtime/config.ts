@@ -122,7 +122,6 @@ function readArchitecture(config: Readonly<Record<string, unknown>>): keyof type
 function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>>): void {
   const activation = config['hidden_act'] ?? 'silu';
   if (activation !== 'silu' && activation !== 'swish') throw fields.unsupported('hidden_act', 'silu');
-  if ((config['partial_rotary_factor'] ?? 1) !== 1) throw fields.unsupported('partial_rotary_factor', '1');
   const quantization = config['quantization_config'];
   if (quantization === undefined || quantization === null) return;
   const method = (quantization as { quant_method?: unknown }).quant_method;
@@ -145,6 +144,7 @@ function readWindows(fields: Fields, layers: number, window: (fields: Fields, la
   });
 }
 
+/** `null` is none; a file that does not say has that of transformers. */
 function slidingWindow(fields: Fields): number {
-  return fields.get('sliding_window') === undefined ? 0 : fields.count('sliding_window');
+  return fields.isNull('sliding_window') ? 0 : fields.count('sliding_window', 4096);
 }

@@ -46,9 +46,11 @@ export async function loadLanguageModel(path: string, options: LoadLanguageModel
   }
 }
 
-function naturalContext({ maxPositions, rope: { scaling } }: LanguageModelConfig): number {
-  const factor = scaling.type === 'linear' || scaling.type === 'dynamic' ? scaling.factor : 1;
-  return Math.min(MAX_CONTEXT, Math.floor(maxPositions * factor));
+/** Positions that a model is good for. Files with `llama3` count the stretching in already, those with `yarn` may. */
+export function naturalContext({ maxPositions, rope: { scaling } }: LanguageModelConfig): number {
+  const stretches = scaling.type !== 'default' && scaling.type !== 'llama3';
+  const stretched = stretches ? Math.floor(scaling.trained * scaling.factor) : 0;
+  return Math.min(MAX_CONTEXT, Math.max(maxPositions, stretched));
 }
 
 /** generation_config.json, if there is one, knows end tokens that config.json does not. */

@@ -67,8 +67,16 @@ export function readRope(fields: Fields, headDim: number, maxPositions: number):
   const scaling = parameters ?? fields.object('rope_scaling');
   const theta =
     parameters?.get('rope_theta') === undefined ? fields.number('rope_theta', 10000) : parameters.number('rope_theta');
+  for (const where of [fields, ...(scaling ? [scaling] : [])]) {
+    if ((where.get(PARTIAL) ?? 1) !== 1) throw where.unsupported(PARTIAL, '1');
+  }
+  const byLayer = ['full_attention', 'sliding_attention'].find((type) => parameters?.get(type) !== undefined);
+  if (byLayer) throw parameters!.unsupported(byLayer, 'one rotary embedding for all layers');
   return { headDim, theta, scaling: scaling ? readScaling(scaling, maxPositions) : { type: 'default' } };
 }
+
+/** Models that turn only a part of each head say so in config.json, newer ones in `rope_parameters`. */
+const PARTIAL = 'partial_rotary_factor';
 
 function readScaling(fields: Fields, maxPositions: number): RopeScaling {
   const key = fields.get('rope_type') === undefined ? 'type' : 'rope_type';

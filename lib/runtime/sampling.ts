@@ -1,3 +1,5 @@
+import { HqqError } from '../errors.js';
+
 /** How the next token is chosen. */
 export interface SamplingOptions {
   readonly temperature: number;
@@ -20,7 +22,7 @@ export class Sampler {
     if (options.repetitionPenalty !== 1) for (const id of prompt) this.#seen.add(id);
   }
 
-  /** The next token. Clobbers `logits`. */
+  /** The next token. Clobbers `logits`. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where they are NaN or infinite. */
   next(logits: Float32Array): number {
     const { temperature, repetitionPenalty } = this.#options;
     for (const id of this.#seen) {
@@ -28,6 +30,10 @@ export class Sampler {
       logits[id] = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
     }
     const best = greatest(logits);
+    if (!Number.isFinite(logits[best])) {
+      const message = `Expected logits to be finite, got ${logits[best]}: the model's weights are not numbers, or too large.`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+    }
     const id = temperature === 0 ? best : this.#draw(logits, logits[best]!);
     if (repetitionPenalty !== 1) this.#seen.add(id);
     return id;

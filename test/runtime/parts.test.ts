@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { readModelConfig } from '../../lib/runtime/config.js';
+import { naturalContext } from '../../lib/runtime/load.js';
 import { frequencies, Rope } from '../../lib/runtime/rope.js';
 import { greatest, likeliest, randomNumbers, Sampler } from '../../lib/runtime/sampling.js';
 import { StopWatch } from '../../lib/runtime/stop.js';
@@ -38,6 +39,7 @@ describe('config.json', () => {
 
   test.each([
     ['mistral', { architectures: ['MistralForCausalLM'], sliding_window: 32 }, { windows: [32, 32, 32, 32] }],
+    ['mistral that does not say', { architectures: ['MistralForCausalLM'] }, { windows: [4096, 4096, 4096, 4096] }],
     ['mistral without', { architectures: ['MistralForCausalLM'], sliding_window: null }, { windows: [0, 0, 0, 0] }],
     [
       'qwen2',
@@ -74,6 +76,8 @@ describe('config.json', () => {
     [{ architectures: ['Qwen3ForCausalLM'] }, 'ERR_CHECKPOINT_CONTENT', /got "Qwen3ForCausalLM"/],
     [{ hidden_act: 'gelu' }, 'ERR_CHECKPOINT_CONTENT', /hidden_act "gelu" is not supported/],
     [{ partial_rotary_factor: 0.5 }, 'ERR_CHECKPOINT_CONTENT', /partial_rotary_factor/],
+    [{ rope_parameters: { partial_rotary_factor: 0.5 } }, 'ERR_CHECKPOINT_CONTENT', /rope_parameters\.partial_rotary_factor 0\.5/],
+    [{ rope_parameters: { full_attention: { rope_theta: 1 } } }, 'ERR_CHECKPOINT_CONTENT', /rope_parameters\.full_attention/],
     [{ rope_scaling: { rope_type: 'longrope' } }, 'ERR_CHECKPOINT_CONTENT', /rope_scaling\.rope_type "longrope"/],
     [{ quantization_config: { quant_method: 'gptq' } }, 'ERR_CHECKPOINT_CONTENT', /got "gptq"/],
     [
@@ -92,6 +96,16 @@ describe('config.json', () => {
       expect.objectContaining({ code, message: expect.stringMatching(message) as string }),
     );
   });
+});
+
+test.each([
+  [{}, 512],
+  [{ rope_scaling: { type: 'linear', factor: 2.5 } }, 1280],
+  [{ rope_scaling: { type: 'yarn', factor: 4 } }, 2048],
+  [{ rope_scaling: { type: 'yarn', factor: 4, original_max_position_embeddings: 128 } }, 512],
+  [{ rope_scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 } }, 512],
+])('the context that %j is good for', (change, want) => {
+  expect(naturalContext(readModelConfig({ ...LLAMA, ...change }))).toBe(want);
 });
 
 describe('rotary embedding', () => {
@@ -190,6 +204,14 @@ describe('sampling', () => {
     const shy = new Sampler({ ...options, temperature: 0, repetitionPenalty: 2 }, [1]);
     expect([1, 2, 3].map(() => shy.next(Float32Array.from(LOGITS)))).toEqual([4, 3, 1]);
     expect(greatest(Float32Array.of(-3, -1, -2))).toBe(1);
+  });
+
+  test.each([0, 1])('draws nothing from logits that are not numbers, at temperature %i', (temperature) => {
+    const sampler = new Sampler({ ...options, temperature }, []);
+    for (const bad of [NaN, Infinity]) {
+      const logits = new Float32Array(4).fill(bad);
+      expect(() => sampler.next(logits)).toThrow(expect.objectContaining({ code: 'ERR_CHECKPOINT_CONTENT' }));
+    }
   });
 
   test('is the same for the same seed', () => {
