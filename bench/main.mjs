@@ -1,7 +1,7 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- kernels           kernels | linear | import | event-loop | checkpoint
+//   npm run bench -- kernels           kernels | linear | decode | import | event-loop | checkpoint
 import { execFileSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -62,6 +62,18 @@ if (wants('linear')) {
     say('');
   }
 }
+if (wants('decode')) {
+  results.decode = run('decode.mjs');
+  const { parameters, threads, isa, rows } = results.decode;
+  say(`Decoding, a Llama of ${(parameters / 1e6).toFixed(0)} million parameters with a tied head in float32, ${threads} thread(s), ${isa}:`);
+  const percent = (share) => (100 * share).toFixed(0);
+  const line = ({ name, context, ms, cpuMs, linears, low, high, operations }) => {
+    const attention = (operations.attention ?? 0) / cpuMs;
+    return [`${name}, after ${context} tokens`, ms.toFixed(1), cpuMs.toFixed(1), percent(linears), `${percent(low)}-${percent(high)}`, percent(attention)];
+  };
+  say(table([['', 'ms a token', 'processor ms', '% in linears', 'middle half', '% in attention'], ...rows.map(line)]));
+  say('');
+}
 if (wants('import')) {
   results.import = run('import.mjs');
   const { runs, rows } = results.import;
@@ -74,9 +86,11 @@ if (wants('import')) {
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');
-  const { isa, threads, matrices, ms, p50, p99, max } = results.eventLoop;
-  say(`Event loop while ${matrices} matrices of 4096 x 4096 are quantized (${isa}, ${threads} threads, ${ms.toFixed(0)} ms): `);
-  say(`delay p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms, most ${max.toFixed(2)} ms\n`);
+  const { isa, threads, rows } = results.eventLoop;
+  say(`Delay of the event loop, milliseconds (${isa}, ${threads} threads):`);
+  const line = ({ name, count, ms, p50, p99, max }) => [`${count} ${name}`, ...[ms, p50, p99, max].map((value) => value.toFixed(2))];
+  say(table([['', 'took', 'p50', 'p99', 'most'], ...rows.map(line)]));
+  say('');
 }
 if (wants('checkpoint')) {
   results.checkpoint = run('checkpoint.mjs');
