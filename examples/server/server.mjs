@@ -13,6 +13,8 @@ export const LIMITS = {
   maxTokens: 1024,
   promptTokens: 4096,
   bodyBytes: 256 * 1024,
+  /** Milliseconds that a client may leave a stream unread: its place is one that others wait for. */
+  stallMs: 30_000,
   /** Milliseconds that requests under way have when the server is told to stop. */
   graceMs: 10_000,
 };
@@ -20,32 +22,38 @@ export const LIMITS = {
 const integer = (minimum, maximum) => ({ type: 'integer', minimum, maximum });
 const number = (minimum, maximum) => ({ type: 'number', minimum, maximum });
 const text = { type: 'string', minLength: 1, maxLength: 256 };
+/** A field that may be null, as clients write what they leave to the server. */
+const optional = (schema) => ({ anyOf: [{ type: 'null' }, schema] });
 
 /** The request, as the OpenAI API has it. What would be ignored and matters is refused; unknown fields are dropped. */
 const bodySchema = (limits, vocabSize) => ({
   type: 'object',
   required: ['prompt'],
   properties: {
-    model: { type: 'string' },
+    model: optional({ type: 'string' }),
     prompt: {
       anyOf: [
         { type: 'string', minLength: 1 },
         { type: 'array', items: integer(0, vocabSize - 1), minItems: 1 },
       ],
     },
-    max_tokens: integer(1, limits.maxTokens),
-    temperature: number(0, 2),
-    top_p: { type: 'number', exclusiveMinimum: 0, maximum: 1 },
-    top_k: integer(0, 1_000_000),
-    min_p: number(0, 1),
-    repetition_penalty: number(0.1, 10),
-    seed: integer(0, Number.MAX_SAFE_INTEGER),
+    max_tokens: optional(integer(1, limits.maxTokens)),
+    temperature: optional(number(0, 2)),
+    top_p: optional({ type: 'number', exclusiveMinimum: 0, maximum: 1 }),
+    top_k: optional(integer(0, 1_000_000)),
+    min_p: optional(number(0, 1)),
+    repetition_penalty: optional(number(0.1, 10)),
+    seed: optional(integer(0, Number.MAX_SAFE_INTEGER)),
     stop: { anyOf: [{ type: 'null' }, text, { type: 'array', items: text, maxItems: 4 }] },
-    stream: { type: 'boolean' },
-    n: { const: 1 },
-    best_of: { const: 1 },
-    echo: { const: false },
+    stream: optional({ type: 'boolean' }),
+    n: { enum: [1, null] },
+    best_of: { enum: [1, null] },
+    echo: { enum: [false, null] },
+    presence_penalty: { enum: [0, null] },
+    frequency_penalty: { enum: [0, null] },
     logprobs: { type: 'null' },
+    logit_bias: { type: 'null' },
+    suffix: { type: 'null' },
   },
 });
 
@@ -80,6 +88,10 @@ export function createServer(model, name, given = {}) {
     reply.code(status).send({ error: { message, type, param: null, code: null } });
   });
 
+  app.setNotFoundHandler((request) => {
+    throw failure(404, `There is no ${request.method} ${request.url.slice(0, 100)}.`);
+  });
+
   app.get('/health', (request, reply) => {
     reply
       .code(closing ? 503 : 200)
@@ -90,7 +102,7 @@ export function createServer(model, name, given = {}) {
   app.post('/v1/completions', { schema: { body: bodySchema(limits, model.config.vocabSize) } }, async (request, reply) => {
     const { body } = request;
     if (closing) throw failure(503, 'The server is about to stop.', 'server_error');
-    if (body.model !== undefined && body.model !== name)
+    if ((body.model ?? name) !== name)
       throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`);
     const ids = typeof body.prompt === 'string' ? (await model.tokenizer()).encode(body.prompt) : body.prompt;
     const most = Math.min(limits.promptTokens, model.maxContext - 1);
@@ -112,12 +124,12 @@ export function createServer(model, name, given = {}) {
       }
       const tokens = model.generate(ids, {
         maxTokens: body.max_tokens ?? 16,
-        temperature: Math.max(body.temperature ?? 1, 0) < 1e-3 ? 0 : (body.temperature ?? 1),
-        topP: body.top_p,
-        topK: body.top_k,
-        minP: body.min_p,
-        repetitionPenalty: body.repetition_penalty,
-        seed: body.seed,
+        temperature: (body.temperature ?? 1) < 1e-3 ? 0 : (body.temperature ?? 1),
+        topP: body.top_p ?? undefined,
+        topK: body.top_k ?? undefined,
+        minP: body.min_p ?? undefined,
+        repetitionPenalty: body.repetition_penalty ?? undefined,
+        seed: body.seed ?? undefined,
         stop: body.stop ?? [],
         signal,
       });
@@ -127,13 +139,17 @@ export function createServer(model, name, given = {}) {
         created: Math.floor(Date.now() / 1000),
         model: name,
       };
-      const result = await (body.stream ? stream : collect)(reply, tokens, answer, ids.length, signal);
+      const result = await (body.stream ? stream : collect)(reply, tokens, answer, ids.length, controller, limits);
       counts.completed++;
       return result;
     } catch (error) {
-      if (!signal.aborted) throw error;
-      // Nobody is there to be told; a stream that the server itself ends is cut.
-      counts.aborted++;
+      if (!signal.aborted && !reply.sent) throw error;
+      // Nobody is there to be told, or the answer has begun: a stream that cannot go on is cut.
+      if (signal.aborted) counts.aborted++;
+      else {
+        counts.failed++;
+        console.error(error);
+      }
       reply.hijack();
       reply.raw.destroy();
     } finally {
@@ -170,11 +186,13 @@ async function collect(reply, tokens, answer, promptTokens) {
 }
 
 /** Server-sent events: one for every token that completes some text, then `[DONE]`. */
-async function stream(reply, tokens, answer, promptTokens, signal) {
+async function stream(reply, tokens, answer, promptTokens, controller, { stallMs }) {
   const { raw } = reply;
   const send = async (data) => {
-    // A client that reads slowly slows its own text down, and nobody else's.
-    if (!raw.write(`data: ${data}\n\n`)) await once(raw, 'drain', { signal });
+    if (raw.write(`data: ${data}\n\n`)) return;
+    // A client that reads slowly slows its own text down; one that does not read at all ends it.
+    const timer = setTimeout(() => controller.abort(new Error('The client does not read.')), stallMs);
+    await once(raw, 'drain', { signal: controller.signal }).finally(() => clearTimeout(timer));
   };
   let begun = false;
   for await (const { text, finish } of tokens) {

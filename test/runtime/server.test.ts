@@ -1,15 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, test } from 'vitest';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { SHIPPED } from '../support/language-models.js';
 
 const MAIN = fileURLToPath(new URL('../../examples/server/main.mjs', import.meta.url));
 const servers: ChildProcess[] = [];
+const closing: (() => Promise<void>)[] = [];
 
-afterEach(() => {
+afterEach(async () => {
   for (const server of servers.splice(0)) server.kill('SIGKILL');
+  await Promise.all(closing.splice(0).map((close) => close()));
 });
 
 /** Starts the example in a process of its own, as users would. It needs dist/, which `npm test` builds. */
@@ -86,6 +88,8 @@ describe('the example server', () => {
     await refused({ prompt: 'x', max_tokens: 51 }, 400, /max_tokens/);
     await refused({ prompt: 'x', temperature: '1' }, 400, /temperature/);
     await refused({ prompt: 'x', n: 2 }, 400, /n must/);
+    await refused({ prompt: 'x', presence_penalty: 1 }, 400, /presence_penalty must/);
+    await refused({ prompt: 'x', suffix: 'y' }, 400, /suffix must/);
     await refused({ prompt: [5000] }, 400, /prompt/);
     await refused({ prompt: 'a b c d e f g h i j k l m n o p q r s t u v w x y z' }, 400, /at most 20/);
     await refused({ prompt: 'x', model: 'gpt' }, 404, /no model/);
@@ -96,7 +100,17 @@ describe('the example server', () => {
       body: '{',
     });
     expect(broken.status).toBe(400);
-    expect((await fetch(`${url}/nothing`)).status).toBe(404);
+    const lost = await fetch(`${url}/nothing`);
+    expect(lost.status).toBe(404);
+    expect(await lost.json()).toMatchObject({ error: { message: 'There is no GET /nothing.', type: 'invalid_request_error' } });
+  });
+
+  test('takes null for what it is free to choose', async () => {
+    const { url } = await start();
+    const names = ['model', 'max_tokens', 'temperature', 'top_p', 'seed', 'stop', 'stream', 'n', 'echo', 'presence_penalty'];
+    const response = await post(url, { prompt: 'x', ...Object.fromEntries(names.map((name) => [name, null])) });
+    expect(response.status).toBe(200);
+    expect(((await response.json()) as Completion).usage.completion_tokens).toBe(16);
   });
 
   test('loses no request of fifty clients, of whom half leave', async () => {
@@ -159,6 +173,34 @@ describe('the example server', () => {
       .then((r) => r.json())
       .then(() => performance.now());
     expect(await short).toBeLessThan(await long);
+  });
+
+  /** The server on a model that gives what `tokens` gives. */
+  async function serve(tokens: () => AsyncGenerator<object>, limits: object): Promise<string> {
+    const { createServer } = (await import(new URL('server.mjs', pathToFileURL(MAIN)).href)) as {
+      createServer(model: object, name: string, limits: object): { listen(at: object): Promise<string>; close(): Promise<void> };
+    };
+    const app = createServer({ config: { vocabSize: 10 }, maxContext: 100, generate: tokens }, 'fake', limits);
+    closing.push(() => app.close());
+    return app.listen({ port: 0, host: '127.0.0.1' });
+  }
+
+  test('cuts a stream that fails, and one that nobody reads', async () => {
+    const logged = vi.spyOn(console, 'error').mockImplementation(() => {});
+    const failing = await serve(async function* () {
+      yield { id: 1, text: 'a' };
+      throw new Error('broken weights');
+    }, {});
+    await expect(post(failing, { prompt: [1], stream: true }).then((response) => response.text())).rejects.toThrow();
+    await expect.poll(() => health(failing).catch(String)).toMatchObject({ active: 0, failed: 1 });
+    expect(logged).toHaveBeenCalledOnce();
+    logged.mockRestore();
+
+    const endless = await serve(async function* () {
+      for (;;) yield { id: 1, text: 'a'.repeat(2 ** 20) };
+    }, { stallMs: 100 });
+    await post(endless, { prompt: [1], stream: true }); // whose body is left where it is
+    await expect.poll(() => health(endless).catch(String), { timeout: 10_000 }).toMatchObject({ active: 0, received: 1, aborted: 1 });
   });
 
   test.skipIf(process.platform === 'win32')('ends requests under way before it stops', async () => {
