@@ -2,7 +2,7 @@ import { loadLanguageModel } from '../runtime/load.js';
 import { readWhole } from '../safetensors/io.js';
 import { defineCommand, toJson } from './command.js';
 import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, text, THREADS } from './flags.js';
-import { formatNumber, plural } from '../units.js';
+import { plural } from '../units.js';
 
 const WINDOW = 128;
 
@@ -36,7 +36,7 @@ export const perplexity = defineCommand({
       else {
         const { perplexity: value, nll, tokens } = measured;
         print(
-          `perplexity ${value.toFixed(4)}  (${formatNumber(nll)} nats a token, ${plural(tokens, 'token')} in windows of ${window})\n`,
+          `perplexity ${value.toFixed(4)}  (${nll.toFixed(4)} nats a token, ${plural(tokens, 'token')} in windows of ${window})\n`,
         );
       }
     };

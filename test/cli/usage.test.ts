@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { OPTION_NAMES } from '../../lib/config.js';
 import { expectFailure, hqq } from '../support/cli.js';
 
-const COMMANDS = ['quantize', 'dequantize', 'inspect', 'compare', 'bench', 'doctor'];
+const COMMANDS = ['quantize', 'dequantize', 'inspect', 'compare', 'generate', 'perplexity', 'bench', 'doctor'];
 const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
 
 describe('help', () => {

@@ -1,4 +1,4 @@
-import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
@@ -52,6 +52,19 @@ describe.runIf(stories)('stories260K', () => {
     expect(perplexity).toBeCloseTo(want, 5);
   });
 
+  test.each([
+    ['bf16', 4.170181],
+    ['f16', 4.168598],
+  ])('has that of its weights in %s', async (type, want) => {
+    const folder = join(work, type);
+    mkdirSync(folder);
+    for (const file of ['config.json', 'tokenizer.json']) copyFileSync(join(stories!, file), join(folder, file));
+    copyFileSync(join(stories!, `model.${type}.safetensors`), join(folder, 'model.safetensors'));
+    const ids = readTokenIds(stories!, 'tinystories_val_50k.ids.json');
+    const { perplexity } = await withModel(folder, (model) => model.perplexity(ids, { window: 256 }));
+    expect(perplexity).toBeCloseTo(want, 5);
+  });
+
   test('tokenizes as the reference does, and gives the text back', async () => {
     const text = readFileSync(join(stories!, 'tinystories_val_50k.txt'), 'utf8');
     await withModel(stories!, async (model) => {
@@ -79,6 +92,14 @@ describe.runIf(books)('llama-2.3m-books in float32', () => {
     expect(tokens).toBe(46_464);
     expect(nll).toBeCloseTo(4.063396, 5);
     expect(perplexity).toBeCloseTo(58.171534, 3);
+  });
+
+  test('has it on a text that it has not seen', async () => {
+    const ids = readTokenIds(books!, 'heldout.ids.json');
+    const { perplexity, nll, tokens } = await withModel(books!, (model) => model.perplexity(ids));
+    expect(tokens).toBe(40_192);
+    expect(nll).toBeCloseTo(3.895919, 5);
+    expect(perplexity).toBeCloseTo(49.201245, 3);
   });
 
   test.each([

@@ -1,0 +1,66 @@
+import { expect, test } from 'vitest';
+import { activeBackend } from '../../lib/backend/index.js';
+import { openModel } from '../../lib/checkpoint/model.js';
+import { QuantizedLinear } from '../../lib/linear.js';
+import { quantizeSync } from '../../lib/quantize.js';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import { Plan } from '../../lib/runtime/plan.js';
+import { Rope } from '../../lib/runtime/rope.js';
+import { SHIPPED } from '../support/language-models.js';
+
+// What rounding x to bytes costs where x is what a trained model gives its layers. docs/numerics.md states these figures.
+
+const TEXT =
+  'It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the ' +
+  'epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of Darkness.';
+
+/** Each linear layer's weights and what went into it while the model read a text. */
+async function layersWithInputs() {
+  const [model, checkpoint] = await Promise.all([loadLanguageModel(SHIPPED), openModel(SHIPPED)]);
+  const ids = (await model.tokenizer()).encode(TEXT);
+  const { hiddenSize } = model.config;
+  const cache = model.createCache();
+  const space = cache.workspace(ids.length);
+  const embedding = checkpoint.tensor('model.embed_tokens.weight');
+  for (const [row, id] of ids.entries()) space.hidden.set(embedding.subarray(id * hiddenSize, (id + 1) * hiddenSize), row * hiddenSize);
+  const rope = new Rope(model.config.rope).rows(0, ids.length);
+  const layers: { name: string; shape: readonly [number, number]; weights: Float32Array; x: Float32Array }[] = [];
+  await cache.extend(ids.length, async () => {
+    for (const [at, block] of model.blocks.entries()) {
+      const plan = new Plan(1);
+      block.addTo(plan, { space, cache, start: 0, rope });
+      await plan.run(activeBackend(), {});
+      const { attentionIn, attended, mlpIn, activated } = space;
+      const inputs = { 'self_attn.q': attentionIn, 'self_attn.k': attentionIn, 'self_attn.v': attentionIn, 'self_attn.o': attended };
+      for (const [of, x] of Object.entries({ ...inputs, 'mlp.gate': mlpIn, 'mlp.up': mlpIn, 'mlp.down': activated })) {
+        const name = `model.layers.${at}.${of}_proj.weight`;
+        const [out, cols] = checkpoint.shape(name);
+        layers.push({ name, shape: [out!, cols!], weights: checkpoint.tensor(name), x: x.slice() });
+      }
+    }
+  });
+  await Promise.all([model.close(), checkpoint.close()]);
+  return layers;
+}
+
+test('int8 on the inputs of a trained model', { timeout: 60_000 }, async () => {
+  const layers = await layersWithInputs();
+  expect(layers).toHaveLength(21);
+  const square = (values: Float32Array) => values.reduce((sum, v) => sum + v * v, 0);
+  for (const [groupSize, most, middle] of [
+    [32, 0.01, 0.004],
+    [64, 0.011, 0.005],
+  ] as const) {
+    const errors = layers.map(({ name, shape, weights, x }) => {
+      const q = quantizeSync({ data: weights, dtype: 'float32', shape }, { groupSize });
+      const exact = new QuantizedLinear(q).forwardSync(x);
+      const rounded = new QuantizedLinear(q, { activations: 'int8' }).forwardSync(x);
+      const error = Math.sqrt(square(exact.map((v, i) => v - rounded[i]!)) / square(exact));
+      expect(error, `${name}, groups of ${groupSize}`).toBeLessThan(most);
+      return error;
+    });
+    errors.sort((a, b) => a - b);
+    console.log(`groups of ${groupSize}: ${[0, 10, 20].map((i) => errors[i]!.toFixed(4)).join(', ')} (least, median, most)`);
+    expect(errors[10]).toBeLessThan(middle);
+  }
+});
