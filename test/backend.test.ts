@@ -149,6 +149,15 @@ describe('without an addon', () => {
     expect(warnings[0]!.detail).toContain('build-native.cjs');
   });
 
+  it('says which variables turned it away from where the binary is', async () => {
+    const advice = async (env: Record<string, string>) => (await infoWith(env)).warnings[0]!.detail!;
+    const folder = folderWith('not a binary, and not to be looked at');
+    expect(await advice({ HQQ_PREBUILD: folder })).toContain('The environment variable HQQ_PREBUILD decided where to look: unset it first. ');
+    const both = await advice({ HQQ_PREBUILD: folder, PREBUILDS_ONLY: '1' });
+    expect(both).toContain('HQQ_PREBUILD and PREBUILDS_ONLY decided where to look: unset them first. ');
+    expect(both).not.toContain(path.join(folder, 'build')); // it is not among what was tried
+  });
+
   it('says why a binary that is there does not load', async () => {
     const folder = folderWith('not a shared object, but long enough for the linker to look at its first bytes');
     const { warnings } = await infoWith({ HQQ_PREBUILD: folder });

@@ -46,7 +46,7 @@ function load(): LoadResult {
   try {
     file = (requireNodeGypBuild(root) as NodeGypBuild).path(root);
   } catch (error) {
-    return { attempts: [...searched(root), { path: root, failure: messageOf(error) }], fix: fixForMissing(root) };
+    return { attempts: [...searched(root), { path: root, failure: messageOf(error) }], fix: misled() + fixForMissing(root) };
   }
   try {
     // By path, from any place: this file may be part of a bundle, which has no say in it.
@@ -55,7 +55,7 @@ function load(): LoadResult {
     return { addon: addon as Addon, attempts: [{ path: file }] };
   } catch (error) {
     const failure = messageOf(error);
-    return { attempts: [{ path: file, failure }], fix: fixForBroken(failure, root) };
+    return { attempts: [{ path: file, failure }], fix: misled() + fixForBroken(failure, root) };
   }
 }
 
@@ -108,8 +108,8 @@ const BUNDLED =
 function searched(root: string): LoadAttempt[] {
   const { platform, arch } = target();
   const base = process.env.HQQ_PREBUILD || root;
-  const places = [path.join(base, 'build', 'Release'), path.join(base, 'prebuilds', `${platform}-${arch}`)];
-  return places.map((folder) => {
+  const built = process.env.PREBUILDS_ONLY ? [] : [path.join(base, 'build', 'Release')];
+  return [...built, path.join(base, 'prebuilds', `${platform}-${arch}`)].map((folder) => {
     const files = filesIn(folder);
     if (files === undefined) return { path: folder, failure: 'There is no such folder.' };
     const binaries = files.filter((name) => name.endsWith('.node'));
@@ -123,6 +123,13 @@ function filesIn(folder: string): string[] | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** What to do first, where variables of node-gyp-build turn it away from the package, or from what is built there. */
+function misled(): string {
+  const names = ['HQQ_PREBUILD', 'PREBUILDS_ONLY'].filter((name) => process.env[name]);
+  if (names.length === 0) return '';
+  return `The environment variable${names.length > 1 ? 's' : ''} ${names.join(' and ')} decided where to look: unset ${names.length > 1 ? 'them' : 'it'} first. `;
 }
 
 /** What to do where no binary was found. */
