@@ -15,7 +15,18 @@ export function libc(): string | undefined {
   if (report !== undefined) report.excludeNetwork = true; // else it may look up the names of peers
   const { header } = (report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } };
   if (header?.glibcVersionRuntime !== undefined) return `glibc ${header.glibcVersionRuntime}`;
-  return existsSync(`/lib/ld-musl-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}.so.1`) ? 'musl' : 'unknown';
+  return hasLibc('musl') ? 'musl' : 'unknown';
+}
+
+/** Where the C libraries of Linux have their loaders: a machine may have both. */
+const LOADERS = {
+  glibc: { x64: '/lib64/ld-linux-x86-64.so.2', arm64: '/lib/ld-linux-aarch64.so.1' },
+  musl: { x64: '/lib/ld-musl-x86_64.so.1', arm64: '/lib/ld-musl-aarch64.so.1' },
+} as const;
+
+/** Whether the machine has a C library, which need not be that of this process. Cheap, unlike `libc`. */
+export function hasLibc(name: keyof typeof LOADERS): boolean {
+  return (process.arch === 'x64' || process.arch === 'arm64') && existsSync(LOADERS[name][process.arch]);
 }
 
 /** Features that kernels use, by the names that Linux gives them. */

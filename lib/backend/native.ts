@@ -4,7 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Addon } from '../../binding.js';
 import { requireNodeGypBuild } from './gyp.js';
-import { target } from './machine.js';
+import { hasLibc, libc, target } from './machine.js';
 
 /** One place where the addon was looked for. */
 export interface LoadAttempt {
@@ -44,7 +44,7 @@ function load(): LoadResult {
   }
   let file: string;
   try {
-    file = (requireNodeGypBuild(root) as NodeGypBuild).path(root);
+    file = forLibc((requireNodeGypBuild(root) as NodeGypBuild).path(root));
   } catch (error) {
     return { attempts: [...searched(root), { path: root, failure: messageOf(error) }], fix: misled() + fixForMissing(root) };
   }
@@ -57,6 +57,18 @@ function load(): LoadResult {
     const failure = messageOf(error);
     return { attempts: [{ path: file, failure }], fix: misled() + fixForBroken(failure, root) };
   }
+}
+
+/**
+ * The binary for the C library of this process. node-gyp-build takes Alpine for musl and all else for glibc: other systems
+ * have musl too (Void, Chimera, images with nothing but Node), and some people put a glibc Node on Alpine. `LIBC` overrides.
+ */
+function forLibc(file: string): string {
+  const chosen = /\.(glibc|musl)\.node$/.exec(file)?.[1];
+  const other = chosen === 'glibc' ? 'musl' : 'glibc';
+  if (chosen === undefined || process.env.LIBC || !hasLibc(other) || !libc()?.startsWith(other)) return file;
+  const twin = file.replace(/\w+\.node$/, `${other}.node`);
+  return existsSync(twin) ? twin : file;
 }
 
 /**
