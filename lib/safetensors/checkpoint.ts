@@ -98,7 +98,6 @@ export class Checkpoint {
 async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): Promise<Checkpoint> {
   const listing = await listFolder(folder);
   const { names, indexName, weightMap } = await chooseWeights(folder, listing);
-  for (const name of names) demandOwn(folder, listing, name);
   const config = await readConfig(folder, listing);
   const files: SafetensorsFile[] = [];
   try {
@@ -123,7 +122,10 @@ async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): 
   });
 }
 
-/** A folder from elsewhere must not have a file of another model, or a key in JSON, read and copied as a part of its own. */
+/**
+ * A folder from elsewhere must not have a key in JSON read and copied as a part of its own. Weights may be links to anywhere:
+ * people keep large files on other disks, and what is no safetensors file is refused.
+ */
 function demandOwn(folder: string, { strays }: Listing, name: string): void {
   if (!strays.has(name)) return;
   const message = `Expected ${plain(name)} to be a file of ${plain(folder)}, or a link into it or its Hugging Face cache`;

@@ -116,15 +116,25 @@ describe('Checkpoint', () => {
     }
   });
 
-  it.each(['config.json', INDEX, 's1.safetensors'])('does not follow a link from %s to elsewhere', async (name) => {
+  describe('a link to elsewhere', () => {
     const files = { [INDEX]: index({ a: 's1.safetensors' }), 's1.safetensors': smallFile('a'), 'config.json': '{}' };
-    const folder = folderOf(files);
-    await (await Checkpoint.open(folder)).close();
-    const elsewhere = join(folderOf(files), name);
-    fs.rmSync(join(folder, name));
-    fs.symlinkSync(elsewhere, join(folder, name));
-    const pattern = new RegExp(`Expected ${name.replaceAll('.', '\\.')} to be a file of .*, got a link to elsewhere\\. Put the file itself`);
-    await expectError(() => Checkpoint.open(folder), 'ERR_CHECKPOINT_CONTENT', pattern);
+    const folderWithLink = (name: string) => {
+      const folder = folderOf(files);
+      fs.rmSync(join(folder, name));
+      fs.symlinkSync(join(folderOf(files), name), join(folder, name));
+      return folder;
+    };
+
+    it.each(['config.json', INDEX])('is not followed from %s', async (name) => {
+      const pattern = new RegExp(`Expected ${name.replaceAll('.', '\\.')} to be a file of .*, got a link to elsewhere\\. Put the file itself`);
+      await expectError(() => Checkpoint.open(folderWithLink(name)), 'ERR_CHECKPOINT_CONTENT', pattern);
+    });
+
+    it('is followed from weights', async () => {
+      const checkpoint = await Checkpoint.open(folderWithLink('s1.safetensors'));
+      expect([...checkpoint.tensors.keys()]).toEqual(['a']);
+      await checkpoint.close();
+    });
   });
 
   it('stops at the first shard that the index does not describe', async () => {
