@@ -130,7 +130,7 @@ export interface LinearArgs {
   readonly layers: readonly LayerArgs[];
   /** `[batch, inFeatures]`. May not overlap an `out`. */
   readonly x: Float32Array;
-  /** Quantize each group of each row of x to bytes: then the result has the same bits on every backend. */
+  /** Round x to bytes, 32 numbers of a group at a time: then the result has the same bits on every backend. */
   readonly int8: boolean;
   readonly threads: number;
 }

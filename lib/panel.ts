@@ -9,6 +9,9 @@ import type { FormatId } from '../binding.js';
 export const PANEL = 16;
 export const QUAD_BYTES = PANEL * 4;
 
+/** Weights of a group for which x, as bytes, has a step of its own: kInputBlock of native/core/format.h. */
+export const INPUT_BLOCK = 32;
+
 /** kPanels of native/core/format.h, by format. */
 export const PANELS: readonly { readonly bits: number; readonly quads: number; readonly bytes: number }[] = [
   { bits: 8, quads: 1, bytes: 64 },

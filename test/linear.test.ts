@@ -4,7 +4,7 @@ import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { NBITS, type NBits } from '../lib/config.js';
 import { formatNamed, holdsRows, packedRows } from '../lib/format.js';
 import { geometryOf } from '../lib/geometry.js';
-import { fitsPanels, panelSizes } from '../lib/panel.js';
+import { fitsPanels, INPUT_BLOCK, panelSizes } from '../lib/panel.js';
 import { dequantizeSync, quantizeSync } from '../lib/quantize.js';
 import { formatFor } from '../lib/format.js';
 import type { QuantizedTensor } from '../lib/tensor.js';
@@ -132,17 +132,18 @@ function worst(got: Float32Array, { y, terms }: ReturnType<typeof exact>): numbe
   return got.reduce((most, value, i) => Math.max(most, Number.isNaN(value) ? Infinity : Math.abs(value - y[i]!) / terms[i]!), 0);
 }
 
-/** For rounded x, |terms| are those of the largest |x| of each group: the bound is on that. */
+/** For rounded x, |terms| are those of the largest |x| of each block of a group: the bound is on that. */
 function roundedTerms(q: QuantizedTensor, weights: Float32Array, x: Float32Array): Float64Array {
   const [out, cols] = q.shape;
   const batch = x.length / cols;
   const terms = new Float64Array(batch * out);
   for (let b = 0; b < batch; b++) {
-    for (let first = 0; first < cols; first += q.groupSize) {
-      const group = x.subarray(b * cols + first, b * cols + first + q.groupSize);
-      const most = group.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+    for (let first = 0, end = 0; first < cols; first = end) {
+      const group = first - (first % q.groupSize);
+      end = Math.min(first + INPUT_BLOCK, group + q.groupSize);
+      const most = x.subarray(b * cols + first, b * cols + end).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
       for (let o = 0; o < out; o++) {
-        for (let i = first; i < first + q.groupSize; i++) terms[b * out + o]! += Math.abs(weights[o * cols + i]!) * most;
+        for (let i = first; i < end; i++) terms[b * out + o]! += Math.abs(weights[o * cols + i]!) * most;
       }
     }
   }

@@ -1,7 +1,7 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs } from '../../binding.js';
-import { PANEL } from '../panel.js';
+import { groupBytes, INPUT_BLOCK, PANEL } from '../panel.js';
 import { panelsOf, readCodes } from './js-panels.js';
-import { addBytes, addFloats, dotGroup } from './js-products.js';
+import { addBytes, addFloats, dotQuads } from './js-products.js';
 import { roundEven } from './lanes.js';
 
 /** The twin of native/core/linear.cc. With `int8` its results are the native ones to the bit; else they are sums in float64. */
@@ -10,16 +10,20 @@ type Units = Generator<void, void, void>;
 
 const f = Math.fround;
 const TINY = 2 ** -100;
+const BLOCK_QUADS = INPUT_BLOCK / 4;
 /** Most numbers of x that are kept for the next call. */
 const IDLE_ELEMENTS = 2 ** 16;
 
-/** x as products read it: each group of each row padded, and its sum; as bytes also the step between levels. */
+/** x as products read it: each group of each row padded. As bytes each block has a step between levels, and a sum. */
 class Input {
   readonly padded: number;
+  readonly blocks: number;
   readonly bytes: Int8Array;
   readonly floats: Float32Array;
+  /** Of bytes, by row, group and block. */
   readonly scale: Float32Array;
-  readonly sum: Float64Array;
+  /** Of bytes: the sum over blocks of scale times the sum of the bytes. Of floats: their sum. By row and group. */
+  readonly total: Float64Array;
 
   constructor(
     readonly count: number,
@@ -28,30 +32,44 @@ class Input {
     readonly int8: boolean,
   ) {
     this.padded = 4 * quads;
+    this.blocks = Math.ceil(this.padded / INPUT_BLOCK);
     this.bytes = new Int8Array(int8 ? count * this.padded : 0);
     this.floats = new Float32Array(int8 ? 0 : count * this.padded);
-    this.scale = new Float32Array(int8 ? count : 0);
-    this.sum = new Float64Array(count);
+    this.scale = new Float32Array(int8 ? count * this.blocks : 0);
+    this.total = new Float64Array(count);
   }
 
   fill(x: Float32Array): void {
-    const { count, size, padded } = this;
-    for (let index = 0; index < count; index++) {
-      if (this.int8) {
-        quantizeGroup(x, index * size, size, this.bytes, index * padded, this, index);
-      } else {
-        let sum = 0;
-        for (let i = 0; i < size; i++) {
-          const value = x[index * size + i]!;
-          this.floats[index * padded + i] = value;
-          sum += value;
-        }
-        this.sum[index] = sum;
-      }
+    for (let index = 0; index < this.count; index++) {
+      if (this.int8) this.#roundGroup(x, index);
+      else this.#copyGroup(x, index);
     }
   }
 
-  /** The last one, where it has the same form and nobody uses it: calls of one layer allocate nothing. */
+  /** `input_i8` of native/kernels/linear.h. */
+  #roundGroup(x: Float32Array, index: number): void {
+    const { size, padded, blocks } = this;
+    let total = 0;
+    for (let block = 0; block < blocks; block++) {
+      const at = block * INPUT_BLOCK;
+      const sum = roundBlock(x, index * size + at, Math.min(INPUT_BLOCK, size - at), this.bytes, index * padded + at, this.scale, index * blocks + block);
+      total = f(total + f(this.scale[index * blocks + block]! * sum));
+    }
+    this.total[index] = total;
+  }
+
+  #copyGroup(x: Float32Array, index: number): void {
+    const { size, padded } = this;
+    let total = 0;
+    for (let i = 0; i < size; i++) {
+      const value = x[index * size + i]!;
+      this.floats[index * padded + i] = value;
+      total += value;
+    }
+    this.total[index] = total;
+  }
+
+  /** The last one, where it has the same form and nobody uses it: calls of one layer allocate nothing for x. */
   static take(count: number, size: number, quads: number, int8: boolean): Input {
     const last = Input.#idle;
     Input.#idle = undefined;
@@ -64,8 +82,8 @@ class Input {
   static #idle: Input | undefined;
 }
 
-/** `input_i8` of native/kernels/linear.h: round(x / scale) in [-127, 127], scale = max |x| / 127. */
-function quantizeGroup(x: Float32Array, from: number, size: number, to: Int8Array, at: number, input: Input, index: number): void {
+/** Bytes `round(x / scale)` in [-127, 127] of one block, `scale = max |x| / 127`. Returns their sum. */
+function roundBlock(x: Float32Array, from: number, size: number, to: Int8Array, at: number, scale: Float32Array, index: number): number {
   let most = 0;
   let poison = 0;
   for (let i = 0; i < size; i++) {
@@ -80,8 +98,8 @@ function quantizeGroup(x: Float32Array, from: number, size: number, to: Int8Arra
     to[at + i] = q;
     sum += q;
   }
-  input.scale[index] = poison !== 0 ? NaN : levels === 0 ? 0 : f(most / 127);
-  input.sum[index] = sum;
+  scale[index] = poison !== 0 ? NaN : levels === 0 ? 0 : f(most / 127);
+  return sum;
 }
 
 /** Arguments are read before the first unit runs: callers may use the object again at once. */
@@ -101,8 +119,9 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
   yield;
   const words = new Uint32Array(codes.buffer, codes.byteOffset, codes.length / 4);
   const sums = new Float64Array(PANEL);
-  const integers = new Int32Array(int8 ? PANEL : 0);
-  const floats = new Float64Array(int8 ? 0 : PANEL);
+  const levels = new Float64Array(PANEL);
+  const dots = new Int32Array(int8 ? PANEL : 0);
+  const { padded, blocks } = input;
   for (let panel = 0; panel < count; panel++) {
     const first = panel * PANEL;
     const outputs = Math.min(PANEL, outFeatures - first);
@@ -111,13 +130,17 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
       for (let g = 0; g < groups; g++) {
         const at = panel * groups + g;
         const index = row * groups + g;
-        const from = index * input.padded;
         if (int8) {
-          dotGroup(addBytes, words, (at * bytes) / 4, format, quads, input.bytes, from, integers);
-          addIntegers(sums, integers, meta, at * 2 * PANEL, input.scale[index]!, input.sum[index]!);
+          levels.fill(0);
+          for (let block = 0, quad = 0; block < blocks; block++, quad += BLOCK_QUADS) {
+            const some = Math.min(BLOCK_QUADS, quads - quad);
+            dotQuads(addBytes, words, (at * bytes + groupBytes(format, 4 * quad)) / 4, format, some, input.bytes, index * padded + 4 * quad, dots);
+            addBlock(levels, dots, input.scale[index * blocks + block]!);
+          }
+          addRounded(sums, levels, meta, at * 2 * PANEL, input.total[index]!);
         } else {
-          dotGroup(addFloats, words, (at * bytes) / 4, format, quads, input.floats, from, floats);
-          addReals(sums, floats, meta, at * 2 * PANEL, input.sum[index]!);
+          dotQuads(addFloats, words, (at * bytes) / 4, format, quads, input.floats, index * padded, levels);
+          addExact(sums, levels, meta, at * 2 * PANEL, input.total[index]!);
         }
         if (g % 16 === 15) yield;
       }
@@ -131,16 +154,20 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
   input.give();
 }
 
-/** `add_group_i8` of native/kernels/products.h: every operation rounded. `meta` holds the scales from `at` on, then the zeros. */
-function addIntegers(sums: Float64Array, dots: Int32Array, meta: Float32Array, at: number, xScale: number, xSum: number): void {
+/** `add_block` of native/kernels/products.h. */
+function addBlock(levels: Float64Array, dots: Int32Array, scale: number): void {
+  for (let j = 0; j < PANEL; j++) levels[j] = f(levels[j]! + f(f(dots[j]!) * scale));
+}
+
+/** `add_group` of native/kernels/products.h: every operation rounded. `meta` holds the scales from `at` on, then the zeros. */
+function addRounded(sums: Float64Array, levels: Float64Array, meta: Float32Array, at: number, total: number): void {
   for (let j = 0; j < PANEL; j++) {
-    const levels = f(f(dots[j]!) - f(meta[at + PANEL + j]! * xSum));
-    sums[j] = f(sums[j]! + f(f(levels * meta[at + j]!) * xScale));
+    sums[j] = f(sums[j]! + f(f(levels[j]! - f(meta[at + PANEL + j]! * total)) * meta[at + j]!));
   }
 }
 
-function addReals(sums: Float64Array, dots: Float64Array, meta: Float32Array, at: number, xSum: number): void {
-  for (let j = 0; j < PANEL; j++) sums[j] = sums[j]! + meta[at + j]! * (dots[j]! - meta[at + PANEL + j]! * xSum);
+function addExact(sums: Float64Array, dots: Float64Array, meta: Float32Array, at: number, total: number): void {
+  for (let j = 0; j < PANEL; j++) sums[j] = sums[j]! + meta[at + j]! * (dots[j]! - meta[at + PANEL + j]! * total);
 }
 
 /** A row of the matrix at a time: dequantized, then multiplied with every row of x. */

@@ -40,8 +40,8 @@ export const addFloats: AddQuad<Float32Array, Float64Array> = (words, at, shift,
 const inEachByte = (mask: number) => Math.imul(mask, 0x01010101);
 const merged = new Uint32Array(WORDS);
 
-/** `dots[output]` = the products of one group, whose words begin at `at`, with `x` from `i` on. */
-export function dotGroup<X, Dots extends Int32Array | Float64Array>(
+/** `dots[output]` = the products of `quads` quads, whose words begin at `at`, with `x` from `i` on. */
+export function dotQuads<X, Dots extends Int32Array | Float64Array>(
   add: AddQuad<X, Dots>,
   words: Uint32Array,
   at: number,

@@ -50,6 +50,9 @@ inline constexpr const FormatRow& row_of(Format format) { return kFormats[static
 // the low two bits of quad 6 at the top of a, of 7 of b; their highest bits at the top of c. PANELS in lib/panel.ts.
 inline constexpr size_t kPanel = 16;
 inline constexpr size_t kQuadBytes = kPanel * 4;
+// x as bytes has a step of its own for every so many weights of a group. INPUT_BLOCK in lib/panel.ts.
+inline constexpr size_t kInputBlock = 32;
+inline constexpr size_t kInputQuads = kInputBlock / 4;
 struct PanelRow {
   int bits;
   size_t quads, bytes;
@@ -62,6 +65,7 @@ inline constexpr size_t quads_of(Format format, size_t group_size) {
   const size_t unit = panel_of(format).quads;
   return ((group_size + 3) / 4 + unit - 1) / unit * unit;
 }
+inline constexpr size_t input_blocks(size_t quads) { return (quads + kInputQuads - 1) / kInputQuads; }
 inline constexpr size_t bytes_of_quads(Format format, size_t quads) {
   return quads / panel_of(format).quads * panel_of(format).bytes;
 }

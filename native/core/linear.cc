@@ -19,11 +19,12 @@ constexpr size_t kAloneWork = size_t{1} << 20;
 class Prepared {
  public:
   Prepared(const Linear& op, const Panels& p, Scratch& shared)
-      : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()) {
-    const size_t count = op.batch * groups_;
+      : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()), blocks_(input_blocks(p.quads())) {
+    const size_t count = op.batch * groups_, blocks = op.int8 ? count * blocks_ : 0;
     values_ = shared.reserve<std::byte>(count * padded_ * width());
-    scale_ = shared.reserve<float>(count);
-    sum_ = shared.reserve<float>(count);
+    scale_ = shared.reserve<float>(blocks);
+    sum_ = shared.reserve<float>(blocks);
+    total_ = shared.reserve<float>(count);
   }
 
   bool fits(const Panels& p) const { return p.group_size == size_ && 4 * p.quads() == padded_; }
@@ -36,7 +37,9 @@ class Prepared {
     for (size_t g = 0; g < groups_; ++g, x += size_) {
       const size_t first = block * groups_ + g * rows, at = first + row - block;
       std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
-      if (op_.int8) kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + at, sum() + at);
+      const size_t stats = first * blocks_ + row - block;
+      if (op_.int8)
+        kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + stats, sum() + stats, rows, total() + at);
       else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
       if (rows == 1) continue;
       std::byte* quads = values() + first * padded_ * width() + (row - block) * 4 * width();
@@ -49,7 +52,7 @@ class Prepared {
   // Group `g` of the rows of a block.
   kernels::Input input(size_t block, size_t rows, size_t g) const {
     const size_t at = block * groups_ + g * rows;
-    return {values() + at * padded_ * width(), scale() + at, sum() + at};
+    return {values() + at * padded_ * width(), scale() + at * blocks_, sum() + at * blocks_, total() + at};
   }
 
  private:
@@ -65,10 +68,11 @@ class Prepared {
   std::byte* values() const { return shared_->at<std::byte>(values_, 0); }
   float* scale() const { return shared_->at<float>(scale_, 0); }
   float* sum() const { return shared_->at<float>(sum_, 0); }
+  float* total() const { return shared_->at<float>(total_, 0); }
 
   const Linear& op_;
   const Scratch* shared_ = nullptr;
-  size_t size_, padded_, groups_, values_, scale_, sum_;
+  size_t size_, padded_, groups_, blocks_, values_, scale_, sum_, total_;
 };
 
 // Part of a layer's work: some panels, for a block of rows.

@@ -9,7 +9,7 @@
 namespace hqq::kernels {
 
 // y[row][output] = sum over groups of scale * dot(codes - zero, x)            floats
-//                                      scale * (dot(codes, x) - zero * sum(x))   bytes
+//                                      scale * (dot(codes, x) - zero * sum(x))   bytes: products.h
 //
 // Outputs are the lanes, so no sum goes across them, and a row's additions come in the same order however many rows or
 // threads there are. One row: codes go from memory through registers into products. Many: a group's codes are unpacked into
@@ -17,9 +17,9 @@ namespace hqq::kernels {
 
 // ---- x
 
-// q = round(x / scale) in [-127, 127], scale = max |x| / 127, sum = sum of q: one group of one row, padded with zeros.
+// q = round(x / scale) in [-127, 127], scale = max |x| / 127, sum = sum of q: one block of one row.
 template <class V>
-void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float* scale, float* sum) {
+HQQ_INLINE void input_block(const float* x, size_t size, int8_t* q, float* scale, float* sum) {
   auto most_f32 = V::set(0.0f), poison_f32 = V::set(0.0f);
   const auto measure = [&](typename V::F32 x_f32) {
     most_f32 = V::max(most_f32, V::abs(x_f32));
@@ -33,8 +33,8 @@ void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float*
         measure(V::load(tail));
       });
   const float most = V::max_across(most_f32), poison = V::sum(poison_f32);
-  if (poison != 0.0f) most_f32 = V::set(0.0f);  // the whole group's outputs become NaN
-  // A row of less than this is a row of zeros: its reciprocal would not be finite.
+  if (poison != 0.0f) most_f32 = V::set(0.0f);  // all outputs become NaN
+  // A block of less than this is a block of zeros: its reciprocal would not be finite.
   const float levels = poison == 0.0f && most > 0x1p-100f ? 127.0f / most : 0.0f;
   const auto levels_f32 = V::set(levels), offset_f32 = V::set(128.0f);
   auto sum_f32 = V::set(0.0f);
@@ -49,9 +49,20 @@ void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float*
   for_vectors<V>(
       size, [&](size_t i) { store(i, kLanes, V::load(x + i)); },
       [&](size_t i, size_t rest) { store(i, rest, V::load(tail)); });
-  for (size_t i = size; i < padded_size; ++i) q[i] = 0;
   *scale = poison == 0.0f ? most / 127.0f * static_cast<float>(levels != 0.0f) : poison;
   *sum = V::sum(sum_f32);
+}
+
+// One group of one row, padded with zeros.
+template <class V>
+void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float* scale, float* sum, size_t stride,
+              float* total) {
+  *total = 0.0f;
+  for (size_t at = 0; at < size; at += kInputBlock, scale += stride, sum += stride) {
+    input_block<V>(x + at, size - at < kInputBlock ? size - at : kInputBlock, q + at, scale, sum);
+    *total += *scale * *sum;
+  }
+  for (size_t i = size; i < padded_size; ++i) q[i] = 0;
 }
 
 // Codes meet x where they lie in a 32-bit lane: those of bytes 1 and 2 as multiples of 2^8 and 2^16, and x is divided by as
@@ -179,6 +190,8 @@ HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, flo
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
   const auto scale_f32 = V::load(g.meta);
   float even[Rows][kLanes], dots[Rows][kLanes];
+  if (g.quads > kBlockQuads)
+    for (auto& dot : dots) V::store(dot, V::set(0.0f));
   // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
   for (size_t q = 0; q < g.quads; q += kBlockQuads) {
     const size_t quads = g.quads - q < kBlockQuads ? g.quads - q : kBlockQuads;

@@ -57,12 +57,13 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
-// A prepared x: for each group of each row its values (padded, as signed bytes or floats); as bytes also the step between levels
-// and their sum. One row: groups follow each other. Many: one group, quad after quad, each of all rows.
+// A prepared x: for each group of each row its values (padded, as signed bytes or floats). One row: groups follow each other. Many:
+// one group, quad after quad, each of all rows. The rest is for bytes.
 struct Input {
   const void* values;
-  const float* scale;
-  const float* sum;
+  const float* scale;  // [blocks, rows]: the step between levels
+  const float* sum;    // [blocks, rows]: of the bytes
+  const float* total;  // [rows]: sum over blocks of scale * sum
 };
 
 // Panels of kPanel outputs, for one row of x. Strides are from panel to panel.
@@ -76,7 +77,7 @@ struct PanelRows {
 // One group of one panel, for many rows of x.
 struct GroupRows {
   const float* meta;  // [2, kPanel]: scales, then zeros
-  Input in;           // values [quads, rows, 4], scale and sum [rows]
+  Input in;           // values [quads, rows, 4]
   size_t rows, quads;
 };
 
@@ -94,7 +95,9 @@ struct ByteProducts {
 };
 
 struct LinearKernels {
-  void (*input_i8)(const float* x, size_t size, size_t padded, int8_t* q, float* scale, float* sum);
+  // scale[blocks] and sum[blocks] are `stride` apart
+  void (*input_i8)(const float* x, size_t size, size_t padded, int8_t* q, float* scale, float* sum, size_t stride,
+                   float* total);
   void (*input_f32)(const float* x, size_t size, size_t padded, float* to);
   // one row of x: out[panels][kPanel]
   void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
