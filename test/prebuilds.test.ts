@@ -117,7 +117,10 @@ describe.each(of('darwin'))('%s', (_, target) => {
   test('exports two functions, is stripped, and is signed where the system demands it', () => {
     const OF_THE_LINKER = ['___dso_handle', '__mh_dylib_header']; // where the file begins; Zig's linker cannot hide them
     expect([...facts.exports].sort()).toEqual([...OF_THE_LINKER, ...EXPORTS.map((name) => `_${name}`)]);
-    expect(facts.localSymbols).toBe(0);
+    // Nothing of ours: on arm64 that linker goes to every function that it imports by a thunk, and names it.
+    const imported = [...facts.imports.anywhere, ...facts.imports.fromLibraries];
+    const thunks = target.arch === 'arm64' ? imported.map((name) => `${name}__thunk`) : [];
+    expect(facts.localSymbols.filter((name) => !thunks.includes(name))).toEqual([]);
     if (target.arch === 'arm64') expect(facts.signature).toEqual({ adHoc: true, intact: true });
   });
 });

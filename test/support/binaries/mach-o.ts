@@ -15,7 +15,7 @@ export interface MachOFacts {
   /** Symbols that are to be found in whatever is loaded, and those that are to be found in a library. */
   readonly imports: { readonly anywhere: readonly string[]; readonly fromLibraries: readonly string[] };
   /** Symbols that stripping would have taken away: neither exported nor imported. */
-  readonly localSymbols: number;
+  readonly localSymbols: readonly string[];
   readonly signature: Signature | undefined;
 }
 
@@ -71,7 +71,7 @@ function readSymbols(file: Buffer, command: Buffer) {
   });
   return {
     exports: symbols.filter((s) => s.external && !s.undefined).map(({ name }) => name),
-    localSymbols: symbols.filter((s) => !s.external).length,
+    localSymbols: symbols.filter((s) => !s.external).map(({ name }) => name),
   };
 }
 
