@@ -51,8 +51,11 @@ struct Scalar {
     return each([=](int i) { return static_cast<float>(p[i]); });
   }
   static void store_u8(uint8_t* p, F32 v) {
-    // Of NaN, in a group that is refused later, the conversion is undefined.
-    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(v.lane[i] > 0 ? v.lane[i] : 0.0f);
+    // Of NaN, and of what no byte holds, the conversion is undefined: both come up in groups that are refused later.
+    for (int i = 0; i < 16; ++i) {
+      const float above = v.lane[i] > 0 ? v.lane[i] : 0.0f;
+      p[i] = static_cast<uint8_t>(above < 255 ? above : 255.0f);
+    }
   }
   static F32 load_f16(const uint16_t* p) {
     return each([=](int i) { return float_of_half(p[i]); });

@@ -84,6 +84,27 @@ void find_non_finite(const Options& options, const kernels::KernelTable& kernels
   }
 }
 
+// A NaN hides how far its group reaches. The group is refused, but has been computed by then: UndefinedBehaviorSanitizer
+// finds codes that no byte holds.
+void refuse_hidden_ranges(const kernels::KernelTable& kernels) {
+  report.begin(text("%s: refuses groups whose range a NaN hides", kernels.isa));
+  constexpr size_t kSize = 17;
+  for (const float large : {454.5f, -454.5f, 1e30f, INFINITY}) {
+    for (size_t at = 0; at < kSize; ++at) {
+      QuantizeCase c;
+      c.grid = {1, kSize, 1, Format::u8x1};
+      c.axis = 1, c.max_code = 15;  // without iterations, which would spread the NaN
+      std::vector<float> weights(kSize, 0.5f);
+      weights[at] = NAN, weights[(at + 1) % kSize] = large;
+      c.weights = Elements(DType::f32, weights);
+      const Buffers outputs = run(c, kernels, 1, 0xa5, text("%s: NaN at %zu, %g", kernels.isa, at, large));
+      double index;
+      std::memcpy(&index, outputs[3].data() + 4 * sizeof(double), sizeof(index));
+      check(index >= 0, text("%s: NaN at %zu, %g: not refused", kernels.isa, at, large));
+    }
+  }
+}
+
 }  // namespace
 
 void test_identity(const Options& options) {
@@ -91,6 +112,7 @@ void test_identity(const Options& options) {
     compare_random<QuantizeCase>(options, *kernels, options.cases(1500, 200));
     compare_sizes(options, *kernels);
     find_non_finite(options, *kernels);
+    refuse_hidden_ranges(*kernels);
     compare_random<PackCase>(options, *kernels, options.cases(400, 100));
     compare_random<UnpackCase>(options, *kernels, options.cases(400, 100));
     compare_random<DequantizeCase>(options, *kernels, options.cases(800, 150));
