@@ -3,12 +3,13 @@ import { resolveQuantConfig } from '../config.js';
 import { allocateWords, formatFor, packedRows } from '../format.js';
 import { geometryOf } from '../geometry.js';
 import { groupedDequantizeArgs, groupedQuantizeArgs, packArgs, readStats } from '../grouped.js';
+import { layOutArgs } from '../lay-out.js';
 import { runTask } from '../run.js';
 
 /** Repeats of one measurement: at least, at most, and for how long. */
 const LEAST_RUNS = 3;
 const MOST_RUNS = 15;
-const SECONDS_PER_ROW = 1;
+const SECONDS_PER_ROW = 0.5;
 
 export interface Memcpy {
   readonly weights: number;
@@ -16,9 +17,22 @@ export interface Memcpy {
   readonly seconds: number;
 }
 
+/** Rows of x that products are measured with: one token at a time, and a prompt or many users at once. */
+export const BATCHES = [1, 64] as const;
+
+/** What a product multiplies its weights with. */
+export interface Product {
+  /** Rows of x. */
+  readonly batch: (typeof BATCHES)[number];
+  readonly activations: 'float32' | 'int8';
+}
+
 /** One measured operation. */
 export interface BenchRow {
+  /** As the seam names it; products of layers are `linear`. */
   readonly operation: string;
+  /** Of products alone. */
+  readonly product: Product | undefined;
   readonly isa: string;
   readonly threads: number;
   /** Side of the square matrix. */
@@ -52,7 +66,13 @@ function buffers(size: number) {
   const packed = allocateWords(format, packedRows(format, rows) * cols);
   const [scale, zero] = [new Float32Array(groups), new Float32Array(groups)];
   const [codes, out] = [new Uint8Array(size * size), new Float32Array(size * size)];
-  return { config, format, rows, cols, weights, packed, scale, zero, stats: new Float64Array(5), codes, out };
+  const { nbits, axis } = config;
+  const stats = { meanAbsError: NaN, meanSquaredError: NaN, relativeError: NaN, iterations: NaN };
+  const [groupSize, shape, packing] = [config.groupSize!, [size, size] as const, format.packing];
+  const layer = layOutArgs({ nbits, groupSize, axis, shape, packing, packed, scale, zero, stats })!;
+  const most = size * Math.max(...BATCHES);
+  const [x, y] = [weightsLike(most), new Float32Array(most)];
+  return { config, format, rows, cols, weights, packed, scale, zero, stats: new Float64Array(5), codes, out, size, layer, x, y };
 }
 
 type Buffers = ReturnType<typeof buffers>;
@@ -60,16 +80,42 @@ type Buffers = ReturnType<typeof buffers>;
 /** One operation to measure. `check` reads what was written, so that a backend that does nothing is not the fastest. */
 interface BenchCase<K extends keyof Operations> {
   readonly operation: K;
+  readonly product?: Product;
   readonly args: (buffers: Buffers, threads: number) => Operations[K];
   readonly check: (buffers: Buffers) => boolean;
 }
 
 const someCodes = ({ codes }: Buffers) => codes.some((code) => code > 0 && code < 15);
 
-/**
- * In an order in which each reads what one before it wrote. Multiplication gets its rows here when the backends have it: an
- * operation, its arguments, and what to read of the result.
- */
+const NO_BIAS = new Float32Array(0);
+
+function product(batch: Product['batch'], activations: Product['activations']) {
+  return {
+    operation: 'linear',
+    product: { batch, activations },
+    args: ({ size, layer: { panels }, x, y }, threads) => ({
+      layers: [{ ...panels, bias: NO_BIAS, out: y.subarray(0, batch * size) }],
+      x: x.subarray(0, batch * size),
+      int8: activations === 'int8',
+      threads,
+    }),
+    check: (b) => [0, batch * b.size - 1].every((index) => isProduct(b, index)),
+  } satisfies BenchCase<'linear'>;
+}
+
+/** Whether a result is the product of what `dequantize` wrote, as near as int8 activations come: 1/254 of a group's largest x. */
+function isProduct({ size, x, y, out }: Buffers, index: number): boolean {
+  const [row, output] = [Math.floor(index / size) * size, (index % size) * size];
+  let [exact, terms] = [0, 0];
+  for (let i = 0; i < size; i++) {
+    const term = out[output + i]! * x[row + i]!;
+    exact += term;
+    terms += Math.abs(term);
+  }
+  return Math.abs(y[index]! - exact) <= 0.02 * terms;
+}
+
+/** In an order in which each reads what one before it wrote. */
 const CASES = [
   {
     operation: 'quantize',
@@ -91,6 +137,12 @@ const CASES = [
     args: (b, threads) => groupedDequantizeArgs({ ...b, dtype: 'float32', axis: b.config.axis, rounding: 'once', threads }),
     check: ({ out, weights }) => out.every((w, i) => Math.abs(w - weights[i]!) < 0.1),
   } satisfies BenchCase<'dequantize'>,
+  {
+    operation: 'layOut',
+    args: ({ layer }, threads) => ({ ...layer.args, threads }),
+    check: ({ layer }) => layer.panels.codes.some((byte) => byte !== 0),
+  } satisfies BenchCase<'layOut'>,
+  ...BATCHES.flatMap((batch) => [product(batch, 'float32'), product(batch, 'int8')]),
 ] as const;
 
 /** Copies a float32 matrix of `size` x `size` on one thread. */
@@ -117,11 +169,13 @@ export async function measureBackend(
 ): Promise<BenchRow[]> {
   const shared = buffers(size);
   const rows: BenchRow[] = [];
-  for (const { operation, args, check } of CASES) {
+  for (const { operation, product, args, check } of CASES as readonly BenchCase<keyof Operations>[]) {
     for (const threads of threadCounts) {
+      shared.y.fill(NaN); // a product that is not written is not the one before it
       const times = await repeat(() => runTask(backend, operation, args(shared, threads) as never, { signal }));
       if (!check(shared)) throw new Error(`${operation} on ${backend.isa} wrote nothing of use`);
-      rows.push({ operation, isa: backend.isa, threads, size, weights: size * size, seconds: median(times), runs: times.length });
+      const { isa } = backend;
+      rows.push({ operation, product, isa, threads, size, weights: size * size, seconds: median(times), runs: times.length });
     }
   }
   return rows;

@@ -1,11 +1,11 @@
 import { cpus } from 'node:os';
 import { availableBackends, backend, openBackend } from '../backend/index.js';
 import { plain } from '../safetensors/text.js';
-import { type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './bench-cases.js';
+import { BATCHES, type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './bench-cases.js';
 import { defineCommand, toJson } from './command.js';
 import { count, JSON_FLAG, UsageError } from './flags.js';
 import { bold, pairs, table } from './table.js';
-import { formatBytes, formatNumber, formatRate, formatSeconds, plural } from '../units.js';
+import { formatBytes, formatLarge, formatNumber, formatRate, formatSeconds, plural } from '../units.js';
 import { VERSION } from './version.js';
 
 const SIZE = 4096;
@@ -15,7 +15,7 @@ const JS_SIZE = 1024;
 export const bench = defineCommand({
   name: 'bench',
   args: [],
-  summary: 'measure how fast this machine quantizes, native code beside JavaScript',
+  summary: 'measure how fast this machine quantizes and multiplies, native code beside JavaScript',
   details: 'The unit is a memcpy of the same matrix in the same run: what merely touching the weights would cost.',
   flags: { size: count('n', 'rows and columns of the matrix', [64, 16384], SIZE), json: JSON_FLAG },
   plan(_args, { size = SIZE, json = false }) {
@@ -43,10 +43,13 @@ export const bench = defineCommand({
   },
 });
 
-/** A row with what is read from it: its speed, and its time per weight in units of memcpy's. */
-function withRates(row: BenchRow, memcpy: Memcpy) {
+/** A row with what is read from it: its speed, and its time per weight in units of memcpy's. Of products, also their arithmetic. */
+function withRates({ product, ...row }: BenchRow, memcpy: Memcpy) {
   const weightsPerSecond = row.weights / row.seconds;
-  return { ...row, weightsPerSecond, timesMemcpy: row.seconds / row.weights / (memcpy.seconds / memcpy.weights) };
+  const timesMemcpy = row.seconds / row.weights / (memcpy.seconds / memcpy.weights);
+  // A multiplication and an addition for each weight and row of x.
+  const flopPerSecond = product && 2 * product.batch * weightsPerSecond;
+  return { ...row, ...product, weightsPerSecond, timesMemcpy, flopPerSecond };
 }
 
 interface BenchReport {
@@ -65,6 +68,7 @@ function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport):
   const head = pairs([
     ['machine', `${plain(cpu)}, ${plural(threads, 'thread')}, ${kernels}, Node.js ${node}`],
     ['matrix', `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver hqq, packed; medians`],
+    ['products', `a QuantizedLinear of it, laid out, times ${BATCHES.join(' and ')} rows of x: float32, or rounded to int8`],
     ['memcpy', `${formatSeconds(memcpy.seconds)}, ${formatBytes(bytes / memcpy.seconds)}/s: the unit of the column "x memcpy"`],
   ]);
   const columns = [
@@ -77,13 +81,19 @@ function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport):
     { title: 'rate', align: 'right' },
   ] as const;
   const body = rows.map((row) => [
-    row.operation,
+    operationName(row),
     row.isa,
     String(row.threads),
     `${row.size} x ${row.size}`,
     formatSeconds(row.seconds),
     formatNumber(row.timesMemcpy),
-    formatRate(row.weights, row.seconds),
+    row.flopPerSecond === undefined ? formatRate(row.weights, row.seconds) : `${formatLarge(row.flopPerSecond)}FLOP/s`,
   ]);
   return `${bold(`hqq ${VERSION} bench`)}\n\n${head}\n${table(columns, body)}`;
+}
+
+/** `quantize`, `lay out`, `multiply 64 rows, int8`. */
+function operationName({ operation, batch, activations }: BenchReport['rows'][number]): string {
+  if (batch === undefined) return operation === 'layOut' ? 'lay out' : operation;
+  return `multiply ${plural(batch, 'row')}, ${activations}`;
 }

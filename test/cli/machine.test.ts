@@ -38,7 +38,10 @@ describe('doctor', () => {
 describe('bench', () => {
   interface Report {
     readonly memcpy: { readonly seconds: number };
-    readonly rows: readonly { operation: string; isa: string; threads: number; weightsPerSecond: number; timesMemcpy: number }[];
+    readonly rows: readonly {
+      operation: string; isa: string; threads: number; weightsPerSecond: number; timesMemcpy: number;
+      batch?: number; activations?: string; flopPerSecond?: number;
+    }[];
   }
 
   test('measures every operation on native code and JavaScript', async () => {
@@ -57,11 +60,28 @@ describe('bench', () => {
     }
   });
 
+  test('measures products of one row and of many, with both activations, on native code and JavaScript', async () => {
+    const { status, stdout } = await hqq(['bench', '--size', '128', '--json']);
+    const { rows } = JSON.parse(stdout) as Report;
+    expect(status).toBe(0);
+    for (const isa of native ? ['js', availableBackends()[0]] : ['js']) {
+      const products = rows.filter((row) => row.operation === 'linear' && row.isa === isa && row.threads === 1);
+      expect(products.map(({ batch, activations }) => `${batch} ${activations}`)).toEqual(
+        ['1 float32', '1 int8', '64 float32', '64 int8'],
+      );
+      for (const { batch, weightsPerSecond, flopPerSecond } of products) expect(flopPerSecond).toBe(2 * batch! * weightsPerSecond);
+      expect(rows.filter((row) => row.operation === 'layOut' && row.isa === isa)).not.toEqual([]);
+    }
+    expect(rows.filter((row) => row.flopPerSecond !== undefined && row.operation !== 'linear')).toEqual([]);
+  });
+
   test('says machine, unit and rates', async () => {
     const { stdout } = await hqq(['bench', '--size', '64'], { env: { HQQ_BACKEND: 'js' } });
     expect(stdout).toMatch(/machine +.*no native backend/);
     expect(stdout).toMatch(/memcpy +.*\/s: the unit/);
     expect(stdout).toMatch(/quantize +js +1 +64 x 64 .* weights\/s\n/);
+    expect(stdout).toMatch(/multiply 1 row, float32 +js +1 +64 x 64 .*FLOP\/s\n/);
+    expect(stdout).toMatch(/multiply 64 rows, int8 +js +1 +64 x 64 .*FLOP\/s\n/);
   });
 
   test('stops at once when it is interrupted', async () => {
