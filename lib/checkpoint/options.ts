@@ -55,7 +55,8 @@ export interface ModelOptions {
   readonly force?: boolean | undefined;
 
   /**
-   * Only plan: read headers, choose layers, count bytes. Nothing is written; errors in the report are NaN.
+   * Only plan: read headers, choose layers, count bytes. Nothing is written; errors in the report are NaN. An output that exists,
+   * without `force`, is a note of the report.
    *
    * @default false
    */

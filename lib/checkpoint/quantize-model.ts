@@ -1,14 +1,14 @@
-import { realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { activeBackend } from '../backend/index.js';
 import { DTYPES } from '../dtype.js';
+import { HqqError } from '../errors.js';
 import { relativeError } from '../grouped.js';
 import type { QuantConfig } from '../config.js';
 import type { ModelReport, TensorReport } from '../report.js';
 import { resolveThreads } from '../run.js';
 import { Checkpoint } from '../safetensors/checkpoint.js';
 import type { Layout } from '../safetensors/layout.js';
-import { checkApart, checkReplaceable } from '../safetensors/output-rules.js';
+import { checkApart, checkParent, checkReplaceable } from '../safetensors/output-rules.js';
 import { SafetensorsWriter } from '../safetensors/writer.js';
 import { formatCount, plural } from '../units.js';
 import { withMember } from './config-text.js';
@@ -47,6 +47,7 @@ const RUINED = 0.5;
 
 /** What was made, or would be. */
 interface Made {
+  readonly notes: readonly string[];
   readonly results: readonly LayerResult[];
   readonly bytesAfter: number;
   readonly computeSeconds: number;
@@ -57,15 +58,28 @@ function withoutEmpty(plan: ModelPlan): ModelPlan {
   return { ...plan, shards: plan.shards.filter(({ layers, copies }) => layers.length + copies.length > 0) };
 }
 
-/** What would be made. Refuses an output that would be refused, and writes nothing. */
+/**
+ * What would be made; nothing is written. An output that could never be is refused. What the user can still clear away, an
+ * output that exists or a folder that does not, is noted: nobody should have to make room for a plan.
+ */
 async function dryRun({ checkpoint, shards }: ModelPlan, output: string, force: boolean): Promise<Made> {
   const parent = dirname(resolve(output));
-  const target = join(await realpath(parent).catch(() => parent), basename(resolve(output)));
   const { kind, inputs } = inputsOf(checkpoint);
+  const obstacles: string[] = [];
+  const attempt = <T>(check: Promise<T>): Promise<T | undefined> => {
+    return check.catch((error: unknown) => {
+      if (!(error instanceof HqqError)) throw error;
+      obstacles.push(error.message);
+      return undefined;
+    });
+  };
+  const target = join((await attempt(checkParent(parent))) ?? parent, basename(resolve(output)));
   await checkApart(target, inputs);
-  await checkReplaceable(target, kind, force);
+  await checkReplaceable(target, kind, true);
+  await attempt(checkReplaceable(target, kind, force));
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
   return {
+    notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
     results: shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0, fit: 'holds' as const }))),
     bytesAfter: shards.reduce((sum, shard) => sum + shardLayout(shard).fileSize, 0),
     computeSeconds: 0,
@@ -100,7 +114,7 @@ async function convert(plan: ModelPlan, output: string, { model, run }: Resolved
       return made.layout;
     },
   });
-  return { results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
+  return { notes: [], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
 }
 
 /** Writes one shard; a second time, with float32 scales and zeros for the layers that float16 turned out not to hold. */
@@ -165,7 +179,7 @@ function report(
       seconds,
       computeSeconds: made.computeSeconds,
     },
-    notes: ruined.length === 0 ? notes : [...notes, ruinedNote(ruined.length, tensors.length)],
+    notes: [...notes, ...made.notes, ...(ruined.length === 0 ? [] : [ruinedNote(ruined.length, tensors.length)])],
   };
 }
 

@@ -5,7 +5,7 @@ import { HqqError } from '../errors.js';
 import {
   closeFile, createFile, ioError, openRegular, readFully, syncFile, syncFolder, systemCode, withPath, writeFully,
 } from './io.js';
-import { checkApart, checkReplaceable, clearLeftovers, RUN_MARK, type OutputKind } from './output-rules.js';
+import { checkApart, checkParent, checkReplaceable, clearLeftovers, RUN_MARK, type OutputKind } from './output-rules.js';
 import { plain, quote } from './text.js';
 
 export type { OutputKind } from './output-rules.js';
@@ -225,23 +225,6 @@ export class StagedOutput {
       throw new HqqError('ERR_IO', message, { cause: error });
     }
   }
-}
-
-/** The real path of the folder that the output will be in. */
-async function checkParent(parent: string): Promise<string> {
-  let stat;
-  try {
-    stat = await fs.stat(parent);
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('Cannot write to', parent, error);
-    const message = `The folder ${plain(parent)}, where the output would be, does not exist. Create it first.`;
-    throw new HqqError('ERR_IO', message, { cause: error });
-  }
-  if (!stat.isDirectory()) throw new HqqError('ERR_IO', `${plain(parent)}, where the output would be, is not a folder.`);
-  return withPath('Cannot write to', parent, async () => {
-    await fs.access(parent, fs.constants.W_OK | fs.constants.X_OK);
-    return fs.realpath(parent);
-  });
 }
 
 /** Waits until a file, or a folder with all that is in it, is on the disk. Cheap for what is there already. */

@@ -124,17 +124,31 @@ describe('a model folder', () => {
     expect(plan.tensors[0]!.meanAbsError).toBeNaN();
   });
 
-  it('is not planned where it would not be written', async () => {
+  it('is not planned where it could never be written', async () => {
     const folder = modelFolder([llama()]);
     const dry = (output: string, force = false) => failure(() => quantizeModel(folder, output, { dryRun: true, force }));
     for (const output of [folder, join(folder, 'inside')]) {
       expect((await dry(output, true)).message).toContain('Expected an output apart from the input');
     }
+    const other = freshPath();
+    fs.mkdirSync(other);
+    fs.writeFileSync(join(other, 'thesis.tex'), '');
+    for (const force of [false, true]) expect((await dry(other, force)).message).toContain('does not look like a model folder');
+  });
+
+  it('is planned where it would have to replace something, with a note, and nothing is touched', async () => {
+    const folder = modelFolder([llama()]);
     const standing = modelFolder([llama()]);
     const before = snapshot(standing);
-    expect((await dry(standing)).message).toContain('exists. Pass --force');
-    const forced = await quantizeModel(folder, standing, { dryRun: true, force: true });
-    expect(forced.dryRun).toBe(true);
+    const plan = (output: string, force: boolean) => quantizeModel(folder, output, { dryRun: true, force });
+    const { notes, ...rest } = await plan(standing, false);
+    expect(notes).toEqual([expect.stringMatching(/the run itself would fail\. .* exists\. Pass --force/)]);
+    const forced = await plan(standing, true);
+    expect(forced.notes).toEqual([]);
+    expect(rest.totals.bytesAfter).toBe(forced.totals.bytesAfter);
+    expect((await plan(freshPath(), false)).notes).toEqual([]);
+    const { notes: missing } = await plan(join(freshPath(), 'out'), true);
+    expect(missing).toEqual([expect.stringMatching(/would fail\. The folder .* does not exist\. Create it first/)]);
     expect(snapshot(standing)).toEqual(before);
   });
 });

@@ -72,6 +72,15 @@ describe('quantize', () => {
     expect(fs.existsSync(out)).toBe(false);
   });
 
+  test('--dry-run shows the plan where something stands, with a note', async () => {
+    const out = await quantized();
+    const { status, stdout, stderr } = await hqq(['quantize', MODEL, '--out', out, '--nbits', '2', '--dry-run']);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/quantize +14 tensors/);
+    expect(stdout).toMatch(/note +As things are, the run itself would fail\. .* exists\. Pass --force/);
+    expect((await hqq(['quantize', MODEL, '--out', out, '--dry-run', '--force'])).stdout).not.toMatch(/would fail/);
+  });
+
   test('a file gives a file', async () => {
     const out = fresh('q.safetensors');
     expect((await hqq(['quantize', FILE, '--out', out])).status).toBe(0);
