@@ -9,6 +9,8 @@ import { resolveThreads } from '../run.js';
 import { Checkpoint } from '../safetensors/checkpoint.js';
 import type { Layout } from '../safetensors/layout.js';
 import { checkApart, checkParent, checkReplaceable } from '../safetensors/output-rules.js';
+import type { SafetensorsFile } from '../safetensors/reader.js';
+import { checkReadable } from '../safetensors/shards.js';
 import { SafetensorsWriter } from '../safetensors/writer.js';
 import { formatCount, plural } from '../units.js';
 import { withMember } from './config-text.js';
@@ -81,9 +83,16 @@ async function dryRun({ checkpoint, shards }: ModelPlan, output: string, force: 
   return {
     notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
     results: shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0, fit: 'holds' as const }))),
-    bytesAfter: shards.reduce((sum, shard) => sum + shardLayout(shard).fileSize, 0),
+    bytesAfter: [...layoutsOf(shards).values()].reduce((sum, { fileSize }) => sum + fileSize, 0),
     computeSeconds: 0,
   };
+}
+
+/** What each file becomes. */
+function layoutsOf(shards: readonly ShardPlan[]): ReadonlyMap<SafetensorsFile, Layout> {
+  const layouts = new Map(shards.map((shard) => [shard.file, shardLayout(shard)]));
+  checkReadable(new Map([...layouts].map(([file, layout]) => [file.name, layout])));
+  return layouts;
 }
 
 async function convert(plan: ModelPlan, output: string, { model, run }: ResolvedOptions): Promise<Made> {
@@ -107,7 +116,7 @@ async function convert(plan: ModelPlan, output: string, { model, run }: Resolved
     force: model.force,
     signal: run.signal,
     config: (text) => withMember(text, 'quantization_config', quantization),
-    layouts: new Map(shards.map((shard) => [shard.file, shardLayout(shard)])),
+    layouts: layoutsOf(shards),
     write: async (file, path, layout) => {
       const made = await writeShard(byFile.get(file)!, path, layout, shared);
       results.push(...made.results);

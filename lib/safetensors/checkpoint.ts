@@ -6,7 +6,7 @@ import type { TensorEntry } from './header.js';
 import { kindOf, readWhole, withPath } from './io.js';
 import { parseJson } from './json.js';
 import { SafetensorsFile } from './reader.js';
-import { MAX_INDEX_BYTES, parseIndex, ShardCheck } from './shards.js';
+import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 import { compareBytes, formatError, plain, quoteSome } from './text.js';
 
 /** Largest config.json. Real ones have a few kilobytes, with the labels of a large classifier a few megabytes. */
@@ -15,6 +15,9 @@ export const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 const WEIGHTS_NAME = 'model.safetensors';
 const INDEX_NAME = 'model.safetensors.index.json';
 const CONFIG_NAME = 'config.json';
+
+/** Of paths below the folder, those of safetensors files in the folder itself. */
+const isShardName = (path: string) => path.endsWith('.safetensors') && !path.includes('/');
 
 /** `config.json` as it was found. Python's `NaN` and `Infinity` are read as numbers; `text` is what to edit for exactness. */
 export interface CheckpointConfig {
@@ -144,7 +147,8 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
   if (present.has(WEIGHTS_NAME)) return { names: [WEIGHTS_NAME] };
   if (present.has(INDEX_NAME)) {
     demandOwn(folder, listing, INDEX_NAME);
-    const weightMap = parseIndex(await readWhole(join(folder, INDEX_NAME), MAX_INDEX_BYTES), INDEX_NAME);
+    const bytes = await shardBytes(folder, listing);
+    const weightMap = parseIndex(await readWhole(join(folder, INDEX_NAME), mostIndexBytes(bytes)), INDEX_NAME, bytes);
     const names = [...new Set(weightMap.values())].sort(compareBytes);
     const missing = names.filter((name) => !present.has(name));
     if (missing.length > 0) {
@@ -154,7 +158,7 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
     }
     return { names, indexName: INDEX_NAME, weightMap };
   }
-  const names = listing.skipped.filter((name) => name.endsWith('.safetensors') && !name.includes('/'));
+  const names = listing.skipped.filter(isShardName);
   if (names.length === 1) return { names };
   const where = plain(folder);
   const content = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', message);
@@ -168,6 +172,16 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
     throw content(`${where} has no safetensors file, but ${plain(other)}. ${advice}.`);
   }
   throw content(`${where} has no safetensors file. Expected ${WEIGHTS_NAME}, or shards with ${INDEX_NAME}.`);
+}
+
+/** Bytes of what may be shards, before their index is read. */
+async function shardBytes(folder: string, { skipped }: Listing): Promise<number> {
+  let bytes = 0;
+  for (const name of skipped.filter(isShardName).slice(0, MAX_SHARDS)) {
+    const stat = await fs.stat(join(folder, name)).catch(() => undefined); // of those that matter, opening says what is wrong
+    if (stat?.isFile()) bytes += stat.size;
+  }
+  return bytes;
 }
 
 async function readConfig(folder: string, listing: Listing): Promise<CheckpointConfig | undefined> {

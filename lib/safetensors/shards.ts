@@ -1,13 +1,35 @@
-import { MAX_METADATA_ENTRIES } from './header.js';
+import { HqqError } from '../errors.js';
+import { MAX_METADATA_ENTRIES, MAX_TENSORS } from './header.js';
 import { JsonReader } from './json.js';
+import type { Layout } from './layout.js';
 import { formatError, plain, quote, quoteSome } from './text.js';
 import type { SafetensorsFile } from './reader.js';
 
 /** Largest index. That of a 671B model quantized with nineteen keys a layer has some 100 MB; unquantized, 9 MB. */
 export const MAX_INDEX_BYTES = 128 * 1024 * 1024;
 
+/** Largest index of shards of any size: more must be a sixteenth of them at most. Real ones are below a hundredth. */
+const SMALL_INDEX_BYTES = 32 * 1024 * 1024;
+
 /** Most tensors of an index: 20 bytes of text cost over 100 of memory. The model above has 900,000. */
 export const MAX_INDEX_TENSORS = 1_000_000;
+
+/**
+ * Bytes that shards must have for each tensor, where these are more than one file may have: a million empty tensors, in 80 MB of
+ * headers and index, would cost a command 900 MB and half a minute. Of real models only those with thousands of experts get
+ * there, quantized with nineteen keys a layer: 100,000 bytes for each tensor, at one bit still 10,000.
+ */
+const TENSOR_BYTES = 4096;
+
+/** Most tensors of a model whose shards have `bytes` in all. */
+export function mostTensors(bytes: number): number {
+  return Math.min(MAX_INDEX_TENSORS, Math.max(MAX_TENSORS, Math.floor(bytes / TENSOR_BYTES)));
+}
+
+/** Most bytes of the index of such a model. */
+export function mostIndexBytes(bytes: number): number {
+  return Math.min(MAX_INDEX_BYTES, Math.max(SMALL_INDEX_BYTES, Math.floor(bytes / 16)));
+}
 
 /** Most shards. Each is an open file; the largest models have some 200. */
 export const MAX_SHARDS = 1_000;
@@ -24,8 +46,13 @@ function shardNameFault(name: string): string | undefined {
   return /^[^.].*\.safetensors$/.test(name) ? undefined : 'it does not end in .safetensors, or begins with a dot';
 }
 
-/** `weight_map` of an index: tensor name to shard name. Checked as hostile input; shard names are plain file names. */
-export function parseIndex(bytes: Uint8Array, file: string): ReadonlyMap<string, string> {
+/**
+ * `weight_map` of an index: tensor name to shard name. Checked as hostile input; shard names are plain file names.
+ *
+ * @param shardBytes of all shards
+ */
+export function parseIndex(bytes: Uint8Array, file: string, shardBytes: number): ReadonlyMap<string, string> {
+  const most = mostTensors(shardBytes);
   const reader = new JsonReader(bytes, { file, what: 'index' });
   // One string a shard: hundreds of thousands of tensors repeat it.
   const shards = new Map<string, string>();
@@ -41,7 +68,7 @@ export function parseIndex(bytes: Uint8Array, file: string): ReadonlyMap<string,
     if (reader.kind() !== 'object') throw wrong('expected "weight_map" to be an object from tensor names to shard names');
     reader.members((tensor, tensorAt) => {
       if (weights.has(tensor)) reader.duplicate(tensor, tensorAt);
-      if (weights.size >= MAX_INDEX_TENSORS) throw wrong(`expected at most ${MAX_INDEX_TENSORS} tensors in "weight_map"`);
+      if (weights.size >= most) throw wrong(`expected at most ${most} tensors in "weight_map", for shards of ${shardBytes} bytes`);
       if (reader.kind() !== 'string') throw wrong(`expected a shard name for tensor ${quote(tensor)}`);
       const text = reader.string();
       let shard = shards.get(text);
@@ -122,5 +149,30 @@ export class ShardCheck {
     }
     const message = `tensor ${quote(tensor)} should be in ${plain(shard)}, but it is in ${plain(name)}`;
     throw formatError(this.#indexName, `${message}. ${STRANGERS}`);
+  }
+}
+
+/**
+ * Throws when a model that is to be written would not be read again: what its headers say is known before its weights are.
+ *
+ * @param shards by file name
+ */
+export function checkReadable(shards: ReadonlyMap<string, Layout>): void {
+  let [tensors, bytes, headers, index] = [0, 0, 0, 0];
+  for (const [shard, { header, entries, fileSize }] of shards) {
+    tensors += entries.size;
+    bytes += fileSize;
+    headers += header.byteLength;
+    for (const name of entries.keys()) index += Buffer.byteLength(name) + shard.length + '    "": "",\n'.length;
+  }
+  const limits = [
+    [tensors, mostTensors(bytes), 'tensors'],
+    [headers, MAX_HEADERS_BYTES, 'bytes of headers'],
+    [index, mostIndexBytes(bytes), 'bytes of index'],
+  ] as const;
+  for (const [got, most, what] of limits) {
+    if (got <= most) continue;
+    const message = `Expected a model of at most ${most} ${what}, for shards of ${bytes} bytes, but the output would have ${got}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: it could not be read again. Exclude small layers.`);
   }
 }

@@ -105,6 +105,17 @@ describe('a model folder', () => {
     expect(error.message).toMatch(/at most 262,144 tensors for each file, .* would need 264,100: 13,900 layers of 19 tensors\. Split/);
   });
 
+  it('refuses shards whose layers need more tensors in all than are read', async () => {
+    const weight = randomTensor([8, 8], 1);
+    const shard = (s: number) => Object.fromEntries(Array.from({ length: 7000 }, (_, i) => [`${s}.${i}.weight`, weight]));
+    const folder = modelFolder([shard(0), shard(1)]);
+    const out = freshPath();
+    const error = await failure(() => quantizeModel(folder, out, { groupSize: 8 }));
+    expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
+    expect(error.message).toMatch(/at most 262144 tensors, for shards of \d+ bytes, but the output would have 266000: it could not/);
+    expect(beside(out)).toEqual([]);
+  });
+
   it('gives the same bytes on every backend, for any number of threads', async () => {
     const folder = modelFolder([llama('float16')]);
     const outs = [freshPath(), freshPath()];

@@ -117,7 +117,7 @@ function tryIndex(random: Random): boolean {
   const members = [`"weight_map":{${pairs.join(',')}}`, `"metadata":{"total_size":${random.pick(HOSTILE_NUMBERS)}}`];
   let text = Buffer.from(`{${(random.chance(50) ? members.reverse() : members).join(',')}}`);
   if (random.chance(50)) text = Buffer.from(damage(random, text));
-  const map = attempt(['ERR_CHECKPOINT_FORMAT'], () => parseIndex(text, 'model.safetensors.index.json'));
+  const map = attempt(['ERR_CHECKPOINT_FORMAT'], () => parseIndex(text, 'model.safetensors.index.json', 0));
   if (!map) return false;
   const other = (JSON.parse(text.toString()) as { weight_map: Record<string, string> }).weight_map;
   demand(isDeepStrictEqual([...map].sort(), Object.entries(other).sort()), 'another map than JSON.parse sees');
