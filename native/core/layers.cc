@@ -3,7 +3,6 @@
 
 #include "operations.h"
 #include "parallel.h"
-#include "scratch.h"
 
 // Layers of language models: how each is cut into units of work.
 namespace hqq::core {
@@ -54,36 +53,6 @@ Status rope(const Context& context, const Rope& op) {
   return parallel_for(context, op.rows, [&](size_t row, int) {
     for (size_t h = 0; h < op.heads; ++h)
       context.kernels.turn(op.x + (row * op.heads + h) * op.head_dim, op.cos + row * half, op.sin + row * half, half);
-  });
-}
-
-Status attention(const Context& context, const Attention& op) {
-  const kernels::KernelTable& kernels = context.kernels;
-  const size_t group = op.heads / op.kv_heads, stride = op.kv_heads * op.head_dim;
-  Scratch scratch;
-  const size_t scores_at = scratch.reserve<float>(group * (op.start + op.rows));
-  scratch.allocate(context.threads);
-  // A unit: the heads of a row that share their keys and values.
-  return parallel_for(context, op.rows * op.kv_heads, [&](size_t unit, int slot) {
-    const size_t row = unit / op.kv_heads, g = unit % op.kv_heads, end = op.start + row + 1;
-    const size_t first = op.window > 0 && end > op.window ? end - op.window : 0, seen = end - first;
-    const size_t head = (row * op.heads + g * group) * op.head_dim, column = first * stride + g * op.head_dim;
-    float* const scores = scratch.at<float>(scores_at, slot);
-    kernels.dense({.x = op.q + head,
-                   .w = op.keys + column,
-                   .bias = nullptr,
-                   .out = scores,
-                   .batch = group,
-                   .outputs = seen,
-                   .count = op.head_dim,
-                   .x_stride = op.head_dim,
-                   .w_stride = stride,
-                   .out_stride = seen});
-    for (size_t h = 0; h < group; ++h) {
-      const float sum = kernels.softmax(scores + h * seen, seen, op.scale);
-      kernels.weighted_sum(scores + h * seen, op.values + column, stride, seen, op.head_dim, 1.0f / sum,
-                           op.out + head + h * op.head_dim);
-    }
   });
 }
 

@@ -80,31 +80,6 @@ float softmax(float* scores, size_t count, float scale) {
   return V::sum(sum);
 }
 
-// `Vectors` vectors of every row at once.
-template <class V, size_t Vectors, class Memory>
-HQQ_INLINE void weighted_columns(const float* weights, const float* rows, size_t stride, size_t count, float factor,
-                                 float* out, Memory memory) {
-  typename V::F32 sum[Vectors];
-  for (auto& s : sum) s = V::set(0.0f);
-  for (size_t j = 0; j < count; ++j) {
-    const auto weight = V::set(weights[j]);
-    for (size_t v = 0; v < Vectors; ++v) sum[v] = V::fma(weight, memory.load(rows + j * stride + v * kLanes), sum[v]);
-  }
-  for (size_t v = 0; v < Vectors; ++v) memory.store(out + v * kLanes, V::mul(sum[v], V::set(factor)));
-}
-
-template <class V>
-void weighted_sum(const float* weights, const float* rows, size_t stride, size_t count, size_t width, float factor,
-                  float* out) {
-  constexpr size_t kAtOnce = 4;
-  size_t c = 0;
-  for (; c + kAtOnce * kLanes <= width; c += kAtOnce * kLanes)
-    weighted_columns<V, kAtOnce>(weights, rows + c, stride, count, factor, out + c, Whole<V>{});
-  for_each_vector<V>(width - c, [&](auto memory, size_t i) {
-    weighted_columns<V, 1>(weights, rows + c + i, stride, count, factor, out + c + i, memory);
-  });
-}
-
 template <class V>
 void swiglu(const float* gate, const float* up, size_t count, float* out) {
   const auto one = V::set(1.0f), zero = V::set(0.0f);

@@ -1,5 +1,6 @@
 #pragma once
 #include "affine.h"
+#include "attention.h"
 #include "bits.h"
 #include "convert.h"
 #include "dense.h"
@@ -30,8 +31,9 @@ constexpr KernelTable make_table() {
       .sum_of_squares = &sum_of_squares<V>,
       .scale = &scale<V>,
       .turn = &turn<V>,
+      .scores = &scores<V>,
       .softmax = &softmax<V>,
-      .weighted_sum = &weighted_sum<V>,
+      .weighted_sums = &weighted_sums<V>,
       .swiglu = &swiglu<V>,
       .add = &add<V>,
       .linear = make_linear<V>(),

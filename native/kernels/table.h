@@ -57,6 +57,24 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
+// scores[h][j] = sum over i < width of queries[h][i] * keys[j][i]; strides are from row to row.
+struct Scores {
+  const float* queries;  // [heads, width]
+  const float* keys;
+  float* scores;
+  size_t heads, count, width;
+  size_t stride, scores_stride;
+};
+
+// sums[h][i] += sum over j < count of weights[h][j] * rows[j][i], in the order of the rows; strides are from row to row.
+struct WeightedSums {
+  const float* weights;
+  const float* rows;
+  float* sums;  // [heads, width]
+  size_t heads, count, width;
+  size_t stride, weights_stride;
+};
+
 // A prepared x: for each group of each row its values (padded, as signed bytes or floats). One row: groups follow each other. Many:
 // one group, quad after quad, each of all rows. The rest is for bytes.
 struct Input {
@@ -136,11 +154,10 @@ struct KernelTable {
   void (*scale)(const float* x, const float* weight, size_t count, float factor, float* out);
   // x[i], x[half + i] = x[i] cos[i] - x[half + i] sin[i], x[half + i] cos[i] + x[i] sin[i]
   void (*turn)(float* x, const float* cos, const float* sin, size_t half);
+  void (*scores)(const Scores& scores);
   // scores = exp(scale * (scores - the highest)); returns their sum. `scale` is positive.
   float (*softmax)(float* scores, size_t count, float scale);
-  // out = factor * sum over j of weights[j] * rows[j]; rows are `stride` apart
-  void (*weighted_sum)(const float* weights, const float* rows, size_t stride, size_t count, size_t width, float factor,
-                       float* out);
+  void (*weighted_sums)(const WeightedSums& sums);
   // out = gate / (1 + exp(-gate)) * up
   void (*swiglu)(const float* gate, const float* up, size_t count, float* out);
   // to += x

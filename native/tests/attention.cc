@@ -13,7 +13,7 @@ struct AttentionCase {
     constexpr size_t kStarts[] = {0, 0, 1, 14, 15, 16, 31, 64, 130};
     constexpr size_t kWindows[] = {0, 0, 1, 7, 16, 33, 500};
     constexpr float kSizes[] = {0.1f, 1, 1, 8};  // of scores: from near equal ones to one that outweighs the rest
-    AttentionCase c{random.pick(kRows), 1 + random.below(6), 1 + random.below(3), random.pick(kOddSizes),
+    AttentionCase c{random.pick(kRows), 1 + random.below(8), 1 + random.below(3), random.pick(kOddSizes),
                     random.pick(kStarts), random.pick(kWindows), {}, {}, {}};
     c.q = Floats(random, c.rows * c.row_size(), random.pick(kSizes));
     c.keys = Floats(random, (c.start + c.rows) * c.stride(), 1);
