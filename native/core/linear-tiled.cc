@@ -22,7 +22,7 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
   const size_t depths = (op.in_features + kDepth - 1) / kDepth, panels = (op.out_features + kPanel - 1) / kPanel;
 
   Scratch shared, own;
-  const size_t x_at = shared.reserve<float>(depths * op.batch * kDepth), none_at = shared.reserve<float>(op.batch);
+  const size_t x_at = shared.reserve<float>(depths * op.batch * kDepth);
   const size_t sums_at = own.reserve<float>(op.batch * kPanel), codes_at = own.reserve<uint8_t>(kDepth);
   const size_t rows_at = own.reserve<float>(kPanel * kDepth), tile_at = own.reserve<float>(kPanel * kDepth);
   shared.allocate(1), own.allocate(context.threads);
@@ -31,8 +31,6 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
   for (size_t row = 0; row < op.batch; ++row)
     for (size_t i = 0; i < op.in_features; i += 4)
       std::copy_n(op.x + row * op.in_features + i, std::min<size_t>(4, op.in_features - i), x + (i / 4 * op.batch + row) * 4);
-  auto* none = shared.at<float>(none_at, 0);
-  std::fill_n(none, op.batch, 0.0f);
   float plain[2 * kPanel] = {};  // the tile holds weights: their scale is 1, their zero 0
   std::fill_n(plain, kPanel, 1.0f);
 
@@ -60,7 +58,7 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
         dequantize((first + j) * op.in_features + d * kDepth, count, own.at<uint8_t>(codes_at, slot), rows + j * kDepth);
       kernels.transpose_u32(reinterpret_cast<const uint32_t*>(rows), kPanel, kDepth, kDepth,
                             reinterpret_cast<uint32_t*>(tile), kPanel);
-      kernels.linear.rows_f32(tile, {plain, {x + d * op.batch * kDepth, none, none, none}, op.batch, kDepth / 4}, sums);
+      kernels.linear.rows_f32(tile, {plain, {x + d * op.batch * kDepth, nullptr, nullptr, nullptr}, op.batch, kDepth / 4}, sums);
     }
     for (size_t row = 0; row < op.batch; ++row)
       for (size_t j = 0; j < outputs; ++j)

@@ -19,8 +19,8 @@ constexpr size_t kAloneWork = size_t{1} << 20;
 class Prepared {
  public:
   Prepared(const Linear& op, const Panels& p, Scratch& shared)
-      : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()), blocks_(input_blocks(p.quads())) {
-    const size_t count = op.batch * groups_, blocks = op.int8 ? count * blocks_ : 0;
+      : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()), input_blocks_(input_blocks(p.quads())) {
+    const size_t count = op.batch * groups_, blocks = op.int8 ? count * input_blocks_ : 0;
     values_ = shared.reserve<std::byte>(count * padded_ * width());
     scale_ = shared.reserve<float>(blocks);
     sum_ = shared.reserve<float>(blocks);
@@ -37,7 +37,7 @@ class Prepared {
     for (size_t g = 0; g < groups_; ++g, x += size_) {
       const size_t first = block * groups_ + g * rows, at = first + row - block;
       std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
-      const size_t stats = first * blocks_ + row - block;
+      const size_t stats = first * input_blocks_ + row - block;
       if (op_.int8)
         kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + stats, sum() + stats, rows, total() + at);
       else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
@@ -52,7 +52,7 @@ class Prepared {
   // Group `g` of the rows of a block.
   kernels::Input input(size_t block, size_t rows, size_t g) const {
     const size_t at = block * groups_ + g * rows;
-    return {values() + at * padded_ * width(), scale() + at * blocks_, sum() + at * blocks_, total() + at};
+    return {values() + at * padded_ * width(), scale() + at * input_blocks_, sum() + at * input_blocks_, total() + at};
   }
 
  private:
@@ -72,7 +72,7 @@ class Prepared {
 
   const Linear& op_;
   const Scratch* shared_ = nullptr;
-  size_t size_, padded_, groups_, blocks_, values_, scale_, sum_, total_;
+  size_t size_, padded_, groups_, input_blocks_, values_, scale_, sum_, total_;
 };
 
 // Part of a layer's work: some panels, for a block of rows.
