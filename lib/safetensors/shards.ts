@@ -1,5 +1,5 @@
 import { HqqError } from '../errors.js';
-import { MAX_METADATA_ENTRIES, MAX_TENSORS } from './header.js';
+import { MAX_METADATA_ENTRIES } from './header.js';
 import { JsonReader } from './json.js';
 import type { Layout } from './layout.js';
 import { formatError, plain, quote, quoteSome } from './text.js';
@@ -14,16 +14,19 @@ const SMALL_INDEX_BYTES = 32 * 1024 * 1024;
 /** Most tensors of an index: 20 bytes of text cost over 100 of memory. The model above has 900,000. */
 export const MAX_INDEX_TENSORS = 1_000_000;
 
+/** Most tensors of shards of any size: a command takes up to 300 MB for them. Models that are not quantized have fewer. */
+export const SMALL_TENSORS = 200_000;
+
 /**
- * Bytes that shards must have for each tensor, where these are more than one file may have: a million empty tensors, in 80 MB of
- * headers and index, would cost a command 900 MB and half a minute. Of real models only those with thousands of experts get
- * there, quantized with nineteen keys a layer: 100,000 bytes for each tensor, at one bit still 10,000.
+ * Bytes that shards must have for each tensor, where these are more: a million empty tensors, in 80 MB of headers and index, would
+ * cost a command 900 MB and half a minute. Of real models only those with thousands of experts get there, quantized with nineteen
+ * keys a layer: 100,000 bytes for each tensor, at one bit still 10,000.
  */
 const TENSOR_BYTES = 4096;
 
 /** Most tensors of a model whose shards have `bytes` in all. */
 export function mostTensors(bytes: number): number {
-  return Math.min(MAX_INDEX_TENSORS, Math.max(MAX_TENSORS, Math.floor(bytes / TENSOR_BYTES)));
+  return Math.min(MAX_INDEX_TENSORS, Math.max(SMALL_TENSORS, Math.floor(bytes / TENSOR_BYTES)));
 }
 
 /** Most bytes of the index of such a model. */
