@@ -184,33 +184,44 @@ HQQ_INLINE void chain_f32(const float* codes, const float* x, size_t stride, siz
   }
 }
 
+// Sums of the products of a block: one parity after the other, so that more rows fit the registers. The order of a row's
+// additions is that of row_f32_of.
+template <class V, size_t Rows>
+HQQ_INLINE void block_f32(const float* codes, const float* x, size_t stride, size_t quads, typename V::F32* sum_f32) {
+  float even[Rows][kLanes];
+  chain_f32<V, Rows>(codes, x, stride, quads, sum_f32);
+  for (size_t i = 0; i < Rows; ++i) V::store(even[i], sum_f32[i]);
+  chain_f32<V, Rows>(codes + kPanel, x + 1, stride, quads, sum_f32);
+  for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::add(V::load(even[i]), sum_f32[i]);
+}
+
+// dots[rows] += the blocks after the first: out of the way, since few groups are that long.
+template <class V, size_t Rows>
+HQQ_NOINLINE void more_blocks_f32(const float* codes, const float* x, size_t stride, size_t quads, float (*dots)[kLanes]) {
+  for (size_t q = kBlockQuads; q < quads; q += kBlockQuads) {
+    typename V::F32 sum_f32[Rows];
+    const size_t some = quads - q < kBlockQuads ? quads - q : kBlockQuads;
+    block_f32<V, Rows>(codes + 4 * q * kPanel, x + q * stride, stride, some, sum_f32);
+    for (size_t i = 0; i < Rows; ++i) V::store(dots[i], V::add(V::load(dots[i]), sum_f32[i]));
+  }
+}
+
 template <class V, size_t Rows>
 HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
-  const size_t stride = 4 * g.rows;
+  const size_t stride = 4 * g.rows, quads = g.quads < kBlockQuads ? g.quads : kBlockQuads;
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
+  typename V::F32 sum_f32[Rows];
+  block_f32<V, Rows>(tile, x, stride, quads, sum_f32);
+  if (g.quads > kBlockQuads) {
+    float dots[Rows][kLanes];
+    for (size_t i = 0; i < Rows; ++i) V::store(dots[i], sum_f32[i]);
+    more_blocks_f32<V, Rows>(tile, x, stride, g.quads, dots);
+    for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::load(dots[i]);
+  }
   const auto scale_f32 = V::load(g.meta);
-  float even[Rows][kLanes], dots[Rows][kLanes];
-  if (g.quads > kBlockQuads)
-    for (auto& dot : dots) V::store(dot, V::set(0.0f));
-  // One parity after the other: so more rows fit the registers. The order of a row's additions is that of row_f32_of.
-  for (size_t q = 0; q < g.quads; q += kBlockQuads) {
-    const size_t quads = g.quads - q < kBlockQuads ? g.quads - q : kBlockQuads;
-    const float *codes = tile + 4 * q * kPanel, *from = x + q * stride;
-    typename V::F32 sum_f32[Rows];
-    chain_f32<V, Rows>(codes, from, stride, quads, sum_f32);
-    for (size_t i = 0; i < Rows; ++i) V::store(even[i], sum_f32[i]);
-    chain_f32<V, Rows>(codes + kPanel, from + 1, stride, quads, sum_f32);
-    for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::add(V::load(even[i]), sum_f32[i]);
-    if (q > 0)
-      for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::add(V::load(dots[i]), sum_f32[i]);
-    if (q + quads < g.quads) {
-      for (size_t i = 0; i < Rows; ++i) V::store(dots[i], sum_f32[i]);
-      continue;
-    }
-    for (size_t i = 0; i < Rows; ++i) {
-      float* sum = sums + (r + i) * kPanel;
-      V::store(sum, V::fma(sum_f32[i], scale_f32, V::load(sum)));
-    }
+  for (size_t i = 0; i < Rows; ++i) {
+    float* sum = sums + (r + i) * kPanel;
+    V::store(sum, V::fma(sum_f32[i], scale_f32, V::load(sum)));
   }
 }
 

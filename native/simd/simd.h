@@ -9,7 +9,14 @@
 #define HQQ_INLINE inline __attribute__((always_inline))
 #endif
 
-// The same for lambdas, after their parameters. isa/scalar.cc does without.
+// For what must not crowd the loop that it is called from.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define HQQ_NOINLINE __declspec(noinline)
+#else
+#define HQQ_NOINLINE __attribute__((noinline))
+#endif
+
+// HQQ_INLINE for lambdas, after their parameters. isa/scalar.cc does without.
 #if defined(HQQ_INLINE_LAMBDA)
 #elif defined(_MSC_VER) && !defined(__clang__)
 #define HQQ_INLINE_LAMBDA
