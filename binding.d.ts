@@ -215,8 +215,14 @@ export interface AttentionArgs {
   readonly scale: number;
   /** `[rows, heads, headDim]` */
   readonly q: Float32Array;
-  /** `[start + rows, kvHeads, headDim]` */
+  /** `[rows, kvHeads, headDim]`: the rows' own. */
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  /** Positions that `keys` and `values` have room for: a multiple of `KEY_BLOCK` in lib/key-block.ts. */
+  readonly capacity: number;
+  /** `[kvHeads, capacity / KEY_BLOCK, headDim, KEY_BLOCK]`: positions before `start` are read, those of the rows are written. */
   readonly keys: Float32Array;
+  /** `[kvHeads, capacity, headDim]`, likewise. */
   readonly values: Float32Array;
   /** `[rows, heads, headDim]`, written. */
   readonly out: Float32Array;
@@ -237,6 +243,12 @@ export interface AddArgs {
   readonly x: Float32Array;
   /** Read and written. */
   readonly to: Float32Array;
+  readonly threads: number;
+}
+
+/** Asks the system for large pages, where it has such, for an array that nothing was written to yet. */
+export interface LargePagesArgs {
+  readonly array: Float32Array;
   readonly threads: number;
 }
 
@@ -270,6 +282,7 @@ export interface Operations {
   attention: AttentionArgs;
   swiglu: SwigluArgs;
   add: AddArgs;
+  largePages: LargePagesArgs;
   sequence: SequenceArgs;
 }
 

@@ -1,4 +1,13 @@
-import type { AddArgs, AttentionArgs, DenseLinearArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../../binding.js';
+import type {
+  AddArgs,
+  AttentionArgs,
+  DenseLinearArgs,
+  LargePagesArgs,
+  RmsNormArgs,
+  RopeArgs,
+  SwigluArgs,
+} from '../../binding.js';
+import { KEY_BLOCK } from '../key-block.js';
 
 // The operations of language models in plain JavaScript: sums in float64, results rounded to float32. Native kernels add in
 // another order and round as they go, so the two agree to a few units of float32, not to the bit.
@@ -122,34 +131,76 @@ export function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
 }
 
 export function* attention(args: AttentionArgs): Units {
-  const { rows, heads, kvHeads, headDim, start, window, scale, q, keys, values, out } = args;
+  const { rows, heads, kvHeads, headDim, start, window, scale, capacity, q, keys, values, out } = args;
+  append(args);
   const meter = new Meter();
-  const weights = new Float64Array(start + rows);
+  const weights = new Float64Array(Math.ceil((start + rows) / KEY_BLOCK) * KEY_BLOCK);
   const sums = new Float64Array(headDim);
-  const stride = kvHeads * headDim;
   for (let r = 0; r < rows; r++) {
     const end = start + r + 1;
     const first = window > 0 ? Math.max(0, end - window) : 0;
     for (let h = 0; h < heads; h++) {
       const at = (r * heads + h) * headDim;
-      const column = Math.floor((h * kvHeads) / heads) * headDim;
-      let highest = -Infinity;
-      for (let j = first; j < end; j++) {
-        const score = scale * dot(q, at, keys, j * stride + column, headDim);
-        weights[j] = score;
-        if (score > highest) highest = score;
+      const cache = Math.floor((h * kvHeads) / heads) * capacity * headDim;
+      // Blocks are whole: scores of positions that the row does not see are computed, and not used.
+      for (let j = first - (first % KEY_BLOCK); j < end; j += KEY_BLOCK) {
+        scoresOfBlock(q, at, keys, cache + j * headDim, headDim, weights, j);
       }
+      let highest = -Infinity;
+      for (let j = first; j < end; j++) highest = weights[j]! > highest ? weights[j]! : highest;
       let total = 0;
       sums.fill(0);
       for (let j = first; j < end; j++) {
-        const weight = Math.exp(weights[j]! - highest);
-        const from = j * stride + column;
+        const weight = Math.exp(scale * (weights[j]! - highest));
+        const from = cache + j * headDim;
         total += weight;
         for (let d = 0; d < headDim; d++) sums[d] = sums[d]! + weight * values[from + d]!;
       }
       for (let d = 0; d < headDim; d++) out[at + d] = sums[d]! / total;
       if (meter.due(2 * (end - first) * (headDim + 8))) yield;
     }
+  }
+}
+
+/** Writes the rows' own keys and values to their places. */
+function append({ rows, kvHeads, headDim, start, capacity, k, v, keys, values }: AttentionArgs): void {
+  for (let r = 0; r < rows; r++) {
+    const lane = (start + r) % KEY_BLOCK;
+    for (let g = 0; g < kvHeads; g++) {
+      const from = (r * kvHeads + g) * headDim;
+      const cache = g * capacity * headDim;
+      const block = cache + (start + r - lane) * headDim;
+      for (let d = 0; d < headDim; d++) keys[block + d * KEY_BLOCK + lane] = k[from + d]!;
+      values.set(v.subarray(from, from + headDim), cache + (start + r) * headDim);
+    }
+  }
+}
+
+function scoresOfBlock(
+  q: Float32Array,
+  atQ: number,
+  keys: Float32Array,
+  atKeys: number,
+  headDim: number,
+  scores: Float64Array,
+  atScores: number,
+): void {
+  for (let lane = 0; lane < KEY_BLOCK; lane += 4) {
+    let s0 = 0;
+    let s1 = 0;
+    let s2 = 0;
+    let s3 = 0;
+    for (let d = 0, i = atKeys + lane; d < headDim; d++, i += KEY_BLOCK) {
+      const x = q[atQ + d]!;
+      s0 += x * keys[i]!;
+      s1 += x * keys[i + 1]!;
+      s2 += x * keys[i + 2]!;
+      s3 += x * keys[i + 3]!;
+    }
+    scores[atScores + lane] = s0;
+    scores[atScores + lane + 1] = s1;
+    scores[atScores + lane + 2] = s2;
+    scores[atScores + lane + 3] = s3;
   }
 }
 
@@ -169,3 +220,6 @@ export function* add({ x, to }: AddArgs): Units {
     if (i % 64 === 63 && meter.due(64)) yield;
   }
 }
+
+/** Memory is the engine's here, pages and all. */
+export function* largePages(_: LargePagesArgs): Units {}

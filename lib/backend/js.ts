@@ -11,7 +11,7 @@ import type {
 } from '../../binding.js';
 import { FORMATS, type PackFormat } from '../format.js';
 import { LANES } from '../solver.js';
-import { add, attention, denseLinear, rmsNorm, rope, swiglu } from './js-layers.js';
+import { add, attention, denseLinear, largePages, rmsNorm, rope, swiglu } from './js-layers.js';
 import { linear, linearTiled } from './js-linear.js';
 import { expand, layOut } from './js-panels.js';
 import { GroupSolver, type GroupStats } from './js-solve.js';
@@ -56,6 +56,7 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   attention,
   swiglu,
   add,
+  largePages,
   sequence,
   layOut,
   expand,

@@ -8,6 +8,7 @@ import { groupedDequantizeArgs } from '../grouped.js';
 import { QuantizedLinear } from '../linear.js';
 import type { LinearOptions } from '../linear-options.js';
 import type { TensorInfo } from '../report.js';
+import { largeFloats } from '../large-floats.js';
 import { allocating, checkRunOptions, resolveThreads, runTask, runTaskSync } from '../run.js';
 import { Checkpoint, type CheckpointTensor } from '../safetensors/checkpoint.js';
 import { plain, quote } from '../safetensors/text.js';
@@ -225,7 +226,7 @@ function prepareDense(tensor: CheckpointTensor, { dtype: to = 'float32' }: Tenso
     throw new HqqError('ERR_INVALID_ARGUMENT', message);
   }
   const count = (end - begin) / DTYPES[dtype].bytes;
-  const values = allocating(quote(name), () => new Float32Array(count));
+  const values = allocating(quote(name), () => largeFloats(count));
   const bytes = dtype === 'float32' ? bytesOf(values) : allocating(quote(name), () => new Uint8Array(end - begin));
   const finish = () => {
     if (dtype !== 'float32') widenBytes(bytes, dtype, values);

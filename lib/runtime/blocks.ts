@@ -78,22 +78,17 @@ export class Block {
   #attention(plan: Plan, { space, cache, start, rope }: BlockStep): void {
     const { heads, kvHeads, headDim, windows } = this.#config;
     const { q, k, v, o } = this.linears;
-    const { rows, hidden, attentionIn, queries, attended, change } = space;
-    const end = start + rows;
-    const fresh = cache.rows(this.#layer, start, end); // k and v go straight to their place
+    const { rows, hidden, attentionIn, queries, keys, values, attended, change } = space;
     this.#attentionNorm.addTo(plan, hidden, rows, attentionIn);
-    addLinears(plan, [q, k, v], attentionIn, rows, [queries, fresh.keys, fresh.values]);
+    addLinears(plan, [q, k, v], attentionIn, rows, [queries, keys, values]);
     turn(plan, queries, rows, heads, headDim, rope);
-    turn(plan, fresh.keys, rows, kvHeads, headDim, rope);
-    const { keys, values } = cache.rows(this.#layer, 0, end);
+    turn(plan, keys, rows, kvHeads, headDim, rope);
     const window = windows[this.#layer]!;
-    const scale = 1 / Math.sqrt(headDim);
-    const seen = window > 0 ? Math.min(window, end) : end;
+    const shape = { rows, heads, kvHeads, headDim, start, window, scale: 1 / Math.sqrt(headDim) };
+    const arrays = { q: queries, k: keys, v: values, ...cache.layer(this.#layer), out: attended };
+    const seen = window > 0 ? Math.min(window, start + rows) : start + rows;
     plan.add(2 * rows * seen * heads * headDim, (threads) => [
-      {
-        operation: 'attention',
-        args: { rows, heads, kvHeads, headDim, start, window, scale, q: queries, keys, values, out: attended, threads },
-      },
+      { operation: 'attention', args: { ...shape, ...arrays, threads } },
     ]);
     o.addTo(plan, attended, rows, change);
     accumulate(plan, change, hidden);

@@ -1,12 +1,15 @@
 import { HqqError } from '../errors.js';
+import { KEY_BLOCK } from '../key-block.js';
+import { largeFloats } from '../large-floats.js';
 import { allocating } from '../run.js';
 import type { LanguageModelConfig } from './config.js';
 import { Workspace } from './workspace.js';
 
-/** Keys and values of one layer: `[capacity, kvHeads, headDim]` each. */
+/** Keys and values of one layer, as `AttentionArgs` of binding.d.ts says. */
 interface LayerCache {
-  keys: Float32Array;
-  values: Float32Array;
+  readonly capacity: number;
+  readonly keys: Float32Array;
+  readonly values: Float32Array;
 }
 
 /** Positions that a cache has room for at first. */
@@ -17,8 +20,9 @@ export class KvCache {
   /** Most positions that it may hold. */
   readonly maxPositions: number;
   readonly #config: LanguageModelConfig;
-  readonly #layers: readonly LayerCache[];
+  /** Floats of a position in one layer's keys, or values. */
   readonly #width: number;
+  #layers: readonly LayerCache[] = [];
   #capacity = 0;
   #length = 0;
   #busy = false;
@@ -30,7 +34,6 @@ export class KvCache {
     this.#config = config;
     this.maxPositions = maxPositions;
     this.#width = config.kvHeads * config.headDim;
-    this.#layers = config.windows.map(() => ({ keys: new Float32Array(0), values: new Float32Array(0) }));
   }
 
   /** Positions that it holds. */
@@ -40,7 +43,7 @@ export class KvCache {
 
   /** Bytes that keys and values take. */
   get bytes(): number {
-    return this.#layers.length * 2 * this.#capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
+    return this.#config.layers * 2 * this.#capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
   }
 
   /** Forgets all positions from `length` on. */
@@ -74,11 +77,9 @@ export class KvCache {
     }
   }
 
-  /** The rows `[from, to)` of a layer. @internal */
-  rows(layer: number, from: number, to: number): LayerCache {
-    const { keys, values } = this.#layers[layer]!;
-    const cut = (array: Float32Array) => array.subarray(from * this.#width, to * this.#width);
-    return { keys: cut(keys), values: cut(values) };
+  /** Keys and values of a layer. @internal */
+  layer(layer: number): LayerCache {
+    return this.#layers[layer]!;
   }
 
   /** Buffers of a step of `rows` positions; those of single tokens are kept. @internal */
@@ -102,14 +103,31 @@ export class KvCache {
 
   #reserve(positions: number): void {
     if (positions <= this.#capacity) return;
-    const capacity = Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions, 2 * this.#capacity));
-    const grown = (array: Float32Array) => {
-      const wider = allocating('the cache of a text', () => new Float32Array(capacity * this.#width));
-      wider.set(array.subarray(0, this.#length * this.#width));
-      return wider;
-    };
-    const layers = this.#layers.map(({ keys, values }) => ({ keys: grown(keys), values: grown(values) }));
-    layers.forEach((layer, i) => Object.assign(this.#layers[i]!, layer));
+    const wanted = Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions, 2 * this.#capacity));
+    const capacity = Math.ceil(wanted / KEY_BLOCK) * KEY_BLOCK;
+    const { layers: count } = this.#config;
+    const size = capacity * this.#width;
+    const all = allocating('the cache of a text', () => largeFloats(2 * count * size));
+    const layers = Array.from({ length: count }, (_, i) => {
+      const keys = all.subarray(2 * i * size, (2 * i + 1) * size);
+      const values = all.subarray((2 * i + 1) * size, (2 * i + 2) * size);
+      return { capacity, keys, values };
+    });
+    this.#layers.forEach(({ keys, values }, i) => {
+      this.#copyHeads(keys, layers[i]!.keys, capacity);
+      this.#copyHeads(values, layers[i]!.values, capacity);
+    });
+    this.#layers = layers;
     this.#capacity = capacity;
+  }
+
+  /** Each head's positions begin anew at a multiple of the capacity. */
+  #copyHeads(from: Float32Array, to: Float32Array, capacity: number): void {
+    const { kvHeads, headDim } = this.#config;
+    const positions = Math.ceil(this.#length / KEY_BLOCK) * KEY_BLOCK;
+    for (let head = 0; head < kvHeads; head++) {
+      const begin = head * this.#capacity * headDim;
+      to.set(from.subarray(begin, begin + positions * headDim), head * capacity * headDim);
+    }
   }
 }

@@ -14,6 +14,10 @@ export class Workspace {
   readonly attentionIn: Float32Array;
   /** Out of q, turned. */
   readonly queries: Float32Array;
+  /** Out of k, turned. */
+  readonly keys: Float32Array;
+  /** Out of v. */
+  readonly values: Float32Array;
   /** Into o. */
   readonly attended: Float32Array;
   /** Into gate and up. */
@@ -27,12 +31,14 @@ export class Workspace {
   /** Out of o, and out of down. */
   readonly change: Float32Array;
 
-  constructor({ hiddenSize, heads, headDim, intermediateSize }: LanguageModelConfig, rows: number) {
+  constructor({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: LanguageModelConfig, rows: number) {
     const floats = (width: number) => allocating('the activations', () => new Float32Array(rows * width));
     this.rows = rows;
     this.hidden = floats(hiddenSize);
     this.attentionIn = floats(hiddenSize);
     this.queries = floats(heads * headDim);
+    this.keys = floats(kvHeads * headDim);
+    this.values = floats(kvHeads * headDim);
     this.attended = floats(heads * headDim);
     this.mlpIn = floats(hiddenSize);
     this.gate = floats(intermediateSize);

@@ -68,10 +68,16 @@ struct AttentionOp {
     op.head_dim = args.dimension("headDim");
     op.start = args.integer("start", 0, kMaxStart);
     op.window = args.integer("window", 0, kMaxStart);
+    op.capacity = args.dimension("capacity");
+    if (op.capacity % kernels::kLanes != 0 || op.capacity < op.start + op.rows) {
+      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) + ", and to hold start + rows.");
+    }
     op.scale = static_cast<float>(args.number("scale"));
     op.q = args.array<float>("q", args.product({op.rows, op.heads, op.head_dim}));
-    op.keys = args.array<float>("keys", args.product({op.start + op.rows, op.kv_heads, op.head_dim}));
-    op.values = args.array<float>("values", args.product({op.start + op.rows, op.kv_heads, op.head_dim}));
+    op.k = args.array<float>("k", args.product({op.rows, op.kv_heads, op.head_dim}));
+    op.v = args.array<float>("v", args.product({op.rows, op.kv_heads, op.head_dim}));
+    op.keys = args.array<float>("keys", args.product({op.capacity, op.kv_heads, op.head_dim}));
+    op.values = args.array<float>("values", args.product({op.capacity, op.kv_heads, op.head_dim}));
     op.out = args.array<float>("out", args.product({op.rows, op.heads, op.head_dim}));
     return op;
   }
@@ -96,6 +102,16 @@ struct AddOp {
   static core::Add parse(Args& args) {
     const Span<float> to = args.array<float>("to");
     return {to.length, args.array<float>("x", to.length), to.data};
+  }
+};
+
+struct LargePagesOp {
+  static constexpr const char* kName = "largePages";
+  static constexpr auto kRun = core::large_pages;
+
+  static core::LargePages parse(Args& args) {
+    const Span<float> array = args.array<float>("array");
+    return {array.data, array.length};
   }
 };
 

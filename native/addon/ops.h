@@ -37,7 +37,7 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
 }
 inline constexpr auto kOperations =
     list_operations<QuantizeOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, LayOutOp, ExpandOp, LinearOp, LinearTiledOp,
-                    DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp>();
+                    DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp, LargePagesOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {

@@ -103,12 +103,14 @@ struct Rope {
 Status rope(const Context& context, const Rope& op);
 
 struct Attention {
-  size_t rows, heads, kv_heads, head_dim, start, window;
+  size_t rows, heads, kv_heads, head_dim, start, window, capacity;
   float scale;
-  const float* q;       // [rows, heads, head_dim]             read
-  const float* keys;    // [start + rows, kv_heads, head_dim]  read
-  const float* values;  // [start + rows, kv_heads, head_dim]  read
-  float* out;           // [rows, heads, head_dim]             written
+  const float* q;  // [rows, heads, head_dim]     read
+  const float* k;  // [rows, kv_heads, head_dim]  read
+  const float* v;  // [rows, kv_heads, head_dim]  read
+  float* keys;     // [kv_heads, capacity / kLanes, head_dim, kLanes]  read before `start`, written from there
+  float* values;   // [kv_heads, capacity, head_dim]                   likewise
+  float* out;      // [rows, heads, head_dim]     written
 };
 Status attention(const Context& context, const Attention& op);
 
@@ -126,6 +128,14 @@ struct Add {
   float* to;       // [count]  read and written
 };
 Status add(const Context& context, const Add& op);
+
+// Asks for large pages: pages.h.
+struct LargePages {
+  float* array;  // [count]  neither read nor written
+  size_t count;
+};
+Status large_pages(const Context& context, const LargePages& op);
+
 // A weight matrix whose groups are parts of rows, laid out for `linear`: see kPanels in format.h.
 struct Panels {
   Format format;

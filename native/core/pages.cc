@@ -1,5 +1,7 @@
 #include "pages.h"
 
+#include "operations.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 
@@ -15,6 +17,11 @@ void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t by
   const uintptr_t first = (address + kPage - 1) & ~(kPage - 1), last = (address + bytes) & ~(kPage - 1);
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
+}
+
+Status large_pages(const Context&, const LargePages& op) {
+  prefer_large_pages(op.array, op.count * sizeof(float));
+  return Status::ok;
 }
 
 }  // namespace hqq::core

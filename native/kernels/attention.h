@@ -1,121 +1,94 @@
 #pragma once
 #include "layers.h"
 
-// Attention of the heads that share their keys and values: each of these is read once for all of the heads.
+// Attention: several queries share their keys and values, and each of these is read once for a few of them.
 namespace hqq::kernels {
 
-// Keys and values that are on their way from memory while others are at work. Processors look ahead by themselves, but not for
-// what lies a row apart: without it, attention to a thousand positions takes half as long again.
-inline constexpr size_t kRowsAhead = 16;
-
-// Asks for the floats at p + offset. They may lie past the end of the array; nothing is read.
+// Queries whose sums are in registers together, of `count` that are left. Two and two are faster than three and one.
 template <class V>
-HQQ_INLINE void prefetch_floats(const float* p, size_t offset) {
-  V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
-}
-
-// Heads whose sums are in registers together, of `heads` that are left. Two and two are faster than three and one.
-template <class V>
-constexpr size_t heads_at_once(size_t heads) {
+constexpr size_t queries_at_once(size_t count) {
   constexpr size_t kMost = V::kBytes == 64 ? 4 : 3;
-  return heads <= kMost ? heads : heads == kMost + 1 ? 2 : kMost;
+  return count <= kMost ? count : count == kMost + 1 ? 2 : kMost;
 }
 
 template <size_t Count>
-struct Heads {
+struct Queries {
   static constexpr size_t kCount = Count;
 };
 
-// Calls body(Heads<n>, first) for heads `first` to `first + n`, until all of them were among these.
+// Calls body(Queries<n>, first) for queries `first` to `first + n`, until all of them were among these.
 template <class V, class Body>
-HQQ_INLINE void for_heads(size_t heads, const Body& body) {
-  for (size_t h = 0; h < heads;) {
-    const size_t count = heads_at_once<V>(heads - h);
-    switch (count) {
-      case 1: body(Heads<1>{}, h); break;
-      case 2: body(Heads<2>{}, h); break;
-      case 3: body(Heads<3>{}, h); break;
-      default: body(Heads<4>{}, h);
+HQQ_INLINE void for_queries(size_t count, const Body& body) {
+  for (size_t n = 0; n < count;) {
+    const size_t some = queries_at_once<V>(count - n);
+    switch (some) {
+      case 1: body(Queries<1>{}, n); break;
+      case 2: body(Queries<2>{}, n); break;
+      case 3: body(Queries<3>{}, n); break;
+      default: body(Queries<4>{}, n);
     }
-    h += count;
+    n += some;
   }
 }
 
-// The products of one key and `Heads` queries, lane by lane: across lanes they are yet to be added.
-template <class V, size_t Heads>
-HQQ_INLINE void score_lanes(const Scores& s, size_t h, size_t key, typename V::F32 (&sum)[Heads]) {
-  const float* const q = s.queries + h * s.width;
-  const float* const k = s.keys + key * s.stride;
-  for (auto& of_head : sum) of_head = V::set(0.0f);
-  for_each_vector<V>(s.width, [&](auto memory, size_t i) {
-    prefetch_floats<V>(k + i, kRowsAhead * s.stride);
-    const auto k_f32 = memory.load(k + i);
-    for (size_t n = 0; n < Heads; ++n) sum[n] = V::fma(memory.load(q + n * s.width + i), k_f32, sum[n]);
-  });
-}
-
-template <class V, size_t Heads>
-void scores_of(const Scores& s, size_t h) {
-  constexpr size_t kKeys = 4;  // whose lanes are added together
-  float* const out = s.scores + h * s.scores_stride;
-  size_t j = 0;
-  for (; j + kKeys <= s.count; j += kKeys) {
-    alignas(64) float lanes[Heads][kKeys][kLanes];
-    for (size_t k = 0; k < kKeys; ++k) {
-      typename V::F32 sum[Heads];
-      score_lanes<V, Heads>(s, h, j + k, sum);
-      for (size_t n = 0; n < Heads; ++n) V::store(lanes[n][k], sum[n]);
-    }
-    for (size_t n = 0; n < Heads; ++n) {
-      const auto* const of_head = lanes[n];
-      V::store_sums(out + n * s.scores_stride + j, V::load(of_head[0]), V::load(of_head[1]), V::load(of_head[2]),
-                    V::load(of_head[3]));
-    }
+// A block of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that one is
+// added to while the other's last addition is under way.
+template <class V, size_t Count>
+HQQ_INLINE void scores_of_block(const Scores& s, const float* keys, size_t n, size_t block) {
+  const float* q[Count];
+  typename V::F32 even[Count], odd[Count];
+  for (size_t i = 0; i < Count; ++i) q[i] = s.queries[n + i], even[i] = odd[i] = V::set(0.0f);
+  size_t d = 0;
+  for (; d + 2 <= s.width; d += 2, keys += 2 * kLanes) {
+    const auto even_f32 = V::load(keys), odd_f32 = V::load(keys + kLanes);
+    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), even_f32, even[i]);
+    for (size_t i = 0; i < Count; ++i) odd[i] = V::fma(V::set(q[i][d + 1]), odd_f32, odd[i]);
   }
-  for (; j < s.count; ++j) {
-    typename V::F32 sum[Heads];
-    score_lanes<V, Heads>(s, h, j, sum);
-    for (size_t n = 0; n < Heads; ++n) out[n * s.scores_stride + j] = V::sum(sum[n]);
-  }
+  if (d < s.width)
+    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), V::load(keys), even[i]);
+  for (size_t i = 0; i < Count; ++i) V::store(s.scores[n + i] + block * kLanes, V::add(even[i], odd[i]));
 }
 
 template <class V>
 void scores(const Scores& s) {
-  for_heads<V>(s.heads, [&](auto heads, size_t h) { scores_of<V, decltype(heads)::kCount>(s, h); });
+  const float* keys = s.keys;
+  for (size_t block = 0; block < s.blocks; ++block, keys += s.width * kLanes)
+    for_queries<V>(s.count, [&](auto queries, size_t n) HQQ_INLINE_LAMBDA {
+      scores_of_block<V, decltype(queries)::kCount>(s, keys, n, block);
+    });
 }
 
-// `Vectors` vectors of every row, for `Heads` heads.
-template <class V, size_t Heads, size_t Vectors, class Memory>
-HQQ_INLINE void weighted_columns(const WeightedSums& w, size_t h, size_t column, Memory memory) {
-  const float* const weights = w.weights + h * w.weights_stride;
-  float* const out = w.sums + h * w.width + column;
-  typename V::F32 sum[Heads][Vectors];
-  for (size_t i = 0; i < Heads; ++i)
-    for (size_t v = 0; v < Vectors; ++v) sum[i][v] = memory.load(out + i * w.width + v * kLanes);
-  const float* row = w.rows + column;
-  for (size_t j = 0; j < w.count; ++j, row += w.stride) {
-    typename V::F32 weight[Heads];
-    for (size_t i = 0; i < Heads; ++i) weight[i] = V::set(weights[i * w.weights_stride + j]);
+// `Vectors` vectors of every row.
+template <class V, size_t Count, size_t Vectors, class Memory>
+HQQ_INLINE void weighted_columns(const WeightedSums& w, size_t n, size_t column, Memory memory) {
+  const float* weights[Count];
+  typename V::F32 sum[Count][Vectors];
+  for (size_t i = 0; i < Count; ++i) {
+    weights[i] = w.weights[n + i] + w.first;
+    for (size_t v = 0; v < Vectors; ++v) sum[i][v] = memory.load(w.sums[n + i] + column + v * kLanes);
+  }
+  const float* row = w.values + column;
+  for (size_t j = 0; j < w.rows; ++j, row += w.width) {
+    typename V::F32 weight[Count];
+    for (size_t i = 0; i < Count; ++i) weight[i] = V::set(weights[i][j]);
     for (size_t v = 0; v < Vectors; ++v) {
-      prefetch_floats<V>(row + v * kLanes, kRowsAhead * w.stride);
       const auto x = memory.load(row + v * kLanes);
-      for (size_t i = 0; i < Heads; ++i) sum[i][v] = V::fma(weight[i], x, sum[i][v]);
+      for (size_t i = 0; i < Count; ++i) sum[i][v] = V::fma(weight[i], x, sum[i][v]);
     }
   }
-  for (size_t i = 0; i < Heads; ++i)
-    for (size_t v = 0; v < Vectors; ++v) memory.store(out + i * w.width + v * kLanes, sum[i][v]);
+  for (size_t i = 0; i < Count; ++i)
+    for (size_t v = 0; v < Vectors; ++v) memory.store(w.sums[n + i] + column + v * kLanes, sum[i][v]);
 }
 
 template <class V>
 void weighted_sums(const WeightedSums& w) {
-  for_heads<V>(w.heads, [&](auto heads, size_t h) {
+  for_queries<V>(w.count, [&](auto queries, size_t n) {
     // As many sums as hide the time that one takes, and as the registers hold.
-    constexpr size_t kHeads = decltype(heads)::kCount, kVectors = V::kBytes == 64 || kHeads == 1 ? 4 : 2;
+    constexpr size_t kCount = decltype(queries)::kCount, kVectors = V::kBytes == 64 || kCount == 1 ? 4 : 2;
     size_t c = 0;
     for (; c + kVectors * kLanes <= w.width; c += kVectors * kLanes)
-      weighted_columns<V, kHeads, kVectors>(w, h, c, Whole<V>{});
-    for_each_vector<V>(w.width - c,
-                       [&](auto memory, size_t i) { weighted_columns<V, kHeads, 1>(w, h, c + i, memory); });
+      weighted_columns<V, kCount, kVectors>(w, n, c, Whole<V>{});
+    for_each_vector<V>(w.width - c, [&](auto memory, size_t i) { weighted_columns<V, kCount, 1>(w, n, c + i, memory); });
   });
 }
 

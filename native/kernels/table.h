@@ -57,22 +57,20 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
-// scores[h][j] = sum over i < width of queries[h][i] * keys[j][i]; strides are from row to row.
+// scores[n][j] = sum over i < width of queries[n][i] * key j [i]. Sixteen keys lie side by side: [blocks, width, kLanes].
 struct Scores {
-  const float* queries;  // [heads, width]
+  const float* const* queries;  // [count] -> [width]
+  float* const* scores;         // [count] -> [blocks * kLanes]
   const float* keys;
-  float* scores;
-  size_t heads, count, width;
-  size_t stride, scores_stride;
+  size_t count, blocks, width;
 };
 
-// sums[h][i] += sum over j < count of weights[h][j] * rows[j][i], in the order of the rows; strides are from row to row.
+// sums[n][i] += sum over j < rows of weights[n][first + j] * values[j][i], in the order of the rows.
 struct WeightedSums {
-  const float* weights;
-  const float* rows;
-  float* sums;  // [heads, width]
-  size_t heads, count, width;
-  size_t stride, weights_stride;
+  const float* const* weights;  // [count]
+  float* const* sums;           // [count] -> [width]
+  const float* values;          // [rows, width]
+  size_t count, first, rows, width;
 };
 
 // A prepared x: for each group of each row its values (padded, as signed bytes or floats). One row: groups follow each other. Many:

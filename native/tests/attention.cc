@@ -29,9 +29,40 @@ struct AttentionCase {
   }
   Buffers outputs(uint8_t fill) const { return one_output(rows * row_size(), fill); }
   core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
-    return core::attention(context, {count, heads(), kv_heads, head_dim, start + first, window, scale(),
-                                     q.data() + first * row_size(), keys.data(), values.data(), outputs[0].at<float>()});
+    // With room to spare, which nothing may come from.
+    const size_t before = start + first, capacity = kernels::padded(before + count) + kernels::kLanes;
+    Caches caches(*this, capacity, before);
+    const core::Status status =
+        core::attention(context, {count, heads(), kv_heads, head_dim, before, window, capacity, scale(),
+                                  q.data() + first * row_size(), keys.data() + before * stride(),
+                                  values.data() + before * stride(), caches.keys.data(), caches.values.data(),
+                                  outputs[0].at<float>()});
+    check(caches == Caches(*this, capacity, before + count), describe() + ": what is kept of the rows");
+    return status;
   }
+
+  // Keys and values of the first positions as the operation keeps them; the rest is no number.
+  struct Caches {
+    std::vector<float> keys, values;
+
+    Caches(const AttentionCase& c, size_t capacity, size_t positions)
+        : keys(capacity * c.stride(), NAN), values(capacity * c.stride(), NAN) {
+      constexpr size_t kBlock = kernels::kLanes;
+      for (size_t j = 0; j < positions; ++j)
+        for (size_t h = 0; h < c.kv_heads; ++h)
+          for (size_t d = 0; d < c.head_dim; ++d) {
+            const size_t from = j * c.stride() + h * c.head_dim + d, head = h * capacity * c.head_dim;
+            keys[head + j / kBlock * kBlock * c.head_dim + d * kBlock + j % kBlock] = c.keys[from];
+            values[head + j * c.head_dim + d] = c.values[from];
+          }
+    }
+    bool operator==(const Caches& other) const {
+      const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
+        return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+      };
+      return same(keys, other.keys) && same(values, other.values);
+    }
+  };
   void add_errors(const Buffers& got, Errors& errors) const {
     for (size_t r = 0; r < rows; ++r)
       for (size_t h = 0; h < heads(); ++h) add_errors_of_head(r, h, got, errors);
@@ -54,7 +85,8 @@ struct AttentionCase {
     double total = 0;
     for (double& weight : weights) total += weight = std::exp(weight - highest);
     // Of two scores, of their difference and of its multiple; then the power's own; then those of the two sums.
-    const double exponent = kUnit * (2 * roundings(head_dim) * terms + 2 * (highest - lowest));
+    const double chain = static_cast<double>(head_dim) / 2 + 3;  // roundings on the way of a product into a score
+    const double exponent = kUnit * (2 * chain * terms + 2 * (highest - lowest));
     const double relative = 2 * (exponent + kExpError) + kUnit * (static_cast<double>(seen) + roundings(seen) + 4);
     for (size_t d = 0; d < head_dim; ++d) {
       double sum = 0, sizes = 0;

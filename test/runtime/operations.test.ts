@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { Operations } from '../../binding.js';
+import type { AttentionArgs, Operations } from '../../binding.js';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
+import { KEY_BLOCK } from '../../lib/key-block.js';
 
 const BACKENDS = availableBackends();
 /** Around every vector width, and past a tile of them. */
@@ -30,6 +31,27 @@ function run<K extends keyof Operations>(
   });
   for (const out of outs) expect(Buffer.from(out.buffer)).toEqual(Buffer.from(outs[0]!.buffer));
   return outs[0]!;
+}
+
+type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDim' | 'start' | 'window' | 'scale'>;
+
+/** `keys` and `values` are `[start + rows, kvHeads, headDim]`. What the caches hold from `start` on is no number. */
+function attentionArgs(shape: AttentionShape, q: Float32Array, keys: Float32Array, values: Float32Array) {
+  const { start, rows, kvHeads, headDim } = shape;
+  const capacity = Math.ceil((start + rows) / KEY_BLOCK) * KEY_BLOCK + KEY_BLOCK;
+  const cache = { keys: new Float32Array(capacity * kvHeads * headDim).fill(NaN), values: new Float32Array(capacity * kvHeads * headDim).fill(NaN) };
+  for (let j = 0; j < start; j++) {
+    for (let g = 0; g < kvHeads; g++) {
+      for (let d = 0; d < headDim; d++) {
+        const from = (j * kvHeads + g) * headDim + d;
+        const head = g * capacity * headDim;
+        cache.keys[head + (j - (j % KEY_BLOCK)) * headDim + d * KEY_BLOCK + (j % KEY_BLOCK)] = keys[from]!;
+        cache.values[head + j * headDim + d] = values[from]!;
+      }
+    }
+  }
+  const fresh = start * kvHeads * headDim;
+  return { ...shape, capacity, q, k: keys.slice(fresh), v: values.slice(fresh), ...cache };
 }
 
 /** `got` is within `bound(i)` of `want(i)`. */
@@ -121,7 +143,8 @@ describe.each(BACKENDS)('%s', (name) => {
     const scale = 1 / Math.sqrt(headDim);
     const q = floats(rows * heads * headDim);
     const [keys, values] = [floats((start + rows) * kvHeads * headDim), floats((start + rows) * kvHeads * headDim)];
-    const out = run(name, 'attention', { rows, heads, kvHeads, headDim, start, window, scale, q, keys, values }, q.length);
+    const shape = { rows, heads, kvHeads, headDim, start, window, scale };
+    const out = run(name, 'attention', attentionArgs(shape, q, keys, values), q.length);
     const want = new Float64Array(out.length);
     for (let r = 0; r < rows; r++) {
       for (let h = 0; h < heads; h++) {
@@ -178,7 +201,8 @@ describe.each(BACKENDS)('%s', (name) => {
     for (const [broken, at] of [['q', 25], ['keys', 7], ['values', 7]] as const) {
       const arrays = { q: floats(rows * heads * headDim), keys: floats(cache), values: floats(cache) };
       arrays[broken][at] = NaN;
-      const out = run(name, 'attention', { rows, heads, kvHeads, headDim, start, window: 0, scale: 1, ...arrays }, arrays.q.length);
+      const args = attentionArgs({ rows, heads, kvHeads, headDim, start, window: 0, scale: 1 }, arrays.q, arrays.keys, arrays.values);
+      const out = run(name, 'attention', args, arrays.q.length);
       const expected = (i: number) => ({ q: i >= 20 && i < 40, keys: true, values: i % headDim === 7 })[broken];
       expect([...out].map(Number.isNaN)).toEqual([...out].map((_, i) => expected(i)));
     }
@@ -199,39 +223,25 @@ describe.each(BACKENDS)('%s', (name) => {
 describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would read beyond an array', (name) => {
   const backend = openBackend(name);
   const f = (length: number) => new Float32Array(length);
+  const attention = {
+    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, start: 1, window: 0, scale: 1, capacity: 16 },
+    ...{ q: f(4), k: f(4), v: f(4), keys: f(64), values: f(64), out: f(4) },
+  };
   test.each<[string, keyof Operations, object]>([
     ['weights', 'denseLinear', { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(11), bias: f(0), out: f(8) }],
     ['bias', 'denseLinear', { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(12), bias: f(3), out: f(8) }],
     ['weight', 'rmsNorm', { rows: 1, cols: 4, epsilon: 0, x: f(4), weight: f(3), out: f(4) }],
     ['headDim', 'rope', { rows: 1, heads: 1, headDim: 3, cos: f(1), sin: f(1), x: f(3) }],
     ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, cos: f(2), sin: f(4), x: f(8) }],
-    [
-      'kvHeads',
-      'attention',
-      { rows: 1, heads: 3, kvHeads: 2, headDim: 2, start: 0, window: 0, scale: 1, q: f(6), keys: f(4), values: f(4), out: f(6) },
-    ],
-    [
-      'values',
-      'attention',
-      { rows: 1, heads: 2, kvHeads: 2, headDim: 2, start: 1, window: 0, scale: 1, q: f(4), keys: f(8), values: f(4), out: f(4) },
-    ],
-    [
-      'memory',
-      'attention',
-      {
-        rows: 4e9,
-        heads: 4e9,
-        kvHeads: 4e9,
-        headDim: 4e9,
-        start: 0,
-        window: 0,
-        scale: 1,
-        q: f(4),
-        keys: f(8),
-        values: f(4),
-        out: f(4),
-      },
-    ],
+    ['kvHeads', 'attention', { ...attention, heads: 3, q: f(6), out: f(6) }],
+    ['k', 'attention', { ...attention, k: f(8) }],
+    ['keys', 'attention', { ...attention, keys: f(32) }],
+    ['values', 'attention', { ...attention, values: f(63) }],
+    ['capacity', 'attention', { ...attention, start: 16 }],
+    ['capacity', 'attention', { ...attention, capacity: 17, keys: f(68), values: f(68) }],
+    ['capacity', 'attention', { ...attention, start: 2 ** 30, rows: 2 ** 31, capacity: 2 ** 31 }],
+    ['memory', 'attention', { ...attention, rows: 4e9, start: 0, capacity: 4e9, heads: 4e9, kvHeads: 4e9, headDim: 4e9 }],
+    ['array', 'largePages', { array: new Uint8Array(4) }],
     ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],
     ['x', 'add', { x: f(3), to: f(4) }],
     ['steps', 'sequence', { steps: 3 }],
