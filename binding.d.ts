@@ -265,6 +265,20 @@ export interface SequenceArgs {
   readonly steps: readonly Step[];
 }
 
+/** What `prepare` reads. None of the steps may be `prepared`. */
+export interface PrepareArgs {
+  readonly sequences: readonly SequenceArgs[];
+}
+
+/** Sequences whose arguments were read: an object that only `prepare` makes. It holds their arrays until it is collected. */
+export type PreparedSequences = object;
+
+/** One of the sequences that `prepare` of the same backend has read. */
+export interface PreparedArgs {
+  readonly sequences: PreparedSequences;
+  readonly index: number;
+}
+
 /** Every operation, by name. */
 export interface Operations {
   quantize: QuantizeArgs;
@@ -283,6 +297,7 @@ export interface Operations {
   swiglu: SwigluArgs;
   add: AddArgs;
   largePages: LargePagesArgs;
+  prepared: PreparedArgs;
   sequence: SequenceArgs;
 }
 
@@ -303,6 +318,8 @@ export interface Backend {
   run<K extends keyof Operations>(operation: K, args: Operations[K]): void;
   /** Runs later, without blocking the event loop. */
   start<K extends keyof Operations>(operation: K, args: Operations[K]): Task;
+  /** Reads the arguments of sequences that will run many times: it takes microseconds a step. */
+  prepare(args: PrepareArgs): PreparedSequences;
 }
 
 /** What the addon exports. */

@@ -34,16 +34,22 @@ function standBefore() {
   const open = addon.open.bind(addon);
   addon.open = (isa) => {
     const real = open(isa);
+    const prepare = ({ sequences }) => ({ sequences, real: real.prepare({ sequences }) });
+    const asPrepared = ({ operation, args }) =>
+      operation === 'prepared' ? { operation, args: { sequences: args.sequences.real, index: args.index } } : { operation, args };
+    const apart = ({ operation, args }) =>
+      operation === 'prepared' ? args.sequences.sequences[args.index].steps : [{ operation, args }];
     const start = (operation, args) => {
-      if (!parts) return real.start(operation, args);
-      for (const step of args.steps) {
+      if (operation !== 'sequence') return real.start(operation, args);
+      if (!parts) return real.start(operation, { steps: args.steps.map(asPrepared) });
+      for (const step of args.steps.flatMap(apart)) {
         const began = processor();
         real.run(step.operation, step.args);
         parts[step.operation] = (parts[step.operation] ?? 0) + processor() - began;
       }
       return { promise: Promise.resolve(), cancel() {} };
     };
-    return { name: real.name, isa: real.isa, dot: real.dot, run: real.run.bind(real), start };
+    return { name: real.name, isa: real.isa, dot: real.dot, run: real.run.bind(real), start, prepare };
   };
 }
 standBefore();

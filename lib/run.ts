@@ -1,4 +1,4 @@
-import type { Backend, Operations } from '../binding.js';
+import type { Backend, Operations, PreparedSequences, Step } from '../binding.js';
 import { isShared } from './arrays.js';
 import { rejectUnknownOptions } from './config.js';
 import { HqqError, show } from './errors.js';
@@ -80,6 +80,15 @@ export function runTaskSync<K extends keyof Operations>(
   run.signal?.throwIfAborted();
   try {
     backend.run(operation, args);
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+/** `prepare` of a backend. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
+export function prepareSequences(backend: Backend, sequences: readonly (readonly Step[])[]): PreparedSequences {
+  try {
+    return backend.prepare({ sequences: sequences.map((steps) => ({ steps })) });
   } catch (error) {
     throw translate(error);
   }

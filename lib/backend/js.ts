@@ -5,6 +5,8 @@ import type {
   Operations,
   PackArgs,
   QuantizeArgs,
+  PrepareArgs,
+  PreparedArgs,
   SequenceArgs,
   Task,
   Words,
@@ -41,6 +43,7 @@ export function createJsBackend(): Backend {
     start(operation, args): Task {
       return slices.add(OPERATIONS[operation](args));
     },
+    prepare: (args) => new Prepared(args),
   };
 }
 
@@ -57,12 +60,23 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   swiglu,
   add,
   largePages,
+  prepared,
   sequence,
   layOut,
   expand,
   linear,
   linearTiled,
 };
+
+/** What `prepare` makes. There is nothing to read ahead here. */
+class Prepared {
+  constructor(readonly args: PrepareArgs) {}
+}
+
+function* prepared({ sequences, index }: PreparedArgs): Units {
+  if (!(sequences instanceof Prepared)) throw new TypeError('Expected sequences to be what prepare made.');
+  yield* sequence(sequences.args.sequences[index]!);
+}
 
 function* sequence({ steps }: SequenceArgs): Units {
   for (const { operation, args } of steps) yield* (OPERATIONS[operation] as (args: unknown) => Units)(args);

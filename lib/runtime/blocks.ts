@@ -71,30 +71,55 @@ export class Block {
 
   /** Adds the block to a plan: it reads and writes `space.hidden`, and writes its rows of the cache. */
   addTo(plan: Plan, step: BlockStep): void {
-    this.#attention(plan, step);
-    this.#mlp(plan, step.space);
+    this.addBefore(plan, step.space);
+    this.addAttention(plan, step);
+    this.addAfter(plan, step.space);
   }
 
-  #attention(plan: Plan, { space, cache, start, rope }: BlockStep): void {
-    const { heads, kvHeads, headDim, windows } = this.#config;
-    const { q, k, v, o } = this.linears;
-    const { rows, hidden, attentionIn, queries, keys, values, attended, change } = space;
+  /** The part before the attention, from `space.hidden` to queries, keys and values: the same at every position. @internal */
+  addBefore(plan: Plan, { rows, hidden, attentionIn, queries, keys, values }: Workspace): void {
+    const { q, k, v } = this.linears;
     this.#attentionNorm.addTo(plan, hidden, rows, attentionIn);
     addLinears(plan, [q, k, v], attentionIn, rows, [queries, keys, values]);
-    turn(plan, queries, rows, heads, headDim, rope);
-    turn(plan, keys, rows, kvHeads, headDim, rope);
-    const window = windows[this.#layer]!;
-    const shape = { rows, heads, kvHeads, headDim, start, window, scale: 1 / Math.sqrt(headDim) };
-    const arrays = { q: queries, k: keys, v: values, ...cache.layer(this.#layer), out: attended };
-    const seen = window > 0 ? Math.min(window, start + rows) : start + rows;
-    plan.add(2 * rows * seen * heads * headDim, (threads) => [
-      { operation: 'attention', args: { ...shape, ...arrays, threads } },
-    ]);
-    o.addTo(plan, attended, rows, change);
-    accumulate(plan, change, hidden);
   }
 
-  #mlp(plan: Plan, { rows, hidden, mlpIn, gate, up, activated, change }: Workspace): void {
+  /** @internal */
+  addAttention(plan: Plan, { space, cache, start, rope }: BlockStep): void {
+    const { heads, kvHeads, headDim, windows } = this.#config;
+    const { rows, queries, keys, values, attended } = space;
+    turn(plan, queries, rows, heads, headDim, rope);
+    turn(plan, keys, rows, kvHeads, headDim, rope);
+    const layer = cache.layer(this.#layer);
+    const window = windows[this.#layer]!;
+    const seen = window > 0 ? Math.min(window, start + rows) : start + rows;
+    plan.add(2 * rows * seen * heads * headDim, (threads) => [
+      {
+        operation: 'attention',
+        args: {
+          rows,
+          heads,
+          kvHeads,
+          headDim,
+          start,
+          window,
+          scale: 1 / Math.sqrt(headDim),
+          capacity: layer.capacity,
+          q: queries,
+          k: keys,
+          v: values,
+          keys: layer.keys,
+          values: layer.values,
+          out: attended,
+          threads,
+        },
+      },
+    ]);
+  }
+
+  /** The part after the attention: it, too, is the same at every position. @internal */
+  addAfter(plan: Plan, { rows, hidden, attended, mlpIn, gate, up, activated, change }: Workspace): void {
+    this.linears.o.addTo(plan, attended, rows, change);
+    accumulate(plan, change, hidden);
     this.#mlpNorm.addTo(plan, hidden, rows, mlpIn);
     addLinears(plan, [this.linears.gate, this.linears.up], mlpIn, rows, [gate, up]);
     // An exponential costs as much as some sixteen multiply-adds.

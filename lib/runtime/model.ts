@@ -2,6 +2,7 @@ import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { HqqError, show } from '../errors.js';
 import { allocating } from '../run.js';
+import { preparedBetween } from './between.js';
 import type { Block } from './blocks.js';
 import { KvCache } from './cache.js';
 import type { LanguageModelConfig } from './config.js';
@@ -217,13 +218,23 @@ export class LanguageModel {
   #planBlocks(ids: TokenIds, cache: KvCache, start: number, length: number): { plan: Plan; space: Workspace } {
     this.#checkOpen();
     const { hiddenSize } = this.config;
-    const plan = new Plan(this.#parts.threads);
+    const { threads } = this.#parts;
+    const plan = new Plan(threads);
     const space = cache.workspace(ids.length);
     for (let r = 0; r < ids.length; r++) {
       space.hidden.set(this.#weights.embedding.subarray(ids[r]! * hiddenSize, (ids[r]! + 1) * hiddenSize), r * hiddenSize);
     }
     const rope = this.#rope.rows(start, ids.length, length);
-    for (const block of this.blocks) block.addTo(plan, { space, cache, start, rope });
+    if (ids.length > 1) {
+      for (const block of this.blocks) block.addTo(plan, { space, cache, start, rope });
+      return { plan, space };
+    }
+    const between = preparedBetween(this.#backend, this.blocks, space, threads);
+    for (const [i, block] of this.blocks.entries()) {
+      plan.addSteps([between[i]!]);
+      block.addAttention(plan, { space, cache, start, rope });
+    }
+    plan.addSteps([between[this.blocks.length]!]);
     return { plan, space };
   }
 

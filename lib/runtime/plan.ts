@@ -22,6 +22,11 @@ export class Plan {
     this.steps.push(...make(work < SERIAL_WORK ? 1 : this.#threads));
   }
 
+  /** Adds steps as they are. */
+  addSteps(steps: readonly Step[]): void {
+    this.steps.push(...steps);
+  }
+
   /**
    * Runs the steps. A backend does jobs in the order in which they come, so the next one is handed over while the one before it
    * is at work: the event loop turns in between, and nobody waits for it.

@@ -10,6 +10,7 @@
 #include "args.h"
 #include "napi.h"
 #include "ops.h"
+#include "prepared.h"
 #include "queue.h"
 #include "stay.h"
 
@@ -31,12 +32,12 @@ Napi::Value guarded(Napi::Env env, F&& body) {
   }
 }
 
-// (operation, args) of `run` and `start`
-Args read_args(const Napi::CallbackInfo& info) {
-  if (!info[1].IsObject()) throw Napi::TypeError::New(info.Env(), "Expected args to be an object.");
-  return Args(info[1].As<Napi::Object>());
+Args read_args(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "Expected args to be an object.");
+  return Args(info[index].As<Napi::Object>());
 }
 
+// (operation, args) of `run` and `start`
 Work read_call(const Napi::CallbackInfo& info, Args& args) {
   Work work = read_work(args, info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "");
   args.check_unchanged();
@@ -50,7 +51,7 @@ const kernels::KernelTable& kernels_of(const Napi::CallbackInfo& info) {
 Napi::Value run_now(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&info]() -> Napi::Value {
     static const std::atomic<bool> never{false};  // nobody else can run on this thread to cancel
-    Args args = read_args(info);
+    Args args = read_args(info, 1);
     const Work work = read_call(info, args);
     work.run(core::Context{kernels_of(info), work.threads, never});
     return info.Env().Undefined();
@@ -59,10 +60,14 @@ Napi::Value run_now(const Napi::CallbackInfo& info) {
 
 Napi::Value run_later(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&info]() -> Napi::Value {
-    Args args = read_args(info);
+    Args args = read_args(info, 1);
     Work work = read_call(info, args);
     return start(info.Env(), kernels_of(info), std::move(work), args.held());
   });
+}
+
+Napi::Value prepare_sequences(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&info]() -> Napi::Value { return prepare(info.Env(), read_args(info, 0)); });
 }
 
 Napi::Array names_of_isas(Napi::Env env, bool runnable_only) {
@@ -91,6 +96,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   backend.Set("dot", table->linear.bytes.dot);
   backend.Set("run", Napi::Function::New(env, run_now, "run", kernels));
   backend.Set("start", Napi::Function::New(env, run_later, "start", kernels));
+  backend.Set("prepare", Napi::Function::New(env, prepare_sequences, "prepare"));
   return backend;
 }
 

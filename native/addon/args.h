@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -73,6 +74,13 @@ class Args {
     return {static_cast<T*>(array.data), array.length};
   }
 
+  // A typed array that is read on the spot, and never again.
+  template <class T>
+  Span<const T> numbers(const char* name) const {
+    const Array array = find_array(name, type_of<T>());
+    return {static_cast<const T*>(array.data), array.length};
+  }
+
   // A typed array of exactly `length` elements.
   template <class T>
   T* array(const char* name, uint64_t length) {
@@ -131,10 +139,11 @@ class Args {
 
   // A float array of `length` elements, or an empty one: nullptr.
   const float* optional_floats(const char* name, uint64_t length) {
-    const Span<float> span = array<float>(name);
-    if (span.length == 0) return nullptr;
-    if (span.length != length) throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) + " elements.");
-    return span.data;
+    const Array array = find_array(name, napi_float32_array);
+    if (array.length == 0) return nullptr;
+    if (array.length != length) throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) + " elements.");
+    arrays_.push_back(array);
+    return static_cast<const float*>(array.data);
   }
 
   [[nodiscard]] Napi::RangeError range_error(const std::string& message) const {
@@ -144,21 +153,54 @@ class Args {
     return Napi::TypeError::New(env_, message);
   }
 
+  // An object; what it is, is for the caller to check.
+  Napi::Object object(const char* name) const {
+    const Napi::Value value = fields_.Get(name);
+    if (!value.IsObject()) throw type_error(name, "an object", value);
+    return value.As<Napi::Object>();
+  }
+
+  // Where an array's elements are.
+  struct Memory {
+    void* data;
+    size_t length;
+    bool operator==(const Memory&) const = default;
+  };
+
+  // Counts arrays among the arguments that other Args have read: `values`, whose elements were at `memory`.
+  void add_read(const Napi::Array& values, const std::vector<Memory>& memory) {
+    const auto is_same = [&memory](const Other& other) { return other.memory == &memory; };
+    if (std::none_of(others_.begin(), others_.end(), is_same)) others_.push_back({values, &memory});
+  }
+  bool has_added() const { return !others_.empty(); }
+
+  // For who keeps the arrays for long: each once.
+  void drop_repeated() {
+    const auto address = [](const Array& array) { return std::pair(reinterpret_cast<uintptr_t>(array.data), array.length); };
+    std::sort(arrays_.begin(), arrays_.end(), [&](const Array& a, const Array& b) { return address(a) < address(b); });
+    const auto is_same = [&](const Array& a, const Array& b) { return address(a) == address(b); };
+    arrays_.erase(std::unique(arrays_.begin(), arrays_.end(), is_same), arrays_.end());
+  }
+
   // To be called last: a getter among the fields is code of the user's, and may have detached or shrunk an array after its
   // address was taken.
   void check_unchanged() const {
-    for (const Array& array : arrays_) {
-      const Array now = inspect(array.value);
-      if (now.data != array.data || now.length != array.length) {
-        throw Napi::TypeError::New(env_, "Expected the arguments to stay as they are while they are read.");
-      }
-    }
+    for (const Array& array : arrays_) check_memory(array.value, {array.data, array.length});
+    for (const auto& [values, memory] : others_)
+      for (size_t i = 0; i < memory->size(); ++i) check_memory(values.Get(static_cast<uint32_t>(i)), (*memory)[i]);
   }
 
-  // The arrays that were read, for who runs the operation later to hold.
+  // The arrays that were read, for who runs the operation later to hold, and where these are, save those of `add_read`.
   Napi::Array held() const {
-    const Napi::Array list = Napi::Array::New(env_, arrays_.size());
-    for (size_t i = 0; i < arrays_.size(); i++) list.Set(static_cast<uint32_t>(i), arrays_[i].value);
+    const Napi::Array list = Napi::Array::New(env_, arrays_.size() + others_.size());
+    uint32_t i = 0;
+    for (const Array& array : arrays_) list.Set(i++, array.value);
+    for (const auto& [values, memory] : others_) list.Set(i++, values);
+    return list;
+  }
+  std::vector<Memory> memory() const {
+    std::vector<Memory> list;
+    for (const Array& array : arrays_) list.push_back({array.data, array.length});
     return list;
   }
 
@@ -184,11 +226,16 @@ class Args {
     }
   }
 
-  Array read_array(const char* name, napi_typedarray_type type) {
+  Array find_array(const char* name, napi_typedarray_type type) const {
     const Napi::Value value = fields_.Get(name);
     if (!value.IsTypedArray()) throw type_error(name, "a typed array", value);
     const Array array = inspect(value);
     if (array.type != type) throw type_error(name, name_of(type), value);
+    return array;
+  }
+
+  Array read_array(const char* name, napi_typedarray_type type) {
+    const Array array = find_array(name, type);
     arrays_.push_back(array);
     return array;
   }
@@ -200,6 +247,12 @@ class Args {
                         std::to_string(array.length) + ".");
     }
     return array;
+  }
+
+  void check_memory(const Napi::Value& value, const Memory& memory) const {
+    const Array now = inspect(value);
+    if (Memory{now.data, now.length} == memory) return;
+    throw Napi::TypeError::New(env_, "Expected the arguments to stay as they are while they are read.");
   }
 
   // A detached array has length 0.
@@ -235,6 +288,11 @@ class Args {
   Napi::Env env_;
   Napi::Object fields_;
   std::vector<Array> arrays_;
+  struct Other {
+    Napi::Array values;
+    const std::vector<Memory>* memory;
+  };
+  std::vector<Other> others_;
 };
 
 }  // namespace hqq::addon

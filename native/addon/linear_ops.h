@@ -7,7 +7,7 @@ namespace hqq::addon {
 
 // shape: outFeatures, inFeatures, groupSize, format; then the panels' own arrays.
 inline core::Panels read_panels(Args& args) {
-  const Span<int32_t> shape = args.array<int32_t>("shape");
+  const Span<const int32_t> shape = args.numbers<int32_t>("shape");
   if (shape.length != 4) throw args.range_error("Expected shape to have 4 elements.");
   const int32_t out = shape.data[0], in = shape.data[1], group = shape.data[2], format = shape.data[3];
   constexpr int32_t kLongestGroup = 1 << 16;  // sums of its products fit 32 bits

@@ -46,16 +46,20 @@ inline const OperationRow* find_operation(const std::string& name) {
   return nullptr;
 }
 
-inline constexpr const char* kSequence = "sequence";
+inline constexpr const char *kSequence = "sequence", *kPrepared = "prepared";
 inline constexpr uint32_t kMaxSteps = 1u << 20;
 
-// The operation called `name`, or a sequence of such.
+// Work that was read before: prepared.h.
+Work read_prepared(Args& args);
+
+// The operation called `name`, a sequence of such, or a sequence that was read before.
 inline Work read_work(Args& args, const std::string& name) {
   if (const OperationRow* row = find_operation(name)) return row->parse(args);
+  if (name == kPrepared) return read_prepared(args);
   if (name != kSequence) {
     std::string names;
     for (const OperationRow& known : kOperations) names += std::string(known.name) + ", ";
-    throw args.type_error("Expected operation to be one of " + names + kSequence + ".");
+    throw args.type_error("Expected operation to be one of " + names + kPrepared + ", " + kSequence + ".");
   }
   std::vector<Work> steps;
   args.each("steps", kMaxSteps, [&] {

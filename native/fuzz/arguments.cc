@@ -79,7 +79,8 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     return value;
   }
   constexpr std::string_view kFloats[] = {"schedule", "scale", "zero", "bias", "x",    "weight", "meta", "weights",
-                                          "cos",      "sin",   "q",    "keys", "out", "values", "gate", "up", "to", "a", "b"};
+                                          "cos",      "sin",   "q",    "keys", "out", "values", "gate", "up", "to", "a", "b",
+                                          "k",        "v",     "array"};
   if (std::ranges::count(kFloats, name) > 0) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;
@@ -147,6 +148,10 @@ bool repair_relation(Stored& object, std::string_view message) {
   if (message.find("packed rows of") != std::string_view::npos) return number("step") = number("rows"), true;
   if (message.find("headDim to be even") != std::string_view::npos) return number("headDim") *= 2, true;
   if (message.find("kvHeads to divide") != std::string_view::npos) return number("kvHeads") = 1, true;
+  if (message.find("capacity to be a multiple") != std::string_view::npos) {
+    const double positions = number("start") + number("rows");
+    return number("capacity") = std::ceil(positions / 16) * 16, positions < kMaxElements;
+  }
   if (message.find("two numbers for each") != std::string_view::npos)
     return become_array(*object.find("schedule"), napi_float32_array, 2 * input->below(8), "schedule"), true;
   const auto features_of = [](const Stored& holder) {
@@ -205,3 +210,9 @@ bool repair(Stored& arguments, std::string_view message) {
 }
 
 }  // namespace hqq::fuzz
+
+// No value of the stand-in is one that `prepare` made.
+hqq::addon::Work hqq::addon::read_prepared(Args& args) {
+  args.object("sequences");
+  throw args.type_error("Expected sequences to be what prepare made.");
+}
