@@ -49,9 +49,9 @@ class Prepared {
   }
   size_t line_bytes() const { return padded_ * width(); }
 
-  // Group `g` of the rows of a block.
-  kernels::Input input(size_t block, size_t rows, size_t g) const {
-    const size_t at = block * groups_ + g * rows;
+  // The rows of a block.
+  kernels::Input input(size_t block) const {
+    const size_t at = block * groups_;
     return {values() + at * padded_ * width(), scale() + at * input_blocks_, sum() + at * input_blocks_, total() + at};
   }
 
@@ -88,9 +88,10 @@ void write_panel(const Layer& layer, size_t panel, const float* sums, size_t fir
   for (size_t r = 0; r < rows; ++r) {
     float* out = layer.out + (first_row + r) * out_features + first;
     const float* sum = sums + r * kPanel;
-    if (layer.bias == nullptr) std::copy_n(sum, outputs, out);
-    else
+    if (layer.bias != nullptr)
       for (size_t j = 0; j < outputs; ++j) out[j] = sum[j] + layer.bias[first + j];
+    else if (outputs == kPanel) std::memcpy(out, sum, kPanel * sizeof(float));  // of known length: no call
+    else std::copy_n(sum, outputs, out);
   }
 }
 
@@ -122,10 +123,12 @@ Status linear(const Context& given, const Linear& op) {
     units += across * blocks;
     most_panels = std::max(most_panels, std::min(each, p.count()));
   }
+  // A row alone is multiplied with all panels of a unit at once, many rows with one after the other.
   const bool single = op.batch == 1;
-  const size_t sums_at = own.reserve<float>(kPanel * (single ? most_panels : block_rows));
-  const size_t bytes_at = own.reserve<uint8_t>(single ? 0 : (most_quads + 1) / 2 * 2 * kQuadBytes);
-  const size_t tile_at = own.reserve<float>(single || op.int8 ? 0 : most_quads * kQuadBytes);
+  const size_t sums_at = own.reserve<float>(kPanel * std::max(block_rows, most_panels));
+  const size_t unpacked_quads = single ? 0 : (most_quads + 1) / 2 * 2;
+  const size_t bytes_at = own.reserve<uint8_t>(op.int8 ? unpacked_quads * kQuadBytes : 0);
+  const size_t tile_at = own.reserve<float>(op.int8 ? 0 : unpacked_quads * kQuadBytes);
   size_t line_bytes = 0;
   for (const Prepared& x : inputs) line_bytes = std::max(line_bytes, x.line_bytes());
   const size_t line_at = own.reserve<std::byte>(line_bytes);
@@ -154,31 +157,18 @@ Status linear(const Context& given, const Linear& op) {
     const size_t first = (unit - part->first_unit) % part->units_across * part->panels_each;
     const size_t last = std::min(p.count(), first + part->panels_each), rows = std::min(kRowBlock, op.batch - block);
     auto* sums = own.at<float>(sums_at, slot);
-    if (single) {
-      const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
-      const kernels::PanelRows panels{
-          p.codes + first * codes_stride, p.meta + first * meta_stride, codes_stride, meta_stride, groups, quads};
-      const auto row = (op.int8 ? kernels.bytes.row : kernels.row_f32)[format];
-      row(panels, part->x->input(0, 1, 0), last - first, sums);
-      for (size_t panel = first; panel < last; ++panel) write_panel(layer, panel, sums + (panel - first) * kPanel, 0, 1);
-      return;
-    }
     auto* bytes = own.at<uint8_t>(bytes_at, slot);
     auto* tile = own.at<float>(tile_at, slot);
-    for (size_t panel = first; panel < last; ++panel) {
-      std::fill_n(sums, rows * kPanel, 0.0f);
-      for (size_t g = 0; g < groups; ++g) {
-        const size_t at = panel * groups + g;
-        const kernels::GroupRows group{p.meta + at * 2 * kPanel, part->x->input(block, rows, g), rows, quads};
-        kernels.unpack_panel[format](p.codes + at * group_bytes, quads, bytes);
-        if (op.int8) {
-          kernels.bytes.rows[format](bytes, group, sums);
-        } else {
-          kernels.tile_f32(bytes, quads, group.meta + kPanel, tile);
-          kernels.rows_f32(tile, group, sums);
-        }
-      }
-      write_panel(layer, panel, sums, block, rows);
+    const kernels::Input x = part->x->input(block);
+    const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
+    const size_t together = rows == 1 ? last - first : 1;
+    for (size_t panel = first; panel < last; panel += together) {
+      const kernels::PanelRows panels{
+          p.codes + panel * codes_stride, p.meta + panel * meta_stride, codes_stride, meta_stride, groups, quads};
+      if (rows == 1) (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, together, sums);
+      else if (op.int8) kernels.bytes.rows[format](panels, x, rows, bytes, sums);
+      else kernels.rows_f32[format](panels, x, rows, tile, sums);
+      for (size_t n = 0; n < together; ++n) write_panel(layer, panel + n, sums + n * kPanel, block, rows);
     }
   });
 }

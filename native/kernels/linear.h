@@ -160,16 +160,18 @@ void row_f32(PanelRows p, const Input& in, size_t panels, float* out) {
 // ---- many rows, one group of one panel: sums[row][16] += ...
 
 // tile[4 * quads][16]: the codes without their zeros, in the units that input_f32 divides by
-template <class V>
-void tile_f32(const uint8_t* bytes, size_t quads, const float* zero, float* tile) {
+template <class V, int Bits>
+HQQ_INLINE void tile_f32(const uint8_t* codes, size_t quads, const float* zero, float* tile) {
+  using Unit = PanelBits<Bits>;
   const Zero<V> taken(zero);
-  for (size_t q = 0; q < quads; ++q, bytes += kQuadBytes, tile += 4 * kPanel) {
-    const auto quad = load_quad<V>(bytes);
-    V::store(tile, level_f32<V, 0>(quad, taken));
-    V::store(tile + kPanel, level_f32<V, 1>(quad, taken));
-    V::store(tile + 2 * kPanel, level_f32<V, 2>(quad, taken));
-    V::store(tile + 3 * kPanel, level_f32<V, 3>(quad, taken));
-  }
+  for (size_t q = 0; q < quads; q += Unit::kQuads, codes += Unit::kBytes)
+    for_unit<V, Bits>(codes, [&](size_t i, typename V::U32 quad) HQQ_INLINE_LAMBDA {
+      float* to = tile + (q + i) * 4 * kPanel;
+      V::store(to, level_f32<V, 0>(quad, taken));
+      V::store(to + kPanel, level_f32<V, 1>(quad, taken));
+      V::store(to + 2 * kPanel, level_f32<V, 2>(quad, taken));
+      V::store(to + 3 * kPanel, level_f32<V, 3>(quad, taken));
+    });
 }
 
 // Sums of the products of every second weight of some quads, from the first or the second.
@@ -226,7 +228,7 @@ HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, flo
 }
 
 template <class V>
-void rows_f32(const float* tile, const GroupRows& g, float* sums) {
+HQQ_NOINLINE void tile_rows(const float* tile, const GroupRows& g, float* sums) {
   constexpr size_t kMost = V::kTileRows;
   size_t r = 0;
   // Two rows alone wait for each other's sums: what fours divide is left to them.
@@ -237,6 +239,14 @@ void rows_f32(const float* tile, const GroupRows& g, float* sums) {
   for (; r < g.rows; ++r) rows_f32_of<V, 1>(tile, g, r, sums);
 }
 
+template <class V, int Bits>
+void rows_f32(const PanelRows& p, const Input& in, size_t rows, float* tile, float* sums) {
+  for_groups<Bits>(p, in, rows, sizeof(float), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
+    tile_f32<V, Bits>(codes, p.quads, g.meta + kPanel, tile);
+    tile_rows<V>(tile, g, sums);
+  });
+}
+
 template <class V>
 constexpr LinearKernels make_linear() {
   return {
@@ -245,8 +255,8 @@ constexpr LinearKernels make_linear() {
       .row_f32 = {&row_f32<V, 8>, &row_f32<V, 4>, &row_f32<V, 3>, &row_f32<V, 2>, &row_f32<V, 1>},
       .unpack_panel = {&unpack_panel<V, 8>, &unpack_panel<V, 4>, &unpack_panel<V, 3>, &unpack_panel<V, 2>,
                        &unpack_panel<V, 1>},
-      .tile_f32 = &tile_f32<V>,
-      .rows_f32 = &rows_f32<V>,
+      .rows_f32 = {&rows_f32<V, 8>, &rows_f32<V, 4>, &rows_f32<V, 3>, &rows_f32<V, 2>, &rows_f32<V, 1>},
+      .tile_rows = &tile_rows<V>,
       .bytes = make_bytes<V>(),
   };
 }

@@ -140,7 +140,7 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
 }
 
 template <class V, class Dot>
-void rows_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
+HQQ_NOINLINE void group_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
   constexpr size_t kMost = V::kTileRows8;
   if constexpr (kTakesPairs<Dot>)
     for (size_t q = 0; q < g.quads; q += 2) Dot::lay_out(bytes + q * kQuadBytes, q + 1 < g.quads);
@@ -150,14 +150,20 @@ void rows_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
   if (r < g.rows) rows_i8_of<V, Dot, 1>(bytes, g, r, sums);
 }
 
+template <class V, int Bits>
+void rows_i8(const PanelRows& p, const Input& in, size_t rows, uint8_t* bytes, float* sums) {
+  for_groups<Bits>(p, in, rows, sizeof(int8_t), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
+    unpack_panel<V, Bits>(codes, p.quads, bytes);
+    group_i8<V, typename V::template RowsDot<Bits>>(bytes, g, sums);
+  });
+}
+
 template <class V>
 constexpr ByteProducts make_bytes() {
   return {
       .dot = V::kDot,
       .row = {&row_i8<V, 8>, &row_i8<V, 4>, &row_i8<V, 3>, &row_i8<V, 2>, &row_i8<V, 1>},
-      .rows = {&rows_i8<V, typename V::template RowsDot<8>>, &rows_i8<V, typename V::template RowsDot<4>>,
-               &rows_i8<V, typename V::template RowsDot<3>>, &rows_i8<V, typename V::template RowsDot<2>>,
-               &rows_i8<V, typename V::template RowsDot<1>>},
+      .rows = {&rows_i8<V, 8>, &rows_i8<V, 4>, &rows_i8<V, 3>, &rows_i8<V, 2>, &rows_i8<V, 1>},
   };
 }
 

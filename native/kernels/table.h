@@ -73,16 +73,15 @@ struct WeightedSums {
   size_t count, first, rows, width;
 };
 
-// A prepared x: for each group of each row its values (padded, as signed bytes or floats). One row: groups follow each other. Many:
-// one group, quad after quad, each of all rows. The rest is for bytes.
+// A prepared x: group after group, in each quad after quad, padded, each of all rows. The rest is for bytes.
 struct Input {
-  const void* values;
-  const float* scale;  // [blocks, rows]: the step between levels
-  const float* sum;    // [blocks, rows]: of the bytes
-  const float* total;  // [rows]: sum over blocks of scale * sum
+  const void* values;  // [groups, quads, rows, 4] signed bytes or floats
+  const float* scale;  // [groups, blocks, rows]: the step between levels
+  const float* sum;    // [groups, blocks, rows]: of the bytes
+  const float* total;  // [groups, rows]: sum over blocks of scale * sum
 };
 
-// Panels of kPanel outputs, for one row of x. Strides are from panel to panel.
+// Panels of kPanel outputs. Strides are from panel to panel.
 struct PanelRows {
   const uint8_t* codes;  // [panels, groups, bytes_of_quads(quads)]
   const float* meta;     // [panels, groups, 2, kPanel]: scales, then zeros
@@ -90,10 +89,11 @@ struct PanelRows {
   size_t groups, quads;
 };
 
+
 // One group of one panel, for many rows of x.
 struct GroupRows {
   const float* meta;  // [2, kPanel]: scales, then zeros
-  Input in;           // values [quads, rows, 4]
+  Input in;           // of this group
   size_t rows, quads;
 };
 
@@ -105,9 +105,8 @@ struct ByteProducts {
   const char* dot;  // what multiplies
   // one row of x: out[panels][kPanel]
   void (*row[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
-  // many rows: sums[rows][kPanel] += one group's products. `bytes` are the codes of the group, with room for one quad more
-  // where their number is odd; they may be changed.
-  void (*rows[kFormatCount])(uint8_t* bytes, const GroupRows& g, float* sums);
+  // many rows, one panel: sums[rows][kPanel]; `bytes` is scratch for the codes of a group, an even number of quads
+  void (*rows[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, uint8_t* bytes, float* sums);
 };
 
 struct LinearKernels {
@@ -119,10 +118,10 @@ struct LinearKernels {
   void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
   // bytes[quads][kPanel][4] = codes of one group of a panel
   void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
-  // tile[4 * quads][kPanel]: codes as floats, about their zeros
-  void (*tile_f32)(const uint8_t* bytes, size_t quads, const float* zero, float* tile);
-  // many rows: sums[rows][kPanel] += one group's products
-  void (*rows_f32)(const float* tile, const GroupRows& g, float* sums);
+  // many rows, one panel: sums[rows][kPanel]; `tile` is scratch, [4 * quads][kPanel]
+  void (*rows_f32[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, float* tile, float* sums);
+  // many rows, weights as floats: sums[rows][kPanel] += one group's products with tile[4 * quads][kPanel], times its scales
+  void (*tile_rows)(const float* tile, const GroupRows& g, float* sums);
   ByteProducts bytes;
 };
 
