@@ -179,6 +179,7 @@ template <class V, size_t Rows>
 HQQ_INLINE void chain_f32(const float* codes, const float* x, size_t stride, size_t quads, typename V::F32* sum_f32) {
   for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::set(0.0f);
   for (size_t q = 0; q < quads; ++q, x += stride, codes += 4 * kPanel) {
+    V::prefetch(x + 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
     for (size_t k = 0; k < 4; k += 2) {
       const auto code_f32 = V::load(codes + k * kPanel);
       for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(x[4 * i + k]), sum_f32[i]);
