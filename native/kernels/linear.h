@@ -174,12 +174,18 @@ HQQ_INLINE void tile_f32(const uint8_t* codes, size_t quads, const float* zero, 
     });
 }
 
+// Asks for the floats at p + offset. They may lie past the end of the array; nothing is read.
+template <class V>
+HQQ_INLINE void prefetch_floats(const float* p, size_t offset) {
+  V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
+}
+
 // Sums of the products of every second weight of some quads, from the first or the second.
 template <class V, size_t Rows>
 HQQ_INLINE void chain_f32(const float* codes, const float* x, size_t stride, size_t quads, typename V::F32* sum_f32) {
   for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::set(0.0f);
   for (size_t q = 0; q < quads; ++q, x += stride, codes += 4 * kPanel) {
-    V::prefetch(x + 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
+    prefetch_floats<V>(x, 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
     for (size_t k = 0; k < 4; k += 2) {
       const auto code_f32 = V::load(codes + k * kPanel);
       for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(x[4 * i + k]), sum_f32[i]);
