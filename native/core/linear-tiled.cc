@@ -58,7 +58,7 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
         dequantize((first + j) * op.in_features + d * kDepth, count, own.at<uint8_t>(codes_at, slot), rows + j * kDepth);
       kernels.transpose_u32(reinterpret_cast<const uint32_t*>(rows), kPanel, kDepth, kDepth,
                             reinterpret_cast<uint32_t*>(tile), kPanel);
-      kernels.linear.tile_rows(tile, {plain, {x + d * op.batch * kDepth, nullptr, nullptr, nullptr}, op.batch, kDepth / 4}, sums);
+      kernels.linear.tile_rows(tile, {plain, 0, {x + d * op.batch * kDepth, nullptr, nullptr, nullptr}, op.batch, kDepth / 4}, sums);
     }
     for (size_t row = 0; row < op.batch; ++row)
       for (size_t j = 0; j < outputs; ++j)

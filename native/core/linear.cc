@@ -123,10 +123,10 @@ Status linear(const Context& given, const Linear& op) {
     units += across * blocks;
     most_panels = std::max(most_panels, std::min(each, p.count()));
   }
-  // A row alone is multiplied with all panels of a unit at once, many rows with one after the other.
+  // A row alone is multiplied with all panels of a unit at once, many rows with a few after the others.
   const bool single = op.batch == 1;
-  const size_t sums_at = own.reserve<float>(kPanel * std::max(block_rows, most_panels));
-  const size_t unpacked_quads = single ? 0 : (most_quads + 1) / 2 * 2;
+  const size_t sums_at = own.reserve<float>(kPanel * std::max(kernels.tile_panels * block_rows, most_panels));
+  const size_t unpacked_quads = single ? 0 : kernels.tile_panels * ((most_quads + 1) / 2 * 2);
   const size_t bytes_at = own.reserve<uint8_t>(op.int8 ? unpacked_quads * kQuadBytes : 0);
   const size_t tile_at = own.reserve<float>(op.int8 ? 0 : unpacked_quads * kQuadBytes);
   size_t line_bytes = 0;
@@ -161,14 +161,15 @@ Status linear(const Context& given, const Linear& op) {
     auto* tile = own.at<float>(tile_at, slot);
     const kernels::Input x = part->x->input(block);
     const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
-    const size_t together = rows == 1 ? last - first : 1;
+    const size_t together = rows == 1 ? last - first : kernels.tile_panels;
     for (size_t panel = first; panel < last; panel += together) {
+      const size_t count = std::min(together, last - panel);
       const kernels::PanelRows panels{
           p.codes + panel * codes_stride, p.meta + panel * meta_stride, codes_stride, meta_stride, groups, quads};
-      if (rows == 1) (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, together, sums);
-      else if (op.int8) kernels.bytes.rows[format](panels, x, rows, bytes, sums);
-      else kernels.rows_f32[format](panels, x, rows, tile, sums);
-      for (size_t n = 0; n < together; ++n) write_panel(layer, panel + n, sums + n * kPanel, block, rows);
+      if (rows == 1) (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
+      else if (op.int8) kernels.bytes.rows[format](panels, x, rows, count, bytes, sums);
+      else kernels.rows_f32[format](panels, x, rows, count, tile, sums);
+      for (size_t n = 0; n < count; ++n) write_panel(layer, panel + n, sums + n * rows * kPanel, block, rows);
     }
   });
 }

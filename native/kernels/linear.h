@@ -180,77 +180,93 @@ HQQ_INLINE void prefetch_floats(const float* p, size_t offset) {
   V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
 }
 
-// Sums of the products of every second weight of some quads, from the first or the second.
-template <class V, size_t Rows>
-HQQ_INLINE void chain_f32(const float* codes, const float* x, size_t stride, size_t quads, typename V::F32* sum_f32) {
-  for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::set(0.0f);
-  for (size_t q = 0; q < quads; ++q, x += stride, codes += 4 * kPanel) {
+// Sums of the products of every second weight of some quads, from the first or the second. `tile` has panels `tile_stride` apart.
+template <class V, size_t Rows, size_t Panels>
+HQQ_INLINE void chain_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
+                          typename V::F32 (*sum_f32)[Panels]) {
+  for (size_t i = 0; i < Rows; ++i)
+    for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::set(0.0f);
+  for (size_t q = 0; q < quads; ++q, x += stride, tile += 4 * kPanel) {
     prefetch_floats<V>(x, 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
     for (size_t k = 0; k < 4; k += 2) {
-      const auto code_f32 = V::load(codes + k * kPanel);
-      for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::fma(code_f32, V::set(x[4 * i + k]), sum_f32[i]);
+      typename V::F32 codes_f32[Panels];
+      for (size_t n = 0; n < Panels; ++n) codes_f32[n] = V::load(tile + n * tile_stride + k * kPanel);
+      for (size_t i = 0; i < Rows; ++i) {
+        const auto x_f32 = V::set(x[4 * i + k]);
+        for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::fma(codes_f32[n], x_f32, sum_f32[i][n]);
+      }
     }
   }
 }
 
 // Sums of the products of a block: one parity after the other, so that more rows fit the registers. The order of a row's
 // additions is that of row_f32_of.
-template <class V, size_t Rows>
-HQQ_INLINE void block_f32(const float* codes, const float* x, size_t stride, size_t quads, typename V::F32* sum_f32) {
-  float even[Rows][kLanes];
-  chain_f32<V, Rows>(codes, x, stride, quads, sum_f32);
-  for (size_t i = 0; i < Rows; ++i) V::store(even[i], sum_f32[i]);
-  chain_f32<V, Rows>(codes + kPanel, x + 1, stride, quads, sum_f32);
-  for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::add(V::load(even[i]), sum_f32[i]);
+template <class V, size_t Rows, size_t Panels>
+HQQ_INLINE void block_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
+                          typename V::F32 (*sum_f32)[Panels]) {
+  float even[Rows][Panels][kLanes];
+  chain_f32<V, Rows, Panels>(tile, tile_stride, x, stride, quads, sum_f32);
+  for (size_t i = 0; i < Rows; ++i)
+    for (size_t n = 0; n < Panels; ++n) V::store(even[i][n], sum_f32[i][n]);
+  chain_f32<V, Rows, Panels>(tile + kPanel, tile_stride, x + 1, stride, quads, sum_f32);
+  for (size_t i = 0; i < Rows; ++i)
+    for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::add(V::load(even[i][n]), sum_f32[i][n]);
 }
 
 // dots[rows] += the blocks after the first: out of the way, since few groups are that long.
-template <class V, size_t Rows>
-HQQ_NOINLINE void more_blocks_f32(const float* codes, const float* x, size_t stride, size_t quads, float (*dots)[kLanes]) {
+template <class V, size_t Rows, size_t Panels>
+HQQ_NOINLINE void more_blocks_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
+                                  float (*dots)[Panels][kLanes]) {
   for (size_t q = kBlockQuads; q < quads; q += kBlockQuads) {
-    typename V::F32 sum_f32[Rows];
+    typename V::F32 sum_f32[Rows][Panels];
     const size_t some = quads - q < kBlockQuads ? quads - q : kBlockQuads;
-    block_f32<V, Rows>(codes + 4 * q * kPanel, x + q * stride, stride, some, sum_f32);
-    for (size_t i = 0; i < Rows; ++i) V::store(dots[i], V::add(V::load(dots[i]), sum_f32[i]));
+    block_f32<V, Rows, Panels>(tile + 4 * q * kPanel, tile_stride, x + q * stride, stride, some, sum_f32);
+    for (size_t i = 0; i < Rows; ++i)
+      for (size_t n = 0; n < Panels; ++n) V::store(dots[i][n], V::add(V::load(dots[i][n]), sum_f32[i][n]));
   }
 }
 
-template <class V, size_t Rows>
+template <class V, size_t Rows, size_t Panels>
 HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
-  const size_t stride = 4 * g.rows, quads = g.quads < kBlockQuads ? g.quads : kBlockQuads;
+  const size_t stride = 4 * g.rows, tile_stride = 4 * g.quads * kPanel, quads = g.quads < kBlockQuads ? g.quads : kBlockQuads;
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
-  typename V::F32 sum_f32[Rows];
-  block_f32<V, Rows>(tile, x, stride, quads, sum_f32);
+  typename V::F32 sum_f32[Rows][Panels];
+  block_f32<V, Rows, Panels>(tile, tile_stride, x, stride, quads, sum_f32);
   if (g.quads > kBlockQuads) {
-    float dots[Rows][kLanes];
-    for (size_t i = 0; i < Rows; ++i) V::store(dots[i], sum_f32[i]);
-    more_blocks_f32<V, Rows>(tile, x, stride, g.quads, dots);
-    for (size_t i = 0; i < Rows; ++i) sum_f32[i] = V::load(dots[i]);
+    float dots[Rows][Panels][kLanes];
+    for (size_t i = 0; i < Rows; ++i)
+      for (size_t n = 0; n < Panels; ++n) V::store(dots[i][n], sum_f32[i][n]);
+    more_blocks_f32<V, Rows, Panels>(tile, tile_stride, x, stride, g.quads, dots);
+    for (size_t i = 0; i < Rows; ++i)
+      for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::load(dots[i][n]);
   }
-  const auto scale_f32 = V::load(g.meta);
-  for (size_t i = 0; i < Rows; ++i) {
-    float* sum = sums + (r + i) * kPanel;
-    V::store(sum, V::fma(sum_f32[i], scale_f32, V::load(sum)));
+  for (size_t n = 0; n < Panels; ++n) {
+    const auto scale_f32 = V::load(g.meta + n * g.meta_stride);
+    float* sum = sums + (n * g.rows + r) * kPanel;
+    for (size_t i = 0; i < Rows; ++i, sum += kPanel) V::store(sum, V::fma(sum_f32[i][n], scale_f32, V::load(sum)));
   }
 }
 
-template <class V>
+template <class V, size_t Panels>
 HQQ_NOINLINE void tile_rows(const float* tile, const GroupRows& g, float* sums) {
-  constexpr size_t kMost = V::kTileRows;
+  constexpr size_t kMost = V::kTileRows / Panels;
   size_t r = 0;
   // Two rows alone wait for each other's sums: what fours divide is left to them.
   const auto is_for_fours = [](size_t left) { return left > kMost && left % 4 == 0 && left < kMost + 4; };
-  for (; r + kMost <= g.rows && !is_for_fours(g.rows - r); r += kMost) rows_f32_of<V, kMost>(tile, g, r, sums);
-  for (; r + 4 <= g.rows; r += 4) rows_f32_of<V, 4>(tile, g, r, sums);
-  for (; r + 2 <= g.rows; r += 2) rows_f32_of<V, 2>(tile, g, r, sums);
-  for (; r < g.rows; ++r) rows_f32_of<V, 1>(tile, g, r, sums);
+  for (; r + kMost <= g.rows && !is_for_fours(g.rows - r); r += kMost) rows_f32_of<V, kMost, Panels>(tile, g, r, sums);
+  for (; r + 4 <= g.rows; r += 4) rows_f32_of<V, 4, Panels>(tile, g, r, sums);
+  for (; r + 2 <= g.rows; r += 2) rows_f32_of<V, 2, Panels>(tile, g, r, sums);
+  for (; r < g.rows; ++r) rows_f32_of<V, 1, Panels>(tile, g, r, sums);
 }
 
 template <class V, int Bits>
-void rows_f32(const PanelRows& p, const Input& in, size_t rows, float* tile, float* sums) {
-  for_groups<Bits>(p, in, rows, sizeof(float), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
-    tile_f32<V, Bits>(codes, p.quads, g.meta + kPanel, tile);
-    tile_rows<V>(tile, g, sums);
+void rows_f32(const PanelRows& p, const Input& in, size_t rows, size_t panels, float* tile, float* sums) {
+  with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
+    for_groups<Bits>(p, in, rows, Panels, sizeof(float), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
+      for (size_t n = 0; n < Panels; ++n)
+        tile_f32<V, Bits>(codes + n * p.codes_stride, p.quads, g.meta + n * g.meta_stride + kPanel, tile + n * 4 * p.quads * kPanel);
+      tile_rows<V, Panels>(tile, g, sums);
+    });
   });
 }
 
@@ -262,8 +278,9 @@ constexpr LinearKernels make_linear() {
       .row_f32 = {&row_f32<V, 8>, &row_f32<V, 4>, &row_f32<V, 3>, &row_f32<V, 2>, &row_f32<V, 1>},
       .unpack_panel = {&unpack_panel<V, 8>, &unpack_panel<V, 4>, &unpack_panel<V, 3>, &unpack_panel<V, 2>,
                        &unpack_panel<V, 1>},
+      .tile_panels = V::kTilePanels,
       .rows_f32 = {&rows_f32<V, 8>, &rows_f32<V, 4>, &rows_f32<V, 3>, &rows_f32<V, 2>, &rows_f32<V, 1>},
-      .tile_rows = &tile_rows<V>,
+      .tile_rows = &tile_rows<V, 1>,
       .bytes = make_bytes<V>(),
   };
 }

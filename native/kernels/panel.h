@@ -67,20 +67,27 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
     while (panels > 0) next.template operator()<1>();
 }
 
-// sums[rows][16] = 0, then body(codes, group) for each group of a panel, which adds to them. `width` is that of a value of x in
-// bytes.
+// sums[panels][rows][16] = 0, then body(codes, group) for each group, which adds to them. `width` is that of a value of x in bytes.
 template <int Bits, class Body>
-HQQ_INLINE void for_groups(const PanelRows& p, const Input& in, size_t rows, size_t width, float* sums, Body body) {
+HQQ_INLINE void for_groups(const PanelRows& p, const Input& in, size_t rows, size_t panels, size_t width, float* sums, Body body) {
   const size_t group_bytes = p.quads / PanelBits<Bits>::kQuads * PanelBits<Bits>::kBytes, blocks = input_blocks(p.quads);
-  for (size_t i = 0; i < rows * kPanel; ++i) sums[i] = 0.0f;
+  for (size_t i = 0; i < panels * rows * kPanel; ++i) sums[i] = 0.0f;
   const uint8_t* codes = p.codes;
-  GroupRows group{p.meta, in, rows, p.quads};
+  GroupRows group{p.meta, p.meta_stride, in, rows, p.quads};
   for (size_t g = 0; g < p.groups; ++g, codes += group_bytes) {
     body(codes, group);
     group.meta += 2 * kPanel;
     group.in.values = static_cast<const uint8_t*>(group.in.values) + 4 * p.quads * rows * width;
     group.in.scale += blocks * rows, group.in.sum += blocks * rows, group.in.total += rows;
   }
+}
+
+// Calls body<panels>(): as many as a tile has, or one.
+template <class V, class Body>
+HQQ_INLINE void with_panels(size_t panels, Body body) {
+  if constexpr (V::kTilePanels > 1)
+    if (panels == V::kTilePanels) return body.template operator()<V::kTilePanels>();
+  body.template operator()<1>();
 }
 
 // bytes[quads][16][4] = the codes

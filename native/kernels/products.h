@@ -84,27 +84,33 @@ void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
 template <class Dot>
 inline constexpr bool kTakesPairs = requires { &Dot::lay_out; };
 
-// dot_f32[rows] = the products of one block
-template <class V, class Dot, size_t Rows>
-HQQ_INLINE void dots_of_rows(const uint8_t* bytes, const int8_t* x, const float* x_sum, size_t stride, size_t quads,
-                             typename V::F32* dot_f32) {
-  typename Dot::Sum dot[Rows];
-  for (auto& sum : dot) sum = Dot::zero();
+// dot_f32[rows][panels] = the products of one block; `bytes` has panels `bytes_stride` apart
+template <class V, class Dot, size_t Rows, size_t Panels>
+HQQ_INLINE void dots_of_rows(const uint8_t* bytes, size_t bytes_stride, const int8_t* x, const float* x_sum, size_t stride,
+                             size_t quads, typename V::F32 (*dot_f32)[Panels]) {
+  typename Dot::Sum dot[Rows][Panels];
+  for (auto& row : dot)
+    for (auto& sum : row) sum = Dot::zero();
   for_runs<Dot>(quads, [&](size_t some) HQQ_INLINE_LAMBDA {
-    typename Dot::Run run[Rows];
-    for (size_t i = 0; i < Rows; ++i) run[i] = Dot::start(dot[i]);
+    typename Dot::Run run[Rows][Panels];
+    for (size_t i = 0; i < Rows; ++i)
+      for (size_t n = 0; n < Panels; ++n) run[i][n] = Dot::start(dot[i][n]);
     HQQ_NO_UNROLL for (size_t q = 0; q < some; ++q, bytes += kQuadBytes, x += stride) {
-      const auto codes = Dot::codes(load_quad<V>(bytes));
-      for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], codes, x + 4 * i);
+      typename Dot::Codes codes[Panels];
+      for (size_t n = 0; n < Panels; ++n) codes[n] = Dot::codes(load_quad<V>(bytes + n * bytes_stride));
+      for (size_t i = 0; i < Rows; ++i)
+        for (size_t n = 0; n < Panels; ++n) run[i][n] = Dot::add(run[i][n], codes[n], x + 4 * i);
     }
-    for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
+    for (size_t i = 0; i < Rows; ++i)
+      for (size_t n = 0; n < Panels; ++n) dot[i][n] = Dot::fold(dot[i][n], run[i][n]);
   });
-  for (size_t i = 0; i < Rows; ++i) dot_f32[i] = Dot::total(dot[i], static_cast<int>(x_sum[i]));
+  for (size_t i = 0; i < Rows; ++i)
+    for (size_t n = 0; n < Panels; ++n) dot_f32[i][n] = Dot::total(dot[i][n], static_cast<int>(x_sum[i]));
 }
 
 template <class V, class Dot, size_t Rows>
 HQQ_INLINE void pair_dots_of_rows(const uint8_t* bytes, const int8_t* x, size_t stride, size_t quads,
-                                  typename V::F32* dot_f32) {
+                                  typename V::F32 (*dot_f32)[1]) {
   typename Dot::Sum dot[(Rows + 1) / 2];
   for (auto& sum : dot) sum = Dot::zero();
   for (size_t q = 0; q < quads; q += 2, bytes += 2 * kQuadBytes, x += 2 * stride) {
@@ -114,47 +120,60 @@ HQQ_INLINE void pair_dots_of_rows(const uint8_t* bytes, const int8_t* x, size_t 
       dot[i / 2] = Dot::add(dot[i / 2], codes, Dot::template x<(Rows > 1)>(x + 4 * i, next + 4 * i));
   }
   for (size_t i = 0; i < Rows; i += 2) {
-    dot_f32[i] = Dot::template total<0>(dot[i / 2]);
-    if constexpr (Rows > 1) dot_f32[i + 1] = Dot::template total<1>(dot[i / 2]);
+    dot_f32[i][0] = Dot::template total<0>(dot[i / 2]);
+    if constexpr (Rows > 1) dot_f32[i + 1][0] = Dot::template total<1>(dot[i / 2]);
   }
 }
 
-template <class V, class Dot, size_t Rows>
+// Bytes of the codes of a group, an even number of quads.
+inline constexpr size_t bytes_of_group(size_t quads) { return (quads + 1) / 2 * 2 * kQuadBytes; }
+
+template <class V, class Dot, size_t Rows, size_t Panels>
 HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, float* sums) {
   const size_t stride = 4 * g.rows;
   const auto* x = static_cast<const int8_t*>(g.in.values) + 4 * r;
   const float *x_scale = g.in.scale + r, *x_sum = g.in.sum + r, *x_total = g.in.total + r;
-  typename V::F32 levels_f32[Rows];
-  for (auto& levels : levels_f32) levels = V::set(0.0f);
-  for (size_t q = 0; q < g.quads; q += kInputQuads, x_scale += g.rows, x_sum += g.rows) {
+  typename V::F32 levels_f32[Rows][Panels];
+  for (auto& row : levels_f32)
+    for (auto& levels : row) levels = V::set(0.0f);
+  for (size_t q = 0; q < g.quads; q += kInputQuads, bytes += kInputQuads * kQuadBytes, x_scale += g.rows, x_sum += g.rows) {
     const size_t quads = g.quads - q < kInputQuads ? g.quads - q : kInputQuads;
-    typename V::F32 dot_f32[Rows];
-    if constexpr (kTakesPairs<Dot>) pair_dots_of_rows<V, Dot, Rows>(bytes + q * kQuadBytes, x + q * stride, stride, quads, dot_f32);
-    else dots_of_rows<V, Dot, Rows>(bytes + q * kQuadBytes, x + q * stride, x_sum, stride, quads, dot_f32);
-    for (size_t i = 0; i < Rows; ++i) levels_f32[i] = add_block<V>(levels_f32[i], dot_f32[i], x_scale[i]);
+    typename V::F32 dot_f32[Rows][Panels];
+    if constexpr (kTakesPairs<Dot>) pair_dots_of_rows<V, Dot, Rows>(bytes, x + q * stride, stride, quads, dot_f32);
+    else dots_of_rows<V, Dot, Rows, Panels>(bytes, bytes_of_group(g.quads), x + q * stride, x_sum, stride, quads, dot_f32);
+    for (size_t i = 0; i < Rows; ++i)
+      for (size_t n = 0; n < Panels; ++n) levels_f32[i][n] = add_block<V>(levels_f32[i][n], dot_f32[i][n], x_scale[i]);
   }
-  const auto scale_f32 = V::load(g.meta), zero_f32 = V::load(g.meta + kPanel);
-  sums += r * kPanel;
-  for (size_t i = 0; i < Rows; ++i, sums += kPanel)
-    V::store(sums, add_group<V>(V::load(sums), levels_f32[i], scale_f32, zero_f32, x_total[i]));
+  for (size_t n = 0; n < Panels; ++n) {
+    const float* meta = g.meta + n * g.meta_stride;
+    const auto scale_f32 = V::load(meta), zero_f32 = V::load(meta + kPanel);
+    float* sum = sums + (n * g.rows + r) * kPanel;
+    for (size_t i = 0; i < Rows; ++i, sum += kPanel)
+      V::store(sum, add_group<V>(V::load(sum), levels_f32[i][n], scale_f32, zero_f32, x_total[i]));
+  }
 }
 
-template <class V, class Dot>
+template <class V, class Dot, size_t Panels>
 HQQ_NOINLINE void group_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
-  constexpr size_t kMost = V::kTileRows8;
+  constexpr size_t kMost = V::kTileRows8 / Panels;
+  static_assert(!kTakesPairs<Dot> || Panels == 1);
   if constexpr (kTakesPairs<Dot>)
     for (size_t q = 0; q < g.quads; q += 2) Dot::lay_out(bytes + q * kQuadBytes, q + 1 < g.quads);
   size_t r = 0;
-  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Dot, kMost>(bytes, g, r, sums);
-  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Dot, 2>(bytes, g, r, sums);
-  if (r < g.rows) rows_i8_of<V, Dot, 1>(bytes, g, r, sums);
+  for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Dot, kMost, Panels>(bytes, g, r, sums);
+  for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Dot, 2, Panels>(bytes, g, r, sums);
+  if (r < g.rows) rows_i8_of<V, Dot, 1, Panels>(bytes, g, r, sums);
 }
 
 template <class V, int Bits>
-void rows_i8(const PanelRows& p, const Input& in, size_t rows, uint8_t* bytes, float* sums) {
-  for_groups<Bits>(p, in, rows, sizeof(int8_t), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
-    unpack_panel<V, Bits>(codes, p.quads, bytes);
-    group_i8<V, typename V::template RowsDot<Bits>>(bytes, g, sums);
+void rows_i8(const PanelRows& p, const Input& in, size_t rows, size_t panels, uint8_t* bytes, float* sums) {
+  using Dot = typename V::template RowsDot<Bits>;
+  with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
+    for_groups<Bits>(p, in, rows, Panels, sizeof(int8_t), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
+      for (size_t n = 0; n < Panels; ++n)
+        unpack_panel<V, Bits>(codes + n * p.codes_stride, p.quads, bytes + n * bytes_of_group(p.quads));
+      group_i8<V, Dot, Panels>(bytes, g, sums);
+    });
   });
 }
 

@@ -90,10 +90,11 @@ struct PanelRows {
 };
 
 
-// One group of one panel, for many rows of x.
+// One group of a panel or of some, for many rows of x.
 struct GroupRows {
-  const float* meta;  // [2, kPanel]: scales, then zeros
-  Input in;           // of this group
+  const float* meta;   // [2, kPanel]: scales, then zeros
+  size_t meta_stride;  // from panel to panel
+  Input in;            // of this group
   size_t rows, quads;
 };
 
@@ -105,8 +106,9 @@ struct ByteProducts {
   const char* dot;  // what multiplies
   // one row of x: out[panels][kPanel]
   void (*row[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
-  // many rows, one panel: sums[rows][kPanel]; `bytes` is scratch for the codes of a group, an even number of quads
-  void (*rows[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, uint8_t* bytes, float* sums);
+  // many rows, at most `tile_panels` panels: sums[panels][rows][kPanel]; `bytes` is scratch for the codes of a group of each, an
+  // even number of quads
+  void (*rows[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, size_t panels, uint8_t* bytes, float* sums);
 };
 
 struct LinearKernels {
@@ -118,8 +120,9 @@ struct LinearKernels {
   void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
   // bytes[quads][kPanel][4] = codes of one group of a panel
   void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
-  // many rows, one panel: sums[rows][kPanel]; `tile` is scratch, [4 * quads][kPanel]
-  void (*rows_f32[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, float* tile, float* sums);
+  size_t tile_panels;
+  // many rows, at most `tile_panels` panels: sums[panels][rows][kPanel]; `tile` is scratch, [panels][4 * quads][kPanel]
+  void (*rows_f32[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, size_t panels, float* tile, float* sums);
   // many rows, weights as floats: sums[rows][kPanel] += one group's products with tile[4 * quads][kPanel], times its scales
   void (*tile_rows)(const float* tile, const GroupRows& g, float* sums);
   ByteProducts bytes;

@@ -47,9 +47,10 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::kName };
   { V::kDot };  // what multiplies integers
   { V::kBytes };
-  { V::kTileRows };   // rows of x whose sums, sixteen floats each, fit the registers in a matrix product
-  { V::kTileRows8 };  // the same for products of bytes
-  { V::kRowPanels };  // panels of sixteen outputs whose sums and zeros fit them in a product of one row of floats
+  { V::kTileRows };    // rows of x whose sums, sixteen floats each, fit the registers in a matrix product
+  { V::kTileRows8 };   // the same for products of bytes
+  { V::kTilePanels };  // panels that share these: x is loaded once for all of them, and each has fewer rows
+  { V::kRowPanels };   // panels of sixteen outputs whose sums and zeros fit them in a product of one row of floats
   // sixteen floats
   { V::load(in) };
   { V::store(out, a) };
