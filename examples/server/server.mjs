@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import fastify from 'fastify';
 import { Gate } from './gate.mjs';
+import { bodySchema, explain, failure } from './request.mjs';
 
 /** What a server bears before it says no: memory and time are finite, and clients are strangers. */
 export const LIMITS = {
@@ -12,6 +13,8 @@ export const LIMITS = {
   queue: 64,
   maxTokens: 1024,
   promptTokens: 4096,
+  /** Characters that a prompt may have for each token: texts have 3 to 6. Tokenizing 256 kB can take seconds, and all wait for it. */
+  tokenCharacters: 16,
   bodyBytes: 256 * 1024,
   /** Milliseconds that a client may leave a stream unread: its place is one that others wait for. */
   stallMs: 30_000,
@@ -19,50 +22,27 @@ export const LIMITS = {
   graceMs: 10_000,
 };
 
-const integer = (minimum, maximum) => ({ type: 'integer', minimum, maximum });
-const number = (minimum, maximum) => ({ type: 'number', minimum, maximum });
-const text = { type: 'string', minLength: 1, maxLength: 256 };
-/** A field that may be null, as clients write what they leave to the server. */
-const optional = (schema) => ({ anyOf: [{ type: 'null' }, schema] });
+/** What Fastify says shorter than helps. */
+const MESSAGES = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'The body must be JSON, and the header content-type application/json.',
+};
 
-/** The request, as the OpenAI API has it. What would be ignored and matters is refused; unknown fields are dropped. */
-const bodySchema = (limits, vocabSize) => ({
-  type: 'object',
-  required: ['prompt'],
-  properties: {
-    model: optional({ type: 'string' }),
-    prompt: {
-      anyOf: [
-        { type: 'string', minLength: 1 },
-        { type: 'array', items: integer(0, vocabSize - 1), minItems: 1 },
-      ],
-    },
-    max_tokens: optional(integer(1, limits.maxTokens)),
-    temperature: optional(number(0, 2)),
-    top_p: optional({ type: 'number', exclusiveMinimum: 0, maximum: 1 }),
-    top_k: optional(integer(0, 1_000_000)),
-    min_p: optional(number(0, 1)),
-    repetition_penalty: optional(number(0.1, 10)),
-    seed: optional(integer(0, Number.MAX_SAFE_INTEGER)),
-    stop: { anyOf: [{ type: 'null' }, text, { type: 'array', items: text, maxItems: 4 }] },
-    stream: optional({ type: 'boolean' }),
-    n: { enum: [1, null] },
-    best_of: { enum: [1, null] },
-    echo: { enum: [false, null] },
-    presence_penalty: { enum: [0, null] },
-    frequency_penalty: { enum: [0, null] },
-    logprobs: { type: 'null' },
-    logit_bias: { type: 'null' },
-    suffix: { type: 'null' },
-  },
-});
-
-const failure = (status, message, type = 'invalid_request_error') =>
-  Object.assign(new Error(message), { statusCode: status, type });
+/** The limits that a server keeps: `given` in place of the defaults. */
+function resolveLimits(given) {
+  for (const [name, value] of Object.entries(given)) {
+    const names = Object.keys(LIMITS);
+    if (!names.includes(name)) throw new Error(`Unknown limit ${JSON.stringify(name)}. Limits: ${names.join(', ')}.`);
+    const least = name === 'queue' || name === 'graceMs' ? 0 : 1;
+    if (!Number.isSafeInteger(value) || value < least)
+      throw new Error(`Expected the limit ${name} to be an integer, at least ${least}, got ${JSON.stringify(value)}.`);
+  }
+  return { ...LIMITS, ...given };
+}
 
 /** Makes a server on a model of `loadLanguageModel`. `listen` and `close` it; `close` waits for requests under way. */
 export function createServer(model, name, given = {}) {
-  const limits = { ...LIMITS, ...given };
+  const limits = resolveLimits(given);
+  const schema = { body: bodySchema(limits, model.config.vocabSize) };
   const gate = new Gate(limits.active, limits.queue);
   const running = new Set();
   const counts = { received: 0, completed: 0, aborted: 0, refused: 0, failed: 0 };
@@ -71,21 +51,24 @@ export function createServer(model, name, given = {}) {
   const app = fastify({
     bodyLimit: limits.bodyBytes,
     requestTimeout: 30_000, // for the request to arrive
-    ajv: { customOptions: { coerceTypes: false } },
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
+    schemaErrorFormatter: explain(schema.body),
     forceCloseConnections: 'idle',
     return503OnClosing: false, // those who are waiting get their answer
   });
 
+  app.removeContentTypeParser('text/plain');
   app.setErrorHandler((error, request, reply) => {
     const status = error.statusCode ?? (error.code === 'ERR_INVALID_ARGUMENT' || error.code === 'ERR_INVALID_OPTION' ? 400 : 500);
-    if (status >= 500) {
+    const unforeseen = status >= 500 && !error.told;
+    if (unforeseen) {
       counts.failed++;
       console.error(error);
     }
-    const message = status >= 500 ? 'The server failed.' : error.message;
+    const message = unforeseen ? 'The server failed.' : (MESSAGES[error.code] ?? error.message);
     const type = error.type ?? (status >= 500 ? 'server_error' : 'invalid_request_error');
-    if (status === 429) reply.header('retry-after', '1');
-    reply.code(status).send({ error: { message, type, param: null, code: null } });
+    if (status === 429 || status === 503) reply.header('retry-after', '1');
+    reply.code(status).send({ error: { message, type, param: error.param ?? null, code: null } });
   });
 
   app.setNotFoundHandler((request) => {
@@ -99,14 +82,24 @@ export function createServer(model, name, given = {}) {
   });
   app.get('/v1/models', () => ({ object: 'list', data: [{ id: name, object: 'model', created: 0, owned_by: 'hqq' }] }));
 
-  app.post('/v1/completions', { schema: { body: bodySchema(limits, model.config.vocabSize) } }, async (request, reply) => {
+  async function encode(prompt, most) {
+    const characters = most * limits.tokenCharacters;
+    if (prompt.length <= characters) return (await model.tokenizer()).encode(prompt);
+    const message = `The prompt has ${prompt.length} characters; at most ${most} tokens and ${characters} characters are served.`;
+    throw failure(400, message, { param: 'prompt' });
+  }
+
+  app.post('/v1/completions', { schema }, async (request, reply) => {
     const { body } = request;
-    if (closing) throw failure(503, 'The server is about to stop.', 'server_error');
+    if (closing) throw failure(503, 'The server is about to stop.', { type: 'server_error' });
     if ((body.model ?? name) !== name)
-      throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`);
-    const ids = typeof body.prompt === 'string' ? (await model.tokenizer()).encode(body.prompt) : body.prompt;
+      throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`, { param: 'model' });
+    if (body.stream_options && !body.stream)
+      throw failure(400, 'stream_options is only allowed when stream is true.', { param: 'stream_options' });
     const most = Math.min(limits.promptTokens, model.maxContext - 1);
-    if (ids.length > most) throw failure(400, `The prompt has ${ids.length} tokens; at most ${most} are served.`);
+    const ids = typeof body.prompt === 'string' ? await encode(body.prompt, most) : body.prompt;
+    if (ids.length > most)
+      throw failure(400, `The prompt has ${ids.length} tokens; at most ${most} are served.`, { param: 'prompt' });
 
     const controller = new AbortController();
     const { signal } = controller;
@@ -120,7 +113,7 @@ export function createServer(model, name, given = {}) {
       leave = await gate.enter(signal);
       if (!leave) {
         counts.refused++;
-        throw failure(429, 'Too many requests are waiting.', 'rate_limit_error');
+        throw failure(429, 'Too many requests are waiting.', { type: 'rate_limit_error' });
       }
       const tokens = model.generate(ids, {
         maxTokens: body.max_tokens ?? 16,
@@ -139,7 +132,9 @@ export function createServer(model, name, given = {}) {
         created: Math.floor(Date.now() / 1000),
         model: name,
       };
-      const result = await (body.stream ? stream : collect)(reply, tokens, answer, ids.length, controller, limits);
+      const result = body.stream
+        ? await stream(reply, tokens, answer, ids.length, body.stream_options?.include_usage === true, controller, limits)
+        : await collect(tokens, answer, ids.length);
       counts.completed++;
       return result;
     } catch (error) {
@@ -160,19 +155,24 @@ export function createServer(model, name, given = {}) {
 
   app.addHook('preClose', async () => {
     closing = true;
-    const timer = setTimeout(
-      () => running.forEach((controller) => controller.abort(new Error('The server stops.'))),
-      limits.graceMs,
-    );
+    setTimeout(() => {
+      running.forEach((controller) => controller.abort(new Error('The server stops.')));
+      app.server.closeAllConnections(); // those on which no whole request has come would be waited for, too
+    }, limits.graceMs).unref();
     while (running.size > 0) await new Promise((resolve) => setTimeout(resolve, 10));
-    clearTimeout(timer);
   });
   return app;
 }
 
 const choice = (text, finish = null) => ({ text, index: 0, logprobs: null, finish_reason: finish });
 
-async function collect(reply, tokens, answer, promptTokens) {
+const usageOf = (promptTokens, completionTokens) => ({
+  prompt_tokens: promptTokens,
+  completion_tokens: completionTokens,
+  total_tokens: promptTokens + completionTokens,
+});
+
+async function collect(tokens, answer, promptTokens) {
   let whole = '';
   let count = 0;
   let finish = null;
@@ -181,12 +181,11 @@ async function collect(reply, tokens, answer, promptTokens) {
     count++;
     finish = token.finish ?? null;
   }
-  const usage = { prompt_tokens: promptTokens, completion_tokens: count, total_tokens: promptTokens + count };
-  return { ...answer, choices: [choice(whole, finish)], usage };
+  return { ...answer, choices: [choice(whole, finish)], usage: usageOf(promptTokens, count) };
 }
 
-/** Server-sent events: one for every token that completes some text, then `[DONE]`. */
-async function stream(reply, tokens, answer, promptTokens, controller, { stallMs }) {
+/** Server-sent events: one for every token that completes some text, one with the usage if it is asked for, then `[DONE]`. */
+async function stream(reply, tokens, answer, promptTokens, includeUsage, controller, { stallMs }) {
   const { raw } = reply;
   const send = async (data) => {
     if (raw.write(`data: ${data}\n\n`)) return;
@@ -194,19 +193,20 @@ async function stream(reply, tokens, answer, promptTokens, controller, { stallMs
     const timer = setTimeout(() => controller.abort(new Error('The client does not read.')), stallMs);
     await once(raw, 'drain', { signal: controller.signal }).finally(() => clearTimeout(timer));
   };
-  let begun = false;
+  const sendChunk = (choices, usage) => send(JSON.stringify({ ...answer, choices, ...(includeUsage ? { usage } : {}) }));
+  let count = 0;
   for await (const { text, finish } of tokens) {
-    if (!begun) {
+    if (count++ === 0) {
       reply.hijack();
       raw.writeHead(200, {
         'content-type': 'text/event-stream; charset=utf-8',
         'cache-control': 'no-store',
         'x-accel-buffering': 'no',
       });
-      begun = true;
     }
-    if (text !== '' || finish) await send(JSON.stringify({ ...answer, choices: [choice(text, finish)] }));
+    if (text !== '' || finish) await sendChunk([choice(text, finish)], null);
   }
+  if (includeUsage) await sendChunk([], usageOf(promptTokens, count));
   await send('[DONE]');
   raw.end();
 }

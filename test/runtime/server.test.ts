@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterEach, describe, expect, test, vi } from 'vitest';
@@ -40,7 +41,7 @@ const post = (url: string, body: object, init: RequestInit = {}) =>
 
 interface Completion {
   readonly choices: readonly { text: string; finish_reason: string | null }[];
-  readonly usage: { completion_tokens: number };
+  readonly usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number };
 }
 
 /** The events of a stream, checked to end as they should. */
@@ -77,6 +78,28 @@ describe('the example server', () => {
     });
   });
 
+  test('tells the usage at the end of a stream that asks for it', async () => {
+    const { url } = await start();
+    for (const body of [
+      { prompt: 'And the Lord said', max_tokens: 12, temperature: 0 },
+      { prompt: [5, 6, 7], max_tokens: 120, temperature: 0, stop: [' the', ' and'] },
+    ]) {
+      const { usage, choices } = (await (await post(url, body)).json()) as Completion;
+      const events = await readEvents(await post(url, { ...body, stream: true, stream_options: { include_usage: true } }));
+      const last = events.pop()!;
+      expect(last).toMatchObject({ object: 'text_completion', model: 'llama-2.3m-books', choices: [], usage });
+      expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens);
+      expect(events.every((event) => event.usage === null)).toBe(true);
+      expect(textOf(events)).toBe(choices[0]!.text);
+      expect(events.at(-1)!.choices[0]!.finish_reason).toBe(choices[0]!.finish_reason);
+    }
+    for (const stream_options of [undefined, null, {}, { include_usage: false }, { include_usage: null }]) {
+      const events = await readEvents(await post(url, { prompt: 'And', max_tokens: 3, stream: true, stream_options }));
+      expect(events.every((event) => event.choices.length === 1 && !('usage' in event))).toBe(true);
+    }
+    expect((await post(url, { prompt: 'And', max_tokens: 3, stream_options: null })).status).toBe(200);
+  });
+
   test('refuses what it does not do, with a reason', async () => {
     const { url } = await start({ bodyBytes: 4096, maxTokens: 50, promptTokens: 20 });
     const refused = async (body: object, status: number, message: RegExp) => {
@@ -85,9 +108,21 @@ describe('the example server', () => {
       expect([response.status, error.message]).toEqual([status, expect.stringMatching(message)]);
     };
     await refused({}, 400, /prompt/);
-    await refused({ prompt: 'x', max_tokens: 51 }, 400, /max_tokens/);
     await refused({ prompt: 'x', temperature: '1' }, 400, /temperature/);
-    await refused({ prompt: 'x', n: 2 }, 400, /n must/);
+    await refused({ prompt: 'x', max_tokens: 51 }, 400, /^max_tokens must be an integer in \[1, 50\]\.$/);
+    await refused({ prompt: [1, 2, 2048] }, 400, /^prompt must be a text that is not empty or a list of token ids in \[0, 2047\]\.$/);
+    await refused({ prompt: 'x', stop: [1] }, 400, /^stop must be a text of/);
+    await refused({ prompt: 'x', n: 2 }, 400, /n must be 1 or null/);
+    const include_usage = true;
+    const alone = /^stream_options is only allowed when stream is true\.$/;
+    await refused({ prompt: 'x', stream_options: { include_usage } }, 400, alone);
+    await refused({ prompt: 'x', stream: false, stream_options: {} }, 400, alone);
+    const streamed = { prompt: 'x', stream: true };
+    await refused({ ...streamed, stream_options: true }, 400, /^stream_options must be an object\.$/);
+    await refused({ ...streamed, stream_options: { include_usage: 1 } }, 400, /^stream_options\.include_usage must be true or false\.$/);
+    await refused({ ...streamed, stream_options: { include_obfuscation: true } }, 400, /include_obfuscation must be false or null/);
+    const unknown = /^Unknown field "usage" in stream_options\. Fields: include_usage, include_obfuscation\.$/;
+    await refused({ ...streamed, stream_options: { include_usage, usage: true } }, 400, unknown);
     await refused({ prompt: 'x', presence_penalty: 1 }, 400, /presence_penalty must/);
     await refused({ prompt: 'x', suffix: 'y' }, 400, /suffix must/);
     await refused({ prompt: [5000] }, 400, /prompt/);
@@ -100,9 +135,26 @@ describe('the example server', () => {
       body: '{',
     });
     expect(broken.status).toBe(400);
+    const untyped = await fetch(`${url}/v1/completions`, { method: 'POST', body: '{"prompt": "x"}' });
+    expect(untyped.status).toBe(415);
+    expect(await untyped.json()).toMatchObject({ error: { message: expect.stringContaining('application/json') as string } });
     const lost = await fetch(`${url}/nothing`);
     expect(lost.status).toBe(404);
     expect(await lost.json()).toMatchObject({ error: { message: 'There is no GET /nothing.', type: 'invalid_request_error' } });
+  });
+
+  test('says which limit does not exist, and does not start', async () => {
+    await expect(start({ actve: 1 })).rejects.toThrow(/^error: Unknown limit "actve"\. Limits: active, queue, /);
+    await expect(start({ active: '8' })).rejects.toThrow(/^error: Expected the limit active to be an integer, at least 1, got "8"/);
+  });
+
+  test('refuses a prompt that would take seconds to tokenize', async () => {
+    const { url } = await start();
+    const response = await post(url, { prompt: 'the'.repeat(80_000) });
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({
+      error: { message: 'The prompt has 240000 characters; at most 127 tokens and 2032 characters are served.', param: 'prompt' },
+    });
   });
 
   test('takes null for what it is free to choose', async () => {
@@ -211,5 +263,31 @@ describe('the example server', () => {
     if (server.exitCode === null) await once(server, 'exit');
     expect(server.exitCode).toBe(0);
     await expect(fetch(`${url}/health`)).rejects.toThrow();
+  });
+
+  test.skipIf(process.platform === 'win32')('says that it stops, and waits for no connection without a request', async () => {
+    const { url, server } = await start({ graceMs: 1500 });
+    let errors = '';
+    server.stderr!.on('data', (text) => (errors += text));
+    const port = Number(new URL(url).port);
+    const idle = connect(port, '127.0.0.1');
+    const half = connect(port, '127.0.0.1');
+    const late = connect(port, '127.0.0.1');
+    await Promise.all([idle, half, late].map((socket) => once(socket.on('error', () => {}), 'connect')));
+    const head = 'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n';
+    half.write(`${head}{"prompt"`);
+    late.write(head);
+    await sleep(100); // for these bytes to arrive
+    const exit = once(server, 'exit');
+    server.kill('SIGTERM');
+    await sleep(100);
+    late.write('{"prompt":"The"}');
+    const [answer] = (await once(late, 'data')) as [Buffer];
+    expect(String(answer)).toMatch(/^HTTP\/1\.1 503[^]*The server is about to stop\./);
+    const stopped = performance.now();
+    await exit;
+    expect(performance.now() - stopped).toBeLessThan(10_000);
+    expect(server.exitCode).toBe(0);
+    expect(errors).toBe('');
   });
 });
