@@ -5,6 +5,8 @@ import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, text, THREADS 
 import { say } from './process.js';
 import { formatNumber, formatSeconds, plural } from '../units.js';
 
+const NOT_EMPTY = 'a text that is not empty';
+
 export const generate = defineCommand({
   name: 'generate',
   args: ['model'],
@@ -14,10 +16,10 @@ export const generate = defineCommand({
     'with its tokenizer.json; the package @huggingface/tokenizers must be installed.',
   ].join('\n'),
   flags: {
-    prompt: text('text', 'what to go on with', { required: true }),
+    prompt: text('text', 'what to go on with', { required: true, expected: NOT_EMPTY }),
     ...fromOptions(GENERATE_OPTIONS),
     stop: {
-      ...text('text', 'a text that ends the generation, and is not part of it'),
+      ...text('text', 'a text that ends the generation, and is not part of it', { expected: NOT_EMPTY }),
       repeats: true,
       type: [] as readonly string[],
     },
@@ -30,6 +32,8 @@ export const generate = defineCommand({
   plan([path], { prompt, activations, maxContext, threads, json = false, quiet = false, ...options }) {
     return async ({ signal, print }) => {
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
+      // Loads the tokenizer, which is not to be part of the times.
+      const promptTokens = (await model.tokenizer()).encode(prompt!).length;
       const ids: number[] = [];
       let whole = '';
       let finish: string | undefined;
@@ -44,7 +48,6 @@ export const generate = defineCommand({
       }
       const ended = performance.now();
       await model.close();
-      const promptTokens = (await model.tokenizer()).encode(prompt!).length;
       const [promptSeconds, seconds] = [(first - started) / 1000, (ended - first) / 1000];
       const tokensPerSecond = ids.length > 1 ? (ids.length - 1) / seconds : null;
       if (json) {
@@ -54,8 +57,10 @@ export const generate = defineCommand({
       print('\n');
       if (quiet || !process.stderr.isTTY) return;
       const rate = tokensPerSecond === null ? '' : `, ${formatNumber(tokensPerSecond)} tokens/s`;
+      const full = finish === 'length' && promptTokens + ids.length > model.maxContext;
+      const end = full ? ` The context of ${plural(model.maxContext, 'token')} is full (--max-context).` : '';
       say(
-        `${plural(promptTokens, 'token')} read in ${formatSeconds(promptSeconds)}; ${plural(ids.length, 'token')} written${rate}.`,
+        `${plural(promptTokens, 'token')} read in ${formatSeconds(promptSeconds)}; ${plural(ids.length, 'token')} written${rate}.${end}`,
       );
     };
   },

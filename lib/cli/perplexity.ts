@@ -1,5 +1,8 @@
+import { isUtf8 } from 'node:buffer';
+import { HqqError } from '../errors.js';
 import { loadLanguageModel } from '../runtime/load.js';
 import { readWhole } from '../safetensors/io.js';
+import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
 import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, text, THREADS } from './flags.js';
 import { plural } from '../units.js';
@@ -27,7 +30,7 @@ export const perplexity = defineCommand({
   },
   plan([path], { text: file, window = WINDOW, activations, maxContext, threads, json = false }) {
     return async ({ signal, print }) => {
-      const content = (await readWhole(file!, MAX_TEXT_BYTES)).toString('utf8');
+      const content = decode(file!, await readWhole(file!, MAX_TEXT_BYTES));
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
       const ids = (await model.tokenizer()).encode(content);
       const measured = await model.perplexity(ids, { window, signal });
@@ -42,3 +45,14 @@ export const perplexity = defineCommand({
     };
   },
 });
+
+/** The text of a file. Bytes that are none would be read as U+FFFD, and a figure come out that means nothing. */
+function decode(file: string, bytes: Buffer): string {
+  const text = bytes.toString('utf8');
+  if (isUtf8(bytes)) return text;
+  const again = Buffer.from(text, 'utf8');
+  const other = bytes.findIndex((byte, i) => byte !== again[i]);
+  const at = other < 0 ? bytes.length - 1 : other; // a file that ends in a part of U+FFFD itself
+  const message = `${plain(file)}: expected text in UTF-8, which byte ${at} is not.`;
+  throw new HqqError('ERR_INVALID_ARGUMENT', `${message} Convert the file (iconv -t UTF-8).`);
+}

@@ -64,7 +64,7 @@ export class KvCache {
     const end = this.#length + rows;
     if (end > this.maxPositions) {
       const message = `Expected at most ${this.maxPositions} positions, got ${end}.`;
-      throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext sets the limit.`);
+      throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
     }
     this.#reserve(end);
     this.#busy = true;

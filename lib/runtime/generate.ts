@@ -157,7 +157,7 @@ export async function* generateTokens(
   const ids = typeof prompt === 'string' ? tokenizer!.encode(prompt) : Array.from(prompt);
   if (ids.length >= model.maxContext) {
     const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}.`;
-    throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext sets the limit.`);
+    throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
   }
   const cache = model.createCache();
   const sampler = new Sampler(options, ids);

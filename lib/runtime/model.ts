@@ -150,14 +150,14 @@ export class LanguageModel {
     if (!Number.isSafeInteger(window) || window < 1 || window > this.maxContext) {
       throw new HqqError(
         'ERR_INVALID_OPTION',
-        `Expected window to be an integer in [1, ${this.maxContext}], got ${show(window)}. maxContext sets the limit.`,
+        `Expected window to be an integer in [1, ${this.maxContext}], got ${show(window)}. maxContext (--max-context) sets the limit.`,
       );
     }
     const windows = Math.floor((ids.length - 1) / window);
     if (windows === 0) {
       throw new HqqError(
         'ERR_INVALID_ARGUMENT',
-        `Expected at least ${window + 1} tokens for a window of ${window}, got ${ids.length}.`,
+        `Expected at least ${window + 1} tokens for a window of ${window}, got ${ids.length}. Give a longer text or a smaller window.`,
       );
     }
     const cache = this.createCache();

@@ -45,6 +45,9 @@ describe('hqq generate', () => {
   test('says what is wrong', async () => {
     expectFailure(await hqq(['generate', SHIPPED]), 2, /--prompt/);
     expectFailure(await hqq(['generate', SHIPPED, '--prompt', 'x', '--top-p', '2']), 2, /--top-p to be a number in \(0, 1\]/);
+    expectFailure(await hqq(['generate', SHIPPED, '--prompt', '']), 2, /Expected --prompt to be a text that is not empty, got ""/);
+    const long = hqq(['generate', SHIPPED, '--prompt', 'word '.repeat(200)]);
+    expectFailure(await long, 1, /maxContext \(--max-context\) sets the limit/);
     expectFailure(await hqq(['generate', join(work, 'nothing'), '--prompt', 'x']), 1, /nothing/);
   });
 });
@@ -66,6 +69,16 @@ describe('hqq perplexity', () => {
   test('says when a text is too short', async () => {
     const file = join(work, 'short.txt');
     writeFileSync(file, 'Too short.');
-    expectFailure(await hqq(['perplexity', SHIPPED, '--text', file]), 1, /at least 129 tokens/);
+    expectFailure(await hqq(['perplexity', SHIPPED, '--text', file]), 1, /at least 129 tokens.* Give a longer text or a smaller window/);
+  });
+
+  test.each([
+    ['Latin-1', Buffer.from('Une soir\xe9e. '.repeat(100), 'latin1'), 8],
+    ['cut off', Buffer.concat([Buffer.from('The sea. '.repeat(100)), Buffer.from([0xef, 0xbf])]), 901],
+  ])('refuses a text that is no UTF-8: %s', async (_, bytes, at) => {
+    const file = join(work, 'bytes.txt');
+    writeFileSync(file, bytes);
+    const result = await hqq(['perplexity', SHIPPED, '--text', file]);
+    expectFailure(result, 1, new RegExp(`bytes\\.txt: expected text in UTF-8, which byte ${at} is not\\. Convert the file`));
   });
 });

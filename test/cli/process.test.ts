@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type CliOptions, type CliResult, expectFailure, hqq } from '../support/cli.js';
+import { SHIPPED } from '../support/language-models.js';
 import { writeLlama } from '../support/models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -126,6 +127,15 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
     const { screen, status } = await onTerminal(flag);
     expect(status).toBe(0);
     expect(screen).not.toContain('quantizing');
+  });
+
+  test('a text that fills the context says so', async () => {
+    const generate = (flags: string) =>
+      hqq([], { shell: `script -qec "$HQQ generate '${SHIPPED}' --prompt Sea ${flags} > /dev/null" /dev/null` });
+    expect((await generate('--max-tokens 200')).stdout).toMatch(
+      /4 tokens read in .*; 125 tokens written, .* tokens\/s\. The context of 128 tokens is full \(--max-context\)\./,
+    );
+    expect((await generate('--max-tokens 2')).stdout).toMatch(/2 tokens written, .* tokens\/s\.\r\n$/);
   });
 
   test('a dumb one shows none', async () => {
