@@ -10,6 +10,8 @@ namespace {
 
 // Rows of x that are multiplied together: their sums and one group of theirs stay in the first-level cache.
 constexpr size_t kRowBlock = 64;
+// Blocks of rows that are multiplied with a group's codes when it has been unpacked.
+constexpr size_t kRowBlocks = 4;
 // Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another takes as
 // long as multiplying them.
 constexpr size_t kUnitWork = size_t{1} << 19;
@@ -110,22 +112,23 @@ Status linear(const Context& given, const Linear& op) {
   std::vector<Prepared> inputs;
   std::vector<Unit> parts;
   inputs.reserve(op.layers.size()), parts.reserve(op.layers.size());
-  const size_t block_rows = std::min(kRowBlock, op.batch), blocks = (op.batch + kRowBlock - 1) / kRowBlock;
+  const size_t block_rows = std::min(kRowBlock, op.batch), unit_rows = std::min(kRowBlock * kRowBlocks, op.batch);
+  const size_t down = (op.batch + unit_rows - 1) / unit_rows;
   size_t units = 0, most_panels = 1;
   for (const Layer& layer : op.layers) {
     const Panels& p = layer.panels;
     const auto fits = [&p](const Prepared& x) { return x.fits(p); };
     if (std::none_of(inputs.begin(), inputs.end(), fits)) inputs.emplace_back(op, p, shared);
     const Prepared* x = &*std::find_if(inputs.begin(), inputs.end(), fits);
-    const size_t each = std::max<size_t>(2, kUnitWork / (kPanel * p.in_features * block_rows) / 2 * 2);
+    const size_t each = std::max<size_t>(2, kUnitWork / (kPanel * p.in_features * unit_rows) / 2 * 2);
     const size_t across = (p.count() + each - 1) / each;
     parts.push_back({&layer, x, each, units, across});
-    units += across * blocks;
+    units += across * down;
     most_panels = std::max(most_panels, std::min(each, p.count()));
   }
   // A row alone is multiplied with all panels of a unit at once, many rows with a few after the others.
   const bool single = op.batch == 1;
-  const size_t sums_at = own.reserve<float>(kPanel * std::max(kernels.tile_panels * block_rows, most_panels));
+  const size_t sums_at = own.reserve<float>(kPanel * std::max(kernels.tile_panels * unit_rows, most_panels));
   const size_t unpacked_quads = single ? 0 : kernels.tile_panels * ((most_quads + 1) / 2 * 2);
   const size_t bytes_at = own.reserve<uint8_t>(op.int8 ? unpacked_quads * kQuadBytes : 0);
   const size_t tile_at = own.reserve<float>(op.int8 ? 0 : unpacked_quads * kQuadBytes);
@@ -153,23 +156,29 @@ Status linear(const Context& given, const Linear& op) {
     const Panels& p = layer.panels;
     const auto format = static_cast<size_t>(p.format);
     const size_t groups = p.groups(), quads = p.quads(), group_bytes = p.group_bytes();
-    const size_t block = (unit - part->first_unit) / part->units_across * kRowBlock;
+    const size_t first_row = (unit - part->first_unit) / part->units_across * unit_rows;
     const size_t first = (unit - part->first_unit) % part->units_across * part->panels_each;
-    const size_t last = std::min(p.count(), first + part->panels_each), rows = std::min(kRowBlock, op.batch - block);
+    const size_t last = std::min(p.count(), first + part->panels_each), last_row = std::min(op.batch, first_row + unit_rows);
     auto* sums = own.at<float>(sums_at, slot);
     auto* bytes = own.at<uint8_t>(bytes_at, slot);
     auto* tile = own.at<float>(tile_at, slot);
-    const kernels::Input x = part->x->input(block);
     const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
-    const size_t together = rows == 1 ? last - first : kernels.tile_panels;
-    for (size_t panel = first; panel < last; panel += together) {
-      const size_t count = std::min(together, last - panel);
-      const kernels::PanelRows panels{
-          p.codes + panel * codes_stride, p.meta + panel * meta_stride, codes_stride, meta_stride, groups, quads};
-      if (rows == 1) (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
-      else if (op.int8) kernels.bytes.rows[format](panels, x, rows, count, bytes, sums);
-      else kernels.rows_f32[format](panels, x, rows, count, tile, sums);
-      for (size_t n = 0; n < count; ++n) write_panel(layer, panel + n, sums + n * rows * kPanel, block, rows);
+    // Whole blocks of rows, then what is left of them.
+    for (size_t row = first_row, blocks; row < last_row; row += blocks * block_rows) {
+      const size_t rows = std::min(block_rows, last_row - row), together = rows == 1 ? last - first : kernels.tile_panels;
+      const kernels::Input x = part->x->input(row);
+      blocks = (last_row - row) / rows;
+      for (size_t panel = first; panel < last; panel += together) {
+        const size_t count = std::min(together, last - panel);
+        const kernels::PanelRows panels{
+            p.codes + panel * codes_stride, p.meta + panel * meta_stride, codes_stride, meta_stride, groups, quads};
+        if (rows == 1) (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
+        else if (op.int8) kernels.bytes.rows[format](panels, {x, rows, blocks}, count, bytes, sums);
+        else kernels.rows_f32[format](panels, {x, rows, blocks}, count, tile, sums);
+        for (size_t b = 0; b < blocks; ++b)
+          for (size_t n = 0; n < count; ++n)
+            write_panel(layer, panel + n, sums + (b * count + n) * rows * kPanel, row + b * rows, rows);
+      }
     }
   });
 }

@@ -260,13 +260,14 @@ HQQ_NOINLINE void tile_rows(const float* tile, const GroupRows& g, float* sums) 
 }
 
 template <class V, int Bits>
-void rows_f32(const PanelRows& p, const Input& in, size_t rows, size_t panels, float* tile, float* sums) {
+void rows_f32(const PanelRows& p, const InputRows& in, size_t panels, float* tile, float* sums) {
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
-    for_groups<Bits>(p, in, rows, Panels, sizeof(float), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
+    const auto unpack = [&](const uint8_t* codes, const float* meta) HQQ_INLINE_LAMBDA {
       for (size_t n = 0; n < Panels; ++n)
-        tile_f32<V, Bits>(codes + n * p.codes_stride, p.quads, g.meta + n * g.meta_stride + kPanel, tile + n * 4 * p.quads * kPanel);
-      tile_rows<V, Panels>(tile, g, sums);
-    });
+        tile_f32<V, Bits>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel, tile + n * 4 * p.quads * kPanel);
+    };
+    const auto multiply = [&](const GroupRows& g, float* of_block) HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_block); };
+    for_groups<Bits>(p, in, Panels, sizeof(float), sums, unpack, multiply);
   });
 }
 

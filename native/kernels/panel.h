@@ -67,18 +67,23 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
     while (panels > 0) next.template operator()<1>();
 }
 
-// sums[panels][rows][16] = 0, then body(codes, group) for each group, which adds to them. `width` is that of a value of x in bytes.
-template <int Bits, class Body>
-HQQ_INLINE void for_groups(const PanelRows& p, const Input& in, size_t rows, size_t panels, size_t width, float* sums, Body body) {
+// For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each block of rows, which adds to
+// sums[panels][rows][16] of that block. `width` is that of a value of x in bytes.
+template <int Bits, class Unpack, class Multiply>
+HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels, size_t width, float* sums, Unpack unpack,
+                           Multiply multiply) {
   const size_t group_bytes = p.quads / PanelBits<Bits>::kQuads * PanelBits<Bits>::kBytes, blocks = input_blocks(p.quads);
-  for (size_t i = 0; i < panels * rows * kPanel; ++i) sums[i] = 0.0f;
-  const uint8_t* codes = p.codes;
-  GroupRows group{p.meta, p.meta_stride, in, rows, p.quads};
-  for (size_t g = 0; g < p.groups; ++g, codes += group_bytes) {
-    body(codes, group);
-    group.meta += 2 * kPanel;
-    group.in.values = static_cast<const uint8_t*>(group.in.values) + 4 * p.quads * rows * width;
-    group.in.scale += blocks * rows, group.in.sum += blocks * rows, group.in.total += rows;
+  const size_t sums_of_block = panels * x.rows * kPanel;
+  for (size_t i = 0; i < x.blocks * sums_of_block; ++i) sums[i] = 0.0f;
+  for (size_t g = 0; g < p.groups; ++g) {
+    const float* meta = p.meta + g * 2 * kPanel;
+    unpack(p.codes + g * group_bytes, meta);
+    for (size_t b = 0; b < x.blocks; ++b) {
+      const size_t row = (b * p.groups + g) * x.rows;
+      const Input in{static_cast<const uint8_t*>(x.first.values) + row * 4 * p.quads * width, x.first.scale + row * blocks,
+                     x.first.sum + row * blocks, x.first.total + row};
+      multiply(GroupRows{meta, p.meta_stride, in, x.rows, p.quads}, sums + b * sums_of_block);
+    }
   }
 }
 

@@ -154,11 +154,9 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
 }
 
 template <class V, class Dot, size_t Panels>
-HQQ_NOINLINE void group_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
+HQQ_NOINLINE void group_i8(const uint8_t* bytes, const GroupRows& g, float* sums) {
   constexpr size_t kMost = V::kTileRows8 / Panels;
   static_assert(!kTakesPairs<Dot> || Panels == 1);
-  if constexpr (kTakesPairs<Dot>)
-    for (size_t q = 0; q < g.quads; q += 2) Dot::lay_out(bytes + q * kQuadBytes, q + 1 < g.quads);
   size_t r = 0;
   for (; r + kMost <= g.rows; r += kMost) rows_i8_of<V, Dot, kMost, Panels>(bytes, g, r, sums);
   for (; r + 2 <= g.rows; r += 2) rows_i8_of<V, Dot, 2, Panels>(bytes, g, r, sums);
@@ -166,14 +164,19 @@ HQQ_NOINLINE void group_i8(uint8_t* bytes, const GroupRows& g, float* sums) {
 }
 
 template <class V, int Bits>
-void rows_i8(const PanelRows& p, const Input& in, size_t rows, size_t panels, uint8_t* bytes, float* sums) {
+void rows_i8(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* bytes, float* sums) {
   using Dot = typename V::template RowsDot<Bits>;
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
-    for_groups<Bits>(p, in, rows, Panels, sizeof(int8_t), sums, [&](const uint8_t* codes, const GroupRows& g) HQQ_INLINE_LAMBDA {
-      for (size_t n = 0; n < Panels; ++n)
-        unpack_panel<V, Bits>(codes + n * p.codes_stride, p.quads, bytes + n * bytes_of_group(p.quads));
-      group_i8<V, Dot, Panels>(bytes, g, sums);
-    });
+    const auto unpack = [&](const uint8_t* codes, const float*) HQQ_INLINE_LAMBDA {
+      for (size_t n = 0; n < Panels; ++n) {
+        uint8_t* const to = bytes + n * bytes_of_group(p.quads);
+        unpack_panel<V, Bits>(codes + n * p.codes_stride, p.quads, to);
+        if constexpr (kTakesPairs<Dot>)
+          for (size_t q = 0; q < p.quads; q += 2) Dot::lay_out(to + q * kQuadBytes, q + 1 < p.quads);
+      }
+    };
+    const auto multiply = [&](const GroupRows& g, float* of_block) HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_block); };
+    for_groups<Bits>(p, in, Panels, sizeof(int8_t), sums, unpack, multiply);
   });
 }
 

@@ -90,7 +90,13 @@ struct PanelRows {
 };
 
 
-// One group of a panel or of some, for many rows of x.
+// Blocks of as many rows each, prepared one after the other.
+struct InputRows {
+  Input first;
+  size_t rows, blocks;
+};
+
+// One group of a panel or of some, for a block of rows.
 struct GroupRows {
   const float* meta;   // [2, kPanel]: scales, then zeros
   size_t meta_stride;  // from panel to panel
@@ -106,9 +112,9 @@ struct ByteProducts {
   const char* dot;  // what multiplies
   // one row of x: out[panels][kPanel]
   void (*row[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
-  // many rows, at most `tile_panels` panels: sums[panels][rows][kPanel]; `bytes` is scratch for the codes of a group of each, an
-  // even number of quads
-  void (*rows[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, size_t panels, uint8_t* bytes, float* sums);
+  // many rows, at most `tile_panels` panels: sums[blocks][panels][rows][kPanel]; `bytes` is scratch for the codes of a group of
+  // each panel, an even number of quads
+  void (*rows[kFormatCount])(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* bytes, float* sums);
 };
 
 struct LinearKernels {
@@ -121,8 +127,8 @@ struct LinearKernels {
   // bytes[quads][kPanel][4] = codes of one group of a panel
   void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
   size_t tile_panels;
-  // many rows, at most `tile_panels` panels: sums[panels][rows][kPanel]; `tile` is scratch, [panels][4 * quads][kPanel]
-  void (*rows_f32[kFormatCount])(const PanelRows& p, const Input& in, size_t rows, size_t panels, float* tile, float* sums);
+  // the same; `tile` is scratch, [panels][4 * quads][kPanel]
+  void (*rows_f32[kFormatCount])(const PanelRows& p, const InputRows& in, size_t panels, float* tile, float* sums);
   // many rows, weights as floats: sums[rows][kPanel] += one group's products with tile[4 * quads][kPanel], times its scales
   void (*tile_rows)(const float* tile, const GroupRows& g, float* sums);
   ByteProducts bytes;
