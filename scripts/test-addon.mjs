@@ -16,7 +16,8 @@ const folder = path.join(root, 'build-core', 'asan');
 const addon = path.join(folder, 'build', 'Release', 'hqq.node');
 // Neither reads other memory than the rest does, and both take a minute here: leaks, and every 16-bit number.
 const TOO_LONG = ['memory does not grow', 'all 16-bit numbers'];
-const TESTS = ['identity', 'linear', 'quantized-linear', 'async', 'backend', 'runtime/operations'].map((name) => `test/${name}.test.ts`);
+const LANGUAGE_MODELS = ['operations', 'prepared', 'cache'].map((name) => `runtime/${name}`);
+const TESTS = ['identity', 'linear', 'quantized-linear', 'async', 'backend', ...LANGUAGE_MODELS].map((name) => `test/${name}.test.ts`);
 
 function run(command, args, options) {
   const result = spawnSync(command, args, { cwd: root, encoding: 'utf8', ...options });

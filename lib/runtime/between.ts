@@ -8,7 +8,7 @@ import type { Workspace } from './workspace.js';
  * What blocks do before the first attention, between each and the next, and after the last. In one workspace it is the same at
  * every position of a text.
  */
-export function stepsBetween(blocks: readonly Block[], space: Workspace, threads: number): readonly Step[][] {
+function stepsBetween(blocks: readonly Block[], space: Workspace, threads: number): readonly Step[][] {
   return Array.from({ length: blocks.length + 1 }, (_, i) => {
     const plan = new Plan(threads);
     blocks[i - 1]?.addAfter(plan, space);
@@ -17,12 +17,9 @@ export function stepsBetween(blocks: readonly Block[], space: Workspace, threads
   });
 }
 
-/** The same, each as a step whose arguments need not be read again; the workspace keeps them. */
-export function preparedBetween(backend: Backend, blocks: readonly Block[], space: Workspace, threads: number): readonly Step[] {
-  if (!space.prepared) {
-    const parts = stepsBetween(blocks, space, threads);
-    const sequences = prepareSequences(backend, parts);
-    space.prepared = parts.map((_, index) => ({ operation: 'prepared', args: { sequences, index } }));
-  }
-  return space.prepared;
+/** The same, each as a step whose arguments were read: a backend need not read them again. */
+export function prepareBetween(backend: Backend, blocks: readonly Block[], space: Workspace, threads: number): readonly Step[] {
+  const parts = stepsBetween(blocks, space, threads);
+  const sequences = prepareSequences(backend, parts);
+  return parts.map((_, index) => ({ operation: 'prepared', args: { sequences, index } }));
 }

@@ -15,6 +15,9 @@ interface LayerCache {
 /** Positions that a cache has room for at first. */
 const FIRST_CAPACITY = 256;
 
+/** Floats of an array that several layers share. Node 20 has none of more than 4 GiB. */
+const LONGEST = 1 << 28;
+
 /** What a model remembers of one text: keys and values of every position so far. Each text has its own. */
 export class KvCache {
   /** Most positions that it may hold. */
@@ -105,20 +108,27 @@ export class KvCache {
     if (positions <= this.#capacity) return;
     const wanted = Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions, 2 * this.#capacity));
     const capacity = Math.ceil(wanted / KEY_BLOCK) * KEY_BLOCK;
-    const { layers: count } = this.#config;
-    const size = capacity * this.#width;
-    const all = allocating('the cache of a text', () => largeFloats(2 * count * size));
-    const layers = Array.from({ length: count }, (_, i) => {
-      const keys = all.subarray(2 * i * size, (2 * i + 1) * size);
-      const values = all.subarray((2 * i + 1) * size, (2 * i + 2) * size);
-      return { capacity, keys, values };
-    });
+    const layers = this.#allocate(capacity);
     this.#layers.forEach(({ keys, values }, i) => {
       this.#copyHeads(keys, layers[i]!.keys, capacity);
       this.#copyHeads(values, layers[i]!.values, capacity);
     });
     this.#layers = layers;
     this.#capacity = capacity;
+  }
+
+  /** Layers lie in one array, as far as one may be that long. */
+  #allocate(capacity: number): LayerCache[] {
+    const size = capacity * this.#width;
+    const together = Math.max(1, Math.floor(LONGEST / (2 * size)));
+    const layers: LayerCache[] = [];
+    while (layers.length < this.#config.layers) {
+      const count = Math.min(together, this.#config.layers - layers.length);
+      const array = allocating('the cache of a text', () => largeFloats(2 * count * size));
+      const cut = (part: number) => array.subarray(part * size, (part + 1) * size);
+      for (let i = 0; i < count; i++) layers.push({ capacity, keys: cut(2 * i), values: cut(2 * i + 1) });
+    }
+    return layers;
   }
 
   /** Each head's positions begin anew at a multiple of the capacity. */

@@ -1,8 +1,8 @@
-import type { Backend } from '../../binding.js';
+import type { Backend, Step } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { HqqError, show } from '../errors.js';
 import { allocating } from '../run.js';
-import { preparedBetween } from './between.js';
+import { prepareBetween } from './between.js';
 import type { Block } from './blocks.js';
 import { KvCache } from './cache.js';
 import type { LanguageModelConfig } from './config.js';
@@ -69,6 +69,8 @@ export class LanguageModel {
   readonly #parts: ModelParts;
   readonly #backend: Backend;
   readonly #rope: Rope;
+  /** What is done between attentions in the workspace of a text. The model's, since it holds weights: a cache keeps none alive. */
+  readonly #between = new WeakMap<Workspace, readonly Step[]>();
   #tokenizer: Promise<TextTokenizer> | undefined;
   #closed = false;
 
@@ -229,7 +231,8 @@ export class LanguageModel {
       for (const block of this.blocks) block.addTo(plan, { space, cache, start, rope });
       return { plan, space };
     }
-    const between = preparedBetween(this.#backend, this.blocks, space, threads);
+    let between = this.#between.get(space);
+    if (!between) this.#between.set(space, (between = prepareBetween(this.#backend, this.blocks, space, threads)));
     for (const [i, block] of this.blocks.entries()) {
       plan.addSteps([between[i]!]);
       block.addAttention(plan, { space, cache, start, rope });

@@ -1,4 +1,3 @@
-import type { Step } from '../../binding.js';
 import { allocating } from '../run.js';
 import type { LanguageModelConfig } from './config.js';
 
@@ -31,8 +30,6 @@ export class Workspace {
   readonly activated: Float32Array;
   /** Out of o, and out of down. */
   readonly change: Float32Array;
-  /** What is done in it between attentions, once it was read. @internal */
-  prepared: readonly Step[] | undefined;
 
   constructor({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: LanguageModelConfig, rows: number) {
     const floats = (width: number) => allocating('the activations', () => new Float32Array(rows * width));

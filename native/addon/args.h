@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -174,9 +175,9 @@ class Args {
   }
   bool has_added() const { return !others_.empty(); }
 
-  // For who keeps the arrays for long: each once.
+  // For who keeps the arrays for long: each once. Where a buffer shrinks, a view of one type may lose its memory alone.
   void drop_repeated() {
-    const auto address = [](const Array& array) { return std::pair(reinterpret_cast<uintptr_t>(array.data), array.length); };
+    const auto address = [](const Array& array) { return std::tuple(reinterpret_cast<uintptr_t>(array.data), array.length, array.type); };
     std::sort(arrays_.begin(), arrays_.end(), [&](const Array& a, const Array& b) { return address(a) < address(b); });
     const auto is_same = [&](const Array& a, const Array& b) { return address(a) == address(b); };
     arrays_.erase(std::unique(arrays_.begin(), arrays_.end(), is_same), arrays_.end());

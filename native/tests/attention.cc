@@ -10,8 +10,8 @@ struct AttentionCase {
 
   static AttentionCase random(Random& random) {
     constexpr size_t kRows[] = {1, 1, 2, 5, 17};
-    constexpr size_t kStarts[] = {0, 0, 1, 14, 15, 16, 31, 64, 130};
-    constexpr size_t kWindows[] = {0, 0, 1, 7, 16, 33, 500};
+    constexpr size_t kStarts[] = {0, 0, 1, 14, 15, 16, 17, 31, 32, 64, 130, 255};
+    constexpr size_t kWindows[] = {0, 0, 1, 7, 15, 16, 17, 32, 33, 500};
     constexpr float kSizes[] = {0.1f, 1, 1, 8};  // of scores: from near equal ones to one that outweighs the rest
     AttentionCase c{random.pick(kRows), 1 + random.below(8), 1 + random.below(3), random.pick(kOddSizes),
                     random.pick(kStarts), random.pick(kWindows), {}, {}, {}};

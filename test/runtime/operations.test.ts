@@ -220,49 +220,6 @@ describe.each(BACKENDS)('%s', (name) => {
   });
 });
 
-describe.each(BACKENDS)('%s: prepared sequences', (name) => {
-  const backend = openBackend(name);
-  const adding = (x: Float32Array, to: Float32Array) => ({ operation: 'add', args: { x, to, threads: 1 } }) as const;
-  const [one, ten] = [Float32Array.of(1), Float32Array.of(10)];
-
-  test('run as often as one likes, alone and among other steps, now and later', async () => {
-    const to = new Float32Array(1);
-    const sequences = backend.prepare({ sequences: [{ steps: [adding(one, to)] }, { steps: [adding(ten, to), adding(one, to)] }] });
-    backend.run('prepared', { sequences, index: 1 });
-    expect([...to]).toEqual([11]);
-    const again = { operation: 'prepared', args: { sequences, index: 0 } } as const;
-    backend.run('sequence', { steps: [again, adding(ten, to), again] });
-    expect([...to]).toEqual([23]);
-    await backend.start('sequence', { steps: [again, { operation: 'prepared', args: { sequences, index: 1 } }] }).promise;
-    expect([...to]).toEqual([35]);
-  });
-
-  test('keep their arrays, and are kept by what runs', async () => {
-    const seen = new Float32Array(4);
-    const make = () => {
-      const [x, to] = [new Float32Array(1 << 16).fill(1), new Float32Array(1 << 16)];
-      return { to, sequences: backend.prepare({ sequences: [{ steps: [adding(x, to), adding(x, to)] }] }) };
-    };
-    const runs = Array.from({ length: 4 }, async (_, i) => {
-      const { to, sequences } = make();
-      await backend.start('prepared', { sequences, index: 0 }).promise;
-      seen[i] = to.reduce((sum, v) => sum + v, 0) / to.length;
-    });
-    const garbage = Array.from({ length: 50 }, () => new Float32Array(1 << 18));
-    await Promise.all(runs);
-    expect([...seen]).toEqual([2, 2, 2, 2]);
-    expect(garbage).toHaveLength(50);
-  });
-
-  test('are refused where they come from elsewhere, or are not there', () => {
-    const sequences = backend.prepare({ sequences: [{ steps: [adding(one, ten)] }] });
-    for (const other of [{}, [], { sequences: [] }, ten]) {
-      expect(() => backend.run('prepared', { sequences: other, index: 0 })).toThrow('what prepare made');
-    }
-    for (const index of [1, -1, 0.5, NaN]) expect(() => backend.run('prepared', { sequences, index })).toThrow();
-  });
-});
-
 describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would read beyond an array', (name) => {
   const backend = openBackend(name);
   const f = (length: number) => new Float32Array(length);
@@ -296,17 +253,5 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     const nested = { steps: [{ operation, args: { ...args, threads: 1 } }] } as never;
     if (operation !== 'sequence') expect(() => backend.run('sequence', nested)).toThrow(word);
     if (operation !== 'sequence') expect(() => backend.prepare({ sequences: [nested] })).toThrow(word);
-  });
-
-  test('prepared sequences whose arrays have lost their memory', () => {
-    const [x, to] = [f(8), f(8)];
-    const step = { operation: 'add', args: { x, to, threads: 1 } } as const;
-    const sequences = backend.prepare({ sequences: [{ steps: [step] }] });
-    const prepared = { operation: 'prepared', args: { sequences, index: 0 } } as const;
-    expect(() => backend.prepare({ sequences: [{ steps: [prepared] }] })).toThrow('not prepared');
-    structuredClone(x.buffer, { transfer: [x.buffer] });
-    expect(() => backend.run('prepared', prepared.args)).toThrow('stay as they are');
-    expect(() => backend.start('sequence', { steps: [prepared] })).toThrow('stay as they are');
-    expect([...to]).toEqual([...f(8)]);
   });
 });

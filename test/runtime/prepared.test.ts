@@ -1,0 +1,114 @@
+import { describe, expect, test } from 'vitest';
+import { availableBackends, openBackend } from '../../lib/backend/index.js';
+
+const BACKENDS = availableBackends();
+
+describe.each(BACKENDS)('%s: prepared sequences', (name) => {
+  const backend = openBackend(name);
+  const adding = (x: Float32Array, to: Float32Array) => ({ operation: 'add', args: { x, to, threads: 1 } }) as const;
+  const [one, ten] = [Float32Array.of(1), Float32Array.of(10)];
+
+  test('run as often as one likes, alone and among other steps, now and later', async () => {
+    const to = new Float32Array(1);
+    const sequences = backend.prepare({ sequences: [{ steps: [adding(one, to)] }, { steps: [adding(ten, to), adding(one, to)] }] });
+    backend.run('prepared', { sequences, index: 1 });
+    expect([...to]).toEqual([11]);
+    const again = { operation: 'prepared', args: { sequences, index: 0 } } as const;
+    backend.run('sequence', { steps: [again, adding(ten, to), again] });
+    expect([...to]).toEqual([23]);
+    await backend.start('sequence', { steps: [again, { operation: 'prepared', args: { sequences, index: 1 } }] }).promise;
+    expect([...to]).toEqual([35]);
+  });
+
+  test('keep their arrays, and are kept by what runs', async () => {
+    const seen = new Float32Array(4);
+    const make = () => {
+      const [x, to] = [new Float32Array(1 << 16).fill(1), new Float32Array(1 << 16)];
+      return { to, sequences: backend.prepare({ sequences: [{ steps: [adding(x, to), adding(x, to)] }] }) };
+    };
+    const runs = Array.from({ length: 4 }, async (_, i) => {
+      const { to, sequences } = make();
+      await backend.start('prepared', { sequences, index: 0 }).promise;
+      seen[i] = to.reduce((sum, v) => sum + v, 0) / to.length;
+    });
+    const garbage = Array.from({ length: 50 }, () => new Float32Array(1 << 18));
+    await Promise.all(runs);
+    expect([...seen]).toEqual([2, 2, 2, 2]);
+    expect(garbage).toHaveLength(50);
+  });
+
+  test('are refused where they come from elsewhere, or are not there', () => {
+    const sequences = backend.prepare({ sequences: [{ steps: [adding(one, ten)] }] });
+    const elsewhere = name === 'js' ? BACKENDS.find((other) => other !== 'js') : 'js';
+    const foreign = elsewhere ? [openBackend(elsewhere).prepare({ sequences: [{ steps: [adding(one, ten)] }] })] : [];
+    const children = name === 'js' ? [] : [Object.create(sequences) as object];
+    for (const other of [{}, [], { sequences: [] }, ten, ...children, ...foreign]) {
+      expect(() => backend.run('prepared', { sequences: other, index: 0 })).toThrow('what prepare made');
+    }
+    for (const index of [1, -1, 0.5, NaN]) expect(() => backend.run('prepared', { sequences, index })).toThrow();
+  });
+});
+
+describe.each(BACKENDS.filter((name) => name !== 'js'))('%s: prepared sequences', (name) => {
+  const backend = openBackend(name);
+  const f = (length: number) => new Float32Array(length);
+
+  test('run by another instruction set with its kernels', () => {
+    const to = f(1);
+    const add = { operation: 'add', args: { x: Float32Array.of(3), to, threads: 1 } } as const;
+    const sequences = backend.prepare({ sequences: [{ steps: [add] }] });
+    const natives = BACKENDS.filter((other) => other !== 'js');
+    for (const other of natives) openBackend(other).run('prepared', { sequences, index: 0 });
+    expect([...to]).toEqual([3 * natives.length]);
+  });
+
+  test('are refused where their arrays have lost their memory', () => {
+    const [x, to] = [f(8), f(8)];
+    const step = { operation: 'add', args: { x, to, threads: 1 } } as const;
+    const sequences = backend.prepare({ sequences: [{ steps: [step] }] });
+    const prepared = { operation: 'prepared', args: { sequences, index: 0 } } as const;
+    expect(() => backend.prepare({ sequences: [{ steps: [prepared] }] })).toThrow('not prepared');
+    structuredClone(x.buffer, { transfer: [x.buffer] });
+    expect(() => backend.run('prepared', prepared.args)).toThrow('stay as they are');
+    expect(() => backend.start('sequence', { steps: [prepared] })).toThrow('stay as they are');
+    expect([...to]).toEqual([...f(8)]);
+  });
+
+  test('are refused where a getter takes the memory of what was read', () => {
+    const take = (array: Float32Array<ArrayBuffer>) => structuredClone(array.buffer, { transfer: [array.buffer] });
+    const [x, to, late] = [f(8), f(8), f(8)];
+    const sequences = backend.prepare({ sequences: [{ steps: [{ operation: 'add', args: { x, to, threads: 1 } }] }] });
+    const running = {
+      sequences,
+      get index() {
+        take(to);
+        return 0;
+      },
+    };
+    expect(() => backend.run('prepared', running)).toThrow('stay as they are');
+    const reading = {
+      to: late,
+      threads: 1,
+      get x() {
+        take(late); // whose place was read before
+        return x;
+      },
+    };
+    expect(() => backend.prepare({ sequences: [{ steps: [{ operation: 'add', args: reading }] }] })).toThrow('stay as they are');
+  });
+
+  test.each([false, true])('are refused where their buffer shrank under one of two views, bytes first: %s', (bytesFirst) => {
+    const buffer = new (ArrayBuffer as new (length: number, options: object) => ArrayBuffer)(1 << 16, { maxByteLength: 1 << 16 });
+    const length = 1 << 14;
+    const views = [new Float32Array(buffer, 0, length), new Uint8Array(buffer, 0, length)] as const;
+    const shape = { rows: 128, cols: length / 128, step: 128, format: 0 } as const;
+    const steps = [
+      { operation: 'add', args: { x: views[0], to: f(length), threads: 1 } },
+      { operation: 'unpack', args: { ...shape, packed: views[1], codes: new Uint8Array(length), threads: 1 } },
+    ] as const;
+    const sequences = backend.prepare({ sequences: [{ steps: bytesFirst ? [steps[1], steps[0]] : steps }] });
+    backend.run('prepared', { sequences, index: 0 });
+    (buffer as unknown as { resize(length: number): void }).resize(length);
+    expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
+  });
+});
