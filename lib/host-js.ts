@@ -10,6 +10,10 @@ export function activeBackend(): Backend {
   return (active ??= createJsBackend());
 }
 
+export function chosenBackend(): Backend | undefined {
+  return active;
+}
+
 /** What computes here: JavaScript. */
 export function backend(): BackendInfo {
   return Object.freeze({ name: 'js', isa: 'js', threads: 1 });

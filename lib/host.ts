@@ -4,7 +4,7 @@
 import { workerThreads } from './backend/worker-threads.js';
 
 export { defaultThreads } from './backend/environment.js';
-export { activeBackend, backend } from './backend/index.js';
+export { activeBackend, backend, chosenBackend } from './backend/index.js';
 
 export function markAsUntransferable(buffer: ArrayBuffer): void {
   workerThreads().markAsUntransferable(buffer);

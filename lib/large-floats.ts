@@ -1,12 +1,14 @@
-import { activeBackend } from './host.js';
-import { runTaskSync } from './run.js';
+import { chosenBackend } from './host.js';
 
 /** Floats below which large pages bring nothing: they have two megabytes each. */
 const LARGE = 1 << 19;
 
-/** An array of zeros that will be read over and over, from memory: in large pages that is up to a third faster. */
+/**
+ * An array of zeros that will be read over and over, from memory: in large pages that is up to a third faster. A backend that
+ * nobody has asked for yet is not loaded for it: who only reads a file may have none.
+ */
 export function largeFloats(count: number): Float32Array<ArrayBuffer> {
   const array = new Float32Array(count);
-  if (count >= LARGE) runTaskSync(activeBackend(), 'largePages', { array, threads: 1 });
+  if (count >= LARGE) chosenBackend()?.run('largePages', { array, threads: 1 });
   return array;
 }

@@ -170,4 +170,10 @@ describe('without an addon', () => {
     expect(error!.message).toContain('No native build was found');
     expect(warnings).toEqual([]);
   });
+
+  it('reads models all the same', async () => {
+    const { status, stdout, stderr } = await runFixture('read-only.mjs', [], { HQQ_PREBUILD: folderWith(), HQQ_BACKEND: 'native' });
+    expect(status, stderr).toBe(0);
+    expect([stdout.trim(), stderr]).toEqual([String(1 << 20), '']);
+  });
 });

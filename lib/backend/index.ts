@@ -34,6 +34,11 @@ export function activeBackend(): Backend {
   return chosen;
 }
 
+/** The same, if it was chosen yet. */
+export function chosenBackend(): Backend | undefined {
+  return active;
+}
+
 /**
  * Which implementation computes. The first call loads it.
  *

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { activeBackend } from '../backend/index.js';
 import { openModel } from '../checkpoint/model.js';
 import { HqqError } from '../errors.js';
 import { readWhole, systemCode } from '../safetensors/io.js';
@@ -28,6 +29,7 @@ const MAX_GENERATION_BYTES = 1 << 20;
  */
 export async function loadLanguageModel(path: string, options: LoadLanguageModelOptions = {}): Promise<LanguageModel> {
   const { activations, threads, maxContext, signal } = resolveLoadOptions(options);
+  activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openModel(path);
   try {
     if (model.config === undefined) {
