@@ -6,7 +6,6 @@
 
 #include "avx2-dot.h"
 #include "simd.h"
-#include "ymm.h"
 
 namespace hqq::simd {
 
@@ -108,10 +107,6 @@ struct Avx2Of {
     const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
   }
-  static void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
-    const auto halves = [](F32 v) { return _mm256_add_ps(v.lo, v.hi); };
-    store_sums_of_halves<Avx2Of>(p, halves(a), halves(b), halves(c), halves(d));
-  }
   static U32 add(U32 a, U32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
   static U32 rounded_words(F32 v) { return {_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
   static double sum_words(U32 v) {
@@ -197,10 +192,30 @@ struct Avx2Of {
   static void transpose16(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
     for (size_t r = 0; r < 16; r += 8)
       for (size_t c = 0; c < 16; c += 8)
-        transpose8<Avx2Of>(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+        transpose8(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
   }
 
  private:
+  // to[c][r] = from[r][c], eight by eight
+  static void transpose8(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
+    __m256i a[8], b[8];
+    for (size_t i = 0; i < 8; ++i) a[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i * from_stride));
+    for (size_t i = 0; i < 8; i += 2) {
+      b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
+      b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (size_t i = 0; i < 8; i += 4) {
+      a[i] = _mm256_unpacklo_epi64(b[i], b[i + 2]);
+      a[i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 2]);
+      a[i + 2] = _mm256_unpacklo_epi64(b[i + 1], b[i + 3]);
+      a[i + 3] = _mm256_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      b[i] = _mm256_permute2x128_si256(a[i], a[i + 4], 0x20);
+      b[i + 4] = _mm256_permute2x128_si256(a[i], a[i + 4], 0x31);
+    }
+    for (size_t i = 0; i < 8; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i * to_stride), b[i]);
+  }
   static __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
   static void store128(void* p, __m128i v) { _mm_storeu_si128(static_cast<__m128i*>(p), v); }
 };

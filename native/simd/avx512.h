@@ -5,7 +5,6 @@
 #include <type_traits>
 
 #include "simd.h"
-#include "ymm.h"
 
 namespace hqq::simd {
 
@@ -71,10 +70,6 @@ struct Avx512Of {
     const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
     const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
-  }
-  static void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
-    const auto halves = [](F32 v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); };
-    store_sums_of_halves<Avx512Of>(p, halves(a), halves(b), halves(c), halves(d));
   }
   static U32 add(U32 a, U32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
   static U32 rounded_words(F32 v) { return {_mm512_cvtps_epi32(v)}; }

@@ -105,13 +105,6 @@ struct NeonOf {
     const float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
     return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
   }
-  static void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
-    const auto quarters = [](F32 v) { return vaddq_f32(vaddq_f32(v.q[0], v.q[2]), vaddq_f32(v.q[1], v.q[3])); };
-    const auto halves = [](float32x4_t x, float32x4_t y) {
-      return vaddq_f32(vcombine_f32(vget_low_f32(x), vget_low_f32(y)), vcombine_f32(vget_high_f32(x), vget_high_f32(y)));
-    };
-    vst1q_f32(p, vpaddq_f32(halves(quarters(a), quarters(b)), halves(quarters(c), quarters(d))));
-  }
   static U32 add(U32 a, U32 b) { return each_u32([&](int i) { return vaddq_u32(a.q[i], b.q[i]); }); }
   static U32 rounded_words(F32 v) {
     return each_u32([&](int i) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(v.q[i])); });

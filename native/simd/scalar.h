@@ -128,7 +128,6 @@ struct Scalar {
       for (int i = 0; i < width; ++i) v.lane[i] += v.lane[i + width];
     return v.lane[0];
   }
-  static void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) { p[0] = sum(a), p[1] = sum(b), p[2] = sum(c), p[3] = sum(d); }
   static U32 add(U32 a, U32 b) {
     for (int i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
     return a;

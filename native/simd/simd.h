@@ -77,7 +77,6 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::pow2(a) };
   // across lanes; sum adds lanes i and i + 8, then i + 4, i + 2, i + 1
   { V::sum(a) };
-  { V::store_sums(out, a, a, a, a) };  // four of them, one after the other
   { V::min_across(a) };
   { V::max_across(a) };
   // kBytes bytes
