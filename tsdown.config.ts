@@ -7,7 +7,8 @@ const QUIET = { logLevel: 'warn', inputOptions: { checks: { pluginTimings: false
 /** Takes the file `other` of lib wherever `name` is imported. */
 const replaced = (name: string, other: string) => ({
   name: `instead-of-${name}`,
-  resolveId: (id: string) => (id.endsWith(`/${name}`) ? fileURLToPath(new URL(`lib/${other}`, import.meta.url)) : undefined),
+  resolveId: (id: string) =>
+    id.endsWith(`/${name}`) ? fileURLToPath(new URL(`lib/${other}`, import.meta.url)) : undefined,
 });
 
 const library = {

@@ -49,7 +49,16 @@ try {
       await import(${JSON.stringify(cli)});`;
     const args = ['--input-type=module', '-e', script, 'hqq', cli, 'quantize', model, '--out', output, '--json'];
     const stderr = join(work, 'rss');
-    const [wall] = timed(() => execFileSync('sh', ['-c', 'rss=$1; shift; exec "$@" 2>"$rss" >/dev/null', 'sh', stderr, process.execPath, ...args]));
+    const [wall] = timed(() =>
+      execFileSync('sh', [
+        '-c',
+        'rss=$1; shift; exec "$@" 2>"$rss" >/dev/null',
+        'sh',
+        stderr,
+        process.execPath,
+        ...args,
+      ]),
+    );
     times.wall.push(wall);
     peakRss = Math.max(peakRss, 1024 * Number(execFileSync('cat', [stderr], { encoding: 'utf8' })));
     rmSync(output, { recursive: true });

@@ -36,7 +36,9 @@ function standBefore() {
     const real = open(isa);
     const prepare = ({ sequences }) => ({ sequences, real: real.prepare({ sequences }) });
     const asPrepared = ({ operation, args }) =>
-      operation === 'prepared' ? { operation, args: { sequences: args.sequences.real, index: args.index } } : { operation, args };
+      operation === 'prepared'
+        ? { operation, args: { sequences: args.sequences.real, index: args.index } }
+        : { operation, args };
     const apart = ({ operation, args }) =>
       operation === 'prepared' ? args.sequences.sequences[args.index].steps : [{ operation, args }];
     const start = (operation, args) => {
@@ -59,7 +61,10 @@ const { loadLanguageModel } = await import('hqq/runtime');
 /** Decodes in a text of `context` tokens. */
 async function decode(model, context) {
   const cache = model.createCache();
-  await model.forward(Array.from({ length: context }, (_, i) => (i * 7919) % SIZES.vocabulary), cache);
+  await model.forward(
+    Array.from({ length: context }, (_, i) => (i * 7919) % SIZES.vocabulary),
+    cache,
+  );
   const whole = { ms: [], cpuMs: [] };
   const apart = [];
   for (let i = 0; i < 2 * TOKENS + 2; i++) {
@@ -74,7 +79,9 @@ async function decode(model, context) {
   parts = undefined;
   const share = (of) => of.reduce((sum, ms) => sum + ms, 0) / median(whole.cpuMs);
   const shares = apart.map((token) => share(LINEARS.map((name) => token[name] ?? 0)));
-  const operations = Object.fromEntries(Object.keys(apart[0]).map((name) => [name, median(apart.map((token) => token[name]))]));
+  const operations = Object.fromEntries(
+    Object.keys(apart[0]).map((name) => [name, median(apart.map((token) => token[name]))]),
+  );
   const spread = { low: quantile(shares, 0.25), high: quantile(shares, 0.75) };
   return { context, ms: median(whole.ms), cpuMs: median(whole.cpuMs), linears: median(shares), ...spread, operations };
 }

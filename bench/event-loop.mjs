@@ -28,6 +28,9 @@ const q = await quantize(weight);
 const x = gaussian(batch * size, 1, 7);
 for (const activations of ['float32', 'int8']) {
   const layer = new QuantizedLinear(q, { activations });
-  rows.push({ name: `batches of ${batch} through forward, ${activations}`, ...(await watch(20, () => layer.forward(x))) });
+  rows.push({
+    name: `batches of ${batch} through forward, ${activations}`,
+    ...(await watch(20, () => layer.forward(x))),
+  });
 }
 console.log(JSON.stringify({ ...backend(), rows }));

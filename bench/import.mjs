@@ -13,6 +13,13 @@ const cases = MODULES.flatMap((name) => ['ESM', 'CommonJS'].map((format) => ({ n
 for (let run = 0; run < RUNS; run++) for (const each of cases) each.runs.push(once(each.name, each.format)); // in turn: a slow moment slows all
 const rows = cases.map(({ name, format, runs }) => {
   const ms = runs.map((run) => run.ms);
-  return { name, format, ms: median(ms), low: quantile(ms, 0.25), high: quantile(ms, 0.75), cpuMs: median(runs.map((run) => run.cpuMs)) };
+  return {
+    name,
+    format,
+    ms: median(ms),
+    low: quantile(ms, 0.25),
+    high: quantile(ms, 0.75),
+    cpuMs: median(runs.map((run) => run.cpuMs)),
+  };
 });
 console.log(JSON.stringify({ runs: RUNS, rows }));

@@ -40,4 +40,6 @@ for (const nbits of [4, 3]) {
   measure(`unpack ${nbits} bit`, () => unpack(q)[7]);
   measure(`pack ${nbits} bit`, () => pack(codes, grouped, q.packing)[7]);
 }
-console.log(JSON.stringify({ ...backend(), size, memcpyMs: median(Array.from({ length: 9 }, () => time(memcpy))), rows, read }));
+console.log(
+  JSON.stringify({ ...backend(), size, memcpyMs: median(Array.from({ length: 9 }, () => time(memcpy))), rows, read }),
+);

@@ -6,11 +6,21 @@
 // a ratio is that of the two times of one round.
 import { backend, quantizeSync } from 'hqq';
 import { gaussian, median, quantile } from './measure.mjs';
-import { GROUP, layer, onnxFloat, onnxNBits, ort, reader, results as computed } from './rivals.mjs';
+import { results as computed, GROUP, layer, onnxFloat, onnxNBits, ort, reader } from './rivals.mjs';
 
 const threads = Number(process.env.LINEAR_THREADS ?? 1);
 const quick = process.env.LINEAR_QUICK === '1';
-const SHAPES = quick ? [[4096, 4096], [384, 384]] : [[4096, 4096], [11008, 4096], [384, 384], [1536, 384]];
+const SHAPES = quick
+  ? [
+      [4096, 4096],
+      [384, 384],
+    ]
+  : [
+      [4096, 4096],
+      [11008, 4096],
+      [384, 384],
+      [1536, 384],
+    ];
 const BATCHES = quick ? [1, 8, 64] : [1, 8, 64, 512];
 const COLD_BYTES = 160 * 2 ** 20;
 const MIN_MS = 4; // of a figure, so that the clock does not matter
@@ -84,4 +94,14 @@ for (const shape of SHAPES) {
 }
 
 const onnxruntime = ort ? (ort.env.versions?.common ?? true) : null;
-console.log(JSON.stringify({ ...backend(), threads, clock: useCpu ? 'cpu' : 'wall', group: GROUP, onnxruntime, results, ...computed }));
+console.log(
+  JSON.stringify({
+    ...backend(),
+    threads,
+    clock: useCpu ? 'cpu' : 'wall',
+    group: GROUP,
+    onnxruntime,
+    results,
+    ...computed,
+  }),
+);

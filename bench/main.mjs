@@ -13,23 +13,37 @@ const wants = (name) => wanted.length === 0 || wanted.includes(name);
 
 function run(script, env = {}) {
   const path = fileURLToPath(new URL(script, import.meta.url));
-  const options = { env: { ...process.env, ...env }, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 2 ** 26 };
+  const options = {
+    env: { ...process.env, ...env },
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    maxBuffer: 2 ** 26,
+  };
   return JSON.parse(execFileSync(process.execPath, [path], options));
 }
 
 const isas = JSON.parse(
-  execFileSync(process.execPath, [fileURLToPath(new URL('../dist/cli.mjs', import.meta.url)), 'doctor', '--json'], { encoding: 'utf8' }),
+  execFileSync(process.execPath, [fileURLToPath(new URL('../dist/cli.mjs', import.meta.url)), 'doctor', '--json'], {
+    encoding: 'utf8',
+  }),
 ).runnable;
 const results = { machine: { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version }, kernels: [] };
 const say = (text) => json || console.log(text);
-say(`${results.machine.cpu}, ${results.machine.cores} cores, Node ${results.machine.node}. Unit: a memcpy of the same matrix.\n`);
+say(
+  `${results.machine.cpu}, ${results.machine.cores} cores, Node ${results.machine.node}. Unit: a memcpy of the same matrix.\n`,
+);
 
 if (wants('kernels')) {
-  const backends = [...isas.map((isa) => ({ HQQ_BACKEND: 'native', HQQ_ISA: isa })), { HQQ_BACKEND: 'js', HQQ_ISA: '' }];
+  const backends = [
+    ...isas.map((isa) => ({ HQQ_BACKEND: 'native', HQQ_ISA: isa })),
+    { HQQ_BACKEND: 'js', HQQ_ISA: '' },
+  ];
   for (const env of backends) {
     const result = run('kernels.mjs', env);
     results.kernels.push(result);
-    say(`${result.name}/${result.isa}, ${result.size} x ${result.size} float32, group 64, 1 thread (memcpy ${result.memcpyMs.toFixed(1)} ms)`);
+    say(
+      `${result.name}/${result.isa}, ${result.size} x ${result.size} float32, group 64, 1 thread (memcpy ${result.memcpyMs.toFixed(1)} ms)`,
+    );
     say(
       table([
         ['', 'ms', 'x memcpy', 'middle half', 'M weights/s'],
@@ -46,11 +60,19 @@ if (wants('kernels')) {
   }
 }
 if (wants('linear')) {
-  results.linear = isas.filter((isa) => isa !== 'scalar').map((isa) => run('linear.mjs', { HQQ_BACKEND: 'native', HQQ_ISA: isa }));
+  results.linear = isas
+    .filter((isa) => isa !== 'scalar')
+    .map((isa) => run('linear.mjs', { HQQ_BACKEND: 'native', HQQ_ISA: isa }));
   for (const { isa, threads, clock, onnxruntime, results: cases } of results.linear) {
-    say(`QuantizedLinear, groups of 64, ${threads} thread(s), ${isa}, microseconds (${clock} clock) a call, middle halves beside;`);
+    say(
+      `QuantizedLinear, groups of 64, ${threads} thread(s), ${isa}, microseconds (${clock} clock) a call, middle halves beside;`,
+    );
     say('the ratio is to "hqq 4-bit int8", or to "hqq 4-bit float32" where x is not rounded');
-    say(onnxruntime ? `onnxruntime-node ${onnxruntime}` : 'onnxruntime-node is not installed, and left out: npm install --no-save --ignore-scripts onnxruntime-node');
+    say(
+      onnxruntime
+        ? `onnxruntime-node ${onnxruntime}`
+        : 'onnxruntime-node is not installed, and left out: npm install --no-save --ignore-scripts onnxruntime-node',
+    );
     const between = ({ low, high }, digits) => `${low.toFixed(digits)}-${high.toFixed(digits)}`;
     const line = ({ out, inFeatures, batch, cold }, { name, us, ratio, weightBytes }) => [
       ...[`${out} x ${inFeatures}, batch ${batch}${cold ? ', cold' : ''}`, name, us.median.toFixed(1), between(us, 1)],
@@ -65,11 +87,20 @@ if (wants('linear')) {
 if (wants('decode')) {
   results.decode = run('decode.mjs');
   const { parameters, threads, isa, rows } = results.decode;
-  say(`Decoding, a Llama of ${(parameters / 1e6).toFixed(0)} million parameters with a tied head in float32, ${threads} thread(s), ${isa}:`);
+  say(
+    `Decoding, a Llama of ${(parameters / 1e6).toFixed(0)} million parameters with a tied head in float32, ${threads} thread(s), ${isa}:`,
+  );
   const percent = (share) => (100 * share).toFixed(0);
   const line = ({ name, context, ms, cpuMs, linears, low, high, operations }) => {
     const attention = (operations.attention ?? 0) / cpuMs;
-    return [`${name}, after ${context} tokens`, ms.toFixed(1), cpuMs.toFixed(1), percent(linears), `${percent(low)}-${percent(high)}`, percent(attention)];
+    return [
+      `${name}, after ${context} tokens`,
+      ms.toFixed(1),
+      cpuMs.toFixed(1),
+      percent(linears),
+      `${percent(low)}-${percent(high)}`,
+      percent(attention),
+    ];
   };
   say(table([['', 'ms a token', 'processor ms', '% in linears', 'middle half', '% in attention'], ...rows.map(line)]));
   say('');
@@ -88,7 +119,10 @@ if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');
   const { isa, threads, rows } = results.eventLoop;
   say(`Delay of the event loop, milliseconds (${isa}, ${threads} threads):`);
-  const line = ({ name, count, ms, p50, p99, max }) => [`${count} ${name}`, ...[ms, p50, p99, max].map((value) => value.toFixed(2))];
+  const line = ({ name, count, ms, p50, p99, max }) => [
+    `${count} ${name}`,
+    ...[ms, p50, p99, max].map((value) => value.toFixed(2)),
+  ];
   say(table([['', 'took', 'p50', 'p99', 'most'], ...rows.map(line)]));
   say('');
 }

@@ -65,5 +65,7 @@ export function toBfloat16(floats) {
 export function table(rows) {
   const text = rows.map((row) => row.map(String));
   const widths = text[0].map((_, c) => Math.max(...text.map((row) => row[c].length)));
-  return text.map((row) => row.map((cell, c) => (c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c]))).join('  ')).join('\n');
+  return text
+    .map((row) => row.map((cell, c) => (c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c]))).join('  '))
+    .join('\n');
 }

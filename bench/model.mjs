@@ -56,7 +56,12 @@ export function writeLlama(folder, sizes) {
   closeSync(file);
   const config = {
     ...{ architectures: ['LlamaForCausalLM'], model_type: 'llama', hidden_size: hidden, intermediate_size: ffn },
-    ...{ num_hidden_layers: layers, num_attention_heads: hidden / 64, num_key_value_heads: kv / 64, vocab_size: vocabulary },
+    ...{
+      num_hidden_layers: layers,
+      num_attention_heads: hidden / 64,
+      num_key_value_heads: kv / 64,
+      vocab_size: vocabulary,
+    },
     ...{ max_position_embeddings: 4096, tie_word_embeddings: tied },
   };
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));

@@ -50,9 +50,20 @@ export function matMul(outFeatures, inFeatures, weights) {
 /** 4 bits, uint8 zero points; level 4 rounds x to int8, 0 does not. */
 export function matMulNBits(outFeatures, inFeatures, group, level, codes, scales, zeros) {
   const groups = inFeatures / group;
-  const attributes = Object.entries({ K: inFeatures, N: outFeatures, bits: 4, block_size: group, accuracy_level: level });
+  const attributes = Object.entries({
+    K: inFeatures,
+    N: outFeatures,
+    bits: 4,
+    block_size: group,
+    accuracy_level: level,
+  });
   return model(
-    node('MatMulNBits', 'com.microsoft', ['x', 'w', 's', 'z'], attributes.map(([name, n]) => int(name, n))),
+    node(
+      'MatMulNBits',
+      'com.microsoft',
+      ['x', 'w', 's', 'z'],
+      attributes.map(([name, n]) => int(name, n)),
+    ),
     [
       tensor('w', UINT8, [outFeatures, groups, group / 2], codes),
       tensor('s', FLOAT, [outFeatures * groups], scales),

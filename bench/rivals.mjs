@@ -1,5 +1,5 @@
 // What bench/linear.mjs measures side by side: each rival is `call(copy)`, one product with that copy of its weights.
-import { QuantizedLinear, dequantizeSync, quantizeSync } from 'hqq';
+import { dequantizeSync, QuantizedLinear, quantizeSync } from 'hqq';
 import * as js from 'hqq/js';
 import { matMul, matMulNBits } from './onnx.mjs';
 
@@ -15,7 +15,12 @@ export const ort = await import('onnxruntime-node').then(
 export const results = { read: 0 };
 
 /** `hqq`, or its JavaScript twin in the same process. `beside` names the rival that it is held against. */
-export function layer(q, { activations, name = `hqq ${q.nbits}-bit ${activations}`, beside, twin = false }, { x, batch, threads }, copies) {
+export function layer(
+  q,
+  { activations, name = `hqq ${q.nbits}-bit ${activations}`, beside, twin = false },
+  { x, batch, threads },
+  copies,
+) {
   const Layer = twin ? js.QuantizedLinear : QuantizedLinear;
   const layers = Array.from({ length: copies }, () => new Layer(q, { activations }));
   const y = new Float32Array(batch * q.shape[0]);
@@ -25,7 +30,12 @@ export function layer(q, { activations, name = `hqq ${q.nbits}-bit ${activations
 }
 
 async function session(name, beside, model, weightBytes, [out, inFeatures], { x, batch, threads }, copies) {
-  const options = { intraOpNumThreads: threads, interOpNumThreads: 1, executionMode: 'sequential', graphOptimizationLevel: 'all' };
+  const options = {
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    executionMode: 'sequential',
+    graphOptimizationLevel: 'all',
+  };
   const sessions = [];
   for (let i = 0; i < copies; i++) sessions.push(await ort.InferenceSession.create(model, options));
   const feeds = { x: new ort.Tensor('float32', x, [batch, inFeatures]) };
@@ -61,7 +71,15 @@ export function onnxFloat(beside, weight, input) {
  */
 export function reader(bytes, beside, copies) {
   const rows = Math.ceil(bytes / 4 / 4096);
-  const q = quantizeSync({ data: new Float32Array(rows * 4096), dtype: 'float32', shape: [rows, 4096] }, { nbits: 8, solver: 'minmax' });
+  const q = quantizeSync(
+    { data: new Float32Array(rows * 4096), dtype: 'float32', shape: [rows, 4096] },
+    { nbits: 8, solver: 'minmax' },
+  );
   const arrays = Array.from({ length: copies }, () => Buffer.from(dequantizeSync(q).buffer, 0, bytes).fill(1));
-  return { name: 'reading its bytes', beside, weightBytes: bytes, call: (copy) => void (results.read += arrays[copy % copies].indexOf(0)) };
+  return {
+    name: 'reading its bytes',
+    beside,
+    weightBytes: bytes,
+    call: (copy) => void (results.read += arrays[copy % copies].indexOf(0)),
+  };
 }

@@ -19,7 +19,9 @@ export async function demoGenerate(models, prompt = 'And the Lord said', maxToke
       }
       const rate = (tokens - 1) / ((performance.now() - first) / 1000);
       const { linears } = model.memoryUsage;
-      console.log(`\n  ${label.padEnd(8)} ${megabytes(linears).padStart(8)} of linear weights, ${rate.toFixed(0)} tokens/s`);
+      console.log(
+        `\n  ${label.padEnd(8)} ${megabytes(linears).padStart(8)} of linear weights, ${rate.toFixed(0)} tokens/s`,
+      );
       console.log(`  ${prompt}${text.replaceAll('\n', '\n  ')}`);
     } finally {
       await model.close();

@@ -11,18 +11,27 @@ import { demoGenerate } from './demo-generate.mjs';
 const cli = fileURLToPath(new URL('../dist/cli.mjs', import.meta.url));
 const work = mkdtempSync(join(tmpdir(), 'hqq-demo-'));
 const hqq = (args, env = {}) => {
-  console.log(`\n$ ${Object.entries(env).map(([k, v]) => `${k}=${v} `).join('')}hqq ${args.join(' ')}`);
+  console.log(
+    `\n$ ${Object.entries(env)
+      .map(([k, v]) => `${k}=${v} `)
+      .join('')}hqq ${args.join(' ')}`,
+  );
   execFileSync(process.execPath, [cli, ...args], { cwd: work, stdio: 'inherit', env: { ...process.env, ...env } });
 };
 
 try {
   cpSync(new URL('models/llama-2.3m-books', import.meta.url), join(work, 'books'), { recursive: true });
   const { name, isa, threads } = backend();
-  console.log(`A Llama of 2.3 million weights, trained on public-domain books, in bfloat16. Backend: ${name}, ${isa}, ${threads} threads.`);
+  console.log(
+    `A Llama of 2.3 million weights, trained on public-domain books, in bfloat16. Backend: ${name}, ${isa}, ${threads} threads.`,
+  );
 
   hqq(['quantize', 'books', '--out', 'books-4bit']);
   hqq(['quantize', 'books', '--out', 'books-4bit-js', '--quiet'], { HQQ_BACKEND: 'js' });
-  const digest = (folder) => createHash('sha256').update(readFileSync(join(work, folder, 'model.safetensors'))).digest('hex');
+  const digest = (folder) =>
+    createHash('sha256')
+      .update(readFileSync(join(work, folder, 'model.safetensors')))
+      .digest('hex');
   const [native, js] = [digest('books-4bit'), digest('books-4bit-js')];
   if (native !== js) throw new Error(`The two files differ: ${native} and ${js}`);
   console.log(`\nThe same file from both backends, byte for byte: sha256 ${native.slice(0, 16)}...`);
@@ -39,7 +48,11 @@ try {
   await Promise.all([before.close(), after.close()]);
 
   hqq(['quantize', 'books', '--out', 'books-3bit', '--nbits', '3', '--quiet']);
-  await demoGenerate([['float32', join(work, 'books')], ['4 bits', join(work, 'books-4bit')], ['3 bits', join(work, 'books-3bit')]]);
+  await demoGenerate([
+    ['float32', join(work, 'books')],
+    ['4 bits', join(work, 'books-4bit')],
+    ['3 bits', join(work, 'books-3bit')],
+  ]);
 } finally {
   rmSync(work, { recursive: true, force: true });
 }

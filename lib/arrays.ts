@@ -12,7 +12,8 @@ export function typedArrayClass(value: unknown): string | undefined {
 
 const ownLength = getter(ArrayBuffer.prototype, 'byteLength');
 // Browsers hide the class from pages that are not isolated from others.
-const sharedLength = typeof SharedArrayBuffer === 'function' ? getter(SharedArrayBuffer.prototype, 'byteLength') : undefined;
+const sharedLength =
+  typeof SharedArrayBuffer === 'function' ? getter(SharedArrayBuffer.prototype, 'byteLength') : undefined;
 
 const answers = (ask: (() => unknown) | undefined, buffer: ArrayBufferLike) => {
   try {

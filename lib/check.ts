@@ -107,7 +107,13 @@ export function checkQuantized(q: QuantizedTensor): TensorLayout {
   const { rows, cols, groups } = geometry;
   const words = packedRows(format, rows) * cols;
   const grouped = `for ${q.shape[0]} x ${q.shape[1]} weights in groups of ${q.groupSize}`;
-  checkArray(q.packed, 'packed', format.wordBytes === 1 ? 'Uint8Array' : 'Int32Array', words, `${grouped} as ${q.packing}`);
+  checkArray(
+    q.packed,
+    'packed',
+    format.wordBytes === 1 ? 'Uint8Array' : 'Int32Array',
+    words,
+    `${grouped} as ${q.packing}`,
+  );
   checkArray(q.scale, 'scale', 'Float32Array', groups, grouped);
   checkArray(q.zero, 'zero', 'Float32Array', groups, grouped);
   return { geometry, format };

@@ -133,11 +133,18 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
   groupSize: {
     default: 64,
     expected: 'a positive integer, or null for whole rows or columns',
-    accepts: (value) => value === null || (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31),
+    accepts: (value) =>
+      value === null || (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31),
     help: 'weights per scale and zero',
     parse: (text) => (text === 'none' || text === 'null' ? null : number(text)),
   },
-  axis: { default: 1, expected: '0 or 1', accepts: isOneOf([0, 1]), help: 'side along which groups run', parse: number },
+  axis: {
+    default: 1,
+    expected: '0 or 1',
+    accepts: isOneOf([0, 1]),
+    help: 'side along which groups run',
+    parse: number,
+  },
   solver: {
     default: 'hqq',
     expected: `one of ${SOLVERS.join(', ')}`,
@@ -174,7 +181,12 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     parse: number,
   },
   roundZero: { default: false, expected: 'true or false', accepts: isBoolean, help: 'round the starting zero point' },
-  referenceGuards: { default: false, expected: 'true or false', accepts: isBoolean, help: "use the reference's absolute guards" },
+  referenceGuards: {
+    default: false,
+    expected: 'true or false',
+    accepts: isBoolean,
+    help: "use the reference's absolute guards",
+  },
 };
 
 export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuantConfig)[];
@@ -183,7 +195,10 @@ export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuan
 export function rejectUnknownOptions(given: object, known: readonly string[]): void {
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) {
-      throw new HqqError('ERR_INVALID_OPTION', `Unknown option ${show(name)}.${suggestion(name, known)} Options: ${known.join(', ')}.`);
+      throw new HqqError(
+        'ERR_INVALID_OPTION',
+        `Unknown option ${show(name)}.${suggestion(name, known)} Options: ${known.join(', ')}.`,
+      );
     }
   }
 }

@@ -46,21 +46,22 @@ export class HqqError extends Error {
 /** Control, format (bidirectional overrides), surrogate and unassigned characters: they could rewrite the terminal. */
 const UNPRINTABLE = /[\p{C}\u2028\u2029]/gu;
 
-function escape(character: string): string {
+function escaped(character: string): string {
   const unit = (piece: string) => `\\u${piece.charCodeAt(0).toString(16).padStart(4, '0')}`;
   return character.split('').map(unit).join('');
 }
 
 /** A file name or path as a message shows it: on one line, whatever its bytes. */
 export function plain(name: string): string {
-  return name.replaceAll(UNPRINTABLE, escape);
+  return name.replaceAll(UNPRINTABLE, escaped);
 }
 
 /** How a value is shown in a message: short, on one line, and never a wall of numbers. Options come from files, too. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return plain(JSON.stringify(shorten(value)));
   if (Array.isArray(value)) return showList(value);
-  if (ArrayBuffer.isView(value)) return `${className(value)}(${'length' in value ? String(value.length) : value.byteLength})`;
+  if (ArrayBuffer.isView(value))
+    return `${className(value)}(${'length' in value ? String(value.length) : value.byteLength})`;
   if (typeof value === 'object' && value !== null) return `an object of ${className(value)}`;
   return typeof value === 'function' ? 'a function' : plain(shorten(String(value)));
 }

@@ -124,7 +124,10 @@ export function nonFiniteError(
 ): HqqError {
   const row = Math.floor(position / inFeatures);
   const value = nameOfNonFinite(weights[index]!, dtype);
-  return new HqqError('ERR_NON_FINITE_WEIGHT', `${name} holds ${value} at row ${row}, column ${position % inFeatures}.`);
+  return new HqqError(
+    'ERR_NON_FINITE_WEIGHT',
+    `${name} holds ${value} at row ${row}, column ${position % inFeatures}.`,
+  );
 }
 
 /** What stands for infinity in raw bits without the sign; all above it are NaN. */

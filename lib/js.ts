@@ -6,5 +6,13 @@ export type { Packing } from './format.js';
 export { backend } from './host-js.js';
 export { QuantizedLinear } from './linear.js';
 export type { ForwardOptions, LinearOptions } from './linear-options.js';
-export { dequantize, type DequantizeOptions, dequantizeSync, pack, quantize, quantizeSync, unpack } from './quantize.js';
+export {
+  type DequantizeOptions,
+  dequantize,
+  dequantizeSync,
+  pack,
+  quantize,
+  quantizeSync,
+  unpack,
+} from './quantize.js';
 export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './tensor.js';

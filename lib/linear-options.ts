@@ -39,7 +39,10 @@ export function checkLinearOptions(options: LinearOptions, outFeatures: number) 
   rejectUnknownOptions(options, ['bias', 'activations']);
   const { bias, activations = 'float32' } = options;
   if (!ACTIVATIONS.includes(activations)) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected activations to be one of ${ACTIVATIONS.join(', ')}, got ${show(activations)}.`);
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      `Expected activations to be one of ${ACTIVATIONS.join(', ')}, got ${show(activations)}.`,
+    );
   }
   if (bias !== undefined) checkArray(bias, 'bias', 'Float32Array', outFeatures, `for ${outFeatures} outputs`);
   return { bias, activations };
@@ -63,7 +66,11 @@ export function resultOf(layer: Features, x: Float32Array, out: Float32Array | u
     return allocating(`${batch} x ${outFeatures} results`, () => new Float32Array(batch * outFeatures));
   }
   checkArray(out, 'out', 'Float32Array', batch * outFeatures, `for ${batch} x ${outFeatures} results`);
-  if (x.buffer === out.buffer && x.byteOffset < out.byteOffset + out.byteLength && out.byteOffset < x.byteOffset + x.byteLength) {
+  if (
+    x.buffer === out.buffer &&
+    x.byteOffset < out.byteOffset + out.byteLength &&
+    out.byteOffset < x.byteOffset + x.byteLength
+  ) {
     refuse('Expected out to be memory of its own, got some of x.');
   }
   return out;

@@ -101,7 +101,11 @@ export class QuantizedLinear {
    *
    * @throws {HqqError} as `quantize` and the constructor do.
    */
-  static async fromWeight(weight: Weight, config?: QuantConfig, options: LinearOptions & RunOptions = {}): Promise<QuantizedLinear> {
+  static async fromWeight(
+    weight: Weight,
+    config?: QuantConfig,
+    options: LinearOptions & RunOptions = {},
+  ): Promise<QuantizedLinear> {
     const { signal, threads, ...own } = options;
     checkRunOptions({ signal, threads });
     if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
@@ -146,7 +150,11 @@ export class QuantizedLinear {
    *
    * @throws {HqqError} as `forward` does, and unless all layers have the same `inFeatures` and `activations`.
    */
-  static async forwardMany(layers: readonly QuantizedLinear[], x: Float32Array, run: RunOptions = NONE): Promise<Float32Array[]> {
+  static async forwardMany(
+    layers: readonly QuantizedLinear[],
+    x: Float32Array,
+    run: RunOptions = NONE,
+  ): Promise<Float32Array[]> {
     if (run !== NONE) checkRunOptions(run);
     checkLayers(layers);
     const outs = layers.map((layer) => resultOf(layer, x, undefined));
@@ -170,7 +178,12 @@ export class QuantizedLinear {
    *
    * @internal
    */
-  static steps(layers: readonly QuantizedLinear[], x: Float32Array, outs: readonly Float32Array[], threads: number): Step[] {
+  static steps(
+    layers: readonly QuantizedLinear[],
+    x: Float32Array,
+    outs: readonly Float32Array[],
+    threads: number,
+  ): Step[] {
     const fused: LayerArgs[] = [];
     const steps: Step[] = [];
     layers.forEach((layer, i) => {
@@ -195,7 +208,19 @@ export class QuantizedLinear {
       const { geometry, format } = checkQuantized(q);
       const { rows, cols } = geometry;
       const { packed, scale, zero, axis } = q;
-      const args = { packed, scale, zero, axis, rows, cols, format, dtype: 'float32', rounding: 'once', out, threads } as const;
+      const args = {
+        packed,
+        scale,
+        zero,
+        axis,
+        rows,
+        cols,
+        format,
+        dtype: 'float32',
+        rounding: 'once',
+        out,
+        threads,
+      } as const;
       await runTask(activeBackend(), 'dequantize', groupedDequantizeArgs(args), run);
     }
     return out;
@@ -222,7 +247,22 @@ export class QuantizedLinear {
     const { inFeatures, outFeatures } = this;
     const step = packedRows(format, rows);
     const bias = this.bias ?? NO_BIAS;
-    return { packed, format: format.id, rows, cols, step, axis, scale, zero, inFeatures, outFeatures, bias, x, out, threads };
+    return {
+      packed,
+      format: format.id,
+      rows,
+      cols,
+      step,
+      axis,
+      scale,
+      zero,
+      inFeatures,
+      outFeatures,
+      bias,
+      x,
+      out,
+      threads,
+    };
   }
 }
 
@@ -232,7 +272,9 @@ function checkLayers(layers: readonly QuantizedLinear[]): void {
     throw new HqqError('ERR_INVALID_ARGUMENT', `Expected layers to be a list of QuantizedLinear, got ${show(layers)}.`);
   }
   const [first] = layers;
-  const other = layers.find((layer) => layer.inFeatures !== first!.inFeatures || layer.activations !== first!.activations);
+  const other = layers.find(
+    (layer) => layer.inFeatures !== first!.inFeatures || layer.activations !== first!.activations,
+  );
   if (!other) return;
   throw new HqqError(
     'ERR_INVALID_ARGUMENT',

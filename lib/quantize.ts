@@ -41,7 +41,11 @@ interface Job<Args, Result> {
   readonly finish: () => Result;
 }
 
-function prepareQuantize(weight: Weight, given: QuantConfig | undefined, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
+function prepareQuantize(
+  weight: Weight,
+  given: QuantConfig | undefined,
+  run: RunOptions,
+): Job<QuantizeArgs, QuantizedTensor> {
   const config = resolveQuantConfig(given);
   checkRunOptions(run);
   checkWeight(weight);
@@ -151,12 +155,31 @@ function prepareDequantize(q: QuantizedTensor, options: DequantizeOptions) {
   const { geometry, format } = checkQuantized(q);
   const { rows, cols } = geometry;
   if (options.out !== undefined) {
-    checkArray(options.out, 'out', dtype === 'float32' ? 'Float32Array' : 'Uint16Array', rows * cols, `for ${q.shape.join(' x ')} weights`);
+    checkArray(
+      options.out,
+      'out',
+      dtype === 'float32' ? 'Float32Array' : 'Uint16Array',
+      rows * cols,
+      `for ${q.shape.join(' x ')} weights`,
+    );
   }
-  const out = options.out ?? allocating(`${q.shape.join(' x ')} weights as ${dtype}`, () => allocate(dtype, rows * cols));
+  const out =
+    options.out ?? allocating(`${q.shape.join(' x ')} weights as ${dtype}`, () => allocate(dtype, rows * cols));
   const { packed, scale, zero, axis } = q;
   const threads = resolveThreads(options.threads);
-  return grouped.groupedDequantizeArgs({ packed, scale, zero, axis, rows, cols, format, dtype, rounding, out, threads });
+  return grouped.groupedDequantizeArgs({
+    packed,
+    scale,
+    zero,
+    axis,
+    rows,
+    cols,
+    format,
+    dtype,
+    rounding,
+    out,
+    threads,
+  });
 }
 
 /**
@@ -176,11 +199,18 @@ export function pack(
   const [rows, cols] = shape;
   checkArray(codes, 'codes', 'Uint8Array', rows * cols, `for shape ${rows} x ${cols}`);
   if (!holdsRows(format, rows)) {
-    throw new HqqError('ERR_PACK_ROWS', `Expected the rows to be a multiple of ${format.fields} for ${packing}, got ${rows}.`);
+    throw new HqqError(
+      'ERR_PACK_ROWS',
+      `Expected the rows to be a multiple of ${format.fields} for ${packing}, got ${rows}.`,
+    );
   }
   checkCodes(codes, 2 ** format.codeBits - 1, packing);
   const packed = allocating('the packed codes', () => allocateWords(format, packedRows(format, rows) * cols));
-  runTaskSync(activeBackend(), 'pack', grouped.packArgs({ rows, cols, format, codes, packed, threads: resolveThreads() }));
+  runTaskSync(
+    activeBackend(),
+    'pack',
+    grouped.packArgs({ rows, cols, format, codes, packed, threads: resolveThreads() }),
+  );
   return packed;
 }
 

@@ -23,7 +23,10 @@ export function checkRunOptions(run: object, more: readonly string[] = []): void
   rejectUnknownOptions(run, [...RUN_OPTIONS, ...more]);
   const { signal, threads } = run as RunOptions;
   // By what it does, not by its class: polyfills and other realms have classes of their own.
-  if (signal !== undefined && !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')) {
+  if (
+    signal !== undefined &&
+    !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')
+  ) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected signal to be an AbortSignal, got ${show(signal)}.`);
   }
   if (threads !== undefined) resolveThreads(threads);
@@ -37,7 +40,10 @@ export function checkRunOptions(run: object, more: readonly string[] = []): void
 export function resolveThreads(threads?: number): number {
   if (threads === undefined) return defaultThreads();
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected threads to be an integer in [1, ${MAX_THREADS}], got ${show(threads)}.`);
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      `Expected threads to be an integer in [1, ${MAX_THREADS}], got ${show(threads)}.`,
+    );
   }
   return threads;
 }

@@ -5,7 +5,9 @@ const COUNTS = ['', 'k', 'M', 'G', 'T', 'P'] as const;
 
 /** `12345` as `12,345`, the same in every locale. */
 export function formatCount(count: number): string {
-  return Math.round(count).toString().replaceAll(/\B(?=(\d{3})+$)/g, ',');
+  return Math.round(count)
+    .toString()
+    .replaceAll(/\B(?=(\d{3})+$)/g, ',');
 }
 
 /** Three significant digits without an exponent where people read one easily. */

@@ -14,14 +14,31 @@ const sourcesStayWhereTheyWere = {
     const file = path.normalize(id); // the bundler writes slashes everywhere
     if (!file.startsWith(root) || file.includes('node_modules') || !code.includes('import.meta.url')) return undefined;
     const relative = path.relative(outDir, file).replaceAll(path.sep, '/');
-    return { code: code.replaceAll('import.meta.url', `new URL(${JSON.stringify(relative)}, import.meta.url).href`), map: null };
+    return {
+      code: code.replaceAll('import.meta.url', `new URL(${JSON.stringify(relative)}, import.meta.url).href`),
+      map: null,
+    };
   },
 };
 
 export async function buildConformance() {
   await build({
-    ...{ config: false, cwd: root, entry: { main: 'test/conformance/main.ts' }, outDir, format: 'esm', platform: 'node', target: 'node20' },
-    ...{ fixedExtension: true, dts: false, clean: true, logLevel: 'error', noExternal: [/@vitest|chai|tinyrainbow|assertion-error/] },
+    ...{
+      config: false,
+      cwd: root,
+      entry: { main: 'test/conformance/main.ts' },
+      outDir,
+      format: 'esm',
+      platform: 'node',
+      target: 'node20',
+    },
+    ...{
+      fixedExtension: true,
+      dts: false,
+      clean: true,
+      logLevel: 'error',
+      noExternal: [/@vitest|chai|tinyrainbow|assertion-error/],
+    },
     treeshake: false, // tests are side effects, which package.json says there are none of
     alias: { vitest: path.join(root, 'test', 'conformance', 'vitest.ts') },
     plugins: [sourcesStayWhereTheyWere],

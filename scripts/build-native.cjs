@@ -37,7 +37,9 @@ function failureToLoad() {
 function isStale() {
   if (!fs.existsSync(path.join(root, '.git'))) return false;
   const binary = fs.statSync(require('node-gyp-build').path(root)).mtimeMs;
-  const sources = fs.readdirSync(path.join(root, 'native'), { recursive: true }).map((file) => path.join(root, 'native', file));
+  const sources = fs
+    .readdirSync(path.join(root, 'native'), { recursive: true })
+    .map((file) => path.join(root, 'native', file));
   return [path.join(root, 'CMakeLists.txt'), ...sources].some((file) => {
     const stat = fs.statSync(file);
     return stat.isFile() && !file.includes(`${path.sep}tests${path.sep}`) && stat.mtimeMs > binary;
@@ -108,7 +110,9 @@ function main() {
   if (before === undefined) {
     say(`the native addon is older than its sources and could not be rebuilt: ${failure}. The old one stays in use.`);
   } else {
-    say(`no native addon: ${failure}.${required ? '' : ' JavaScript will be used: the same results, many times slower.'}`);
+    say(
+      `no native addon: ${failure}.${required ? '' : ' JavaScript will be used: the same results, many times slower.'}`,
+    );
   }
   return required ? 1 : 0;
 }

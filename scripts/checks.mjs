@@ -9,7 +9,11 @@ import { root } from './zig.mjs';
 const PATIENCE = 3600;
 
 /** Runs a program to its end, of at most that many seconds. `all` is its output and its errors as they came. */
-export function run(command, args, { cwd = root, env = process.env, seconds = PATIENCE, stdio = ['ignore', 'pipe', 'pipe'] } = {}) {
+export function run(
+  command,
+  args,
+  { cwd = root, env = process.env, seconds = PATIENCE, stdio = ['ignore', 'pipe', 'pipe'] } = {},
+) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd, env, stdio });
     const timer = setTimeout(() => child.kill('SIGKILL'), seconds * 1000);
@@ -38,7 +42,9 @@ const total = { passed: 0, failed: 0 };
 export function check(name, ok, details = '') {
   total[ok ? 'passed' : 'failed']++;
   const text = typeof details === 'string' ? details : JSON.stringify(details, null, 2);
-  console.log(`  ${ok ? 'ok  ' : 'FAIL'} ${name}${ok || text === '' ? '' : `\n${text.trimEnd().replaceAll(/^/gm, '       ')}`}`);
+  console.log(
+    `  ${ok ? 'ok  ' : 'FAIL'} ${name}${ok || text === '' ? '' : `\n${text.trimEnd().replaceAll(/^/gm, '       ')}`}`,
+  );
 }
 
 /** Adds the sums of a test program's last line. Without one, or with an exit status that denies them, it has failed. */
@@ -62,9 +68,15 @@ export const digestLines = (text) => text.split('\n').filter((line) => line.incl
 export function checkDigests(name, text, exempt = () => false) {
   const expected = digestLines(readFileSync(digestFile, 'utf8'));
   const got = digestLines(text);
-  const differing = expected.flatMap((line, i) => (line === got[i] || exempt(line) ? [] : [`${line}\n   got ${got[i]}`]));
+  const differing = expected.flatMap((line, i) =>
+    line === got[i] || exempt(line) ? [] : [`${line}\n   got ${got[i]}`],
+  );
   const same = got.length === expected.length && expected.length > 0 && differing.length === 0;
-  check(`${name}: the digests of native/tests/digests.txt`, same, [`${got.length} lines`, ...differing.slice(0, 5)].join('\n'));
+  check(
+    `${name}: the digests of native/tests/digests.txt`,
+    same,
+    [`${got.length} lines`, ...differing.slice(0, 5)].join('\n'),
+  );
 }
 
 export const seconds = (started) => `${((performance.now() - started) / 1000).toFixed(1)} s`;
@@ -76,7 +88,8 @@ export async function part(name, body) {
     return await body();
   } catch (error) {
     const isMissing = error instanceof Missing;
-    if (error instanceof OtherMachine || (isMissing && allowMissing)) console.log(`  NOT RUN ${name}: ${error.message}`);
+    if (error instanceof OtherMachine || (isMissing && allowMissing))
+      console.log(`  NOT RUN ${name}: ${error.message}`);
     else check(name, false, isMissing ? error.message : error.stack);
     return undefined;
   } finally {
@@ -87,7 +100,8 @@ export async function part(name, body) {
 /** Refuses parts that are not there, by all their names. */
 export function checkParts(asked, parts) {
   const unknown = asked.filter((name) => !(name in parts));
-  if (unknown.length > 0) throw new Error(`Expected parts among ${Object.keys(parts).join(', ')}, got ${unknown.join(', ')}.`);
+  if (unknown.length > 0)
+    throw new Error(`Expected parts among ${Object.keys(parts).join(', ')}, got ${unknown.join(', ')}.`);
 }
 
 /** Prints the sums; the exit status tells. */

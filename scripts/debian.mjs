@@ -27,7 +27,10 @@ let isFresh = false;
 /** Installs packages, where that can be done; whether it worked is seen by what they bring. */
 export function aptInstall(packages, { recommended = false } = {}) {
   if (process.getuid?.() !== 0 || !findProgram('apt-get')) return;
-  const options = { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
+  const options = {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  };
   const apt = (...args) => spawnSync('apt-get', ['-qq', '-o', 'DPkg::Lock::Timeout=120', ...args], options);
   if (!isFresh) apt('update');
   isFresh = true;
@@ -41,7 +44,11 @@ export function aptInstall(packages, { recommended = false } = {}) {
  */
 export function need(programs, options) {
   const missing = () => Object.entries(programs).filter(([names]) => !names.split('|').some(findProgram));
-  if (missing().length > 0) aptInstall(missing().map(([, name]) => name), options);
+  if (missing().length > 0)
+    aptInstall(
+      missing().map(([, name]) => name),
+      options,
+    );
   if (missing().length === 0) return;
   const names = missing().map(([program, name]) => `${program.split('|')[0]} (Debian: ${name})`);
   throw new Missing(`missing: ${names.join(', ')}. HQQ_ALLOW_MISSING_EMULATORS=1 does without.`);

@@ -49,7 +49,13 @@ function findClang() {
 
 function buildPacked() {
   findClang();
-  const flags = ['-DCMAKE_CXX_COMPILER=clang++', '-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_FUZZERS=ON', '-DHQQ_BUILD_TESTS=ON', '-DHQQ_OPENMP=OFF'];
+  const flags = [
+    '-DCMAKE_CXX_COMPILER=clang++',
+    '-DHQQ_BUILD_ADDON=OFF',
+    '-DHQQ_BUILD_FUZZERS=ON',
+    '-DHQQ_BUILD_TESTS=ON',
+    '-DHQQ_OPENMP=OFF',
+  ];
   const sanitize = ['-DHQQ_SANITIZE=address,undefined', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'];
   const quiet = { stdio: ['ignore', 'ignore', 'inherit'] };
   must('cmake', ['-S', root, '-B', folder, ...flags, ...sanitize], quiet);
@@ -64,13 +70,35 @@ function fuzzPacked({ seed, runs, input }) {
   if (input) return run(program, [path.resolve(input)]);
   const count = runs === 'quick' ? PACKED.quick : Number(runs ?? PACKED.full);
   console.log(`packed: seed ${seed}, ${count} inputs`);
-  const limits = ['-max_len=256', '-timeout=10', '-rss_limit_mb=3000', '-reduce_inputs=0', '-verbosity=0', '-print_final_stats=1'];
-  const { status, signal, stderr } = spawnSync(program, [`-seed=${seed}`, `-runs=${count}`, `-artifact_prefix=${findings}`, ...limits], {
-    cwd: root, encoding: 'utf8', stdio: ['ignore', 'inherit', 'pipe'], maxBuffer: 2 ** 28,
-  });
-  console.log(stderr.split('\n').filter((line) => line !== '' && !/NEW_FUNC|# Uses:|^#+ /.test(line)).slice(-80).join('\n'));
+  const limits = [
+    '-max_len=256',
+    '-timeout=10',
+    '-rss_limit_mb=3000',
+    '-reduce_inputs=0',
+    '-verbosity=0',
+    '-print_final_stats=1',
+  ];
+  const { status, signal, stderr } = spawnSync(
+    program,
+    [`-seed=${seed}`, `-runs=${count}`, `-artifact_prefix=${findings}`, ...limits],
+    {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', 'inherit', 'pipe'],
+      maxBuffer: 2 ** 28,
+    },
+  );
+  console.log(
+    stderr
+      .split('\n')
+      .filter((line) => line !== '' && !/NEW_FUNC|# Uses:|^#+ /.test(line))
+      .slice(-80)
+      .join('\n'),
+  );
   // An operation that never gets past the checks is not fuzzed.
-  const missed = [.../^passed the checks .*$/m.exec(stderr)?.[0].matchAll(/(\w+) 0\b/g) ?? []].map(([, name]) => name);
+  const missed = [...(/^passed the checks .*$/m.exec(stderr)?.[0].matchAll(/(\w+) 0\b/g) ?? [])].map(
+    ([, name]) => name,
+  );
   if (missed.length > 0 && count >= PACKED.quick) console.log(`packed: never run: ${missed.join(', ')}`);
   return status === 0 && missed.length > 0 && count >= PACKED.quick ? 1 : (status ?? signal);
 }
@@ -80,14 +108,31 @@ let bundled = false;
 /** The fuzzers of TypeScript, bundled with the library's sources. */
 function fuzzLibrary(target, { seed, first, runs }) {
   const out = path.join(folder, 'js');
-  if (!bundled) must(process.execPath, [path.join(root, 'node_modules/tsdown/dist/run.mjs'), 'test/fuzz/main.ts', '--no-config', '--format', 'esm', '--platform', 'node', '--out-dir', out, '--log-level', 'error']);
+  if (!bundled)
+    must(process.execPath, [
+      path.join(root, 'node_modules/tsdown/dist/run.mjs'),
+      'test/fuzz/main.ts',
+      '--no-config',
+      '--format',
+      'esm',
+      '--platform',
+      'node',
+      '--out-dir',
+      out,
+      '--log-level',
+      'error',
+    ]);
   bundled = true;
-  const options = Object.entries({ target, seed, first, runs }).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, String(value)]));
+  const options = Object.entries({ target, seed, first, runs }).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name}`, String(value)],
+  );
   return run(process.execPath, ['--max-old-space-size=1024', path.join(out, 'main.mjs'), ...options]);
 }
 
 const text = { type: 'string' };
-const { values } = parseArgs({ options: { target: text, seed: text, first: text, runs: text, input: text, build: { type: 'boolean' } } });
+const { values } = parseArgs({
+  options: { target: text, seed: text, first: text, runs: text, input: text, build: { type: 'boolean' } },
+});
 if (values.target !== undefined && !TARGETS.includes(values.target)) {
   throw new Error(`Expected --target to be one of ${TARGETS.join(', ')}, got ${values.target}.`);
 }

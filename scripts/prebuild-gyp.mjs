@@ -8,7 +8,8 @@ import { buildWithCMake, root, zigOptions } from './zig.mjs';
 const { PREBUILD_PLATFORM: platform, PREBUILD_ARCH: arch, PREBUILD_LIBC: libc } = process.env;
 const targets = JSON.parse(readFileSync(path.join(root, 'scripts', 'prebuilds.json'), 'utf8'));
 const target = targets.find((t) => t.platform === platform && t.arch === arch && (t.libc ?? libc) === libc);
-if (target === undefined) throw new Error(`Expected a platform of scripts/prebuilds.json, got ${platform}-${arch}, ${libc}.`);
+if (target === undefined)
+  throw new Error(`Expected a platform of scripts/prebuilds.json, got ${platform}-${arch}, ${libc}.`);
 
 const folder = path.resolve('build');
 const output = path.join(folder, 'Release');

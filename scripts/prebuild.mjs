@@ -16,7 +16,8 @@ import { needZig, root } from './zig.mjs';
 
 const prebuilds = path.join(root, 'prebuilds');
 const nameOf = ({ platform, arch, libc }) => [platform, arch, libc].filter(Boolean).join('-');
-const fileOf = ({ platform, arch, libc }) => path.join(`${platform}-${arch}`, ['hqq', libc, 'node'].filter(Boolean).join('.'));
+const fileOf = ({ platform, arch, libc }) =>
+  path.join(`${platform}-${arch}`, ['hqq', libc, 'node'].filter(Boolean).join('.'));
 const all = JSON.parse(readFileSync(path.join(root, 'scripts', 'prebuilds.json'), 'utf8'));
 
 /** Builds one. prebuildify works in a folder of its own: in the project's, it would take what is in build/ for its own. */
@@ -39,7 +40,9 @@ async function build(target) {
 function writeChecksums() {
   const files = readdirSync(prebuilds, { recursive: true }).filter((file) => file.endsWith('.node'));
   const lines = files.sort().map((file) => {
-    const hash = createHash('sha256').update(readFileSync(path.join(prebuilds, file))).digest('hex');
+    const hash = createHash('sha256')
+      .update(readFileSync(path.join(prebuilds, file)))
+      .digest('hex');
     return `${hash}  ${file.replaceAll(path.sep, '/')}\n`;
   });
   writeFileSync(path.join(prebuilds, 'SHA256SUMS'), lines.join(''));
@@ -47,7 +50,8 @@ function writeChecksums() {
 
 async function main(names) {
   const unknown = names.filter((name) => !all.some((target) => nameOf(target) === name));
-  if (unknown.length > 0) throw new Error(`Expected names among ${all.map(nameOf).join(', ')}, got ${unknown.join(', ')}.`);
+  if (unknown.length > 0)
+    throw new Error(`Expected names among ${all.map(nameOf).join(', ')}, got ${unknown.join(', ')}.`);
   const wanted = all.filter((target) => names.length === 0 || names.includes(nameOf(target)));
   needZig();
   if (wanted.length === all.length) rmSync(prebuilds, { recursive: true, force: true });

@@ -17,7 +17,9 @@ const addon = path.join(folder, 'build', 'Release', 'hqq.node');
 // Neither reads other memory than the rest does, and both take a minute here: leaks, and every 16-bit number.
 const TOO_LONG = ['memory does not grow', 'all 16-bit numbers'];
 const LANGUAGE_MODELS = ['operations', 'prepared', 'cache'].map((name) => `runtime/${name}`);
-const TESTS = ['identity', 'linear', 'quantized-linear', 'async', 'backend', ...LANGUAGE_MODELS].map((name) => `test/${name}.test.ts`);
+const TESTS = ['identity', 'linear', 'quantized-linear', 'async', 'backend', ...LANGUAGE_MODELS].map(
+  (name) => `test/${name}.test.ts`,
+);
 
 function run(command, args, options) {
   const result = spawnSync(command, args, { cwd: root, encoding: 'utf8', ...options });
@@ -63,5 +65,8 @@ console.log(`AddressSanitizer, instruction sets: ${probed.stdout.trim()}`);
 const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
 if (!existsSync(vitest)) throw new Error('Expected vitest, got none: run npm ci first.');
 const names = ['--testNamePattern', `^(?!.*(${TOO_LONG.join('|')})).*$`];
-const { status } = run(process.execPath, [vitest, 'run', ...TESTS, ...names, ...process.argv.slice(2)], { env, stdio: 'inherit' });
+const { status } = run(process.execPath, [vitest, 'run', ...TESTS, ...names, ...process.argv.slice(2)], {
+  env,
+  stdio: 'inherit',
+});
 process.exitCode = status ?? 1;

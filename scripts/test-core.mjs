@@ -21,7 +21,18 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { check, checkDigests, checkParts, countSums, digestFile, digestLines, finish, part, run as runWith, seconds } from './checks.mjs';
+import {
+  check,
+  checkDigests,
+  checkParts,
+  countSums,
+  digestFile,
+  digestLines,
+  finish,
+  part,
+  run as runWith,
+  seconds,
+} from './checks.mjs';
 import { findProgram, Missing, need, onlyOn } from './debian.mjs';
 import { root } from './zig.mjs';
 
@@ -84,19 +95,30 @@ async function testOn(name, command, args, isas, options = []) {
   const demands = namesOf(isas ?? got).flatMap((isa) => ['--isa', isa]);
   const result = await run(command, [...args, ...options, ...demands]);
   countSums(name, result);
-  for (const isa of got) checkDigests(`${name}, ${isa}`, (await run(command, [...args, '--digest', '--isa', isa])).stdout);
+  for (const isa of got)
+    checkDigests(`${name}, ${isa}`, (await run(command, [...args, '--digest', '--isa', isa])).stdout);
   return result.stdout;
 }
 
 async function native() {
-  for (const [threading, program] of [['openmp', await buildOpenmp()], ['threads', await buildThreads()]]) {
+  for (const [threading, program] of [
+    ['openmp', await buildOpenmp()],
+    ['threads', await buildThreads()],
+  ]) {
     const tested = await testOn(`native, ${threading}`, program, []);
     const isas = await isasOf(program, []);
     // Without the extension, only its instruction is emulated: what is compiled for it runs on every machine with AVX2.
     if (process.platform === 'linux' && namesOf(isas).includes('avx2') && !isas.includes('avx2 vnni'))
-      check(`native, ${threading}: AVX-VNNI, emulated`, tested.includes('avx2 (vnni) runs with this instruction emulated'));
+      check(
+        `native, ${threading}: AVX-VNNI, emulated`,
+        tested.includes('avx2 (vnni) runs with this instruction emulated'),
+      );
     const { stdout } = await run(program, ['--quick']);
-    check(`build-core/${threading} has that threading`, stdout.includes(`threads: ${threading}`), stdout.split('\n')[0]);
+    check(
+      `build-core/${threading} has that threading`,
+      stdout.includes(`threads: ${threading}`),
+      stdout.split('\n')[0],
+    );
   }
 }
 
@@ -105,8 +127,14 @@ async function x64() {
   needTools(X64);
   const program = await buildThreads();
   // No emulation in an emulator: qemu 7.2 does not survive a handler of signals that changes ymm registers.
-  for (const [cpu, isas] of [['Nehalem', ['scalar plain']], ['Haswell', ['avx2 maddubs', 'scalar plain']]]) {
-    await testOn(`qemu-x86_64, ${cpu}`, 'qemu-x86_64-static', ['-cpu', cpu, program], isas, ['--quick', '--no-emulation']);
+  for (const [cpu, isas] of [
+    ['Nehalem', ['scalar plain']],
+    ['Haswell', ['avx2 maddubs', 'scalar plain']],
+  ]) {
+    await testOn(`qemu-x86_64, ${cpu}`, 'qemu-x86_64-static', ['-cpu', cpu, program], isas, [
+      '--quick',
+      '--no-emulation',
+    ]);
     // What it cannot run must not pass for tested.
     const { status } = await run('qemu-x86_64-static', ['-cpu', cpu, program, '--quick', '--isa', 'avx512']);
     check(`qemu-x86_64, ${cpu}: refuses avx512`, status === 3, `exit status ${status}`);
@@ -141,12 +169,29 @@ async function avx512() {
 async function arm64() {
   onlyOn('x64', 'cross-compilation');
   needTools(ARM64);
-  const program = await build('arm64', `-DCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'toolchain-aarch64-linux-gnu.cmake')}`);
+  const program = await build(
+    'arm64',
+    `-DCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'toolchain-aarch64-linux-gnu.cmake')}`,
+  );
   const args = ['-L', '/usr/aarch64-linux-gnu', program];
-  await testOn('qemu-aarch64', 'qemu-aarch64-static', ['-cpu', 'max', ...args], ['neon i8mm', 'scalar plain'], ['--quick']);
+  await testOn(
+    'qemu-aarch64',
+    'qemu-aarch64-static',
+    ['-cpu', 'max', ...args],
+    ['neon i8mm', 'scalar plain'],
+    ['--quick'],
+  );
   // Machines with less: that has run sdot and smull too, these must choose them.
-  for (const [cpu, dot] of [['neoverse-n1', 'sdot'], ['cortex-a72', 'smull']])
-    await chooses(`qemu-aarch64, ${cpu}`, 'qemu-aarch64-static', ['-cpu', cpu, ...args], [`neon ${dot}`, 'scalar plain']);
+  for (const [cpu, dot] of [
+    ['neoverse-n1', 'sdot'],
+    ['cortex-a72', 'smull'],
+  ])
+    await chooses(
+      `qemu-aarch64, ${cpu}`,
+      'qemu-aarch64-static',
+      ['-cpu', cpu, ...args],
+      [`neon ${dot}`, 'scalar plain'],
+    );
   await symbolsOf('arm64', 'aarch64-linux-gnu-nm');
 }
 
@@ -183,7 +228,11 @@ async function symbols() {
 const PARTS = { native, symbols, x64, arm64, asan, ubsan, tsan, avx512 };
 
 const COMPILER = { cmake: 'cmake', 'g++': 'g++' };
-const ARM64 = { ...COMPILER, 'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu', 'qemu-aarch64-static': 'qemu-user-static' };
+const ARM64 = {
+  ...COMPILER,
+  'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu',
+  'qemu-aarch64-static': 'qemu-user-static',
+};
 const X64 = { ...COMPILER, 'qemu-x86_64-static': 'qemu-user-static' };
 
 /** With what they recommend: the libraries of a cross compiler. */
@@ -191,7 +240,8 @@ const needTools = (programs) => need(programs, { recommended: true });
 
 /** All at once and first: parts run beside each other, and apt does not. What cannot be had is the part's own affair. */
 function installTools(wanted) {
-  const ours = process.arch === 'x64' ? { ...(wanted.includes('x64') && X64), ...(wanted.includes('arm64') && ARM64) } : {};
+  const ours =
+    process.arch === 'x64' ? { ...(wanted.includes('x64') && X64), ...(wanted.includes('arm64') && ARM64) } : {};
   try {
     needTools({ ...COMPILER, ...ours });
   } catch (error) {
@@ -201,7 +251,9 @@ function installTools(wanted) {
 
 async function writeDigests() {
   const { stdout } = await run(await buildThreads(), ['--digest', '--isa', 'scalar']);
-  const header = readFileSync(digestFile, 'utf8').split('\n').filter((line) => line.startsWith('#'));
+  const header = readFileSync(digestFile, 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('#'));
   writeFileSync(digestFile, [...header, stdout].join('\n'));
   console.log(`wrote ${digestLines(stdout).length} lines to ${path.relative(root, digestFile)}`);
 }

@@ -49,7 +49,8 @@ async function installed() {
 
   let best = Infinity;
   let seen;
-  for (let attempt = 0; attempt < 3 && best >= SECONDS_TO_RESULT; attempt++) { // others may have the machine or the network
+  for (let attempt = 0; attempt < 3 && best >= SECONDS_TO_RESULT; attempt++) {
+    // others may have the machine or the network
     const started = performance.now();
     const { status, stderr } = await install(project, packed.tarball, env);
     if (status !== 0) throw new Error(`npm install ${packed.tarball} failed:\n${stderr}`);
@@ -64,8 +65,11 @@ async function installed() {
   const scripts = ['preinstall', 'install', 'postinstall'].filter((name) => name in manifest.scripts);
   const gyp = existsSync(path.join(project, 'node_modules', 'hqq', 'binding.gyp')); // npm would run node-gyp for it
   const lock = readFileSync(path.join(project, 'package-lock.json'), 'utf8');
-  check('nothing that was installed has an install script',
-    scripts.length === 0 && !gyp && !lock.includes('hasInstallScript'), { scripts, gyp });
+  check(
+    'nothing that was installed has an install script',
+    scripts.length === 0 && !gyp && !lock.includes('hasInstallScript'),
+    { scripts, gyp },
+  );
   return context;
 }
 

@@ -16,7 +16,7 @@
 //
 //   node scripts/test-prebuilds.mjs [part]...     some parts only; `linux-x64:20` and `linux-arm64:20`: one Node only
 //   node scripts/test-prebuilds.mjs --present ... facts of what is there, rather than of all eight
-import { existsSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { buildConformance } from './build-conformance.mjs';
@@ -47,7 +47,11 @@ async function testOperations(name, [command, ...args], isas, runIt = run) {
   const { HQQ_BACKEND: _, ...env } = ENV; // the suite runs JavaScript as well
   const result = await runIt(command, [...args, conformance, ...isas], env);
   countSums(`${name}, all operations`, result);
-  check(`${name} loads the prebuilt binary`, /prebuilds[\\/][a-z0-9]+-[a-z0-9]+[\\/]hqq[a-z.]*\.node: loaded/.test(result.stdout), result.all.slice(0, 500));
+  check(
+    `${name} loads the prebuilt binary`,
+    /prebuilds[\\/][a-z0-9]+-[a-z0-9]+[\\/]hqq[a-z.]*\.node: loaded/.test(result.stdout),
+    result.all.slice(0, 500),
+  );
 }
 
 /** Worker threads that are terminated in the middle of work, and processes that end there. */
@@ -63,7 +67,11 @@ async function testEnds(name, [command, ...args], runIt = run) {
   for (const [[file, ...options], status, output] of cases) {
     const result = await runIt(command, [...args, '--expose-gc', fixture(file), ...options], ENV);
     const ok = result.status === status && result.stdout.replaceAll('\r', '') === output;
-    check(`${name}: ${file} ${options.join(' ')}`, ok, `exit status ${result.status}, expected ${status}\n${result.all}`);
+    check(
+      `${name}: ${file} ${options.join(' ')}`,
+      ok,
+      `exit status ${result.status}, expected ${status}\n${result.all}`,
+    );
   }
 }
 
@@ -110,7 +118,10 @@ async function linuxX64({ versions }) {
 async function processors() {
   need(QEMU_X64);
   const node = await nodeFor('linux-x64', '20');
-  for (const [cpu, isas] of [['Nehalem', ['scalar/plain']], ['Haswell', ['avx2/maddubs', 'scalar/plain']]]) {
+  for (const [cpu, isas] of [
+    ['Nehalem', ['scalar/plain']],
+    ['Haswell', ['avx2/maddubs', 'scalar/plain']],
+  ]) {
     await testOperations(`Node 20, linux-x64, ${cpu}`, ['qemu-x86_64-static', '-cpu', cpu, node], [NATIVE, ...isas]);
   }
 }
@@ -120,10 +131,21 @@ async function linuxArm64({ versions }) {
   const emulator = (cpu) => ['qemu-aarch64-static', '-cpu', cpu, '-L', '/usr/aarch64-linux-gnu'];
   for (const version of versions) {
     const node = await nodeFor('linux-arm64', version);
-    await testOperations(`Node ${version}, linux-arm64`, [...emulator('max'), node], [NATIVE, 'neon/i8mm', 'scalar/plain']);
+    await testOperations(
+      `Node ${version}, linux-arm64`,
+      [...emulator('max'), node],
+      [NATIVE, 'neon/i8mm', 'scalar/plain'],
+    );
     if (version !== VERSIONS[0]) continue;
-    for (const [cpu, dot] of [['neoverse-n1', 'sdot'], ['cortex-a57', 'smull']])
-      await testOperations(`Node ${version}, linux-arm64, ${cpu}`, [...emulator(cpu), node], [NATIVE, `neon/${dot}`, 'scalar/plain']);
+    for (const [cpu, dot] of [
+      ['neoverse-n1', 'sdot'],
+      ['cortex-a57', 'smull'],
+    ])
+      await testOperations(
+        `Node ${version}, linux-arm64, ${cpu}`,
+        [...emulator(cpu), node],
+        [NATIVE, `neon/${dot}`, 'scalar/plain'],
+      );
     await testEnds(`Node ${version}, linux-arm64`, [...emulator('max'), node]);
   }
 }
@@ -132,13 +154,21 @@ async function win32X64() {
   need({ '/usr/lib/wine/wine64': 'wine64' });
   const node = await nodeFor('win32-x64', '20');
   const folder = mkdtempSync(path.join(tmpdir(), 'hqq-wine-'));
-  const wineEnv = { WINEPREFIX: path.join(folder, 'prefix'), WINEARCH: 'win64', WINEDEBUG: '-all', NODE_SKIP_PLATFORM_CHECK: '1' };
+  const wineEnv = {
+    WINEPREFIX: path.join(folder, 'prefix'),
+    WINEARCH: 'win64',
+    WINEDEBUG: '-all',
+    NODE_SKIP_PLATFORM_CHECK: '1',
+  };
   const wine = '/usr/lib/wine/wine64';
   // Node under Wine cannot write to pipes: its output goes to files.
   const runInWine = async (command, args, env) => {
     const files = ['out', 'err'].map((name) => path.join(folder, name));
     const [out, err] = files.map((file) => openSync(file, 'w'));
-    const { status } = await runWith(command, args, { env: { ...process.env, ...wineEnv, ...env }, stdio: ['ignore', out, err] });
+    const { status } = await runWith(command, args, {
+      env: { ...process.env, ...wineEnv, ...env },
+      stdio: ['ignore', out, err],
+    });
     [out, err].forEach(closeSync);
     const [stdout, stderr] = files.map((file) => readFileSync(file, 'utf8'));
     return { status, stdout, all: stdout + stderr };
@@ -183,14 +213,21 @@ async function musl() {
   await testCore('musl, x64', [x64], undefined, []);
   need(QEMU_X64);
   // No emulation in an emulator: scripts/test-core.mjs says why.
-  for (const [cpu, isas] of [['Nehalem', ['scalar plain']], ['Haswell', ['avx2 maddubs', 'scalar plain']]])
+  for (const [cpu, isas] of [
+    ['Nehalem', ['scalar plain']],
+    ['Haswell', ['avx2 maddubs', 'scalar plain']],
+  ])
     await testCore(`musl, x64, ${cpu}`, ['qemu-x86_64-static', '-cpu', cpu, x64], isas, ['--quick', '--no-emulation']);
   const { stdout } = await run(x64, ['--list']);
   if (!stdout.includes('avx512')) await bochs(x64);
   need(QEMU_ARM64);
   const arm64 = buildStatic('tests-arm64-musl', 'aarch64-linux-musl');
   await testCore('musl, arm64', ['qemu-aarch64-static', '-cpu', 'max', arm64], ['neon i8mm', 'scalar plain']);
-  await testCore('musl, arm64 without sdot', ['qemu-aarch64-static', '-cpu', 'cortex-a57', arm64], ['neon smull', 'scalar plain']);
+  await testCore(
+    'musl, arm64 without sdot',
+    ['qemu-aarch64-static', '-cpu', 'cortex-a57', arm64],
+    ['neon smull', 'scalar plain'],
+  );
 }
 
 /** AVX-512 on a machine without it. Against AVX2: scripts/test-core.mjs says why. */
@@ -198,18 +235,34 @@ async function bochs(program) {
   const emulator = path.join(root, 'scripts', 'run-with-avx512.sh');
   const result = await run(emulator, [program, '--list', '--and', '--quick', '--isa', 'avx512', '--reference', 'avx2']);
   const isas = ['avx512 vnni', 'avx2 maddubs', 'scalar plain'];
-  check(`musl, x64, Bochs runs ${isas.join(', ')}`, result.stdout.startsWith(`${isas.join('\n')}\n`), result.all.slice(0, 500));
+  check(
+    `musl, x64, Bochs runs ${isas.join(', ')}`,
+    result.stdout.startsWith(`${isas.join('\n')}\n`),
+    result.all.slice(0, 500),
+  );
   countSums("musl, x64, AVX-512 under Bochs, the core's tests", result);
 }
 
-const PARTS = { facts, host, 'linux-x64': linuxX64, processors, 'linux-arm64': linuxArm64, 'win32-x64': win32X64, musl };
+const PARTS = {
+  facts,
+  host,
+  'linux-x64': linuxX64,
+  processors,
+  'linux-arm64': linuxArm64,
+  'win32-x64': win32X64,
+  musl,
+};
 
 async function main(args) {
   const present = args.includes('--present');
   const asked = args.filter((arg) => arg !== '--present').map((arg) => arg.split(':'));
-  checkParts(asked.map(([name]) => name), PARTS);
+  checkParts(
+    asked.map(([name]) => name),
+    PARTS,
+  );
   const untold = asked.filter(([, version]) => version && !VERSIONS.includes(version));
-  if (untold.length > 0) throw new Error(`Expected versions of Node among ${VERSIONS.join(', ')}, got ${untold[0][1]}.`);
+  if (untold.length > 0)
+    throw new Error(`Expected versions of Node among ${VERSIONS.join(', ')}, got ${untold[0][1]}.`);
   const all = Object.keys(PARTS).filter((each) => each !== 'host'); // of `linux-x64`
   for (const [name, version] of asked.length > 0 ? asked : all.map((each) => [each])) {
     await part(name, () => PARTS[name]({ present, versions: version ? [version] : VERSIONS }));

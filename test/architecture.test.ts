@@ -16,8 +16,13 @@ function graph(files: readonly string[], pattern: RegExp): Map<string, string[]>
   return new Map(
     files.map((file) => {
       const text = readFileSync(join(root, file), 'utf8');
-      const targets = [...text.matchAll(pattern)].map((match) => match[1]!).filter((target) => target.includes('/') || !target.includes('<'));
-      return [file, targets.map((target) => relative(root, resolve(root, dirname(file), target)).replace(/\.js$/, '.ts'))];
+      const targets = [...text.matchAll(pattern)]
+        .map((match) => match[1]!)
+        .filter((target) => target.includes('/') || !target.includes('<'));
+      return [
+        file,
+        targets.map((target) => relative(root, resolve(root, dirname(file), target)).replace(/\.js$/, '.ts')),
+      ];
     }),
   );
 }
@@ -70,7 +75,8 @@ describe('imports of lib', () => {
         if (to === from || to === 'lib' || target === 'binding.ts') continue;
         const allowed = ALLOWED[from]?.includes(to) ?? false;
         // Of the files directly in lib/, only index.ts may know checkpoints.
-        if (!allowed || (from === 'lib' && to === 'lib/checkpoint' && file !== 'lib/index.ts')) wrong.push(`${file} -> ${target}`);
+        if (!allowed || (from === 'lib' && to === 'lib/checkpoint' && file !== 'lib/index.ts'))
+          wrong.push(`${file} -> ${target}`);
       }
     }
     expect(wrong).toEqual([]);
@@ -78,7 +84,12 @@ describe('imports of lib', () => {
 
   test('the two backends do not know each other', () => {
     expect(edges.get('lib/backend/native.ts')?.filter((target) => target.startsWith('lib/backend/js'))).toEqual([]);
-    for (const file of ['lib/backend/js.ts', 'lib/backend/js-solve.ts', 'lib/backend/lanes.ts', 'lib/backend/slices.ts']) {
+    for (const file of [
+      'lib/backend/js.ts',
+      'lib/backend/js-solve.ts',
+      'lib/backend/lanes.ts',
+      'lib/backend/slices.ts',
+    ]) {
       expect(edges.get(file)).not.toContain('lib/backend/native.ts');
     }
   });
@@ -93,7 +104,9 @@ describe('imports of lib', () => {
     visit('lib/linear.ts');
     visit('lib/host-js.ts');
     expect(reached).toContain('lib/backend/js-solve.ts');
-    const naming = [...reached].filter((file) => /\bnode:|\bprocess\.\w|\bBuffer\.\w/.test(readFileSync(join(root, file), 'utf8')));
+    const naming = [...reached].filter((file) =>
+      /\bnode:|\bprocess\.\w|\bBuffer\.\w/.test(readFileSync(join(root, file), 'utf8')),
+    );
     expect(naming).toEqual([]);
   });
 
@@ -121,7 +134,8 @@ describe('includes of native', () => {
       const from = posix.dirname(file);
       for (const target of targets) {
         if (posix.dirname(target) === from) continue;
-        if (!ALLOWED[from]?.some((allowed) => target === allowed || posix.dirname(target) === allowed)) wrong.push(`${file} -> ${target}`);
+        if (!ALLOWED[from]?.some((allowed) => target === allowed || posix.dirname(target) === allowed))
+          wrong.push(`${file} -> ${target}`);
       }
     }
     expect(edges.size).toBeGreaterThan(20);

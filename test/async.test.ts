@@ -57,7 +57,9 @@ describe('quantize', () => {
     const detached = new Float32Array(small.data.length);
     structuredClone(detached, { transfer: [detached.buffer] });
     await expect(quantize({ ...small, data: detached })).rejects.toThrow(/transferred/);
-    expect(() => quantizeSync({ ...small, data: detached })).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }));
+    expect(() => quantizeSync({ ...small, data: detached })).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }),
+    );
   });
 
   it('keeps its input from being transferred away', async () => {
@@ -217,7 +219,9 @@ describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
   });
 
   it('refuses an operation that does not exist, and arguments that are none', () => {
-    expect(() => backend.run('quantise' as 'quantize', validArgs())).toThrow(/quantize, pack, unpack, dequantize, distance/);
+    expect(() => backend.run('quantise' as 'quantize', validArgs())).toThrow(
+      /quantize, pack, unpack, dequantize, distance/,
+    );
     expect(() => backend.run('quantize', null as never)).toThrow(TypeError);
   });
 
@@ -242,7 +246,14 @@ describe('JavaScript in the background', () => {
     const task = backend.start(
       'quantize',
       groupedQuantizeArgs({
-        ...{ weights: new Float32Array(rows * cols).map((_, i) => Math.sin(i)), dtype: 'float32', rows, cols, axis: 0, config },
+        ...{
+          weights: new Float32Array(rows * cols).map((_, i) => Math.sin(i)),
+          dtype: 'float32',
+          rows,
+          cols,
+          axis: 0,
+          config,
+        },
         ...{ format: formatFor(4), metaDtype: 'float32', threads: 1, packed: new Uint8Array((rows * cols) / 2) },
         ...{ scale: new Float32Array(cols), zero: new Float32Array(cols), stats: new Float64Array(5) },
       }),

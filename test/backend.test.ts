@@ -67,7 +67,8 @@ describe('diagnose', () => {
     expect(story.cpu).not.toBe('');
     if (process.platform === 'linux') expect(story.libc).toMatch(/^(?:glibc \d+\.\d+|musl)$/);
     // What kernels need is among what the processor has.
-    if (story.runnable.includes('avx2')) expect(story.features).toEqual(expect.arrayContaining(['avx', 'f16c', 'fma', 'avx2']));
+    if (story.runnable.includes('avx2'))
+      expect(story.features).toEqual(expect.arrayContaining(['avx', 'f16c', 'fma', 'avx2']));
     if (story.runnable.includes('avx512')) expect(story.features).toContain('avx512f');
     if (story.runnable.includes('neon')) expect(story.features).toContain('asimd');
     expect(story.attempts.length).toBeGreaterThan(0);
@@ -152,7 +153,9 @@ describe('without an addon', () => {
   it('says which variables turned it away from where the binary is', async () => {
     const advice = async (env: Record<string, string>) => (await infoWith(env)).warnings[0]!.detail!;
     const folder = folderWith('not a binary, and not to be looked at');
-    expect(await advice({ HQQ_PREBUILD: folder })).toContain('The environment variable HQQ_PREBUILD decided where to look: unset it first. ');
+    expect(await advice({ HQQ_PREBUILD: folder })).toContain(
+      'The environment variable HQQ_PREBUILD decided where to look: unset it first. ',
+    );
     const both = await advice({ HQQ_PREBUILD: folder, PREBUILDS_ONLY: '1' });
     expect(both).toContain('HQQ_PREBUILD and PREBUILDS_ONLY decided where to look: unset them first. ');
     expect(both).not.toContain(path.join(folder, 'build')); // it is not among what was tried
@@ -172,7 +175,10 @@ describe('without an addon', () => {
   });
 
   it('reads models all the same', async () => {
-    const { status, stdout, stderr } = await runFixture('read-only.mjs', [], { HQQ_PREBUILD: folderWith(), HQQ_BACKEND: 'native' });
+    const { status, stdout, stderr } = await runFixture('read-only.mjs', [], {
+      HQQ_PREBUILD: folderWith(),
+      HQQ_BACKEND: 'native',
+    });
     expect(status, stderr).toBe(0);
     expect([stdout.trim(), stderr]).toEqual([String(1 << 20), '']);
   });

@@ -65,7 +65,8 @@ class Stream {
 /** FNV-1a */
 function digest(view: ArrayBufferView): string {
   let hash = 0x811c9dc5;
-  for (const byte of new Uint8Array(view.buffer, view.byteOffset, view.byteLength)) hash = Math.imul(hash ^ byte, 0x01000193);
+  for (const byte of new Uint8Array(view.buffer, view.byteOffset, view.byteLength))
+    hash = Math.imul(hash ^ byte, 0x01000193);
   return (hash >>> 0).toString(16).padStart(8, '0');
 }
 
@@ -89,12 +90,17 @@ function caseOf({ operation, number, list }: DigestLine, threads: number): Case 
   const [rows, cols, step] = [number('rows'), number('cols'), number('step')];
   const grid = { format: number('format') as FormatId, rows, cols, step, threads };
   const count = grid.rows * grid.cols;
-  const words = (bytes: Uint8Array<ArrayBuffer>): Words => (format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer));
+  const words = (bytes: Uint8Array<ArrayBuffer>): Words =>
+    format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer);
   const wordBytes = grid.step * grid.cols * format.wordBytes;
   const empty = () => words(new Uint8Array(wordBytes).fill(0x5a));
   if (operation === 'pack') {
     const packed = empty();
-    return { operation, args: { ...grid, codes: stream.bytes(count, 2 ** format.codeBits - 1), packed }, outputs: { packed } };
+    return {
+      operation,
+      args: { ...grid, codes: stream.bytes(count, 2 ** format.codeBits - 1), packed },
+      outputs: { packed },
+    };
   }
   if (operation === 'unpack') {
     const codes = new Uint8Array(count);

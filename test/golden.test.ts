@@ -1,13 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import type { Backend } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
-import { resolveQuantConfig, type NBits } from '../lib/config.js';
+import { type NBits, resolveQuantConfig } from '../lib/config.js';
 import type { DType } from '../lib/dtype.js';
-import { allocateWords, formatNamed, FORMATS, packedRows, type PackFormat } from '../lib/format.js';
+import { allocateWords, FORMATS, formatNamed, type PackFormat, packedRows } from '../lib/format.js';
 import { geometryOf } from '../lib/geometry.js';
 import { groupedDequantizeArgs, groupedQuantizeArgs, packArgs } from '../lib/grouped.js';
 import { expectSameBytes } from './support/bytes.js';
-import { floats, golden, type GoldenCase, goldenTensors, halves } from './support/golden.js';
+import { floats, type GoldenCase, golden, goldenTensors, halves } from './support/golden.js';
 
 /** Inputs whose groups meet the reference's absolute guards: the only ones for which ours would differ. */
 const GUARDED = ['constrows_64x64', 'tiny_64x64', 'small_64x64', 'scaleclamp_64x64'];
@@ -90,7 +90,10 @@ describe.each(availableBackends())('golden outputs of the reference: %s', (name)
         expect(equal).toBe(1);
         expectSameBytes(got.scale, tensorOf(c, 'scale').bytes);
         // -0 and 0 are the same zero point: compare values, not signs.
-        expectSameBytes(got.zero.map((z) => z + 0), floats(tensorOf(c, 'zero')).map((z) => z + 0));
+        expectSameBytes(
+          got.zero.map((z) => z + 0),
+          floats(tensorOf(c, 'zero')).map((z) => z + 0),
+        );
       }
       const meanAbsError = got.stats[0]! / got.count;
       const tolerance = Math.max(ERROR_RATIO * c.final_mean_abs_err, Number.EPSILON);
@@ -104,11 +107,17 @@ describe.each(availableBackends())('golden outputs of the reference: %s', (name)
         backend.run('pack', packArgs({ rows: got.rows, cols: got.cols, format, threads: 1, codes: expected, packed }));
         expectSameBytes(packed, tensorOf(c, 'W_q_packed').bytes);
         const unpacked = new Uint8Array(expected.length);
-        backend.run('unpack', packArgs({ rows: got.rows, cols: got.cols, format, threads: 2, codes: unpacked, packed }));
+        backend.run(
+          'unpack',
+          packArgs({ rows: got.rows, cols: got.cols, format, threads: 2, codes: unpacked, packed }),
+        );
         expectSameBytes(unpacked, expected);
         // Quantizing straight into the format gives the codes of the plain one.
         const direct = quantizeCase(backend, c, format);
-        backend.run('unpack', packArgs({ rows: got.rows, cols: got.cols, format, threads: 1, codes: unpacked, packed: direct.packed }));
+        backend.run(
+          'unpack',
+          packArgs({ rows: got.rows, cols: got.cols, format, threads: 1, codes: unpacked, packed: direct.packed }),
+        );
         expectSameBytes(unpacked, codes);
       }
 
@@ -122,7 +131,10 @@ describe.each(availableBackends())('golden outputs of the reference: %s', (name)
             ...{ dtype: 'float32', rounding: 'once', out },
           }),
         );
-        expectSameBytes(out.map((w) => w + 0), floats(tensorOf(c, 'W_r')).map((w) => w + 0));
+        expectSameBytes(
+          out.map((w) => w + 0),
+          floats(tensorOf(c, 'W_r')).map((w) => w + 0),
+        );
       }
     });
   }
@@ -164,7 +176,13 @@ describe.each(availableBackends())('golden outputs of the reference: %s', (name)
       backend.run(
         'dequantize',
         groupedDequantizeArgs({
-          ...{ packed: format.wordBytes === 1 ? words : new Int32Array(words.buffer), axis: c.axis, rows, cols, format },
+          ...{
+            packed: format.wordBytes === 1 ? words : new Int32Array(words.buffer),
+            axis: c.axis,
+            rows,
+            cols,
+            format,
+          },
           ...{ threads: 1, scale: wide('scale'), zero: wide('zero'), dtype, rounding: 'each', out },
         }),
       );

@@ -162,11 +162,24 @@ const CASES: Cases = {
     const groups = axis === 1 ? rows : cols;
     const [scale, zero] = [randomWeights(random, groups, 0), randomWeights(random, groups, 0)];
     const packed = randomWords(random, format, words);
-    const inputs = { rows, cols, step, format: format.id, packed, axis, scale, zero, dtype, roundEach: random.chance(50) };
+    const inputs = {
+      rows,
+      cols,
+      step,
+      format: format.id,
+      packed,
+      axis,
+      scale,
+      zero,
+      dtype,
+      roundEach: random.chance(50),
+    };
     return { inputs, dtype, outputs: () => ({ out: dtype === 0 ? new Float32Array(count) : new Uint16Array(count) }) };
   },
   distance(random) {
-    const count = random.chance(20) ? random.pick([16383, 16384, 16385, 40000]) : random.pick(SIZES) * random.pick(SIZES);
+    const count = random.chance(20)
+      ? random.pick([16383, 16384, 16385, 40000])
+      : random.pick(SIZES) * random.pick(SIZES);
     const [aDtype, bDtype] = [random.pick(DTYPE_IDS), random.pick(DTYPE_IDS)];
     const [a, b] = [randomWeights(random, count, aDtype), randomWeights(random, count, bDtype)];
     return { inputs: { a, aDtype, b, bDtype }, outputs: () => ({ stats: new Float64Array(4).fill(5) }) };
@@ -176,7 +189,10 @@ const CASES: Cases = {
     const step = packedRows(format, groups) + (random.chance(20) ? random.below(4) : 0);
     const packed = randomWords(random, format, step * size);
     const [scale, zero] = [randomWeights(random, groups, 0), randomWeights(random, groups, 0)];
-    const outputs = () => ({ codes: new Uint8Array(sizes.codes).fill(0x5a), meta: new Float32Array(sizes.meta).fill(5) });
+    const outputs = () => ({
+      codes: new Uint8Array(sizes.codes).fill(0x5a),
+      meta: new Float32Array(sizes.meta).fill(5),
+    });
     return { inputs: { shape, step, packed, scale, zero }, outputs };
   },
   expand(random) {
@@ -189,7 +205,13 @@ const CASES: Cases = {
     const batch = random.pick([1, 1, 2, 3, 5, 9, 65]);
     const y = new Float32Array(batch * out);
     const bias = random.chance(50) ? new Float32Array(0) : (randomWeights(random, out, 0) as Float32Array);
-    const layer = { shape, codes: randomBytes(random, sizes.codes), meta: randomWeights(random, sizes.meta, 0), bias, out: y };
+    const layer = {
+      shape,
+      codes: randomBytes(random, sizes.codes),
+      meta: randomWeights(random, sizes.meta, 0),
+      bias,
+      out: y,
+    };
     const x = randomWeights(random, batch * cols, 0);
     return { inputs: { layers: [layer], x, int8: true }, outputs: () => ({ out: y.fill(5) }) };
   },
@@ -205,7 +227,8 @@ function run<K extends Exact>(backend: Backend, operation: K, c: Case<K>, thread
 }
 
 /** The numbers and flags of a case, for the message of a failure. */
-const describeInputs = (inputs: object) => JSON.stringify(inputs, (_, value) => (ArrayBuffer.isView(value) ? '...' : value));
+const describeInputs = (inputs: object) =>
+  JSON.stringify(inputs, (_, value) => (ArrayBuffer.isView(value) ? '...' : value));
 
 function compare<K extends Exact>(operation: K, count: number): void {
   const js = openBackend('js');
@@ -242,7 +265,11 @@ test.each([...NATIVE, 'js'])('%s finds the first weight that is not finite', (na
     const c = CASES.quantize(random);
     const { weights, dtype } = c.inputs as QuantizeArgs;
     const first = random.below(weights.length);
-    const bad = [[Number.NaN, Infinity, -Infinity], [0x7c00, 0xfc00, 0x7e01], [0x7f80, 0xff80, 0x7fc1]][dtype]!;
+    const bad = [
+      [Number.NaN, Infinity, -Infinity],
+      [0x7c00, 0xfc00, 0x7e01],
+      [0x7f80, 0xff80, 0x7fc1],
+    ][dtype]!;
     weights[first] = random.pick(bad);
     weights[first + random.below(weights.length - first)] = random.pick(bad);
     for (const threads of THREADS) {
@@ -264,7 +291,13 @@ test('all 16-bit numbers widen alike, and floats of every magnitude round alike'
     const scale = Float32Array.from(finite, () => floatOf((random.next() * 2 ** 32) & 0xbfffffff));
     const rounded = (backend: Backend) => {
       const out = new Uint16Array(cols);
-      const inputs = { packed: new Uint8Array(cols).fill(1), scale, zero: new Float32Array(cols), dtype, roundEach: false };
+      const inputs = {
+        packed: new Uint8Array(cols).fill(1),
+        scale,
+        zero: new Float32Array(cols),
+        dtype,
+        roundEach: false,
+      };
       backend.run('dequantize', { rows: 1, cols, step: 1, format: 0, axis: 0, ...inputs, out, threads: 2 });
       return Buffer.from(out.buffer);
     };
@@ -278,7 +311,10 @@ test('all 16-bit numbers widen alike, and floats of every magnitude round alike'
     const want = widened(js);
     for (const isa of NATIVE) {
       expect(rounded(openBackend(isa)).equals(rounded(js)), isa).toBe(true);
-      expect(widened(openBackend(isa)).every((value, i) => value === want[i]), isa).toBe(true);
+      expect(
+        widened(openBackend(isa)).every((value, i) => value === want[i]),
+        isa,
+      ).toBe(true);
     }
   }
 });

@@ -3,8 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, expectTypeOf, test } from 'vitest';
 import { availableBackends } from '../lib/backend/index.js';
-import type * as portable from '../lib/host-js.js';
 import type * as node from '../lib/host.js';
+import type * as portable from '../lib/host-js.js';
 import * as hqq from '../lib/index.js';
 import type * as js from '../lib/js.js';
 import { digests } from './conformance/digests.mjs';
@@ -25,7 +25,11 @@ describe('hqq/js', () => {
   test('exports what needs no files', () => {
     const names = Object.keys(load()).filter((name) => name !== '__esModule');
     const files = ['compareModels', 'dequantizeModel', 'openModel', 'quantizeModel'];
-    expect(names.sort()).toEqual(Object.keys(hqq).filter((name) => !files.includes(name)).sort());
+    expect(names.sort()).toEqual(
+      Object.keys(hqq)
+        .filter((name) => !files.includes(name))
+        .sort(),
+    );
   });
 
   test.each(['js.mjs', 'js.cjs'])('%s names nothing of Node', (file) => {
@@ -47,7 +51,9 @@ describe('hqq/js', () => {
   test('checks as the package does', () => {
     const { quantizeSync } = load();
     const weight = { data: new Float32Array(8), dtype: 'float32', shape: [2, 4] } as const;
-    expect(() => quantizeSync(weight, { nbits: 7 as 8 })).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+    expect(() => quantizeSync(weight, { nbits: 7 as 8 })).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_OPTION' }),
+    );
     expect(() => quantizeSync({ ...weight, data: [] as never })).toThrow('Expected weight.data to be a Float32Array');
   });
 

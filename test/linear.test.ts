@@ -2,11 +2,10 @@ import { describe, expect, test } from 'vitest';
 import type { Backend, LinearArgs } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { NBITS, type NBits } from '../lib/config.js';
-import { formatNamed, holdsRows, packedRows } from '../lib/format.js';
+import { formatFor, formatNamed, holdsRows, packedRows } from '../lib/format.js';
 import { geometryOf } from '../lib/geometry.js';
 import { fitsPanels, INPUT_BLOCK, panelSizes } from '../lib/panel.js';
 import { dequantizeSync, quantizeSync } from '../lib/quantize.js';
-import { formatFor } from '../lib/format.js';
 import type { QuantizedTensor } from '../lib/tensor.js';
 import { expectSameBytes } from './support/bytes.js';
 import { seededRandom } from './support/random.js';
@@ -22,7 +21,10 @@ const reference = openBackend('js');
 
 function normal(length: number, std = 1, mean = 0): Float32Array {
   const uniform = () => random() - 0.5;
-  return Float32Array.from({ length }, () => (uniform() + uniform() + uniform() + uniform()) * Math.sqrt(3) * std + mean);
+  return Float32Array.from(
+    { length },
+    () => (uniform() + uniform() + uniform() + uniform()) * Math.sqrt(3) * std + mean,
+  );
 }
 
 interface Case {
@@ -55,7 +57,8 @@ function cases(): Case[] {
       for (const [out, cols, groupSize] of shapes) {
         const config = { nbits, axis, groupSize };
         if ((out * cols) % groupSize !== 0) continue;
-        if (holdsRows(formatFor(nbits), geometryOf([out, cols], config).rows)) all.push({ ...config, shape: [out, cols] });
+        if (holdsRows(formatFor(nbits), geometryOf([out, cols], config).rows))
+          all.push({ ...config, shape: [out, cols] });
       }
     }
   }
@@ -89,7 +92,12 @@ interface Call {
   readonly bias?: Float32Array;
 }
 
-function multiply(backend: Backend, q: QuantizedTensor, x: Float32Array, { int8 = false, threads = 1, bias }: Call = {}): Float32Array {
+function multiply(
+  backend: Backend,
+  q: QuantizedTensor,
+  x: Float32Array,
+  { int8 = false, threads = 1, bias }: Call = {},
+): Float32Array {
   const [outFeatures, inFeatures] = q.shape;
   const out = new Float32Array((x.length / inFeatures) * outFeatures).fill(NaN);
   const shared = { bias: bias ?? new Float32Array(0), out };
@@ -129,7 +137,10 @@ function exact(q: QuantizedTensor, weights: Float32Array, x: Float32Array, bias?
 }
 
 function worst(got: Float32Array, { y, terms }: ReturnType<typeof exact>): number {
-  return got.reduce((most, value, i) => Math.max(most, Number.isNaN(value) ? Infinity : Math.abs(value - y[i]!) / terms[i]!), 0);
+  return got.reduce(
+    (most, value, i) => Math.max(most, Number.isNaN(value) ? Infinity : Math.abs(value - y[i]!) / terms[i]!),
+    0,
+  );
 }
 
 /** For rounded x, |terms| are those of the largest |x| of each block of a group: the bound is on that. */
@@ -172,7 +183,9 @@ describe.each(backends)('products from codes: %s', (name) => {
       if (!isFused(q)) continue;
       const rounded = multiply(backend, q, x, { ...options, int8: true });
       const room = roundedTerms(q, weights, x);
-      const errors = rounded.map((value, i) => Math.abs(value - want.y[i]!) / (room[i]! * INT8_BOUND + want.terms[i]! * FLOAT_BOUND));
+      const errors = rounded.map(
+        (value, i) => Math.abs(value - want.y[i]!) / (room[i]! * INT8_BOUND + want.terms[i]! * FLOAT_BOUND),
+      );
       expect(Math.max(...errors)).toBeLessThanOrEqual(1);
       expectSameBytes(multiply(backend, q, x, { ...options, int8: true, threads: 2 }), rounded);
       expectSameBytes(multiply(backend, q, x.slice(row * cols), { ...options, int8: true }), rounded.slice(row * out));
@@ -198,7 +211,14 @@ describe.each(backends)('products from codes: %s', (name) => {
     const q = tensorOf({ nbits: 4, axis: 1, groupSize: 64, shape: [32, 128] });
     const weights = dequantizeSync(q);
     const x = normal(128);
-    expect(multiply(backend, q, x.map(() => 0), { int8 }).every((y) => y === 0)).toBe(true);
+    expect(
+      multiply(
+        backend,
+        q,
+        x.map(() => 0),
+        { int8 },
+      ).every((y) => y === 0),
+    ).toBe(true);
     for (const factor of [1e-25, 1e25]) {
       const scaled = x.map((value) => value * factor);
       const bound = int8 ? 0.05 : FLOAT_BOUND;
@@ -244,7 +264,9 @@ describe.each(backends)('products from codes: %s', (name) => {
 
   test('codes at both ends of their range, and x at both of its: integers do not saturate', () => {
     for (const nbits of NBITS) {
-      const data = Float32Array.from({ length: 16 * 256 }, (_, i) => (Math.floor(i / 256) % 3 === 0 ? (i % 2 ? 1 : -1) : (i >> 3) % 2 ? 1 : -1));
+      const data = Float32Array.from({ length: 16 * 256 }, (_, i) =>
+        Math.floor(i / 256) % 3 === 0 ? (i % 2 ? 1 : -1) : (i >> 3) % 2 ? 1 : -1,
+      );
       const q = quantizeSync({ data, dtype: 'float32', shape: [16, 256] }, { nbits, groupSize: 256, solver: 'minmax' });
       const x = Float32Array.from({ length: 256 }, (_, i) => (i % 2 ? 1 : -1));
       for (const input of [x, x.map((v) => -v), x.map(() => 1), x.map(() => -1)]) {

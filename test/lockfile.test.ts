@@ -9,7 +9,8 @@ interface Locked {
   readonly engines?: { readonly node?: string };
 }
 
-const read = (name: string) => JSON.parse(readFileSync(fileURLToPath(new URL(`../${name}`, import.meta.url)), 'utf8')) as unknown;
+const read = (name: string) =>
+  JSON.parse(readFileSync(fileURLToPath(new URL(`../${name}`, import.meta.url)), 'utf8')) as unknown;
 const { packages } = read('package-lock.json') as { packages: Readonly<Record<string, Locked>> };
 const OLDEST = Number(/^>=(\d+)$/.exec((read('package.json') as { engines: { node: string } }).engines.node)![1]);
 

@@ -17,7 +17,8 @@ const KINDS: Readonly<Record<string, RegExp>> = {
   code: /^dist\/[\w-]+\.(mjs|cjs|js)$/,
   types: /^(binding\.d\.ts|dist\/[\w-]+\.d\.(mts|cts|ts))$/,
   binaries: /^prebuilds\/((linux-(x64|arm64)\/hqq\.(glibc|musl)|(darwin|win32)-(x64|arm64)\/hqq)\.node|SHA256SUMS)$/,
-  'sources of the addon': /^(CMakeLists\.txt|scripts\/build-native\.cjs|native\/(addon|core|isa|kernels|simd)\/[\w-]+\.(cc|h|map))$/,
+  'sources of the addon':
+    /^(CMakeLists\.txt|scripts\/build-native\.cjs|native\/(addon|core|isa|kernels|simd)\/[\w-]+\.(cc|h|map))$/,
 };
 
 let packed: { size: number; files: { path: string; size: number }[] };
@@ -25,7 +26,11 @@ let paths: string[];
 
 beforeAll(() => {
   const options = ['pack', '--dry-run', '--json', '--ignore-scripts', '--loglevel=error'];
-  const { status, stdout, stderr } = spawnSync('npm', options, { cwd: ROOT, encoding: 'utf8', shell: process.platform === 'win32' });
+  const { status, stdout, stderr } = spawnSync('npm', options, {
+    cwd: ROOT,
+    encoding: 'utf8',
+    shell: process.platform === 'win32',
+  });
   if (status !== 0) throw new Error(`npm pack failed: ${stderr}`);
   [packed] = JSON.parse(stdout) as [typeof packed];
   paths = packed.files.map(({ path }) => path);

@@ -19,7 +19,10 @@ import { writeLlama } from './support/models.js';
 const native = activeBackend().name === 'native';
 
 function weightOf(rows: number, cols: number, seed = 1): Weight {
-  const data = Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i * 1.7 + seed) * Math.sin(i * 0.013 * seed) * 0.05);
+  const data = Float32Array.from(
+    { length: rows * cols },
+    (_, i) => Math.sin(i * 1.7 + seed) * Math.sin(i * 0.013 * seed) * 0.05,
+  );
   return { data, dtype: 'float32', shape: [rows, cols] };
 }
 
@@ -32,7 +35,14 @@ describe('a layer', () => {
     const layer = layerOf(96, 128, { activations: 'int8', bias: new Float32Array(96) });
     expect(layer).toMatchObject({ inFeatures: 128, outFeatures: 96, path: 'fused', activations: 'int8' });
     const { isa, dot } = activeBackend();
-    const extended = { vnni: `${isa}-vnni`, sdot: 'neon-sdot', i8mm: 'neon-i8mm', maddubs: isa, smull: 'neon', plain: isa }[dot];
+    const extended = {
+      vnni: `${isa}-vnni`,
+      sdot: 'neon-sdot',
+      i8mm: 'neon-i8mm',
+      maddubs: isa,
+      smull: 'neon',
+      plain: isa,
+    }[dot];
     expect(layer.kernel).toBe(`${extended}/int8/4bit_u8/g64`);
     expect(layer.memoryUsage).toBe(96 * 64 + 96 * 2 * 2 * 4 + 96 * 4); // codes, two groups a row, bias
     const tiled = new QuantizedLinear(quantizeSync(weightOf(64, 64), { axis: 0 }), { activations: 'int8' });
@@ -62,8 +72,12 @@ describe('a layer', () => {
     const x = inputOf(128);
     const same = new QuantizedLinear(quantizeSync(weight, { nbits: 3 }), { bias, activations: 'int8' });
     expectSameBytes(layer.forwardSync(x), same.forwardSync(x));
-    await expect(QuantizedLinear.fromWeight(weight, {}, { signal: AbortSignal.abort('enough') })).rejects.toBe('enough');
-    await expect(QuantizedLinear.fromWeight(weight, {}, { bias: inputOf(63) })).rejects.toThrow('Expected bias to have 64 elements');
+    await expect(QuantizedLinear.fromWeight(weight, {}, { signal: AbortSignal.abort('enough') })).rejects.toBe(
+      'enough',
+    );
+    await expect(QuantizedLinear.fromWeight(weight, {}, { bias: inputOf(63) })).rejects.toThrow(
+      'Expected bias to have 64 elements',
+    );
   });
 
   test('keeps a bias of its own', () => {
@@ -75,8 +89,14 @@ describe('a layer', () => {
   });
 
   test('multiplies several weights of one input', async () => {
-    const layers = [layerOf(96, 128), layerOf(32, 128, {}, 2), new QuantizedLinear(quantizeSync(weightOf(64, 128, 3), { axis: 0 }))];
-    layers.push(new QuantizedLinear(quantizeSync(weightOf(64, 128, 4), { nbits: 3, groupSize: 32 }), { bias: inputOf(64) }));
+    const layers = [
+      layerOf(96, 128),
+      layerOf(32, 128, {}, 2),
+      new QuantizedLinear(quantizeSync(weightOf(64, 128, 3), { axis: 0 })),
+    ];
+    layers.push(
+      new QuantizedLinear(quantizeSync(weightOf(64, 128, 4), { nbits: 3, groupSize: 32 }), { bias: inputOf(64) }),
+    );
     for (const batch of [1, 5]) {
       const x = inputOf(batch * 128);
       const together = await QuantizedLinear.forwardMany(layers, x, { threads: 2 });
@@ -106,23 +126,59 @@ describe('refuses', () => {
   const layer = layerOf(64, 64);
   const x = inputOf(64);
   test.each<[string, () => unknown, string]>([
-    ['x of another length', () => layer.forwardSync(inputOf(65)), 'Expected x to have rows of 64 elements (inFeatures), got 65.'],
-    ['no x', () => layer.forwardSync(new Float32Array(0)), 'Expected x to have rows of 64 elements (inFeatures), got 0.'],
-    ['x of another type', () => layer.forwardSync(new Float64Array(64) as never), 'Expected x to be a Float32Array, got Float64Array(64).'],
-    ['out of another length', () => layer.forwardSync(x, { out: new Float32Array(63) }), 'Expected out to have 64 elements for 1 x 64 results, got 63.'],
+    [
+      'x of another length',
+      () => layer.forwardSync(inputOf(65)),
+      'Expected x to have rows of 64 elements (inFeatures), got 65.',
+    ],
+    [
+      'no x',
+      () => layer.forwardSync(new Float32Array(0)),
+      'Expected x to have rows of 64 elements (inFeatures), got 0.',
+    ],
+    [
+      'x of another type',
+      () => layer.forwardSync(new Float64Array(64) as never),
+      'Expected x to be a Float32Array, got Float64Array(64).',
+    ],
+    [
+      'out of another length',
+      () => layer.forwardSync(x, { out: new Float32Array(63) }),
+      'Expected out to have 64 elements for 1 x 64 results, got 63.',
+    ],
     ['out that is x', () => layer.forwardSync(x, { out: x }), 'Expected out to be memory of its own, got some of x.'],
-    ['an option that does not exist', () => layer.forwardSync(x, { thread: 1 } as never), 'Unknown option "thread". Did you mean "threads"?'],
-    ['threads that are none', () => layer.forwardSync(x, { threads: 0 }), 'Expected threads to be an integer in [1, 256], got 0.'],
-    ['activations that do not exist', () => layerOf(64, 64, { activations: 'int4' as never }), 'Expected activations to be one of float32, int8, got "int4".'],
-    ['a bias of another length', () => layerOf(64, 64, { bias: inputOf(3) }), 'Expected bias to have 64 elements for 64 outputs, got 3.'],
+    [
+      'an option that does not exist',
+      () => layer.forwardSync(x, { thread: 1 } as never),
+      'Unknown option "thread". Did you mean "threads"?',
+    ],
+    [
+      'threads that are none',
+      () => layer.forwardSync(x, { threads: 0 }),
+      'Expected threads to be an integer in [1, 256], got 0.',
+    ],
+    [
+      'activations that do not exist',
+      () => layerOf(64, 64, { activations: 'int4' as never }),
+      'Expected activations to be one of float32, int8, got "int4".',
+    ],
+    [
+      'a bias of another length',
+      () => layerOf(64, 64, { bias: inputOf(3) }),
+      'Expected bias to have 64 elements for 64 outputs, got 3.',
+    ],
     ['no tensor', () => new QuantizedLinear(null as never), 'Expected the quantized tensor to be an object, got null.'],
   ])('%s', async (_, call, message) => {
-    expect(call).toThrow(expect.objectContaining({ name: 'HqqError', message: expect.stringContaining(message) as string }));
+    expect(call).toThrow(
+      expect.objectContaining({ name: 'HqqError', message: expect.stringContaining(message) as string }),
+    );
   });
 
   test('memory that overlaps x, and layers that do not belong together', async () => {
     const memory = new Float32Array(100);
-    expect(() => layer.forwardSync(memory.subarray(0, 64), { out: memory.subarray(36, 100) })).toThrow('memory of its own');
+    expect(() => layer.forwardSync(memory.subarray(0, 64), { out: memory.subarray(36, 100) })).toThrow(
+      'memory of its own',
+    );
     await expect(QuantizedLinear.forwardMany([layer, layerOf(64, 128)], x)).rejects.toThrow(
       'Expected layers to have the inFeatures and activations of the first, 64 and float32, got 128 and float32.',
     );
@@ -135,8 +191,14 @@ test('int8 is within 1 % on the layers of a trained model, relative to the resul
   const measured: [string, number][] = [];
   for (const name of model.names.filter((candidate) => /proj\.weight$/.test(candidate))) {
     const [out, cols] = model.shape(name) as [number, number];
-    const q = quantizeSync({ data: model.tensor(name), dtype: 'float32', shape: [out, cols] }, { groupSize: cols % 64 === 0 ? 64 : 32 });
-    const x = Float32Array.from({ length: 16 * cols }, (_, i) => Math.sin(i * i * 0.37) + Math.sin(i * 1.3) + (i % 97 === 0 ? 5 : 0));
+    const q = quantizeSync(
+      { data: model.tensor(name), dtype: 'float32', shape: [out, cols] },
+      { groupSize: cols % 64 === 0 ? 64 : 32 },
+    );
+    const x = Float32Array.from(
+      { length: 16 * cols },
+      (_, i) => Math.sin(i * i * 0.37) + Math.sin(i * 1.3) + (i % 97 === 0 ? 5 : 0),
+    );
     const exact = new QuantizedLinear(q).forwardSync(x);
     const layer = new QuantizedLinear(q, { activations: 'int8' });
     expect(layer.path).toBe('fused');
@@ -147,13 +209,17 @@ test('int8 is within 1 % on the layers of a trained model, relative to the resul
   await model.close();
   expect(measured.length).toBeGreaterThan(10);
   const errors = measured.map(([, error]) => error).sort((a, b) => a - b);
-  console.log(`int8 against float32: ${errors[0]!.toFixed(5)} to ${errors.at(-1)!.toFixed(5)}, median ${errors[errors.length >> 1]!.toFixed(5)}`);
+  console.log(
+    `int8 against float32: ${errors[0]!.toFixed(5)} to ${errors.at(-1)!.toFixed(5)}, median ${errors[errors.length >> 1]!.toFixed(5)}`,
+  );
   for (const [name, error] of measured) expect(error, name).toBeLessThan(0.01);
 });
 
 describe('many calls', () => {
   test('1,000 at once over 20 layers give what each gives alone', async () => {
-    const layers = Array.from({ length: 20 }, (_, i) => layerOf(64 + 16 * (i % 3), 128, { activations: i % 2 ? 'int8' : 'float32' }, i + 1));
+    const layers = Array.from({ length: 20 }, (_, i) =>
+      layerOf(64 + 16 * (i % 3), 128, { activations: i % 2 ? 'int8' : 'float32' }, i + 1),
+    );
     const inputs = layers.map((_, i) => inputOf(128 * (1 + (i % 4))));
     const expected = layers.map((layer, i) => layer.forwardSync(inputs[i]!));
     const calls = Array.from({ length: 1000 }, (_, i) => layers[i % 20]!.forward(inputs[i % 20]!));
@@ -198,7 +264,9 @@ describe('many calls', () => {
   });
 
   test('memory does not grow', async () => {
-    const { status, stdout, stderr } = await runFixture('linear-memory.mjs', [process.env.CI || !native ? '10000' : '100000']);
+    const { status, stdout, stderr } = await runFixture('linear-memory.mjs', [
+      process.env.CI || !native ? '10000' : '100000',
+    ]);
     expect(status, stderr).toBe(0);
     expect(Number(/grew (-?\d+)/.exec(stdout)?.[1])).toBeLessThan(40);
   });

@@ -1,5 +1,5 @@
 // Quantizes a matrix in the page, at several bit widths, and shows what each costs. No server does any of the work.
-import { backend, dequantize, quantize, QuantizedLinear } from 'hqq/js';
+import { backend, dequantize, QuantizedLinear, quantize } from 'hqq/js';
 
 const [ROWS, COLS] = [256, 1024];
 
@@ -21,7 +21,8 @@ function draw(weights, line) {
   }
 }
 
-document.querySelector('#about').textContent = `${ROWS} x ${COLS} weights, ${data.byteLength} bytes of float32; backend: ${backend().name}.`;
+document.querySelector('#about').textContent =
+  `${ROWS} x ${COLS} weights, ${data.byteLength} bytes of float32; backend: ${backend().name}.`;
 draw(data, 0);
 for (const [line, nbits] of [8, 4, 3, 2, 1].entries()) {
   const started = performance.now();
@@ -29,8 +30,17 @@ for (const [line, nbits] of [8, 4, 3, 2, 1].entries()) {
   const time = performance.now() - started;
   draw(await dequantize(q), line + 1);
   const bytes = q.packed.byteLength + 2 * (q.scale.length + q.zero.length); // scales and zeros are stored in 16 bits
-  const cells = [nbits, bytes, q.stats.meanAbsError.toFixed(5), `${(100 * q.stats.relativeError).toFixed(2)} %`, `${time.toFixed(0)} ms`];
-  document.querySelector('tbody').insertRow().append(...cells.map((text) => Object.assign(document.createElement('td'), { textContent: text })));
+  const cells = [
+    nbits,
+    bytes,
+    q.stats.meanAbsError.toFixed(5),
+    `${(100 * q.stats.relativeError).toFixed(2)} %`,
+    `${time.toFixed(0)} ms`,
+  ];
+  document
+    .querySelector('tbody')
+    .insertRow()
+    .append(...cells.map((text) => Object.assign(document.createElement('td'), { textContent: text })));
 }
 
 const layer = await QuantizedLinear.fromWeight({ data, dtype: 'float32', shape: [ROWS, COLS] }, { nbits: 4 });

@@ -4,7 +4,8 @@
 const field = (description, schema) => ({ description, nullable: true, ...schema });
 const integer = (minimum, maximum) =>
   field(`an integer in [${minimum}, ${maximum}]`, { type: 'integer', minimum, maximum });
-const number = (minimum, maximum) => field(`a number in [${minimum}, ${maximum}]`, { type: 'number', minimum, maximum });
+const number = (minimum, maximum) =>
+  field(`a number in [${minimum}, ${maximum}]`, { type: 'number', minimum, maximum });
 const boolean = field('true or false', { type: 'boolean' });
 const text = { type: 'string', minLength: 1, maxLength: 256 };
 /** A field that is served with one value only: that which clients write who mean the default. */
@@ -66,7 +67,8 @@ export const explain = (schema) => (errors) => {
     const names = Object.keys(schema.properties[param].properties).join(', ');
     return failure(400, `Unknown field ${name} in ${param}. Fields: ${names}.`, { param });
   }
-  if (keyword === 'required') return failure(400, `${params.missingProperty} is missing.`, { param: params.missingProperty });
+  if (keyword === 'required')
+    return failure(400, `${params.missingProperty} is missing.`, { param: params.missingProperty });
   if (path.length === 0) return failure(400, 'The body must be a JSON object.');
   const { description } = path.reduce((inner, name) => inner.properties?.[name] ?? inner, schema);
   return failure(400, `${path.join('.')} must be ${description}.`, { param: path[0] });

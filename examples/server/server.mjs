@@ -58,8 +58,9 @@ export function createServer(model, name, given = {}) {
   });
 
   app.removeContentTypeParser('text/plain');
-  app.setErrorHandler((error, request, reply) => {
-    const status = error.statusCode ?? (error.code === 'ERR_INVALID_ARGUMENT' || error.code === 'ERR_INVALID_OPTION' ? 400 : 500);
+  app.setErrorHandler((error, _request, reply) => {
+    const status =
+      error.statusCode ?? (error.code === 'ERR_INVALID_ARGUMENT' || error.code === 'ERR_INVALID_OPTION' ? 400 : 500);
     const unforeseen = status >= 500 && !error.told;
     if (unforeseen) {
       counts.failed++;
@@ -75,10 +76,13 @@ export function createServer(model, name, given = {}) {
     throw failure(404, `There is no ${request.method} ${request.url.slice(0, 100)}.`);
   });
 
-  app.get('/health', (request, reply) => {
-    reply
-      .code(closing ? 503 : 200)
-      .send({ status: closing ? 'closing' : 'ok', active: running.size - gate.waiting, waiting: gate.waiting, ...counts });
+  app.get('/health', (_request, reply) => {
+    reply.code(closing ? 503 : 200).send({
+      status: closing ? 'closing' : 'ok',
+      active: running.size - gate.waiting,
+      waiting: gate.waiting,
+      ...counts,
+    });
   });
   app.get('/v1/models', () => ({ object: 'list', data: [{ id: name, object: 'model', created: 0, owned_by: 'hqq' }] }));
 
@@ -133,7 +137,15 @@ export function createServer(model, name, given = {}) {
         model: name,
       };
       const result = body.stream
-        ? await stream(reply, tokens, answer, ids.length, body.stream_options?.include_usage === true, controller, limits)
+        ? await stream(
+            reply,
+            tokens,
+            answer,
+            ids.length,
+            body.stream_options?.include_usage === true,
+            controller,
+            limits,
+          )
         : await collect(tokens, answer, ids.length);
       counts.completed++;
       return result;
@@ -193,7 +205,8 @@ async function stream(reply, tokens, answer, promptTokens, includeUsage, control
     const timer = setTimeout(() => controller.abort(new Error('The client does not read.')), stallMs);
     await once(raw, 'drain', { signal: controller.signal }).finally(() => clearTimeout(timer));
   };
-  const sendChunk = (choices, usage) => send(JSON.stringify({ ...answer, choices, ...(includeUsage ? { usage } : {}) }));
+  const sendChunk = (choices, usage) =>
+    send(JSON.stringify({ ...answer, choices, ...(includeUsage ? { usage } : {}) }));
   let count = 0;
   for await (const { text, finish } of tokens) {
     if (count++ === 0) {

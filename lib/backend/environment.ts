@@ -7,7 +7,14 @@ const CHOICES = ['auto', 'native', 'js'] as const;
 type Choice = (typeof CHOICES)[number];
 
 /** The variables that choose how the package computes, for `diagnose`. */
-export const VARIABLES = ['HQQ_BACKEND', 'HQQ_ISA', 'HQQ_THREADS', 'HQQ_PREBUILD', 'PREBUILDS_ONLY', 'OMP_WAIT_POLICY'] as const;
+export const VARIABLES = [
+  'HQQ_BACKEND',
+  'HQQ_ISA',
+  'HQQ_THREADS',
+  'HQQ_PREBUILD',
+  'PREBUILDS_ONLY',
+  'OMP_WAIT_POLICY',
+] as const;
 
 /** An empty variable is one that is not set. */
 function read(name: string): string | undefined {

@@ -62,7 +62,8 @@ export function openBackend(name: string): Backend {
     return js;
   }
   const result = loadAddon();
-  if (!result.addon) throw new HqqError('ERR_BACKEND_UNAVAILABLE', `The native backend does not load. ${story(result)}`);
+  if (!result.addon)
+    throw new HqqError('ERR_BACKEND_UNAVAILABLE', `The native backend does not load. ${story(result)}`);
   return openIsa(result.addon, name, 'the instruction set');
 }
 
@@ -79,7 +80,10 @@ function choose(): Backend {
   if (result.addon) return openIsa(result.addon, isa ?? result.addon.isas[0]!, 'the environment variable HQQ_ISA');
   if (choice === 'native' || isa !== undefined) {
     const demand = choice === 'native' ? 'HQQ_BACKEND=native' : `HQQ_ISA=${isa}`;
-    throw new HqqError('ERR_BACKEND_UNAVAILABLE', `${demand} demands the native backend, which does not load. ${story(result)}`);
+    throw new HqqError(
+      'ERR_BACKEND_UNAVAILABLE',
+      `${demand} demands the native backend, which does not load. ${story(result)}`,
+    );
   }
   return openBackend('js');
 }
@@ -169,7 +173,9 @@ export function diagnose(): Diagnosis {
     compiled: addon?.compiled ?? [],
     runnable: addon?.isas ?? [],
     threading: addon?.threading,
-    environment: Object.fromEntries(VARIABLES.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : []))),
+    environment: Object.fromEntries(
+      VARIABLES.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])),
+    ),
     chosen,
     error,
   };

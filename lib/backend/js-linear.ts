@@ -52,7 +52,15 @@ class Input {
     let total = 0;
     for (let block = 0; block < blocks; block++) {
       const at = block * INPUT_BLOCK;
-      const sum = roundBlock(x, index * size + at, Math.min(INPUT_BLOCK, size - at), this.bytes, index * padded + at, this.scale, index * blocks + block);
+      const sum = roundBlock(
+        x,
+        index * size + at,
+        Math.min(INPUT_BLOCK, size - at),
+        this.bytes,
+        index * padded + at,
+        this.scale,
+        index * blocks + block,
+      );
       total = f(total + f(this.scale[index * blocks + block]! * sum));
     }
     this.total[index] = total;
@@ -83,7 +91,15 @@ class Input {
 }
 
 /** Bytes `round(x / scale)` in [-127, 127] of one block, `scale = max |x| / 127`. Returns their sum. */
-function roundBlock(x: Float32Array, from: number, size: number, to: Int8Array, at: number, scale: Float32Array, index: number): number {
+function roundBlock(
+  x: Float32Array,
+  from: number,
+  size: number,
+  to: Int8Array,
+  at: number,
+  scale: Float32Array,
+  index: number,
+): number {
   let most = 0;
   let poison = 0;
   for (let i = 0; i < size; i++) {
@@ -104,7 +120,11 @@ function roundBlock(x: Float32Array, from: number, size: number, to: Int8Array, 
 
 /** Arguments are read before the first unit runs: callers may use the object again at once. */
 export function linear({ layers, x, int8 }: LinearArgs): Units {
-  return units(layers.map((layer) => ({ ...layer })), x, int8);
+  return units(
+    layers.map((layer) => ({ ...layer })),
+    x,
+    int8,
+  );
 }
 
 function* units(layers: readonly LayerArgs[], x: Float32Array, int8: boolean): Units {
@@ -134,7 +154,16 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
           levels.fill(0);
           for (let block = 0, quad = 0; block < blocks; block++, quad += BLOCK_QUADS) {
             const some = Math.min(BLOCK_QUADS, quads - quad);
-            dotQuads(addBytes, words, (at * bytes + groupBytes(format, 4 * quad)) / 4, format, some, input.bytes, index * padded + 4 * quad, dots);
+            dotQuads(
+              addBytes,
+              words,
+              (at * bytes + groupBytes(format, 4 * quad)) / 4,
+              format,
+              some,
+              input.bytes,
+              index * padded + 4 * quad,
+              dots,
+            );
             addBlock(levels, dots, input.scale[index * blocks + block]!);
           }
           addRounded(sums, levels, meta, at * 2 * PANEL, input.total[index]!);

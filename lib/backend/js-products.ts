@@ -1,5 +1,5 @@
-import { PANEL, PANELS, QUAD_BYTES } from '../panel.js';
 import type { FormatId } from '../../binding.js';
+import { PANEL, PANELS, QUAD_BYTES } from '../panel.js';
 
 // Products of codes and x, straight from the words of a panel (lib/panel.ts). A word is a quad of one output, a byte a code; the
 // four numbers of x that it meets are the same for all outputs, and stay in registers.
@@ -7,7 +7,15 @@ import type { FormatId } from '../../binding.js';
 const WORDS = QUAD_BYTES / 4;
 
 /** `dots[output]` += the products of one quad: four codes of each output, in the bytes of `words[at + output] >>> shift & mask`. */
-export type AddQuad<X, Dots> = (words: Uint32Array, at: number, shift: number, mask: number, x: X, i: number, dots: Dots) => void;
+export type AddQuad<X, Dots> = (
+  words: Uint32Array,
+  at: number,
+  shift: number,
+  mask: number,
+  x: X,
+  i: number,
+  dots: Dots,
+) => void;
 
 /** Exact: integers of 32 bits. */
 export const addBytes: AddQuad<Int8Array, Int32Array> = (words, at, shift, mask, x, i, dots) => {
@@ -63,9 +71,17 @@ export function dotQuads<X, Dots extends Int32Array | Float64Array>(
   }
 }
 
-function dotUnitOfThree<X, Dots>(add: AddQuad<X, Dots>, words: Uint32Array, at: number, x: X, i: number, dots: Dots): void {
+function dotUnitOfThree<X, Dots>(
+  add: AddQuad<X, Dots>,
+  words: Uint32Array,
+  at: number,
+  x: X,
+  i: number,
+  dots: Dots,
+): void {
   const mask = inEachByte(7);
-  for (let quad = 0; quad < 6; quad++) add(words, at + (quad >> 1) * WORDS, 3 * (quad & 1), mask, x, i + 4 * quad, dots);
+  for (let quad = 0; quad < 6; quad++)
+    add(words, at + (quad >> 1) * WORDS, 3 * (quad & 1), mask, x, i + 4 * quad, dots);
   for (let quad = 6; quad < 8; quad++) {
     const low = at + (quad - 6) * WORDS;
     const high = at + 2 * WORDS;

@@ -17,10 +17,7 @@ export interface GroupStats {
   iterations: number;
 }
 
-type Options = Pick<
-  QuantizeArgs,
-  'maxCode' | 'schedule' | 'lpNorm' | 'roundZero' | 'referenceGuards' | 'metaDtype'
->;
+type Options = Pick<QuantizeArgs, 'maxCode' | 'schedule' | 'lpNorm' | 'roundZero' | 'referenceGuards' | 'metaDtype'>;
 
 /** Solves groups of one size, keeping the scratch that it needs. */
 export class GroupSolver {

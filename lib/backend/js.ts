@@ -1,12 +1,12 @@
 import type {
   Backend,
-  DistanceArgs,
   DequantizeArgs,
+  DistanceArgs,
   Operations,
   PackArgs,
-  QuantizeArgs,
   PrepareArgs,
   PreparedArgs,
+  QuantizeArgs,
   SequenceArgs,
   Task,
   Words,
@@ -172,7 +172,15 @@ function addField(words: Words, at: number, codes: Uint8Array, from: number, cou
   for (let c = 0; c < count; c++) words[at + c] = words[at + c]! | (codes[from + c]! << shift);
 }
 
-function takeField(words: Words, at: number, count: number, shift: number, mask: number, codes: Uint8Array, to: number): void {
+function takeField(
+  words: Words,
+  at: number,
+  count: number,
+  shift: number,
+  mask: number,
+  codes: Uint8Array,
+  to: number,
+): void {
   for (let c = 0; c < count; c++) codes[to + c] = (words[at + c]! >>> shift) & mask;
 }
 

@@ -76,7 +76,15 @@ export function roundTo(dtype: DTypeId, x: number): number {
 }
 
 /** `to[at + i * stride] = from[first + i]`, as float32. */
-export function widen(from: FloatBits, dtype: DTypeId, first: number, count: number, to: Float32Array, at = 0, stride = 1): void {
+export function widen(
+  from: FloatBits,
+  dtype: DTypeId,
+  first: number,
+  count: number,
+  to: Float32Array,
+  at = 0,
+  stride = 1,
+): void {
   if (dtype === 0 && stride === 1) {
     to.set((from as Float32Array).subarray(first, first + count), at);
     return;

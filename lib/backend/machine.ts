@@ -38,7 +38,8 @@ const FEATURES = [
 /** Features of the processor as the system lists them, where it does. */
 export function cpuFeatures(): string[] {
   try {
-    const flags = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.trim().split(/\s+/) ?? [];
+    const flags =
+      /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.trim().split(/\s+/) ?? [];
     return FEATURES.filter((name) => flags.includes(name));
   } catch {
     return []; // not Linux

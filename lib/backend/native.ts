@@ -46,12 +46,16 @@ function load(): LoadResult {
   try {
     file = forLibc((requireNodeGypBuild(root) as NodeGypBuild).path(root));
   } catch (error) {
-    return { attempts: [...searched(root), { path: root, failure: messageOf(error) }], fix: misled() + fixForMissing(root) };
+    return {
+      attempts: [...searched(root), { path: root, failure: messageOf(error) }],
+      fix: misled() + fixForMissing(root),
+    };
   }
   try {
     // By path, from any place: this file may be part of a bundle, which has no say in it.
     const addon = withPassiveThreads(() => createRequire(file)(file)) as Partial<Addon>;
-    if (typeof addon.open !== 'function' || !Array.isArray(addon.isas)) throw new Error('It is an addon, but not that of hqq.');
+    if (typeof addon.open !== 'function' || !Array.isArray(addon.isas))
+      throw new Error('It is an addon, but not that of hqq.');
     return { addon: addon as Addon, attempts: [{ path: file }] };
   } catch (error) {
     const failure = messageOf(error);
@@ -102,7 +106,8 @@ export function packageRoot(): string {
   const start = existsSync(prebuilds) ? path.dirname(path.resolve(prebuilds)) : path.dirname(file);
   for (let folder = start; ; folder = path.dirname(folder)) {
     const manifest = path.join(folder, 'package.json');
-    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string }).name === 'hqq') return folder;
+    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: string }).name === 'hqq')
+      return folder;
     if (folder === path.dirname(folder)) break;
   }
   try {
@@ -125,7 +130,10 @@ function searched(root: string): LoadAttempt[] {
     const files = filesIn(folder);
     if (files === undefined) return { path: folder, failure: 'There is no such folder.' };
     const binaries = files.filter((name) => name.endsWith('.node'));
-    return { path: folder, failure: binaries.length === 0 ? 'It holds no binary.' : `It holds ${binaries.join(', ')}: not for this system.` };
+    return {
+      path: folder,
+      failure: binaries.length === 0 ? 'It holds no binary.' : `It holds ${binaries.join(', ')}: not for this system.`,
+    };
   });
 }
 
@@ -149,16 +157,23 @@ function fixForMissing(root: string): string {
   const there = (filesIn(path.join(root, 'prebuilds')) ?? []).filter((name) => /^\w+-\w+$/.test(name)); // one folder a system
   const { platform, arch } = target();
   if (there.includes(`${platform}-${arch}`)) return buildIt(root); // another C library, as a rule
-  if (there.length > 0) return `hqq has binaries for ${there.join(', ')}, not for ${platform}-${arch}. ${buildIt(root)}`;
+  if (there.length > 0)
+    return `hqq has binaries for ${there.join(', ')}, not for ${platform}-${arch}. ${buildIt(root)}`;
   if (isCheckout(root)) return buildIt(root);
   return `Binaries come with the package, in its folder prebuilds: install it again, or ship them along. ${buildIt(root)}`;
 }
 
 /** What the dynamic linker says, and what to do about it. */
 const LINKER_MESSAGES: readonly (readonly [pattern: RegExp, advice: string])[] = [
-  [/libgomp/, 'Install the OpenMP runtime (Debian, Ubuntu: apt-get install libgomp1; Fedora: dnf install libgomp). Or: '],
+  [
+    /libgomp/,
+    'Install the OpenMP runtime (Debian, Ubuntu: apt-get install libgomp1; Fedora: dnf install libgomp). Or: ',
+  ],
   [/GLIBC|GLIBCXX|CXXABI/, 'The binary was built for a newer Linux than this one. '],
-  [/ELF|wrong architecture|incompatible architecture|not a valid Win32|mach-o|file too short/i, 'The file is damaged, or for another platform: install hqq again. Or: '],
+  [
+    /ELF|wrong architecture|incompatible architecture|not a valid Win32|mach-o|file too short/i,
+    'The file is damaged, or for another platform: install hqq again. Or: ',
+  ],
 ];
 
 function fixForBroken(failure: string, root: string): string {

@@ -19,7 +19,10 @@ const SMALLEST_GROUP = 8;
  * bits, where readers can). Where what was asked for does not pack, in this order: a smaller group, axis 0, the same codes a
  * byte each. Undefined with the reason when nothing fits.
  */
-export function formOf(shape: readonly [number, number], config: ResolvedQuantConfig): LayerForm | { readonly reason: string } {
+export function formOf(
+  shape: readonly [number, number],
+  config: ResolvedQuantConfig,
+): LayerForm | { readonly reason: string } {
   const { axis, nbits } = config;
   const asked = config.groupSize ?? (axis === 1 ? shape[1] : shape[0]);
   const format = formatFor(nbits);
@@ -48,7 +51,11 @@ export function formOf(shape: readonly [number, number], config: ResolvedQuantCo
 }
 
 function attempt(
-  shape: readonly [number, number], config: ResolvedQuantConfig, groupSize: number, axis: 0 | 1, format: PackFormat,
+  shape: readonly [number, number],
+  config: ResolvedQuantConfig,
+  groupSize: number,
+  axis: 0 | 1,
+  format: PackFormat,
 ): LayerForm | undefined {
   if ((shape[0] * shape[1]) % groupSize !== 0) return undefined;
   const geometry = geometryOf(shape, { groupSize, axis });
@@ -59,13 +66,15 @@ function attempt(
 function smallerSizes(size: number): number[] {
   const sizes = new Set<number>();
   for (let half = size / 2; half >= SMALLEST_GROUP && Number.isInteger(half); half /= 2) sizes.add(half);
-  for (let power = 2 ** Math.ceil(Math.log2(size) - 1); power >= SMALLEST_GROUP; power /= 2) if (power <= 64) sizes.add(power);
+  for (let power = 2 ** Math.ceil(Math.log2(size) - 1); power >= SMALLEST_GROUP; power /= 2)
+    if (power <= 64) sizes.add(power);
   return [...sizes].sort((a, b) => b - a);
 }
 
 function reasonOf(shape: readonly [number, number], size: number, axis: 0 | 1, format: PackFormat): string {
   const count = shape[0] * shape[1];
   if (count % size !== 0) return `groups of ${size} do not divide ${shape[0]} x ${shape[1]} weights`;
-  const rows = axis === 1 ? `${count / size} ${count === size ? 'group' : 'groups'} of ${size}` : `groups of ${size} on axis 0`;
+  const rows =
+    axis === 1 ? `${count / size} ${count === size ? 'group' : 'groups'} of ${size}` : `groups of ${size} on axis 0`;
   return `${rows} ${axis === 1 && count === size ? 'does' : 'do'} not pack into ${format.packing}`;
 }

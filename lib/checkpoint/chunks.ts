@@ -1,9 +1,9 @@
+import type { ResolvedQuantConfig } from '../config.js';
 import { HqqError } from '../errors.js';
 import type { PackFormat } from '../format.js';
 import { packedRows } from '../format.js';
 import type { Geometry } from '../geometry.js';
 import { LANES, solverArgs } from '../solver.js';
-import type { ResolvedQuantConfig } from '../config.js';
 
 /** Elements of a tensor that lie side by side: `count` from element `at`. */
 export interface Range {
@@ -54,7 +54,8 @@ export interface Cut {
  */
 export function checkChunks(name: string, { geometry, axis, format, config }: Cut): void {
   const { rows, cols, size } = geometry;
-  const together = axis === 1 ? Math.min(rows, format.fields) : Math.min(cols, LANES * solverArgs(config, { size: rows }).block);
+  const together =
+    axis === 1 ? Math.min(rows, format.fields) : Math.min(cols, LANES * solverArgs(config, { size: rows }).block);
   if (size * together <= MAX_CHUNK_WEIGHTS) return;
   const message = `${name}: Expected groups of at most ${Math.floor(MAX_CHUNK_WEIGHTS / together)} weights`;
   const why = `${together} of them are held in memory together`;
@@ -81,7 +82,8 @@ function* packedRowChunks({ geometry: { rows, cols }, format, config }: Cut, mos
       // At most one field ends early, and later ones are empty: the rows that there are lie as in a chunk of their own.
       const range = { at, count: Math.min(count, rows - at) };
       const last = groups.at(-1);
-      if (last && last.at + last.count === at) groups[groups.length - 1] = { at: last.at, count: last.count + range.count };
+      if (last && last.at + last.count === at)
+        groups[groups.length - 1] = { at: last.at, count: last.count + range.count };
       else groups.push(range);
     }
     yield {
@@ -100,7 +102,8 @@ function* columnChunks({ geometry: { rows, cols }, format, config }: Cut, most: 
   const step = packedRows(format, rows);
   const fitting = (weights: number) => unit * Math.max(1, Math.floor(weights / (rows * unit)));
   let width = fitting(most);
-  if (width < Math.min(NARROW, cols)) width = rows * cols <= most * NARROW_FACTOR ? cols : fitting(most * NARROW_FACTOR);
+  if (width < Math.min(NARROW, cols))
+    width = rows * cols <= most * NARROW_FACTOR ? cols : fitting(most * NARROW_FACTOR);
   for (let first = 0; first < cols; first += width) {
     const count = Math.min(width, cols - first);
     const ranges = (height: number): Range[] =>

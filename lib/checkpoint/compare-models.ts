@@ -1,6 +1,6 @@
 import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
-import { type DType, DTYPES, dtypeFromSafetensors } from '../dtype.js';
+import { DTYPES, type DType, dtypeFromSafetensors } from '../dtype.js';
 import { HqqError } from '../errors.js';
 import { relativeError } from '../grouped.js';
 import type { CompareReport, TensorComparison } from '../report.js';
@@ -10,7 +10,7 @@ import { plain, quote, quoteSome } from '../safetensors/text.js';
 import { CHUNK_WEIGHTS, type Range } from './chunks.js';
 import { checkLayer, dequantizeChunk, layerChunks } from './layer-chunks.js';
 import { bitsOf, narrowBytes, widenBytes } from './meta.js';
-import { checkConversion, checkPath, type ConversionRun } from './options.js';
+import { type ConversionRun, checkConversion, checkPath } from './options.js';
 import { pipeline, type Scratch } from './pipeline.js';
 import { type ReadLayer, readLayers } from './read-layers.js';
 import { Counter, makeSlots, pieces, readRanges } from './transfer.js';
@@ -40,7 +40,11 @@ interface Pair {
 const PIECE_BYTES = 4 * 1024 * 1024;
 
 /** As lazy.ts says, through which the package exports it. */
-export async function compareModels(original: string, quantized: string, options: CompareOptions = {}): Promise<CompareReport> {
+export async function compareModels(
+  original: string,
+  quantized: string,
+  options: CompareOptions = {},
+): Promise<CompareReport> {
   checkPath(original, 'the original');
   checkPath(quantized, 'the quantized model');
   checkConversion(options);
@@ -59,11 +63,16 @@ export async function compareModels(original: string, quantized: string, options
     const run = { backend: activeBackend(), threads: resolveThreads(options.threads) };
     const weights = pairs.reduce((sum, pair) => sum + (isNumeric(pair) ? pair.left : 0), 0);
     const counter = new Counter(onProgress, weights, pairs.length);
-    await pipeline(makeSlots(), jobsOf(pairs), async (job, slot, stop) => {
-      await job.run({ ...run, slot, signal: stop });
-      job.pair.left -= job.count;
-      counter.add(job.pair.name, isNumeric(job.pair) ? job.count : 0, job.pair.left === 0);
-    }, signal);
+    await pipeline(
+      makeSlots(),
+      jobsOf(pairs),
+      async (job, slot, stop) => {
+        await job.run({ ...run, slot, signal: stop });
+        job.pair.left -= job.count;
+        counter.add(job.pair.name, isNumeric(job.pair) ? job.count : 0, job.pair.left === 0);
+      },
+      signal,
+    );
     return summarize(original, quantized, pairs, lone);
   } finally {
     await Promise.all(open.map((checkpoint) => checkpoint.close()));
@@ -106,13 +115,18 @@ function pairUp(a: Checkpoint, b: Checkpoint, layers: ReadonlyMap<string, ReadLa
     }
     const totals = { weights: 0, abs: 0, squared: 0, squaredA: 0, largest: 0 };
     const pair = { name, a: tensor, b: other, totals, same: true, left: 0 };
-    pair.left = isNumeric(pair) ? shape.reduce((product, size) => product * size, 1) : tensor.entry.end - tensor.entry.begin;
+    pair.left = isNumeric(pair)
+      ? shape.reduce((product, size) => product * size, 1)
+      : tensor.entry.end - tensor.entry.begin;
     pairs.push(pair);
   }
   if (pairs.length === 0) {
     const [ours, others] = [[...a.tensors.keys()], [...theirs.keys()]];
     const message = `Expected two forms of one model, but ${plain(a.path)} and ${plain(b.path)} have no tensor name in common`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there.`);
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `${message}: ${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there.`,
+    );
   }
   const onlyA = [...a.tensors.keys()].filter((name) => !theirs.has(name));
   const onlyB = [...theirs.keys()].filter((name) => !a.tensors.has(name));
@@ -179,7 +193,12 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   if (pair.same && !isLayer(pair.b)) pair.same = isRounded(a, aDtype, b, bDtype, slot);
   const stats = new Float64Array(4);
   const ids = { aDtype: DTYPES[aDtype].id, bDtype: DTYPES[bDtype].id };
-  await runTask(run.backend, 'distance', { a: bitsOf(a, aDtype), b: bitsOf(b, bDtype), ...ids, stats, threads }, { signal });
+  await runTask(
+    run.backend,
+    'distance',
+    { a: bitsOf(a, aDtype), b: bitsOf(b, bDtype), ...ids, stats, threads },
+    { signal },
+  );
   const [abs, squared, squaredA, largest] = stats as unknown as [number, number, number, number];
   const { totals } = pair;
   totals.weights += count;
@@ -205,20 +224,31 @@ function isLayer(b: CheckpointTensor | ReadLayer): b is ReadLayer {
 
 /** Both sides are numbers that the backend can compare. */
 function isNumeric({ a, b }: Pick<Pair, 'a' | 'b'>): boolean {
-  return dtypeFromSafetensors(a.entry.dtype) !== undefined && (isLayer(b) || dtypeFromSafetensors(b.entry.dtype) !== undefined);
+  return (
+    dtypeFromSafetensors(a.entry.dtype) !== undefined &&
+    (isLayer(b) || dtypeFromSafetensors(b.entry.dtype) !== undefined)
+  );
 }
 
 function shapeOf(b: CheckpointTensor | ReadLayer): readonly number[] {
   return isLayer(b) ? b.shape : b.entry.shape;
 }
 
-function summarize(original: string, quantized: string, pairs: readonly Pair[], lone: readonly string[]): CompareReport {
+function summarize(
+  original: string,
+  quantized: string,
+  pairs: readonly Pair[],
+  lone: readonly string[],
+): CompareReport {
   // Vectors that differ (norms, biases) are named; of matrices it matters by how much.
-  const measured = pairs.filter((pair) => isLayer(pair.b) || (!pair.same && isNumeric(pair) && shapeOf(pair.b).length >= 2));
+  const measured = pairs.filter(
+    (pair) => isLayer(pair.b) || (!pair.same && isNumeric(pair) && shapeOf(pair.b).length >= 2),
+  );
   const shown = new Set(measured);
   const rest = pairs.filter((pair) => !shown.has(pair));
   const different = rest.filter(({ same }) => !same).map(({ name }) => name);
-  const sum = (part: (totals: Pair['totals']) => number) => measured.reduce((total, { totals }) => total + part(totals), 0);
+  const sum = (part: (totals: Pair['totals']) => number) =>
+    measured.reduce((total, { totals }) => total + part(totals), 0);
   const weights = sum((totals) => totals.weights);
   return {
     original,
@@ -228,13 +258,18 @@ function summarize(original: string, quantized: string, pairs: readonly Pair[], 
     totals: {
       weights,
       meanAbsError: weights === 0 ? 0 : sum((totals) => totals.abs) / weights,
-      relativeError: relativeError(sum((totals) => totals.squared), sum((totals) => totals.squaredA)),
+      relativeError: relativeError(
+        sum((totals) => totals.squared),
+        sum((totals) => totals.squaredA),
+      ),
     },
   };
 }
 
 function compareOne({ name, b, totals }: Pair): TensorComparison {
-  const storage = isLayer(b) ? `${b.nbits}-bit, group ${b.groupSize}, axis ${b.axis}` : dtypeFromSafetensors(b.entry.dtype)!;
+  const storage = isLayer(b)
+    ? `${b.nbits}-bit, group ${b.groupSize}, axis ${b.axis}`
+    : dtypeFromSafetensors(b.entry.dtype)!;
   return {
     name,
     shape: shapeOf(b),

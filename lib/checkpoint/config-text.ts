@@ -63,5 +63,7 @@ function findMember(text: string, key: string): Member | undefined {
 function pythonOneLine(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(pythonOneLine).join(', ')}]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
-  return `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${pythonOneLine(item)}`).join(', ')}}`;
+  return `{${Object.entries(value)
+    .map(([key, item]) => `${JSON.stringify(key)}: ${pythonOneLine(item)}`)
+    .join(', ')}}`;
 }

@@ -1,6 +1,6 @@
 import { activeBackend } from '../backend/index.js';
 import { checkDtype } from '../check.js';
-import { type DType, DTYPES, dtypeFromSafetensors } from '../dtype.js';
+import { DTYPES, type DType, dtypeFromSafetensors } from '../dtype.js';
 import { HqqError } from '../errors.js';
 import { resolveThreads } from '../run.js';
 import { Checkpoint, type CheckpointTensor } from '../safetensors/checkpoint.js';
@@ -12,12 +12,12 @@ import { CHUNK_WEIGHTS, type Chunk, type Range } from './chunks.js';
 import { withoutMember } from './config-text.js';
 import { checkLayer, dequantizeChunk, layerChunks } from './layer-chunks.js';
 import { narrowBytes, widenBytes } from './meta.js';
-import { checkConversion, checkPath, type ConversionRun } from './options.js';
+import { type ConversionRun, checkConversion, checkPath } from './options.js';
 import { convertFolder } from './output-folder.js';
 import { pipeline, type Scratch } from './pipeline.js';
 import { withFormat } from './plan.js';
 import { type ReadLayer, readLayers } from './read-layers.js';
-import { copyPiece, copyPieces, Counter, makeSlots, pieces, readRanges, writeRanges } from './transfer.js';
+import { Counter, copyPiece, copyPieces, makeSlots, pieces, readRanges, writeRanges } from './transfer.js';
 
 /** How `dequantizeModel` runs, and what it gives. */
 export interface DequantizeModelOptions extends ConversionRun {
@@ -99,7 +99,8 @@ export async function dequantizeModel(
       checkLayer(layer);
       shards.get(layer.packed.file)!.layers.push(layer);
     }
-    for (const tensor of checkpoint.tensors.values()) if (!taken.has(tensor)) shards.get(tensor.file)!.copies.push(tensor);
+    for (const tensor of checkpoint.tensors.values())
+      if (!taken.has(tensor)) shards.get(tensor.file)!.copies.push(tensor);
     const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
     const copies = [...shards.values()].flatMap((shard) => shard.copies).filter(({ entry }) => entry.end > entry.begin);
     const shared = {
@@ -107,7 +108,8 @@ export async function dequantizeModel(
       threads: resolveThreads(options.threads),
       counter: new Counter(onProgress, weights, layers.length + copies.length),
     };
-    const layout = (file: SafetensorsFile, shard: Shard) => planLayout(specsOf(shard, dtype), withFormat(file.metadata));
+    const layout = (file: SafetensorsFile, shard: Shard) =>
+      planLayout(specsOf(shard, dtype), withFormat(file.metadata));
     const layouts = new Map([...shards].map(([file, shard]) => [file, layout(file, shard)]));
     const slots = makeSlots();
     const bytesAfter = await convertFolder({
@@ -164,7 +166,12 @@ function* jobsOf({ layers, copies }: Shard): Generator<Job> {
   }
 }
 
-async function work(job: Job, { writer, dtype, threads, counter }: Run, slot: Scratch, signal: AbortSignal): Promise<void> {
+async function work(
+  job: Job,
+  { writer, dtype, threads, counter }: Run,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<void> {
   if (job.kind === 'copy') {
     const { entry } = job.tensor;
     await copyPiece(job.tensor, job.piece, writer, slot, signal);

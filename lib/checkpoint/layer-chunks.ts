@@ -1,12 +1,11 @@
 import type { Backend } from '../../binding.js';
 import { OPTIONS, type ResolvedQuantConfig, resolveQuantConfig } from '../config.js';
-import { type DType, DTYPES } from '../dtype.js';
+import { DTYPES, type DType, dtypeFromSafetensors } from '../dtype.js';
 import { groupedDequantizeArgs } from '../grouped.js';
 import { runTask } from '../run.js';
 import type { CheckpointTensor } from '../safetensors/checkpoint.js';
-import { dtypeFromSafetensors } from '../dtype.js';
 import { plain } from '../safetensors/text.js';
-import { checkChunks, type Chunk, chunksOf, countOf, type Range } from './chunks.js';
+import { type Chunk, checkChunks, chunksOf, countOf, type Range } from './chunks.js';
 import { bitsOf, widenBytes } from './meta.js';
 import type { Scratch } from './pipeline.js';
 import type { ReadLayer } from './read-layers.js';
@@ -34,7 +33,12 @@ export interface ChunkRun {
 }
 
 /** The weights of a chunk, rounded once to `dtype`, in the order of its ranges. In the slot's memory. */
-export async function dequantizeChunk(layer: ReadLayer, chunk: Chunk, dtype: DType, run: ChunkRun): Promise<Uint8Array> {
+export async function dequantizeChunk(
+  layer: ReadLayer,
+  chunk: Chunk,
+  dtype: DType,
+  run: ChunkRun,
+): Promise<Uint8Array> {
   const { format, axis } = layer;
   const { rows, cols, step } = chunk;
   const { slot, signal } = run;
@@ -45,7 +49,8 @@ export async function dequantizeChunk(layer: ReadLayer, chunk: Chunk, dtype: DTy
     readMeta(layer.scale, chunk.groups, groups, 'scale', slot, signal),
     readMeta(layer.zero, chunk.groups, groups, 'zero', slot, signal),
   ]);
-  const packed = format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer as ArrayBuffer, bytes.byteOffset, step * cols);
+  const packed =
+    format.wordBytes === 1 ? bytes : new Int32Array(bytes.buffer as ArrayBuffer, bytes.byteOffset, step * cols);
   const weights = slot.take('weights', Uint8Array, rows * cols * DTYPES[dtype].bytes);
   const args = groupedDequantizeArgs({
     ...{ rows, cols, step, format, axis, packed, scale, zero, dtype, threads: run.threads },
@@ -56,7 +61,12 @@ export async function dequantizeChunk(layer: ReadLayer, chunk: Chunk, dtype: DTy
 }
 
 async function readMeta(
-  tensor: CheckpointTensor, ranges: readonly Range[], count: number, name: string, slot: Scratch, signal: AbortSignal,
+  tensor: CheckpointTensor,
+  ranges: readonly Range[],
+  count: number,
+  name: string,
+  slot: Scratch,
+  signal: AbortSignal,
 ): Promise<Float32Array> {
   const dtype = dtypeFromSafetensors(tensor.entry.dtype)!;
   const bytes = slot.take(`stored ${name}`, Uint8Array, count * DTYPES[dtype].bytes);

@@ -48,7 +48,11 @@ export async function dequantizeModel(
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for models that do not
  *   belong together; the signal's reason when it is aborted.
  */
-export async function compareModels(original: string, quantized: string, options?: CompareOptions): Promise<CompareReport> {
+export async function compareModels(
+  original: string,
+  quantized: string,
+  options?: CompareOptions,
+): Promise<CompareReport> {
   return (await import('./compare-models.js')).compareModels(original, quantized, options);
 }
 

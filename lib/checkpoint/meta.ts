@@ -1,5 +1,5 @@
 import { floatOfHalf, halfOfFloat, narrow, widen } from '../backend/lanes.js';
-import { allocate, type DType, DTYPES } from '../dtype.js';
+import { allocate, DTYPES, type DType } from '../dtype.js';
 
 // Scales, zeros and biases on their way to and from the disk.
 
@@ -26,7 +26,12 @@ export function worse(a: HalfFit, b: HalfFit): HalfFit {
  * @param scales with zeros: their scales. A group of equal weights has scale 1 and the weight itself as its zero, which must
  *   then be as precise as a weight; other zeros are shifts in levels, where little is lost near 0.
  */
-export function toHalf(values: Float32Array, kind: 'scale' | 'zero' | 'bias', to: Uint16Array, scales?: Float32Array): HalfFit {
+export function toHalf(
+  values: Float32Array,
+  kind: 'scale' | 'zero' | 'bias',
+  to: Uint16Array,
+  scales?: Float32Array,
+): HalfFit {
   // Signed: unsigned 32-bit numbers do not fit the engine's small integers, and the loop would take three times as long.
   const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
   let largest = 0;
@@ -86,7 +91,9 @@ export function narrowBytes(values: Float32Array, dtype: DType, to: Uint8Array):
 export function bitsOf(bytes: Uint8Array, dtype: DType): Float32Array | Uint16Array {
   const { buffer, byteOffset, byteLength } = bytes;
   const length = byteLength / DTYPES[dtype].bytes;
-  return dtype === 'float32' ? new Float32Array(buffer, byteOffset, length) : new Uint16Array(buffer, byteOffset, length);
+  return dtype === 'float32'
+    ? new Float32Array(buffer, byteOffset, length)
+    : new Uint16Array(buffer, byteOffset, length);
 }
 
 /** `values` rounded to `dtype` and back. */

@@ -1,14 +1,14 @@
 import { activeBackend } from '../backend/index.js';
 import { checkDtype, MAX_WEIGHTS } from '../check.js';
 import { rejectUnknownOptions } from '../config.js';
-import { allocate, type DType, DTYPES, dtypeFromSafetensors } from '../dtype.js';
+import { allocate, DTYPES, type DType, dtypeFromSafetensors } from '../dtype.js';
 import { HqqError, show } from '../errors.js';
 import { allocateWords, packedRows } from '../format.js';
 import { groupedDequantizeArgs } from '../grouped.js';
+import { largeFloats } from '../large-floats.js';
 import { QuantizedLinear } from '../linear.js';
 import type { LinearOptions } from '../linear-options.js';
 import type { TensorInfo } from '../report.js';
-import { largeFloats } from '../large-floats.js';
 import { allocating, checkRunOptions, resolveThreads, runTask, runTaskSync } from '../run.js';
 import { Checkpoint, type CheckpointTensor } from '../safetensors/checkpoint.js';
 import { plain, quote } from '../safetensors/text.js';
@@ -202,8 +202,10 @@ function isLayer(entry: CheckpointTensor | ReadLayer): entry is ReadLayer {
 }
 
 function describeLayer(layer: ReadLayer): TensorInfo {
-  const { module, shape, keys, packed, scale, zero, nbits, groupSize, axis, format, metaDtype, computeDtype, bias } = layer;
-  const bytesIn = (tensors: readonly CheckpointTensor[]) => tensors.reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
+  const { module, shape, keys, packed, scale, zero, nbits, groupSize, axis, format, metaDtype, computeDtype, bias } =
+    layer;
+  const bytesIn = (tensors: readonly CheckpointTensor[]) =>
+    tensors.reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
   const bitsPerWeight = (8 * bytesIn([packed, scale, zero])) / (shape[0] * shape[1]);
   const quantized = Object.freeze({
     ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype, bitsPerWeight },
@@ -238,7 +240,9 @@ function prepareDense(tensor: CheckpointTensor, { dtype: to = 'float32' }: Tenso
 /** Arrays for a layer's codes, scales and zeros: filled by `reads`, then given by `arrays`. */
 function layerArrays({ module, geometry, format, packed, scale, zero }: ReadLayer) {
   const { rows, cols, groups } = geometry;
-  const words = allocating(`the codes of ${quote(module)}`, () => allocateWords(format, packedRows(format, rows) * cols));
+  const words = allocating(`the codes of ${quote(module)}`, () =>
+    allocateWords(format, packedRows(format, rows) * cols),
+  );
   const meta = [scale, zero].map((tensor) => {
     const dtype = dtypeFromSafetensors(tensor.entry.dtype)!;
     const values = new Float32Array(groups);
@@ -269,7 +273,8 @@ function prepareLayer(layer: ReadLayer, { rounding = 'once', dtype: given }: Ten
   const { reads, arrays } = layerArrays(layer);
   const out = allocating(`the weights of ${quote(module)}`, () => allocate(dtype, rows * cols));
   const resolved = resolveThreads(threads);
-  const args = () => groupedDequantizeArgs({ rows, cols, format, axis, dtype, rounding, out, threads: resolved, ...arrays() });
+  const args = () =>
+    groupedDequantizeArgs({ rows, cols, format, axis, dtype, rounding, out, threads: resolved, ...arrays() });
   const finish = () => {
     if (out instanceof Float32Array) return out;
     const values = allocating(`the weights of ${quote(module)}`, () => new Float32Array(rows * cols));

@@ -1,5 +1,10 @@
 import {
-  type Option, OPTION_NAMES, type QuantConfig, rejectUnknownOptions, type ResolvedQuantConfig, resolveQuantConfig,
+  OPTION_NAMES,
+  type Option,
+  type QuantConfig,
+  type ResolvedQuantConfig,
+  rejectUnknownOptions,
+  resolveQuantConfig,
 } from '../config.js';
 import { HqqError, show } from '../errors.js';
 import type { Progress } from '../report.js';
@@ -138,7 +143,12 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     help: 'how scale and zero are stored; auto: float16 where it holds them',
     parse: (text) => text,
   },
-  force: { default: false, expected: 'true or false', accepts: isBoolean, help: 'replace an output that exists, a folder with all that is in it' },
+  force: {
+    default: false,
+    expected: 'true or false',
+    accepts: isBoolean,
+    help: 'replace an output that exists, a folder with all that is in it',
+  },
   dryRun: { default: false, expected: 'true or false', accepts: isBoolean, help: 'only say what would be done' },
   threads: {
     default: undefined,
@@ -213,7 +223,10 @@ function resolveOne(name: keyof ResolvedModelOptions, given: unknown): unknown {
 }
 
 function checkRun({ signal, onProgress }: ConversionRun): ConversionRun {
-  if (signal !== undefined && !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')) {
+  if (
+    signal !== undefined &&
+    !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')
+  ) {
     throw invalid(`Expected signal to be an AbortSignal, got ${show(signal)}.`);
   }
   if (onProgress !== undefined && typeof onProgress !== 'function') {
@@ -223,7 +236,8 @@ function checkRun({ signal, onProgress }: ConversionRun): ConversionRun {
 }
 
 function checkObject(given: unknown): void {
-  if (typeof given !== 'object' || given === null) throw invalid(`Expected the options to be an object, got ${show(given)}.`);
+  if (typeof given !== 'object' || given === null)
+    throw invalid(`Expected the options to be an object, got ${show(given)}.`);
 }
 
 function invalid(message: string): HqqError {

@@ -50,12 +50,19 @@ export async function convertFolder(conversion: Conversion): Promise<number> {
 }
 
 /** What a checkpoint is, and what must not be harmed when another is made from it. */
-export function inputsOf({ folder, files }: Checkpoint): { readonly kind: OutputKind; readonly inputs: readonly string[] } {
+export function inputsOf({ folder, files }: Checkpoint): {
+  readonly kind: OutputKind;
+  readonly inputs: readonly string[];
+} {
   if (folder !== undefined) return { kind: 'folder', inputs: [folder] };
   return { kind: 'file', inputs: files.map(({ path }) => path) };
 }
 
-async function writeRest({ checkpoint, config, signal }: Conversion, staged: StagedOutput, written: ReadonlyMap<string, Layout>) {
+async function writeRest(
+  { checkpoint, config, signal }: Conversion,
+  staged: StagedOutput,
+  written: ReadonlyMap<string, Layout>,
+) {
   if (checkpoint.indexName !== undefined) await staged.writeFile(checkpoint.indexName, indexText(written));
   if (checkpoint.config) await staged.writeFile('config.json', config(checkpoint.config.text));
   for (const name of checkpoint.otherFiles) {

@@ -3,16 +3,16 @@ import { DTYPES } from '../dtype.js';
 import { HqqError } from '../errors.js';
 import type { ModelReport } from '../report.js';
 import type { Checkpoint, CheckpointTensor } from '../safetensors/checkpoint.js';
-import { type Layout, planLayout, type TensorSpec } from '../safetensors/layout.js';
 import { MAX_HEADER_BYTES, MAX_TENSORS } from '../safetensors/header.js';
+import { type Layout, planLayout, type TensorSpec } from '../safetensors/layout.js';
 import type { SafetensorsFile } from '../safetensors/reader.js';
 import { plain, quote, quoteSome } from '../safetensors/text.js';
 import { formatBytes, formatCount, plural } from '../units.js';
 import { formOf, type LayerForm } from './adapt.js';
 import { checkChunks } from './chunks.js';
 import type { ResolvedModelOptions } from './options.js';
-import { type DenseTensor, nothingLeft, selectWeights, type SelectedWeight } from './select.js';
-import { isOptimized, largeSpecs, LAYER_KEYS, smallTensors, type StoredLayer } from './state-dict.js';
+import { type DenseTensor, nothingLeft, type SelectedWeight, selectWeights } from './select.js';
+import { isOptimized, LAYER_KEYS, largeSpecs, type StoredLayer, smallTensors } from './state-dict.js';
 
 /** A layer to be quantized, and where it comes from. */
 export interface LayerPlan extends StoredLayer {
@@ -45,7 +45,11 @@ export interface ModelPlan {
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`: nothing to quantize, patterns that do nothing, a choice that Python would misread.
  */
-export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, options: ResolvedModelOptions): ModelPlan {
+export function planModel(
+  checkpoint: Checkpoint,
+  config: ResolvedQuantConfig,
+  options: ResolvedModelOptions,
+): ModelPlan {
   const selection = selectWeights(checkpoint, config, options);
   const dense: DenseTensor[] = [...selection.dense];
   const notes = [...selection.notes];
@@ -62,7 +66,11 @@ export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, o
   rejectNameClashes(checkpoint, layers);
   const quantization = quantizationConfig(layers, skipModules(modules, dense));
   const taken = new Set(layers.flatMap(({ weight, bias }) => [weight, ...(bias ? [bias] : [])]));
-  const shards = checkpoint.files.map((file) => ({ file, layers: [] as LayerPlan[], copies: [] as CheckpointTensor[] }));
+  const shards = checkpoint.files.map((file) => ({
+    file,
+    layers: [] as LayerPlan[],
+    copies: [] as CheckpointTensor[],
+  }));
   const byFile = new Map(shards.map((shard) => [shard.file, shard]));
   for (const layer of layers) {
     const { geometry, config, format, weight } = layer;
@@ -70,7 +78,8 @@ export function planModel(checkpoint: Checkpoint, config: ResolvedQuantConfig, o
     byFile.get(weight.file)!.layers.push(layer);
   }
   for (const { file, layers: own } of shards) checkHeader(file, own);
-  for (const tensor of checkpoint.tensors.values()) if (!taken.has(tensor)) byFile.get(tensor.file)!.copies.push(tensor);
+  for (const tensor of checkpoint.tensors.values())
+    if (!taken.has(tensor)) byFile.get(tensor.file)!.copies.push(tensor);
   if (!checkpoint.config) {
     const where = checkpoint.folder === undefined ? 'A single file has' : `${plain(checkpoint.path)} has`;
     notes.push(`${where} no config.json: Python needs one, with a quantization_config, beside the output to load it.`);
@@ -93,7 +102,8 @@ function checkHeader(file: SafetensorsFile, layers: readonly LayerPlan[]): void 
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${cause}. Split the model into shards.`);
   };
   const least = layers.reduce((sum, { module }) => sum + LAYER_KEYS.length * (module.length + SHORTEST_ENTRY), 0);
-  if (least > MAX_HEADER_BYTES) refuse(`a header of at most ${formatBytes(MAX_HEADER_BYTES)}`, `${formatBytes(least)} or more`);
+  if (least > MAX_HEADER_BYTES)
+    refuse(`a header of at most ${formatBytes(MAX_HEADER_BYTES)}`, `${formatBytes(least)} or more`);
   const count = file.tensors.size + layers.length * (LAYER_KEYS.length - 1);
   if (count > MAX_TENSORS) refuse(`at most ${formatCount(MAX_TENSORS)} tensors`, formatCount(count));
 }
@@ -110,7 +120,11 @@ export function shardLayout({ file, layers, copies }: ShardPlan): Layout {
   for (const layer of layers) {
     specs.push(...largeSpecs(layer), ...smallTensors(layer));
     if (layer.bias) {
-      specs.push({ name: layer.bias.entry.name, dtype: DTYPES[layer.metaDtype].safetensors, shape: layer.bias.entry.shape });
+      specs.push({
+        name: layer.bias.entry.name,
+        dtype: DTYPES[layer.metaDtype].safetensors,
+        shape: layer.bias.entry.shape,
+      });
     }
   }
   return planLayout(specs, withFormat(file.metadata));
@@ -134,7 +148,9 @@ function rejectNameClashes({ tensors }: Checkpoint, layers: readonly LayerPlan[]
 }
 
 function reportDense(
-  checkpoint: Checkpoint, dense: readonly DenseTensor[], layers: readonly LayerPlan[],
+  checkpoint: Checkpoint,
+  dense: readonly DenseTensor[],
+  layers: readonly LayerPlan[],
 ): ModelReport['dense'] {
   const order = new Map([...checkpoint.tensors.keys()].map((name, index) => [name, index]));
   const biases = new Set(layers.flatMap(({ bias }) => (bias ? [bias] : [])));
@@ -152,7 +168,9 @@ function reportDense(
  * 4.50 to 4.57 look for an entry anywhere in a module's name, as text.
  */
 function skipModules(quantized: ReadonlySet<string>, dense: readonly DenseTensor[]): readonly string[] {
-  const names = dense.filter(({ linear }) => linear).map(({ tensor: { entry } }) => entry.name.slice(0, -'.weight'.length));
+  const names = dense
+    .filter(({ linear }) => linear)
+    .map(({ tensor: { entry } }) => entry.name.slice(0, -'.weight'.length));
   const text = `\n${[...quantized].join('\n')}\n`;
   // Encoders have `lm_head.dense` and no layer called `lm_head`: that entry is then only in the way.
   const head = names.includes('lm_head') || !text.includes('lm_head') ? ['lm_head'] : [];

@@ -1,9 +1,9 @@
 import { basename, dirname, join, resolve } from 'node:path';
 import { activeBackend } from '../backend/index.js';
+import type { QuantConfig } from '../config.js';
 import { DTYPES } from '../dtype.js';
 import { HqqError } from '../errors.js';
 import { relativeError } from '../grouped.js';
-import type { QuantConfig } from '../config.js';
 import type { ModelReport, TensorReport } from '../report.js';
 import { resolveThreads } from '../run.js';
 import { Checkpoint } from '../safetensors/checkpoint.js';
@@ -14,9 +14,9 @@ import { checkReadable } from '../safetensors/shards.js';
 import { SafetensorsWriter } from '../safetensors/writer.js';
 import { formatCount, plural } from '../units.js';
 import { withMember } from './config-text.js';
-import { checkPath, type ConversionRun, type ModelOptions, resolveOptions, type ResolvedOptions } from './options.js';
+import { type ConversionRun, checkPath, type ModelOptions, type ResolvedOptions, resolveOptions } from './options.js';
 import { convertFolder, inputsOf, removeFile } from './output-folder.js';
-import { type LayerPlan, type ModelPlan, planModel, shardLayout, type ShardPlan } from './plan.js';
+import { type LayerPlan, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 import { largeSpecs } from './state-dict.js';
 import { Counter, makeSlots, Stopwatch } from './transfer.js';
@@ -37,7 +37,9 @@ export async function quantizeModel(
   const checkpoint = await Checkpoint.open(input);
   try {
     const plan = withoutEmpty(planModel(checkpoint, resolved.config, resolved.model));
-    const made = resolved.model.dryRun ? await dryRun(plan, output, resolved.model.force) : await convert(plan, output, resolved);
+    const made = resolved.model.dryRun
+      ? await dryRun(plan, output, resolved.model.force)
+      : await convert(plan, output, resolved);
     return report(plan, input, output, resolved, made, (performance.now() - started) / 1000);
   } finally {
     await checkpoint.close();
@@ -82,7 +84,9 @@ async function dryRun({ checkpoint, shards }: ModelPlan, output: string, force: 
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
   return {
     notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
-    results: shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0, fit: 'holds' as const }))),
+    results: shards.flatMap(({ layers }) =>
+      layers.map((layer) => ({ layer, sums: unknown, seconds: 0, fit: 'holds' as const })),
+    ),
     bytesAfter: [...layoutsOf(shards).values()].reduce((sum, { fileSize }) => sum + fileSize, 0),
     computeSeconds: 0,
   };
@@ -98,12 +102,19 @@ function layoutsOf(shards: readonly ShardPlan[]): ReadonlyMap<SafetensorsFile, L
 async function convert(plan: ModelPlan, output: string, { model, run }: ResolvedOptions): Promise<Made> {
   const { checkpoint, shards, quantization } = plan;
   const layers = shards.flatMap((shard) => shard.layers);
-  const copies = shards.reduce((sum, shard) => sum + shard.copies.filter(({ entry }) => entry.end > entry.begin).length, 0);
+  const copies = shards.reduce(
+    (sum, shard) => sum + shard.copies.filter(({ entry }) => entry.end > entry.begin).length,
+    0,
+  );
   const shared = {
     slots: makeSlots(),
     backend: activeBackend(),
     threads: resolveThreads(model.threads),
-    counter: new Counter(run.onProgress, layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0), layers.length + copies),
+    counter: new Counter(
+      run.onProgress,
+      layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0),
+      layers.length + copies,
+    ),
     stopwatch: new Stopwatch(),
     signal: run.signal,
     mayRepeat: model.metaDtype === 'auto',
@@ -128,7 +139,10 @@ async function convert(plan: ModelPlan, output: string, { model, run }: Resolved
 
 /** Writes one shard; a second time, with float32 scales and zeros for the layers that float16 turned out not to hold. */
 async function writeShard(
-  plan: ShardPlan, path: string, planned: Layout, run: Omit<ShardRun, 'writer'>,
+  plan: ShardPlan,
+  path: string,
+  planned: Layout,
+  run: Omit<ShardRun, 'writer'>,
 ): Promise<{ readonly results: readonly LayerResult[]; readonly layout: Layout }> {
   let shard = plan;
   let layout = planned;
@@ -141,7 +155,9 @@ async function writeShard(
         await writer.finish();
         return { results, layout };
       }
-      const layers = shard.layers.map((layer): LayerPlan => (loose.has(layer) ? { ...layer, metaDtype: 'float32' } : layer));
+      const layers = shard.layers.map(
+        (layer): LayerPlan => (loose.has(layer) ? { ...layer, metaDtype: 'float32' } : layer),
+      );
       run.counter.again(
         layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0),
         layers.length + shard.copies.filter(({ entry }) => entry.end > entry.begin).length,
@@ -162,13 +178,19 @@ function isLoose({ metaDtype }: LayerPlan, fit: LayerResult['fit']): boolean {
 }
 
 function report(
-  plan: ModelPlan, input: string, output: string, { config, model }: ResolvedOptions, made: Made, seconds: number,
+  plan: ModelPlan,
+  input: string,
+  output: string,
+  { config, model }: ResolvedOptions,
+  made: Made,
+  seconds: number,
 ): ModelReport {
   const { checkpoint, dense, notes } = plan;
   const order = new Map([...checkpoint.tensors.keys()].map((name, index) => [name, index]));
   const tensors = made.results.map(reportTensor).sort((a, b) => order.get(a.name)! - order.get(b.name)!);
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-  const sum = (part: (result: LayerResult) => number) => made.results.reduce((total, result) => total + part(result), 0);
+  const sum = (part: (result: LayerResult) => number) =>
+    made.results.reduce((total, result) => total + part(result), 0);
   const absError = sum(({ sums }) => sums.absError);
   const ruined = tensors.filter((tensor) => tensor.relativeError >= RUINED);
   return {
@@ -184,7 +206,10 @@ function report(
       bytesBefore: checkpoint.files.reduce((total, { size }) => total + size, 0),
       bytesAfter: made.bytesAfter,
       meanAbsError: absError / weights,
-      relativeError: relativeError(sum(({ sums }) => sums.squaredError), sum(({ sums }) => sums.squaredWeight)),
+      relativeError: relativeError(
+        sum(({ sums }) => sums.squaredError),
+        sum(({ sums }) => sums.squaredWeight),
+      ),
       seconds,
       computeSeconds: made.computeSeconds,
     },

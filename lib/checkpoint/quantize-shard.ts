@@ -11,7 +11,7 @@ import { allFinite, bitsOf, bytesOf, type HalfFit, toHalf, widenBytes, worse } f
 import { pipelines, type Scratch } from './pipeline.js';
 import type { LayerPlan, ShardPlan } from './plan.js';
 import { smallTensors } from './state-dict.js';
-import { copyPiece, copyPieces, type Counter, pieces, readRanges, type Stopwatch, writeRanges } from './transfer.js';
+import { type Counter, copyPiece, copyPieces, pieces, readRanges, type Stopwatch, writeRanges } from './transfer.js';
 
 /** What one pass over a shard needs. */
 export interface ShardRun {
@@ -92,7 +92,12 @@ function* layerJobs({ layers }: ShardPlan, states: ReadonlyMap<CheckpointTensor,
 }
 
 async function quantizeChunk(
-  state: LayerState, index: number, chunk: Chunk, run: ShardRun, slot: Scratch, signal: AbortSignal,
+  state: LayerState,
+  index: number,
+  chunk: Chunk,
+  run: ShardRun,
+  slot: Scratch,
+  signal: AbortSignal,
 ): Promise<void> {
   const { layer } = state;
   const { weight, config, format, metaDtype, module } = layer;
@@ -103,7 +108,8 @@ async function quantizeChunk(
 
   const weights = bitsOf(bytes, dtype);
   const words = step * cols;
-  const packed = format.wordBytes === 1 ? slot.take('packed', Uint8Array, words) : slot.take('packed', Int32Array, words);
+  const packed =
+    format.wordBytes === 1 ? slot.take('packed', Uint8Array, words) : slot.take('packed', Int32Array, words);
   const groups = countOf(chunk.groups);
   const scale = slot.take('scale', Float32Array, groups);
   const zero = slot.take('zero', Float32Array, groups);
@@ -118,7 +124,10 @@ async function quantizeChunk(
     const position = positionOf(chunk.weights, sums.badIndex);
     const name = `${plain(weight.entry.name)} of ${plain(weight.file.path)}`;
     const error = nonFiniteError(name, weights, dtype, sums.badIndex, position, layer.shape[1]);
-    throw new HqqError(error.code, `${error.message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`);
+    throw new HqqError(
+      error.code,
+      `${error.message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,
+    );
   }
   state.sums[index] = sums;
 
@@ -135,7 +144,11 @@ async function quantizeChunk(
 
 /** Scales, zeros or a bias as they are stored; notes how well float16 holds them. */
 function storedMeta(
-  state: LayerState, kind: 'scale' | 'zero' | 'bias', values: Float32Array, slot: Scratch, mayRepeat: boolean,
+  state: LayerState,
+  kind: 'scale' | 'zero' | 'bias',
+  values: Float32Array,
+  slot: Scratch,
+  mayRepeat: boolean,
   scales?: Float32Array,
 ): Float32Array | Uint16Array {
   const { layer } = state;
@@ -157,7 +170,13 @@ function storedMeta(
   return half;
 }
 
-async function convertBias(state: LayerState, piece: Range, run: ShardRun, slot: Scratch, signal: AbortSignal): Promise<void> {
+async function convertBias(
+  state: LayerState,
+  piece: Range,
+  run: ShardRun,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<void> {
   const { bias, metaDtype } = state.layer;
   const { entry } = bias!;
   const dtype = dtypeFromSafetensors(entry.dtype)!;
@@ -176,7 +195,13 @@ async function writeSmall({ layer }: LayerState, { writer }: ShardRun): Promise<
   await settle(smallTensors(layer).map(({ name, bytes }) => writer.write(name, 0, bytes)));
 }
 
-async function copy(tensor: CheckpointTensor, piece: Range, run: ShardRun, slot: Scratch, signal: AbortSignal): Promise<void> {
+async function copy(
+  tensor: CheckpointTensor,
+  piece: Range,
+  run: ShardRun,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<void> {
   const { name, begin, end } = tensor.entry;
   await copyPiece(tensor, piece, run.writer, slot, signal);
   run.counter.add(name, 0, piece.at + piece.count === end - begin);

@@ -33,8 +33,16 @@ const NEEDED = ['W_q', 'scale', 'zero', 'shape', 'nbits', 'group_size', 'axis', 
 
 /** Keys whose values are read. The others are flags of the reference that change nothing here. */
 const VALUES = [
-  'shape', 'nbits', 'group_size', 'axis', 'packing', 'compute_dtype', 'view_as_float',
-  'quant_scale', 'quant_zero', 'offload_meta',
+  'shape',
+  'nbits',
+  'group_size',
+  'axis',
+  'packing',
+  'compute_dtype',
+  'view_as_float',
+  'quant_scale',
+  'quant_zero',
+  'offload_meta',
 ] as const;
 type ValueKey = (typeof VALUES)[number];
 
@@ -50,9 +58,14 @@ const UNSUPPORTED = {
  *
  * @throws {HqqError} `ERR_CHECKPOINT_FORMAT`
  */
-export async function readLayers(checkpoint: Checkpoint, signal?: AbortSignal): Promise<ReadonlyMap<string, ReadLayer>> {
+export async function readLayers(
+  checkpoint: Checkpoint,
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<string, ReadLayer>> {
   const { tensors } = checkpoint;
-  const modules = [...tensors.keys()].filter((name) => name.endsWith('.W_q') && name.length > 4).map((name) => name.slice(0, -4));
+  const modules = [...tensors.keys()]
+    .filter((name) => name.endsWith('.W_q') && name.length > 4)
+    .map((name) => name.slice(0, -4));
   const wanted: CheckpointTensor[] = [];
   for (const module of modules) {
     for (const key of NEEDED) {
@@ -69,7 +82,11 @@ export async function readLayers(checkpoint: Checkpoint, signal?: AbortSignal): 
   return new Map(modules.map((module) => [module, readLayer(checkpoint, module, values)]));
 }
 
-function readLayer({ tensors }: Checkpoint, module: string, values: ReadonlyMap<CheckpointTensor, SmallValue>): ReadLayer {
+function readLayer(
+  { tensors }: Checkpoint,
+  module: string,
+  values: ReadonlyMap<CheckpointTensor, SmallValue>,
+): ReadLayer {
   const at = (key: string) => tensors.get(`${module}.${key}`);
   const packed = at('W_q')!;
   const refuse = (message: string): never => {
@@ -95,7 +112,11 @@ function readLayer({ tensors }: Checkpoint, module: string, values: ReadonlyMap<
   const shape = numbers('shape')!;
   const [rows, cols] = shape;
   const count = (rows ?? 0) * (cols ?? 0);
-  if (shape.length !== 2 || !shape.every((size) => Number.isSafeInteger(size) && size > 0) || !Number.isSafeInteger(count)) {
+  if (
+    shape.length !== 2 ||
+    !shape.every((size) => Number.isSafeInteger(size) && size > 0) ||
+    !Number.isSafeInteger(count)
+  ) {
     refuse(`has shape [${shape.slice(0, 8).join(', ')}], where two positive numbers are needed`);
   }
   const axis = number('axis');
@@ -114,7 +135,10 @@ function readLayer({ tensors }: Checkpoint, module: string, values: ReadonlyMap<
   const matrix = [rows!, cols!] as const;
   const geometry = geometryOf(matrix, { groupSize, axis });
   const { scale, zero, bias } = { scale: at('scale')!, zero: at('zero')!, bias: at('bias') };
-  for (const [key, tensor] of [['scale', scale], ['zero', zero]] as const) {
+  for (const [key, tensor] of [
+    ['scale', scale],
+    ['zero', zero],
+  ] as const) {
     const expected = metaShape(axis, geometry.groups);
     if (dtypeFromSafetensors(tensor.entry.dtype) === undefined || !sameShape(tensor.entry.shape, expected)) {
       refuse(`has ${describe(tensor)} as ${key}, where a floating-point [${expected.join(', ')}] is needed`);
@@ -127,7 +151,8 @@ function readLayer({ tensors }: Checkpoint, module: string, values: ReadonlyMap<
   if (at('weight')) refuse('has both a weight and codes of one');
   const metaDtype = dtypeFromSafetensors(scale.entry.dtype)!;
   const declared = text('compute_dtype');
-  const computeDtype = declared === undefined ? metaDtype : DTYPE_NAMES.find((dtype) => DTYPES[dtype].torch === declared);
+  const computeDtype =
+    declared === undefined ? metaDtype : DTYPE_NAMES.find((dtype) => DTYPES[dtype].torch === declared);
   if (!computeDtype) {
     const dtypes = DTYPE_NAMES.map((dtype) => DTYPES[dtype].torch).join(', ');
     return refuse(`has compute_dtype ${quote(declared!)}, where one of ${dtypes} is needed`);
@@ -144,7 +169,11 @@ function bitsIn(value: number, format: PackFormat): NBits | undefined {
 }
 
 function checkPacked(
-  packed: CheckpointTensor, format: PackFormat, { rows, cols }: Geometry, viewed: boolean, refuse: (message: string) => never,
+  packed: CheckpointTensor,
+  format: PackFormat,
+  { rows, cols }: Geometry,
+  viewed: boolean,
+  refuse: (message: string) => never,
 ): void {
   const { dtype, shape, begin, end } = packed.entry;
   const expected = [packedRows(format, rows), cols] as const;

@@ -33,7 +33,13 @@ export interface Selection {
 
 /** Models whose layers are `Conv1D`: stored [in, out], and not nn.Linear, so that Python would load nothing. */
 const CONV1D_MODELS: ReadonlySet<unknown> = new Set([
-  'gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer', 'clvp', 'clvp_decoder', 'convbert',
+  'gpt2',
+  'openai-gpt',
+  'imagegpt',
+  'decision_transformer',
+  'clvp',
+  'clvp_decoder',
+  'convbert',
 ]);
 
 /** What `Conv1D` layers are called. Other models have nn.Linear layers of these names. */
@@ -41,14 +47,45 @@ const CONV1D_LEAVES: readonly string[] = ['c_attn', 'q_attn', 'c_proj', 'c_fc'];
 
 /** Models whose routers are bare parameters named like a layer (transformers 4.56): not nn.Linear either. */
 const PARAMETER_ROUTERS: ReadonlySet<unknown> = new Set([
-  'deepseek_v2', 'deepseek_v3', 'kimi_k2', 'dots1', 'glm4_moe', 'glm4v_moe', 'glm4v_moe_text', 'gpt_oss',
+  'deepseek_v2',
+  'deepseek_v3',
+  'kimi_k2',
+  'dots1',
+  'glm4_moe',
+  'glm4v_moe',
+  'glm4v_moe_text',
+  'gpt_oss',
 ]);
 
 /** Models whose head is the embedding only where their config says so; that of all others is unless it says not. */
 const UNTIED_MODELS: ReadonlySet<unknown> = new Set([
-  'llama', 'llama4_text', 'mistral', 'mixtral', 'qwen2', 'qwen2_moe', 'qwen3', 'qwen3_moe', 'phi', 'phi3', 'phimoe', 'gptj',
-  'gpt_neox', 'codegen', 'stablelm', 'olmo', 'olmo2', 'olmoe', 'deepseek_v2', 'deepseek_v3', 'granite', 'granitemoe', 'glm',
-  'glm4', 'glm4_moe', 'nemotron', 'persimmon',
+  'llama',
+  'llama4_text',
+  'mistral',
+  'mixtral',
+  'qwen2',
+  'qwen2_moe',
+  'qwen3',
+  'qwen3_moe',
+  'phi',
+  'phi3',
+  'phimoe',
+  'gptj',
+  'gpt_neox',
+  'codegen',
+  'stablelm',
+  'olmo',
+  'olmo2',
+  'olmoe',
+  'deepseek_v2',
+  'deepseek_v3',
+  'granite',
+  'granitemoe',
+  'glm',
+  'glm4',
+  'glm4_moe',
+  'nemotron',
+  'persimmon',
 ]);
 
 /** A part of a module's path that makes all below it an embedding. */
@@ -70,7 +107,11 @@ interface Fault {
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already.
  */
-export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfig, options: ResolvedModelOptions): Selection {
+export function selectWeights(
+  checkpoint: Checkpoint,
+  config: ResolvedQuantConfig,
+  options: ResolvedModelOptions,
+): Selection {
   rejectQuantized(checkpoint);
   const include = options.include.map(compileGlob);
   const exclude = options.exclude.map(compileGlob);
@@ -97,7 +138,9 @@ export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfi
     else if (tie === 'unsaid' && isHead(module)) {
       stay('may be tied to the embedding');
       const advice = 'If it is not, say so there ("tie_word_embeddings": false) to quantize it';
-      notes.add(`${plain(name)} was left as it is: config.json does not say whether it is tied to the embedding. ${advice}.`);
+      notes.add(
+        `${plain(name)} was left as it is: config.json does not say whether it is tied to the embedding. ${advice}.`,
+      );
     } else {
       const [rows, cols] = tensor.entry.shape as [number, number];
       const over = (base: ResolvedQuantConfig, override: QuantConfig) => resolveQuantConfig(override, base);
@@ -119,8 +162,12 @@ export function selectWeights(checkpoint: Checkpoint, config: ResolvedQuantConfi
 export function nothingLeft(path: string, dense: readonly DenseTensor[]): HqqError {
   const counts = new Map<string, number>();
   for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
-  const reasons = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([reason, count]) => `${count} ${reason}`);
-  const what = dense.length === 1 ? 'its one tensor stays as it is' : `its ${plural(dense.length, 'tensor')} stay as they are`;
+  const reasons = [...counts]
+    .sort((a, b) => b[1] - a[1])
+    .slice(0, 8)
+    .map(([reason, count]) => `${count} ${reason}`);
+  const what =
+    dense.length === 1 ? 'its one tensor stays as it is' : `its ${plural(dense.length, 'tensor')} stay as they are`;
   const why = dense.length === 0 ? 'it holds no tensors' : `${what} (${reasons.join('; ')})`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.`);
 }
@@ -139,7 +186,12 @@ interface Traits {
 function traitsOf({ tensors, config }: Checkpoint): Traits {
   const crowded = new Set<string>();
   const transposed = new Map<string, string>();
-  for (const [name, { entry: { shape } }] of tensors) {
+  for (const [
+    name,
+    {
+      entry: { shape },
+    },
+  ] of tensors) {
     const module = moduleOf(name);
     if (name !== `${module}.bias` && name !== `${module}.weight`) crowded.add(module);
     const bias = tensors.get(`${module}.bias`)?.entry.shape;
@@ -149,7 +201,9 @@ function traitsOf({ tensors, config }: Checkpoint): Traits {
     for (const alike of CONV1D_LEAVES.includes(leaf) ? CONV1D_LEAVES : [leaf]) transposed.set(alike, module);
   }
   const types = [config?.value, ...Object.values(config?.value ?? {})].map((part) => {
-    return typeof part === 'object' && part !== null ? (part as Readonly<Record<string, unknown>>)['model_type'] : undefined;
+    return typeof part === 'object' && part !== null
+      ? (part as Readonly<Record<string, unknown>>).model_type
+      : undefined;
   });
   return { type: types[0], types, crowded, transposed };
 }
@@ -163,11 +217,14 @@ function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTens
   const parts = module.split('.');
   const leaf = parts.at(-1)!;
   const surely = SURELY_EMBEDDING.test(leaf);
-  if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part))) return { reason: 'embedding', linear: !surely };
+  if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part)))
+    return { reason: 'embedding', linear: !surely };
   if (NORM.test(leaf)) return { reason: 'norm', linear: true }; // A matrix: `norm_proj` for one is a layer.
   const { type, types, crowded, transposed } = traits;
   // Of a model of several parts, only the layers that are called so.
-  const conv = CONV1D_MODELS.has(type) ? type : CONV1D_LEAVES.includes(leaf) && types.find((part) => CONV1D_MODELS.has(part));
+  const conv = CONV1D_MODELS.has(type)
+    ? type
+    : CONV1D_LEAVES.includes(leaf) && types.find((part) => CONV1D_MODELS.has(part));
   if (conv) return { reason: `Conv1D of ${String(conv)}, stored [in, out]`, linear: headOf(module) !== undefined };
   if (types.some((part) => PARAMETER_ROUTERS.has(part)) && /^(gate|router)$/.test(leaf)) {
     return { reason: 'router that is not an nn.Linear' };
@@ -178,7 +235,10 @@ function faultOf(checkpoint: Checkpoint, name: string, { entry }: CheckpointTens
   if (dtypeFromSafetensors(dtype) === undefined) return { reason: `stored as ${dtype}`, linear: true };
   if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
   const bias = checkpoint.tensors.get(`${module}.bias`)?.entry;
-  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || dtypeFromSafetensors(bias.dtype) === undefined)) {
+  if (
+    bias &&
+    (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || dtypeFromSafetensors(bias.dtype) === undefined)
+  ) {
     return { reason: `its bias is ${bias.dtype} [${bias.shape.join(', ')}]`, linear: true };
   }
   return undefined;
@@ -198,19 +258,24 @@ function isHead(module: string): boolean {
 function tieOf({ config }: Checkpoint): 'tied' | 'untied' | 'unsaid' {
   if (!config) return 'untied';
   const parts = [config.value, textConfig(config)];
-  const said = parts.map((part) => part['tie_word_embeddings']);
+  const said = parts.map((part) => part.tie_word_embeddings);
   if (said.includes(true)) return 'tied';
-  return said.includes(false) || parts.some((part) => UNTIED_MODELS.has(part['model_type'])) ? 'untied' : 'unsaid';
+  return said.includes(false) || parts.some((part) => UNTIED_MODELS.has(part.model_type)) ? 'untied' : 'unsaid';
 }
 
 /** Models of several parts describe the language model apart. */
 function textConfig(config: Checkpoint['config']): Readonly<Record<string, unknown>> {
-  const part = config?.value['text_config'];
+  const part = config?.value.text_config;
   return typeof part === 'object' && part !== null ? (part as Readonly<Record<string, unknown>>) : {};
 }
 
 /** A pattern must do something: a typo would go unnoticed. Only tied heads are excused; a note tells of them. */
-function checkGlobs(option: string, globs: readonly Glob[], checkpoint: Checkpoint, { weights, dense }: Selection): void {
+function checkGlobs(
+  option: string,
+  globs: readonly Glob[],
+  checkpoint: Checkpoint,
+  { weights, dense }: Selection,
+): void {
   for (const glob of globs) {
     if (weights.some(({ weight }) => glob.matches(weight.entry.name))) continue;
     const stays = dense.filter(({ tensor }) => glob.matches(tensor.entry.name));
@@ -218,7 +283,8 @@ function checkGlobs(option: string, globs: readonly Glob[], checkpoint: Checkpoi
     if (stays.some(({ reason }) => reason.endsWith('tied to the embedding'))) continue;
     const first = stays[0]!;
     const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';
-    const advice = option === 'overrides' && /^(excluded by default|not included)/.test(first.reason) ? ' Include it too.' : '';
+    const advice =
+      option === 'overrides' && /^(excluded by default|not included)/.test(first.reason) ? ' Include it too.' : '';
     const name = quote(first.tensor.entry.name);
     const message = `Expected ${option} ${quote(glob.text)} to match a weight that is quantized, but ${name}${rest}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} stays as it is: ${first.reason}.${advice}`);
@@ -232,8 +298,8 @@ function rejectQuantized({ path, tensors, config }: Checkpoint): void {
   };
   const layers = [...tensors.keys()].filter((name) => name.endsWith('.W_q'));
   if (layers.length > 0) refuse(`${layers.length} layers hold HQQ codes (${quoteSome(layers, 1)})`);
-  const declared = config?.value['quantization_config'] ?? config?.value['compression_config'];
+  const declared = config?.value.quantization_config ?? config?.value.compression_config;
   if (typeof declared !== 'object' || declared === null) return;
-  const method = (declared as Record<string, unknown>)['quant_method'];
+  const method = (declared as Record<string, unknown>).quant_method;
   refuse(`its config.json has a quantization_config of method ${plain(show(method ?? 'unknown'))}`);
 }

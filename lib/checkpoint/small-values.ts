@@ -37,7 +37,8 @@ const GETTERS: ReadonlyMap<string, { readonly bytes: number; readonly get: Gette
  * @throws {HqqError} `ERR_CHECKPOINT_FORMAT` for one that is too large to be what it should be, or of a strange type.
  */
 export async function readSmall(
-  tensors: readonly CheckpointTensor[], signal?: AbortSignal,
+  tensors: readonly CheckpointTensor[],
+  signal?: AbortSignal,
 ): Promise<ReadonlyMap<CheckpointTensor, SmallValue>> {
   const values = new Map<CheckpointTensor, SmallValue>();
   for (const { file, begin, end, members } of spansOf(tensors)) {
@@ -45,7 +46,7 @@ export async function readSmall(
     await file.read(begin, bytes, signal);
     for (const tensor of members) {
       const { entry } = tensor;
-      values.set(tensor, valueOf(entry.dtype, bytes.subarray(entry.begin - begin, entry.end - begin)));
+      values.set(tensor, readValue(entry.dtype, bytes.subarray(entry.begin - begin, entry.end - begin)));
     }
   }
   return values;
@@ -64,7 +65,10 @@ function spansOf(tensors: readonly CheckpointTensor[]): readonly Span[] {
     const { name, dtype, begin, end, shape } = tensor.entry;
     if (!GETTERS.has(dtype) || shape.length > 1 || end - begin > MAX_BYTES) {
       const got = `${dtype} [${shape.slice(0, 8).join(', ')}]`;
-      throw formatError(tensor.file.name, `expected ${quote(name)} of a quantized layer to be a number or a word, got ${got}.`);
+      throw formatError(
+        tensor.file.name,
+        `expected ${quote(name)} of a quantized layer to be a number or a word, got ${got}.`,
+      );
     }
     const list = byFile.get(tensor.file);
     if (list) list.push(tensor);
@@ -86,7 +90,7 @@ function spansOf(tensors: readonly CheckpointTensor[]): readonly Span[] {
   return spans;
 }
 
-function valueOf(dtype: string, bytes: Buffer): SmallValue {
+function readValue(dtype: string, bytes: Buffer): SmallValue {
   const { bytes: size, get } = GETTERS.get(dtype)!;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const numbers = Array.from({ length: bytes.byteLength / size }, (_, i) => get(view, i * size));

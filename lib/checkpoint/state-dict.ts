@@ -1,7 +1,7 @@
+import type { ResolvedQuantConfig } from '../config.js';
 import { DTYPES } from '../dtype.js';
 import { type PackFormat, packedRows } from '../format.js';
 import type { Geometry } from '../geometry.js';
-import type { ResolvedQuantConfig } from '../config.js';
 import type { TensorSpec } from '../safetensors/layout.js';
 
 // A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
@@ -25,9 +25,25 @@ export interface SmallTensor extends TensorSpec {
 
 /** Names of all keys but `bias`, as Python's `state_dict_keys` has them. */
 export const LAYER_KEYS = [
-  'W_q', 'scale', 'zero', 'shape', 'nbits', 'group_size', 'axis', 'packing', 'unpack_view_dtype', 'compute_dtype',
-  'view_as_float', 'quant_scale', 'quant_zero', 'offload_meta', 'channel_wise', 'optimize', 'round_zero',
-  'encoded_state_dict', 'stores_quant_config',
+  'W_q',
+  'scale',
+  'zero',
+  'shape',
+  'nbits',
+  'group_size',
+  'axis',
+  'packing',
+  'unpack_view_dtype',
+  'compute_dtype',
+  'view_as_float',
+  'quant_scale',
+  'quant_zero',
+  'offload_meta',
+  'channel_wise',
+  'optimize',
+  'round_zero',
+  'encoded_state_dict',
+  'stores_quant_config',
 ] as const;
 
 /** Shape of scale and of zero. */

@@ -54,7 +54,11 @@ function* bands(ranges: readonly Range[], size: number): Generator<Band> {
 
 /** Fills `into` with ranges of a tensor, one after the other. `size` is that of an element, in bytes. */
 export async function readRanges(
-  { file, entry }: CheckpointTensor, ranges: readonly Range[], size: number, into: Uint8Array, signal: AbortSignal,
+  { file, entry }: CheckpointTensor,
+  ranges: readonly Range[],
+  size: number,
+  into: Uint8Array,
+  signal: AbortSignal,
 ): Promise<void> {
   let offset = 0;
   let memory: Uint8Array | undefined;
@@ -79,10 +83,20 @@ export async function readRanges(
 
 /** Writes `from` to ranges of tensor `name`, one after the other. */
 export async function writeRanges(
-  writer: SafetensorsWriter, name: string, ranges: readonly Range[], size: number, from: Uint8Array, signal: AbortSignal,
+  writer: SafetensorsWriter,
+  name: string,
+  ranges: readonly Range[],
+  size: number,
+  from: Uint8Array,
+  signal: AbortSignal,
 ): Promise<void> {
   if (ranges.length > CALLS && ranges.every(({ count }) => count * size <= SHORT_BYTES)) {
-    return writer.writePieces(name, ranges.map(({ at, count }) => ({ at: at * size, count: count * size })), from, signal);
+    return writer.writePieces(
+      name,
+      ranges.map(({ at, count }) => ({ at: at * size, count: count * size })),
+      from,
+      signal,
+    );
   }
   let offset = 0;
   const calls = ranges.map(({ at, count }) => {
@@ -115,7 +129,11 @@ export function copyPieces({ entry: { begin, end } }: CheckpointTensor): Iterabl
 
 /** Copies a piece of a tensor as it is. */
 export async function copyPiece(
-  tensor: CheckpointTensor, piece: Range, writer: SafetensorsWriter, slot: Scratch, signal: AbortSignal,
+  tensor: CheckpointTensor,
+  piece: Range,
+  writer: SafetensorsWriter,
+  slot: Scratch,
+  signal: AbortSignal,
 ): Promise<void> {
   const bytes = slot.take('copy', Uint8Array, piece.count);
   await tensor.file.read(tensor.entry.begin + piece.at, bytes, signal);

@@ -26,7 +26,10 @@ function expandBraces(text: string, whole: string): string[] {
   const [before, after] = [text.slice(0, match.index), text.slice(match.index + match[0].length)];
   const expanded = match[1]!.split(',').flatMap((part) => expandBraces(before + part + after, whole));
   if (expanded.length > MAX_ALTERNATIVES) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected a glob of at most ${MAX_ALTERNATIVES} alternatives, got ${show(whole)}.`);
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      `Expected a glob of at most ${MAX_ALTERNATIVES} alternatives, got ${show(whole)}.`,
+    );
   }
   return expanded;
 }
@@ -53,7 +56,10 @@ function parse(text: string, whole: string): readonly Step[] {
 
 function characterClass(text: string): (char: string) => boolean {
   const negated = text.startsWith('!') || text.startsWith('^');
-  const ranges = [...text.slice(negated ? 1 : 0).matchAll(/(.)-(.)|(.)/gsu)].map(([, low, high, one]) => [low ?? one!, high ?? one!]);
+  const ranges = [...text.slice(negated ? 1 : 0).matchAll(/(.)-(.)|(.)/gsu)].map(([, low, high, one]) => [
+    low ?? one!,
+    high ?? one!,
+  ]);
   return (char) => ranges.some(([low, high]) => low! <= char && char <= high!) !== negated;
 }
 

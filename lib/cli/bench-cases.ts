@@ -72,7 +72,23 @@ function buffers(size: number) {
   const layer = layOutArgs({ nbits, groupSize, axis, shape, packing, packed, scale, zero, stats })!;
   const most = size * Math.max(...BATCHES);
   const [x, y] = [weightsLike(most), new Float32Array(most)];
-  return { config, format, rows, cols, weights, packed, scale, zero, stats: new Float64Array(5), codes, out, size, layer, x, y };
+  return {
+    config,
+    format,
+    rows,
+    cols,
+    weights,
+    packed,
+    scale,
+    zero,
+    stats: new Float64Array(5),
+    codes,
+    out,
+    size,
+    layer,
+    x,
+    y,
+  };
 }
 
 type Buffers = ReturnType<typeof buffers>;
@@ -119,7 +135,8 @@ function isProduct({ size, x, y, out }: Buffers, index: number): boolean {
 const CASES = [
   {
     operation: 'quantize',
-    args: (b, threads) => groupedQuantizeArgs({ ...b, dtype: 'float32', axis: b.config.axis, metaDtype: 'float32', threads }),
+    args: (b, threads) =>
+      groupedQuantizeArgs({ ...b, dtype: 'float32', axis: b.config.axis, metaDtype: 'float32', threads }),
     check: ({ stats }) => readStats(stats).badIndex === -1 && readStats(stats).squaredError > 0,
   } satisfies BenchCase<'quantize'>,
   {
@@ -134,7 +151,8 @@ const CASES = [
   } satisfies BenchCase<'pack'>,
   {
     operation: 'dequantize',
-    args: (b, threads) => groupedDequantizeArgs({ ...b, dtype: 'float32', axis: b.config.axis, rounding: 'once', threads }),
+    args: (b, threads) =>
+      groupedDequantizeArgs({ ...b, dtype: 'float32', axis: b.config.axis, rounding: 'once', threads }),
     check: ({ out, weights }) => out.every((w, i) => Math.abs(w - weights[i]!) < 0.1),
   } satisfies BenchCase<'dequantize'>,
   {
@@ -175,7 +193,16 @@ export async function measureBackend(
       const times = await repeat(() => runTask(backend, operation, args(shared, threads) as never, { signal }));
       if (!check(shared)) throw new Error(`${operation} on ${backend.isa} wrote nothing of use`);
       const { isa } = backend;
-      rows.push({ operation, product, isa, threads, size, weights: size * size, seconds: median(times), runs: times.length });
+      rows.push({
+        operation,
+        product,
+        isa,
+        threads,
+        size,
+        weights: size * size,
+        seconds: median(times),
+        runs: times.length,
+      });
     }
   }
   return rows;
@@ -186,7 +213,10 @@ async function repeat(run: () => Promise<void>): Promise<number[]> {
   await run();
   const times: number[] = [];
   const began = performance.now();
-  while (times.length < LEAST_RUNS || (times.length < MOST_RUNS && performance.now() - began < SECONDS_PER_ROW * 1000)) {
+  while (
+    times.length < LEAST_RUNS ||
+    (times.length < MOST_RUNS && performance.now() - began < SECONDS_PER_ROW * 1000)
+  ) {
     const started = performance.now();
     await run();
     times.push((performance.now() - started) / 1000);

@@ -1,11 +1,11 @@
 import { cpus } from 'node:os';
 import { availableBackends, backend, openBackend } from '../backend/index.js';
 import { plain } from '../safetensors/text.js';
-import { BATCHES, type BenchRow, measureBackend, measureMemcpy, type Memcpy } from './bench-cases.js';
+import { formatBytes, formatLarge, formatNumber, formatRate, formatSeconds, plural } from '../units.js';
+import { BATCHES, type BenchRow, type Memcpy, measureBackend, measureMemcpy } from './bench-cases.js';
 import { defineCommand, toJson } from './command.js';
 import { count, JSON_FLAG, UsageError } from './flags.js';
 import { bold, pairs, table } from './table.js';
-import { formatBytes, formatLarge, formatNumber, formatRate, formatSeconds, plural } from '../units.js';
 import { VERSION } from './version.js';
 
 const SIZE = 4096;
@@ -67,9 +67,18 @@ function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport):
   const kernels = isa === 'js' ? 'no native backend (hqq doctor tells why)' : isa;
   const head = pairs([
     ['machine', `${plain(cpu)}, ${plural(threads, 'thread')}, ${kernels}, Node.js ${node}`],
-    ['matrix', `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver hqq, packed; medians`],
-    ['products', `a QuantizedLinear of it, laid out, times ${BATCHES.join(' and ')} rows of x: float32, or rounded to int8`],
-    ['memcpy', `${formatSeconds(memcpy.seconds)}, ${formatBytes(bytes / memcpy.seconds)}/s: the unit of the column "x memcpy"`],
+    [
+      'matrix',
+      `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver hqq, packed; medians`,
+    ],
+    [
+      'products',
+      `a QuantizedLinear of it, laid out, times ${BATCHES.join(' and ')} rows of x: float32, or rounded to int8`,
+    ],
+    [
+      'memcpy',
+      `${formatSeconds(memcpy.seconds)}, ${formatBytes(bytes / memcpy.seconds)}/s: the unit of the column "x memcpy"`,
+    ],
   ]);
   const columns = [
     { title: 'operation' },

@@ -25,7 +25,7 @@ export interface Command {
 interface Definition<F extends Flags> extends Omit<Command, 'flags' | 'prepare'> {
   readonly flags: F;
   /** Its checks may throw `UsageError`; it returns the work. A work that returns nothing went well. */
-  readonly plan: (args: readonly string[], values: Values<F>) => (context: Context) => Promise<number | void>;
+  readonly plan: (args: readonly string[], values: Values<F>) => (context: Context) => Promise<number | undefined>;
 }
 
 /** A command from its table of flags. */
@@ -47,7 +47,9 @@ export function defineCommand<F extends Flags>(definition: Definition<F>): Comma
 function checkArguments(name: string, names: readonly string[], given: readonly string[], values: object): void {
   const wanted = names.map((arg) => `<${arg}>`);
   if (given.length < names.length) {
-    throw new UsageError(`Expected ${wanted.slice(given.length).join(' ')} after "${['hqq', name, ...given].join(' ')}".`);
+    throw new UsageError(
+      `Expected ${wanted.slice(given.length).join(' ')} after "${['hqq', name, ...given].join(' ')}".`,
+    );
   }
   if (given.length > names.length) {
     const extra = given[names.length]!;

@@ -9,4 +9,13 @@ import { perplexity } from './perplexity.js';
 import { quantize } from './quantize.js';
 
 /** Every command, in the order of `--help`. A new one is a file and a line here. */
-export const COMMANDS: readonly Command[] = [quantize, dequantize, inspect, compare, generate, perplexity, bench, doctor];
+export const COMMANDS: readonly Command[] = [
+  quantize,
+  dequantize,
+  inspect,
+  compare,
+  generate,
+  perplexity,
+  bench,
+  doctor,
+];

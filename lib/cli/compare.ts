@@ -2,11 +2,11 @@ import { realpathSync } from 'node:fs';
 import { compareModels } from '../checkpoint/compare-models.js';
 import type { CompareReport } from '../report.js';
 import { plain } from '../safetensors/text.js';
+import { formatNumber, formatPercent, formatShape, plural } from '../units.js';
 import { defineCommand, toJson } from './command.js';
 import { ALL, JSON_FLAG, QUIET, THREADS, UsageError } from './flags.js';
 import { withProgress } from './progress.js';
 import { bold, pairs, table } from './table.js';
-import { formatNumber, formatPercent, formatShape, plural } from '../units.js';
 
 /** Rows without `--all`: a screenful with what stands around them. */
 const SCREENFUL = 15;

@@ -1,17 +1,18 @@
-import { dequantizeModel, type DequantizeReport } from '../checkpoint/dequantize-model.js';
+import { type DequantizeReport, dequantizeModel } from '../checkpoint/dequantize-model.js';
 import { plain } from '../safetensors/text.js';
+import { formatRate, formatSeconds, plural } from '../units.js';
 import { defineCommand, toJson } from './command.js';
 import { DTYPE, FORCE, JSON_FLAG, OUT, QUIET, THREADS } from './flags.js';
 import { withProgress } from './progress.js';
 import { describeSizes } from './summary.js';
 import { bold, pairs } from './table.js';
-import { formatRate, formatSeconds, plural } from '../units.js';
 
 export const dequantize = defineCommand({
   name: 'dequantize',
   args: ['model'],
   summary: 'turn a quantized model back into an ordinary one',
-  details: 'Quantized weights, their biases included, become --dtype; all other tensors stay as they are, with all other files of a folder.',
+  details:
+    'Quantized weights, their biases included, become --dtype; all other tensors stay as they are, with all other files of a folder.',
   flags: { out: OUT, dtype: DTYPE, threads: THREADS, force: FORCE, json: JSON_FLAG, quiet: QUIET },
   plan([input], { out, dtype, threads, force, json = false, quiet = false }) {
     return async ({ signal, print }) => {
@@ -24,7 +25,16 @@ export const dequantize = defineCommand({
   },
 });
 
-function describe({ input, output, dtype, tensors, weights, bytesBefore, bytesAfter, seconds }: DequantizeReport): string {
+function describe({
+  input,
+  output,
+  dtype,
+  tensors,
+  weights,
+  bytesBefore,
+  bytesAfter,
+  seconds,
+}: DequantizeReport): string {
   const rows = [
     ['dequantized', `${plural(tensors, 'tensor')}, ${plural(weights, 'weight')}, to ${dtype}`],
     ['size', describeSizes(bytesBefore, bytesAfter)],

@@ -1,16 +1,17 @@
 import { type Diagnosis, diagnose } from '../backend/index.js';
 import { plain } from '../safetensors/text.js';
+import { plural } from '../units.js';
 import { defineCommand, toJson } from './command.js';
 import { JSON_FLAG } from './flags.js';
 import { bold, pairs } from './table.js';
-import { plural } from '../units.js';
 import { VERSION } from './version.js';
 
 export const doctor = defineCommand({
   name: 'doctor',
   args: [],
   summary: 'tell what computes here, why, and what would be faster',
-  details: 'Exit status 1 when the environment demands what is not to be had; JavaScript instead of native code is no failure.',
+  details:
+    'Exit status 1 when the environment demands what is not to be had; JavaScript instead of native code is no failure.',
   flags: { json: JSON_FLAG },
   plan(_args, { json = false }) {
     return async ({ print }) => {
@@ -40,7 +41,10 @@ function tell(diagnosis: Diagnosis): string {
   ];
   if (fix !== undefined) lines.push(['to fix', plain(fix)]);
   const set = Object.entries(environment).map(([name, value]) => `${name}=${plain(value)}`);
-  lines.push(['environment', set.length > 0 ? set.join('\n') : 'nothing set (HQQ_BACKEND, HQQ_ISA, HQQ_THREADS would count)']);
+  lines.push([
+    'environment',
+    set.length > 0 ? set.join('\n') : 'nothing set (HQQ_BACKEND, HQQ_ISA, HQQ_THREADS would count)',
+  ]);
   return pairs(lines);
 }
 
@@ -53,10 +57,12 @@ function reason({ chosen, error, environment, runnable }: Diagnosis): string {
   // What was tried, and what would help, follows in lines of its own.
   if (!chosen) return plain(error?.split(' Tried ', 1)[0] ?? 'the reason is not known');
   if (chosen.name === 'js') {
-    const wanted = environment['HQQ_BACKEND'] === 'js';
-    return wanted ? 'HQQ_BACKEND=js chooses it' : 'the native addon does not load; the same results, but many times slower';
+    const wanted = environment.HQQ_BACKEND === 'js';
+    return wanted
+      ? 'HQQ_BACKEND=js chooses it'
+      : 'the native addon does not load; the same results, but many times slower';
   }
-  if (environment['HQQ_ISA']) return `the addon loads, and HQQ_ISA=${chosen.isa} chooses the instruction set`;
+  if (environment.HQQ_ISA) return `the addon loads, and HQQ_ISA=${chosen.isa} chooses the instruction set`;
   const old = runnable[0] === 'scalar' ? ': a processor without AVX2. Slower, and still faster than JavaScript' : '';
   return `the addon loads, and ${runnable[0]} is the best that it has for this machine${old}`;
 }
@@ -64,7 +70,7 @@ function reason({ chosen, error, environment, runnable }: Diagnosis): string {
 function threads({ chosen, threading, environment }: Diagnosis): Line[] {
   if (!chosen) return [];
   if (chosen.name === 'js') return [['threads', '1: JavaScript computes on the thread that calls']];
-  const source = environment['HQQ_THREADS'] ? 'HQQ_THREADS' : 'as many as the system offers';
+  const source = environment.HQQ_THREADS ? 'HQQ_THREADS' : 'as many as the system offers';
   const runner = threading ? THREADING[threading] : 'the addon';
   return [['threads', `${plural(chosen.threads, 'thread')} (${source}), run by ${runner}`]];
 }
@@ -85,6 +91,6 @@ function attempts({ attempts: tried, environment, chosen }: Diagnosis): string {
     if (failure === undefined) return `loaded ${plain(path)}`;
     return `failed ${plain(path)}\n  ${plain(failure.replace(`${path}: `, ''))}`; // linkers name the file again
   });
-  const unused = chosen?.name === 'js' && environment['HQQ_BACKEND'] === 'js';
+  const unused = chosen?.name === 'js' && environment.HQQ_BACKEND === 'js';
   return [...lines, ...(unused ? ['  (looked at for this report only)'] : [])].join('\n');
 }

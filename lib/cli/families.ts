@@ -12,7 +12,9 @@ export interface Family<T> {
  * says what else must be equal, as text. Past `most` families, what belongs to none of them is left out.
  */
 export function families<T extends { readonly name: string }>(
-  tensors: readonly T[], alike: (tensor: T) => string, most = Infinity,
+  tensors: readonly T[],
+  alike: (tensor: T) => string,
+  most = Infinity,
 ): Family<T>[] {
   const groups = new Map<string, { name: string; members: T[] }>();
   for (const tensor of tensors) {
@@ -22,7 +24,10 @@ export function families<T extends { readonly name: string }>(
     if (group) group.members.push(tensor);
     else if (groups.size < most) groups.set(key, { name: pattern, members: [tensor] });
   }
-  return [...groups.values()].map(({ name, members }) => ({ name: members.length === 1 ? members[0]!.name : name, members }));
+  return [...groups.values()].map(({ name, members }) => ({
+    name: members.length === 1 ? members[0]!.name : name,
+    members,
+  }));
 }
 
 /** `x32` for several, nothing for one. */

@@ -50,9 +50,22 @@ export function text(value: string, help: string, more: Partial<Flag<string>> = 
 }
 
 /** A whole number in a range. */
-export function count(value: string, help: string, [least, most]: readonly [number, number], fallback: number): Flag<number> {
-  const accepts = (given: unknown) => Number.isSafeInteger(given) && (given as number) >= least && (given as number) <= most;
-  return { value, help, accepts, expected: `an integer in [${least}, ${most}]`, parse: toNumber, default: String(fallback) };
+export function count(
+  value: string,
+  help: string,
+  [least, most]: readonly [number, number],
+  fallback: number,
+): Flag<number> {
+  const accepts = (given: unknown) =>
+    Number.isSafeInteger(given) && (given as number) >= least && (given as number) <= most;
+  return {
+    value,
+    help,
+    accepts,
+    expected: `an integer in [${least}, ${most}]`,
+    parse: toNumber,
+    default: String(fallback),
+  };
 }
 
 const toNumber = (given: string): unknown => (/^-?\d+$/.test(given.trim()) ? Number(given) : given);
@@ -69,6 +82,7 @@ export function fromOption<T>(option: Option<T>): Flag<T> {
 type FlagsOf<O> = { readonly [K in keyof O]: O[K] extends Option<infer T> ? Flag<T> : never };
 
 /** The flags of a table of options, in its order. */
+// biome-ignore lint/suspicious/noExplicitAny: values of all types, which FlagsOf tells apart
 export function fromOptions<O extends { readonly [name: string]: Option<any> }>(options: O): FlagsOf<O> {
   return Object.fromEntries(Object.entries(options).map(([name, option]) => [name, fromOption(option)])) as FlagsOf<O>;
 }
@@ -130,7 +144,10 @@ export function readValue(flag: Flag<unknown>, label: string, given: string): un
  * @throws {UsageError} for flags that do not exist, values that are missing or not accepted, and flags given twice. Required
  * flags are the caller's to demand: `--help` comes first.
  */
-export function parseArguments<F extends Flags>(args: readonly string[], flags: F): { values: Values<F>; positionals: string[] } {
+export function parseArguments<F extends Flags>(
+  args: readonly string[],
+  flags: F,
+): { values: Values<F>; positionals: string[] } {
   const values: Record<string, unknown> = {};
   const positionals: string[] = [];
   for (let i = 0; i < args.length; i++) {
@@ -147,7 +164,7 @@ export function parseArguments<F extends Flags>(args: readonly string[], flags: 
     const name = Object.keys(flags).find((key) => `--${kebab(key)}` === typed);
     if (name === undefined) throw unknownFlag(typed, Object.keys(flags));
     const flag = flags[name]!;
-    const value = flag.value === undefined ? switchValue(typed, inline) : valueOf(flag, typed, inline ?? args[++i]);
+    const value = flag.value === undefined ? switchValue(typed, inline) : parseValue(flag, typed, inline ?? args[++i]);
     if (flag.repeats) {
       values[name] = [...((values[name] as unknown[] | undefined) ?? []), value];
     } else {
@@ -164,11 +181,12 @@ function splitOnce(whole: string, separator: string): readonly [string, string |
 }
 
 function switchValue(typed: string, inline: string | undefined): true {
-  if (inline !== undefined) throw new UsageError(`${typed} takes no value, got ${show(inline)}. Give it or leave it out.`);
+  if (inline !== undefined)
+    throw new UsageError(`${typed} takes no value, got ${show(inline)}. Give it or leave it out.`);
   return true;
 }
 
-function valueOf(flag: Flag<unknown>, typed: string, given: string | undefined): unknown {
+function parseValue(flag: Flag<unknown>, typed: string, given: string | undefined): unknown {
   // "--out --json" has lost its path; a negative number is a value, if a wrong one.
   if (given === undefined || given.startsWith('--')) {
     const got = given === undefined ? 'nothing' : spelling(given);
@@ -183,7 +201,10 @@ function unknownFlag(typed: string, names: readonly string[]): UsageError {
   const letter = /^-(\w)$/.exec(typed)?.[1];
   const short = letter === undefined ? [] : spelt.filter((flag) => flag.startsWith(`--${letter}`));
   if (short.length > 0) return new UsageError(`Unknown flag ${spelling(typed)}. Did you mean ${short.join(' or ')}?`);
-  const hint = suggestion(typed.replace(/^-+/, ''), spelt.map((flag) => flag.slice(2)));
+  const hint = suggestion(
+    typed.replace(/^-+/, ''),
+    spelt.map((flag) => flag.slice(2)),
+  );
   const meant = hint.replace(/"(.*)"/, '--$1');
   return new UsageError(`Unknown flag ${spelling(typed)}.${meant || ` Flags: ${spelt.join(', ')}.`}`);
 }

@@ -1,9 +1,9 @@
 import { GENERATE_OPTIONS } from '../runtime/generate.js';
 import { loadLanguageModel } from '../runtime/load.js';
-import { defineCommand, toJson } from './command.js';
-import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, text, THREADS } from './flags.js';
-import { say } from './process.js';
 import { formatNumber, formatSeconds, plural } from '../units.js';
+import { defineCommand, toJson } from './command.js';
+import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, THREADS, text } from './flags.js';
+import { say } from './process.js';
 
 const NOT_EMPTY = 'a text that is not empty';
 
@@ -51,7 +51,19 @@ export const generate = defineCommand({
       const [promptSeconds, seconds] = [(first - started) / 1000, (ended - first) / 1000];
       const tokensPerSecond = ids.length > 1 ? (ids.length - 1) / seconds : null;
       if (json) {
-        print(toJson({ model: path, prompt, text: whole, ids, finish, promptTokens, promptSeconds, seconds, tokensPerSecond }));
+        print(
+          toJson({
+            model: path,
+            prompt,
+            text: whole,
+            ids,
+            finish,
+            promptTokens,
+            promptSeconds,
+            seconds,
+            tokensPerSecond,
+          }),
+        );
         return;
       }
       print('\n');

@@ -28,7 +28,12 @@ export function generalHelp(commands: readonly Command[]): string {
     ]),
     '\n',
     bold('Exit status\n'),
-    pairs([['0', 'done'], ['1', 'failed'], ['2', 'wrong usage: nothing was read'], ['130', 'interrupted: nothing was written']]),
+    pairs([
+      ['0', 'done'],
+      ['1', 'failed'],
+      ['2', 'wrong usage: nothing was read'],
+      ['130', 'interrupted: nothing was written'],
+    ]),
   ].join('');
 }
 

@@ -1,11 +1,11 @@
 import { openModel } from '../checkpoint/model.js';
 import type { TensorInfo } from '../report.js';
 import { plain } from '../safetensors/text.js';
+import { formatBytes, formatNumber, formatShape, plural } from '../units.js';
 import { defineCommand, toJson } from './command.js';
 import { families, times } from './families.js';
 import { ALL, JSON_FLAG } from './flags.js';
 import { bold, pairs, table } from './table.js';
-import { formatBytes, formatNumber, formatShape, plural } from '../units.js';
 
 export const inspect = defineCommand({
   name: 'inspect',
@@ -57,11 +57,20 @@ const MOST_ROWS = 500;
 
 function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, all: boolean): string {
   const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
-  const groups = all ? tensors.map((tensor) => ({ name: tensor.name, members: [tensor] })) : families(tensors, alike, MOST_ROWS);
+  const groups = all
+    ? tensors.map((tensor) => ({ name: tensor.name, members: [tensor] }))
+    : families(tensors, alike, MOST_ROWS);
   const rows = groups.map(({ name, members }) => {
     const first = members[0]!;
     const bytes = sum(members, (tensor) => tensor.bytes);
-    return [plain(name), times(members.length), formatShape(first.shape), storage(first), bits(first), formatBytes(bytes)];
+    return [
+      plain(name),
+      times(members.length),
+      formatShape(first.shape),
+      storage(first),
+      bits(first),
+      formatBytes(bytes),
+    ];
   });
   const hidden = tensors.length - sum(groups, ({ members }) => members.length);
   const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} more (--all shows them)\n` : '';
@@ -75,7 +84,10 @@ function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, 
   ] as const;
   const { quantizedTensors, quantizedWeights, bitsPerWeight } = totals;
   const summary: (readonly [string, string])[] = [
-    ['tensors', `${plural(totals.tensors, 'tensor')}, ${plural(totals.parameters, 'parameter')}, ${formatBytes(totals.bytes)}`],
+    [
+      'tensors',
+      `${plural(totals.tensors, 'tensor')}, ${plural(totals.parameters, 'parameter')}, ${formatBytes(totals.bytes)}`,
+    ],
   ];
   if (bitsPerWeight !== undefined) {
     const what = `${plural(quantizedTensors, 'tensor')}, ${plural(quantizedWeights, 'weight')}`;

@@ -16,7 +16,8 @@ function print(text: string): void {
 function findCommand(name: string): Command {
   const found = COMMANDS.find((command) => command.name === name);
   if (found) return found;
-  if (name.startsWith('-')) throw new UsageError(`Expected a command before ${plain(name)}: hqq <command> [flags].${nearOwn(name)}`);
+  if (name.startsWith('-'))
+    throw new UsageError(`Expected a command before ${plain(name)}: hqq <command> [flags].${nearOwn(name)}`);
   const names = COMMANDS.map((command) => command.name);
   const hint = suggestion(name, names) || ` Commands: ${names.join(', ')}.`;
   throw new UsageError(`Unknown command ${JSON.stringify(name)}.${hint}`);
@@ -76,9 +77,12 @@ function report(error: unknown, args: readonly string[]): number {
     return error.code === 'ERR_INVALID_OPTION' ? 2 : 1;
   }
   const message = error instanceof Error ? error.message : String(error);
-  const paragraph = message.trim().replaceAll(/\s*\n\s*/g, ' ').replace(/\.?$/, '.');
+  const paragraph = message
+    .trim()
+    .replaceAll(/\s*\n\s*/g, ' ')
+    .replace(/\.?$/, '.');
   say(`${paragraph} This is a bug: please report it, with what HQQ_DEBUG=1 adds to this message.`);
-  if (process.env['HQQ_DEBUG'] === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  if (process.env.HQQ_DEBUG === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return 1;
 }
 

@@ -15,7 +15,9 @@ function parseOverride(given: string): Override {
   const glob = given.slice(0, Math.max(at, 0));
   const settings = given.slice(at + 1);
   if (glob === '' || settings.trim() === '') {
-    throw new UsageError(`Expected --override to be a glob, a colon and options, as in ${EXAMPLE}, got ${show(given)}.`);
+    throw new UsageError(
+      `Expected --override to be a glob, a colon and options, as in ${EXAMPLE}, got ${show(given)}.`,
+    );
   }
   const config: Record<string, unknown> = {};
   for (const setting of settings.split(',')) {
@@ -42,7 +44,9 @@ function readSetting(name: keyof ResolvedQuantConfig, typed: string, value: stri
 
 function unknownOption(typed: string): UsageError {
   const known = OPTION_NAMES.map(kebab);
-  return new UsageError(`Unknown option ${show(typed)} in --override.${suggestion(typed, known)} Options: ${known.join(', ')}.`);
+  return new UsageError(
+    `Unknown option ${show(typed)} in --override.${suggestion(typed, known)} Options: ${known.join(', ')}.`,
+  );
 }
 
 export const OVERRIDE: Flag<readonly Override[]> = {

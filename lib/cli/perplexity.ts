@@ -3,9 +3,9 @@ import { HqqError } from '../errors.js';
 import { loadLanguageModel } from '../runtime/load.js';
 import { readWhole } from '../safetensors/io.js';
 import { plain } from '../safetensors/text.js';
-import { defineCommand, toJson } from './command.js';
-import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, text, THREADS } from './flags.js';
 import { plural } from '../units.js';
+import { defineCommand, toJson } from './command.js';
+import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, THREADS, text } from './flags.js';
 
 const WINDOW = 128;
 

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { eraseProgress, endProgress } from './progress.js';
+import { endProgress, eraseProgress } from './progress.js';
 
 /** What interrupts a run. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

@@ -26,10 +26,11 @@ export class ProgressBar {
   constructor(verb: string, shown: boolean) {
     this.#verb = verb;
     const { stderr, env } = process;
-    if (!shown || !stderr.isTTY || env['TERM'] === 'dumb') return;
+    if (!shown || !stderr.isTTY || env.TERM === 'dumb') return;
     this.#bar = new cliProgress.SingleBar({
       stream: stderr,
-      format: (_options, params, payload: { line?: (share: number) => string }) => payload.line?.(params.progress) ?? '',
+      format: (_options, params, payload: { line?: (share: number) => string }) =>
+        payload.line?.(params.progress) ?? '',
       clearOnComplete: true,
       linewrap: true, // lines fit; nothing is switched off that a kill would leave off
       gracefulExit: false, // signals are main's
@@ -70,7 +71,8 @@ export class ProgressBar {
     const width = columns < NARROW_COLUMNS ? NARROW_BAR_WIDTH : BAR_WIDTH;
     const filled = Math.round(share * width);
     const bar = '#'.repeat(filled) + '.'.repeat(width - filled);
-    const left = weightsDone > 0 && seconds > SETTLE_SECONDS ? ((weightsTotal - weightsDone) / weightsDone) * seconds : undefined;
+    const left =
+      weightsDone > 0 && seconds > SETTLE_SECONDS ? ((weightsTotal - weightsDone) / weightsDone) * seconds : undefined;
     const parts = [
       `${this.#verb} [${bar}] ${String(Math.floor(share * 100)).padStart(3)} %`,
       `${String(Math.min(tensorsDone + 1, tensorsTotal)).padStart(String(tensorsTotal).length)}/${tensorsTotal}`,
@@ -100,7 +102,11 @@ export function endProgress(): void {
 }
 
 /** Runs `work` with a bar that is gone afterwards, also when it fails. */
-export async function withProgress<T>(verb: string, shown: boolean, work: (bar: ProgressBar) => Promise<T>): Promise<T> {
+export async function withProgress<T>(
+  verb: string,
+  shown: boolean,
+  work: (bar: ProgressBar) => Promise<T>,
+): Promise<T> {
   const bar = new ProgressBar(verb, shown);
   try {
     return await work(bar);

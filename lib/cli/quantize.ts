@@ -2,7 +2,7 @@ import { MODEL_OPTIONS } from '../checkpoint/options.js';
 import { quantizeModel } from '../checkpoint/quantize-model.js';
 import { plain } from '../safetensors/text.js';
 import { defineCommand, toJson } from './command.js';
-import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, quantConfig, QUIET, THREADS } from './flags.js';
+import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, QUIET, quantConfig, THREADS } from './flags.js';
 import { OVERRIDE, toOverrides } from './overrides.js';
 import { withProgress } from './progress.js';
 import { planTable, summarize } from './summary.js';
@@ -38,7 +38,8 @@ export const quantize = defineCommand({
       );
       if (json) print(toJson(report));
       else if (report.dryRun) print(planTable(report));
-      else if (!quiet) print(`${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`);
+      else if (!quiet)
+        print(`${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`);
     };
   },
 });

@@ -1,12 +1,19 @@
 import { OPTIONS, type ResolvedQuantConfig } from '../config.js';
 import type { DenseReport, ModelReport, TensorReport } from '../report.js';
 import { plain } from '../safetensors/text.js';
+import {
+  formatBytes,
+  formatCount,
+  formatNumber,
+  formatPercent,
+  formatRate,
+  formatSeconds,
+  formatShape,
+  plural,
+} from '../units.js';
 import { families, times } from './families.js';
 import { kebab } from './flags.js';
 import { bold, pairs, table } from './table.js';
-import {
-  formatBytes, formatCount, formatNumber, formatPercent, formatRate, formatSeconds, formatShape, plural,
-} from '../units.js';
 
 /** Layers that the summary names. */
 const WORST = 5;
@@ -15,11 +22,14 @@ const REMARKS = 8;
 
 /** `4-bit, group 64, axis 1, solver hqq`, and whatever else is not the default. */
 export function describeConfig(config: ResolvedQuantConfig): string {
-  const group = config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
+  const group =
+    config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
   const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
   for (const name of ['lpNorm', 'beta', 'kappa', 'iterations', 'roundZero', 'referenceGuards'] as const) {
     if (config[name] === OPTIONS[name].default) continue;
-    parts.push(config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`);
+    parts.push(
+      config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`,
+    );
   }
   return parts.join(', ');
 }
@@ -56,13 +66,18 @@ export function summarize(report: ModelReport): string {
     ['kept', dense.length === 0 ? 'nothing' : `${plural(dense.length, 'tensor')} as they were: ${countReasons(dense)}`],
     ['size', describeSizes(totals.bytesBefore, totals.bytesAfter)],
     ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
-    ['time', `${formatSeconds(totals.seconds)}, of which ${formatSeconds(totals.computeSeconds)} computing (${compute})`],
+    [
+      'time',
+      `${formatSeconds(totals.seconds)}, of which ${formatSeconds(totals.computeSeconds)} computing (${compute})`,
+    ],
   ];
   const remarks: (readonly [string, string])[] = [];
   const adapted = tensors.filter((tensor) => tensor.adapted !== undefined);
   if (adapted.length > 0) {
     const alike = families(adapted, (tensor) => tensor.adapted!);
-    const told = alike.map(({ name, members }) => `${`${plain(name)} ${times(members.length)}`.trim()}: ${members[0]!.adapted}`);
+    const told = alike.map(
+      ({ name, members }) => `${`${plain(name)} ${times(members.length)}`.trim()}: ${members[0]!.adapted}`,
+    );
     remarks.push(['adapted', firstLines(told)]);
   }
   if (report.notes.length > 0) remarks.push(['note', report.notes.map(plain).join('\n')]);

@@ -32,7 +32,7 @@ function layOut(lines: readonly (readonly string[])[], columns: readonly Column[
 
 /** Whether standard output understands colours and its owner wants them. */
 function coloured(): boolean {
-  return process.stdout.isTTY === true && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb';
+  return process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
 }
 
 function dim(text: string): string {

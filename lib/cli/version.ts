@@ -3,4 +3,6 @@ import { join } from 'node:path';
 import { packageRoot } from '../backend/native.js';
 
 /** As package.json says, which is the one place that knows. */
-export const { version: VERSION } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string };
+export const { version: VERSION } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
+  version: string;
+};

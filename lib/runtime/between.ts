@@ -18,7 +18,12 @@ function stepsBetween(blocks: readonly Block[], space: Workspace, threads: numbe
 }
 
 /** The same, each as a step whose arguments were read: a backend need not read them again. */
-export function prepareBetween(backend: Backend, blocks: readonly Block[], space: Workspace, threads: number): readonly Step[] {
+export function prepareBetween(
+  backend: Backend,
+  blocks: readonly Block[],
+  space: Workspace,
+  threads: number,
+): readonly Step[] {
   const parts = stepsBetween(blocks, space, threads);
   const sequences = prepareSequences(backend, parts);
   return parts.map((_, index) => ({ operation: 'prepared', args: { sequences, index } }));

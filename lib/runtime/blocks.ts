@@ -18,7 +18,9 @@ export class RmsNorm {
   /** Adds the norm of `x` (`[rows, cols]`) to a plan, which writes it to `out`. */
   addTo(plan: Plan, x: Float32Array, rows: number, out: Float32Array): void {
     const [weight, epsilon, cols] = [this.#weight, this.#epsilon, this.#weight.length];
-    plan.add(2 * x.length, (threads) => [{ operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } }]);
+    plan.add(2 * x.length, (threads) => [
+      { operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } },
+    ]);
   }
 }
 
@@ -61,7 +63,12 @@ export class Block {
   readonly #attentionNorm: RmsNorm;
   readonly #mlpNorm: RmsNorm;
 
-  constructor(config: LanguageModelConfig, layer: number, linears: BlockLinears, norms: { attention: RmsNorm; mlp: RmsNorm }) {
+  constructor(
+    config: LanguageModelConfig,
+    layer: number,
+    linears: BlockLinears,
+    norms: { attention: RmsNorm; mlp: RmsNorm },
+  ) {
     this.#config = config;
     this.#layer = layer;
     this.linears = linears;

@@ -53,7 +53,11 @@ export class KvCache {
   truncate(length: number): void {
     this.#checkIdle();
     if (Number.isSafeInteger(length) && length >= 0 && length <= this.#length) this.#length = length;
-    else throw new HqqError('ERR_INVALID_ARGUMENT', `Expected length to be an integer in [0, ${this.#length}], got ${length}.`);
+    else
+      throw new HqqError(
+        'ERR_INVALID_ARGUMENT',
+        `Expected length to be an integer in [0, ${this.#length}], got ${length}.`,
+      );
   }
 
   /**
@@ -101,7 +105,10 @@ export class KvCache {
   /** Two calls at once would write the same rows. */
   #checkIdle(): void {
     if (this.#busy)
-      throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected the cache to be idle, got a call while another one fills it.');
+      throw new HqqError(
+        'ERR_INVALID_ARGUMENT',
+        'Expected the cache to be idle, got a call while another one fills it.',
+      );
   }
 
   #reserve(positions: number): void {

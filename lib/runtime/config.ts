@@ -12,7 +12,9 @@ const ARCHITECTURES = {
     modelType: 'qwen2',
     qkvBias: true,
     window: (fields: Fields, layer: number) =>
-      fields.flag('use_sliding_window', false) && layer >= fields.count('max_window_layers', 28, 0) ? slidingWindow(fields) : 0,
+      fields.flag('use_sliding_window', false) && layer >= fields.count('max_window_layers', 28, 0)
+        ? slidingWindow(fields)
+        : 0,
   },
 } as const;
 
@@ -94,7 +96,7 @@ export function readModelConfig(config: Readonly<Record<string, unknown>>): Lang
     outputBias: attentionBias,
     mlpBias: fields.flag('mlp_bias', false),
     tied: fields.flag('tie_word_embeddings', false),
-    endIds: readIds(config['eos_token_id']),
+    endIds: readIds(config.eos_token_id),
   });
 }
 
@@ -108,21 +110,24 @@ export function readIds(value: unknown): readonly number[] {
 
 function readArchitecture(config: Readonly<Record<string, unknown>>): keyof typeof ARCHITECTURES {
   const names = Object.keys(ARCHITECTURES) as (keyof typeof ARCHITECTURES)[];
-  const given = Array.isArray(config['architectures']) ? config['architectures'][0] : undefined;
+  const given = Array.isArray(config.architectures) ? config.architectures[0] : undefined;
   const found = names.find((name) =>
-    given === undefined ? ARCHITECTURES[name].modelType === config['model_type'] : name === given,
+    given === undefined ? ARCHITECTURES[name].modelType === config.model_type : name === given,
   );
   if (found) return found;
-  const shown = given ?? config['model_type'];
+  const shown = given ?? config.model_type;
   const got = typeof shown === 'string' ? quote(shown) : show(shown);
-  throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a model of one of the architectures ${names.join(', ')}, got ${got}.`);
+  throw new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `Expected a model of one of the architectures ${names.join(', ')}, got ${got}.`,
+  );
 }
 
 /** Features that other models of these architectures have. */
 function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>>): void {
-  const activation = config['hidden_act'] ?? 'silu';
+  const activation = config.hidden_act ?? 'silu';
   if (activation !== 'silu' && activation !== 'swish') throw fields.unsupported('hidden_act', 'silu');
-  const quantization = config['quantization_config'];
+  const quantization = config.quantization_config;
   if (quantization === undefined || quantization === null) return;
   const method = (quantization as { quant_method?: unknown }).quant_method;
   if (method !== 'hqq')
@@ -133,7 +138,11 @@ function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>
 }
 
 /** `layer_types` says it layer by layer; older files leave it to the architecture. */
-function readWindows(fields: Fields, layers: number, window: (fields: Fields, layer: number) => number): readonly number[] {
+function readWindows(
+  fields: Fields,
+  layers: number,
+  window: (fields: Fields, layer: number) => number,
+): readonly number[] {
   const types = fields.get('layer_types');
   if (types === undefined) return Array.from({ length: layers }, (_, layer) => window(fields, layer));
   if (!Array.isArray(types) || types.length !== layers) throw fields.wrong('layer_types', `to have ${layers} entries`);

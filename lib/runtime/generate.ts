@@ -126,7 +126,10 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
   if (!Array.isArray(stops) || !stops.every((text) => typeof text === 'string' && text !== '')) {
     throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
   }
-  if (signal !== undefined && !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')) {
+  if (
+    signal !== undefined &&
+    !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')
+  ) {
     throw invalid(`Expected signal to be an AbortSignal, got ${show(signal)}.`);
   }
   return { ...(resolved as unknown as Tuning), stop: stops, signal };

@@ -47,7 +47,8 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
     default: undefined,
     expected: `an integer in [1, ${MAX_CONTEXT}]`,
     accepts: (value) =>
-      value === undefined || (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CONTEXT),
+      value === undefined ||
+      (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CONTEXT),
     help: 'most tokens of a text, prompt and all',
     parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
   },
@@ -64,9 +65,15 @@ export function resolveLoadOptions(
   const resolve = <K extends keyof Tuning>(name: K): Tuning[K] => {
     const { default: fallback, accepts, expected } = LOAD_OPTIONS[name];
     const value = options[name] ?? fallback;
-    if (!accepts(value)) throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${expected}, got ${show(value)}.`);
+    if (!accepts(value))
+      throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${expected}, got ${show(value)}.`);
     return value as Tuning[K];
   };
   const { threads, signal } = options;
-  return { activations: resolve('activations'), maxContext: resolve('maxContext'), threads: resolveThreads(threads), signal };
+  return {
+    activations: resolve('activations'),
+    maxContext: resolve('maxContext'),
+    threads: resolveThreads(threads),
+    signal,
+  };
 }

@@ -42,7 +42,14 @@ export async function loadLanguageModel(path: string, options: LoadLanguageModel
     const endIds = await readEndIds(path, config);
     const weights = await readWeights(model, config, { activations, threads, signal });
     const context = maxContext ?? naturalContext(config);
-    return new LanguageModel({ config, weights, endIds, threads, maxContext: context, tokenizer: () => openTokenizer(path) });
+    return new LanguageModel({
+      config,
+      weights,
+      endIds,
+      threads,
+      maxContext: context,
+      tokenizer: () => openTokenizer(path),
+    });
   } finally {
     await model.close();
   }

@@ -117,7 +117,11 @@ export class LanguageModel {
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, or more than `maxContext` positions.
    */
-  async forward(ids: TokenIds, cache: KvCache, { logits = 'last', signal }: ForwardOptions = {}): Promise<Float32Array> {
+  async forward(
+    ids: TokenIds,
+    cache: KvCache,
+    { logits = 'last', signal }: ForwardOptions = {},
+  ): Promise<Float32Array> {
     this.#checkIds(ids);
     if (logits !== 'last' && logits !== 'all') {
       throw new HqqError('ERR_INVALID_OPTION', `Expected logits to be one of last, all, got ${show(logits)}.`);
@@ -224,7 +228,10 @@ export class LanguageModel {
     const plan = new Plan(threads);
     const space = cache.workspace(ids.length);
     for (let r = 0; r < ids.length; r++) {
-      space.hidden.set(this.#weights.embedding.subarray(ids[r]! * hiddenSize, (ids[r]! + 1) * hiddenSize), r * hiddenSize);
+      space.hidden.set(
+        this.#weights.embedding.subarray(ids[r]! * hiddenSize, (ids[r]! + 1) * hiddenSize),
+        r * hiddenSize,
+      );
     }
     const rope = this.#rope.rows(start, ids.length, length);
     if (ids.length > 1) {
@@ -264,7 +271,8 @@ export class LanguageModel {
   }
 
   #checkOpen(): void {
-    if (this.#closed) throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected the model to be open, got a call after close.');
+    if (this.#closed)
+      throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected the model to be open, got a call after close.');
   }
 }
 

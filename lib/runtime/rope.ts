@@ -87,7 +87,8 @@ export function frequencies({ headDim, theta, scaling }: RopeConfig, length: num
     }
     case 'yarn': {
       const { factor, trained, betaFast, betaSlow, truncate } = scaling;
-      const pairThatTurns = (times: number) => (headDim * Math.log(trained / (times * 2 * Math.PI))) / (2 * Math.log(theta));
+      const pairThatTurns = (times: number) =>
+        (headDim * Math.log(trained / (times * 2 * Math.PI))) / (2 * Math.log(theta));
       const [fast, slow] = [pairThatTurns(betaFast), pairThatTurns(betaSlow)];
       const first = Math.max(0, truncate ? Math.floor(fast) : fast);
       const last = Math.min(headDim - 1, truncate ? Math.ceil(slow) : slow);

@@ -32,10 +32,14 @@ export async function openTokenizer(folder: string): Promise<TextTokenizer> {
     return {
       encode: (text) => opened.encode(text).ids,
       decode: (ids) =>
-        ids.length === 0 ? '' : opened.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false }),
+        ids.length === 0
+          ? ''
+          : opened.decode([...ids], { skip_special_tokens: true, clean_up_tokenization_spaces: false }),
     };
   } catch (error) {
-    throw formatError(join(folder, 'tokenizer.json'), `the tokenizer cannot be made: ${plain(String(error))}`, { cause: error });
+    throw formatError(join(folder, 'tokenizer.json'), `the tokenizer cannot be made: ${plain(String(error))}`, {
+      cause: error,
+    });
   }
 }
 

@@ -1,8 +1,8 @@
 import type { Model } from '../checkpoint/model.js';
 import { HqqError } from '../errors.js';
 import { QuantizedLinear } from '../linear.js';
-import type { RunOptions } from '../tensor.js';
 import { plain, quoteSome } from '../safetensors/text.js';
+import type { RunOptions } from '../tensor.js';
 import { Block, RmsNorm } from './blocks.js';
 import type { LanguageModelConfig } from './config.js';
 import { CodedLinear, DenseLinear, type Linear } from './linear.js';
@@ -49,7 +49,8 @@ export async function readWeights(model: Model, config: LanguageModelConfig, run
 async function readBlock(reader: Reader, config: LanguageModelConfig, layer: number): Promise<Block> {
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim, qkvBias, outputBias, mlpBias, normEpsilon } = config;
   const at = `model.layers.${layer}`;
-  const attention = (name: string, out: number) => reader.linear(`${at}.self_attn.${name}_proj`, [out, hiddenSize], qkvBias);
+  const attention = (name: string, out: number) =>
+    reader.linear(`${at}.self_attn.${name}_proj`, [out, hiddenSize], qkvBias);
   const linears = {
     q: await attention('q', heads * headDim),
     k: await attention('k', kvHeads * headDim),
@@ -59,7 +60,8 @@ async function readBlock(reader: Reader, config: LanguageModelConfig, layer: num
     up: await reader.linear(`${at}.mlp.up_proj`, [intermediateSize, hiddenSize], mlpBias),
     down: await reader.linear(`${at}.mlp.down_proj`, [hiddenSize, intermediateSize], mlpBias),
   };
-  const norm = async (name: string) => new RmsNorm(await reader.tensor(`${at}.${name}.weight`, [hiddenSize]), normEpsilon);
+  const norm = async (name: string) =>
+    new RmsNorm(await reader.tensor(`${at}.${name}.weight`, [hiddenSize]), normEpsilon);
   return new Block(config, layer, linears, {
     attention: await norm('input_layernorm'),
     mlp: await norm('post_attention_layernorm'),
@@ -93,7 +95,9 @@ class Reader {
     this.#take(name, shape);
     await breathe(); // reading codes and laying them out blocks
     this.#run.signal?.throwIfAborted();
-    return new CodedLinear(new QuantizedLinear(this.#model.quantized(name), { bias, activations: this.#run.activations }));
+    return new CodedLinear(
+      new QuantizedLinear(this.#model.quantized(name), { bias, activations: this.#run.activations }),
+    );
   }
 
   ignore(name: string): void {
@@ -107,7 +111,8 @@ class Reader {
   }
 
   #take(name: string, expected: readonly number[]): void {
-    if (!this.#left.delete(name)) throw new HqqError('ERR_CHECKPOINT_CONTENT', `${this.#where()} has no tensor ${name}.`);
+    if (!this.#left.delete(name))
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${this.#where()} has no tensor ${name}.`);
     const got = this.#model.shape(name);
     if (got.length === expected.length && got.every((size, i) => size === expected[i])) return;
     const message = `Expected ${name} to be ${expected.join(' x ')} after config.json, got ${got.join(' x ')}`;

@@ -1,7 +1,7 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { HqqError } from '../errors.js';
-import { listFolder, type Listing } from './folder.js';
+import { type Listing, listFolder } from './folder.js';
 import type { TensorEntry } from './header.js';
 import { kindOf, readWhole, withPath } from './io.js';
 import { parseJson } from './json.js';
@@ -166,7 +166,9 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
     const several = `${names.length} safetensors files but no ${INDEX_NAME}`;
     throw content(`${where} holds ${several}: ${quoteSome(names)}. Pass one of them.`);
   }
-  const other = [...listing.skipped, ...listing.files].find((name) => /\.(bin|pth|pt|ckpt|gguf|h5|onnx|msgpack)$/i.test(name));
+  const other = [...listing.skipped, ...listing.files].find((name) =>
+    /\.(bin|pth|pt|ckpt|gguf|h5|onnx|msgpack)$/i.test(name),
+  );
   if (other !== undefined) {
     const advice = 'Convert the model to safetensors first (save_pretrained does)';
     throw content(`${where} has no safetensors file, but ${plain(other)}. ${advice}.`);

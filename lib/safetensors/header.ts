@@ -25,11 +25,28 @@ export const LENGTH_BYTES = 8;
 /** Bits per element of every dtype that the format names. Widest first is the order in which tensors are laid out. */
 const DTYPE_BITS: ReadonlyMap<string, { readonly name: string; readonly bits: number }> = new Map(
   Object.entries({
-    C64: 64, F64: 64, I64: 64, U64: 64,
-    F32: 32, I32: 32, U32: 32,
-    F16: 16, BF16: 16, I16: 16, U16: 16,
-    F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I8: 8, U8: 8, BOOL: 8,
-    F6_E2M3: 6, F6_E3M2: 6, F4: 4,
+    C64: 64,
+    F64: 64,
+    I64: 64,
+    U64: 64,
+    F32: 32,
+    I32: 32,
+    U32: 32,
+    F16: 16,
+    BF16: 16,
+    I16: 16,
+    U16: 16,
+    F8_E4M3: 8,
+    F8_E5M2: 8,
+    F8_E8M0: 8,
+    F8_E4M3FNUZ: 8,
+    F8_E5M2FNUZ: 8,
+    I8: 8,
+    U8: 8,
+    BOOL: 8,
+    F6_E2M3: 6,
+    F6_E3M2: 6,
+    F4: 4,
   }).map(([name, bits]) => [name, { name, bits }]),
 );
 
@@ -85,7 +102,10 @@ export function headerLength(prefix: Uint8Array, { file, fileSize }: HeaderSourc
   // As a BigInt: the field is unsigned and may say anything up to 2^64 - 1.
   const claimed = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES).getBigUint64(0, true);
   if (claimed === 0n) {
-    throw formatError(file, 'the header claims 0 bytes. The file was not written to its end, or is not a safetensors file.');
+    throw formatError(
+      file,
+      'the header claims 0 bytes. The file was not written to its end, or is not a safetensors file.',
+    );
   }
   if (claimed > BigInt(fileSize - LENGTH_BYTES)) {
     const message = `the header claims ${claimed} bytes, but the file has ${fileSize}`;
@@ -126,9 +146,12 @@ export function parseHeader(bytes: Uint8Array, source: HeaderSource): Header {
       return;
     }
     const where = at + LENGTH_BYTES;
-    if (name === '') throw formatError(file, `expected every tensor to have a name, got an empty one at byte ${where}.`);
-    if (tensors.has(name)) throw formatError(file, `expected every tensor once, got ${quote(name)} again at byte ${where}.`);
-    if (tensors.size >= MAX_TENSORS) throw formatError(file, `expected at most ${MAX_TENSORS} tensors. Split the model into shards.`);
+    if (name === '')
+      throw formatError(file, `expected every tensor to have a name, got an empty one at byte ${where}.`);
+    if (tensors.has(name))
+      throw formatError(file, `expected every tensor once, got ${quote(name)} again at byte ${where}.`);
+    if (tensors.size >= MAX_TENSORS)
+      throw formatError(file, `expected at most ${MAX_TENSORS} tensors. Split the model into shards.`);
     tensors.set(name, readEntry(reader, name, file, dataStart));
   });
   reader.end();
@@ -159,7 +182,8 @@ function readEntry(reader: JsonReader, name: string, file: string, dataStart: nu
     reader.elements((index) => {
       if (index >= most) throw wrong(`has more than ${most} numbers in its ${what}`);
       const value = reader.integer();
-      if (Number.isNaN(value)) throw wrong(`has a ${what} whose number ${index + 1} is not an integer from 0 to 2^53 - 1`);
+      if (Number.isNaN(value))
+        throw wrong(`has a ${what} whose number ${index + 1} is not an integer from 0 to 2^53 - 1`);
       values.push(value);
     });
     return values;
@@ -179,7 +203,8 @@ function readEntry(reader: JsonReader, name: string, file: string, dataStart: nu
   if (dtype === undefined) throw wrong('has no dtype');
   if (shape === undefined) throw wrong('has no shape');
   const [begin, end] = offsets ?? [];
-  if (begin === undefined || end === undefined) throw wrong(`has ${offsets?.length ?? 'no'} data_offsets where 2 are needed`);
+  if (begin === undefined || end === undefined)
+    throw wrong(`has ${offsets?.length ?? 'no'} data_offsets where 2 are needed`);
   if (begin > end) throw wrong(`has data_offsets that end (${end}) before they begin (${begin})`);
   const bytes = tensorBytes(shape, dtype.bits);
   const what = `${dtype.name} [${shape.join(', ')}]`;
@@ -190,7 +215,10 @@ function readEntry(reader: JsonReader, name: string, file: string, dataStart: nu
 
 /** The tensors sorted by position, which must tile the file from the header to its last byte. */
 function inFileOrder(
-  tensors: ReadonlyMap<string, TensorEntry>, file: string, dataStart: number, fileSize: number,
+  tensors: ReadonlyMap<string, TensorEntry>,
+  file: string,
+  dataStart: number,
+  fileSize: number,
 ): ReadonlyMap<string, TensorEntry> {
   const sorted = [...tensors.values()].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let position = dataStart;
@@ -207,7 +235,10 @@ function inFileOrder(
     }
     if (entry.begin > position) {
       const hole = `${entry.begin - position} bytes from byte ${position}, before tensor ${quote(entry.name)},`;
-      throw formatError(file, `${hole} belong to no tensor. The format allows no gaps; the file is damaged or hides data.`);
+      throw formatError(
+        file,
+        `${hole} belong to no tensor. The format allows no gaps; the file is damaged or hides data.`,
+      );
     }
     position = entry.end;
     previous = entry;

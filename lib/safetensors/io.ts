@@ -71,7 +71,8 @@ export function kindOf(stat: fs.Stats): string {
 export async function openRegular(path: string): Promise<{ readonly fd: number; readonly size: number }> {
   return withPath('Cannot read', path, async () => {
     const check = (stat: fs.Stats) => {
-      if (!stat.isFile()) throw new HqqError('ERR_IO', `Cannot read ${plain(path)}. Expected a file, got ${kindOf(stat)}.`);
+      if (!stat.isFile())
+        throw new HqqError('ERR_IO', `Cannot read ${plain(path)}. Expected a file, got ${kindOf(stat)}.`);
       return stat.size;
     };
     check(await fs.promises.stat(path));
@@ -87,7 +88,11 @@ export async function openRegular(path: string): Promise<{ readonly fd: number; 
 
 /** Fills `into` from `position`. A file that ends before is an error: it shrank after it was checked. */
 export async function readFully(
-  fd: number, path: string, position: number, into: Uint8Array, signal?: AbortSignal,
+  fd: number,
+  path: string,
+  position: number,
+  into: Uint8Array,
+  signal?: AbortSignal,
 ): Promise<void> {
   for (let done = 0; done < into.byteLength; ) {
     signal?.throwIfAborted();
@@ -114,7 +119,10 @@ export function readFullySync(fd: number, path: string, position: number, into: 
 }
 
 function shrunk(path: string, position: number, missing: number): HqqError {
-  return formatError(path, `the file ends at byte ${position}, ${missing} bytes too early. It became shorter while it was read.`);
+  return formatError(
+    path,
+    `the file ends at byte ${position}, ${missing} bytes too early. It became shorter while it was read.`,
+  );
 }
 
 /** A small file as a whole. `limit` bounds what a hostile one can cost. */
@@ -140,7 +148,9 @@ export async function writeFully(fd: number, path: string, position: number, byt
   for (let done = 0; done < bytes.byteLength; ) {
     const start = done;
     const rest = bytes.byteLength - start;
-    const { bytesWritten } = await withPath('Cannot write', path, () => write(fd, bytes, start, rest, position + start));
+    const { bytesWritten } = await withPath('Cannot write', path, () =>
+      write(fd, bytes, start, rest, position + start),
+    );
     done += bytesWritten;
   }
 }
@@ -166,7 +176,11 @@ export async function closeFile(fd: number): Promise<void> {
 
 /** What file systems that cannot sync a folder answer: some network ones, and Windows. */
 const NO_FOLDER_SYNC: ReadonlySet<string | undefined> = new Set([
-  'EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', ...(process.platform === 'win32' ? ['EPERM', 'EISDIR', 'EACCES'] : []),
+  'EINVAL',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'ENOSYS',
+  ...(process.platform === 'win32' ? ['EPERM', 'EISDIR', 'EACCES'] : []),
 ]);
 
 /** Waits until the names in a folder are on the disk, where the file system can. */

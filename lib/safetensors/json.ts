@@ -88,18 +88,23 @@ export class JsonReader {
         this.elements(() => array.push(this.value()));
         return array;
       }
-      case QUOTE: return this.string();
-      case 0x74: return this.#literal('true', true);
-      case 0x66: return this.#literal('false', false);
-      case 0x6e: return this.#literal('null', null);
-      default: return this.#number();
+      case QUOTE:
+        return this.string();
+      case 0x74:
+        return this.#literal('true', true);
+      case 0x66:
+        return this.#literal('false', false);
+      case 0x6e:
+        return this.#literal('null', null);
+      default:
+        return this.#number();
     }
   }
 
   /** An object: `visit` is called with each key and its position, and reads the value. Duplicates are for `visit` to notice. */
   members(visit: (key: string, at: number) => void): void {
     this.#open(BRACE, 'an object');
-    if (this.#peek() === 0x7d) return this.#close();
+    if (this.#peek() === 0x7d) return void this.#close();
     for (;;) {
       if (this.#peek() !== QUOTE) this.#unexpected('a key in double quotes');
       const at = this.#at;
@@ -108,7 +113,7 @@ export class JsonReader {
       this.#at++;
       visit(key, at);
       const byte = this.#peek();
-      if (byte === 0x7d) return this.#close();
+      if (byte === 0x7d) return void this.#close();
       if (byte !== 0x2c) this.#unexpected('"," or "}"');
       this.#at++;
     }
@@ -117,11 +122,11 @@ export class JsonReader {
   /** An array: `visit` is called with each index and reads the element. */
   elements(visit: (index: number) => void): void {
     this.#open(BRACKET, 'an array');
-    if (this.#peek() === 0x5d) return this.#close();
+    if (this.#peek() === 0x5d) return void this.#close();
     for (let index = 0; ; index++) {
       visit(index);
       const byte = this.#peek();
-      if (byte === 0x5d) return this.#close();
+      if (byte === 0x5d) return void this.#close();
       if (byte !== 0x2c) this.#unexpected('"," or "]"');
       this.#at++;
     }
@@ -193,7 +198,9 @@ export class JsonReader {
   #unexpected(expected: string): never {
     const byte = this.#peek();
     if (byte === undefined) this.fail(`expected ${expected}, got the end of the text`);
-    this.fail(`expected ${expected}, got ${byte > 0x20 && byte < 0x7f ? `"${String.fromCharCode(byte)}"` : `byte ${byte}`}`);
+    this.fail(
+      `expected ${expected}, got ${byte > 0x20 && byte < 0x7f ? `"${String.fromCharCode(byte)}"` : `byte ${byte}`}`,
+    );
   }
 
   #open(byte: number, what: string): void {
@@ -240,7 +247,8 @@ export class JsonReader {
       digits();
     }
     const value = Number(bytes.toString('latin1', start, at));
-    if (!Number.isFinite(value) && this.#source.allowNonFinite !== true) this.fail('expected a number below 1.8e308', start);
+    if (!Number.isFinite(value) && this.#source.allowNonFinite !== true)
+      this.fail('expected a number below 1.8e308', start);
     this.#at = at;
     return value;
   }

@@ -1,5 +1,13 @@
 import { HqqError } from '../errors.js';
-import { bitsOf, LENGTH_BYTES, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, tensorBytes, type TensorEntry } from './header.js';
+import {
+  bitsOf,
+  LENGTH_BYTES,
+  MAX_DIMENSIONS,
+  MAX_HEADER_BYTES,
+  MAX_TENSORS,
+  type TensorEntry,
+  tensorBytes,
+} from './header.js';
 import { compareBytes, quote } from './text.js';
 
 /** A tensor to be written. */
@@ -25,7 +33,8 @@ export interface Layout {
  * `ERR_INVALID_ARGUMENT` for names, dtypes and shapes that no file can hold.
  */
 export function planLayout(
-  tensors: readonly TensorSpec[], metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string> = {},
+  tensors: readonly TensorSpec[],
+  metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string> = {},
 ): Layout {
   if (tensors.length > MAX_TENSORS) {
     const message = `Expected at most ${MAX_TENSORS} tensors in a file, got ${tensors.length}`;
@@ -54,11 +63,16 @@ export function planLayout(
   let offset = 0;
   for (const { name, dtype, shape, bytes } of specs) {
     if (names.has(name)) {
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected every tensor name once in a file, got ${quote(name)} twice.`);
+      throw new HqqError(
+        'ERR_CHECKPOINT_CONTENT',
+        `Expected every tensor name once in a file, got ${quote(name)} twice.`,
+      );
     }
     names.add(name);
     const end = offset + bytes;
-    json.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`);
+    json.push(
+      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`,
+    );
     offset = end;
   }
   const text = Buffer.from(`{${json.join(',')}}`);

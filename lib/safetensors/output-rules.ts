@@ -1,7 +1,7 @@
 import type { BigIntStats, Stats } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { basename, dirname, join, relative, isAbsolute, sep } from 'node:path';
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
 import { isMainThread, threadId } from 'node:worker_threads';
 import { HqqError } from '../errors.js';
 import { ioError, kindOf, systemCode, withPath } from './io.js';
@@ -28,7 +28,7 @@ export async function standing(path: string): Promise<Stats | undefined> {
 
 /** The real path of the folder that the output will be in, which must exist and be writable. */
 export async function checkParent(parent: string): Promise<string> {
-  let stat;
+  let stat: Stats;
   try {
     stat = await fs.stat(parent);
   } catch (error) {
@@ -36,7 +36,8 @@ export async function checkParent(parent: string): Promise<string> {
     const message = `The folder ${plain(parent)}, where the output would be, does not exist. Create it first.`;
     throw new HqqError('ERR_IO', message, { cause: error });
   }
-  if (!stat.isDirectory()) throw new HqqError('ERR_IO', `${plain(parent)}, where the output would be, is not a folder.`);
+  if (!stat.isDirectory())
+    throw new HqqError('ERR_IO', `${plain(parent)}, where the output would be, is not a folder.`);
   return withPath('Cannot write to', parent, async () => {
     await fs.access(parent, fs.constants.W_OK | fs.constants.X_OK);
     return fs.realpath(parent);
@@ -65,7 +66,8 @@ export async function checkApart(target: string, inputs: readonly string[]): Pro
     const stat = await fs.stat(path, { bigint: true });
     if (path !== input && !stat.isFile()) return stat;
     const realInput = await fs.realpath(path);
-    const same = existing !== undefined && existing.ino === stat.ino && existing.dev === stat.dev && existing.ino !== 0n;
+    const same =
+      existing !== undefined && existing.ino === stat.ino && existing.dev === stat.dev && existing.ino !== 0n;
     if (same || realInput === real || realInput === target) refuse(input, 'is');
     for (const place of [real, target]) {
       if (stat.isDirectory() && isWithin(place, realInput)) refuse(input, 'lies inside');
@@ -86,7 +88,12 @@ export async function checkApart(target: string, inputs: readonly string[]): Pro
 }
 
 /** Throws when the output may not take the place of what stands at `target`. True when there is something to replace. */
-export async function checkReplaceable(target: string, kind: OutputKind, force: boolean, appeared = false): Promise<boolean> {
+export async function checkReplaceable(
+  target: string,
+  kind: OutputKind,
+  force: boolean,
+  appeared = false,
+): Promise<boolean> {
   const stat = await standing(target);
   if (stat === undefined) return false;
   const path = plain(target);
@@ -95,7 +102,8 @@ export async function checkReplaceable(target: string, kind: OutputKind, force: 
   };
   const expected = kind === 'file' ? stat.isFile() : stat.isDirectory();
   if (!expected) refuse(`${path} exists and is ${kindOf(stat)}, but the output is a ${kind}. Choose another path.`);
-  if (!force) refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
+  if (!force)
+    refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
   if (kind === 'file') {
     const isOurs = await withPath('Cannot read', target, () => isSafetensors(target));
     if (!isOurs) refuse(`${path} exists and is not a safetensors file: it is not replaced. Choose another path.`);
@@ -144,7 +152,8 @@ async function whyNotModel(folder: string): Promise<string | undefined> {
   if (weights.length > 1 && parts.length > 0) return `holds more than one model (${quoteSome(weights)})`;
   for (const entry of entries.filter((candidate) => candidate.isDirectory())) {
     const inner = await fs.readdir(join(folder, entry.name));
-    if (inner.some((name) => isWeights(name) || name === 'config.json')) return `holds other models (in ${quote(entry.name)})`;
+    if (inner.some((name) => isWeights(name) || name === 'config.json'))
+      return `holds other models (in ${quote(entry.name)})`;
     if (entry.name === '.git') return 'is a git repository';
   }
   return undefined;

@@ -3,9 +3,25 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, normalize, resolve, sep } from 'node:path';
 import { HqqError } from '../errors.js';
 import {
-  closeFile, createFile, ioError, openRegular, readFully, syncFile, syncFolder, systemCode, withPath, writeFully,
+  closeFile,
+  createFile,
+  ioError,
+  openRegular,
+  readFully,
+  syncFile,
+  syncFolder,
+  systemCode,
+  withPath,
+  writeFully,
 } from './io.js';
-import { checkApart, checkParent, checkReplaceable, clearLeftovers, RUN_MARK, type OutputKind } from './output-rules.js';
+import {
+  checkApart,
+  checkParent,
+  checkReplaceable,
+  clearLeftovers,
+  type OutputKind,
+  RUN_MARK,
+} from './output-rules.js';
 import { plain, quote } from './text.js';
 
 export type { OutputKind } from './output-rules.js';
@@ -57,7 +73,10 @@ export class StagedOutput {
     const { force = false, inputs } = options;
     const absolute = resolve(target);
     if (target === '' || target.includes('\0') || basename(absolute) === '') {
-      throw new HqqError('ERR_INVALID_OPTION', `Expected the output to be the path of a ${kind}, got ${quote(target)}.`);
+      throw new HqqError(
+        'ERR_INVALID_OPTION',
+        `Expected the output to be the path of a ${kind}, got ${quote(target)}.`,
+      );
     }
     if (kind === 'file' && (target.endsWith('/') || target.endsWith(sep))) {
       const message = `Expected the output to be a file, as the model is one, got ${quote(target)}`;
@@ -119,7 +138,10 @@ export class StagedOutput {
     this.#demandOpen();
     const staged = await withPath('Cannot finish', this.path, () => fs.lstat(this.path));
     if (this.kind === 'file' ? !staged.isFile() : !staged.isDirectory()) {
-      throw new HqqError('ERR_IO', `Cannot finish ${plain(this.path)}. Expected a ${this.kind} there; something replaced it.`);
+      throw new HqqError(
+        'ERR_IO',
+        `Cannot finish ${plain(this.path)}. Expected a ${this.kind} there; something replaced it.`,
+      );
     }
     await syncTree(this.path, this.kind);
     await (this.kind === 'file' ? this.#placeFile() : this.#placeFolder());
@@ -163,7 +185,8 @@ export class StagedOutput {
   async #create(relative: string, fill: (fd: number, path: string) => Promise<void>): Promise<void> {
     this.#demandOpen();
     const path = normalize(relative);
-    const outside = relative === '' || path === '.' || isAbsolute(path) || path.includes('\0') || path.split(sep).includes('..');
+    const outside =
+      relative === '' || path === '.' || isAbsolute(path) || path.includes('\0') || path.split(sep).includes('..');
     if (this.kind !== 'folder' || outside) {
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a path inside the output folder, got ${quote(relative)}.`);
     }
@@ -180,7 +203,8 @@ export class StagedOutput {
 
   async #placeFile(): Promise<void> {
     const occupied = await checkReplaceable(this.target, 'file', this.#force, true);
-    if (this.#force || occupied) return withPath('Cannot put in place', this.target, () => fs.rename(this.path, this.target));
+    if (this.#force || occupied)
+      return withPath('Cannot put in place', this.target, () => fs.rename(this.path, this.target));
     try {
       // Unlike a rename, a link never replaces what appears in this moment.
       await fs.link(this.path, this.target);

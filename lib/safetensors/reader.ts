@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { basename } from 'node:path';
 import { HqqError } from '../errors.js';
-import { headerLength, LENGTH_BYTES, parseHeader, type Header, type TensorEntry } from './header.js';
+import { type Header, headerLength, LENGTH_BYTES, parseHeader, type TensorEntry } from './header.js';
 import { closeFile, openRegular, readFully, readFullySync } from './io.js';
 import { plain } from './text.js';
 

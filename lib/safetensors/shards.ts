@@ -2,8 +2,8 @@ import { HqqError } from '../errors.js';
 import { MAX_METADATA_ENTRIES } from './header.js';
 import { JsonReader } from './json.js';
 import type { Layout } from './layout.js';
-import { formatError, plain, quote, quoteSome } from './text.js';
 import type { SafetensorsFile } from './reader.js';
+import { formatError, plain, quote, quoteSome } from './text.js';
 
 /** Largest index. That of a 671B model quantized with nineteen keys a layer has some 100 MB; unquantized, 9 MB. */
 export const MAX_INDEX_BYTES = 128 * 1024 * 1024;
@@ -68,16 +68,19 @@ export function parseIndex(bytes: Uint8Array, file: string, shardBytes: number):
     seen.add(key);
     if (key !== 'weight_map') return void reader.value();
     const weights = new Map<string, string>();
-    if (reader.kind() !== 'object') throw wrong('expected "weight_map" to be an object from tensor names to shard names');
+    if (reader.kind() !== 'object')
+      throw wrong('expected "weight_map" to be an object from tensor names to shard names');
     reader.members((tensor, tensorAt) => {
       if (weights.has(tensor)) reader.duplicate(tensor, tensorAt);
-      if (weights.size >= most) throw wrong(`expected at most ${most} tensors in "weight_map", for shards of ${shardBytes} bytes`);
+      if (weights.size >= most)
+        throw wrong(`expected at most ${most} tensors in "weight_map", for shards of ${shardBytes} bytes`);
       if (reader.kind() !== 'string') throw wrong(`expected a shard name for tensor ${quote(tensor)}`);
       const text = reader.string();
       let shard = shards.get(text);
       if (shard === undefined) {
         const fault = shardNameFault(text);
-        if (fault !== undefined) throw wrong(`the shard name ${quote(text)} of tensor ${quote(tensor)} is refused: ${fault}`);
+        if (fault !== undefined)
+          throw wrong(`the shard name ${quote(text)} of tensor ${quote(tensor)} is refused: ${fault}`);
         if (shards.size >= MAX_SHARDS) throw wrong(`expected at most ${MAX_SHARDS} shards`);
         shards.set(text, (shard = text));
       }
@@ -127,7 +130,10 @@ export class ShardCheck {
       throw formatError(name, `${message}; at most ${MAX_HEADERS_BYTES} are read.`);
     }
     if (this.#metadata <= MAX_METADATA_ENTRIES) return;
-    throw formatError(name, `expected at most ${MAX_METADATA_ENTRIES} entries of "__metadata__" in all shards together.`);
+    throw formatError(
+      name,
+      `expected at most ${MAX_METADATA_ENTRIES} entries of "__metadata__" in all shards together.`,
+    );
   }
 
   /** No shard is left: nothing may be missing. */

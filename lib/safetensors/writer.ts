@@ -77,12 +77,18 @@ export class SafetensorsWriter {
    * @throws {HqqError} as `write`; the signal's reason when aborted, after which the file can only be abandoned.
    */
   async writePieces(
-    name: string, pieces: readonly { readonly at: number; readonly count: number }[], bytes: Uint8Array, signal: AbortSignal,
+    name: string,
+    pieces: readonly { readonly at: number; readonly count: number }[],
+    bytes: Uint8Array,
+    signal: AbortSignal,
   ): Promise<void> {
     const fd = this.#open();
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
-    this.#claimAll(entry, pieces.filter(({ count }) => count > 0).map(({ at, count }) => ({ begin: at, end: at + count })));
+    this.#claimAll(
+      entry,
+      pieces.filter(({ count }) => count > 0).map(({ at, count }) => ({ begin: at, end: at + count })),
+    );
     const writing = async (): Promise<void> => {
       let offset = 0;
       for (let next = 0; next < pieces.length; ) {
@@ -125,7 +131,8 @@ export class SafetensorsWriter {
       const [span] = this.#written.get(name) ?? [];
       if (end > begin && (span?.begin !== 0 || span.end !== end - begin)) incomplete.push(name);
     }
-    if (incomplete.length > 0) throw this.#misuse('every tensor to be written', `${quoteSome(incomplete)} not or not completely`);
+    if (incomplete.length > 0)
+      throw this.#misuse('every tensor to be written', `${quoteSome(incomplete)} not or not completely`);
     await syncFile(fd, this.path);
     await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
     await syncFile(fd, this.path);
@@ -163,7 +170,8 @@ export class SafetensorsWriter {
     }
     const before = spans[index - 1];
     const after = spans[index];
-    if (before !== undefined && before.end > begin) throw this.#misuse('every byte to be written once', `${place} again`);
+    if (before !== undefined && before.end > begin)
+      throw this.#misuse('every byte to be written once', `${place} again`);
     if (before?.end === begin) {
       before.end = end;
       if (after?.begin === end) {
@@ -188,9 +196,11 @@ export class SafetensorsWriter {
       if (isNew) j++;
       else i++;
       const place = () => `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
-      if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place());
+      if (!Number.isSafeInteger(begin) || begin < 0 || end > size)
+        throw this.#misuse(`bytes from 0 to ${size}`, place());
       const last = merged.at(-1);
-      if (last !== undefined && last.end > begin) throw this.#misuse('every byte to be written once', `${place()} again`);
+      if (last !== undefined && last.end > begin)
+        throw this.#misuse('every byte to be written once', `${place()} again`);
       if (last?.end === begin) last.end = end;
       else merged.push({ begin, end });
     }

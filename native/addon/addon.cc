@@ -80,7 +80,8 @@ Napi::Array names_of_isas(Napi::Env env, bool runnable_only) {
 
 Napi::Array names_of_features(Napi::Env env) {
   const Napi::Array names = Napi::Array::New(env);
-  for (const std::string_view name : isa::features()) names.Set(names.Length(), Napi::String::New(env, std::string(name)));
+  for (const std::string_view name : isa::features())
+    names.Set(names.Length(), Napi::String::New(env, std::string(name)));
   return names;
 }
 

@@ -1,5 +1,6 @@
-// Memory of the addon's own on macOS. The runtime that Zig links in exports its operators new and delete, which the system would
-// then mix with those of other libraries in the process. These take their place under the same (mangled) names, hidden.
+// Memory of the addon's own on macOS. The runtime that Zig links in exports its operators new and delete, which the
+// system would then mix with those of other libraries in the process. These take their place under the same (mangled)
+// names, hidden.
 #include <cstddef>
 #include <cstdlib>
 #include <new>

@@ -62,7 +62,8 @@ class Args {
   uint64_t product(std::initializer_list<uint64_t> dimensions) const {
     uint64_t elements = 1;
     for (const uint64_t size : dimensions) {
-      if (elements > std::numeric_limits<uint64_t>::max() / size) throw range_error("Expected arrays that fit in memory.");
+      if (elements > std::numeric_limits<uint64_t>::max() / size)
+        throw range_error("Expected arrays that fit in memory.");
       elements *= size;
     }
     return elements;
@@ -142,7 +143,9 @@ class Args {
   const float* optional_floats(const char* name, uint64_t length) {
     const Array array = find_array(name, napi_float32_array);
     if (array.length == 0) return nullptr;
-    if (array.length != length) throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) + " elements.");
+    if (array.length != length)
+      throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) +
+                        " elements.");
     arrays_.push_back(array);
     return static_cast<const float*>(array.data);
   }
@@ -177,14 +180,16 @@ class Args {
 
   // For who keeps the arrays for long: each once. Where a buffer shrinks, a view of one type may lose its memory alone.
   void drop_repeated() {
-    const auto address = [](const Array& array) { return std::tuple(reinterpret_cast<uintptr_t>(array.data), array.length, array.type); };
+    const auto address = [](const Array& array) {
+      return std::tuple(reinterpret_cast<uintptr_t>(array.data), array.length, array.type);
+    };
     std::sort(arrays_.begin(), arrays_.end(), [&](const Array& a, const Array& b) { return address(a) < address(b); });
     const auto is_same = [&](const Array& a, const Array& b) { return address(a) == address(b); };
     arrays_.erase(std::unique(arrays_.begin(), arrays_.end(), is_same), arrays_.end());
   }
 
-  // To be called last: a getter among the fields is code of the user's, and may have detached or shrunk an array after its
-  // address was taken.
+  // To be called last: a getter among the fields is code of the user's, and may have detached or shrunk an array after
+  // its address was taken.
   void check_unchanged() const {
     for (const Array& array : arrays_) check_memory(array.value, {array.data, array.length});
     for (const auto& [values, memory] : others_)
@@ -218,9 +223,12 @@ class Args {
 
   template <class T>
   static constexpr napi_typedarray_type type_of() {
-    if constexpr (std::is_same_v<T, uint8_t>) return napi_uint8_array;
-    else if constexpr (std::is_same_v<T, float>) return napi_float32_array;
-    else if constexpr (std::is_same_v<T, int32_t>) return napi_int32_array;
+    if constexpr (std::is_same_v<T, uint8_t>)
+      return napi_uint8_array;
+    else if constexpr (std::is_same_v<T, float>)
+      return napi_float32_array;
+    else if constexpr (std::is_same_v<T, int32_t>)
+      return napi_int32_array;
     else {
       static_assert(std::is_same_v<T, double>);
       return napi_float64_array;

@@ -70,7 +70,8 @@ struct AttentionOp {
     op.window = args.integer("window", 0, kMaxStart);
     op.capacity = args.dimension("capacity");
     if (op.capacity % kernels::kLanes != 0 || op.capacity < op.start + op.rows) {
-      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) + ", and to hold start + rows.");
+      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) +
+                             ", and to hold start + rows.");
     }
     op.scale = static_cast<float>(args.number("scale"));
     op.q = args.array<float>("q", args.product({op.rows, op.heads, op.head_dim}));

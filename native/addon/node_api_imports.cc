@@ -1,6 +1,7 @@
-// Node-API on Windows, without an import library. Windows imports a function from a file of a given name, here node.exe; but
-// a program that has Node inside may be called anything (Electron, single executables, a renamed node.exe). So each
-// function is a jump through a table, which is filled from the program itself while the addon is being loaded.
+// Node-API on Windows, without an import library. Windows imports a function from a file of a given name, here
+// node.exe; but a program that has Node inside may be called anything (Electron, single executables, a renamed
+// node.exe). So each function is a jump through a table, which is filled from the program itself while the addon is
+// being loaded.
 #ifndef WIN32_LEAN_AND_MEAN
 #define WIN32_LEAN_AND_MEAN
 #endif
@@ -27,7 +28,8 @@ __attribute__((used)) FARPROC hqq_node_api[kCount];
 #define HQQ_JUMP(index) "jmpq *hqq_node_api+8*" #index "(%rip)\n"
 #elif defined(__aarch64__)
 // x16 is the register that linkers' own stubs use between a call and its target.
-#define HQQ_JUMP(index) "adrp x16, hqq_node_api\nadd x16, x16, :lo12:hqq_node_api\nldr x16, [x16, #8*" #index "]\nbr x16\n"
+#define HQQ_JUMP(index) \
+  "adrp x16, hqq_node_api\nadd x16, x16, :lo12:hqq_node_api\nldr x16, [x16, #8*" #index "]\nbr x16\n"
 #endif
 
 #define HQQ_IMPORT(index, name) \

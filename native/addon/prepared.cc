@@ -20,7 +20,8 @@ struct Prepared {
 
 Napi::Object prepare(Napi::Env env, Args args) {
   auto prepared = std::make_unique<Prepared>();
-  args.each("sequences", kMaxSteps, [&] { prepared->sequences.push_back(std::make_shared<Work>(read_work(args, kSequence))); });
+  args.each("sequences", kMaxSteps,
+            [&] { prepared->sequences.push_back(std::make_shared<Work>(read_work(args, kSequence))); });
   if (args.has_added()) throw args.type_error("Expected steps to prepare that are not prepared.");
   args.check_unchanged();
   args.drop_repeated();

@@ -1,8 +1,8 @@
 #pragma once
 #include "ops.h"
 
-// Sequences that are read once and run many times. Reading the arguments of a language model's steps takes a tenth of the time
-// of a token, and most of them are the same for every token.
+// Sequences that are read once and run many times. Reading the arguments of a language model's steps takes a tenth of
+// the time of a token, and most of them are the same for every token.
 namespace hqq::addon {
 
 // `PreparedSequences` of binding.d.ts: holds what `args` read, until it is collected.

@@ -103,8 +103,8 @@ class Session {
  public:
   explicit Session(Napi::Env env) : env_(env) {
     const Napi::String name = Napi::String::New(env, "hqq");
-    check(napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, deliver,
-                                          &deliver_));
+    check(
+        napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, deliver, &deliver_));
     check(napi_unref_threadsafe_function(env, deliver_));
     // After the function was made: hooks run last in, first out, so nothing is posted to a function that is closing.
     check(napi_add_env_cleanup_hook(env, close, this));
@@ -144,18 +144,14 @@ class Session {
     if (pending_.empty()) check(napi_unref_threadsafe_function(env_, deliver_));
     job.held.Reset();
     switch (job.outcome) {
-      case Outcome::done:
-        job.deferred.Resolve(env_.Undefined());
-        break;
+      case Outcome::done: job.deferred.Resolve(env_.Undefined()); break;
       case Outcome::cancelled:
         job.deferred.Reject(coded_error(env_, "ABORTED", "The operation was aborted.").Value());
         break;
       case Outcome::out_of_memory:
         job.deferred.Reject(coded_error(env_, kOutOfMemoryCode, kOutOfMemory).Value());
         break;
-      case Outcome::failed:
-        job.deferred.Reject(Napi::Error::New(env_, job.failure).Value());
-        break;
+      case Outcome::failed: job.deferred.Reject(Napi::Error::New(env_, job.failure).Value()); break;
     }
   }
 

@@ -9,7 +9,8 @@
 namespace hqq::core {
 namespace {
 
-// Elements that are summed together, in lanes; the sums of tiles are added in order. DISTANCE_TILE in lib/backend/js.ts.
+// Elements that are summed together, in lanes; the sums of tiles are added in order. DISTANCE_TILE in
+// lib/backend/js.ts.
 constexpr size_t kTile = 16384;
 constexpr size_t kLanes = kernels::kLanes;
 

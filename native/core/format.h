@@ -44,10 +44,11 @@ inline constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
 
 inline constexpr const FormatRow& row_of(Format format) { return kFormats[static_cast<size_t>(format)]; }
 
-// How `linear` reads codes. A panel is kPanel outputs, a quad is four consecutive weights of each: one byte a code, in the
-// order [output][weight]. Quads go into words as rows do in PackFormat, a unit of `quads` to 64-byte vectors; codes of 3 bits
-// to three vectors a, b, c, so that most are a shift away: quads 0 and 1 in the low six bits of a, 2 and 3 of b, 4 and 5 of c;
-// the low two bits of quad 6 at the top of a, of 7 of b; their highest bits at the top of c. PANELS in lib/panel.ts.
+// How `linear` reads codes. A panel is kPanel outputs, a quad is four consecutive weights of each: one byte a code, in
+// the order [output][weight]. Quads go into words as rows do in PackFormat, a unit of `quads` to 64-byte vectors; codes
+// of 3 bits to three vectors a, b, c, so that most are a shift away: quads 0 and 1 in the low six bits of a, 2 and 3 of
+// b, 4 and 5 of c; the low two bits of quad 6 at the top of a, of 7 of b; their highest bits at the top of c. PANELS in
+// lib/panel.ts.
 inline constexpr size_t kPanel = 16;
 inline constexpr size_t kQuadBytes = kPanel * 4;
 // x as bytes has a step of its own for every so many weights of a group. INPUT_BLOCK in lib/panel.ts.

@@ -30,7 +30,8 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
   std::fill_n(x, depths * op.batch * kDepth, 0.0f);
   for (size_t row = 0; row < op.batch; ++row)
     for (size_t i = 0; i < op.in_features; i += 4)
-      std::copy_n(op.x + row * op.in_features + i, std::min<size_t>(4, op.in_features - i), x + (i / 4 * op.batch + row) * 4);
+      std::copy_n(op.x + row * op.in_features + i, std::min<size_t>(4, op.in_features - i),
+                  x + (i / 4 * op.batch + row) * 4);
   float plain[2 * kPanel] = {};  // the tile holds weights: their scale is 1, their zero 0
   std::fill_n(plain, kPanel, 1.0f);
 
@@ -39,8 +40,10 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
     while (count > 0) {
       const size_t row = first / op.cols, col = first % op.cols, n = std::min(count, op.cols - col);
       packed.read(row, col, n, codes);
-      if (op.axis == 1) affine(codes, n, op.scale[row], op.zero[row], to);
-      else affine_lanes(codes, n, op.scale + col, op.zero + col, to);
+      if (op.axis == 1)
+        affine(codes, n, op.scale[row], op.zero[row], to);
+      else
+        affine_lanes(codes, n, op.scale + col, op.zero + col, to);
       first += n, count -= n, to += n;
     }
   };
@@ -55,10 +58,12 @@ Status linear_tiled(const Context& context, const LinearTiled& op) {
       std::fill_n(rows, kPanel * kDepth, 0.0f);
       const size_t count = std::min(kDepth, op.in_features - d * kDepth);
       for (size_t j = 0; j < outputs; ++j)
-        dequantize((first + j) * op.in_features + d * kDepth, count, own.at<uint8_t>(codes_at, slot), rows + j * kDepth);
+        dequantize((first + j) * op.in_features + d * kDepth, count, own.at<uint8_t>(codes_at, slot),
+                   rows + j * kDepth);
       kernels.transpose_u32(reinterpret_cast<const uint32_t*>(rows), kPanel, kDepth, kDepth,
                             reinterpret_cast<uint32_t*>(tile), kPanel);
-      kernels.linear.tile_rows(tile, {plain, 0, {x + d * op.batch * kDepth, nullptr, nullptr, nullptr}, op.batch, kDepth / 4}, sums);
+      kernels.linear.tile_rows(
+          tile, {plain, 0, {x + d * op.batch * kDepth, nullptr, nullptr, nullptr}, op.batch, kDepth / 4}, sums);
     }
     for (size_t row = 0; row < op.batch; ++row)
       for (size_t j = 0; j < outputs; ++j)

@@ -12,8 +12,8 @@ namespace {
 constexpr size_t kRowBlock = 64;
 // Blocks of rows that are multiplied with a group's codes when it has been unpacked.
 constexpr size_t kRowBlocks = 4;
-// Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another takes as
-// long as multiplying them.
+// Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another
+// takes as long as multiplying them.
 constexpr size_t kUnitWork = size_t{1} << 19;
 constexpr size_t kAloneWork = size_t{1} << 20;
 
@@ -21,7 +21,11 @@ constexpr size_t kAloneWork = size_t{1} << 20;
 class Prepared {
  public:
   Prepared(const Linear& op, const Panels& p, Scratch& shared)
-      : op_(op), size_(p.group_size), padded_(4 * p.quads()), groups_(p.groups()), input_blocks_(input_blocks(p.quads())) {
+      : op_(op),
+        size_(p.group_size),
+        padded_(4 * p.quads()),
+        groups_(p.groups()),
+        input_blocks_(input_blocks(p.quads())) {
     const size_t count = op.batch * groups_, blocks = op.int8 ? count * input_blocks_ : 0;
     values_ = shared.reserve<std::byte>(count * padded_ * width());
     scale_ = shared.reserve<float>(blocks);
@@ -41,12 +45,16 @@ class Prepared {
       std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
       const size_t stats = first * input_blocks_ + row - block;
       if (op_.int8)
-        kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + stats, sum() + stats, rows, total() + at);
-      else kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
+        kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + stats, sum() + stats, rows,
+                         total() + at);
+      else
+        kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
       if (rows == 1) continue;
       std::byte* quads = values() + first * padded_ * width() + (row - block) * 4 * width();
-      if (op_.int8) scatter<uint32_t>(line, quads, rows);
-      else scatter<Four>(line, quads, rows);
+      if (op_.int8)
+        scatter<uint32_t>(line, quads, rows);
+      else
+        scatter<Four>(line, quads, rows);
     }
   }
   size_t line_bytes() const { return padded_ * width(); }
@@ -64,7 +72,8 @@ class Prepared {
   // Quads of a row, `rows` apart.
   template <class Quad>
   void scatter(const std::byte* line, std::byte* to, size_t rows) const {
-    for (size_t q = 0; q < padded_ / 4; ++q) std::memcpy(to + q * rows * sizeof(Quad), line + q * sizeof(Quad), sizeof(Quad));
+    for (size_t q = 0; q < padded_ / 4; ++q)
+      std::memcpy(to + q * rows * sizeof(Quad), line + q * sizeof(Quad), sizeof(Quad));
   }
   size_t width() const { return op_.int8 ? 1 : sizeof(float); }
   std::byte* values() const { return shared_->at<std::byte>(values_, 0); }
@@ -92,8 +101,10 @@ void write_panel(const Layer& layer, size_t panel, const float* sums, size_t fir
     const float* sum = sums + r * kPanel;
     if (layer.bias != nullptr)
       for (size_t j = 0; j < outputs; ++j) out[j] = sum[j] + layer.bias[first + j];
-    else if (outputs == kPanel) std::memcpy(out, sum, kPanel * sizeof(float));  // of known length: no call
-    else std::copy_n(sum, outputs, out);
+    else if (outputs == kPanel)
+      std::memcpy(out, sum, kPanel * sizeof(float));  // of known length: no call
+    else
+      std::copy_n(sum, outputs, out);
   }
 }
 
@@ -142,9 +153,8 @@ Status linear(const Context& given, const Linear& op) {
     for (const Prepared& x : inputs) x.prepare(kernels, 0, nullptr);
   } else {
     for (const Prepared& x : inputs) {
-      const Status status = parallel_for(context, op.batch, [&](size_t row, int slot) {
-        x.prepare(kernels, row, own.at<std::byte>(line_at, slot));
-      });
+      const Status status = parallel_for(
+          context, op.batch, [&](size_t row, int slot) { x.prepare(kernels, row, own.at<std::byte>(line_at, slot)); });
       if (status != Status::ok) return status;
     }
   }
@@ -158,23 +168,28 @@ Status linear(const Context& given, const Linear& op) {
     const size_t groups = p.groups(), quads = p.quads(), group_bytes = p.group_bytes();
     const size_t first_row = (unit - part->first_unit) / part->units_across * unit_rows;
     const size_t first = (unit - part->first_unit) % part->units_across * part->panels_each;
-    const size_t last = std::min(p.count(), first + part->panels_each), last_row = std::min(op.batch, first_row + unit_rows);
+    const size_t last = std::min(p.count(), first + part->panels_each),
+                 last_row = std::min(op.batch, first_row + unit_rows);
     auto* sums = own.at<float>(sums_at, slot);
     auto* bytes = own.at<uint8_t>(bytes_at, slot);
     auto* tile = own.at<float>(tile_at, slot);
     const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
     // Whole blocks of rows, then what is left of them.
     for (size_t row = first_row, blocks; row < last_row; row += blocks * block_rows) {
-      const size_t rows = std::min(block_rows, last_row - row), together = rows == 1 ? last - first : kernels.tile_panels;
+      const size_t rows = std::min(block_rows, last_row - row),
+                   together = rows == 1 ? last - first : kernels.tile_panels;
       const kernels::Input x = part->x->input(row);
       blocks = (last_row - row) / rows;
       for (size_t panel = first; panel < last; panel += together) {
         const size_t count = std::min(together, last - panel);
         const kernels::PanelRows panels{
             p.codes + panel * codes_stride, p.meta + panel * meta_stride, codes_stride, meta_stride, groups, quads};
-        if (rows == 1) (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
-        else if (op.int8) kernels.bytes.rows[format](panels, {x, rows, blocks}, count, bytes, sums);
-        else kernels.rows_f32[format](panels, {x, rows, blocks}, count, tile, sums);
+        if (rows == 1)
+          (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
+        else if (op.int8)
+          kernels.bytes.rows[format](panels, {x, rows, blocks}, count, bytes, sums);
+        else
+          kernels.rows_f32[format](panels, {x, rows, blocks}, count, tile, sums);
         for (size_t b = 0; b < blocks; ++b)
           for (size_t n = 0; n < count; ++n)
             write_panel(layer, panel + n, sums + (b * count + n) * rows * kPanel, row + b * rows, rows);

@@ -37,7 +37,8 @@ Status unpack(const Context& context, const Pack& op) {
       int present = 0;
       for (size_t row = r; row < op.rows && present < static_cast<int>(format.fields); row += op.step)
         fields[present++] = op.codes + row * op.cols + c;
-      unpack_row(static_cast<const std::byte*>(op.packed) + (r * op.cols + c) * format.word_bytes, count, present, fields);
+      unpack_row(static_cast<const std::byte*>(op.packed) + (r * op.cols + c) * format.word_bytes, count, present,
+                 fields);
     });
   });
 }

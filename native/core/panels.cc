@@ -11,7 +11,8 @@ namespace hqq::core {
 namespace {
 
 // bytes[quads][kPanel][4] -> words, as kPanels says
-void pack_quads(const kernels::KernelTable& kernels, Format format, const uint8_t* bytes, size_t quads, uint8_t* codes) {
+void pack_quads(const kernels::KernelTable& kernels, Format format, const uint8_t* bytes, size_t quads,
+                uint8_t* codes) {
   const PanelRow& panel = panel_of(format);
   for (size_t q = 0; q < quads; q += panel.quads, bytes += panel.quads * kQuadBytes, codes += panel.bytes) {
     const uint8_t* fields[kMaxFields];

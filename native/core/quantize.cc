@@ -14,8 +14,8 @@ namespace {
 
 using kernels::Block;
 using kernels::BlockStats;
-using kernels::kLanes;
 using kernels::KernelTable;
+using kernels::kLanes;
 using kernels::padded;
 using kernels::SolverOptions;
 

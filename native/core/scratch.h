@@ -4,8 +4,8 @@
 
 namespace hqq::core {
 
-// Working memory of an operation: one part per thread, each cut into arrays that begin on a cache line. Allocated before
-// the threads start, because nothing may throw on them.
+// Working memory of an operation: one part per thread, each cut into arrays that begin on a cache line. Allocated
+// before the threads start, because nothing may throw on them.
 class Scratch {
  public:
   // Offset of an array of `count` elements in every part. Ask for all of them before `allocate`.
@@ -16,7 +16,8 @@ class Scratch {
     return offset;
   }
   void allocate(int threads) {
-    memory_ = static_cast<std::byte*>(::operator new(bytes_ * static_cast<size_t>(threads) + kLine, std::align_val_t{kLine}));
+    memory_ =
+        static_cast<std::byte*>(::operator new(bytes_* static_cast<size_t>(threads) + kLine, std::align_val_t{kLine}));
   }
   template <class T>
   T* at(size_t offset, int slot) const {

@@ -4,7 +4,8 @@
 
 namespace hqq::core {
 
-// Cuts a packed matrix [rows, cols] into tiles that are enough work for a thread and little enough to stay in its cache.
+// Cuts a packed matrix [rows, cols] into tiles that are enough work for a thread and little enough to stay in its
+// cache.
 class Tiles {
  public:
   // `fields`: codes per word.

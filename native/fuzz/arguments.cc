@@ -20,9 +20,10 @@ namespace {
 constexpr size_t kMaxElements = size_t{1} << 15;  // of an array: what is larger is not tried
 
 // Numbers near what a check may get wrong.
-constexpr double kHostile[] = {0,         -1,          0.5,         NAN,        INFINITY,     -INFINITY,    1e300,
-                               65535,     65536,       65537,       2147483647, 2147483648.0, 4294967295.0, 4294967296.0,
-                               268435456, 536870912.0, 1073741824.0, 1e-300,    255,          16777216};
+constexpr double kHostile[] = {0,           -1,           0.5,          NAN,          INFINITY,
+                               -INFINITY,   1e300,        65535,        65536,        65537,
+                               2147483647,  2147483648.0, 4294967295.0, 4294967296.0, 268435456,
+                               536870912.0, 1073741824.0, 1e-300,       255,          16777216};
 
 double any_number() {
   const uint8_t choice = input->byte();
@@ -37,7 +38,9 @@ void fill(Stored& array, std::string_view name) {
   auto* bytes = reinterpret_cast<uint8_t*>(array.bytes.get());
   if (array.type == napi_float32_array && mode != 0) {
     for (size_t i = 0; i < array.length; ++i) {
-      const float x = (static_cast<float>(input->next() & 0xffff) - 32768) * (mode == 1 ? 0x1p-15f : mode == 2 ? 1e-42f : 1e33f);
+      const float x = (static_cast<float>(input->next() & 0xffff) - 32768) * (mode == 1   ? 0x1p-15f
+                                                                              : mode == 2 ? 1e-42f
+                                                                                          : 1e33f);
       std::memcpy(bytes + 4 * i, &x, sizeof(x));
     }
   } else {
@@ -45,8 +48,10 @@ void fill(Stored& array, std::string_view name) {
   }
   if (name != "shape" || array.length != 4) return;  // outFeatures, inFeatures, groupSize, format
   const auto group = static_cast<int32_t>(1 + input->below(70)), groups = static_cast<int32_t>(1 + input->below(5));
-  int32_t shape[4] = {static_cast<int32_t>(1 + input->below(40)), group * groups, group, static_cast<int32_t>(input->below(5))};
-  if (input->below(16) == 15) shape[input->below(4)] = static_cast<int32_t>(std::fmax(-2e9, std::fmin(any_number(), 2e9)));
+  int32_t shape[4] = {static_cast<int32_t>(1 + input->below(40)), group * groups, group,
+                      static_cast<int32_t>(input->below(5))};
+  if (input->below(16) == 15)
+    shape[input->below(4)] = static_cast<int32_t>(std::fmax(-2e9, std::fmin(any_number(), 2e9)));
   std::memcpy(array.bytes.get(), shape, sizeof(shape));
 }
 
@@ -66,7 +71,8 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
   }
   if (name == "layers" || name == "steps") {
     value->kind = Kind::list;
-    for (size_t i = input->below(4) + 1; i-- > 0;) value->entries.emplace_back(std::make_unique<Stored>())->kind = Kind::object;
+    for (size_t i = input->below(4) + 1; i-- > 0;)
+      value->entries.emplace_back(std::make_unique<Stored>())->kind = Kind::object;
     return value;
   }
   if (name == "args") {
@@ -78,9 +84,9 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     value->kind = Kind::boolean, value->flag = input->below(2) == 1;
     return value;
   }
-  constexpr std::string_view kFloats[] = {"schedule", "scale", "zero", "bias", "x",    "weight", "meta", "weights",
-                                          "cos",      "sin",   "q",    "keys", "out", "values", "gate", "up", "to", "a", "b",
-                                          "k",        "v",     "array"};
+  constexpr std::string_view kFloats[] = {"schedule", "scale", "zero", "bias", "x",   "weight", "meta", "weights",
+                                          "cos",      "sin",   "q",    "keys", "out", "values", "gate", "up",
+                                          "to",       "a",     "b",    "k",    "v",   "array"};
   if (std::ranges::count(kFloats, name) > 0) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;
@@ -114,7 +120,8 @@ std::optional<uint64_t> number_after(std::string_view text, std::string_view wor
 
 bool repair_number(Stored& value, std::string_view message) {
   const auto low = number_after(message, "integer in [");
-  const auto high = number_after(message.substr(message.find(", ") == std::string_view::npos ? 0 : message.find(", ")), ", ");
+  const auto high =
+      number_after(message.substr(message.find(", ") == std::string_view::npos ? 0 : message.find(", ")), ", ");
   if (!low || !high) return false;
   const uint64_t span = std::min<uint64_t>(*high - *low, 40);
   value.kind = Kind::number, value.number = static_cast<double>(*low + input->byte() % (span + 1));
@@ -123,10 +130,10 @@ bool repair_number(Stored& value, std::string_view message) {
 
 bool repair_type(Stored& value, std::string_view name, std::string_view message) {
   constexpr std::pair<std::string_view, napi_typedarray_type> kTypes[] = {{"a Uint8Array", napi_uint8_array},
-                                                                         {"a Uint16Array", napi_uint16_array},
-                                                                         {"an Int32Array", napi_int32_array},
-                                                                         {"a Float32Array", napi_float32_array},
-                                                                         {"a Float64Array", napi_float64_array}};
+                                                                          {"a Uint16Array", napi_uint16_array},
+                                                                          {"an Int32Array", napi_int32_array},
+                                                                          {"a Float32Array", napi_float32_array},
+                                                                          {"a Float64Array", napi_float64_array}};
   const std::string_view expected = message.substr(0, message.find(", got"));
   if (expected.ends_with("a number")) return value.kind = Kind::number, value.number = any_number(), true;
   if (expected.ends_with("a boolean")) return value.kind = Kind::boolean, value.flag = input->below(2) == 1, true;
@@ -138,11 +145,14 @@ bool repair_type(Stored& value, std::string_view name, std::string_view message)
 
 // Fields that contradict each other.
 bool repair_relation(Stored& object, std::string_view message) {
-  const auto number = [&object](const char* name) -> double& { return Napi::Object(&object).Get(name).stored()->number; };
+  const auto number = [&object](const char* name) -> double& {
+    return Napi::Object(&object).Get(name).stored()->number;
+  };
   const auto set_x = [&](double features) {
     const double rows = 1 + static_cast<double>(input->below(5));
     if (!(features >= 1 && features * rows <= static_cast<double>(kMaxElements))) return false;
-    become_array(*Napi::Object(&object).Get("x").stored(), napi_float32_array, static_cast<size_t>(features * rows), "x");
+    become_array(*Napi::Object(&object).Get("x").stored(), napi_float32_array, static_cast<size_t>(features * rows),
+                 "x");
     return true;
   };
   if (message.find("packed rows of") != std::string_view::npos) return number("step") = number("rows"), true;

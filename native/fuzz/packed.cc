@@ -6,12 +6,13 @@
 #include "../isa/dispatch.h"
 #include "arguments.h"
 
-// Fuzzes what JavaScript can reach of the core: an operation and its arguments are made of the input, go through the addon's own
-// checks, and what these let through is run. A sanitizer watches; packed formats must give the same bytes on all instruction
-// sets.
+// Fuzzes what JavaScript can reach of the core: an operation and its arguments are made of the input, go through the
+// addon's own checks, and what these let through is run. A sanitizer watches; packed formats must give the same bytes
+// on all instruction sets.
 //
-// Most random arguments are refused. What a refusal says ("Expected codes to have 24 elements") is then done for one field after
-// the other, by a fuzzer that knows of an operation no more than its name: so it gets past the checks, and only just.
+// Most random arguments are refused. What a refusal says ("Expected codes to have 24 elements") is then done for one
+// field after the other, by a fuzzer that knows of an operation no more than its name: so it gets past the checks, and
+// only just.
 //
 //   npm run fuzz -- --target packed
 namespace hqq::fuzz {
@@ -78,8 +79,7 @@ void fuzz(const uint8_t* data, size_t size) {
   Input bytes(data, size);
   input = &bytes;
   const size_t choice = bytes.below(addon::kOperations.size() + 1);
-  const std::string operation =
-      choice < addon::kOperations.size() ? addon::kOperations[choice].name : addon::kSequence;
+  const std::string operation = choice < addon::kOperations.size() ? addon::kOperations[choice].name : addon::kSequence;
   Stored arguments;
   arguments.kind = Kind::object;
   const int repairs = bytes.below(16) == 15 ? 0 : kRepairs;

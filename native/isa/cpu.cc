@@ -20,7 +20,8 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf) {
 #if defined(_MSC_VER) && !defined(__clang__)
   int r[4];
   __cpuidex(r, static_cast<int>(leaf), static_cast<int>(subleaf));
-  return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]), static_cast<uint32_t>(r[3])};
+  return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]),
+          static_cast<uint32_t>(r[3])};
 #else
   Registers r{};
   __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
@@ -41,7 +42,9 @@ uint64_t saved_state() {
 
 constexpr bool has(uint32_t value, uint32_t bits) { return (value & bits) == bits; }
 constexpr uint32_t bit(int n) { return 1u << n; }
-uint32_t second_of_seven(const Registers& seven) { return seven.eax >= 1 ? cpuid(7, 1).eax : 0; }  // eax: the last subleaf
+uint32_t second_of_seven(const Registers& seven) {
+  return seven.eax >= 1 ? cpuid(7, 1).eax : 0;
+}  // eax: the last subleaf
 
 struct Features {
   bool avx2 = false, avx512 = false, avx512_vnni = false, avx_vnni = false;
@@ -76,9 +79,15 @@ struct Features {
       uint32_t value, bits;
       uint64_t saved;
     } rows[] = {
-        {"avx", basic, bit(28), 0x06},         {"f16c", basic, bit(29), 0x06},        {"fma", basic, bit(12), 0x06},
-        {"avx2", seven.ebx, bit(5), 0x06},     {"avx512f", seven.ebx, bit(16), 0xe6}, {"avx512dq", seven.ebx, bit(17), 0xe6},
-        {"avx512bw", seven.ebx, bit(30), 0xe6}, {"avx512vl", seven.ebx, bit(31), 0xe6}, {"avx512_vnni", seven.ecx, bit(11), 0xe6},
+        {"avx", basic, bit(28), 0x06},
+        {"f16c", basic, bit(29), 0x06},
+        {"fma", basic, bit(12), 0x06},
+        {"avx2", seven.ebx, bit(5), 0x06},
+        {"avx512f", seven.ebx, bit(16), 0xe6},
+        {"avx512dq", seven.ebx, bit(17), 0xe6},
+        {"avx512bw", seven.ebx, bit(30), 0xe6},
+        {"avx512vl", seven.ebx, bit(31), 0xe6},
+        {"avx512_vnni", seven.ecx, bit(11), 0xe6},
         {"avx_vnni", second_of_seven(seven), bit(4), 0x06},
     };
     for (const auto& row : rows)

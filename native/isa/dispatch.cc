@@ -12,8 +12,7 @@ bool always() { return true; }
 // Adding an extension: a line here, a type in ../simd, a .cc beside this file, its flags in CMakeLists.txt.
 constexpr Products kProducts[] = {
 #if defined(__x86_64__) || defined(_M_X64)
-    {"avx512", &kernels::kAvx512VnniBytes, has_avx512_vnni},
-    {"avx512", &kernels::kAvx512.linear.bytes, has_avx512},
+    {"avx512", &kernels::kAvx512VnniBytes, has_avx512_vnni}, {"avx512", &kernels::kAvx512.linear.bytes, has_avx512},
 #if defined(HQQ_AVX_VNNI)
     {"avx2", &kernels::kAvx2VnniBytes, has_avx_vnni},
 #endif

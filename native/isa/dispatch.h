@@ -18,8 +18,8 @@ struct Products {
   bool (*supported)();
 };
 
-// Instruction sets that were compiled in, best first; the last one runs everywhere. A table holds the best products that the
-// machine can run.
+// Instruction sets that were compiled in, best first; the last one runs everywhere. A table holds the best products
+// that the machine can run.
 std::span<const Isa> compiled();
 
 // All products that were compiled in, each instruction set's best first. They give the same bits.

@@ -1,4 +1,5 @@
-#include "../kernels/list.h"
 #include "../simd/neon.h"
+
+#include "../kernels/list.h"
 
 const hqq::kernels::KernelTable hqq::kernels::kNeon = hqq::kernels::make_table<hqq::simd::Neon>();

@@ -15,8 +15,7 @@ template <class V, class T>
 void affine(const uint8_t* codes, size_t count, float scale, float zero, float* out) {
   const auto scale_f32 = rounded<V, T>(V::set(scale)), zero_f32 = rounded<V, T>(V::set(zero));
   for_vectors<V>(
-      count,
-      [&](size_t i) { V::store(out + i, affine_vector<V, T>(V::load_u8(codes + i), scale_f32, zero_f32)); },
+      count, [&](size_t i) { V::store(out + i, affine_vector<V, T>(V::load_u8(codes + i), scale_f32, zero_f32)); },
       [&](size_t i, size_t rest) {
         uint8_t code_lanes[kLanes] = {};
         float lanes[kLanes];

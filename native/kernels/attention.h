@@ -31,8 +31,8 @@ HQQ_INLINE void for_queries(size_t count, const Body& body) {
   }
 }
 
-// A block of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that one is
-// added to while the other's last addition is under way.
+// A block of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that
+// one is added to while the other's last addition is under way.
 template <class V, size_t Count>
 HQQ_INLINE void scores_of_block(const Scores& s, const float* keys, size_t n, size_t block) {
   const float* q[Count];
@@ -88,7 +88,8 @@ void weighted_sums(const WeightedSums& w) {
     size_t c = 0;
     for (; c + kVectors * kLanes <= w.width; c += kVectors * kLanes)
       weighted_columns<V, kCount, kVectors>(w, n, c, Whole<V>{});
-    for_each_vector<V>(w.width - c, [&](auto memory, size_t i) { weighted_columns<V, kCount, 1>(w, n, c + i, memory); });
+    for_each_vector<V>(w.width - c,
+                       [&](auto memory, size_t i) { weighted_columns<V, kCount, 1>(w, n, c + i, memory); });
   });
 }
 

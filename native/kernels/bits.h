@@ -6,8 +6,8 @@
 
 namespace hqq::kernels {
 
-// Codes in words, both ways, for any format: F says how many fields a word has and where they are. One row of words at a
-// time, a vector of words in registers, every field of it in turn.
+// Codes in words, both ways, for any format: F says how many fields a word has and where they are. One row of words at
+// a time, a vector of words in registers, every field of it in turn.
 
 template <class V, class F, int Field>
 auto field_words(const uint8_t* codes) {
@@ -52,9 +52,8 @@ void unpack_row(const void* row, size_t count, int present, uint8_t* const* fiel
     for (; c + kStep <= count; c += kStep) {
       if constexpr (sizeof(Word) == 1) {
         const auto word = V::load_bytes(words + c);
-        ((Field < present
-              ? V::store_bytes(fields[Field] + c, V::template shift_mask<F::shift(Field), F::kMask>(word))
-              : void()),
+        ((Field < present ? V::store_bytes(fields[Field] + c, V::template shift_mask<F::shift(Field), F::kMask>(word))
+                          : void()),
          ...);
       } else {
         const auto word = V::load_words(words + c);

@@ -8,23 +8,35 @@ namespace hqq::kernels {
 struct Float32 {
   using Memory = float;
   template <class V>
-  static typename V::F32 load(const float* p) { return V::load(p); }
+  static typename V::F32 load(const float* p) {
+    return V::load(p);
+  }
   template <class V>
-  static void store(float* p, typename V::F32 v) { V::store(p, v); }
+  static void store(float* p, typename V::F32 v) {
+    V::store(p, v);
+  }
 };
 struct Float16 {
   using Memory = uint16_t;
   template <class V>
-  static typename V::F32 load(const uint16_t* p) { return V::load_f16(p); }
+  static typename V::F32 load(const uint16_t* p) {
+    return V::load_f16(p);
+  }
   template <class V>
-  static void store(uint16_t* p, typename V::F32 v) { V::store_f16(p, v); }
+  static void store(uint16_t* p, typename V::F32 v) {
+    V::store_f16(p, v);
+  }
 };
 struct BFloat16 {
   using Memory = uint16_t;
   template <class V>
-  static typename V::F32 load(const uint16_t* p) { return V::load_bf16(p); }
+  static typename V::F32 load(const uint16_t* p) {
+    return V::load_bf16(p);
+  }
   template <class V>
-  static void store(uint16_t* p, typename V::F32 v) { V::store_bf16(p, v); }
+  static void store(uint16_t* p, typename V::F32 v) {
+    V::store_bf16(p, v);
+  }
 };
 
 // The nearest value of type T, as a float.

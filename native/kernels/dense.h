@@ -11,8 +11,8 @@ HQQ_INLINE typename V::F32 load_first(const float* p, size_t count) {
   return V::load(lanes);
 }
 
-// `Rows` rows of x by `Outputs` rows of w, in registers. Every product of two rows is summed in the same order, whatever
-// the tile: lane by lane along the rows, then across lanes.
+// `Rows` rows of x by `Outputs` rows of w, in registers. Every product of two rows is summed in the same order,
+// whatever the tile: lane by lane along the rows, then across lanes.
 template <class V, size_t Rows, size_t Outputs>
 HQQ_INLINE void dense_tile(const Dense& d, size_t b, size_t o) {
   typename V::F32 sum[Rows][Outputs];

@@ -52,7 +52,8 @@ void scale(const float* x, const float* weight, size_t count, float factor, floa
 template <class V>
 void turn(float* x, const float* cos, const float* sin, size_t half) {
   for_each_vector<V>(half, [&](auto memory, size_t i) {
-    const auto a = memory.load(x + i), b = memory.load(x + half + i), c = memory.load(cos + i), s = memory.load(sin + i);
+    const auto a = memory.load(x + i), b = memory.load(x + half + i), c = memory.load(cos + i),
+               s = memory.load(sin + i);
     memory.store(x + i, V::sub(V::mul(a, c), V::mul(b, s)));
     memory.store(x + half + i, V::fma(b, c, V::mul(a, s)));
   });
@@ -92,9 +93,8 @@ void swiglu(const float* gate, const float* up, size_t count, float* out) {
 
 template <class V>
 void add(const float* x, size_t count, float* to) {
-  for_each_vector<V>(count, [&](auto memory, size_t i) {
-    memory.store(to + i, V::add(memory.load(to + i), memory.load(x + i)));
-  });
+  for_each_vector<V>(
+      count, [&](auto memory, size_t i) { memory.store(to + i, V::add(memory.load(to + i), memory.load(x + i))); });
 }
 
 }  // namespace hqq::kernels

@@ -12,8 +12,8 @@ namespace hqq::kernels {
 //                                      scale * (dot(codes, x) - zero * sum(x))   bytes: products.h
 //
 // Outputs are the lanes, so no sum goes across them, and a row's additions come in the same order however many rows or
-// threads there are. One row: codes go from memory through registers into products. Many: a group's codes are unpacked into
-// the first-level cache once (unpack_panel, tile_f32) for all rows.
+// threads there are. One row: codes go from memory through registers into products. Many: a group's codes are unpacked
+// into the first-level cache once (unpack_panel, tile_f32) for all rows.
 
 // ---- x
 
@@ -65,8 +65,8 @@ void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float*
   for (size_t i = size; i < padded_size; ++i) q[i] = 0;
 }
 
-// Codes meet x where they lie in a 32-bit lane: those of bytes 1 and 2 as multiples of 2^8 and 2^16, and x is divided by as
-// much. (Exact down to 2^-110; a shift would cost as much as the product.)
+// Codes meet x where they lie in a 32-bit lane: those of bytes 1 and 2 as multiples of 2^8 and 2^16, and x is divided
+// by as much. (Exact down to 2^-110; a shift would cost as much as the product.)
 inline constexpr float kByteUnit[4] = {1.0f, 0x1p-8f, 0x1p-16f, 1.0f};
 
 template <class V, int Byte>
@@ -75,8 +75,8 @@ HQQ_INLINE typename V::F32 byte_f32(typename V::U32 quad) {
   return V::to_f32(V::template shift_mask<0, 0xffu << (8 * Byte)>(quad));
 }
 
-// A group's zero, in the units of each byte. It is taken off each code, not off the sum of products: no term is lost in sums
-// of codes that are many times as large.
+// A group's zero, in the units of each byte. It is taken off each code, not off the sum of products: no term is lost in
+// sums of codes that are many times as large.
 template <class V>
 struct Zero {
   typename V::F32 of_byte[4];
@@ -180,14 +180,16 @@ HQQ_INLINE void prefetch_floats(const float* p, size_t offset) {
   V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
 }
 
-// Sums of the products of every second weight of some quads, from the first or the second. `tile` has panels `tile_stride` apart.
+// Sums of the products of every second weight of some quads, from the first or the second. `tile` has panels
+// `tile_stride` apart.
 template <class V, size_t Rows, size_t Panels>
 HQQ_INLINE void chain_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
                           typename V::F32 (*sum_f32)[Panels]) {
   for (size_t i = 0; i < Rows; ++i)
     for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::set(0.0f);
   for (size_t q = 0; q < quads; ++q, x += stride, tile += 4 * kPanel) {
-    prefetch_floats<V>(x, 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
+    prefetch_floats<V>(
+        x, 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
     for (size_t k = 0; k < 4; k += 2) {
       typename V::F32 codes_f32[Panels];
       for (size_t n = 0; n < Panels; ++n) codes_f32[n] = V::load(tile + n * tile_stride + k * kPanel);
@@ -199,8 +201,8 @@ HQQ_INLINE void chain_f32(const float* tile, size_t tile_stride, const float* x,
   }
 }
 
-// Sums of the products of a block: one parity after the other, so that more rows fit the registers. The order of a row's
-// additions is that of row_f32_of.
+// Sums of the products of a block: one parity after the other, so that more rows fit the registers. The order of a
+// row's additions is that of row_f32_of.
 template <class V, size_t Rows, size_t Panels>
 HQQ_INLINE void block_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
                           typename V::F32 (*sum_f32)[Panels]) {
@@ -228,7 +230,8 @@ HQQ_NOINLINE void more_blocks_f32(const float* tile, size_t tile_stride, const f
 
 template <class V, size_t Rows, size_t Panels>
 HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
-  const size_t stride = 4 * g.rows, tile_stride = 4 * g.quads * kPanel, quads = g.quads < kBlockQuads ? g.quads : kBlockQuads;
+  const size_t stride = 4 * g.rows, tile_stride = 4 * g.quads * kPanel,
+               quads = g.quads < kBlockQuads ? g.quads : kBlockQuads;
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
   typename V::F32 sum_f32[Rows][Panels];
   block_f32<V, Rows, Panels>(tile, tile_stride, x, stride, quads, sum_f32);
@@ -264,9 +267,11 @@ void rows_f32(const PanelRows& p, const InputRows& in, size_t panels, float* til
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
     const auto unpack = [&](const uint8_t* codes, const float* meta) HQQ_INLINE_LAMBDA {
       for (size_t n = 0; n < Panels; ++n)
-        tile_f32<V, Bits>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel, tile + n * 4 * p.quads * kPanel);
+        tile_f32<V, Bits>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel,
+                          tile + n * 4 * p.quads * kPanel);
     };
-    const auto multiply = [&](const GroupRows& g, float* of_block) HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_block); };
+    const auto multiply = [&](const GroupRows& g, float* of_block)
+                              HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_block); };
     for_groups<Bits>(p, in, Panels, sizeof(float), sums, unpack, multiply);
   });
 }

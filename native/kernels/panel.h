@@ -18,8 +18,8 @@ HQQ_INLINE typename V::U32 load_quad(const uint8_t* p) {
   return V::load_words(reinterpret_cast<const uint32_t*>(p));
 }
 
-// Asks for the codes of a later unit. Processors look ahead by themselves, but not across pages, and a row's codes are many:
-// from memory, products of one row are a tenth faster for it. The address may lie past the end; nothing is read.
+// Asks for the codes of a later unit. Processors look ahead by themselves, but not across pages, and a row's codes are
+// many: from memory, products of one row are a tenth faster for it. The address may lie past the end; nothing is read.
 template <class V, int Bits>
 HQQ_INLINE void prefetch_unit(const uint8_t* unit) {
   constexpr uintptr_t kAhead = 2048;
@@ -67,12 +67,13 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
     while (panels > 0) next.template operator()<1>();
 }
 
-// For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each block of rows, which adds to
-// sums[panels][rows][16] of that block. `width` is that of a value of x in bytes.
+// For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each block of rows,
+// which adds to sums[panels][rows][16] of that block. `width` is that of a value of x in bytes.
 template <int Bits, class Unpack, class Multiply>
-HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels, size_t width, float* sums, Unpack unpack,
-                           Multiply multiply) {
-  const size_t group_bytes = p.quads / PanelBits<Bits>::kQuads * PanelBits<Bits>::kBytes, blocks = input_blocks(p.quads);
+HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels, size_t width, float* sums,
+                           Unpack unpack, Multiply multiply) {
+  const size_t group_bytes = p.quads / PanelBits<Bits>::kQuads * PanelBits<Bits>::kBytes,
+               blocks = input_blocks(p.quads);
   const size_t sums_of_block = panels * x.rows * kPanel;
   for (size_t i = 0; i < x.blocks * sums_of_block; ++i) sums[i] = 0.0f;
   for (size_t g = 0; g < p.groups; ++g) {
@@ -80,8 +81,8 @@ HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels
     unpack(p.codes + g * group_bytes, meta);
     for (size_t b = 0; b < x.blocks; ++b) {
       const size_t row = (b * p.groups + g) * x.rows;
-      const Input in{static_cast<const uint8_t*>(x.first.values) + row * 4 * p.quads * width, x.first.scale + row * blocks,
-                     x.first.sum + row * blocks, x.first.total + row};
+      const Input in{static_cast<const uint8_t*>(x.first.values) + row * 4 * p.quads * width,
+                     x.first.scale + row * blocks, x.first.sum + row * blocks, x.first.total + row};
       multiply(GroupRows{meta, p.meta_stride, in, x.rows, p.quads}, sums + b * sums_of_block);
     }
   }

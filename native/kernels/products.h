@@ -3,8 +3,8 @@
 
 namespace hqq::kernels {
 
-// Products of codes and of x as bytes (linear.h): all that an extension of an instruction set has of its own. Integers are
-// exact, and the floats that they become are added in one order: the same bits on every backend.
+// Products of codes and of x as bytes (linear.h): all that an extension of an instruction set has of its own. Integers
+// are exact, and the floats that they become are added in one order: the same bits on every backend.
 
 // The blocks of a group one after the other, every operation rounded:
 //
@@ -20,8 +20,8 @@ HQQ_INLINE typename V::F32 add_group(typename V::F32 sum, typename V::F32 levels
   return V::add(sum, V::mul(V::sub(levels, V::mul(zero, V::set(x_total))), scale));
 }
 
-// Calls body(quads) for runs that a Run of `Dot` holds. A whole block has a length that the compiler knows: without a counter,
-// registers suffice.
+// Calls body(quads) for runs that a Run of `Dot` holds. A whole block has a length that the compiler knows: without a
+// counter, registers suffice.
 template <class Dot, class Body>
 HQQ_INLINE void for_runs(size_t quads, Body body) {
   constexpr size_t kRun = Dot::kRun < kInputQuads ? Dot::kRun : kInputQuads;
@@ -53,9 +53,8 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
           for (size_t n = 0; n < Panels; ++n) {
             const uint8_t* unit = codes + n * p.codes_stride;
             prefetch_unit<V, Bits>(unit);
-            for_unit<V, Bits>(unit, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
-              run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad);
-            });
+            for_unit<V, Bits>(unit, [&](size_t quad, typename V::U32 c)
+                                        HQQ_INLINE_LAMBDA { run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad); });
           }
         for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
       });
@@ -73,9 +72,8 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
 template <class V, int Bits>
 void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
   // Two: x is loaded once for both, and there are enough sums in flight.
-  by_panels<2>(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
-    row_i8_of<V, Bits, Panels>(some, in, to);
-  });
+  by_panels<2>(p, panels, out,
+               [&in]<size_t Panels>(const PanelRows& some, float* to) { row_i8_of<V, Bits, Panels>(some, in, to); });
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
@@ -86,8 +84,8 @@ inline constexpr bool kTakesPairs = requires { &Dot::lay_out; };
 
 // dot_f32[rows][panels] = the products of one block; `bytes` has panels `bytes_stride` apart
 template <class V, class Dot, size_t Rows, size_t Panels>
-HQQ_INLINE void dots_of_rows(const uint8_t* bytes, size_t bytes_stride, const int8_t* x, const float* x_sum, size_t stride,
-                             size_t quads, typename V::F32 (*dot_f32)[Panels]) {
+HQQ_INLINE void dots_of_rows(const uint8_t* bytes, size_t bytes_stride, const int8_t* x, const float* x_sum,
+                             size_t stride, size_t quads, typename V::F32 (*dot_f32)[Panels]) {
   typename Dot::Sum dot[Rows][Panels];
   for (auto& row : dot)
     for (auto& sum : row) sum = Dot::zero();
@@ -136,11 +134,14 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
   typename V::F32 levels_f32[Rows][Panels];
   for (auto& row : levels_f32)
     for (auto& levels : row) levels = V::set(0.0f);
-  for (size_t q = 0; q < g.quads; q += kInputQuads, bytes += kInputQuads * kQuadBytes, x_scale += g.rows, x_sum += g.rows) {
+  for (size_t q = 0; q < g.quads;
+       q += kInputQuads, bytes += kInputQuads * kQuadBytes, x_scale += g.rows, x_sum += g.rows) {
     const size_t quads = g.quads - q < kInputQuads ? g.quads - q : kInputQuads;
     typename V::F32 dot_f32[Rows][Panels];
-    if constexpr (kTakesPairs<Dot>) pair_dots_of_rows<V, Dot, Rows>(bytes, x + q * stride, stride, quads, dot_f32);
-    else dots_of_rows<V, Dot, Rows, Panels>(bytes, bytes_of_group(g.quads), x + q * stride, x_sum, stride, quads, dot_f32);
+    if constexpr (kTakesPairs<Dot>)
+      pair_dots_of_rows<V, Dot, Rows>(bytes, x + q * stride, stride, quads, dot_f32);
+    else
+      dots_of_rows<V, Dot, Rows, Panels>(bytes, bytes_of_group(g.quads), x + q * stride, x_sum, stride, quads, dot_f32);
     for (size_t i = 0; i < Rows; ++i)
       for (size_t n = 0; n < Panels; ++n) levels_f32[i][n] = add_block<V>(levels_f32[i][n], dot_f32[i][n], x_scale[i]);
   }
@@ -175,7 +176,8 @@ void rows_i8(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* by
           for (size_t q = 0; q < p.quads; q += 2) Dot::lay_out(to + q * kQuadBytes, q + 1 < p.quads);
       }
     };
-    const auto multiply = [&](const GroupRows& g, float* of_block) HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_block); };
+    const auto multiply = [&](const GroupRows& g, float* of_block)
+                              HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_block); };
     for_groups<Bits>(p, in, Panels, sizeof(int8_t), sums, unpack, multiply);
   });
 }

@@ -9,9 +9,9 @@
 //   e     = shrink(w - (codes - zero) / s)                    Lp shrinkage of the residual
 //   zero  = mean(codes - (w - e) * s)                         repeated
 //
-// The mean is taken as (sum of codes - sum of (w - e) * s) / size. The first sum is exact. The second is the same in every
-// iteration where no residual is more than shrinkage takes away, as in all ordinary weights: then an iteration only rounds
-// and counts.
+// The mean is taken as (sum of codes - sum of (w - e) * s) / size. The first sum is exact. The second is the same in
+// every iteration where no residual is more than shrinkage takes away, as in all ordinary weights: then an iteration
+// only rounds and counts.
 //
 // Multiply and add stay two rounded operations: the reference does not fuse them, and golden codes depend on it.
 namespace hqq::kernels {
@@ -82,8 +82,8 @@ HQQ_INLINE typename V::F32 encode(typename V::F32 scaled, typename V::F32 zero, 
   return V::round(V::min(V::max(place, V::set(0.0f)), max_code));
 }
 
-// The sum of a group's codes: the solver's inner loop. In whole numbers, exact in any order. Without Clamp the caller knows
-// that no code leaves [0, max_code].
+// The sum of a group's codes: the solver's inner loop. In whole numbers, exact in any order. Without Clamp the caller
+// knows that no code leaves [0, max_code].
 template <class V, size_t Size, bool Clamp>
 HQQ_INLINE double sum_of_codes(const float* scaled, size_t size, float zero, float max_code) {
   const auto zero_f32 = V::set(zero), max_f32 = V::set(max_code);
@@ -131,8 +131,8 @@ struct Extremes {
   double sum_of_scaled;
 };
 
-// Where a group reaches less than half a level beyond the codes, rounding alone keeps to them. (At exactly half a level,
-// half to even may go either way.)
+// Where a group reaches less than half a level beyond the codes, rounding alone keeps to them. (At exactly half a
+// level, half to even may go either way.)
 inline constexpr float kInside = 0.5f;
 
 // How far the group reaches beyond the codes, in levels: the more of the two ends.
@@ -153,8 +153,8 @@ void round_as_stored(float* values, DType dtype) {
 // Codes of the last zero, and what they cost with scale and zero as they will be stored. Errors are summed in levels of
 // the group, so that no weight is too small or too large to be squared.
 template <class V, size_t Size, bool Clamp>
-void finish_group(const float* scaled, size_t size, State<V> now, float stored_scale, float stored_zero,
-                             float max_code, uint8_t* codes, BlockStats* stats) {
+void finish_group(const float* scaled, size_t size, State<V> now, float stored_scale, float stored_zero, float max_code,
+                  uint8_t* codes, BlockStats* stats) {
   const auto zero_f32 = V::set(now.zero), max_f32 = V::set(max_code);
   const auto stored_zero_f32 = V::set(stored_zero), stored_levels_f32 = V::set(stored_scale * now.inv_scale);
   auto error_f32 = V::set(0.0f), square_f32 = V::set(0.0f), weight_square_f32 = V::set(0.0f);
@@ -224,10 +224,9 @@ void solve_block_of(const SolverOptions& o, const Block& b, BlockStats* stats) {
                                   : sum_of_codes<V, Size, true>(scaled, b.size, state.zero, o.max_code);
       // No residual is larger: half a level, or what clamping cuts off, and the rounding of either.
       const float residual = (inside ? 0.5f : beyond) * state.scale + e.magnitude * 1e-6f;
-      const double targets =
-          residual <= threshold
-              ? e.sum_of_scaled
-              : sum_of_targets<V>(b.weights + g * b.stride, scaled, b.size, state, o, inv_beta);
+      const double targets = residual <= threshold
+                                 ? e.sum_of_scaled
+                                 : sum_of_targets<V>(b.weights + g * b.stride, scaled, b.size, state, o, inv_beta);
       const auto zero = static_cast<float>((codes - targets) * per_weight);
       // Without a branch, which would go wrong once a group.
       left += static_cast<size_t>((zero != state.zero) | !(o.constant_beta | (residual <= o.min_threshold)));
@@ -246,7 +245,7 @@ void solve_block_of(const SolverOptions& o, const Block& b, BlockStats* stats) {
   round_as_stored<V>(stored_zero, o.meta_dtype);
   for (size_t g = 0; g < b.groups; ++g) {
     const auto finish = overshoot<V>(extremes[g], now[g], o.max_code) < kInside ? &finish_group<V, Size, false>
-                                                                               : &finish_group<V, Size, true>;
+                                                                                : &finish_group<V, Size, true>;
     finish(b.scaled + g * scaled_stride, b.size, now[g], stored_scale[g], stored_zero[g], o.max_code,
            b.codes + g * b.codes_stride, stats);
   }

@@ -57,7 +57,8 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
-// scores[n][j] = sum over i < width of queries[n][i] * key j [i]. Sixteen keys lie side by side: [blocks, width, kLanes].
+// scores[n][j] = sum over i < width of queries[n][i] * key j [i]. Sixteen keys lie side by side: [blocks, width,
+// kLanes].
 struct Scores {
   const float* const* queries;  // [count] -> [width]
   float* const* scores;         // [count] -> [blocks * kLanes]
@@ -89,7 +90,6 @@ struct PanelRows {
   size_t groups, quads;
 };
 
-
 // Blocks of as many rows each, prepared one after the other.
 struct InputRows {
   Input first;
@@ -104,7 +104,8 @@ struct GroupRows {
   size_t rows, quads;
 };
 
-// Quads whose products are added in one chain (in two: even and odd weights); chains are then added. It bounds rounding.
+// Quads whose products are added in one chain (in two: even and odd weights); chains are then added. It bounds
+// rounding.
 inline constexpr size_t kBlockQuads = 32;
 
 // Integer products: the kernels that an extension of an instruction set has of its own.
@@ -112,8 +113,8 @@ struct ByteProducts {
   const char* dot;  // what multiplies
   // one row of x: out[panels][kPanel]
   void (*row[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
-  // many rows, at most `tile_panels` panels: sums[blocks][panels][rows][kPanel]; `bytes` is scratch for the codes of a group of
-  // each panel, an even number of quads
+  // many rows, at most `tile_panels` panels: sums[blocks][panels][rows][kPanel]; `bytes` is scratch for the codes of a
+  // group of each panel, an even number of quads
   void (*rows[kFormatCount])(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* bytes, float* sums);
 };
 
@@ -129,7 +130,8 @@ struct LinearKernels {
   size_t tile_panels;
   // the same; `tile` is scratch, [panels][4 * quads][kPanel]
   void (*rows_f32[kFormatCount])(const PanelRows& p, const InputRows& in, size_t panels, float* tile, float* sums);
-  // many rows, weights as floats: sums[rows][kPanel] += one group's products with tile[4 * quads][kPanel], times its scales
+  // many rows, weights as floats: sums[rows][kPanel] += one group's products with tile[4 * quads][kPanel], times its
+  // scales
   void (*tile_rows)(const float* tile, const GroupRows& g, float* sums);
   ByteProducts bytes;
 };
@@ -149,11 +151,12 @@ struct KernelTable {
   // rounds half to even
   void (*narrow[kDTypes])(const float* from, size_t count, void* to);
   // to[c][r] = from[r][c]
-  void (*transpose_u8)(const uint8_t* from, size_t rows, size_t cols, size_t from_stride, uint8_t* to, size_t to_stride);
+  void (*transpose_u8)(const uint8_t* from, size_t rows, size_t cols, size_t from_stride, uint8_t* to,
+                       size_t to_stride);
   void (*transpose_u32)(const uint32_t* from, size_t rows, size_t cols, size_t from_stride, uint32_t* to,
                         size_t to_stride);
-  // Layers of language models. Their sums are fused and ordered as suits the registers: the bits are the instruction set's
-  // own, and the same for any number of threads and for any batch that a row is part of.
+  // Layers of language models. Their sums are fused and ordered as suits the registers: the bits are the instruction
+  // set's own, and the same for any number of threads and for any batch that a row is part of.
   void (*dense)(const Dense& dense);
   float (*sum_of_squares)(const float* x, size_t count);
   // out = x * factor * weight

@@ -48,9 +48,9 @@ struct Avx2VnniDot {
   }
 };
 
-// maddubs adds two products of a byte without and one with sign in 16 bits, and saturates there. It never comes to that:
-// codes of up to 7 bits are summed in runs that stay below 2^15; those of 8 bits are taken off 128 first, so that a pair
-// is at most 2 * 128 * 127, and widened at once.
+// maddubs adds two products of a byte without and one with sign in 16 bits, and saturates there. It never comes to
+// that: codes of up to 7 bits are summed in runs that stay below 2^15; those of 8 bits are taken off 128 first, so that
+// a pair is at most 2 * 128 * 127, and widened at once.
 template <class V, int Bits>
 struct Avx2MaddubsDot {
   using U32 = typename V::U32;

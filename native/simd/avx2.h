@@ -9,8 +9,8 @@
 
 namespace hqq::simd {
 
-// AVX2 with F16C: two ymm registers, lanes 0..7 in lo. With Vnni, integer dot products use AVX-VNNI: a type of its own, so
-// that no function of one is ever taken for the other's.
+// AVX2 with F16C: two ymm registers, lanes 0..7 in lo. With Vnni, integer dot products use AVX-VNNI: a type of its own,
+// so that no function of one is ever taken for the other's.
 template <bool Vnni>
 struct Avx2Of {
   static constexpr const char* kName = "avx2";
@@ -72,7 +72,8 @@ struct Avx2Of {
   static F32 copysign(F32 a, F32 b) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     const F32 magnitude = abs(a);
-    return {_mm256_or_ps(magnitude.lo, _mm256_and_ps(sign, b.lo)), _mm256_or_ps(magnitude.hi, _mm256_and_ps(sign, b.hi))};
+    return {_mm256_or_ps(magnitude.lo, _mm256_and_ps(sign, b.lo)),
+            _mm256_or_ps(magnitude.hi, _mm256_and_ps(sign, b.hi))};
   }
   static F32 first(F32 a, size_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), count = _mm256_set1_epi32(static_cast<int>(n));
@@ -151,7 +152,9 @@ struct Avx2Of {
   }
   // 16-bit shifts move bits between neighbouring bytes: harmless where no bit leaves its byte, masked away elsewhere.
   template <int Shift>
-  static U8 shift_left(U8 v) { return _mm256_slli_epi16(v, Shift); }
+  static U8 shift_left(U8 v) {
+    return _mm256_slli_epi16(v, Shift);
+  }
   template <int Shift, uint32_t Mask>
   static U8 shift_mask(U8 v) {
     if constexpr (Shift > 0) v = _mm256_srli_epi16(v, Shift);
@@ -159,7 +162,9 @@ struct Avx2Of {
   }
   static U8 merge(U8 a, U8 b) { return _mm256_or_si256(a, b); }
   template <int Shift>
-  static U32 shift_left(U32 v) { return {_mm256_slli_epi32(v.lo, Shift), _mm256_slli_epi32(v.hi, Shift)}; }
+  static U32 shift_left(U32 v) {
+    return {_mm256_slli_epi32(v.lo, Shift), _mm256_slli_epi32(v.hi, Shift)};
+  }
   template <int Shift, uint32_t Mask>
   static U32 shift_mask(U32 v) {
     const __m256i mask = _mm256_set1_epi32(Mask);

@@ -8,8 +8,8 @@
 
 namespace hqq::simd {
 
-// AVX-512 F, BW, DQ, VL: one zmm register. With Vnni, integer dot products use AVX512_VNNI: a type of its own, so that no
-// function of one is ever taken for the other's.
+// AVX-512 F, BW, DQ, VL: one zmm register. With Vnni, integer dot products use AVX512_VNNI: a type of its own, so that
+// no function of one is ever taken for the other's.
 template <bool Vnni>
 struct Avx512Of {
   static constexpr const char* kName = "avx512";
@@ -33,13 +33,12 @@ struct Avx512Of {
   static F32 load_bf16(const uint16_t* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16));
   }
-  static void store_f16(uint16_t* p, F32 v) {
-    store256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-  }
+  static void store_f16(uint16_t* p, F32 v) { store256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
   static void store_bf16(uint16_t* p, F32 v) {
     const __m512i u = _mm512_castps_si512(v), top = _mm512_srli_epi32(u, 16);
     const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    const __m512i rounded =
+        _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
     const __m512i quiet = _mm512_or_si512(top, _mm512_set1_epi32(0x40));
     const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     store256(p, _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, quiet)));
@@ -104,7 +103,9 @@ struct Avx512Of {
   }
   // 16-bit shifts move bits between neighbouring bytes: harmless where no bit leaves its byte, masked away elsewhere.
   template <int Shift>
-  static U8 shift_left(U8 v) { return {_mm512_slli_epi16(v.v, Shift)}; }
+  static U8 shift_left(U8 v) {
+    return {_mm512_slli_epi16(v.v, Shift)};
+  }
   template <int Shift, uint32_t Mask>
   static U8 shift_mask(U8 v) {
     if constexpr (Shift > 0) v.v = _mm512_srli_epi16(v.v, Shift);
@@ -112,7 +113,9 @@ struct Avx512Of {
   }
   static U8 merge(U8 a, U8 b) { return {_mm512_or_si512(a.v, b.v)}; }
   template <int Shift>
-  static U32 shift_left(U32 v) { return {_mm512_slli_epi32(v.v, Shift)}; }
+  static U32 shift_left(U32 v) {
+    return {_mm512_slli_epi32(v.v, Shift)};
+  }
   template <int Shift, uint32_t Mask>
   static U32 shift_mask(U32 v) {
     if constexpr (Shift > 0) v.v = _mm512_srli_epi32(v.v, Shift);

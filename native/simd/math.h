@@ -33,8 +33,8 @@ HQQ_INLINE typename V::F32 pow_positive(typename V::F32 x, float e) {
   return V::mul(power, V::pow2(k));
 }
 
-// e^x. Relative error below 2e-7 for x in [-87, 88]; x beyond is taken for the nearer end, and NaN stays NaN. Fused where the
-// machine fuses.
+// e^x. Relative error below 2e-7 for x in [-87, 88]; x beyond is taken for the nearer end, and NaN stays NaN. Fused
+// where the machine fuses.
 template <Simd V>
 HQQ_INLINE typename V::F32 exp(typename V::F32 x) {
   // In this order of operands: a comparison with NaN returns the second, and NaN is not to become e^-87.

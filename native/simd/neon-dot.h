@@ -7,7 +7,8 @@
 // Integer dot products of neon.h's wrappers V.
 namespace hqq::simd {
 
-// Codes as signed bytes: those of 8 bits are taken off 128. Without sdot, a lane's four products are added in two pairs.
+// Codes as signed bytes: those of 8 bits are taken off 128. Without sdot, a lane's four products are added in two
+// pairs.
 template <class V, bool DotProd, bool kSigned>
 struct NeonDot {
   using U32 = typename V::U32;
@@ -77,8 +78,8 @@ struct NeonDot {
   }
 };
 
-// usmmla multiplies a matrix of two outputs' eight codes with one of two rows' eight bytes of x: half of the instructions
-// that sdot takes.
+// usmmla multiplies a matrix of two outputs' eight codes with one of two rows' eight bytes of x: half of the
+// instructions that sdot takes.
 template <class V>
 struct NeonMatrixDot {
   using U32 = typename V::U32;
@@ -93,11 +94,12 @@ struct NeonMatrixDot {
   // bytes[16][8] from two quads, bytes[2][16][4], the second of which may be missing
   static void lay_out(uint8_t* bytes, bool two) {
     auto* p = reinterpret_cast<uint32_t*>(bytes);
-    const U32 even = V::load_words(p), odd = two ? V::load_words(p + 16) : V::each_u32([](int) { return vdupq_n_u32(0); });
+    const U32 even = V::load_words(p),
+              odd = two ? V::load_words(p + 16) : V::each_u32([](int) { return vdupq_n_u32(0); });
     V::store_words(p, {{vzip1q_u32(even.q[0], odd.q[0]), vzip2q_u32(even.q[0], odd.q[0]),
-                     vzip1q_u32(even.q[1], odd.q[1]), vzip2q_u32(even.q[1], odd.q[1])}});
+                        vzip1q_u32(even.q[1], odd.q[1]), vzip2q_u32(even.q[1], odd.q[1])}});
     V::store_words(p + 16, {{vzip1q_u32(even.q[2], odd.q[2]), vzip2q_u32(even.q[2], odd.q[2]),
-                          vzip1q_u32(even.q[3], odd.q[3]), vzip2q_u32(even.q[3], odd.q[3])}});
+                             vzip1q_u32(even.q[3], odd.q[3]), vzip2q_u32(even.q[3], odd.q[3])}});
   }
   static Codes codes(const uint8_t* bytes) {
     Codes c;
@@ -108,7 +110,8 @@ struct NeonMatrixDot {
   template <bool Two>
   static int8x16_t x(const int8_t* even, const int8_t* odd) {
     const auto *e = reinterpret_cast<const int32_t*>(even), *o = reinterpret_cast<const int32_t*>(odd);
-    const int32x2_t none = vdup_n_s32(0), a = Two ? vld1_s32(e) : vld1_dup_s32(e), b = Two ? vld1_s32(o) : vld1_dup_s32(o);
+    const int32x2_t none = vdup_n_s32(0), a = Two ? vld1_s32(e) : vld1_dup_s32(e),
+                    b = Two ? vld1_s32(o) : vld1_dup_s32(o);
     return vreinterpretq_s8_s32(vzip1q_s32(vcombine_s32(a, none), vcombine_s32(b, none)));
   }
   static Sum zero() {

@@ -9,8 +9,8 @@
 
 namespace hqq::simd {
 
-// NEON of AArch64: four q registers, lanes 0..3 in q[0]. With DotProd, integer dot products use FEAT_DotProd, with I8mm those
-// of many rows FEAT_I8MM: types of their own, so that no function of one is ever taken for another's.
+// NEON of AArch64: four q registers, lanes 0..3 in q[0]. With DotProd, integer dot products use FEAT_DotProd, with I8mm
+// those of many rows FEAT_I8MM: types of their own, so that no function of one is ever taken for another's.
 template <bool DotProd, bool I8mm>
 struct NeonOf {
   static constexpr const char* kName = "neon";
@@ -26,20 +26,30 @@ struct NeonOf {
   using U8 = uint8x16_t;
 
   template <class Fn>
-  static F32 each(Fn fn) { return {{fn(0), fn(1), fn(2), fn(3)}}; }
+  static F32 each(Fn fn) {
+    return {{fn(0), fn(1), fn(2), fn(3)}};
+  }
   template <class Fn>
-  static U32 each_u32(Fn fn) { return {{fn(0), fn(1), fn(2), fn(3)}}; }
+  static U32 each_u32(Fn fn) {
+    return {{fn(0), fn(1), fn(2), fn(3)}};
+  }
 
-  static F32 load(const float* p) { return each([=](int i) { return vld1q_f32(p + 4 * i); }); }
+  static F32 load(const float* p) {
+    return each([=](int i) { return vld1q_f32(p + 4 * i); });
+  }
   static void store(float* p, F32 v) {
     for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, v.q[i]);
   }
-  static F32 set(float x) { return each([=](int) { return vdupq_n_f32(x); }); }
+  static F32 set(float x) {
+    return each([=](int) { return vdupq_n_f32(x); });
+  }
   static F32 load_u8(const uint8_t* p) {
     const U32 w = words_of_u8(p);
     return each([&](int i) { return vcvtq_f32_u32(w.q[i]); });
   }
-  static void store_u8(uint8_t* p, F32 v) { store_words_u8(p, each_u32([&](int i) { return vcvtq_u32_f32(v.q[i]); })); }
+  static void store_u8(uint8_t* p, F32 v) {
+    store_words_u8(p, each_u32([&](int i) { return vcvtq_u32_f32(v.q[i]); }));
+  }
   static F32 load_f16(const uint16_t* p) {
     return each([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
   }
@@ -59,10 +69,18 @@ struct NeonOf {
     }
   }
 
-  static F32 add(F32 a, F32 b) { return each([&](int i) { return vaddq_f32(a.q[i], b.q[i]); }); }
-  static F32 sub(F32 a, F32 b) { return each([&](int i) { return vsubq_f32(a.q[i], b.q[i]); }); }
-  static F32 mul(F32 a, F32 b) { return each([&](int i) { return vmulq_f32(a.q[i], b.q[i]); }); }
-  static F32 div(F32 a, F32 b) { return each([&](int i) { return vdivq_f32(a.q[i], b.q[i]); }); }
+  static F32 add(F32 a, F32 b) {
+    return each([&](int i) { return vaddq_f32(a.q[i], b.q[i]); });
+  }
+  static F32 sub(F32 a, F32 b) {
+    return each([&](int i) { return vsubq_f32(a.q[i], b.q[i]); });
+  }
+  static F32 mul(F32 a, F32 b) {
+    return each([&](int i) { return vmulq_f32(a.q[i], b.q[i]); });
+  }
+  static F32 div(F32 a, F32 b) {
+    return each([&](int i) { return vdivq_f32(a.q[i], b.q[i]); });
+  }
   // A compare and a select, not vminq and vmaxq: those return NaN where either operand is one.
   static F32 min(F32 a, F32 b) {
     return each([&](int i) { return vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]); });
@@ -70,8 +88,12 @@ struct NeonOf {
   static F32 max(F32 a, F32 b) {
     return each([&](int i) { return vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]); });
   }
-  static F32 round(F32 a) { return each([&](int i) { return vrndnq_f32(a.q[i]); }); }
-  static F32 abs(F32 a) { return each([&](int i) { return vabsq_f32(a.q[i]); }); }
+  static F32 round(F32 a) {
+    return each([&](int i) { return vrndnq_f32(a.q[i]); });
+  }
+  static F32 abs(F32 a) {
+    return each([&](int i) { return vabsq_f32(a.q[i]); });
+  }
   static F32 copysign(F32 a, F32 b) {
     return each([&](int i) { return vbslq_f32(vdupq_n_u32(0x7fffffff), a.q[i], b.q[i]); });
   }
@@ -105,7 +127,9 @@ struct NeonOf {
     const float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
     return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
   }
-  static U32 add(U32 a, U32 b) { return each_u32([&](int i) { return vaddq_u32(a.q[i], b.q[i]); }); }
+  static U32 add(U32 a, U32 b) {
+    return each_u32([&](int i) { return vaddq_u32(a.q[i], b.q[i]); });
+  }
   static U32 rounded_words(F32 v) {
     return each_u32([&](int i) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(v.q[i])); });
   }
@@ -114,12 +138,8 @@ struct NeonOf {
                                     vaddq_u64(vpaddlq_u32(v.q[2]), vpaddlq_u32(v.q[3])));
     return static_cast<double>(vaddvq_u64(s2));
   }
-  static float min_across(F32 v) {
-    return vminvq_f32(vminq_f32(vminq_f32(v.q[0], v.q[1]), vminq_f32(v.q[2], v.q[3])));
-  }
-  static float max_across(F32 v) {
-    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v.q[0], v.q[1]), vmaxq_f32(v.q[2], v.q[3])));
-  }
+  static float min_across(F32 v) { return vminvq_f32(vminq_f32(vminq_f32(v.q[0], v.q[1]), vminq_f32(v.q[2], v.q[3]))); }
+  static float max_across(F32 v) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v.q[0], v.q[1]), vmaxq_f32(v.q[2], v.q[3]))); }
 
   static U8 load_bytes(const uint8_t* p) { return vld1q_u8(p); }
   static void store_bytes(uint8_t* p, U8 v) { vst1q_u8(p, v); }
@@ -128,7 +148,9 @@ struct NeonOf {
     __builtin_prefetch(p);
 #endif
   }
-  static U32 load_words(const uint32_t* p) { return each_u32([=](int i) { return vld1q_u32(p + 4 * i); }); }
+  static U32 load_words(const uint32_t* p) {
+    return each_u32([=](int i) { return vld1q_u32(p + 4 * i); });
+  }
   static void store_words(uint32_t* p, U32 v) {
     for (int i = 0; i < 4; ++i) vst1q_u32(p + 4 * i, v.q[i]);
   }
@@ -144,7 +166,9 @@ struct NeonOf {
     vst1q_u8(p, vcombine_u8(vmovn_u16(lo), vmovn_u16(hi)));
   }
   template <int Shift>
-  static U8 shift_left(U8 v) { return vshlq_n_u8(v, Shift); }
+  static U8 shift_left(U8 v) {
+    return vshlq_n_u8(v, Shift);
+  }
   template <int Shift, uint32_t Mask>
   static U8 shift_mask(U8 v) {
     if constexpr (Shift > 0) v = vshrq_n_u8(v, Shift);
@@ -152,7 +176,9 @@ struct NeonOf {
   }
   static U8 merge(U8 a, U8 b) { return vorrq_u8(a, b); }
   template <int Shift>
-  static U32 shift_left(U32 v) { return each_u32([&](int i) { return vshlq_n_u32(v.q[i], Shift); }); }
+  static U32 shift_left(U32 v) {
+    return each_u32([&](int i) { return vshlq_n_u32(v.q[i], Shift); });
+  }
   template <int Shift, uint32_t Mask>
   static U32 shift_mask(U32 v) {
     return each_u32([&](int i) {
@@ -160,9 +186,15 @@ struct NeonOf {
       return vandq_u32(v.q[i], vdupq_n_u32(Mask));
     });
   }
-  static U32 merge(U32 a, U32 b) { return each_u32([&](int i) { return vorrq_u32(a.q[i], b.q[i]); }); }
-  static F32 fma(F32 a, F32 b, F32 c) { return each([&](int i) { return vfmaq_f32(c.q[i], a.q[i], b.q[i]); }); }
-  static F32 to_f32(U32 w) { return each([&](int i) { return vcvtq_f32_s32(vreinterpretq_s32_u32(w.q[i])); }); }
+  static U32 merge(U32 a, U32 b) {
+    return each_u32([&](int i) { return vorrq_u32(a.q[i], b.q[i]); });
+  }
+  static F32 fma(F32 a, F32 b, F32 c) {
+    return each([&](int i) { return vfmaq_f32(c.q[i], a.q[i], b.q[i]); });
+  }
+  static F32 to_f32(U32 w) {
+    return each([&](int i) { return vcvtq_f32_s32(vreinterpretq_s32_u32(w.q[i])); });
+  }
 
   template <int Bits>
   using Dot = NeonDot<NeonOf, DotProd, Bits == 8>;

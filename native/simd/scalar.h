@@ -226,7 +226,8 @@ struct Scalar {
  private:
   static float float_of_half(uint16_t h) {
     const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, rest = h & 0x7fffu;
-    if (rest >= 0x7c00u) return bits<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13 | (rest > 0x7c00u ? 1u << 22 : 0));
+    if (rest >= 0x7c00u)
+      return bits<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13 | (rest > 0x7c00u ? 1u << 22 : 0));
     if (rest >= 0x400u) return bits<float>(sign | ((rest << 13) + (112u << 23)));
     const float subnormal = static_cast<float>(rest) * 5.9604644775390625e-8f;  // 2^-24
     return bits<float>(sign | bits<uint32_t>(subnormal));
@@ -235,7 +236,7 @@ struct Scalar {
     const uint32_t u = bits<uint32_t>(x), sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
     if (rest > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((rest >> 13) & 0x3ffu));
     if (rest >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to 2^16: infinity
-    if (rest >= 0x38800000u) {                                             // normal: shift, half to even
+    if (rest >= 0x38800000u) {                                              // normal: shift, half to even
       const uint32_t shifted = rest - (112u << 23);
       return static_cast<uint16_t>(sign | ((shifted + 0xfffu + ((shifted >> 13) & 1)) >> 13));
     }

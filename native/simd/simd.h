@@ -36,8 +36,8 @@
 // What a vector wrapper V gives. F32 and U32 have sixteen lanes: one zmm, two ymm, four q registers, or an array of 16.
 // U8 has kBytes lanes, whatever one register of the machine holds: integer operations give the same bits at any width.
 //
-// Float operations are IEEE single precision, rounded to nearest even, never fused, so that all wrappers return the same
-// bits. Where an operand is NaN, min and max return their second operand.
+// Float operations are IEEE single precision, rounded to nearest even, never fused, so that all wrappers return the
+// same bits. Where an operand is NaN, min and max return their second operand.
 namespace hqq::simd {
 
 template <class V>
@@ -67,7 +67,7 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::div(a, a) };
   { V::min(a, a) };
   { V::max(a, a) };
-  { V::round(a) };        // half to even
+  { V::round(a) };  // half to even
   { V::abs(a) };
   { V::copysign(a, a) };  // magnitude of the first, sign of the second
   { V::first(a, n) };     // lanes from n on become +0
@@ -82,30 +82,32 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   // kBytes bytes
   { V::load_bytes(bytes_in) };
   { V::store_bytes(bytes_out, b) };
-  { V::template shift_left<4>(b) };        // of bytes that lose no bit by it
-  { V::template shift_mask<4, 15>(b) };    // b >> Shift & Mask
-  { V::merge(b, b) };                      // bitwise or
+  { V::template shift_left<4>(b) };      // of bytes that lose no bit by it
+  { V::template shift_mask<4, 15>(b) };  // b >> Shift & Mask
+  { V::merge(b, b) };                    // bitwise or
   // sixteen 32-bit words
   { V::prefetch(bytes_in) };  // a hint; any address will do
   { V::load_words(words_in) };
   { V::store_words(words_out, w) };
-  { V::words_of_u8(bytes_in) };            // bytes as words
-  { V::store_words_u8(bytes_out, w) };     // words in [0, 255] as bytes
+  { V::words_of_u8(bytes_in) };         // bytes as words
+  { V::store_words_u8(bytes_out, w) };  // words in [0, 255] as bytes
   { V::template shift_left<3>(w) };
   { V::template shift_mask<3, 7>(w) };
   { V::merge(w, w) };
   { V::add(w, w) };
   { V::rounded_words(a) };  // half to even, as two's complement; for |a| < 2^31
   { V::sum_words(w) };      // of all lanes, as a double
-  { V::to_f32(w) };                        // words in [0, 2^31) as floats
+  { V::to_f32(w) };         // words in [0, 2^31) as floats
   // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
   { V::fma(a, a, a) };
-  // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127] that
-  // all lanes share. At most kRun of them may be added to a Run, which begins with a Sum and is folded into it (both may be
-  // the same); total gives floats. Codes of different sizes that are multiplied alike have the same Dot, and so one kernel.
+  // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127]
+  // that all lanes share. At most kRun of them may be added to a Run, which begins with a Sum and is folded into it
+  // (both may be the same); total gives floats. Codes of different sizes that are multiplied alike have the same Dot,
+  // and so one kernel.
   typename V::template Dot<4>::Sum;
   { V::template Dot<4>::kRun };
-  // What multiplies many rows: Dot, or one that takes two quads of two rows at a time and says how their codes lie, lay_out.
+  // What multiplies many rows: Dot, or one that takes two quads of two rows at a time and says how their codes lie,
+  // lay_out.
   typename V::template RowsDot<4>::Sum;
   // to[c * to_stride + r] = from[r * from_stride + c], sixteen by sixteen
   { V::transpose16(bytes_in, n, bytes_out, n) };

@@ -13,8 +13,15 @@ struct AttentionCase {
     constexpr size_t kStarts[] = {0, 0, 1, 14, 15, 16, 17, 31, 32, 64, 130, 255};
     constexpr size_t kWindows[] = {0, 0, 1, 7, 15, 16, 17, 32, 33, 500};
     constexpr float kSizes[] = {0.1f, 1, 1, 8};  // of scores: from near equal ones to one that outweighs the rest
-    AttentionCase c{random.pick(kRows), 1 + random.below(8), 1 + random.below(3), random.pick(kOddSizes),
-                    random.pick(kStarts), random.pick(kWindows), {}, {}, {}};
+    AttentionCase c{random.pick(kRows),
+                    1 + random.below(8),
+                    1 + random.below(3),
+                    random.pick(kOddSizes),
+                    random.pick(kStarts),
+                    random.pick(kWindows),
+                    {},
+                    {},
+                    {}};
     c.q = Floats(random, c.rows * c.row_size(), random.pick(kSizes));
     c.keys = Floats(random, (c.start + c.rows) * c.stride(), 1);
     c.values = Floats(random, (c.start + c.rows) * c.stride(), 1);
@@ -25,18 +32,18 @@ struct AttentionCase {
   size_t row_size() const { return heads() * head_dim; }
   float scale() const { return 1 / std::sqrt(static_cast<float>(head_dim)); }
   std::string describe() const {
-    return text("%zu rows from %zu, %zu heads of %zu for %zu, window %zu", rows, start, heads(), head_dim, kv_heads, window);
+    return text("%zu rows from %zu, %zu heads of %zu for %zu, window %zu", rows, start, heads(), head_dim, kv_heads,
+                window);
   }
   Buffers outputs(uint8_t fill) const { return one_output(rows * row_size(), fill); }
   core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
     // With room to spare, which nothing may come from.
     const size_t before = start + first, capacity = kernels::padded(before + count) + kernels::kLanes;
     Caches caches(*this, capacity, before);
-    const core::Status status =
-        core::attention(context, {count, heads(), kv_heads, head_dim, before, window, capacity, scale(),
-                                  q.data() + first * row_size(), keys.data() + before * stride(),
-                                  values.data() + before * stride(), caches.keys.data(), caches.values.data(),
-                                  outputs[0].at<float>()});
+    const core::Status status = core::attention(
+        context, {count, heads(), kv_heads, head_dim, before, window, capacity, scale(), q.data() + first * row_size(),
+                  keys.data() + before * stride(), values.data() + before * stride(), caches.keys.data(),
+                  caches.values.data(), outputs[0].at<float>()});
     check(caches == Caches(*this, capacity, before + count), describe() + ": what is kept of the rows");
     return status;
   }

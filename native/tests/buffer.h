@@ -33,7 +33,9 @@ class Buffer {
   }
 
   template <class T = void>
-  T* at() { return static_cast<T*>(static_cast<void*>(memory_.data() + begin())); }
+  T* at() {
+    return static_cast<T*>(static_cast<void*>(memory_.data() + begin()));
+  }
   const std::byte* data() const { return memory_.data() + begin(); }
   size_t size() const { return bytes_; }
   const char* name() const { return name_; }

@@ -117,21 +117,34 @@ core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) c
     schedule.push_back(static_cast<float>(1 / b));
     schedule.push_back(static_cast<float>(threshold >= 0 ? threshold : std::pow(1 / b, 1 / (2 - lp_norm)) * 0.999));
   }
-  return core::quantize(context, {
-      .weights = weights.bytes.data(), .dtype = weights.dtype, .rows = grid.rows, .cols = grid.cols, .axis = axis,
-      .max_code = static_cast<float>(max_code), .schedule = schedule.data(), .iterations = iterations,
-      .lp_norm = static_cast<float>(lp_norm), .round_zero = round_zero, .reference_guards = reference_guards,
-      .format = grid.format, .step = grid.step, .block = block, .meta_dtype = meta_dtype,
-      .packed = outputs[0].at(), .scale = outputs[1].at<float>(), .zero = outputs[2].at<float>(),
-      .stats = outputs[3].at<double>()});
+  return core::quantize(context, {.weights = weights.bytes.data(),
+                                  .dtype = weights.dtype,
+                                  .rows = grid.rows,
+                                  .cols = grid.cols,
+                                  .axis = axis,
+                                  .max_code = static_cast<float>(max_code),
+                                  .schedule = schedule.data(),
+                                  .iterations = iterations,
+                                  .lp_norm = static_cast<float>(lp_norm),
+                                  .round_zero = round_zero,
+                                  .reference_guards = reference_guards,
+                                  .format = grid.format,
+                                  .step = grid.step,
+                                  .block = block,
+                                  .meta_dtype = meta_dtype,
+                                  .packed = outputs[0].at(),
+                                  .scale = outputs[1].at<float>(),
+                                  .zero = outputs[2].at<float>(),
+                                  .stats = outputs[3].at<double>()});
 }
 
 std::string QuantizeCase::describe() const {
   return grid.describe() +
-         text(" dtype=%d axis=%d maxCode=%u iterations=%d beta=%g kappa=%g threshold=%g lpNorm=%g roundZero=%d "
-              "referenceGuards=%d block=%zu metaDtype=%d",
-              static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
-              reference_guards, block, static_cast<int>(meta_dtype));
+         text(
+             " dtype=%d axis=%d maxCode=%u iterations=%d beta=%g kappa=%g threshold=%g lpNorm=%g roundZero=%d "
+             "referenceGuards=%d block=%zu metaDtype=%d",
+             static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
+             reference_guards, block, static_cast<int>(meta_dtype));
 }
 
 // ---- pack and unpack
@@ -158,8 +171,7 @@ Buffers UnpackCase::outputs(uint8_t fill) const { return {{"codes", Element::byt
 
 core::Status UnpackCase::run(const core::Context& context, Buffers& outputs) const {
   auto* packed_read = const_cast<std::byte*>(packed.data());
-  return core::unpack(context,
-                      {grid.rows, grid.cols, grid.step, grid.format, outputs[0].at<uint8_t>(), packed_read});
+  return core::unpack(context, {grid.rows, grid.cols, grid.step, grid.format, outputs[0].at<uint8_t>(), packed_read});
 }
 
 // ---- dequantize
@@ -179,9 +191,16 @@ DequantizeCase DequantizeCase::random(Random& random) {
 Buffers DequantizeCase::outputs(uint8_t fill) const { return {{"out", element_of(dtype), grid.weights(), fill}}; }
 
 core::Status DequantizeCase::run(const core::Context& context, Buffers& outputs) const {
-  return core::dequantize(context, {.packed = packed.data(), .format = grid.format, .rows = grid.rows,
-                                    .cols = grid.cols, .step = grid.step, .axis = axis, .scale = scale.floats(),
-                                    .zero = zero.floats(), .dtype = dtype, .round_each = round_each,
+  return core::dequantize(context, {.packed = packed.data(),
+                                    .format = grid.format,
+                                    .rows = grid.rows,
+                                    .cols = grid.cols,
+                                    .step = grid.step,
+                                    .axis = axis,
+                                    .scale = scale.floats(),
+                                    .zero = zero.floats(),
+                                    .dtype = dtype,
+                                    .round_each = round_each,
                                     .out = outputs[0].at()});
 }
 
@@ -204,8 +223,12 @@ DistanceCase DistanceCase::random(Random& random) {
 Buffers DistanceCase::outputs(uint8_t fill) const { return {{"stats", Element::f64, 4, fill}}; }
 
 core::Status DistanceCase::run(const core::Context& context, Buffers& outputs) const {
-  return core::distance(context, {.a = a.bytes.data(), .a_dtype = a.dtype, .b = b.bytes.data(), .b_dtype = b.dtype,
-                                  .count = a.count, .stats = outputs[0].at<double>()});
+  return core::distance(context, {.a = a.bytes.data(),
+                                  .a_dtype = a.dtype,
+                                  .b = b.bytes.data(),
+                                  .b_dtype = b.dtype,
+                                  .count = a.count,
+                                  .stats = outputs[0].at<double>()});
 }
 
 std::string DistanceCase::describe() const {

@@ -10,11 +10,11 @@ namespace hqq::test {
 
 // What the command line asked for.
 struct Options {
-  std::vector<const kernels::KernelTable*> tables;  // instruction sets under test
+  std::vector<const kernels::KernelTable*> tables;            // instruction sets under test
   const kernels::KernelTable* reference = &kernels::kScalar;  // what they are compared with
-  bool quick = false;                               // fewer random cases: for emulators
-  bool emulate = true;                              // instructions that the machine lacks, where tests can
-  uint64_t seed = 1;                                // of all that is random
+  bool quick = false;                                         // fewer random cases: for emulators
+  bool emulate = true;                                        // instructions that the machine lacks, where tests can
+  uint64_t seed = 1;                                          // of all that is random
 
   // Whether the machine's own conversions are those that its specification demands.
   bool real_machine() const { return reference == &kernels::kScalar; }

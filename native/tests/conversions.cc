@@ -42,9 +42,12 @@ void widen_all(const kernels::KernelTable& kernels, const HalfType& type) {
   for (const uint16_t h : patterns) {
     const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
     uint32_t want;
-    if ((h & 0x7fff) < type.infinity) want = bits_of(static_cast<float>(type.value(h)));
-    else if (type.dtype == DType::bf16) want = static_cast<uint32_t>(h) << 16;
-    else want = sign | 0x7f800000u | (h & 0x3ffu) << 13 | (h & 0x3ffu ? 1u << 22 : 0);  // NaNs become quiet
+    if ((h & 0x7fff) < type.infinity)
+      want = bits_of(static_cast<float>(type.value(h)));
+    else if (type.dtype == DType::bf16)
+      want = static_cast<uint32_t>(h) << 16;
+    else
+      want = sign | 0x7f800000u | (h & 0x3ffu) << 13 | (h & 0x3ffu ? 1u << 22 : 0);  // NaNs become quiet
     if (bits_of(wide[h]) != want) fail(text("%04x becomes %08x, not %08x", h, bits_of(wide[h]), want));
   }
 }
@@ -72,8 +75,8 @@ void narrow_ties(const kernels::KernelTable& kernels, const HalfType& type) {
 }
 
 void narrow_random(const Options& options, const kernels::KernelTable& kernels, DType dtype) {
-  report.begin(text("%s: rounds any float to type %d as %s does", kernels.isa, static_cast<int>(dtype),
-                    options.reference->isa));
+  report.begin(
+      text("%s: rounds any float to type %d as %s does", kernels.isa, static_cast<int>(dtype), options.reference->isa));
   Random random(options.seed);
   std::vector<float> from(static_cast<size_t>(options.cases(1 << 20, 1 << 16)));
   for (float& x : from) {

@@ -92,8 +92,8 @@ void quantize_all(const kernels::KernelTable& kernels) {
         c.kappa = 1, c.lp_norm = 1, c.threshold = 0.0625, c.round_zero = true, c.reference_guards = false;
         quantize(kernels, c, seed++, kUnitLow[type], kUnitSpan);
         c.iterations = 0, c.round_zero = false;
-        quantize(kernels, c, seed++, 0, 1);                              // subnormal, and zero
-        quantize(kernels, c, seed++, 0, type == 1 ? 31 : 255);           // all finite numbers
+        quantize(kernels, c, seed++, 0, 1);                     // subnormal, and zero
+        quantize(kernels, c, seed++, 0, type == 1 ? 31 : 255);  // all finite numbers
       }
     }
   }

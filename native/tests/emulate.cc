@@ -21,8 +21,8 @@ T read(const void* p) {
   return value;
 }
 
-// The registers that a signal interrupted. Lower halves of ymm registers lie in the part that FXSAVE wrote, upper halves in
-// the part that XSAVE added; a part that is all zeros may not have been written, which the header says.
+// The registers that a signal interrupted. Lower halves of ymm registers lie in the part that FXSAVE wrote, upper
+// halves in the part that XSAVE added; a part that is all zeros may not have been written, which the header says.
 class Registers {
  public:
   explicit Registers(void* context) : context_(*static_cast<ucontext_t*>(context)) {}
@@ -74,19 +74,23 @@ const void* address(const Registers& registers, const uint8_t*& p, unsigned mode
     const unsigned scale = *p >> 6, index = (*p >> 3 & 7) | high_index;
     base = *p++ & 7;
     if (index != 4) sum += registers.general(index) * (1 << scale);
-    if (mode == 0 && base == 5) wide = true;
-    else sum += registers.general(base | high_base);
+    if (mode == 0 && base == 5)
+      wide = true;
+    else
+      sum += registers.general(base | high_base);
   } else if (!relative) {
     sum += registers.general(base | high_base);
   }
-  if (wide) sum += read<int32_t>(p), p += 4;
-  else if (mode == 1) sum += static_cast<int8_t>(*p++);
+  if (wide)
+    sum += read<int32_t>(p), p += 4;
+  else if (mode == 1)
+    sum += static_cast<int8_t>(*p++);
   if (relative) sum += reinterpret_cast<int64_t>(p);  // nothing follows the displacement
   return reinterpret_cast<const void*>(sum);
 }
 
-// vpdpbusd ymm, ymm, ymm/m256 = VEX.256.66.0F38.W0 50 /r: each 32-bit lane of the first += the sum of four products of bytes,
-// without sign in the second and with sign in the third. False for anything else.
+// vpdpbusd ymm, ymm, ymm/m256 = VEX.256.66.0F38.W0 50 /r: each 32-bit lane of the first += the sum of four products of
+// bytes, without sign in the second and with sign in the third. False for anything else.
 bool emulate(Registers& registers) {
   const uint8_t* p = registers.at();
   if (p[0] != 0xc4 || (p[1] & 0x1f) != 2 || (p[2] & 0x87) != 0x05 || p[3] != 0x50 || !registers.has_ymm()) return false;
@@ -98,8 +102,10 @@ bool emulate(Registers& registers) {
   int8_t x[32];
   registers.load_ymm(first, sum);
   registers.load_ymm(second, codes);
-  if (mode == 3) registers.load_ymm(third | high_base, x);
-  else std::memcpy(x, address(registers, p, mode, third, high_index, high_base), sizeof(x));
+  if (mode == 3)
+    registers.load_ymm(third | high_base, x);
+  else
+    std::memcpy(x, address(registers, p, mode, third, high_index, high_base), sizeof(x));
   for (int i = 0; i < 32; ++i) sum[i / 4] += codes[i] * x[i];
   registers.store_ymm(first, sum);
   registers.go_to(p);

@@ -2,8 +2,8 @@
 
 namespace hqq::test {
 
-// While one is alive, vpdpbusd of AVX-VNNI works on processors with AVX2 that refuse it: the kernels are run as they were
-// compiled, and only this instruction is carried out by software. Slow: a signal for each.
+// While one is alive, vpdpbusd of AVX-VNNI works on processors with AVX2 that refuse it: the kernels are run as they
+// were compiled, and only this instruction is carried out by software. Slow: a signal for each.
 class VnniEmulation {
  public:
   VnniEmulation();

@@ -84,8 +84,8 @@ void find_non_finite(const Options& options, const kernels::KernelTable& kernels
   }
 }
 
-// A NaN hides how far its group reaches. The group is refused, but has been computed by then: UndefinedBehaviorSanitizer
-// finds codes that no byte holds.
+// A NaN hides how far its group reaches. The group is refused, but has been computed by then:
+// UndefinedBehaviorSanitizer finds codes that no byte holds.
 void refuse_hidden_ranges(const kernels::KernelTable& kernels) {
   report.begin(text("%s: refuses groups whose range a NaN hides", kernels.isa));
   constexpr size_t kSize = 17;

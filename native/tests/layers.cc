@@ -20,8 +20,8 @@ struct DenseCase {
   bool has_bias() const { return bias.size() == out; }
   Buffers outputs(uint8_t fill) const { return one_output(rows * out, fill); }
   core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
-    return core::dense_linear(context, {count, in, out, x.data() + first * in, weights.data(), has_bias() ? bias.data() : nullptr,
-                                        outputs[0].at<float>()});
+    return core::dense_linear(context, {count, in, out, x.data() + first * in, weights.data(),
+                                        has_bias() ? bias.data() : nullptr, outputs[0].at<float>()});
   }
   void add_errors(const Buffers& got, Errors& errors) const {
     for (size_t b = 0; b < rows; ++b)
@@ -46,7 +46,8 @@ struct RmsNormCase {
   static RmsNormCase random(Random& random) {
     constexpr size_t kRows[] = {1, 2, 3, 9};
     constexpr float kSizes[] = {1e-3f, 1, 1, 300};
-    RmsNormCase c{random.pick(kRows), random.pick(kOddSizes), random.chance(50) ? 1e-5f : 1e-6f, random.chance(30), {}, {}};
+    RmsNormCase c{
+        random.pick(kRows), random.pick(kOddSizes), random.chance(50) ? 1e-5f : 1e-6f, random.chance(30), {}, {}};
     if (random.chance(10)) c.cols = 2000 + random.below(4000);
     c.x = Floats(random, c.rows * c.cols, random.pick(kSizes)), c.weight = Floats(random, c.cols, 1);
     return c;
@@ -133,7 +134,8 @@ struct SwigluCase {
     for (size_t i = 0; i < rows * cols; ++i) {
       const double g = wide(gate[i]), want = g / (1 + std::exp(-g)) * wide(up[i]);
       // Powers end at e^88, so that gates below -88 give 1 / e^88 of themselves and not less.
-      errors.add(element(got[0], i), want, (kExpError + 4 * kUnit) * std::fabs(want) + 0x1p-126 * std::fabs(g * wide(up[i])));
+      errors.add(element(got[0], i), want,
+                 (kExpError + 4 * kUnit) * std::fabs(want) + 0x1p-126 * std::fabs(g * wide(up[i])));
     }
   }
 };

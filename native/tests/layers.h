@@ -6,17 +6,20 @@
 
 #include "cases.h"
 
-// Layers of language models, whose bits are each instruction set's own: all of them within a bound of float64 that is derived
-// from the number of roundings, the same bits for any number of threads, and for a row alone as for a row among others.
+// Layers of language models, whose bits are each instruction set's own: all of them within a bound of float64 that is
+// derived from the number of roundings, the same bits for any number of threads, and for a row alone as for a row among
+// others.
 //
-// A case gives `rows`, outputs(fill), run_rows(context, first, count, outputs), add_errors(outputs, errors) and describe().
+// A case gives `rows`, outputs(fill), run_rows(context, first, count, outputs), add_errors(outputs, errors) and
+// describe().
 namespace hqq::test {
 
-inline constexpr double kUnit = 0x1p-24;     // relative, of one rounding to float32
-inline constexpr double kExpError = 2e-7;    // relative: simd/math.h
-inline constexpr double kLeast = 0x1p-120;   // what gradual underflow may lose of sums like these
+inline constexpr double kUnit = 0x1p-24;    // relative, of one rounding to float32
+inline constexpr double kExpError = 2e-7;   // relative: simd/math.h
+inline constexpr double kLeast = 0x1p-120;  // what gradual underflow may lose of sums like these
 
-// Roundings on the way of a term into a sum of `count` products: its own, a lane's additions, the tree, and those after it.
+// Roundings on the way of a term into a sum of `count` products: its own, a lane's additions, the tree, and those after
+// it.
 inline double roundings(size_t count) { return std::ceil(static_cast<double>(count) / 16) + 8; }
 
 // Floats in memory of just their size, at an address that suits no vector.
@@ -56,14 +59,17 @@ class Errors {
     const double error = std::fabs(wide(got) - want) / (bound + kLeast);
     if (!(error <= worst_)) worst_ = std::isnan(error) ? INFINITY : error;
   }
-  void expect(const std::string& context) const { check(worst_ <= 1, context + text(": %g of the allowed error", worst_)); }
+  void expect(const std::string& context) const {
+    check(worst_ <= 1, context + text(": %g of the allowed error", worst_));
+  }
 
  private:
   double worst_ = 0;
 };
 
 template <class Case>
-Buffers run_layer(const Case& c, const core::Context& context, size_t first, size_t count, uint8_t fill, const std::string& name) {
+Buffers run_layer(const Case& c, const core::Context& context, size_t first, size_t count, uint8_t fill,
+                  const std::string& name) {
   Buffers outputs = c.outputs(fill);
   check(c.run_rows(context, first, count, outputs) == core::Status::ok, name + ": is not done");
   return outputs;
@@ -74,7 +80,8 @@ void compare_layer(const Case& c, const kernels::KernelTable& kernels, const std
   const std::atomic<bool> never{false};
   const Buffers one = run_layer(c, {kernels, 1, never}, 0, c.rows, 0xa5, name);
   for (const int threads : {2, 7})
-    expect_same(run_layer(c, {kernels, threads, never}, 0, c.rows, 0x5a, name), one, name + text(", %d threads", threads));
+    expect_same(run_layer(c, {kernels, threads, never}, 0, c.rows, 0x5a, name), one,
+                name + text(", %d threads", threads));
   Errors errors;
   c.add_errors(one, errors);
   errors.expect(name);

@@ -6,8 +6,8 @@
 #include "cases.h"
 #include "emulate.h"
 
-// Products of codes: those of bytes to the bit, those of floats against float64; the same bits for any number of threads and
-// for a row among others or alone. Panels give back what went into them.
+// Products of codes: those of bytes to the bit, those of floats against float64; the same bits for any number of
+// threads and for a row among others or alone. Panels give back what went into them.
 namespace hqq::test {
 namespace {
 
@@ -64,8 +64,8 @@ struct LaidOut {
   }
 };
 
-Buffer multiply(const LinearCase& c, const core::Context& context, const core::Panels& panels, size_t first, size_t rows,
-                uint8_t fill) {
+Buffer multiply(const LinearCase& c, const core::Context& context, const core::Panels& panels, size_t first,
+                size_t rows, uint8_t fill) {
   Buffer out("out", Element::f32, rows * c.out, fill);
   core::Linear op;
   op.layers.push_back({panels, c.bias.empty() ? nullptr : c.bias.data(), out.at<float>()});
@@ -76,9 +76,9 @@ Buffer multiply(const LinearCase& c, const core::Context& context, const core::P
 
 Buffer multiply_tiled(const LinearCase& c, const core::Context& context, size_t first, size_t rows, uint8_t fill) {
   Buffer out("out", Element::f32, rows * c.out, fill);
-  core::linear_tiled(context, {c.packed.data(), c.format, c.out * c.groups, c.size, c.step(), 1, c.scale.data(), c.zero.data(),
-                               c.out, c.cols(), c.bias.empty() ? nullptr : c.bias.data(), c.x.data() + first * c.cols(), rows,
-                               out.at<float>()});
+  core::linear_tiled(context, {c.packed.data(), c.format, c.out * c.groups, c.size, c.step(), 1, c.scale.data(),
+                               c.zero.data(), c.out, c.cols(), c.bias.empty() ? nullptr : c.bias.data(),
+                               c.x.data() + first * c.cols(), rows, out.at<float>()});
   return out;
 }
 
@@ -98,7 +98,8 @@ double error_of(const LinearCase& c, const std::vector<float>& weights, Buffer& 
   return worst;
 }
 
-void compare(const LinearCase& c, const Options& options, const kernels::KernelTable& kernels, const std::string& context) {
+void compare(const LinearCase& c, const Options& options, const kernels::KernelTable& kernels,
+             const std::string& context) {
   const core::Context plain{*options.reference, 1, kNever}, one{kernels, 1, kNever}, many{kernels, 7, kNever};
   LaidOut want(c, plain, 0xa5), got(c, many, 0x5a);
   expect_same(got.memory, want.memory, context + ": panels");
@@ -106,8 +107,8 @@ void compare(const LinearCase& c, const Options& options, const kernels::KernelT
   expanded.emplace_back("weights", Element::f32, c.out * c.cols(), uint8_t{1});
   dequantized.emplace_back("weights", Element::f32, c.out * c.cols(), uint8_t{2});
   core::expand(many, {got.panels, expanded[0].at<float>()});
-  core::dequantize(plain, {c.packed.data(), c.format, c.out * c.groups, c.size, c.step(), 1, c.scale.data(), c.zero.data(),
-                           DType::f32, false, dequantized[0].at<float>()});
+  core::dequantize(plain, {c.packed.data(), c.format, c.out * c.groups, c.size, c.step(), 1, c.scale.data(),
+                           c.zero.data(), DType::f32, false, dequantized[0].at<float>()});
   expect_same(expanded, dequantized, context + ": weights");
 
   const float* first = dequantized[0].at<float>();
@@ -132,12 +133,13 @@ void compare(const LinearCase& c, const Options& options, const kernels::KernelT
   const double error = error_of(c, weights, tiled);
   check(error <= kFloatBound && tiled.guards_hold(), context + text(": tiled, error %g", error));
   const Buffer tiled_alone = multiply_tiled(c, one, row, 1, 0x5a);
-  check(std::memcmp(tiled_alone.data(), tiled.data() + row * c.out * 4, c.out * 4) == 0, context + ": tiled, a row alone");
+  check(std::memcmp(tiled_alone.data(), tiled.data() + row * c.out * 4, c.out * 4) == 0,
+        context + ": tiled, a row alone");
 }
 
 // The cases with kernels that multiply bytes by `bytes`; without floats where other kernels have had them.
-void test_products(const Options& options, kernels::KernelTable kernels, const kernels::ByteProducts& bytes, bool floats,
-                   int cases) {
+void test_products(const Options& options, kernels::KernelTable kernels, const kernels::ByteProducts& bytes,
+                   bool floats, int cases) {
   kernels.linear.bytes = bytes;
   for (int i = 0; i < cases; ++i) {
     Random random(options.seed * 1000033 + static_cast<uint64_t>(i));

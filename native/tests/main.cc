@@ -13,7 +13,8 @@
 // Tests of the native core on every instruction set that this machine can run.
 //
 //   hqq_tests [--quick] [--isa NAME]...   runs them; the last line is "N passed, N failed"
-//   hqq_tests --only FAMILY ...           one family of them: conversions, transposes, pow, packing, identity, linear, layers,
+//   hqq_tests --only FAMILY ...           one family of them: conversions, transposes, pow, packing, identity, linear,
+//   layers,
 //                                         attention, threads
 //   hqq_tests --reference NAME ...        compares with that instruction set instead of scalar, where an emulator's own
 //                                         arithmetic is wrong: run-with-avx512.sh
@@ -69,9 +70,10 @@ uint64_t seed_of_this_run() {
 }
 
 int usage() {
-  std::fprintf(stderr,
-               "usage: hqq_tests [--quick] [--no-emulation] [--only FAMILY] [--isa NAME]... [--reference NAME] | --list |\n"
-               "       --digest [--isa NAME]\n");
+  std::fprintf(
+      stderr,
+      "usage: hqq_tests [--quick] [--no-emulation] [--only FAMILY] [--isa NAME]... [--reference NAME] | --list |\n"
+      "       --digest [--isa NAME]\n");
   return 2;
 }
 
@@ -86,11 +88,10 @@ struct Family {
   std::string_view name;
   void (*test)(const Options&);
 };
-constexpr Family kFamilies[] = {{"conversions", test_conversions}, {"transposes", test_transposes},
-                                {"pow", test_pow},                 {"packing", test_packing},
-                                {"identity", test_identity},       {"linear", test_linear},
-                                {"layers", test_layers},           {"attention", test_attention},
-                                {"threads", test_threads}};
+constexpr Family kFamilies[] = {
+    {"conversions", test_conversions}, {"transposes", test_transposes}, {"pow", test_pow},
+    {"packing", test_packing},         {"identity", test_identity},     {"linear", test_linear},
+    {"layers", test_layers},           {"attention", test_attention},   {"threads", test_threads}};
 
 // All families, or the one that is asked for.
 void run_all(const Options& options, std::string_view only) {
@@ -109,14 +110,22 @@ int run(int argc, char** argv) {
   std::string_view only;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    if (argument == "--quick") options.quick = true;
-    else if (argument == "--no-emulation") options.emulate = false;
-    else if (argument == "--list") list = true;
-    else if (argument == "--digest") digest = true;
-    else if (argument == "--only" && i + 1 < argc) only = argv[++i];
-    else if (argument == "--isa" && i + 1 < argc) options.tables.push_back(demand(argv[++i]));
-    else if (argument == "--reference" && i + 1 < argc) options.reference = demand(argv[++i]);
-    else return usage();
+    if (argument == "--quick")
+      options.quick = true;
+    else if (argument == "--no-emulation")
+      options.emulate = false;
+    else if (argument == "--list")
+      list = true;
+    else if (argument == "--digest")
+      digest = true;
+    else if (argument == "--only" && i + 1 < argc)
+      only = argv[++i];
+    else if (argument == "--isa" && i + 1 < argc)
+      options.tables.push_back(demand(argv[++i]));
+    else if (argument == "--reference" && i + 1 < argc)
+      options.reference = demand(argv[++i]);
+    else
+      return usage();
   }
   if (!only.empty() && std::ranges::count(kFamilies, only, &Family::name) == 0) return usage();
   if (options.reference == nullptr || std::ranges::count(options.tables, nullptr) > 0) return kCannotRun;
@@ -125,7 +134,8 @@ int run(int argc, char** argv) {
       if (isa.supported()) options.tables.push_back(isa.table);
 
   if (list) {
-    for (const kernels::KernelTable* table : options.tables) std::printf("%s %s\n", table->isa, table->linear.bytes.dot);
+    for (const kernels::KernelTable* table : options.tables)
+      std::printf("%s %s\n", table->isa, table->linear.bytes.dot);
     return 0;
   }
   if (digest) {

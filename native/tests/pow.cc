@@ -39,9 +39,15 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
                                    float norm) {
   constexpr size_t kGroups = kernels::kMaxBlock, kStride = kernels::kLanes;
   const float schedule[] = {0.0625f, 0.0f};
-  const kernels::SolverOptions options{.max_code = 1, .schedule = schedule, .iterations = 1, .min_threshold = 0,
-                                       .constant_beta = true, .lp_norm = norm, .round_zero = false,
-                                       .reference_guards = false, .meta_dtype = DType::f32};
+  const kernels::SolverOptions options{.max_code = 1,
+                                       .schedule = schedule,
+                                       .iterations = 1,
+                                       .min_threshold = 0,
+                                       .constant_beta = true,
+                                       .lp_norm = norm,
+                                       .round_zero = false,
+                                       .reference_guards = false,
+                                       .meta_dtype = DType::f32};
   std::vector<float> zeros(residuals.size());
   for (size_t first = 0; first < residuals.size(); first += kGroups) {
     float weights[kGroups * kStride], scaled[kGroups * kStride], scale[kGroups];
@@ -51,8 +57,14 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
       weights[g * kStride + 1] = residuals[first + g] - 0.5f;
       weights[g * kStride + 2] = 0.5f;
     }
-    const kernels::Block block{.weights = weights, .scaled = scaled, .codes = codes, .scale = scale,
-                               .zero = zeros.data() + first, .groups = kGroups, .size = 3, .stride = kStride,
+    const kernels::Block block{.weights = weights,
+                               .scaled = scaled,
+                               .codes = codes,
+                               .scale = scale,
+                               .zero = zeros.data() + first,
+                               .groups = kGroups,
+                               .size = 3,
+                               .stride = kStride,
                                .codes_stride = kStride};
     kernels::BlockStats stats{};
     kernels.solve_block(options, block, &stats);

@@ -27,7 +27,9 @@ class Random {
     return sum * 0.5f;
   }
   template <class List>
-  auto pick(const List& list) { return std::data(list)[below(std::size(list))]; }
+  auto pick(const List& list) {
+    return std::data(list)[below(std::size(list))];
+  }
 
  private:
   uint64_t state_;

@@ -5,16 +5,32 @@ import { check, lastJson, run } from '../checks.mjs';
 
 /** Whether a program computed natively, without a word. */
 export const isNative = (seen) =>
-  seen.status === 0 && seen.backend?.name === 'native' && seen.same === true && seen.warnings.length === 0 && seen.runtime === 'function';
+  seen.status === 0 &&
+  seen.backend?.name === 'native' &&
+  seen.same === true &&
+  seen.warnings.length === 0 &&
+  seen.runtime === 'function';
 
 export async function formats({ project, env }) {
-  const labels = { 'esm.mjs': 'ESM', 'common.cjs': 'CommonJS', 'worker.mjs': 'a worker thread', 'chdir.mjs': 'after process.chdir' };
+  const labels = {
+    'esm.mjs': 'ESM',
+    'common.cjs': 'CommonJS',
+    'worker.mjs': 'a worker thread',
+    'chdir.mjs': 'after process.chdir',
+  };
   for (const [file, label] of Object.entries(labels)) {
     const seen = lastJson(await run('node', [file], { cwd: project, env }));
     check(`${label}: native, the bytes of hqq/js, no warning`, isNative(seen), seen);
   }
-  const doctor = await run('node', [path.join(project, 'node_modules', '.bin', 'hqq'), 'doctor'], { cwd: project, env });
-  check('the command hqq runs', doctor.status === 0 && /backend +native/.test(doctor.stdout), doctor.stdout + doctor.stderr);
+  const doctor = await run('node', [path.join(project, 'node_modules', '.bin', 'hqq'), 'doctor'], {
+    cwd: project,
+    env,
+  });
+  check(
+    'the command hqq runs',
+    doctor.status === 0 && /backend +native/.test(doctor.stdout),
+    doctor.stdout + doctor.stderr,
+  );
 }
 
 const NODE = { lib: ['es2023'], types: ['node'] };
@@ -22,7 +38,13 @@ const NODE = { lib: ['es2023'], types: ['node'] };
 /** One compilation: the options that matter, and the files. Declarations are checked themselves where they are first met. */
 const COMPILATIONS = {
   'node16, ESM and CommonJS': { module: 'node16', files: ['app.mts', 'app.cts'], skipLibCheck: false, ...NODE },
-  'node10, CommonJS': { module: 'commonjs', moduleResolution: 'node10', ignoreDeprecations: '6.0', files: ['app.cts'], ...NODE },
+  'node10, CommonJS': {
+    module: 'commonjs',
+    moduleResolution: 'node10',
+    ignoreDeprecations: '6.0',
+    files: ['app.cts'],
+    ...NODE,
+  },
   bundler: { module: 'esnext', moduleResolution: 'bundler', files: ['app.ts'], ...NODE },
   'bundler, in a browser': {
     ...{ module: 'esnext', moduleResolution: 'bundler', files: ['web.ts'], skipLibCheck: false },
@@ -39,7 +61,13 @@ export async function types({ project, root, env, sources }) {
   }
   const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');
   const compile = async (name, compilerOptions, files) => {
-    const common = { target: 'es2022', strict: true, noEmit: true, skipLibCheck: true, exactOptionalPropertyTypes: true };
+    const common = {
+      target: 'es2022',
+      strict: true,
+      noEmit: true,
+      skipLibCheck: true,
+      exactOptionalPropertyTypes: true,
+    };
     const typeRoots = [path.join(root, 'node_modules', '@types')];
     const config = path.join(folder, `tsconfig.${name.replaceAll(/\W+/g, '-')}.json`);
     writeFileSync(config, JSON.stringify({ compilerOptions: { ...common, typeRoots, ...compilerOptions }, files }));

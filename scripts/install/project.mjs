@@ -1,5 +1,15 @@
 // The package as users get it: packed, and installed in a project of its own where nothing else is to be found.
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { run } from '../checks.mjs';
 
@@ -14,17 +24,32 @@ function prebuiltName() {
 export async function pack(root, work) {
   const copy = path.join(work, 'package');
   const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
-  const wanted = ['package.json', 'README.md', 'LICENSE', ...readdirSync(root).filter((name) => name.startsWith('NOTICE'))];
+  const wanted = [
+    'package.json',
+    'README.md',
+    'LICENSE',
+    ...readdirSync(root).filter((name) => name.startsWith('NOTICE')),
+  ];
   for (const name of [...wanted, ...files.filter((name) => !name.startsWith('!'))]) {
     if (existsSync(path.join(root, name))) cpSync(path.join(root, name), path.join(copy, name), { recursive: true });
   }
-  writeFileSync(path.join(copy, '.npmignore'), files.filter((name) => name.startsWith('!')).map((name) => name.slice(1)).join('\n'));
+  writeFileSync(
+    path.join(copy, '.npmignore'),
+    files
+      .filter((name) => name.startsWith('!'))
+      .map((name) => name.slice(1))
+      .join('\n'),
+  );
   const binary = path.join(copy, prebuiltName());
   if (!existsSync(binary)) {
     mkdirSync(path.dirname(binary), { recursive: true });
     cpSync(path.join(root, 'build', 'Release', 'hqq.node'), binary);
   }
-  const { status, stdout, stderr } = await run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', work], { cwd: copy });
+  const { status, stdout, stderr } = await run(
+    'npm',
+    ['pack', '--ignore-scripts', '--json', '--pack-destination', work],
+    { cwd: copy },
+  );
   if (status !== 0) throw new Error(`npm pack failed:\n${stderr}`);
   const [{ filename, size }] = JSON.parse(stdout);
   return { tarball: path.join(work, filename), size, binary: prebuiltName() };
@@ -39,7 +64,8 @@ export function bareEnvironment(work) {
   const npm = folders.map((folder) => path.join(folder, 'npm')).find((file) => existsSync(file));
   symlinkSync(realpathSync(npm), path.join(bin, 'npm'));
   // `npm run` tells its children about this repository; they are not to know of it.
-  const ours = /^(HQQ_|npm_(lifecycle|package|command|execpath|node_execpath)|npm_config_(local_|global_)?prefix$|INIT_CWD|NODE$|OMP_)/;
+  const ours =
+    /^(HQQ_|npm_(lifecycle|package|command|execpath|node_execpath)|npm_config_(local_|global_)?prefix$|INIT_CWD|NODE$|OMP_)/;
   const kept = Object.entries(process.env).filter(([name]) => !ours.test(name));
   return { ...Object.fromEntries(kept), PATH: bin };
 }

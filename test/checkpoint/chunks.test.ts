@@ -1,9 +1,9 @@
 import * as fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { checkChunks, chunksOf, MAX_CHUNK_WEIGHTS, type Range } from '../../lib/checkpoint/chunks.js';
+import { dequantizeModel } from '../../lib/checkpoint/dequantize-model.js';
 import { Scratch } from '../../lib/checkpoint/pipeline.js';
 import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
-import { dequantizeModel } from '../../lib/checkpoint/dequantize-model.js';
 import { readRanges, writeRanges } from '../../lib/checkpoint/transfer.js';
 import { resolveQuantConfig } from '../../lib/config.js';
 import { formatFor } from '../../lib/format.js';
@@ -27,7 +27,9 @@ describe('groups too large for memory', () => {
     const cut = cutOf([2, MAX_CHUNK_WEIGHTS / 2 + 2], 1);
     const { code, message } = (await failure(() => checkChunks('a.weight', cut))) as { code?: string; message: string };
     expect(code).toBe('ERR_CHECKPOINT_CONTENT');
-    expect(message).toMatch(/^a\.weight: Expected groups of at most 33554432 weights.*got groups of 33554434\. Choose a smaller/);
+    expect(message).toMatch(
+      /^a\.weight: Expected groups of at most 33554432 weights.*got groups of 33554434\. Choose a smaller/,
+    );
     expect((await failure(() => checkChunks('a', cutOf([MAX_CHUNK_WEIGHTS, 2], 0)))).message).toMatch(/2 of them/);
     checkChunks('a', cutOf([2, MAX_CHUNK_WEIGHTS / 2], 1));
     checkChunks('a', cutOf([128_256, 16_384], 0));
@@ -36,7 +38,9 @@ describe('groups too large for memory', () => {
   it('are refused before anything is read or written', async () => {
     const input = freshPath('in.safetensors');
     const cols = MAX_CHUNK_WEIGHTS;
-    const header = Buffer.from(JSON.stringify({ 'a.weight': { dtype: 'BF16', shape: [2, cols], data_offsets: [0, cols * 4] } }));
+    const header = Buffer.from(
+      JSON.stringify({ 'a.weight': { dtype: 'BF16', shape: [2, cols], data_offsets: [0, cols * 4] } }),
+    );
     const length = Buffer.alloc(8);
     length.writeBigUInt64LE(BigInt(header.byteLength));
     fs.writeFileSync(input, Buffer.concat([length, header]));
@@ -90,7 +94,11 @@ describe('ranges', () => {
         return checkpoint.files[0]!.read(at, into, signal);
       },
     };
-    for (const [first, count] of [[128, 128], [0, 128], [256, 44]] as const) {
+    for (const [first, count] of [
+      [128, 128],
+      [0, 128],
+      [256, 44],
+    ] as const) {
       const bytes = new Uint8Array(ROWS * count * 4);
       await readRanges({ ...tensor, file: file as never }, columns(first, count), 4, bytes, never);
       await writeRanges(writer, 'x', columns(first, count), 4, bytes, never);
@@ -121,7 +129,9 @@ describe('ranges', () => {
       expect((await failure(() => writeRanges(writer, 'x', ranges, 4, bytes, never))).message).toMatch(/written once/);
     }
     const outside = [...columns(0, 2), { at: ROWS * COLS, count: 1 }];
-    expect((await failure(() => writeRanges(writer, 'x', outside, 4, bytes, never))).message).toMatch(/Expected bytes from 0/);
+    expect((await failure(() => writeRanges(writer, 'x', outside, 4, bytes, never))).message).toMatch(
+      /Expected bytes from 0/,
+    );
     await writeRanges(writer, 'x', [{ at: 0, count: 100 }], 4, bytes, never);
     await writeRanges(writer, 'x', columns(200, 100), 4, bytes, never);
     await writeRanges(writer, 'x', columns(0, 100).slice(1), 4, bytes, never);
@@ -133,14 +143,23 @@ describe('ranges', () => {
 it('a tall matrix on axis 0, in several chunks of columns, has the bytes of quantize', async () => {
   const shape = [65_536, 144] as const;
   const source = { 'x.weight': randomTensor(shape, 9, 'bfloat16') };
-  const [input, out, back] = ['in', 'out', 'back'].map((name) => freshPath(`${name}.safetensors`)) as [string, string, string];
+  const [input, out, back] = ['in', 'out', 'back'].map((name) => freshPath(`${name}.safetensors`)) as [
+    string,
+    string,
+    string,
+  ];
   fs.writeFileSync(input, encode(source));
   const config = { nbits: 4, axis: 0, groupSize: null, solver: 'minmax' } as const;
   await quantizeModel(input, out, config);
   const { buffer } = Uint8Array.from(source['x.weight'].bytes);
   const direct = quantizeSync({ data: new Uint16Array(buffer), dtype: 'bfloat16', shape }, config);
   const packed = readBack(out).get('x.W_q')!.bytes;
-  expect(Buffer.compare(Buffer.from(packed), Buffer.from(direct.packed.buffer, direct.packed.byteOffset, direct.packed.byteLength))).toBe(0);
+  expect(
+    Buffer.compare(
+      Buffer.from(packed),
+      Buffer.from(direct.packed.buffer, direct.packed.byteOffset, direct.packed.byteLength),
+    ),
+  ).toBe(0);
   await dequantizeModel(out, back);
   const [a, b] = [numbersOf(readBack(back).get('x.weight')! as never), numbersOf(source['x.weight'])];
   let worst = 0;

@@ -7,23 +7,39 @@ import { dequantizeModel } from '../../lib/checkpoint/dequantize-model.js';
 import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
 import { runFixture } from '../child.js';
 import {
-  beside, encode, failure, freshPath, llama, modelFolder, numbersOf, randomTensor, snapshot, tensorOf,
+  beside,
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  numbersOf,
+  randomTensor,
+  snapshot,
+  tensorOf,
 } from '../support/checkpoints.js';
 
 describe('a weight that is not finite', () => {
   it.each([
-    ['float32', 1, 2306, 1024, 1500, 1000], ['float32', 0, 2306, 1024, 1500, 1000], ['float32', 1, 8, 64, 7, 63],
-  ] as const)('%s, axis %i, %i x %i: named with row and column, nothing written', async (_, axis, rows, cols, row, col) => {
-    const weights = numbersOf(randomTensor([rows, cols], 1));
-    weights[row * cols + col] = -Infinity;
-    const out = freshPath();
-    const folder = modelFolder([{ 'a.weight': randomTensor([64, 64], 1), 'x.y.weight': tensorOf(weights, [rows, cols]) }]);
-    const error = await failure(() => quantizeModel(folder, out, { axis, nbits: 3 }));
-    expect(error.code).toBe('ERR_NON_FINITE_WEIGHT');
-    const place = `x.y.weight of ${join(folder, 'model.safetensors')} holds -Infinity at row ${row}, column ${col}`;
-    expect(error.message).toContain(place);
-    expect(beside(out)).toEqual([]);
-  });
+    ['float32', 1, 2306, 1024, 1500, 1000],
+    ['float32', 0, 2306, 1024, 1500, 1000],
+    ['float32', 1, 8, 64, 7, 63],
+  ] as const)(
+    '%s, axis %i, %i x %i: named with row and column, nothing written',
+    async (_, axis, rows, cols, row, col) => {
+      const weights = numbersOf(randomTensor([rows, cols], 1));
+      weights[row * cols + col] = -Infinity;
+      const out = freshPath();
+      const folder = modelFolder([
+        { 'a.weight': randomTensor([64, 64], 1), 'x.y.weight': tensorOf(weights, [rows, cols]) },
+      ]);
+      const error = await failure(() => quantizeModel(folder, out, { axis, nbits: 3 }));
+      expect(error.code).toBe('ERR_NON_FINITE_WEIGHT');
+      const place = `x.y.weight of ${join(folder, 'model.safetensors')} holds -Infinity at row ${row}, column ${col}`;
+      expect(error.message).toContain(place);
+      expect(beside(out)).toEqual([]);
+    },
+  );
 });
 
 describe('the output', () => {
@@ -32,17 +48,22 @@ describe('the output', () => {
     const out = freshPath();
     await quantizeModel(folder, out);
     const before = snapshot(out);
-    expect(await failure(() => quantizeModel(folder, out, { nbits: 8 }))).toMatchObject(
-      { code: 'ERR_IO', message: expect.stringContaining('force') },
-    );
+    expect(await failure(() => quantizeModel(folder, out, { nbits: 8 }))).toMatchObject({
+      code: 'ERR_IO',
+      message: expect.stringContaining('force'),
+    });
     expect(snapshot(out)).toEqual(before);
     await quantizeModel(folder, out, { nbits: 8, force: true });
     expect(snapshot(out)).not.toEqual(before);
     const source = snapshot(folder);
     for (const target of [folder, join(folder, 'inside'), join(folder, '..')]) {
-      expect(await failure(() => quantizeModel(folder, target, { force: true }))).toMatchObject({ code: 'ERR_INVALID_OPTION' });
+      expect(await failure(() => quantizeModel(folder, target, { force: true }))).toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+      });
     }
-    expect(await failure(() => dequantizeModel(out, out, { force: true }))).toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    expect(await failure(() => dequantizeModel(out, out, { force: true }))).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+    });
     expect(snapshot(folder)).toEqual(source);
   });
 
@@ -52,19 +73,24 @@ describe('the output', () => {
     const out = freshPath('out');
     fs.mkdirSync(out);
     const error = await failure(() => quantizeModel(file, out, { force: true }));
-    expect(error).toMatchObject({ code: 'ERR_IO', message: expect.stringMatching(/is a folder, but the output is a file/) });
+    expect(error).toMatchObject({
+      code: 'ERR_IO',
+      message: expect.stringMatching(/is a folder, but the output is a file/),
+    });
     await quantizeModel(file, join(out, 'x.safetensors'));
     expect(fs.readdirSync(out)).toEqual(['x.safetensors']);
-    expect(await failure(() => quantizeModel(file, freshPath('a/b')))).toMatchObject(
-      { code: 'ERR_IO', message: expect.stringContaining('does not exist') },
-    );
+    expect(await failure(() => quantizeModel(file, freshPath('a/b')))).toMatchObject({
+      code: 'ERR_IO',
+      message: expect.stringContaining('does not exist'),
+    });
     expect(await failure(() => quantizeModel('/no/model', freshPath()))).toMatchObject({ code: 'ERR_IO' });
   });
 
   it('is not there after an abort, wherever it comes', async () => {
-    const folder = modelFolder(
-      [{ 'a.weight': randomTensor([2304, 1024], 1), 'b.weight': randomTensor([2304, 1024], 2) }, llama()],
-    );
+    const folder = modelFolder([
+      { 'a.weight': randomTensor([2304, 1024], 1), 'b.weight': randomTensor([2304, 1024], 2) },
+      llama(),
+    ]);
     const done = freshPath();
     let calls = 0;
     await quantizeModel(folder, done, { onProgress: () => calls++ });
@@ -98,20 +124,24 @@ describe('in a process of its own', () => {
   const script = fileURLToPath(new URL('../fixtures/quantize-model.mjs', import.meta.url));
 
   it('killed at any moment, leaves no output, and the next run gives the bytes of an undisturbed one', async () => {
-    const big = { 'a.weight': randomTensor([3072, 2048], 1, 'bfloat16'), 'b.weight': randomTensor([3072, 2048], 2, 'bfloat16') };
+    const big = {
+      'a.weight': randomTensor([3072, 2048], 1, 'bfloat16'),
+      'b.weight': randomTensor([3072, 2048], 2, 'bfloat16'),
+    };
     const folder = modelFolder([big, llama()]);
     const done = freshPath();
     const { stdout, stderr } = await runFixture('quantize-model.mjs', [folder, done]);
     expect(stderr).toBe('');
     const { seconds } = JSON.parse(stdout.split('\n')[1]!) as { seconds: number };
     const out = freshPath();
-    const kills = Number(process.env['HQQ_KILLS'] ?? 8);
+    const kills = Number(process.env.HQQ_KILLS ?? 8);
     let partials = 0;
     for (let i = 0; i < kills; i++) {
       const child = spawn(process.execPath, [script, folder, out], { stdio: ['ignore', 'pipe', 'ignore'] });
       const closed = new Promise((resolve) => child.once('close', resolve)); // on a busy machine it may be done before it is killed
       await new Promise((resolve) => child.stdout.once('data', resolve));
-      if (i === 0) while (beside(out).length === 0) await pause(1); // as early as there is something
+      if (i === 0)
+        while (beside(out).length === 0) await pause(1); // as early as there is something
       else await pause((seconds * 1000 * i) / kills);
       child.kill('SIGKILL');
       await closed;
@@ -153,7 +183,11 @@ describe('in a process of its own', () => {
   it('gives the same files in JavaScript and on every instruction set', async () => {
     const folder = modelFolder([llama('bfloat16')]);
     const outs: string[] = [];
-    for (const env of [{ HQQ_BACKEND: 'js' }, { HQQ_BACKEND: 'native', HQQ_ISA: 'scalar' }, { HQQ_BACKEND: 'native' }]) {
+    for (const env of [
+      { HQQ_BACKEND: 'js' },
+      { HQQ_BACKEND: 'native', HQQ_ISA: 'scalar' },
+      { HQQ_BACKEND: 'native' },
+    ]) {
       const out = freshPath();
       const { stderr, status } = await runFixture('quantize-model.mjs', [folder, out, '{"nbits":3}'], env);
       expect([stderr, status]).toEqual(['', 0]);

@@ -3,31 +3,44 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
 import {
-  beside, CONFIG, failure, freshPath, llama, modelFolder, numbersOf, randomTensor, readBack, snapshot,
+  beside,
+  CONFIG,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  numbersOf,
+  randomTensor,
+  readBack,
+  snapshot,
 } from '../support/checkpoints.js';
 
 const LAYER = 'model.layers.0.self_attn.q_proj';
 
-const hexOf = (tensors: ReturnType<typeof readBack>, name: string) => Buffer.from(tensors.get(name)!.bytes).toString('hex');
+const hexOf = (tensors: ReturnType<typeof readBack>, name: string) =>
+  Buffer.from(tensors.get(name)!.bytes).toString('hex');
 
 describe('a model folder', () => {
   it('keeps shards, other files and metadata; a bias goes where its weight goes', async () => {
     const source = llama('bfloat16');
     const names = Object.keys(source);
-    const pick = (keep: (name: string) => boolean) => Object.fromEntries(names.filter(keep).map((name) => [name, source[name]!]));
+    const pick = (keep: (name: string) => boolean) =>
+      Object.fromEntries(names.filter(keep).map((name) => [name, source[name]!]));
     const first = pick((name) => !name.includes('layers.1') && !name.endsWith('bias'));
     const second = pick((name) => name.includes('layers.1') || name.endsWith('bias'));
-    const folder = modelFolder(
-      [first, second], { files: { 'tokenizer.json': '{"a": 1}', 'sub/merges.txt': 'x', 'pytorch_model.bin': 'old' } },
-    );
+    const folder = modelFolder([first, second], {
+      files: { 'tokenizer.json': '{"a": 1}', 'sub/merges.txt': 'x', 'pytorch_model.bin': 'old' },
+    });
     const out = freshPath();
     const report = await quantizeModel(folder, out);
-    expect(fs.readdirSync(out).sort()).toEqual(
-      [
-        'config.json', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', 'model.safetensors.index.json',
-        'sub', 'tokenizer.json',
-      ],
-    );
+    expect(fs.readdirSync(out).sort()).toEqual([
+      'config.json',
+      'model-00001-of-00002.safetensors',
+      'model-00002-of-00002.safetensors',
+      'model.safetensors.index.json',
+      'sub',
+      'tokenizer.json',
+    ]);
     expect(fs.readFileSync(join(out, 'sub/merges.txt'), 'utf8')).toBe('x');
     expect(report.notes.join()).toContain('pytorch_model.bin');
     const shard = readBack(join(out, 'model-00001-of-00002.safetensors'));
@@ -39,9 +52,10 @@ describe('a model folder', () => {
     expect(index.weight_map[`${LAYER}.bias`]).toBe('model-00001-of-00002.safetensors');
     expect(index.metadata.total_size).toBe([...all.values()].reduce((sum, { bytes }) => sum + bytes.byteLength, 0));
     expect(hexOf(all, 'lm_head.weight')).toBe(Buffer.from(source['lm_head.weight']!.bytes).toString('hex'));
-    const sizes = fs.readdirSync(out).filter((name) => name.endsWith('.safetensors')).map(
-      (name) => fs.statSync(join(out, name)).size,
-    );
+    const sizes = fs
+      .readdirSync(out)
+      .filter((name) => name.endsWith('.safetensors'))
+      .map((name) => fs.statSync(join(out, name)).size);
     expect(report.totals.bytesAfter).toBe(sizes.reduce((a, b) => a + b));
   });
 
@@ -51,9 +65,11 @@ describe('a model folder', () => {
     const out = freshPath();
     const plan = await quantizeModel(folder, out, { dryRun: true });
     const report = await quantizeModel(folder, out);
-    expect(fs.readdirSync(out).sort()).toEqual(
-      ['config.json', 'model-00001-of-00002.safetensors', 'model.safetensors.index.json'],
-    );
+    expect(fs.readdirSync(out).sort()).toEqual([
+      'config.json',
+      'model-00001-of-00002.safetensors',
+      'model.safetensors.index.json',
+    ]);
     expect(plan.totals.bytesAfter).toBe(report.totals.bytesAfter);
     expect(readBack(out).has('a.bias')).toBe(true);
   });
@@ -69,7 +85,13 @@ describe('a model folder', () => {
         offload_meta: false,
         scale_quant_params: null,
         weight_quant_params: {
-          axis: 1, channel_wise: true, group_size: 64, nbits: 3, optimize: true, round_zero: false, view_as_float: false,
+          axis: 1,
+          channel_wise: true,
+          group_size: 64,
+          nbits: 3,
+          optimize: true,
+          round_zero: false,
+          view_as_float: false,
         },
         zero_quant_params: null,
       },
@@ -92,27 +114,36 @@ describe('a model folder', () => {
 
   it('refuses a file whose layers need a larger header than is read, before it writes', async () => {
     const weight = randomTensor([8, 8], 1);
-    const source = Object.fromEntries(Array.from({ length: 600 }, (_, i) => [`${'x'.repeat(3000)}${i}.weight`, weight]));
+    const source = Object.fromEntries(
+      Array.from({ length: 600 }, (_, i) => [`${'x'.repeat(3000)}${i}.weight`, weight]),
+    );
     const error = await failure(() => quantizeModel(modelFolder([source]), freshPath(), { groupSize: 8 }));
     expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
-    expect(error.message).toMatch(/at most 33\.6 MB .* would need 34\.8 MB or more: 600 layers of 19 tensors\. Split the model/);
+    expect(error.message).toMatch(
+      /at most 33\.6 MB .* would need 34\.8 MB or more: 600 layers of 19 tensors\. Split the model/,
+    );
   });
 
   it('refuses a file whose layers need more tensors than are read', async () => {
     const weight = randomTensor([8, 8], 1);
     const source = Object.fromEntries(Array.from({ length: 13_900 }, (_, i) => [`${i}.weight`, weight]));
     const error = await failure(() => quantizeModel(modelFolder([source]), freshPath(), { groupSize: 8 }));
-    expect(error.message).toMatch(/at most 262,144 tensors for each file, .* would need 264,100: 13,900 layers of 19 tensors\. Split/);
+    expect(error.message).toMatch(
+      /at most 262,144 tensors for each file, .* would need 264,100: 13,900 layers of 19 tensors\. Split/,
+    );
   });
 
   it('refuses shards whose layers need more tensors in all than are read', async () => {
     const weight = randomTensor([8, 8], 1);
-    const shard = (s: number) => Object.fromEntries(Array.from({ length: 5300 }, (_, i) => [`${s}.${i}.weight`, weight]));
+    const shard = (s: number) =>
+      Object.fromEntries(Array.from({ length: 5300 }, (_, i) => [`${s}.${i}.weight`, weight]));
     const folder = modelFolder([shard(0), shard(1)]);
     const out = freshPath();
     const error = await failure(() => quantizeModel(folder, out, { groupSize: 8 }));
     expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
-    expect(error.message).toMatch(/at most 200000 tensors, for shards of \d+ bytes, but the output would have 201400: it could not/);
+    expect(error.message).toMatch(
+      /at most 200000 tensors, for shards of \d+ bytes, but the output would have 201400: it could not/,
+    );
     expect(beside(out)).toEqual([]);
   });
 
@@ -137,14 +168,16 @@ describe('a model folder', () => {
 
   it('is not planned where it could never be written', async () => {
     const folder = modelFolder([llama()]);
-    const dry = (output: string, force = false) => failure(() => quantizeModel(folder, output, { dryRun: true, force }));
+    const dry = (output: string, force = false) =>
+      failure(() => quantizeModel(folder, output, { dryRun: true, force }));
     for (const output of [folder, join(folder, 'inside')]) {
       expect((await dry(output, true)).message).toContain('Expected an output apart from the input');
     }
     const other = freshPath();
     fs.mkdirSync(other);
     fs.writeFileSync(join(other, 'thesis.tex'), '');
-    for (const force of [false, true]) expect((await dry(other, force)).message).toContain('does not look like a model folder');
+    for (const force of [false, true])
+      expect((await dry(other, force)).message).toContain('does not look like a model folder');
   });
 
   it('is planned where it would have to replace something, with a note, and nothing is touched', async () => {

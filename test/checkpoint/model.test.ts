@@ -7,8 +7,19 @@ import { openModel } from '../../lib/checkpoint/model.js';
 import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
 import { dequantizeSync, quantizeSync } from '../../lib/quantize.js';
 import {
-  beside, CONFIG, encode, failure, freshPath, llama, modelFolder, numbersOf, randomTensor, readBack, type Source,
-  type SourceTensor, tensorOf,
+  beside,
+  CONFIG,
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  numbersOf,
+  randomTensor,
+  readBack,
+  type Source,
+  type SourceTensor,
+  tensorOf,
 } from '../support/checkpoints.js';
 import { golden, goldenBytes, goldenTensors } from '../support/golden.js';
 
@@ -39,9 +50,11 @@ describe('a checkpoint that Python wrote', () => {
     const out = freshPath('dense.safetensors');
     const file = goldenFile();
     const report = await dequantizeModel(file, out, { dtype: 'float16' });
-    expect(report).toMatchObject(
-      { tensors: golden.serialization.layers.length, dtype: 'float16', bytesAfter: fs.statSync(out).size },
-    );
+    expect(report).toMatchObject({
+      tensors: golden.serialization.layers.length,
+      dtype: 'float16',
+      bytesAfter: fs.statSync(out).size,
+    });
     const [model, dense] = [await openModel(file), await openModel(out)];
     expect([...dense.names].sort()).toEqual([...model.names].sort());
     for (const name of model.names) expect(dense.tensor(name)).toEqual(model.tensor(name, { dtype: 'float16' }));
@@ -59,7 +72,9 @@ describe('openModel', () => {
     expect([...model.shapes.keys()]).toEqual(model.names);
     for (const [name, shape] of model.shapes) expect(shape).toEqual(source[name]!.shape);
     expect(model.config).toMatchObject({ model_type: 'llama', rms_norm_eps: 1e-5 });
-    expect(model.has('model.layers.0.mlp.down_proj') && model.has('lm_head.weight') && !model.has('lm_head.W_q')).toBe(true);
+    expect(model.has('model.layers.0.mlp.down_proj') && model.has('lm_head.weight') && !model.has('lm_head.W_q')).toBe(
+      true,
+    );
     expect(model.shape('model.layers.0.mlp.down_proj')).toEqual([64, 128]);
     expect(model.tensor('lm_head')).toEqual(numbersOf(source['lm_head.weight']!));
     expect(model.bias('model.layers.0.self_attn.q_proj.weight')).toEqual(
@@ -75,14 +90,22 @@ describe('openModel', () => {
   });
 
   it('says what is wrong with a name or an option', async () => {
-    const model = await openModel(modelFolder([{ ...llama(), ids: { dtype: 'I64', shape: [1], bytes: new Uint8Array(8) } }]));
+    const model = await openModel(
+      modelFolder([{ ...llama(), ids: { dtype: 'I64', shape: [1], bytes: new Uint8Array(8) } }]),
+    );
     expect((await failure(() => model.tensor('model.layers.0.mlp.down_porj.weight'))).message).toMatch(
       /Did you mean "model\.layers\.0\.mlp\.down_proj\.weight"/,
     );
     expect((await failure(() => model.tensor('ids'))).message).toMatch(/floating-point .*"ids", which is I64/);
-    expect((await failure(() => model.quantized('lm_head'))).message).toMatch(/quantized layer, got "lm_head", which is F32/);
-    expect((await failure(() => model.tensor('lm_head', { rounding: 'none' as 'once' }))).code).toBe('ERR_INVALID_OPTION');
-    expect((await failure(() => model.load('lm_head', { thread: 1 } as object))).message).toMatch(/Did you mean "threads"/);
+    expect((await failure(() => model.quantized('lm_head'))).message).toMatch(
+      /quantized layer, got "lm_head", which is F32/,
+    );
+    expect((await failure(() => model.tensor('lm_head', { rounding: 'none' as 'once' }))).code).toBe(
+      'ERR_INVALID_OPTION',
+    );
+    expect((await failure(() => model.load('lm_head', { thread: 1 } as object))).message).toMatch(
+      /Did you mean "threads"/,
+    );
     expect((await failure(() => model.load('lm_head', { signal: AbortSignal.abort() }))).name).toBe('AbortError');
     expect(model.tensor('lm_head', { dtype: 'bfloat16' })).toEqual(
       numbersOf(tensorOf(model.tensor('lm_head'), [40, 64], 'bfloat16')),
@@ -93,7 +116,13 @@ describe('openModel', () => {
 });
 
 describe('dequantizeModel', () => {
-  for (const [nbits, axis] of [[4, 1], [3, 1], [3, 0], [1.58, 0], [8, 1]] as const) {
+  for (const [nbits, axis] of [
+    [4, 1],
+    [3, 1],
+    [3, 0],
+    [1.58, 0],
+    [8, 1],
+  ] as const) {
     it(`gives a folder that loads where the original did: ${nbits} bits, axis ${axis}`, async () => {
       const source = { ...llama('bfloat16'), 'big.weight': randomTensor([2305, 1024], 9, 'bfloat16') };
       const quantized = freshPath();
@@ -103,9 +132,8 @@ describe('dequantizeModel', () => {
       expect(fs.readFileSync(join(dense, 'config.json'), 'utf8')).toBe(CONFIG);
       expect(fs.readdirSync(dense).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
       const [model, tensors] = [await openModel(quantized), readBack(dense)];
-      const shapes = (list: Iterable<[string, SourceTensor]>) => Object.fromEntries(
-        [...list].map(([name, t]) => [name, [t.dtype, t.shape]]),
-      );
+      const shapes = (list: Iterable<[string, SourceTensor]>) =>
+        Object.fromEntries([...list].map(([name, t]) => [name, [t.dtype, t.shape]]));
       expect(shapes(tensors)).toEqual(shapes(Object.entries(source)));
       for (const name of model.names) {
         const want = Buffer.from(model.tensor(name, { dtype: 'bfloat16' }).buffer);
@@ -117,8 +145,12 @@ describe('dequantizeModel', () => {
 
   it('refuses what is not quantized, and options that do not exist', async () => {
     const out = freshPath();
-    expect(await failure(() => dequantizeModel(modelFolder([llama()]), out))).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT' });
-    expect((await failure(() => dequantizeModel('x', out, { dtype: 'float64' as 'float32' }))).code).toBe('ERR_INVALID_OPTION');
+    expect(await failure(() => dequantizeModel(modelFolder([llama()]), out))).toMatchObject({
+      code: 'ERR_CHECKPOINT_CONTENT',
+    });
+    expect((await failure(() => dequantizeModel('x', out, { dtype: 'float64' as 'float32' }))).code).toBe(
+      'ERR_INVALID_OPTION',
+    );
     const typo = await failure(() => dequantizeModel('x', out, { dtpye: 'float32' } as object));
     expect(typo.message).toMatch(/Did you mean "dtype"/);
     expect(beside(out)).toEqual([]);
@@ -132,9 +164,9 @@ describe('compareModels', () => {
     const report = await quantizeModel(folder, quantized);
     await dequantizeModel(quantized, dense);
     const seen: number[] = [];
-    const compared = await compareModels(
-      folder, quantized, { onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal) },
-    );
+    const compared = await compareModels(folder, quantized, {
+      onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal),
+    });
     expect(seen.at(-1)).toBe(1);
     expect(compared.dense.different).toEqual([]);
     expect(compared.dense.equal + compared.tensors.length).toBe(16);
@@ -153,9 +185,11 @@ describe('compareModels', () => {
     );
     expect(plain.tensors[0]!.storage).toBe('float32');
     const same = await compareModels(folder, folder);
-    expect(same).toMatchObject(
-      { tensors: [], dense: { equal: 16, different: [] }, totals: { weights: 0, meanAbsError: 0, relativeError: 0 } },
-    );
+    expect(same).toMatchObject({
+      tensors: [],
+      dense: { equal: 16, different: [] },
+      totals: { weights: 0, meanAbsError: 0, relativeError: 0 },
+    });
   });
 
   it('names tensors that changed or that only one has', async () => {
@@ -183,17 +217,23 @@ describe('compareModels', () => {
       expect(error.message).toMatch(message);
       expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
     }
-    expect((await failure(() => compareModels(folder, quantized, { signal: AbortSignal.abort() }))).name).toBe('AbortError');
+    expect((await failure(() => compareModels(folder, quantized, { signal: AbortSignal.abort() }))).name).toBe(
+      'AbortError',
+    );
   });
 });
 
 describe('hostile layers', () => {
   const bytesOf = (array: ArrayBufferView) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
   const int = (...values: number[]): SourceTensor => ({
-    dtype: 'I32', shape: values.length === 1 ? [] : [values.length], bytes: bytesOf(Int32Array.from(values)),
+    dtype: 'I32',
+    shape: values.length === 1 ? [] : [values.length],
+    bytes: bytesOf(Int32Array.from(values)),
   });
   const long = (...values: bigint[]): SourceTensor => ({
-    dtype: 'I64', shape: [values.length], bytes: bytesOf(BigInt64Array.from(values)),
+    dtype: 'I64',
+    shape: [values.length],
+    bytes: bytesOf(BigInt64Array.from(values)),
   });
   const text = (value: string): SourceTensor => ({ dtype: 'U8', shape: [value.length], bytes: Buffer.from(value) });
   const flag = (value: number): SourceTensor => ({ dtype: 'BOOL', shape: [], bytes: Uint8Array.of(value) });
@@ -225,7 +265,10 @@ describe('hostile layers', () => {
       { 'l.shape': int(8, 64), 'l.view_as_float': flag(0), 'l.quant_scale': flag(0) },
       { 'l.W_q': { dtype: 'F16', shape: [4, 32], bytes: sound['l.W_q']!.bytes }, 'l.view_as_float': flag(1) },
       { 'l.compute_dtype': text('torch.bfloat16'), 'l.optimize': flag(1), 'l.encoded_state_dict': flag(1) },
-      { 'l.scale': tensorOf(new Array(8).fill(0.5), [8, 1]), 'l.zero': tensorOf([1, 2, 3, 4, 5, 6, 7, 8], [8, 1], 'bfloat16') },
+      {
+        'l.scale': tensorOf(new Array(8).fill(0.5), [8, 1]),
+        'l.zero': tensorOf([1, 2, 3, 4, 5, 6, 7, 8], [8, 1], 'bfloat16'),
+      },
     ];
     for (const variant of variants) {
       const model = await open(variant);

@@ -1,16 +1,25 @@
 import * as fs from 'node:fs';
 import { basename, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { halfOfFloat } from '../../lib/backend/lanes.js';
 import { formOf } from '../../lib/checkpoint/adapt.js';
 import { quantizeModel } from '../../lib/checkpoint/quantize-model.js';
 import { NBITS, type QuantConfig, resolveQuantConfig } from '../../lib/config.js';
-import { type DType, DTYPES } from '../../lib/dtype.js';
+import { DTYPES, type DType } from '../../lib/dtype.js';
 import { quantizeSync } from '../../lib/quantize.js';
 import {
-  beside, encode, failure, freshPath, llama, modelFolder, numbersOf, randomTensor, readBack, type Source,
+  beside,
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  numbersOf,
+  randomTensor,
+  readBack,
+  type Source,
   tensorOf,
 } from '../support/checkpoints.js';
-import { halfOfFloat } from '../../lib/backend/lanes.js';
 
 const LAYER = 'model.layers.0.self_attn.q_proj';
 
@@ -29,7 +38,8 @@ function direct(source: Source, name: string, config: QuantConfig, meta: 'float1
 /** The large tensors of a layer, as they were written. */
 const stored = (tensors: ReturnType<typeof readBack>, module: string) =>
   Object.fromEntries(['W_q', 'scale', 'zero'].map((key) => [key, hexOf(tensors, `${module}.${key}`)]));
-const hexOf = (tensors: ReturnType<typeof readBack>, name: string) => Buffer.from(tensors.get(name)!.bytes).toString('hex');
+const hexOf = (tensors: ReturnType<typeof readBack>, name: string) =>
+  Buffer.from(tensors.get(name)!.bytes).toString('hex');
 
 describe('the keys of a layer', () => {
   const expected: Record<string, { packing: string; view: string; dtype: string; fields: number }> = {
@@ -53,10 +63,16 @@ describe('the keys of a layer', () => {
         const tensors = readBack(out);
         const { packing, view, dtype, fields } = expected[nbits]!;
         const meta = axis === 1 ? [64, 1] : [1, 64];
-        const text = (value: string) => ({ dtype: 'U8', shape: [value.length], hex: Buffer.from(value).toString('hex') });
+        const text = (value: string) => ({
+          dtype: 'U8',
+          shape: [value.length],
+          hex: Buffer.from(value).toString('hex'),
+        });
         const flag = (value: number) => ({ dtype: 'U8', shape: [], hex: value === 1 ? '01' : '00' });
         const int = (value: number) => ({
-          dtype: 'I32', shape: [], hex: Buffer.from(Int32Array.of(value).buffer).toString('hex'),
+          dtype: 'I32',
+          shape: [],
+          hex: Buffer.from(Int32Array.of(value).buffer).toString('hex'),
         });
         const float = { dtype: 'F32', shape: [], hex: Buffer.from(Float32Array.of(1.58).buffer).toString('hex') };
         const wanted: Record<string, { dtype: string; shape: readonly number[]; hex?: string }> = {
@@ -70,10 +86,21 @@ describe('the keys of a layer', () => {
           packing: text(packing),
           unpack_view_dtype: text(view),
           compute_dtype: text('torch.float16'),
-          view_as_float: flag(0), quant_scale: flag(0), quant_zero: flag(0), offload_meta: flag(0), channel_wise: flag(1),
-          optimize: flag(1), round_zero: flag(0), encoded_state_dict: flag(1), stores_quant_config: flag(1),
+          view_as_float: flag(0),
+          quant_scale: flag(0),
+          quant_zero: flag(0),
+          offload_meta: flag(0),
+          channel_wise: flag(1),
+          optimize: flag(1),
+          round_zero: flag(0),
+          encoded_state_dict: flag(1),
+          stores_quant_config: flag(1),
         };
-        expect([...tensors.keys()].sort()).toEqual(Object.keys(wanted).map((key) => `x.y.${key}`).sort());
+        expect([...tensors.keys()].sort()).toEqual(
+          Object.keys(wanted)
+            .map((key) => `x.y.${key}`)
+            .sort(),
+        );
         for (const [key, { hex, ...rest }] of Object.entries(wanted)) {
           expect({ key, ...tensors.get(`x.y.${key}`) }).toMatchObject({ key, ...rest });
           if (hex !== undefined) expect([key, hexOf(tensors, `x.y.${key}`)]).toEqual([key, hex]);
@@ -118,7 +145,12 @@ describe('the bytes of a layer are those of quantize', () => {
   }
 
   // Larger than a chunk, with ends that are whole multiples of nothing.
-  const large = [[4, 1, [2306, 1024]], [3, 1, [2307, 1024]], [3, 0, [2307, 1024]], [2, 0, [1028, 2368]]] as const;
+  const large = [
+    [4, 1, [2306, 1024]],
+    [3, 1, [2307, 1024]],
+    [3, 0, [2307, 1024]],
+    [2, 0, [1028, 2368]],
+  ] as const;
   for (const [nbits, axis, shape] of large) {
     it(`in chunks: ${nbits} bits, axis ${axis}`, async () => {
       const source = { 'a.weight': randomTensor(shape, 5, 'bfloat16') };
@@ -140,7 +172,11 @@ describe('layers that do not pack', () => {
   const form = (shape: [number, number], config: QuantConfig) => {
     const found = formOf(shape, resolveQuantConfig(config));
     if ('reason' in found) return found.reason;
-    const { config: { groupSize, axis }, format, adapted } = found;
+    const {
+      config: { groupSize, axis },
+      format,
+      adapted,
+    } = found;
     return `${groupSize} ${axis} ${format.packing}: ${adapted}`;
   };
   it('take a smaller group, then axis 0, then a byte a code, then stay dense', () => {
@@ -156,7 +192,9 @@ describe('layers that do not pack', () => {
 
   it('say so in the report, and pack what they say', async () => {
     const source = {
-      'a.weight': randomTensor([13, 64], 1), 'b.weight': randomTensor([3, 5], 2), 'c.weight': randomTensor([64, 64], 3),
+      'a.weight': randomTensor([13, 64], 1),
+      'b.weight': randomTensor([3, 5], 2),
+      'c.weight': randomTensor([64, 64], 3),
     };
     const out = freshPath();
     const report = await quantizeModel(modelFolder([source]), out);
@@ -177,23 +215,42 @@ describe('scales and zeros', () => {
     return tensorOf(weights, [64, 64]);
   };
   it('are float32 in the layers that float16 does not hold, and only there', async () => {
-    const tiny = tensorOf(numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-7), [64, 64]);
+    const tiny = tensorOf(
+      numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-7),
+      [64, 64],
+    );
     // A zero far from the codes: weights that are nearly all the same.
-    const far = tensorOf(numbersOf(randomTensor([64, 64], 6)).map((w) => 40 + w * 0.1), [64, 64]);
-    const source = { 'a.weight': randomTensor([64, 64], 7), 'big.weight': wide(3e6), 'tiny.weight': tiny, 'far.weight': far };
+    const far = tensorOf(
+      numbersOf(randomTensor([64, 64], 6)).map((w) => 40 + w * 0.1),
+      [64, 64],
+    );
+    const source = {
+      'a.weight': randomTensor([64, 64], 7),
+      'big.weight': wide(3e6),
+      'tiny.weight': tiny,
+      'far.weight': far,
+    };
     const out = freshPath();
     const seen: number[] = [];
-    const report = await quantizeModel(
-      modelFolder([source]), out, { onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal) },
-    );
+    const report = await quantizeModel(modelFolder([source]), out, {
+      onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal),
+    });
     const types = Object.fromEntries(report.tensors.map(({ name, metaDtype }) => [name, metaDtype]));
-    expect(types).toEqual({ 'a.weight': 'float16', 'big.weight': 'float32', 'tiny.weight': 'float32', 'far.weight': 'float32' });
+    expect(types).toEqual({
+      'a.weight': 'float16',
+      'big.weight': 'float32',
+      'tiny.weight': 'float32',
+      'far.weight': 'float32',
+    });
     const tensors = readBack(out);
     expect(tensors.get('a.scale')!.dtype).toBe('F16');
     for (const name of ['big', 'tiny', 'far']) {
       const { stats, ...want } = direct(source, `${name}.weight`, {}, 'float32');
       expect(stored(tensors, name)).toEqual(want);
-      expect(report.tensors.find((row) => row.name === `${name}.weight`)!.meanAbsError).toBeCloseTo(stats.meanAbsError, 12);
+      expect(report.tensors.find((row) => row.name === `${name}.weight`)!.meanAbsError).toBeCloseTo(
+        stats.meanAbsError,
+        12,
+      );
     }
     expect(seen.at(-1)).toBe(1);
     expect(beside(out)).toEqual([basename(out)]);
@@ -205,14 +262,23 @@ describe('scales and zeros', () => {
     const error = await failure(() => quantizeModel(folder, out, { metaDtype: 'float16' }));
     expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringContaining('"big.scale"') });
     expect(beside(out)).toEqual([]);
-    const tiny = modelFolder([{ 'tiny.weight': tensorOf(numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-5), [64, 64]) }]);
+    const tiny = modelFolder([
+      {
+        'tiny.weight': tensorOf(
+          numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-5),
+          [64, 64],
+        ),
+      },
+    ]);
     expect((await quantizeModel(tiny, out, { metaDtype: 'float16' })).tensors[0]!.metaDtype).toBe('float16');
   });
 
   it('are float32 where a group of equal, tiny weights would vanish', async () => {
     for (const value of [1e-8, -3e-6]) {
       const report = await quantizeModel(
-        modelFolder([{ 'a.weight': tensorOf(new Array(128 * 64).fill(value), [128, 64]), 'b.weight': randomTensor([64, 64], 1) }]),
+        modelFolder([
+          { 'a.weight': tensorOf(new Array(128 * 64).fill(value), [128, 64]), 'b.weight': randomTensor([64, 64], 1) },
+        ]),
         freshPath(),
       );
       expect(report.tensors.map(({ metaDtype }) => metaDtype)).toEqual(['float32', 'float16']);
@@ -235,13 +301,18 @@ describe('scales and zeros', () => {
     expect(await run(new Array(64).fill(0))).toBe('float16');
   });
 
-  it.each([[NaN, 'is NaN'], [-Infinity, 'is -Infinity'], [1e6, 'overflows']])(
-    'forced into float16 tell what is wrong with a bias of %s', async (value, fault) => {
-      const source = { 'a.weight': randomTensor([64, 64], 1), 'a.bias': tensorOf([value, ...new Array(63).fill(1)], [64]) };
-      const error = await failure(() => quantizeModel(modelFolder([source]), freshPath(), { metaDtype: 'float16' }));
-      expect(error.message).toContain(`"a.bias" to fit into float16, but a value of it ${fault}`);
-    },
-  );
+  it.each([
+    [NaN, 'is NaN'],
+    [-Infinity, 'is -Infinity'],
+    [1e6, 'overflows'],
+  ])('forced into float16 tell what is wrong with a bias of %s', async (value, fault) => {
+    const source = {
+      'a.weight': randomTensor([64, 64], 1),
+      'a.bias': tensorOf([value, ...new Array(63).fill(1)], [64]),
+    };
+    const error = await failure(() => quantizeModel(modelFolder([source]), freshPath(), { metaDtype: 'float16' }));
+    expect(error.message).toContain(`"a.bias" to fit into float16, but a value of it ${fault}`);
+  });
 
   it('follow a bias that float16 cannot hold', async () => {
     const source = { 'a.weight': randomTensor([64, 64], 1), 'a.bias': tensorOf([1e6, ...new Array(63).fill(1)], [64]) };

@@ -16,7 +16,11 @@ const fresh = (name = 'out') => join(SCRATCH, `${counter++}-${name}`);
 
 async function quantized(...flags: readonly string[]): Promise<string> {
   const out = fresh();
-  expect(await hqq(['quantize', MODEL, '--out', out, '--quiet', ...flags])).toMatchObject({ status: 0, stdout: '', stderr: '' });
+  expect(await hqq(['quantize', MODEL, '--out', out, '--quiet', ...flags])).toMatchObject({
+    status: 0,
+    stdout: '',
+    stderr: '',
+  });
   return out;
 }
 
@@ -119,12 +123,20 @@ describe('what cannot be done is one clear error', () => {
 
   test('a folder as the output of a file', async () => {
     const out = fresh();
-    expectFailure(await hqq(['quantize', FILE, '--out', `${out}/`]), 2, /to be a file, as the model is one, got ".*\/", which names a folder/);
+    expectFailure(
+      await hqq(['quantize', FILE, '--out', `${out}/`]),
+      2,
+      /to be a file, as the model is one, got ".*\/", which names a folder/,
+    );
     expect(fs.existsSync(out)).toBe(false);
   });
 
   test('a model that is quantized already', async () => {
-    expectFailure(await hqq(['quantize', await quantized(), '--out', fresh()]), 1, /quantized already|already quantized/);
+    expectFailure(
+      await hqq(['quantize', await quantized(), '--out', fresh()]),
+      1,
+      /quantized already|already quantized/,
+    );
   });
 
   test('one that is not, to be dequantized', async () => {
@@ -132,7 +144,11 @@ describe('what cannot be done is one clear error', () => {
   });
 
   test('nothing to quantize', async () => {
-    expectFailure(await hqq(['quantize', MODEL, '--out', fresh(), '--exclude', '*']), 1, /has no linear weight to quantize/);
+    expectFailure(
+      await hqq(['quantize', MODEL, '--out', fresh(), '--exclude', '*']),
+      1,
+      /has no linear weight to quantize/,
+    );
     expectFailure(await hqq(['quantize', MODEL, '--out', fresh(), '--include', 'transformer.*']), 1, /transformer/);
   });
 
@@ -142,12 +158,20 @@ describe('what cannot be done is one clear error', () => {
     data[64 * 3 + 7] = Number.NaN;
     fs.writeFileSync(file, safetensorsBytes({ 'a.weight': { shape: [64, 64], data } }));
     const out = fresh('q.safetensors');
-    expectFailure(await hqq(['quantize', file, '--out', out]), 1, /a\.weight of \S*nan\.safetensors holds NaN at row 3, column 7\. No scale fits it: .*--exclude/);
+    expectFailure(
+      await hqq(['quantize', file, '--out', out]),
+      1,
+      /a\.weight of \S*nan\.safetensors holds NaN at row 3, column 7\. No scale fits it: .*--exclude/,
+    );
     expect(fs.existsSync(out)).toBe(false);
   });
 
   test('a folder to write to that does not exist, or may not be written', async () => {
-    expectFailure(await hqq(['quantize', MODEL, '--out', join(fresh(), 'deep')]), 1, /does not exist\. Create it first/);
+    expectFailure(
+      await hqq(['quantize', MODEL, '--out', join(fresh(), 'deep')]),
+      1,
+      /does not exist\. Create it first/,
+    );
     const folder = process.getuid?.() === 0 ? '/proc' : fresh('closed'); // nothing is closed to root but what the kernel makes
     if (folder !== '/proc') fs.mkdirSync(folder, { mode: 0o555 });
     expectFailure(await hqq(['quantize', MODEL, '--out', join(folder, 'out')]), 1, /Cannot (create|write)/);
@@ -158,7 +182,10 @@ describe('inspect', () => {
   test('never a wall of rows, unless all are asked for', async () => {
     const file = fresh('many.safetensors');
     const names = Array.from({ length: 600 }, (_, i) => `t${i}.weight`);
-    fs.writeFileSync(file, safetensorsBytes(Object.fromEntries(names.map((name) => [name, { shape: [1], data: new Float32Array(1) }]))));
+    fs.writeFileSync(
+      file,
+      safetensorsBytes(Object.fromEntries(names.map((name) => [name, { shape: [1], data: new Float32Array(1) }]))),
+    );
     const { stdout } = await hqq(['inspect', file]);
     expect(stdout.match(/\.weight/g)).toHaveLength(500);
     expect(stdout).toMatch(/\n  and 100 tensors more \(--all shows them\)\n\n  tensors +600 tensors, /);
@@ -170,7 +197,9 @@ describe('inspect', () => {
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(/model\.layers\.\*\.self_attn\.q_proj\.weight +x2 +64 x 64 +F32 +32\.0 +/);
     expect(stdout).toMatch(/tensors +21 tensors, /);
-    expect((await hqq(['inspect', MODEL, '--all'])).stdout).toMatch(/model\.layers\.1\.self_attn\.q_proj\.weight +64 x 64/);
+    expect((await hqq(['inspect', MODEL, '--all'])).stdout).toMatch(
+      /model\.layers\.1\.self_attn\.q_proj\.weight +64 x 64/,
+    );
   });
 
   test('a quantized one', async () => {
@@ -178,8 +207,16 @@ describe('inspect', () => {
     const { stdout } = await hqq(['inspect', out]);
     expect(stdout).toMatch(/q_proj\.weight +x2 +64 x 64 +2-bit, group 64, axis 1, 2bit_u8, float16 scales +2\.50 +/);
     expect(stdout).toMatch(/quantized +14 tensors, 81,920 weights, 2\.50 bits per weight/);
-    const report = JSON.parse((await hqq(['inspect', out, '--json'])).stdout) as { totals: object; tensors: TensorInfo[] };
-    expect(report.totals).toMatchObject({ tensors: 21, quantizedTensors: 14, quantizedWeights: 81920, bitsPerWeight: 2.5 });
+    const report = JSON.parse((await hqq(['inspect', out, '--json'])).stdout) as {
+      totals: object;
+      tensors: TensorInfo[];
+    };
+    expect(report.totals).toMatchObject({
+      tensors: 21,
+      quantizedTensors: 14,
+      quantizedWeights: 81920,
+      bitsPerWeight: 2.5,
+    });
     expect(report.tensors).toHaveLength(21);
     expect(report.tensors.find(({ name }) => name.endsWith('0.mlp.up_proj.weight'))).toMatchObject({
       shape: [128, 64],
@@ -212,7 +249,11 @@ describe('compare', () => {
   test('strangers, and a model with itself, are errors', async () => {
     const out = await quantized();
     const other = writeLlama(fresh('other'), 2, 96);
-    expectFailure(await hqq(['compare', other, out]), 1, /Expected two forms of one model, but "model\.\S+" is \[96, 96\]/);
+    expectFailure(
+      await hqq(['compare', other, out]),
+      1,
+      /Expected two forms of one model, but "model\.\S+" is \[96, 96\]/,
+    );
     const alien = fresh('alien.safetensors');
     fs.writeFileSync(alien, safetensorsBytes({ 'a.weight': { shape: [64, 64] } }));
     expectFailure(await hqq(['compare', alien, out, '--json']), 1, /no tensor name in common/);

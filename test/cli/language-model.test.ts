@@ -44,8 +44,16 @@ describe('hqq generate', () => {
 
   test('says what is wrong', async () => {
     expectFailure(await hqq(['generate', SHIPPED]), 2, /--prompt/);
-    expectFailure(await hqq(['generate', SHIPPED, '--prompt', 'x', '--top-p', '2']), 2, /--top-p to be a number in \(0, 1\]/);
-    expectFailure(await hqq(['generate', SHIPPED, '--prompt', '']), 2, /Expected --prompt to be a text that is not empty, got ""/);
+    expectFailure(
+      await hqq(['generate', SHIPPED, '--prompt', 'x', '--top-p', '2']),
+      2,
+      /--top-p to be a number in \(0, 1\]/,
+    );
+    expectFailure(
+      await hqq(['generate', SHIPPED, '--prompt', '']),
+      2,
+      /Expected --prompt to be a text that is not empty, got ""/,
+    );
     const long = hqq(['generate', SHIPPED, '--prompt', 'word '.repeat(200)]);
     expectFailure(await long, 1, /maxContext \(--max-context\) sets the limit/);
     expectFailure(await hqq(['generate', join(work, 'nothing'), '--prompt', 'x']), 1, /nothing/);
@@ -59,17 +67,20 @@ describe('hqq perplexity', () => {
     const { stdout, status } = await hqq(['perplexity', SHIPPED, '--text', file, '--window', '64']);
     expect(status).toBe(0);
     expect(stdout).toMatch(/^perplexity \d+\.\d{4} {2}\([\d.]+ nats a token, \d+ tokens in windows of 64\)\n$/);
-    const { perplexity, nll } = JSON.parse((await hqq(['perplexity', SHIPPED, '--text', file, '--json'])).stdout) as Record<
-      string,
-      number
-    >;
+    const { perplexity, nll } = JSON.parse(
+      (await hqq(['perplexity', SHIPPED, '--text', file, '--json'])).stdout,
+    ) as Record<string, number>;
     expect(perplexity).toBeCloseTo(Math.exp(nll!), 6);
   });
 
   test('says when a text is too short', async () => {
     const file = join(work, 'short.txt');
     writeFileSync(file, 'Too short.');
-    expectFailure(await hqq(['perplexity', SHIPPED, '--text', file]), 1, /at least 129 tokens.* Give a longer text or a smaller window/);
+    expectFailure(
+      await hqq(['perplexity', SHIPPED, '--text', file]),
+      1,
+      /at least 129 tokens.* Give a longer text or a smaller window/,
+    );
   });
 
   test.each([
@@ -79,6 +90,10 @@ describe('hqq perplexity', () => {
     const file = join(work, 'bytes.txt');
     writeFileSync(file, bytes);
     const result = await hqq(['perplexity', SHIPPED, '--text', file]);
-    expectFailure(result, 1, new RegExp(`bytes\\.txt: expected text in UTF-8, which byte ${at} is not\\. Convert the file`));
+    expectFailure(
+      result,
+      1,
+      new RegExp(`bytes\\.txt: expected text in UTF-8, which byte ${at} is not\\. Convert the file`),
+    );
   });
 });

@@ -39,8 +39,14 @@ describe('bench', () => {
   interface Report {
     readonly memcpy: { readonly seconds: number };
     readonly rows: readonly {
-      operation: string; isa: string; threads: number; weightsPerSecond: number; timesMemcpy: number;
-      batch?: number; activations?: string; flopPerSecond?: number;
+      operation: string;
+      isa: string;
+      threads: number;
+      weightsPerSecond: number;
+      timesMemcpy: number;
+      batch?: number;
+      activations?: string;
+      flopPerSecond?: number;
     }[];
   }
 
@@ -66,10 +72,14 @@ describe('bench', () => {
     expect(status).toBe(0);
     for (const isa of native ? ['js', availableBackends()[0]] : ['js']) {
       const products = rows.filter((row) => row.operation === 'linear' && row.isa === isa && row.threads === 1);
-      expect(products.map(({ batch, activations }) => `${batch} ${activations}`)).toEqual(
-        ['1 float32', '1 int8', '64 float32', '64 int8'],
-      );
-      for (const { batch, weightsPerSecond, flopPerSecond } of products) expect(flopPerSecond).toBe(2 * batch! * weightsPerSecond);
+      expect(products.map(({ batch, activations }) => `${batch} ${activations}`)).toEqual([
+        '1 float32',
+        '1 int8',
+        '64 float32',
+        '64 int8',
+      ]);
+      for (const { batch, weightsPerSecond, flopPerSecond } of products)
+        expect(flopPerSecond).toBe(2 * batch! * weightsPerSecond);
       expect(rows.filter((row) => row.operation === 'layOut' && row.isa === isa)).not.toEqual([]);
     }
     expect(rows.filter((row) => row.flopPerSecond !== undefined && row.operation !== 'linear')).toEqual([]);
@@ -85,7 +95,10 @@ describe('bench', () => {
   });
 
   test('stops at once when it is interrupted', async () => {
-    const child = hqq(['bench'], { shell: 'timeout --preserve-status -s INT 1 $HQQ bench', env: { HQQ_BACKEND: 'js' } });
+    const child = hqq(['bench'], {
+      shell: 'timeout --preserve-status -s INT 1 $HQQ bench',
+      env: { HQQ_BACKEND: 'js' },
+    });
     const result = await child;
     expectFailure(result, 130, /^hqq: interrupted\.\n$/);
   });

@@ -26,7 +26,11 @@ function freshFolder(): string {
 
 describe('a signal', () => {
   /** Runs a long conversion into `folder` and sends `signals` when it is at work. */
-  function interrupted(folder: string, signals: readonly NodeJS.Signals[], options: CliOptions = {}): Promise<CliResult> {
+  function interrupted(
+    folder: string,
+    signals: readonly NodeJS.Signals[],
+    options: CliOptions = {},
+  ): Promise<CliResult> {
     return hqq(['quantize', LARGE, '--out', join(folder, 'out'), '--iterations', '1000'], {
       env: SLOW,
       ...options,
@@ -41,7 +45,11 @@ describe('a signal', () => {
     });
   }
 
-  const SIGNALS = [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const;
+  const SIGNALS = [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const;
   test.each(SIGNALS)('%s: nothing half-written stays', async (signal, status) => {
     const folder = freshFolder();
     expectFailure(await interrupted(folder, [signal]), status, /^hqq: interrupted; nothing was written\.\n$/);
@@ -70,7 +78,7 @@ describe('standard output', () => {
   test('that is closed ends the program quietly', async () => {
     const shell = `$HQQ inspect '${LARGE}' --all --json | head -n 1; echo "status \${PIPESTATUS[0]}"`;
     expect(await hqq([], { shell })).toMatchObject({ stdout: '{\nstatus 0\n', stderr: '' });
-    const closed = await hqq([], { shell: '$HQQ --help | true; echo "status ${PIPESTATUS[0]}"' });
+    const closed = await hqq([], { shell: `$HQQ --help | true; echo "status \${PIPESTATUS[0]}"` });
     expect(closed).toMatchObject({ stdout: 'status 0\n', stderr: '' });
   });
 

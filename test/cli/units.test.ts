@@ -1,7 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { families } from '../../lib/cli/families.js';
 import {
-  formatBytes, formatCount, formatLarge, formatNumber, formatPercent, formatSeconds, formatWait,
+  formatBytes,
+  formatCount,
+  formatLarge,
+  formatNumber,
+  formatPercent,
+  formatSeconds,
+  formatWait,
 } from '../../lib/units.js';
 
 describe('numbers for people', () => {
@@ -34,7 +40,10 @@ describe('numbers for people', () => {
 
 describe('families', () => {
   const names = (list: readonly string[]) =>
-    families(list.map((name) => ({ name })), () => '').map(({ name, members }) => `${name} ${members.length}`);
+    families(
+      list.map((name) => ({ name })),
+      () => '',
+    ).map(({ name, members }) => `${name} ${members.length}`);
 
   test('join what differs in numbers between dots', () => {
     expect(names(['h.0.mlp', 'h.0.attn', 'h.11.mlp', 'h.11.attn'])).toEqual(['h.*.mlp 2', 'h.*.attn 2']);
@@ -43,8 +52,15 @@ describe('families', () => {
   });
 
   test('keep apart what is not alike', () => {
-    const tensors = [{ name: 'h.0.w', bits: 4 }, { name: 'h.1.w', bits: 8 }, { name: 'h.2.w', bits: 4 }];
+    const tensors = [
+      { name: 'h.0.w', bits: 4 },
+      { name: 'h.1.w', bits: 8 },
+      { name: 'h.2.w', bits: 4 },
+    ];
     const found = families(tensors, ({ bits }) => String(bits));
-    expect(found.map(({ name, members }) => [name, members.length])).toEqual([['h.*.w', 2], ['h.1.w', 1]]);
+    expect(found.map(({ name, members }) => [name, members.length])).toEqual([
+      ['h.*.w', 2],
+      ['h.1.w', 1],
+    ]);
   });
 });

@@ -4,7 +4,9 @@ import { OPTION_NAMES } from '../../lib/config.js';
 import { expectFailure, hqq } from '../support/cli.js';
 
 const COMMANDS = ['quantize', 'dequantize', 'inspect', 'compare', 'generate', 'perplexity', 'bench', 'doctor'];
-const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
 
 describe('help', () => {
   test('without arguments goes to standard error, with status 2', async () => {
@@ -30,7 +32,8 @@ describe('help', () => {
 
   test('of quantize names every option of the library with its default', async () => {
     const { stdout } = await hqq(['quantize', '--help']);
-    for (const name of OPTION_NAMES) expect(stdout).toContain(`--${name.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`);
+    for (const name of OPTION_NAMES)
+      expect(stdout).toContain(`--${name.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`);
     expect(stdout).toMatch(/--nbits <value> .*one of 8, 6, 5, 4, 3, 2, 1.58, 1 \(default 4\)/);
     expect(stdout).toMatch(/--meta-dtype <value> .*auto, float16, float32 \(default auto\)/);
   });
@@ -77,7 +80,10 @@ describe('wrong usage is said before anything is read', () => {
     [[...q, '--override', 'lm_head'], /Expected --override to be a glob, a colon and options/],
     [[...q, '--override', 'a*:nbit=8'], /Unknown option "nbit" in --override\. Did you mean "nbits"\?/],
     [[...q, '--override', 'a*:nbits=9'], /Expected nbits in --override to be one of .* got 9\./],
-    [[...q, '--override', 'a*:round-zero=maybe'], /Expected round-zero in --override to be true or false, got "maybe"\./],
+    [
+      [...q, '--override', 'a*:round-zero=maybe'],
+      /Expected round-zero in --override to be true or false, got "maybe"\./,
+    ],
     [['quantize', '/nope'], /Expected --out <path>/],
     [['quantize', '/nope', '/nope-out'], /Unexpected argument "\/nope-out": .* Did you mean --out \/nope-out\?/],
     [['quantize', '/nope', '--out', ''], /Expected --out to be a path, got ""\./],

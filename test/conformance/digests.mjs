@@ -46,7 +46,8 @@ export async function digests({ dequantize, dequantizeSync, pack, QuantizedLinea
     const blocking = quantizeSync({ data, dtype: 'float32', shape: SHAPE }, config);
     for (const part of ['packed', 'scale', 'zero']) {
       found[`${part} ${name}`] = digest(q[part]);
-      if (digest(blocking[part]) !== found[`${part} ${name}`]) throw new Error(`${part} of quantizeSync differ: ${name}`);
+      if (digest(blocking[part]) !== found[`${part} ${name}`])
+        throw new Error(`${part} of quantizeSync differ: ${name}`);
     }
     found[`weights ${name}`] = digest(await dequantize(q));
     found[`half ${name}`] = digest(dequantizeSync(q, { dtype: 'float16' }));

@@ -14,7 +14,9 @@ import { runAll } from './vitest.js';
 // `avx2/maddubs scalar/plain`, say: what this machine must be able to run. Without, whatever it can; but never only JavaScript.
 
 const { attempts, version, platform, arch } = diagnose();
-console.log(`Node ${version.node}, ${platform}-${arch}, ${attempts.map(({ path, failure }) => `${path}: ${failure ?? 'loaded'}`).join('; ')}`);
+console.log(
+  `Node ${version.node}, ${platform}-${arch}, ${attempts.map(({ path, failure }) => `${path}: ${failure ?? 'loaded'}`).join('; ')}`,
+);
 const isas = availableBackends().filter((name) => name !== 'js');
 const got = isas.map((isa) => `${isa}/${openBackend(isa).dot}`);
 console.log(`Instruction sets: ${got.join(' ')}`);
@@ -22,5 +24,8 @@ console.log(`Instruction sets: ${got.join(' ')}`);
 const option = process.argv.slice(2).find((arg) => arg.startsWith('--match='));
 const wanted = process.argv.slice(2).filter((arg) => arg !== option);
 const isRight = isas.length > 0 && (wanted.length === 0 || wanted.join() === got.join());
-if (!isRight) console.log(`FAIL Expected the instruction sets ${wanted.join(' ') || 'to be some'}, got ${got.join(' ') || 'none'}.`);
+if (!isRight)
+  console.log(
+    `FAIL Expected the instruction sets ${wanted.join(' ') || 'to be some'}, got ${got.join(' ') || 'none'}.`,
+  );
 if (!(await runAll(new RegExp(option?.slice('--match='.length) ?? ''))) || !isRight) process.exitCode = 1;

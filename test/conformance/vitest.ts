@@ -6,7 +6,11 @@ import { ASYMMETRIC_MATCHERS_OBJECT, chai, JestAsymmetricMatchers, JestChaiExpec
 
 for (const plugin of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) chai.use(plugin);
 const asymmetric = (globalThis as Record<symbol, unknown>)[ASYMMETRIC_MATCHERS_OBJECT];
-export const expect = Object.assign((value: unknown, message?: string) => chai.expect(value, message), chai.expect, asymmetric);
+export const expect = Object.assign(
+  (value: unknown, message?: string) => chai.expect(value, message),
+  chai.expect,
+  asymmetric,
+);
 
 type Body = (...values: never[]) => unknown;
 /** `each(rows)(name, body)` */
@@ -25,7 +29,10 @@ function nameOf(name: string, row: unknown): string {
   const values = Array.isArray(row) ? row : [row];
   const marks = name.match(/%[sidfjo]/g)?.length ?? 0;
   const [first] = values as [Record<string, unknown>];
-  return format(name.replace(/\$(\w+)/g, (_, key: string) => String(first[key])), ...values.slice(0, marks));
+  return format(
+    name.replace(/\$(\w+)/g, (_, key: string) => String(first[key])),
+    ...values.slice(0, marks),
+  );
 }
 
 function withEach(declare: (name: string, body: () => unknown) => void) {
@@ -40,7 +47,10 @@ function withEach(declare: (name: string, body: () => unknown) => void) {
     throw new Error('Expected the condition of every runIf to hold: part of the suite would be left out.');
   };
   const runIf = (condition: boolean) => (condition ? declare : refuse());
-  return Object.assign(declare, { each, runIf: Object.assign((condition: boolean) => Object.assign(runIf(condition), { each }), {}) });
+  return Object.assign(declare, {
+    each,
+    runIf: Object.assign((condition: boolean) => Object.assign(runIf(condition), { each }), {}),
+  });
 }
 
 export const test = withEach((name, body) => {

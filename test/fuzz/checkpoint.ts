@@ -29,17 +29,26 @@ async function makeModels(): Promise<readonly Model[]> {
   const shards = join(scratch, 'shards');
   fs.mkdirSync(shards);
   const weightMap: Record<string, string> = {};
-  const parts: Record<string, ReturnType<typeof llamaTensors>> = { 'model-1.safetensors': {}, 'model-2.safetensors': {} };
+  const parts: Record<string, ReturnType<typeof llamaTensors>> = {
+    'model-1.safetensors': {},
+    'model-2.safetensors': {},
+  };
   Object.entries(llamaTensors(1, WIDTH)).forEach(([name, tensor], i) => {
     const shard = Object.keys(parts)[i % 2]!;
     parts[shard]![name] = tensor;
     weightMap[name] = shard;
   });
-  for (const [shard, tensors] of Object.entries(parts)) fs.writeFileSync(join(shards, shard), safetensorsBytes(tensors));
-  fs.writeFileSync(join(shards, 'model.safetensors.index.json'), JSON.stringify({ metadata: {}, weight_map: weightMap }));
+  for (const [shard, tensors] of Object.entries(parts))
+    fs.writeFileSync(join(shards, shard), safetensorsBytes(tensors));
+  fs.writeFileSync(
+    join(shards, 'model.safetensors.index.json'),
+    JSON.stringify({ metadata: {}, weight_map: weightMap }),
+  );
   fs.copyFileSync(join(original, 'config.json'), join(shards, 'config.json'));
   return [...quantized, shards].map((folder) => {
-    const names = fs.readdirSync(folder).filter((name) => /\.(safetensors|json)$/.test(name) && name !== 'tokenizer.json');
+    const names = fs
+      .readdirSync(folder)
+      .filter((name) => /\.(safetensors|json)$/.test(name) && name !== 'tokenizer.json');
     return { folder, files: new Map(names.map((name) => [name, fs.readFileSync(join(folder, name))])) };
   });
 }
@@ -52,7 +61,8 @@ function damageFile(random: Random, name: string, bytes: Buffer): Buffer {
   if (random.chance(30)) {
     // Small tensors (scales, zeros, what says how a layer is packed) are data, too: another number where one was.
     const copy = Buffer.from(bytes);
-    for (let times = 1 + random.below(4); times > 0 && end < copy.length; times--) copy[end + random.below(copy.length - end)] = random.pick([0, 1, 127, 255, random.below(256)]);
+    for (let times = 1 + random.below(4); times > 0 && end < copy.length; times--)
+      copy[end + random.below(copy.length - end)] = random.pick([0, 1, 127, 255, random.below(256)]);
     return copy;
   }
   const header = damage(random, bytes.subarray(8, end));
@@ -71,7 +81,11 @@ async function readAll(folder: string): Promise<boolean> {
       if (numbers) demand(numbers.length === count, `${name} has ${numbers.length} numbers in a shape of ${count}`);
       if (!numbers || !name.endsWith('_proj.weight')) continue;
       const layer = attempt([...REFUSALS, 'ERR_INVALID_ARGUMENT'], () => model.linear(name));
-      if (layer) demand(layer.forwardSync(new Float32Array(layer.inFeatures)).length === layer.outFeatures, `${name} gives another length`);
+      if (layer)
+        demand(
+          layer.forwardSync(new Float32Array(layer.inFeatures)).length === layer.outFeatures,
+          `${name} gives another length`,
+        );
     }
   } finally {
     await model.close();

@@ -13,24 +13,73 @@ import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 const KEYS = [
-  'architectures', 'model_type', 'hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads',
-  'num_key_value_heads', 'head_dim', 'vocab_size', 'max_position_embeddings', 'rms_norm_eps', 'rope_theta', 'rope_scaling',
-  'rope_parameters', 'hidden_act', 'attention_bias', 'mlp_bias', 'tie_word_embeddings', 'eos_token_id', 'sliding_window',
-  'layer_types', 'use_sliding_window', 'max_window_layers', 'quantization_config', 'partial_rotary_factor', '__proto__', '',
-  'constructor', 'toString',
+  'architectures',
+  'model_type',
+  'hidden_size',
+  'intermediate_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'num_key_value_heads',
+  'head_dim',
+  'vocab_size',
+  'max_position_embeddings',
+  'rms_norm_eps',
+  'rope_theta',
+  'rope_scaling',
+  'rope_parameters',
+  'hidden_act',
+  'attention_bias',
+  'mlp_bias',
+  'tie_word_embeddings',
+  'eos_token_id',
+  'sliding_window',
+  'layer_types',
+  'use_sliding_window',
+  'max_window_layers',
+  'quantization_config',
+  'partial_rotary_factor',
+  '__proto__',
+  '',
+  'constructor',
+  'toString',
 ];
 
 /** JSON text of any value. */
 function anyJson(random: Random, depth = 0): string {
   switch (random.below(depth > 3 ? 6 : 9)) {
-    case 0: return random.pick(HOSTILE_NUMBERS.filter((text) => isJson(text)));
-    case 1: return String(random.below(200));
-    case 2: return random.pick(['true', 'false', 'null']);
-    case 3: return random.pick(['"silu"', '"gelu"', '"hqq"', '"full_attention"', '"sliding_attention"', '"default"', '""', '"\\u0000\\u202e"']);
-    case 4: return random.pick(['"LlamaForCausalLM"', '"MistralForCausalLM"', '"Qwen2ForCausalLM"', '"llama"', '"linear"', '"yarn"', '"llama3"']);
-    case 5: return String(random.below(1e6) / 1000);
-    case 6: return `[${Array.from({ length: random.below(4) }, () => anyJson(random, depth + 1)).join(',')}]`;
-    default: return objectJson(random, random.below(4), depth + 1);
+    case 0:
+      return random.pick(HOSTILE_NUMBERS.filter((text) => isJson(text)));
+    case 1:
+      return String(random.below(200));
+    case 2:
+      return random.pick(['true', 'false', 'null']);
+    case 3:
+      return random.pick([
+        '"silu"',
+        '"gelu"',
+        '"hqq"',
+        '"full_attention"',
+        '"sliding_attention"',
+        '"default"',
+        '""',
+        '"\\u0000\\u202e"',
+      ]);
+    case 4:
+      return random.pick([
+        '"LlamaForCausalLM"',
+        '"MistralForCausalLM"',
+        '"Qwen2ForCausalLM"',
+        '"llama"',
+        '"linear"',
+        '"yarn"',
+        '"llama3"',
+      ]);
+    case 5:
+      return String(random.below(1e6) / 1000);
+    case 6:
+      return `[${Array.from({ length: random.below(4) }, () => anyJson(random, depth + 1)).join(',')}]`;
+    default:
+      return objectJson(random, random.below(4), depth + 1);
   }
 }
 
@@ -43,8 +92,22 @@ function isJson(text: string): boolean {
 }
 
 const ROPE_KEYS = [
-  'type', 'rope_type', 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings', 'beta_fast', 'beta_slow',
-  'truncate', 'attention_factor', 'mscale', 'mscale_all_dim', 'rope_theta', 'quant_method', 'quant_config', 'weight_map',
+  'type',
+  'rope_type',
+  'factor',
+  'low_freq_factor',
+  'high_freq_factor',
+  'original_max_position_embeddings',
+  'beta_fast',
+  'beta_slow',
+  'truncate',
+  'attention_factor',
+  'mscale',
+  'mscale_all_dim',
+  'rope_theta',
+  'quant_method',
+  'quant_config',
+  'weight_map',
 ];
 
 function objectJson(random: Random, size: number, depth: number): string {
@@ -56,9 +119,18 @@ function objectJson(random: Random, size: number, depth: number): string {
 function modelJson(random: Random): string {
   const architecture = random.pick(['LlamaForCausalLM', 'MistralForCausalLM', 'Qwen2ForCausalLM']);
   const members = new Map<string, string>([
-    ['architectures', `["${architecture}"]`], ['hidden_size', '64'], ['intermediate_size', '128'], ['num_hidden_layers', '2'],
-    ['num_attention_heads', '4'], ['num_key_value_heads', '2'], ['vocab_size', '96'], ['rms_norm_eps', '1e-05'],
-    ['rope_scaling', random.pick(['null', '{"type":"linear","factor":2.0}', '{"rope_type":"yarn","factor":4.0,"mscale":1}'])],
+    ['architectures', `["${architecture}"]`],
+    ['hidden_size', '64'],
+    ['intermediate_size', '128'],
+    ['num_hidden_layers', '2'],
+    ['num_attention_heads', '4'],
+    ['num_key_value_heads', '2'],
+    ['vocab_size', '96'],
+    ['rms_norm_eps', '1e-05'],
+    [
+      'rope_scaling',
+      random.pick(['null', '{"type":"linear","factor":2.0}', '{"rope_type":"yarn","factor":4.0,"mscale":1}']),
+    ],
   ]);
   for (let times = random.below(4); times > 0; times--) members.set(random.pick(KEYS), anyJson(random));
   if (random.chance(10)) members.delete(random.pick([...members.keys()]));
@@ -69,7 +141,9 @@ function modelJson(random: Random): string {
 function tryJson(random: Random): boolean {
   let text = Buffer.from(random.chance(50) ? modelJson(random) : anyJson(random));
   if (random.chance(60)) text = Buffer.from(damage(random, text));
-  const value = attempt(['ERR_CHECKPOINT_FORMAT'], () => ({ value: parseJson(text, { file: 'config.json', what: 'config.json' }) }));
+  const value = attempt(['ERR_CHECKPOINT_FORMAT'], () => ({
+    value: parseJson(text, { file: 'config.json', what: 'config.json' }),
+  }));
   let other: { value: unknown; text: string } | undefined;
   try {
     const decoded = UTF8.decode(text);
@@ -97,23 +171,54 @@ function tryModel(random: Random): boolean {
   if (!value) return false;
   const config = attempt(['ERR_CHECKPOINT_FORMAT', 'ERR_CHECKPOINT_CONTENT'], () => readModelConfig(value));
   if (!config) return false;
-  const counts = [config.hiddenSize, config.intermediateSize, config.layers, config.heads, config.kvHeads, config.headDim];
-  demand([...counts, config.vocabSize, config.maxPositions].every((n) => Number.isSafeInteger(n) && n >= 1), 'a count that is none');
+  const counts = [
+    config.hiddenSize,
+    config.intermediateSize,
+    config.layers,
+    config.heads,
+    config.kvHeads,
+    config.headDim,
+  ];
+  demand(
+    [...counts, config.vocabSize, config.maxPositions].every((n) => Number.isSafeInteger(n) && n >= 1),
+    'a count that is none',
+  );
   demand(config.heads % config.kvHeads === 0 && config.headDim % 2 === 0, 'heads that cannot be shared or turned');
   demand(config.windows.length === config.layers, 'windows for another number of layers');
-  demand(config.windows.every((n) => Number.isSafeInteger(n) && n >= 0), 'a window that is none');
-  demand([config.normEpsilon, config.rope.theta].every((x) => x > 0 && Number.isFinite(x)), 'a number that is not positive');
+  demand(
+    config.windows.every((n) => Number.isSafeInteger(n) && n >= 0),
+    'a window that is none',
+  );
+  demand(
+    [config.normEpsilon, config.rope.theta].every((x) => x > 0 && Number.isFinite(x)),
+    'a number that is not positive',
+  );
   const { scaling } = config.rope;
-  demand(Object.values(scaling).every((x) => typeof x !== 'number' || Number.isFinite(x)), 'a rope that is not finite');
-  demand(config.endIds.every((id) => Number.isSafeInteger(id) && id >= 0), 'a token that is none');
+  demand(
+    Object.values(scaling).every((x) => typeof x !== 'number' || Number.isFinite(x)),
+    'a rope that is not finite',
+  );
+  demand(
+    config.endIds.every((id) => Number.isSafeInteger(id) && id >= 0),
+    'a token that is none',
+  );
   return true;
 }
 
 /** An index is refused, or it is what JSON.parse sees in it, with plain file names for shards. */
 function tryIndex(random: Random): boolean {
-  const shards = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors', '../x.safetensors', 'a.bin', '.safetensors'];
+  const shards = [
+    'model-00001-of-00002.safetensors',
+    'model-00002-of-00002.safetensors',
+    '../x.safetensors',
+    'a.bin',
+    '.safetensors',
+  ];
   const count = random.below(5);
-  const pairs = Array.from({ length: count }, (_, i) => `"t${i}":"${random.chance(90) ? shards[random.below(2)] : random.pick(shards)}"`);
+  const pairs = Array.from(
+    { length: count },
+    (_, i) => `"t${i}":"${random.chance(90) ? shards[random.below(2)] : random.pick(shards)}"`,
+  );
   const members = [`"weight_map":{${pairs.join(',')}}`, `"metadata":{"total_size":${random.pick(HOSTILE_NUMBERS)}}`];
   let text = Buffer.from(`{${(random.chance(50) ? members.reverse() : members).join(',')}}`);
   if (random.chance(50)) text = Buffer.from(damage(random, text));
@@ -121,7 +226,8 @@ function tryIndex(random: Random): boolean {
   if (!map) return false;
   const other = (JSON.parse(text.toString()) as { weight_map: Record<string, string> }).weight_map;
   demand(isDeepStrictEqual([...map].sort(), Object.entries(other).sort()), 'another map than JSON.parse sees');
-  for (const shard of map.values()) demand(/^[^./\\:\p{C}][^/\\:\p{C}]*\.safetensors$/u.test(shard), `a shard called ${JSON.stringify(shard)}`);
+  for (const shard of map.values())
+    demand(/^[^./\\:\p{C}][^/\\:\p{C}]*\.safetensors$/u.test(shard), `a shard called ${JSON.stringify(shard)}`);
   return true;
 }
 
@@ -130,7 +236,9 @@ function tryText(random: Random): boolean {
   let text = modelJson(random);
   if (random.chance(30)) text = `\n ${text.replaceAll(',', ' ,\n\t')} \n`;
   if (random.chance(10)) text = '{ }';
-  const value = attempt(['ERR_CHECKPOINT_FORMAT'], () => parseJson(Buffer.from(text), { file: 'config.json', what: 'config.json' }));
+  const value = attempt(['ERR_CHECKPOINT_FORMAT'], () =>
+    parseJson(Buffer.from(text), { file: 'config.json', what: 'config.json' }),
+  );
   if (value === undefined) return false;
   const key = random.chance(80) ? 'quantization_config' : random.pick(KEYS.filter((name) => name !== '__proto__'));
   const { [key]: _, ...rest } = value as Record<string, unknown>;
@@ -141,34 +249,94 @@ function tryText(random: Random): boolean {
     return plain;
   };
   demand(isDeepStrictEqual(parse(withoutMember(text, key)), plainRest), `took more than ${key} out`);
-  demand(isDeepStrictEqual(parse(withMember(text, key, member)), { ...plainRest, [key]: member }), `put more than ${key} in`);
+  demand(
+    isDeepStrictEqual(parse(withMember(text, key, member)), { ...plainRest, [key]: member }),
+    `put more than ${key} in`,
+  );
   return true;
 }
 
 const VALUES: readonly (() => unknown)[] = [
-  () => undefined, () => null, () => NaN, () => Infinity, () => -0, () => 4, () => '4', () => true, () => [4], () => ({}),
-  () => 1.58, () => 64, () => 0.7, () => 2 ** 31, () => -1, () => 0.5, () => 'hqq', () => 'minmax', () => 10n, () => Symbol('x'),
-  () => () => 4, () => Object.create(null) as unknown, () => new Float32Array(3), () => new Date(NaN), () => '\u202e\u0007',
-  () => 'x'.repeat(5000), () => ({ constructor: { name: '\u0007' } }), () => Array(100).fill([1, 2]), () => ['*.q_proj', '*'], () => '*',
-  () => ({ '*': { nbits: 3 } }), () => ({ '*': { nbits: 7 } }), () => ({ '*': null }), () => AbortSignal.abort(), () => 1000, () => 1,
+  () => undefined,
+  () => null,
+  () => NaN,
+  () => Infinity,
+  () => -0,
+  () => 4,
+  () => '4',
+  () => true,
+  () => [4],
+  () => ({}),
+  () => 1.58,
+  () => 64,
+  () => 0.7,
+  () => 2 ** 31,
+  () => -1,
+  () => 0.5,
+  () => 'hqq',
+  () => 'minmax',
+  () => 10n,
+  () => Symbol('x'),
+  () => () => 4,
+  () => Object.create(null) as unknown,
+  () => new Float32Array(3),
+  () => new Date(NaN),
+  () => '\u202e\u0007',
+  () => 'x'.repeat(5000),
+  () => ({ constructor: { name: '\u0007' } }),
+  () => Array(100).fill([1, 2]),
+  () => ['*.q_proj', '*'],
+  () => '*',
+  () => ({ '*': { nbits: 3 } }),
+  () => ({ '*': { nbits: 7 } }),
+  () => ({ '*': null }),
+  () => AbortSignal.abort(),
+  () => 1000,
+  () => 1,
 ];
 
 /** Options are refused in words, or what comes of them is in the ranges that the types document. */
 function tryOptions(random: Random): boolean {
   const given: Record<string, unknown> = {};
-  const names = [...OPTION_NAMES, 'include', 'exclude', 'overrides', 'metaDtype', 'force', 'dryRun', 'threads', 'signal', 'onProgress'];
+  const names = [
+    ...OPTION_NAMES,
+    'include',
+    'exclude',
+    'overrides',
+    'metaDtype',
+    'force',
+    'dryRun',
+    'threads',
+    'signal',
+    'onProgress',
+  ];
   for (let times = random.below(5); times > 0; times--) {
-    const name = random.chance(95) ? random.pick(names) : random.pick(['groupsize', 'nBits', '', '\u0007', '__proto__', 'x'.repeat(3000)]);
-    Object.defineProperty(given, name, { value: random.pick(VALUES)(), enumerable: true, configurable: true, writable: true });
+    const name = random.chance(95)
+      ? random.pick(names)
+      : random.pick(['groupsize', 'nBits', '', '\u0007', '__proto__', 'x'.repeat(3000)]);
+    Object.defineProperty(given, name, {
+      value: random.pick(VALUES)(),
+      enumerable: true,
+      configurable: true,
+      writable: true,
+    });
   }
   const model = attempt(['ERR_INVALID_OPTION'], () => resolveOptions(given));
-  const config = attempt(['ERR_INVALID_OPTION'], () => resolveQuantConfig((random.chance(3) ? random.pick(VALUES)() : given) as QuantConfig));
+  const config = attempt(['ERR_INVALID_OPTION'], () =>
+    resolveQuantConfig((random.chance(3) ? random.pick(VALUES)() : given) as QuantConfig),
+  );
   for (const resolved of [model?.config, config]) {
     if (!resolved) continue;
     const { nbits, groupSize, axis, solver, lpNorm, beta, kappa, iterations, roundZero, referenceGuards } = resolved;
     const within = (x: number, low: number, high: number) => x >= low && x <= high;
-    demand(NBITS.includes(nbits) && (axis === 0 || axis === 1) && ['hqq', 'minmax'].includes(solver), 'a choice that is none');
-    demand(groupSize === null || (Number.isInteger(groupSize) && within(groupSize, 1, 2 ** 31 - 1)), 'a group size that is none');
+    demand(
+      NBITS.includes(nbits) && (axis === 0 || axis === 1) && ['hqq', 'minmax'].includes(solver),
+      'a choice that is none',
+    );
+    demand(
+      groupSize === null || (Number.isInteger(groupSize) && within(groupSize, 1, 2 ** 31 - 1)),
+      'a group size that is none',
+    );
     demand(lpNorm > 0 && lpNorm <= 1 && within(beta, 1e-6, 1e6) && within(kappa, 1, 2), 'a number out of range');
     demand(Number.isInteger(iterations) && within(iterations, 1, 1000), 'iterations out of range');
     demand(typeof roundZero === 'boolean' && typeof referenceGuards === 'boolean', 'a flag that is none');

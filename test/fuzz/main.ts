@@ -39,23 +39,34 @@ async function fuzz(target: Target, seed: number, first: number, runs: number): 
       if (took > MAX_MILLISECONDS) await checkTime(target, seed, input);
       const done = input - first + 1;
       if (done % 500_000 === 0 && done < runs) console.log(`${target.name}: ${done} inputs, ${accepted} accepted`);
-      if (input % CHECK_EVERY === 0 && process.memoryUsage.rss() > MAX_RESIDENT) throw new Error('takes too much memory');
+      if (input % CHECK_EVERY === 0 && process.memoryUsage.rss() > MAX_RESIDENT)
+        throw new Error('takes too much memory');
     } catch (error) {
       Error.stackTraceLimit = 30;
       const again = `npm run fuzz -- --target ${target.name} --seed ${seed} --first ${input} --runs 1`;
-      throw new Error(`${target.name}: input ${input} of seed ${seed} is a finding. Again:\n  ${again}`, { cause: error });
+      throw new Error(`${target.name}: input ${input} of seed ${seed} is a finding. Again:\n  ${again}`, {
+        cause: error,
+      });
     }
   }
   const took = ((performance.now() - started) / 1000).toFixed(1);
   const share = ((100 * accepted) / runs).toFixed(0);
-  console.log(`${target.name}: seed ${seed}, ${runs} inputs in ${took} s, ${share} % accepted, slowest ${slowest.toFixed(0)} ms`);
+  console.log(
+    `${target.name}: seed ${seed}, ${runs} inputs in ${took} s, ${share} % accepted, slowest ${slowest.toFixed(0)} ms`,
+  );
 }
 
 const { values } = parseArgs({
-  options: { target: { type: 'string' }, seed: { type: 'string' }, first: { type: 'string' }, runs: { type: 'string' } },
+  options: {
+    target: { type: 'string' },
+    seed: { type: 'string' },
+    first: { type: 'string' },
+    runs: { type: 'string' },
+  },
 });
 const target = TARGETS.find(({ name }) => name === values.target);
-if (!target) throw new Error(`Expected a target among ${TARGETS.map(({ name }) => name).join(', ')}, got ${values.target}.`);
+if (!target)
+  throw new Error(`Expected a target among ${TARGETS.map(({ name }) => name).join(', ')}, got ${values.target}.`);
 const number = (text: string | undefined, fallback: number) => (text === undefined ? fallback : Number(text));
 const runs = values.runs === 'quick' ? target.quick : number(values.runs, target.full);
 await fuzz(target, number(values.seed, Date.now() % 1e9), number(values.first, 0), runs);

@@ -22,7 +22,10 @@ export function attempt<T>(codes: readonly HqqErrorCode[], action: () => T): T |
 }
 
 /** The same for what takes its time. */
-export async function attemptLater<T>(codes: readonly HqqErrorCode[], action: () => Promise<T>): Promise<T | undefined> {
+export async function attemptLater<T>(
+  codes: readonly HqqErrorCode[],
+  action: () => Promise<T>,
+): Promise<T | undefined> {
   try {
     return await action();
   } catch (error) {
@@ -33,7 +36,8 @@ export async function attemptLater<T>(codes: readonly HqqErrorCode[], action: ()
 function refusal(codes: readonly HqqErrorCode[], error: unknown): undefined {
   if (!(error instanceof HqqError)) throw error;
   const { code, message } = error;
-  const finding = (what: string) => new Error(`${what}: ${code} ${JSON.stringify(message.slice(0, 300))}`, { cause: error });
+  const finding = (what: string) =>
+    new Error(`${what}: ${code} ${JSON.stringify(message.slice(0, 300))}`, { cause: error });
   if (!codes.includes(code)) throw finding('a code that is not the caller’s to expect');
   if (/[\p{C}\u2028\u2029]/u.test(message)) throw finding('a message that could rewrite a terminal');
   if (message.length > MAX_MESSAGE) throw finding(`a message of ${message.length} characters`);

@@ -1,4 +1,4 @@
-import { headerLength, type Header, parseHeader } from '../../lib/safetensors/header.js';
+import { type Header, headerLength, parseHeader } from '../../lib/safetensors/header.js';
 import { attempt, demand, type Target } from './outcome.js';
 import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 
@@ -6,11 +6,42 @@ import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 // byte of the file in exactly one tensor; what is refused must not be a sound file.
 
 const BITS: Readonly<Record<string, number>> = {
-  C64: 64, F64: 64, I64: 64, U64: 64, F32: 32, I32: 32, U32: 32, F16: 16, BF16: 16, I16: 16, U16: 16, I8: 8, U8: 8, BOOL: 8,
-  F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, F6_E2M3: 6, F6_E3M2: 6, F4: 4,
+  C64: 64,
+  F64: 64,
+  I64: 64,
+  U64: 64,
+  F32: 32,
+  I32: 32,
+  U32: 32,
+  F16: 16,
+  BF16: 16,
+  I16: 16,
+  U16: 16,
+  I8: 8,
+  U8: 8,
+  BOOL: 8,
+  F8_E4M3: 8,
+  F8_E5M2: 8,
+  F8_E8M0: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2FNUZ: 8,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  F4: 4,
 };
 const DTYPES = Object.keys(BITS);
-const NAMES = ['a', 'model.layers.0.mlp.up_proj.weight', 'é', '__proto__', 'constructor', 'x"y', '\u0001', 'a b', '😀', 'lm_head.W_q'];
+const NAMES = [
+  'a',
+  'model.layers.0.mlp.up_proj.weight',
+  'é',
+  '__proto__',
+  'constructor',
+  'x"y',
+  '\u0001',
+  'a b',
+  '😀',
+  'lm_head.W_q',
+];
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -36,7 +67,8 @@ function makeFile(random: Random): { json: string; data: number } {
     if (random.chance(10)) members.reverse();
     if (random.chance(3)) members.splice(random.below(3), 1);
     if (random.chance(3)) members.push(random.pick(members));
-    if (random.chance(3)) members.push(`"${random.pick(NAMES).replaceAll(/["\u0001]/g, '')}":${random.pick(HOSTILE_NUMBERS)}`);
+    if (random.chance(3))
+      members.push(`"${random.pick(NAMES).replaceAll(/["\u0001]/g, '')}":${random.pick(HOSTILE_NUMBERS)}`);
     entries.push([JSON.stringify(name), `{${members.join(random.chance(10) ? ' , ' : ',')}}`]);
     offset = end;
   }
@@ -133,9 +165,19 @@ function check(file: Buffer, { tensors }: Header, opinion: ReturnType<typeof sec
   demand(position === file.length, 'the tensors are not the whole file');
   if (opinion === 'unsure') return;
   demand(opinion.size === tensors.size, 'another number of tensors');
-  for (const [name, { dtype, shape, data_offsets: [begin, end] }] of opinion) {
+  for (const [
+    name,
+    {
+      dtype,
+      shape,
+      data_offsets: [begin, end],
+    },
+  ] of opinion) {
     const got = tensors.get(name);
-    demand(got !== undefined && got.dtype === dtype && got.shape.join() === shape.join(), `tensor ${name} is another one`);
+    demand(
+      got !== undefined && got.dtype === dtype && got.shape.join() === shape.join(),
+      `tensor ${name} is another one`,
+    );
     demand(got.begin === dataStart + begin && got.end === dataStart + end, `tensor ${name} is elsewhere`);
   }
 }
@@ -149,7 +191,11 @@ export const safetensors: Target = {
     const header = attempt(['ERR_CHECKPOINT_FORMAT'], () => read(file));
     const opinion = secondOpinion(file);
     if (header) check(file, header, opinion);
-    else demand(typeof opinion === 'string', `refused a sound file: ${JSON.stringify(file.toString('latin1').slice(0, 400))}`);
+    else
+      demand(
+        typeof opinion === 'string',
+        `refused a sound file: ${JSON.stringify(file.toString('latin1').slice(0, 400))}`,
+      );
     return header !== undefined;
   },
 };

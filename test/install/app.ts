@@ -1,5 +1,14 @@
 // Compiled by test:install under each way of resolving modules, as ESM and as CommonJS.
-import { backend, HqqError, openModel, type QuantConfig, quantize, QuantizedLinear, quantizeModel, type QuantizedTensor } from 'hqq';
+import {
+  backend,
+  HqqError,
+  openModel,
+  type QuantConfig,
+  QuantizedLinear,
+  type QuantizedTensor,
+  quantize,
+  quantizeModel,
+} from 'hqq';
 import { dequantizeSync, quantizeSync, type Weight } from 'hqq/js';
 import { type LanguageModel, loadLanguageModel } from 'hqq/runtime';
 

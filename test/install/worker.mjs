@@ -1,2 +1,3 @@
 import { Worker } from 'node:worker_threads';
+
 new Worker(new URL('./esm.mjs', import.meta.url));

@@ -24,7 +24,8 @@ function variant(name: string, change: object): string {
   return folder;
 }
 
-const sameBytes = (a: Float32Array, b: Float32Array) => Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
+const sameBytes = (a: Float32Array, b: Float32Array) =>
+  Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
 
 /** Logits of every position, where the text is read in parts of these lengths, again and again. */
 async function inParts(model: LanguageModel, ids: readonly number[], parts: readonly number[]): Promise<Float32Array> {
@@ -50,7 +51,10 @@ test.each([
   const ids = someIds(301);
   const whole = await model.forward(ids, model.createCache(), { logits: 'all' });
   // Past the first capacity, to a limit that is no multiple of a block.
-  for (const parts of [[1, 16, 3, 47], [255, 1, 2, 1]]) {
+  for (const parts of [
+    [1, 16, 3, 47],
+    [255, 1, 2, 1],
+  ]) {
     expect(sameBytes(await inParts(model, ids, parts), whole), `parts of ${parts.join()}`).toBe(true);
   }
 });
@@ -156,7 +160,7 @@ test('a text may take more memory than one array can', async () => {
 });
 
 test('memory does not grow from text to text', async () => {
-  const { status, stdout, stderr } = await runFixture('generate-memory.mjs', [process.env['CI'] ? '400' : '2000']);
+  const { status, stdout, stderr } = await runFixture('generate-memory.mjs', [process.env.CI ? '400' : '2000']);
   expect(status, stderr).toBe(0);
   expect(Number(/grew (-?\d+)/.exec(stdout)?.[1]), stdout).toBeLessThan(40);
   expect(Number(/left (\d+)/.exec(stdout)?.[1]), stdout).toBeLessThan(16);

@@ -22,7 +22,8 @@ async function layersWithInputs() {
   const cache = model.createCache();
   const space = cache.workspace(ids.length);
   const embedding = checkpoint.tensor('model.embed_tokens.weight');
-  for (const [row, id] of ids.entries()) space.hidden.set(embedding.subarray(id * hiddenSize, (id + 1) * hiddenSize), row * hiddenSize);
+  for (const [row, id] of ids.entries())
+    space.hidden.set(embedding.subarray(id * hiddenSize, (id + 1) * hiddenSize), row * hiddenSize);
   const rope = new Rope(model.config.rope).rows(0, ids.length);
   const layers: { name: string; shape: readonly [number, number]; weights: Float32Array; x: Float32Array }[] = [];
   await cache.extend(ids.length, async () => {
@@ -31,7 +32,12 @@ async function layersWithInputs() {
       block.addTo(plan, { space, cache, start: 0, rope });
       await plan.run(activeBackend(), {});
       const { attentionIn, attended, mlpIn, activated } = space;
-      const inputs = { 'self_attn.q': attentionIn, 'self_attn.k': attentionIn, 'self_attn.v': attentionIn, 'self_attn.o': attended };
+      const inputs = {
+        'self_attn.q': attentionIn,
+        'self_attn.k': attentionIn,
+        'self_attn.v': attentionIn,
+        'self_attn.o': attended,
+      };
       for (const [of, x] of Object.entries({ ...inputs, 'mlp.gate': mlpIn, 'mlp.up': mlpIn, 'mlp.down': activated })) {
         const name = `model.layers.${at}.${of}_proj.weight`;
         const [out, cols] = checkpoint.shape(name);
@@ -60,7 +66,9 @@ test('int8 on the inputs of a trained model', { timeout: 60_000 }, async () => {
       return error;
     });
     errors.sort((a, b) => a - b);
-    console.log(`groups of ${groupSize}: ${[0, 10, 20].map((i) => errors[i]!.toFixed(4)).join(', ')} (least, median, most)`);
+    console.log(
+      `groups of ${groupSize}: ${[0, 10, 20].map((i) => errors[i]!.toFixed(4)).join(', ')} (least, median, most)`,
+    );
     expect(errors[10]).toBeLessThan(middle);
   }
 });

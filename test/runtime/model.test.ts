@@ -190,7 +190,8 @@ describe('the shipped model', () => {
     await withModel(SHIPPED, async (model) => {
       const collect = async (options: object) => {
         const tokens = [];
-        for await (const token of model.generate('And the Lord said', { maxTokens: 40, ...options })) tokens.push(token);
+        for await (const token of model.generate('And the Lord said', { maxTokens: 40, ...options }))
+          tokens.push(token);
         return { tokens, text: tokens.map(({ text }) => text).join(''), finish: tokens.at(-1)!.finish };
       };
       const free = await collect({});
@@ -217,7 +218,9 @@ describe('the shipped model', () => {
       await expect(read()).rejects.toMatchObject({ name: 'AbortError' });
       for await (const { id } of model.generate('A', { maxTokens: 100 })) if (id >= 0) break;
       const cache = model.createCache();
-      await expect(model.forward([1, 2], cache, { signal: AbortSignal.abort() })).rejects.toMatchObject({ name: 'AbortError' });
+      await expect(model.forward([1, 2], cache, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+        name: 'AbortError',
+      });
       expect(cache.length).toBe(0);
       await expect(Promise.all([model.forward([1], cache), model.forward([2], cache)])).rejects.toThrow('idle');
     });

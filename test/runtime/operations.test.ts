@@ -39,7 +39,10 @@ type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDi
 function attentionArgs(shape: AttentionShape, q: Float32Array, keys: Float32Array, values: Float32Array) {
   const { start, rows, kvHeads, headDim } = shape;
   const capacity = Math.ceil((start + rows) / KEY_BLOCK) * KEY_BLOCK + KEY_BLOCK;
-  const cache = { keys: new Float32Array(capacity * kvHeads * headDim).fill(NaN), values: new Float32Array(capacity * kvHeads * headDim).fill(NaN) };
+  const cache = {
+    keys: new Float32Array(capacity * kvHeads * headDim).fill(NaN),
+    values: new Float32Array(capacity * kvHeads * headDim).fill(NaN),
+  };
   for (let j = 0; j < start; j++) {
     for (let g = 0; g < kvHeads; g++) {
       for (let d = 0; d < headDim; d++) {
@@ -57,7 +60,8 @@ function attentionArgs(shape: AttentionShape, q: Float32Array, keys: Float32Arra
 /** `got` is within `bound(i)` of `want(i)`. */
 function expectNear(got: Float32Array, want: (i: number) => number, bound: (i: number) => number): void {
   got.forEach((value, i) => {
-    if (!(Math.abs(value - want(i)) <= bound(i))) expect.fail(`element ${i}: ${value}, not ${want(i)} within ${bound(i)}`);
+    if (!(Math.abs(value - want(i)) <= bound(i)))
+      expect.fail(`element ${i}: ${value}, not ${want(i)} within ${bound(i)}`);
   });
 }
 
@@ -159,7 +163,8 @@ describe.each(BACKENDS)('%s', (name) => {
         }
         const total = weights.reduce((sum, [, w]) => sum + w, 0);
         for (const [j, w] of weights) {
-          for (let d = 0; d < headDim; d++) want[at + d] = want[at + d]! + (w / total) * values[(j * kvHeads + g) * headDim + d]!;
+          for (let d = 0; d < headDim; d++)
+            want[at + d] = want[at + d]! + (w / total) * values[(j * kvHeads + g) * headDim + d]!;
         }
       }
     }
@@ -198,10 +203,19 @@ describe.each(BACKENDS)('%s', (name) => {
   test('attention does not average NaN away', () => {
     const [rows, heads, kvHeads, headDim, start] = [2, 2, 1, 20, 3];
     const cache = (start + rows) * headDim;
-    for (const [broken, at] of [['q', 25], ['keys', 7], ['values', 7]] as const) {
+    for (const [broken, at] of [
+      ['q', 25],
+      ['keys', 7],
+      ['values', 7],
+    ] as const) {
       const arrays = { q: floats(rows * heads * headDim), keys: floats(cache), values: floats(cache) };
       arrays[broken][at] = NaN;
-      const args = attentionArgs({ rows, heads, kvHeads, headDim, start, window: 0, scale: 1 }, arrays.q, arrays.keys, arrays.values);
+      const args = attentionArgs(
+        { rows, heads, kvHeads, headDim, start, window: 0, scale: 1 },
+        arrays.q,
+        arrays.keys,
+        arrays.values,
+      );
       const out = run(name, 'attention', args, arrays.q.length);
       const expected = (i: number) => ({ q: i >= 20 && i < 40, keys: true, values: i % headDim === 7 })[broken];
       expect([...out].map(Number.isNaN)).toEqual([...out].map((_, i) => expected(i)));
@@ -228,8 +242,16 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     ...{ q: f(4), k: f(4), v: f(4), keys: f(64), values: f(64), out: f(4) },
   };
   test.each<[string, keyof Operations, object]>([
-    ['weights', 'denseLinear', { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(11), bias: f(0), out: f(8) }],
-    ['bias', 'denseLinear', { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(12), bias: f(3), out: f(8) }],
+    [
+      'weights',
+      'denseLinear',
+      { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(11), bias: f(0), out: f(8) },
+    ],
+    [
+      'bias',
+      'denseLinear',
+      { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(12), bias: f(3), out: f(8) },
+    ],
     ['weight', 'rmsNorm', { rows: 1, cols: 4, epsilon: 0, x: f(4), weight: f(3), out: f(4) }],
     ['headDim', 'rope', { rows: 1, heads: 1, headDim: 3, cos: f(1), sin: f(1), x: f(3) }],
     ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, cos: f(2), sin: f(4), x: f(8) }],
@@ -240,7 +262,11 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     ['capacity', 'attention', { ...attention, start: 16 }],
     ['capacity', 'attention', { ...attention, capacity: 17, keys: f(68), values: f(68) }],
     ['capacity', 'attention', { ...attention, start: 2 ** 30, rows: 2 ** 31, capacity: 2 ** 31 }],
-    ['memory', 'attention', { ...attention, rows: 4e9, start: 0, capacity: 4e9, heads: 4e9, kvHeads: 4e9, headDim: 4e9 }],
+    [
+      'memory',
+      'attention',
+      { ...attention, rows: 4e9, start: 0, capacity: 4e9, heads: 4e9, kvHeads: 4e9, headDim: 4e9 },
+    ],
     ['array', 'largePages', { array: new Uint8Array(4) }],
     ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],
     ['x', 'add', { x: f(3), to: f(4) }],

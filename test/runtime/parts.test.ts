@@ -53,7 +53,10 @@ describe('config.json', () => {
     ],
     [
       'layer by layer',
-      { sliding_window: 8, layer_types: ['full_attention', 'sliding_attention', 'full_attention', 'sliding_attention'] },
+      {
+        sliding_window: 8,
+        layer_types: ['full_attention', 'sliding_attention', 'full_attention', 'sliding_attention'],
+      },
       { windows: [0, 8, 0, 8] },
     ],
     ['a model type alone', { architectures: undefined, model_type: 'mistral' }, { architecture: 'MistralForCausalLM' }],
@@ -76,8 +79,16 @@ describe('config.json', () => {
     [{ architectures: ['Qwen3ForCausalLM'] }, 'ERR_CHECKPOINT_CONTENT', /got "Qwen3ForCausalLM"/],
     [{ hidden_act: 'gelu' }, 'ERR_CHECKPOINT_CONTENT', /hidden_act "gelu" is not supported/],
     [{ partial_rotary_factor: 0.5 }, 'ERR_CHECKPOINT_CONTENT', /partial_rotary_factor/],
-    [{ rope_parameters: { partial_rotary_factor: 0.5 } }, 'ERR_CHECKPOINT_CONTENT', /rope_parameters\.partial_rotary_factor 0\.5/],
-    [{ rope_parameters: { full_attention: { rope_theta: 1 } } }, 'ERR_CHECKPOINT_CONTENT', /rope_parameters\.full_attention/],
+    [
+      { rope_parameters: { partial_rotary_factor: 0.5 } },
+      'ERR_CHECKPOINT_CONTENT',
+      /rope_parameters\.partial_rotary_factor 0\.5/,
+    ],
+    [
+      { rope_parameters: { full_attention: { rope_theta: 1 } } },
+      'ERR_CHECKPOINT_CONTENT',
+      /rope_parameters\.full_attention/,
+    ],
     [{ rope_scaling: { rope_type: 'longrope' } }, 'ERR_CHECKPOINT_CONTENT', /rope_scaling\.rope_type "longrope"/],
     [{ quantization_config: { quant_method: 'gptq' } }, 'ERR_CHECKPOINT_CONTENT', /got "gptq"/],
     [
@@ -109,8 +120,10 @@ test.each([
 });
 
 describe('rotary embedding', () => {
-  const plain = (headDim: number, theta = 10000) => Array.from({ length: headDim / 2 }, (_, i) => theta ** ((-2 * i) / headDim));
-  const read = (scaling: object, more = {}) => readModelConfig({ ...LLAMA, head_dim: 64, rope_scaling: scaling, ...more }).rope;
+  const plain = (headDim: number, theta = 10000) =>
+    Array.from({ length: headDim / 2 }, (_, i) => theta ** ((-2 * i) / headDim));
+  const read = (scaling: object, more = {}) =>
+    readModelConfig({ ...LLAMA, head_dim: 64, rope_scaling: scaling, ...more }).rope;
   const expectClose = (got: Float64Array, want: readonly number[]) =>
     got.forEach((value, i) => expect(value / want[i]!).toBeCloseTo(1, 12));
 
@@ -126,7 +139,13 @@ describe('rotary embedding', () => {
 
   test('llama3, as its authors wrote it', () => {
     const config = read(
-      { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 },
+      {
+        rope_type: 'llama3',
+        factor: 8,
+        low_freq_factor: 1,
+        high_freq_factor: 4,
+        original_max_position_embeddings: 8192,
+      },
       { rope_theta: 500000 },
     );
     const want = plain(64, 500000).map((freq) => {

@@ -10,13 +10,16 @@ describe.each(BACKENDS)('%s: prepared sequences', (name) => {
 
   test('run as often as one likes, alone and among other steps, now and later', async () => {
     const to = new Float32Array(1);
-    const sequences = backend.prepare({ sequences: [{ steps: [adding(one, to)] }, { steps: [adding(ten, to), adding(one, to)] }] });
+    const sequences = backend.prepare({
+      sequences: [{ steps: [adding(one, to)] }, { steps: [adding(ten, to), adding(one, to)] }],
+    });
     backend.run('prepared', { sequences, index: 1 });
     expect([...to]).toEqual([11]);
     const again = { operation: 'prepared', args: { sequences, index: 0 } } as const;
     backend.run('sequence', { steps: [again, adding(ten, to), again] });
     expect([...to]).toEqual([23]);
-    await backend.start('sequence', { steps: [again, { operation: 'prepared', args: { sequences, index: 1 } }] }).promise;
+    await backend.start('sequence', { steps: [again, { operation: 'prepared', args: { sequences, index: 1 } }] })
+      .promise;
     expect([...to]).toEqual([35]);
   });
 
@@ -94,21 +97,28 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s: prepared sequences'
         return x;
       },
     };
-    expect(() => backend.prepare({ sequences: [{ steps: [{ operation: 'add', args: reading }] }] })).toThrow('stay as they are');
+    expect(() => backend.prepare({ sequences: [{ steps: [{ operation: 'add', args: reading }] }] })).toThrow(
+      'stay as they are',
+    );
   });
 
-  test.each([false, true])('are refused where their buffer shrank under one of two views, bytes first: %s', (bytesFirst) => {
-    const buffer = new (ArrayBuffer as new (length: number, options: object) => ArrayBuffer)(1 << 16, { maxByteLength: 1 << 16 });
-    const length = 1 << 14;
-    const views = [new Float32Array(buffer, 0, length), new Uint8Array(buffer, 0, length)] as const;
-    const shape = { rows: 128, cols: length / 128, step: 128, format: 0 } as const;
-    const steps = [
-      { operation: 'add', args: { x: views[0], to: f(length), threads: 1 } },
-      { operation: 'unpack', args: { ...shape, packed: views[1], codes: new Uint8Array(length), threads: 1 } },
-    ] as const;
-    const sequences = backend.prepare({ sequences: [{ steps: bytesFirst ? [steps[1], steps[0]] : steps }] });
-    backend.run('prepared', { sequences, index: 0 });
-    (buffer as unknown as { resize(length: number): void }).resize(length);
-    expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
-  });
+  test.each([false, true])(
+    'are refused where their buffer shrank under one of two views, bytes first: %s',
+    (bytesFirst) => {
+      const buffer = new (ArrayBuffer as new (length: number, options: object) => ArrayBuffer)(1 << 16, {
+        maxByteLength: 1 << 16,
+      });
+      const length = 1 << 14;
+      const views = [new Float32Array(buffer, 0, length), new Uint8Array(buffer, 0, length)] as const;
+      const shape = { rows: 128, cols: length / 128, step: 128, format: 0 } as const;
+      const steps = [
+        { operation: 'add', args: { x: views[0], to: f(length), threads: 1 } },
+        { operation: 'unpack', args: { ...shape, packed: views[1], codes: new Uint8Array(length), threads: 1 } },
+      ] as const;
+      const sequences = backend.prepare({ sequences: [{ steps: bytesFirst ? [steps[1], steps[0]] : steps }] });
+      backend.run('prepared', { sequences, index: 0 });
+      (buffer as unknown as { resize(length: number): void }).resize(length);
+      expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
+    },
+  );
 });

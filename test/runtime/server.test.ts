@@ -85,7 +85,9 @@ describe('the example server', () => {
       { prompt: [5, 6, 7], max_tokens: 120, temperature: 0, stop: [' the', ' and'] },
     ]) {
       const { usage, choices } = (await (await post(url, body)).json()) as Completion;
-      const events = await readEvents(await post(url, { ...body, stream: true, stream_options: { include_usage: true } }));
+      const events = await readEvents(
+        await post(url, { ...body, stream: true, stream_options: { include_usage: true } }),
+      );
       const last = events.pop()!;
       expect(last).toMatchObject({ object: 'text_completion', model: 'llama-2.3m-books', choices: [], usage });
       expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens);
@@ -110,7 +112,11 @@ describe('the example server', () => {
     await refused({}, 400, /prompt/);
     await refused({ prompt: 'x', temperature: '1' }, 400, /temperature/);
     await refused({ prompt: 'x', max_tokens: 51 }, 400, /^max_tokens must be an integer in \[1, 50\]\.$/);
-    await refused({ prompt: [1, 2, 2048] }, 400, /^prompt must be a text that is not empty or a list of token ids in \[0, 2047\]\.$/);
+    await refused(
+      { prompt: [1, 2, 2048] },
+      400,
+      /^prompt must be a text that is not empty or a list of token ids in \[0, 2047\]\.$/,
+    );
     await refused({ prompt: 'x', stop: [1] }, 400, /^stop must be a text of/);
     await refused({ prompt: 'x', n: 2 }, 400, /n must be 1 or null/);
     const include_usage = true;
@@ -119,8 +125,16 @@ describe('the example server', () => {
     await refused({ prompt: 'x', stream: false, stream_options: {} }, 400, alone);
     const streamed = { prompt: 'x', stream: true };
     await refused({ ...streamed, stream_options: true }, 400, /^stream_options must be an object\.$/);
-    await refused({ ...streamed, stream_options: { include_usage: 1 } }, 400, /^stream_options\.include_usage must be true or false\.$/);
-    await refused({ ...streamed, stream_options: { include_obfuscation: true } }, 400, /include_obfuscation must be false or null/);
+    await refused(
+      { ...streamed, stream_options: { include_usage: 1 } },
+      400,
+      /^stream_options\.include_usage must be true or false\.$/,
+    );
+    await refused(
+      { ...streamed, stream_options: { include_obfuscation: true } },
+      400,
+      /include_obfuscation must be false or null/,
+    );
     const unknown = /^Unknown field "usage" in stream_options\. Fields: include_usage, include_obfuscation\.$/;
     await refused({ ...streamed, stream_options: { include_usage, usage: true } }, 400, unknown);
     await refused({ prompt: 'x', presence_penalty: 1 }, 400, /presence_penalty must/);
@@ -137,15 +151,21 @@ describe('the example server', () => {
     expect(broken.status).toBe(400);
     const untyped = await fetch(`${url}/v1/completions`, { method: 'POST', body: '{"prompt": "x"}' });
     expect(untyped.status).toBe(415);
-    expect(await untyped.json()).toMatchObject({ error: { message: expect.stringContaining('application/json') as string } });
+    expect(await untyped.json()).toMatchObject({
+      error: { message: expect.stringContaining('application/json') as string },
+    });
     const lost = await fetch(`${url}/nothing`);
     expect(lost.status).toBe(404);
-    expect(await lost.json()).toMatchObject({ error: { message: 'There is no GET /nothing.', type: 'invalid_request_error' } });
+    expect(await lost.json()).toMatchObject({
+      error: { message: 'There is no GET /nothing.', type: 'invalid_request_error' },
+    });
   });
 
   test('says which limit does not exist, and does not start', async () => {
     await expect(start({ actve: 1 })).rejects.toThrow(/^error: Unknown limit "actve"\. Limits: active, queue, /);
-    await expect(start({ active: '8' })).rejects.toThrow(/^error: Expected the limit active to be an integer, at least 1, got "8"/);
+    await expect(start({ active: '8' })).rejects.toThrow(
+      /^error: Expected the limit active to be an integer, at least 1, got "8"/,
+    );
   });
 
   test('refuses a prompt that would take seconds to tokenize', async () => {
@@ -153,13 +173,27 @@ describe('the example server', () => {
     const response = await post(url, { prompt: 'the'.repeat(80_000) });
     expect(response.status).toBe(400);
     expect(await response.json()).toMatchObject({
-      error: { message: 'The prompt has 240000 characters; at most 127 tokens and 2032 characters are served.', param: 'prompt' },
+      error: {
+        message: 'The prompt has 240000 characters; at most 127 tokens and 2032 characters are served.',
+        param: 'prompt',
+      },
     });
   });
 
   test('takes null for what it is free to choose', async () => {
     const { url } = await start();
-    const names = ['model', 'max_tokens', 'temperature', 'top_p', 'seed', 'stop', 'stream', 'n', 'echo', 'presence_penalty'];
+    const names = [
+      'model',
+      'max_tokens',
+      'temperature',
+      'top_p',
+      'seed',
+      'stop',
+      'stream',
+      'n',
+      'echo',
+      'presence_penalty',
+    ];
     const response = await post(url, { prompt: 'x', ...Object.fromEntries(names.map((name) => [name, null])) });
     expect(response.status).toBe(200);
     expect(((await response.json()) as Completion).usage.completion_tokens).toBe(16);
@@ -169,14 +203,18 @@ describe('the example server', () => {
     const { url } = await start({ active: 6 });
     const prompts = ['The sea', 'A whale', 'In the beginning', 'And', 'He said'];
     const alone = await Promise.all(
-      prompts.map(async (prompt) => readEvents(await post(url, { prompt, max_tokens: 40, temperature: 0, stream: true }))),
+      prompts.map(async (prompt) =>
+        readEvents(await post(url, { prompt, max_tokens: 40, temperature: 0, stream: true })),
+      ),
     );
     const client = async (i: number) => {
       const body = { prompt: prompts[i % 5]!, max_tokens: 40, temperature: 0, stream: i % 4 < 2 };
       if (i % 2 === 0) {
         const response = await post(url, body);
         expect(response.status).toBe(200);
-        const text = body.stream ? textOf(await readEvents(response)) : ((await response.json()) as Completion).choices[0]!.text;
+        const text = body.stream
+          ? textOf(await readEvents(response))
+          : ((await response.json()) as Completion).choices[0]!.text;
         expect(text).toBe(textOf(alone[i % 5]!));
         return 'served';
       }
@@ -230,7 +268,11 @@ describe('the example server', () => {
   /** The server on a model that gives what `tokens` gives. */
   async function serve(tokens: () => AsyncGenerator<object>, limits: object): Promise<string> {
     const { createServer } = (await import(new URL('server.mjs', pathToFileURL(MAIN)).href)) as {
-      createServer(model: object, name: string, limits: object): { listen(at: object): Promise<string>; close(): Promise<void> };
+      createServer(
+        model: object,
+        name: string,
+        limits: object,
+      ): { listen(at: object): Promise<string>; close(): Promise<void> };
     };
     const app = createServer({ config: { vocabSize: 10 }, maxContext: 100, generate: tokens }, 'fake', limits);
     closing.push(() => app.close());
@@ -248,11 +290,16 @@ describe('the example server', () => {
     expect(logged).toHaveBeenCalledOnce();
     logged.mockRestore();
 
-    const endless = await serve(async function* () {
-      for (;;) yield { id: 1, text: 'a'.repeat(2 ** 20) };
-    }, { stallMs: 100 });
+    const endless = await serve(
+      async function* () {
+        for (;;) yield { id: 1, text: 'a'.repeat(2 ** 20) };
+      },
+      { stallMs: 100 },
+    );
     await post(endless, { prompt: [1], stream: true }); // whose body is left where it is
-    await expect.poll(() => health(endless).catch(String), { timeout: 10_000 }).toMatchObject({ active: 0, received: 1, aborted: 1 });
+    await expect
+      .poll(() => health(endless).catch(String), { timeout: 10_000 })
+      .toMatchObject({ active: 0, received: 1, aborted: 1 });
   });
 
   test.skipIf(process.platform === 'win32')('ends requests under way before it stops', async () => {
@@ -265,29 +312,40 @@ describe('the example server', () => {
     await expect(fetch(`${url}/health`)).rejects.toThrow();
   });
 
-  test.skipIf(process.platform === 'win32')('says that it stops, and waits for no connection without a request', async () => {
-    const { url, server } = await start({ graceMs: 1500 });
-    let errors = '';
-    server.stderr!.on('data', (text) => (errors += text));
-    const port = Number(new URL(url).port);
-    const idle = connect(port, '127.0.0.1');
-    const half = connect(port, '127.0.0.1');
-    const late = connect(port, '127.0.0.1');
-    await Promise.all([idle, half, late].map((socket) => once(socket.on('error', () => {}), 'connect')));
-    const head = 'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n';
-    half.write(`${head}{"prompt"`);
-    late.write(head);
-    await sleep(100); // for these bytes to arrive
-    const exit = once(server, 'exit');
-    server.kill('SIGTERM');
-    await sleep(100);
-    late.write('{"prompt":"The"}');
-    const [answer] = (await once(late, 'data')) as [Buffer];
-    expect(String(answer)).toMatch(/^HTTP\/1\.1 503[^]*The server is about to stop\./);
-    const stopped = performance.now();
-    await exit;
-    expect(performance.now() - stopped).toBeLessThan(10_000);
-    expect(server.exitCode).toBe(0);
-    expect(errors).toBe('');
-  });
+  test.skipIf(process.platform === 'win32')(
+    'says that it stops, and waits for no connection without a request',
+    async () => {
+      const { url, server } = await start({ graceMs: 1500 });
+      let errors = '';
+      server.stderr!.on('data', (text) => (errors += text));
+      const port = Number(new URL(url).port);
+      const idle = connect(port, '127.0.0.1');
+      const half = connect(port, '127.0.0.1');
+      const late = connect(port, '127.0.0.1');
+      await Promise.all(
+        [idle, half, late].map((socket) =>
+          once(
+            socket.on('error', () => {}),
+            'connect',
+          ),
+        ),
+      );
+      const head =
+        'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n';
+      half.write(`${head}{"prompt"`);
+      late.write(head);
+      await sleep(100); // for these bytes to arrive
+      const exit = once(server, 'exit');
+      server.kill('SIGTERM');
+      await sleep(100);
+      late.write('{"prompt":"The"}');
+      const [answer] = (await once(late, 'data')) as [Buffer];
+      expect(String(answer)).toMatch(/^HTTP\/1\.1 503[\s\S]*The server is about to stop\./);
+      const stopped = performance.now();
+      await exit;
+      expect(performance.now() - stopped).toBeLessThan(10_000);
+      expect(server.exitCode).toBe(0);
+      expect(errors).toBe('');
+    },
+  );
 });

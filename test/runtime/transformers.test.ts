@@ -18,7 +18,11 @@ interface Config extends Record<string, unknown> {
 }
 interface Golden {
   readonly lengths: readonly number[];
-  readonly cases: readonly { readonly name: string; readonly config: Config; readonly logits: readonly (readonly number[])[] }[];
+  readonly cases: readonly {
+    readonly name: string;
+    readonly config: Config;
+    readonly logits: readonly (readonly number[])[];
+  }[];
 }
 
 const golden = JSON.parse(readFileSync(new URL('../golden/language-models.json', import.meta.url), 'utf8')) as Golden;
@@ -27,25 +31,30 @@ const work = scratchFolder('transformers');
 /** Names and shapes of a model's tensors. */
 function shapes(c: Config): Record<string, number[]> {
   const headDim = c.head_dim ?? c.hidden_size / c.num_attention_heads;
-  const widths = { q: c.num_attention_heads * headDim, k: c.num_key_value_heads * headDim, v: c.num_key_value_heads * headDim };
+  const widths = {
+    q: c.num_attention_heads * headDim,
+    k: c.num_key_value_heads * headDim,
+    v: c.num_key_value_heads * headDim,
+  };
   const all: Record<string, number[]> = {
     'model.embed_tokens.weight': [c.vocab_size, c.hidden_size],
     'model.norm.weight': [c.hidden_size],
   };
-  if (!c['tie_word_embeddings']) all['lm_head.weight'] = [c.vocab_size, c.hidden_size];
+  if (!c.tie_word_embeddings) all['lm_head.weight'] = [c.vocab_size, c.hidden_size];
   for (let layer = 0; layer < c.num_hidden_layers; layer++) {
     const at = `model.layers.${layer}`;
     const linear = (name: string, out: number, cols: number, bias: boolean) => {
       all[`${at}.${name}.weight`] = [out, cols];
       if (bias) all[`${at}.${name}.bias`] = [out];
     };
-    const attentionBias = c['attention_bias'] === true;
+    const attentionBias = c.attention_bias === true;
     for (const [name, out] of Object.entries(widths)) {
-      linear(`self_attn.${name}_proj`, out, c.hidden_size, attentionBias || c['model_type'] === 'qwen2');
+      linear(`self_attn.${name}_proj`, out, c.hidden_size, attentionBias || c.model_type === 'qwen2');
     }
     linear('self_attn.o_proj', c.hidden_size, widths.q, attentionBias);
-    for (const name of ['gate', 'up']) linear(`mlp.${name}_proj`, c.intermediate_size, c.hidden_size, c['mlp_bias'] === true);
-    linear('mlp.down_proj', c.hidden_size, c.intermediate_size, c['mlp_bias'] === true);
+    for (const name of ['gate', 'up'])
+      linear(`mlp.${name}_proj`, c.intermediate_size, c.hidden_size, c.mlp_bias === true);
+    linear('mlp.down_proj', c.hidden_size, c.intermediate_size, c.mlp_bias === true);
     for (const name of ['input', 'post_attention']) all[`${at}.${name}_layernorm.weight`] = [c.hidden_size];
   }
   return all;
@@ -77,7 +86,9 @@ describe('logits of transformers', () => {
       const got = await model.forward(ids, model.createCache());
       const most = Math.max(...logits[i]!.map(Math.abs));
       // transformers turns heads by angles in float32: at position 300 they are off by some 1e-5.
-      logits[i]!.forEach((want, at) => expect(Math.abs(got[at]! - want) / most, `${length} tokens, logit ${at}`).toBeLessThan(1e-4));
+      logits[i]!.forEach((want, at) =>
+        expect(Math.abs(got[at]! - want) / most, `${length} tokens, logit ${at}`).toBeLessThan(1e-4),
+      );
     }
     await model.close();
   });

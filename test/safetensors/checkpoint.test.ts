@@ -82,18 +82,31 @@ describe('Checkpoint', () => {
   });
 
   it('stops at the first shard that the index does not describe', async () => {
-    const map = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`t${i}`, `${String(i).padStart(2, '0')}.safetensors`]));
+    const map = Object.fromEntries(
+      Array.from({ length: 20 }, (_, i) => [`t${i}`, `${String(i).padStart(2, '0')}.safetensors`]),
+    );
     const files = Object.fromEntries(Object.entries(map).map(([tensor, file]) => [file, smallFile(tensor)]));
     const text = { [INDEX]: index(map) };
     // Later shards would fail in another way: they are not opened.
     const broken = { '07.safetensors': 'junk' };
     const more = { '03.safetensors': smallFile('t3', 'more') };
-    await expectError(() => Checkpoint.open(folderOf({ ...files, ...broken, ...more, ...text })), FORMAT, /does not name "more"/);
+    await expectError(
+      () => Checkpoint.open(folderOf({ ...files, ...broken, ...more, ...text })),
+      FORMAT,
+      /does not name "more"/,
+    );
     const metadata = Object.fromEntries(Array.from({ length: 40_000 }, (_, i) => [`${i}`, '']));
     const wordy = (tensor: string) =>
-      fileBytes(JSON.stringify({ __metadata__: metadata, [tensor]: { dtype: 'U8', shape: [4], data_offsets: [0, 4] } }), 4);
+      fileBytes(
+        JSON.stringify({ __metadata__: metadata, [tensor]: { dtype: 'U8', shape: [4], data_offsets: [0, 4] } }),
+        4,
+      );
     const both = { '03.safetensors': wordy('t3'), '05.safetensors': wordy('t5') };
-    await expectError(() => Checkpoint.open(folderOf({ ...files, ...both, ...text })), FORMAT, /^05\.safetensors: .*all shards/);
+    await expectError(
+      () => Checkpoint.open(folderOf({ ...files, ...both, ...text })),
+      FORMAT,
+      /^05\.safetensors: .*all shards/,
+    );
   });
 
   it('opens shards in the order of their names, through links too', async () => {
@@ -136,7 +149,11 @@ describe('Checkpoint', () => {
       /has no safetensors file\. Expected model\.safetensors/,
     );
     await expectError(() => Checkpoint.open(freshPath()), 'ERR_IO', /does not exist/);
-    await expectError(() => Checkpoint.open('/dev/null'), 'ERR_IO', /\.safetensors file or a model folder, got a device/);
+    await expectError(
+      () => Checkpoint.open('/dev/null'),
+      'ERR_IO',
+      /\.safetensors file or a model folder, got a device/,
+    );
     const folder = folderOf({ [INDEX]: '{}' });
     await expectError(() => Checkpoint.open(join(folder, INDEX)), CONTENT, /Pass the folder itself/);
     fs.mkdirSync(join(folder, 'model.safetensors'));
@@ -212,7 +229,11 @@ describe('Checkpoint', () => {
     await expectError(() => Checkpoint.open(folder), FORMAT, refusal);
     fs.truncateSync(join(folder, name), 4096 * (SMALL_TENSORS + 1)); // the index is read now, and then the shard
     await expectError(() => Checkpoint.open(folder), FORMAT, /s\.safetensors: .* the file has \d+ bytes/);
-    expect([0, 4096 * (SMALL_TENSORS + 1), 1e12].map(mostTensors)).toEqual([SMALL_TENSORS, SMALL_TENSORS + 1, 1_000_000]);
+    expect([0, 4096 * (SMALL_TENSORS + 1), 1e12].map(mostTensors)).toEqual([
+      SMALL_TENSORS,
+      SMALL_TENSORS + 1,
+      1_000_000,
+    ]);
   });
 
   it.each<[string, RegExp]>([

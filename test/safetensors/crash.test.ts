@@ -15,14 +15,21 @@ describe('after a crash', () => {
     fs.mkdirSync(join(build, 'safetensors'), { recursive: true });
     fs.writeFileSync(join(build, 'package.json'), '{"type":"module"}');
     const options = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 };
-    for (const name of ['errors.ts', 'units.ts', ...fs.readdirSync(join(lib, 'safetensors')).map((file) => `safetensors/${file}`)]) {
+    for (const name of [
+      'errors.ts',
+      'units.ts',
+      ...fs.readdirSync(join(lib, 'safetensors')).map((file) => `safetensors/${file}`),
+    ]) {
       const { outputText } = ts.transpileModule(fs.readFileSync(join(lib, name), 'utf8'), { compilerOptions: options });
       fs.writeFileSync(join(build, name.replace(/\.ts$/, '.js')), outputText);
     }
   });
 
   /** Runs `body` in a child until it prints; returns the child. */
-  async function child(target: string, body: string): Promise<{ readonly pid: number; readonly kill: () => Promise<void> }> {
+  async function child(
+    target: string,
+    body: string,
+  ): Promise<{ readonly pid: number; readonly kill: () => Promise<void> }> {
     const script = `
       import fsPromises from 'node:fs/promises';
       import { syncBuiltinESMExports } from 'node:module';
@@ -30,7 +37,9 @@ describe('after a crash', () => {
       const target = ${JSON.stringify(target)};
       const hang = () => { console.log('ready'); return new Promise(() => setInterval(() => {}, 1000)); };
       ${body}`;
-    const running = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const running = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     const ended = new Promise<void>((resolve) => running.once('exit', () => resolve()));
     await Promise.race([new Promise((resolve) => running.stdout.once('data', resolve)), ended]);
     expect(running.exitCode).toBeNull();

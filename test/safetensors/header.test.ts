@@ -16,7 +16,11 @@ const parse = (json: unknown, data = 0) => {
   const text = Buffer.from(typeof json === 'string' ? json : JSON.stringify(json));
   return parseHeader(text, { file: 'm.safetensors', fileSize: 8 + text.byteLength + data });
 };
-const u8 = (begin: number, end: number, shape: unknown = [end - begin]) => ({ dtype: 'U8', shape, data_offsets: [begin, end] });
+const u8 = (begin: number, end: number, shape: unknown = [end - begin]) => ({
+  dtype: 'U8',
+  shape,
+  data_offsets: [begin, end],
+});
 
 describe('headerLength', () => {
   const source = (fileSize: number) => ({ file: 'm.safetensors', fileSize });
@@ -54,7 +58,9 @@ describe('parseHeader', () => {
     expect(tensors.get('scalar')).toEqual({ name: 'scalar', dtype: 'U8', shape: [], begin: start + 6, end: start + 7 });
     expect(metadata.get('format')).toBe('pt');
     expect(parse('{}').tensors.size).toBe(0);
-    expect(parse('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}  ', 1).tensors.has('__proto__')).toBe(true);
+    expect(parse('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}  ', 1).tensors.has('__proto__')).toBe(
+      true,
+    );
   });
 
   it('knows every dtype of the format, also those of less than a byte', () => {
@@ -109,7 +115,11 @@ describe('parseHeader', () => {
     [{ a: { dtype: 'U8', shape: [], data_offsets: [0, 1, 2] } }, 1, /more than 2 numbers/],
     [{ a: u8(1, 0, [1]) }, 1, /end \(0\) before they begin \(1\)/],
     [{ a: { dtype: 'U8', shape: [1], data_offsets: [-1, 0] } }, 1, /data_offsets whose number 1/],
-    [{ a: { dtype: 'F32', shape: [2], data_offsets: [0, 4] } }, 4, /takes 8 bytes as F32 \[2\], but its data_offsets span 4/],
+    [
+      { a: { dtype: 'F32', shape: [2], data_offsets: [0, 4] } },
+      4,
+      /takes 8 bytes as F32 \[2\], but its data_offsets span 4/,
+    ],
     [{ a: u8(0, 4), b: u8(3, 5) }, 5, /"b" begins at byte \d+, inside tensor "a"/],
     [{ a: u8(0, 4), b: u8(0, 4) }, 4, /inside tensor/],
     [{ a: u8(0, 4), b: u8(5, 6) }, 6, /1 bytes from byte \d+, before tensor "b", belong to no tensor/],
@@ -177,7 +187,9 @@ describe('planLayout', () => {
       ['format', 'pt'],
       ['__proto', 'x'],
     ]);
-    expect(planLayout([], new Map([['__proto__', 'y']])).header.toString()).toContain('{"__metadata__":{"__proto__":"y"}}');
+    expect(planLayout([], new Map([['__proto__', 'y']])).header.toString()).toContain(
+      '{"__metadata__":{"__proto__":"y"}}',
+    );
     expect(planLayout([]).fileSize).toBe(16);
   });
 
@@ -195,7 +207,11 @@ describe('planLayout', () => {
       { shape: new Array<number>(65).fill(1) },
       { dtype: 'F4', shape: [1] },
     ]) {
-      await expectError(() => planLayout([{ ...spec, ...wrong }]), 'ERR_INVALID_ARGUMENT', /that a safetensors file can hold/);
+      await expectError(
+        () => planLayout([{ ...spec, ...wrong }]),
+        'ERR_INVALID_ARGUMENT',
+        /that a safetensors file can hold/,
+      );
     }
     await expectError(() => planLayout([], { a: '\udc00' }), 'ERR_INVALID_ARGUMENT', /lone surrogate/);
     const many = Array.from({ length: MAX_TENSORS + 1 }, (_, i) => ({ ...spec, name: String(i) }));

@@ -73,4 +73,4 @@ export function randomOf(seed: number): (below: number) => number {
 }
 
 /** HQQ_TEST_SEED repeats a run. */
-export const SEED = Number(process.env['HQQ_TEST_SEED'] ?? Date.now() % 1e9);
+export const SEED = Number(process.env.HQQ_TEST_SEED ?? Date.now() % 1e9);

@@ -3,7 +3,11 @@ import { MAX_JSON_DEPTH, MAX_JSON_VALUES, parseJson } from '../../lib/safetensor
 import { expectError, randomOf, SEED } from './helpers.js';
 
 const parse = (text: string | Uint8Array, allowNonFinite = false) =>
-  parseJson(typeof text === 'string' ? Buffer.from(text) : text, { file: 'm.safetensors', what: 'header', allowNonFinite });
+  parseJson(typeof text === 'string' ? Buffer.from(text) : text, {
+    file: 'm.safetensors',
+    what: 'header',
+    allowNonFinite,
+  });
 
 describe('parseJson', () => {
   it.each([
@@ -96,8 +100,16 @@ describe('parseJson', () => {
 
   it('refuses bytes that are not UTF-8', async () => {
     for (const bytes of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xf5, 0x80, 0x80, 0x80], [0xe2, 0x82]]) {
-      await expectError(() => parse(Buffer.from([0x22, ...bytes, 0x22])), 'ERR_CHECKPOINT_FORMAT', /expected UTF-8.*byte 1\)/);
-      await expectError(() => parse(Buffer.from([0x22, 0x5c, 0x6e, ...bytes, 0x22])), 'ERR_CHECKPOINT_FORMAT', /expected UTF-8/);
+      await expectError(
+        () => parse(Buffer.from([0x22, ...bytes, 0x22])),
+        'ERR_CHECKPOINT_FORMAT',
+        /expected UTF-8.*byte 1\)/,
+      );
+      await expectError(
+        () => parse(Buffer.from([0x22, 0x5c, 0x6e, ...bytes, 0x22])),
+        'ERR_CHECKPOINT_FORMAT',
+        /expected UTF-8/,
+      );
     }
   });
 
@@ -113,7 +125,11 @@ describe('parseJson', () => {
     await expectError(() => parse(nested(MAX_JSON_DEPTH + 1)), 'ERR_CHECKPOINT_FORMAT', /at most 64 levels/);
     await expectError(() => parse('['.repeat(1_000_000)), 'ERR_CHECKPOINT_FORMAT', /at most 64 levels/);
     await expectError(() => parse('{"a":'.repeat(1_000_000)), 'ERR_CHECKPOINT_FORMAT', /at most 64 levels/);
-    await expectError(() => parse(`[${'0,'.repeat(MAX_JSON_VALUES)}0]`), 'ERR_CHECKPOINT_FORMAT', /at most 4000000 values/);
+    await expectError(
+      () => parse(`[${'0,'.repeat(MAX_JSON_VALUES)}0]`),
+      'ERR_CHECKPOINT_FORMAT',
+      /at most 4000000 values/,
+    );
   });
 
   it('reads 20 MB in seconds', () => {
@@ -129,7 +145,10 @@ describe('parseJson', () => {
     const random = randomOf(SEED);
     const text = () =>
       String.fromCodePoint(
-        ...Array.from({ length: random(6) }, () => [34, 92, 0, 31, 65, 233, 0x1f600, 0xfffd, 0x7f][random(9)] as number),
+        ...Array.from(
+          { length: random(6) },
+          () => [34, 92, 0, 31, 65, 233, 0x1f600, 0xfffd, 0x7f][random(9)] as number,
+        ),
       );
     const value = (depth: number): unknown => {
       const kind = random(depth > 5 ? 5 : 7);

@@ -54,7 +54,9 @@ describe('links in the folder of a checkpoint', () => {
     };
 
     it.each(['config.json', INDEX])('is not followed from %s', async (name) => {
-      const pattern = new RegExp(`Expected ${name.replaceAll('.', '\\.')} to be a file of .*, got a link to elsewhere\\. Put the file itself`);
+      const pattern = new RegExp(
+        `Expected ${name.replaceAll('.', '\\.')} to be a file of .*, got a link to elsewhere\\. Put the file itself`,
+      );
       await expectError(() => Checkpoint.open(folderWithLink(name)), 'ERR_CHECKPOINT_CONTENT', pattern);
     });
 

@@ -47,7 +47,11 @@ describe('a file', () => {
   it.each(['notes', 'more than nine bytes of notes'])('never replaces a file that is no model: "%s"', async (text) => {
     const target = freshPath();
     fs.writeFileSync(target, text);
-    await expectError(() => StagedOutput.begin(target, 'file', force), 'ERR_IO', /x exists and is not a safetensors file/);
+    await expectError(
+      () => StagedOutput.begin(target, 'file', force),
+      'ERR_IO',
+      /x exists and is not a safetensors file/,
+    );
     expect(content(target)).toBe(text);
     fs.writeFileSync(target, '');
     await (await stageFile(target, 'new', force)).commit();
@@ -122,7 +126,11 @@ describe('a folder', () => {
   it('takes paths inside of it only, each once', async () => {
     const staged = await stageFolder(freshPath(), '{}');
     for (const path of ['', '.', '..', '../x', 'a/../../x', '/etc/x', 'a\0b']) {
-      await expectError(() => staged.writeFile(path, ''), 'ERR_INVALID_ARGUMENT', /Expected a path inside the output folder/);
+      await expectError(
+        () => staged.writeFile(path, ''),
+        'ERR_INVALID_ARGUMENT',
+        /Expected a path inside the output folder/,
+      );
     }
     await expectError(() => staged.writeFile('config.json', ''), 'ERR_IO', /exists already/);
     await expectError(() => staged.copyFile(SCRATCH, 'x'), 'ERR_IO', /Expected a file, got a folder/);
@@ -134,7 +142,11 @@ describe('a folder', () => {
   });
 
   it('replaces a model folder or an empty one when forced, nothing else', async () => {
-    const shards = { 'model-00001-of-00002.safetensors': '', 'model-00002-of-00002.safetensors': '', 'onnx/readme.txt': '' };
+    const shards = {
+      'model-00001-of-00002.safetensors': '',
+      'model-00002-of-00002.safetensors': '',
+      'onnx/readme.txt': '',
+    };
     for (const old of [{ 'config.json': 'old', 'model.safetensors': '' }, { 'x.safetensors': '' }, shards, {}]) {
       const target = folderOf(old);
       await expectError(() => StagedOutput.begin(target, 'folder', none), 'ERR_IO', /exists\. Pass --force/);
@@ -162,16 +174,24 @@ describe('a folder', () => {
   });
 
   it('is never the home or working folder, or one that holds it', async () => {
-    const home = process.env['HOME'];
+    const home = process.env.HOME;
     const folder = folderOf({ 'config.json': '', 'home/x': '' });
-    process.env['HOME'] = join(folder, 'home');
+    process.env.HOME = join(folder, 'home');
     try {
-      await expectError(() => StagedOutput.begin(folder, 'folder', force), 'ERR_IO', /holds your home or working folder/);
+      await expectError(
+        () => StagedOutput.begin(folder, 'folder', force),
+        'ERR_IO',
+        /holds your home or working folder/,
+      );
       await expectError(() => StagedOutput.begin(join(folder, 'home'), 'folder', force), 'ERR_IO', /holds your home/);
     } finally {
-      process.env['HOME'] = home;
+      process.env.HOME = home;
     }
-    await expectError(() => StagedOutput.begin(process.cwd(), 'folder', force), 'ERR_IO', /holds your home or working folder/);
+    await expectError(
+      () => StagedOutput.begin(process.cwd(), 'folder', force),
+      'ERR_IO',
+      /holds your home or working folder/,
+    );
     await expectError(() => StagedOutput.begin('..', 'folder', force), 'ERR_IO', /holds your home or working folder/);
     await expectError(() => StagedOutput.begin('/', 'folder', force), OPTION, /to be the path of a folder, got "\/"/);
     await expectError(() => StagedOutput.begin('', 'folder', force), OPTION, /got ""/);
@@ -242,7 +262,11 @@ describe('inputs', () => {
     await refuse(folder, 'folder', linked, /which holds /);
     await (await StagedOutput.begin(`${folder}-out`, 'folder', { inputs: [folder, linked] })).abandon();
     await (await StagedOutput.begin(join(folder, 'q.safetensors'), 'file', { inputs: [file] })).abandon();
-    await expectError(() => StagedOutput.begin(freshPath(), 'file', { inputs: [freshPath()] }), 'ERR_IO', /does not exist/);
+    await expectError(
+      () => StagedOutput.begin(freshPath(), 'file', { inputs: [freshPath()] }),
+      'ERR_IO',
+      /does not exist/,
+    );
     expect(content(folder)).toEqual({ 'config.json': '{}', 'model.safetensors': 'weights' });
   });
 });
@@ -258,7 +282,11 @@ describe('the parent', () => {
     fs.writeFileSync(file, '');
     await expectError(() => StagedOutput.begin(`${file}/x`, 'file', none), 'ERR_IO', /is not a folder/);
     if (process.platform === 'linux') {
-      await expectError(() => StagedOutput.begin('/proc/x', 'folder', none), 'ERR_IO', /Cannot (write to|create|read) /);
+      await expectError(
+        () => StagedOutput.begin('/proc/x', 'folder', none),
+        'ERR_IO',
+        /Cannot (write to|create|read) /,
+      );
     }
     const folder = folderOf({});
     fs.chmodSync(folder, 0o500);

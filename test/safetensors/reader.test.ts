@@ -95,7 +95,11 @@ describe('SafetensorsFile', () => {
       'ERR_CHECKPOINT_FORMAT',
       /^m\.safetensors: expected at least 8/,
     );
-    await expectError(() => SafetensorsFile.open(written(fileBytes('{}', 1))), 'ERR_CHECKPOINT_FORMAT', /nothing behind it/);
+    await expectError(
+      () => SafetensorsFile.open(written(fileBytes('{}', 1))),
+      'ERR_CHECKPOINT_FORMAT',
+      /nothing behind it/,
+    );
     if (process.platform === 'linux') expect(openFiles()).toBe(before);
   });
 });
@@ -113,7 +117,11 @@ describe('SafetensorsWriter', () => {
     expect(fs.statSync(path).size).toBe(layout.fileSize);
     await expectError(() => SafetensorsWriter.create(path, layout), 'ERR_IO', /Cannot create .*It exists already/);
     const bytes = new Uint8Array(4).fill(7);
-    await expectError(() => writer.write('c', 0, bytes), 'ERR_INVALID_ARGUMENT', /to have tensor "c", got no such tensor/);
+    await expectError(
+      () => writer.write('c', 0, bytes),
+      'ERR_INVALID_ARGUMENT',
+      /to have tensor "c", got no such tensor/,
+    );
     await expectError(
       () => writer.write('a', 7, bytes),
       'ERR_INVALID_ARGUMENT',
@@ -125,7 +133,11 @@ describe('SafetensorsWriter', () => {
     await writer.write('a', 0, bytes);
     await writer.write('a', 3, new Uint8Array(0));
     for (const offset of [0, 3, 4, 5, 6]) {
-      await expectError(() => writer.write('a', offset, bytes), 'ERR_INVALID_ARGUMENT', /every byte to be written once/);
+      await expectError(
+        () => writer.write('a', offset, bytes),
+        'ERR_INVALID_ARGUMENT',
+        /every byte to be written once/,
+      );
     }
     await expectError(
       () => writer.finish(),
@@ -136,7 +148,11 @@ describe('SafetensorsWriter', () => {
     await expectError(() => writer.finish(), 'ERR_INVALID_ARGUMENT', /got "a" not/);
     await writer.write('a', 4, bytes.subarray(0, 2));
     // All is there, and a run that is killed now must leave nothing that opens.
-    await expectError(() => SafetensorsFile.open(path), 'ERR_CHECKPOINT_FORMAT', /claims 0 bytes\. The file was not written to its end/);
+    await expectError(
+      () => SafetensorsFile.open(path),
+      'ERR_CHECKPOINT_FORMAT',
+      /claims 0 bytes\. The file was not written to its end/,
+    );
     await writer.finish();
     await (await SafetensorsFile.open(path)).close();
     await expectError(() => writer.write('a', 0, bytes), 'ERR_INVALID_ARGUMENT', /after finish or abandon/);
@@ -182,7 +198,7 @@ describe('SafetensorsWriter', () => {
       for (const { name, begin, end } of plan.entries.values()) {
         const bytes = Uint8Array.from({ length: end - begin }, () => random(256));
         contents.set(name, bytes);
-        for (let at = 0; at < bytes.byteLength;) {
+        for (let at = 0; at < bytes.byteLength; ) {
           const piece = bytes.subarray(at, at + 1 + random(100));
           pieces.push([name, at, piece]);
           at += piece.byteLength;

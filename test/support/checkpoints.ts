@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
+import { bfloatOfFloat, floatOfBfloat, floatOfHalf, halfOfFloat } from '../../lib/backend/lanes.js';
 import { DTYPES, type DType } from '../../lib/dtype.js';
-import { floatOfHalf, floatOfBfloat, halfOfFloat, bfloatOfFloat } from '../../lib/backend/lanes.js';
 import { parseTensors, type RawTensor } from './golden.js';
 import { scratchFolder } from './scratch.js';
 
@@ -41,7 +41,14 @@ export function randomWeights(count: number, seed: number, size = 0.05): Float32
 }
 
 export function randomTensor(shape: readonly number[], seed: number, dtype: DType = 'float32'): SourceTensor {
-  return tensorOf(randomWeights(shape.reduce((a, b) => a * b, 1), seed), shape, dtype);
+  return tensorOf(
+    randomWeights(
+      shape.reduce((a, b) => a * b, 1),
+      seed,
+    ),
+    shape,
+    dtype,
+  );
 }
 
 /** A safetensors file. */
@@ -119,7 +126,10 @@ export function llama(dtype: DType = 'float32', seed = 1): Source {
 /** All tensors of a file or folder, read by the tests' own lines. */
 export function readBack(path: string): Map<string, RawTensor> {
   const files = fs.statSync(path).isDirectory()
-    ? fs.readdirSync(path).filter((name) => name.endsWith('.safetensors')).map((name) => join(path, name))
+    ? fs
+        .readdirSync(path)
+        .filter((name) => name.endsWith('.safetensors'))
+        .map((name) => join(path, name))
     : [path];
   return new Map(files.flatMap((file) => [...parseTensors(fs.readFileSync(file))]));
 }
@@ -129,7 +139,9 @@ export function snapshot(path: string): Record<string, string> {
   if (!fs.statSync(path).isDirectory()) return { '': fs.readFileSync(path).toString('hex') };
   const entries = fs.readdirSync(path, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const paths = entries.map((entry) => join(entry.parentPath ?? entry.path, entry.name));
-  return Object.fromEntries(paths.sort().map((file) => [file.slice(path.length + 1), fs.readFileSync(file).toString('hex')]));
+  return Object.fromEntries(
+    paths.sort().map((file) => [file.slice(path.length + 1), fs.readFileSync(file).toString('hex')]),
+  );
 }
 
 /** A tensor's numbers. */

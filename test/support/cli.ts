@@ -15,7 +15,9 @@ const STALE_MS = 60_000;
 
 /** Time of the newest file that the program is made from. */
 function sourcesTime(): number {
-  const lib = readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' }).map((name) => join(ROOT, 'lib', name));
+  const lib = readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' }).map((name) =>
+    join(ROOT, 'lib', name),
+  );
   return Math.max(...[...lib, join(ROOT, 'tsdown.config.ts')].map((file) => statSync(file).mtimeMs));
 }
 
@@ -81,7 +83,8 @@ export interface CliOptions {
 /** Runs `hqq` in a process of its own. */
 export async function hqq(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const file = await builtCli();
-  const keep = (name: string) => (!name.startsWith('HQQ_') || name === 'HQQ_PREBUILD') && !/^(FORCE_COLOR|NO_COLOR)$/.test(name);
+  const keep = (name: string) =>
+    (!name.startsWith('HQQ_') || name === 'HQQ_PREBUILD') && !/^(FORCE_COLOR|NO_COLOR)$/.test(name);
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => keep(name)));
   const env = { ...inherited, ...options.env };
   const program = `'${process.execPath}' '${file}'`;

@@ -68,10 +68,20 @@ interface LowPrecisionCase {
 export interface GoldenIndex {
   readonly inputs: Record<string, { file: string; tensor: string; dtype: string; shape: [number, number] }>;
   readonly cases: readonly GoldenCase[];
-  readonly bitpack: { file: string; cases: readonly { name: string; packing: string; rows: number; cols: number; packed_shape: number[] }[] };
+  readonly bitpack: {
+    file: string;
+    cases: readonly { name: string; packing: string; rows: number; cols: number; packed_shape: number[] }[];
+  };
   readonly lowprec: { file: string; cases: readonly LowPrecisionCase[] };
   readonly serialization: {
-    readonly layers: readonly { layer: string; nbits: number; group_size: number | null; axis: 0 | 1; compute_dtype: string; bias: boolean }[];
+    readonly layers: readonly {
+      layer: string;
+      nbits: number;
+      group_size: number | null;
+      axis: 0 | 1;
+      compute_dtype: string;
+      bias: boolean;
+    }[];
   };
 }
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Where real models are: `HQQ_MODELS`, else beside the project. */
-const MODELS = process.env['HQQ_MODELS'] || join(ROOT, '..', 'shared', 'models');
+const MODELS = process.env.HQQ_MODELS || join(ROOT, '..', 'shared', 'models');
 
 /** The model that ships with the repository, in bfloat16. */
 export const SHIPPED = join(ROOT, 'examples', 'models', 'llama-2.3m-books');
@@ -14,7 +14,9 @@ export const SHIPPED = join(ROOT, 'examples', 'models', 'llama-2.3m-books');
 export function modelFolder(name: string): string | undefined {
   const folder = join(MODELS, name);
   if (existsSync(join(folder, 'config.json'))) return folder;
-  process.stderr.write(`Skipped: what needs the model ${name}, which is not in ${MODELS}. HQQ_MODELS says where it is.\n`);
+  process.stderr.write(
+    `Skipped: what needs the model ${name}, which is not in ${MODELS}. HQQ_MODELS says where it is.\n`,
+  );
   return undefined;
 }
 

@@ -26,7 +26,12 @@ export function safetensorsBytes(tensors: Readonly<Record<string, SmallTensor>>)
   const parts: Buffer[] = [];
   const header: Record<string, unknown> = { __metadata__: { format: 'pt' } };
   for (const [name, { shape, data }] of Object.entries(tensors)) {
-    const floats = data ?? weightsFor(name, shape.reduce((product, size) => product * size, 1));
+    const floats =
+      data ??
+      weightsFor(
+        name,
+        shape.reduce((product, size) => product * size, 1),
+      );
     const bytes = Buffer.from(floats.buffer, floats.byteOffset, floats.byteLength);
     header[name] = { dtype: 'F32', shape, data_offsets: [offset, (offset += bytes.byteLength)] };
     parts.push(bytes);

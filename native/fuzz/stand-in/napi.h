@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-// As much of node-addon-api as native/addon/args.h and ops.h use, without Node: JavaScript values made of plain memory, so
-// that a fuzzer calls the addon's own argument checks.
+// As much of node-addon-api as native/addon/args.h and ops.h use, without Node: JavaScript values made of plain memory,
+// so that a fuzzer calls the addon's own argument checks.
 
 enum napi_status { napi_ok, napi_invalid_arg };
 enum napi_typedarray_type {
@@ -131,8 +131,8 @@ struct TypeError : Error {
 
 }  // namespace Napi
 
-inline napi_status napi_get_typedarray_info(Napi::Env, const Napi::Value& value, napi_typedarray_type* type, size_t* length,
-                                            void** data, void*, size_t*) {
+inline napi_status napi_get_typedarray_info(Napi::Env, const Napi::Value& value, napi_typedarray_type* type,
+                                            size_t* length, void** data, void*, size_t*) {
   const Napi::Stored& array = *value.stored();
   *type = array.type, *length = array.length;
   *data = array.length == 0 ? nullptr : array.bytes.get();

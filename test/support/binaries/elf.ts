@@ -47,7 +47,10 @@ export function readElf(file: Buffer): ElfFacts {
   }));
   const [NEEDED, RPATH, RUNPATH, FLAGS_1, NODELETE] = [1, 15, 29, 0x6ffffffb, 8];
 
-  const { names, all: versions } = readVersions(sections.find((s) => s.type === VERNEED), strings);
+  const { names, all: versions } = readVersions(
+    sections.find((s) => s.type === VERNEED),
+    strings,
+  );
   const versionOf = sections.find((s) => s.type === VERSYM)?.bytes;
   const table = only(DYNSYM);
   const symbols = Array.from({ length: table.bytes.length / 24 }, (_, i) => {
@@ -73,7 +76,12 @@ export function readElf(file: Buffer): ElfFacts {
 }
 
 function readSections(file: Buffer): Section[] {
-  const [offset, size, count, names] = [Number(file.readBigUInt64LE(40)), file.readUInt16LE(58), file.readUInt16LE(60), file.readUInt16LE(62)];
+  const [offset, size, count, names] = [
+    Number(file.readBigUInt64LE(40)),
+    file.readUInt16LE(58),
+    file.readUInt16LE(60),
+    file.readUInt16LE(62),
+  ];
   const headers = Array.from({ length: count }, (_, i) => file.subarray(offset + i * size, offset + (i + 1) * size));
   const bytesOf = (header: Buffer) => {
     const NOBITS = 8;

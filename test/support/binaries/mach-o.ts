@@ -54,7 +54,9 @@ export function readMachO(file: Buffer): MachOFacts {
     platform: version.readUInt32LE(8),
     minimum: `${minimum >> 16}.${(minimum >> 8) & 255}`,
     installName: stringAt(only(ID_DYLIB), only(ID_DYLIB).readUInt32LE(8)),
-    libraries: commands.filter(({ type }) => LOAD_DYLIB.includes(type)).map(({ bytes }) => stringAt(bytes, bytes.readUInt32LE(8))),
+    libraries: commands
+      .filter(({ type }) => LOAD_DYLIB.includes(type))
+      .map(({ bytes }) => stringAt(bytes, bytes.readUInt32LE(8))),
     ...readSymbols(file, only(SYMTAB)),
     imports: readImports(file, only(DYLD_INFO)),
     signature: signature && readSignature(file, signature.readUInt32LE(8)),
@@ -62,12 +64,20 @@ export function readMachO(file: Buffer): MachOFacts {
 }
 
 function readSymbols(file: Buffer, command: Buffer) {
-  const [offset, count, strings] = [command.readUInt32LE(8), command.readUInt32LE(12), file.subarray(command.readUInt32LE(16))];
+  const [offset, count, strings] = [
+    command.readUInt32LE(8),
+    command.readUInt32LE(12),
+    file.subarray(command.readUInt32LE(16)),
+  ];
   const [EXTERNAL, TYPE] = [0x01, 0x0e];
   const symbols = Array.from({ length: count }, (_, i) => {
     const entry = file.subarray(offset + 16 * i, offset + 16 * i + 16);
     const type = entry[4]!;
-    return { name: stringAt(strings, entry.readUInt32LE(0)), external: (type & EXTERNAL) !== 0, undefined: (type & TYPE) === 0 };
+    return {
+      name: stringAt(strings, entry.readUInt32LE(0)),
+      external: (type & EXTERNAL) !== 0,
+      undefined: (type & TYPE) === 0,
+    };
   });
   return {
     exports: symbols.filter((s) => s.external && !s.undefined).map(({ name }) => name),
@@ -78,7 +88,7 @@ function readSymbols(file: Buffer, command: Buffer) {
 /** What the dynamic linker is told to look for, at once and at first calls: a program of one-byte operations. */
 function readImports(file: Buffer, command: Buffer) {
   const [ORDINAL, ORDINAL_LEB, SPECIAL, SYMBOL, BIND] = [0x10, 0x20, 0x30, 0x40, 0x90];
-  const numbersAfter: Readonly<Record<number, number>> = { 0x60: 1, 0x70: 1, 0x80: 1, 0xa0: 1, 0xc0: 2 };
+  const numbersAfter: Readonly<Record<number, number>> = { 96: 1, 112: 1, 128: 1, 160: 1, 192: 2 };
   const FLAT = 0x0e; // -2, of the four bits that there are
   const anywhere = new Set<string>();
   const fromLibraries = new Set<string>();
@@ -110,16 +120,26 @@ function readImports(file: Buffer, command: Buffer) {
 function readSignature(file: Buffer, offset: number): Signature {
   const [SUPER_BLOB, CODE_DIRECTORY, AD_HOC, SHA256] = [0xfade0cc0, 0xfade0c02, 2, 2];
   if (file.readUInt32BE(offset) !== SUPER_BLOB) throw new Error('Expected a signature where the load command points.');
-  const blobs = Array.from({ length: file.readUInt32BE(offset + 8) }, (_, i) => offset + file.readUInt32BE(offset + 16 + 8 * i));
+  const blobs = Array.from(
+    { length: file.readUInt32BE(offset + 8) },
+    (_, i) => offset + file.readUInt32BE(offset + 16 + 8 * i),
+  );
   const directory = blobs.find((at) => file.readUInt32BE(at) === CODE_DIRECTORY);
   if (directory === undefined) throw new Error('Expected a code directory in the signature, got none.');
-  const [hashes, slots, limit] = [16, 28, 32].map((field) => file.readUInt32BE(directory + field)) as [number, number, number];
+  const [hashes, slots, limit] = [16, 28, 32].map((field) => file.readUInt32BE(directory + field)) as [
+    number,
+    number,
+    number,
+  ];
   const [hashSize, hashType, pageBits] = [file[directory + 36]!, file[directory + 37]!, file[directory + 39]!];
   const page = 2 ** pageBits;
   const isIntact = (slot: number) => {
     const bytes = file.subarray(slot * page, Math.min((slot + 1) * page, limit));
     const at = directory + hashes + slot * hashSize;
-    return createHash('sha256').update(bytes).digest().equals(file.subarray(at, at + hashSize));
+    return createHash('sha256')
+      .update(bytes)
+      .digest()
+      .equals(file.subarray(at, at + hashSize));
   };
   return {
     adHoc: (file.readUInt32BE(directory + 12) & AD_HOC) !== 0,
