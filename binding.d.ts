@@ -1,15 +1,15 @@
 /**
- * The seam: what the C++ addon and `lib/backend/js.ts` both implement.
+ * The seam: what the C++ addon and `lib/backend/js/backend.ts` both implement.
  *
  * Everything here is typed arrays and numbers. Matrices are row-major; arrays are allocated by the caller and borrowed
  * until the task settles. Defaults, messages and meaning belong to lib/: arguments are valid when they arrive, and a
  * backend checks again only what memory safety rests on.
  */
 
-/** A row of `FORMATS` in lib/format.ts and of `Format` in native/core/format.h. */
+/** A row of `FORMATS` in lib/matrix/format.ts and of `Format` in native/core/format.h. */
 export type FormatId = 0 | 1 | 2 | 3 | 4;
 
-/** 0 float32, 1 float16, 2 bfloat16: `DTYPES` in lib/dtype.ts, `DType` in native/core/types.h. */
+/** 0 float32, 1 float16, 2 bfloat16: `DTYPES` in lib/matrix/dtype.ts, `DType` in native/core/types.h. */
 export type DTypeId = 0 | 1 | 2;
 
 /** Weights in one of the three element types; the two 16-bit ones as raw bits. */
@@ -90,7 +90,7 @@ export interface DistanceArgs {
   readonly threads: number;
 }
 
-/** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/panel.ts. */
+/** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/matrix/panels.ts. */
 export interface PanelArgs {
   /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most 65536), format. */
   readonly shape: Int32Array;
@@ -218,7 +218,7 @@ export interface AttentionArgs {
   /** `[rows, kvHeads, headDim]`: the rows' own. */
   readonly k: Float32Array;
   readonly v: Float32Array;
-  /** Positions that `keys` and `values` have room for: a multiple of `KEY_BLOCK` in lib/key-block.ts. */
+  /** Positions that `keys` and `values` have room for: a multiple of `KEY_BLOCK` in lib/matrix/key-block.ts. */
   readonly capacity: number;
   /** `[kvHeads, capacity / KEY_BLOCK, headDim, KEY_BLOCK]`: positions before `start` are read, those of the rows are written. */
   readonly keys: Float32Array;

@@ -23,7 +23,7 @@ const library = {
 export default defineConfig([
   { ...library, format: 'esm', clean: true },
   // Written for those who follow `require`: see the two files.
-  { ...library, format: 'cjs', clean: false, plugins: [replaced('gyp.js', 'backend/gyp-cjs.ts')] },
+  { ...library, format: 'cjs', clean: false, plugins: [replaced('gyp.js', 'backend/native/gyp-cjs.ts')] },
   {
     entry: { js: 'lib/js.ts' },
     format: ['esm', 'cjs'],
@@ -32,7 +32,7 @@ export default defineConfig([
     target: 'es2022',
     fixedExtension: true,
     clean: false,
-    plugins: [replaced('host.js', 'host-js.ts')], // nothing of Node is left
+    plugins: [replaced('host.js', 'compute/host-js.ts')], // nothing of Node is left
     ...QUIET,
   },
   {

@@ -1,16 +1,7 @@
 export { backend } from './backend/index.js';
 export type { BackendInfo } from './backend/info.js';
-export type { CompareOptions } from './checkpoint/compare-models.js';
-export type { DequantizeModelOptions, DequantizeReport } from './checkpoint/dequantize-model.js';
-export { compareModels, dequantizeModel, openModel, quantizeModel } from './checkpoint/lazy.js';
-export type { LoadOptions, Model, TensorOptions } from './checkpoint/model.js';
-export type { ConversionRun, MetaDtype, ModelOptions } from './checkpoint/options.js';
-export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig, SOLVERS, type Solver } from './config.js';
-export type { DType } from './dtype.js';
-export { HqqError, type HqqErrorCode } from './errors.js';
-export type { Packing } from './format.js';
-export { QuantizedLinear } from './linear.js';
-export type { ForwardOptions, LinearOptions } from './linear-options.js';
+export { QuantizedLinear } from './compute/linear.js';
+export type { ForwardOptions, LinearOptions } from './compute/linear-options.js';
 export {
   type DequantizeOptions,
   dequantize,
@@ -19,7 +10,24 @@ export {
   quantize,
   quantizeSync,
   unpack,
-} from './quantize.js';
+} from './compute/quantize.js';
+export {
+  NBITS,
+  type NBits,
+  type QuantConfig,
+  type ResolvedQuantConfig,
+  SOLVERS,
+  type Solver,
+} from './matrix/config.js';
+export type { DType } from './matrix/dtype.js';
+export type { Packing } from './matrix/format.js';
+export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './matrix/weight.js';
+export { HqqError, type HqqErrorCode } from './messages/errors.js';
+export type { CompareOptions } from './models/compare.js';
+export type { DequantizeModelOptions, DequantizeReport } from './models/dequantize.js';
+export { compareModels, dequantizeModel, openModel, quantizeModel } from './models/entry.js';
+export type { LoadOptions, Model, TensorOptions } from './models/model.js';
+export type { ConversionRun, MetaDtype, ModelOptions } from './models/options.js';
 export type {
   CompareReport,
   DenseReport,
@@ -28,5 +36,4 @@ export type {
   TensorComparison,
   TensorInfo,
   TensorReport,
-} from './report.js';
-export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './tensor.js';
+} from './models/report.js';

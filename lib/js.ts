@@ -1,11 +1,7 @@
 export type { BackendInfo } from './backend/info.js';
-export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig, SOLVERS, type Solver } from './config.js';
-export type { DType } from './dtype.js';
-export { HqqError, type HqqErrorCode } from './errors.js';
-export type { Packing } from './format.js';
-export { backend } from './host-js.js';
-export { QuantizedLinear } from './linear.js';
-export type { ForwardOptions, LinearOptions } from './linear-options.js';
+export { backend } from './compute/host-js.js';
+export { QuantizedLinear } from './compute/linear.js';
+export type { ForwardOptions, LinearOptions } from './compute/linear-options.js';
 export {
   type DequantizeOptions,
   dequantize,
@@ -14,5 +10,16 @@ export {
   quantize,
   quantizeSync,
   unpack,
-} from './quantize.js';
-export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './tensor.js';
+} from './compute/quantize.js';
+export {
+  NBITS,
+  type NBits,
+  type QuantConfig,
+  type ResolvedQuantConfig,
+  SOLVERS,
+  type Solver,
+} from './matrix/config.js';
+export type { DType } from './matrix/dtype.js';
+export type { Packing } from './matrix/format.js';
+export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './matrix/weight.js';
+export { HqqError, type HqqErrorCode } from './messages/errors.js';

@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import type { Operations } from '../binding.js';
 import { activeBackend, availableBackends, openBackend } from '../lib/backend/index.js';
-import { resolveQuantConfig } from '../lib/config.js';
-import { allocateWords, formatFor, packedRows } from '../lib/format.js';
-import { groupedQuantizeArgs } from '../lib/grouped.js';
-import { dequantize, quantize, quantizeSync } from '../lib/quantize.js';
-import { runTask } from '../lib/run.js';
-import type { Weight } from '../lib/tensor.js';
+import { groupedQuantizeArgs } from '../lib/compute/arguments.js';
+import { dequantize, quantize, quantizeSync } from '../lib/compute/quantize.js';
+import { runTask } from '../lib/compute/run.js';
+import { resolveQuantConfig } from '../lib/matrix/config.js';
+import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
+import type { Weight } from '../lib/matrix/weight.js';
 import { runFixture } from './child.js';
 
 const isa = availableBackends()[0]!;

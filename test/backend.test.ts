@@ -3,7 +3,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { activeBackend, availableBackends, backend, diagnose, openBackend } from '../lib/backend/index.js';
-import { resolveThreads } from '../lib/run.js';
+import { resolveThreads } from '../lib/compute/run.js';
 import { runFixture } from './child.js';
 
 const isas = availableBackends().filter((name) => name !== 'js');

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import type { Backend, DTypeId, FloatBits, FormatId, Operations, Words } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
-import { FORMATS } from '../lib/format.js';
+import { FORMATS } from '../lib/matrix/format.js';
 import { unifyNans } from './support/nan.js';
 
 // The same digests as the C++ tests print on x64 and on 64-bit ARM: inputs are made as native/tests/digest.cc makes them.

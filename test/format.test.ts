@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
-import { FORMATS, formatFor, holdsRows, packedRows } from '../lib/format.js';
-import { packArgs } from '../lib/grouped.js';
-import { pack } from '../lib/quantize.js';
+import { packArgs } from '../lib/compute/arguments.js';
+import { pack } from '../lib/compute/quantize.js';
+import { FORMATS, formatFor, holdsRows, packedRows } from '../lib/matrix/format.js';
 
 /** docs/format.md, "A worked example". */
 describe.each(availableBackends())('the worked example of docs/format.md: %s', (name) => {

@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 import type { Backend, DTypeId, FloatBits, Operations, QuantizeArgs, Words } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
-import { narrow } from '../lib/backend/lanes.js';
-import { resolveQuantConfig } from '../lib/config.js';
-import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/format.js';
-import { panelSizes } from '../lib/panel.js';
-import { solverArgs } from '../lib/solver.js';
+import { narrow } from '../lib/backend/js/lanes.js';
+import { resolveQuantConfig } from '../lib/matrix/config.js';
+import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
+import { panelSizes } from '../lib/matrix/panels.js';
+import { solverArgs } from '../lib/solvers/solver.js';
 import { unifyNans } from './support/nan.js';
 
 // JavaScript, and every native instruction set with any number of threads, write the same bytes: random operations, with the

@@ -7,8 +7,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 // this is about (musl without Alpine, glibc on Alpine) are rarely those that tests run on.
 
 const system = vi.hoisted(() => ({ has: [] as string[], libc: '' as string | undefined }));
-vi.mock('../lib/backend/machine.js', async (original) => ({
-  ...(await original<typeof import('../lib/backend/machine.js')>()),
+vi.mock('../lib/backend/native/machine.js', async (original) => ({
+  ...(await original<typeof import('../lib/backend/native/machine.js')>()),
   hasLibc: (name: string) => system.has.includes(name),
   libc: () => system.libc,
 }));
@@ -21,7 +21,7 @@ async function tried(files: readonly string[]): Promise<string> {
   for (const name of files) writeFileSync(path.join(binaries, name), 'no shared object');
   vi.stubEnv('HQQ_PREBUILD', folder);
   vi.resetModules();
-  const { loadAddon } = await import('../lib/backend/native.js');
+  const { loadAddon } = await import('../lib/backend/native/load.js');
   return path.basename(loadAddon().attempts.at(-1)!.path);
 }
 

@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import type { Backend, LinearArgs } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
-import { NBITS, type NBits } from '../lib/config.js';
-import { formatFor, formatNamed, holdsRows, packedRows } from '../lib/format.js';
-import { geometryOf } from '../lib/geometry.js';
-import { fitsPanels, INPUT_BLOCK, panelSizes } from '../lib/panel.js';
-import { dequantizeSync, quantizeSync } from '../lib/quantize.js';
-import type { QuantizedTensor } from '../lib/tensor.js';
+import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
+import { NBITS, type NBits } from '../lib/matrix/config.js';
+import { formatFor, formatNamed, holdsRows, packedRows } from '../lib/matrix/format.js';
+import { geometryOf } from '../lib/matrix/geometry.js';
+import { fitsPanels, INPUT_BLOCK, panelSizes } from '../lib/matrix/panels.js';
+import type { QuantizedTensor } from '../lib/matrix/weight.js';
 import { expectSameBytes } from './support/bytes.js';
 import { seededRandom } from './support/random.js';
 

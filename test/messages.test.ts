@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { resolveQuantConfig } from '../lib/config.js';
-import { HqqError, show } from '../lib/errors.js';
-import { plain } from '../lib/safetensors/text.js';
+import { resolveQuantConfig } from '../lib/matrix/config.js';
+import { HqqError, show } from '../lib/messages/errors.js';
+import { plain } from '../lib/messages/text.js';
 
 // What a message repeats of a caller's values, which may come from a file: short, on one line, harmless to a terminal.
 

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
-import { HqqError, show } from '../errors.js';
-import { suggestion } from '../suggest.js';
-import { MAX_THREADS } from '../threads.js';
+import { MAX_THREADS } from '../matrix/threads.js';
+import { HqqError, show } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
 
 const CHOICES = ['auto', 'native', 'js'] as const;
 type Choice = (typeof CHOICES)[number];

@@ -1,12 +1,12 @@
 import { cpus } from 'node:os';
 import type { Addon, Backend } from '../../binding.js';
-import { HqqError, show } from '../errors.js';
-import { suggestion } from '../suggest.js';
+import { HqqError, show } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
 import { backendChoice, defaultThreads, isaChoice, VARIABLES } from './environment.js';
 import type { BackendInfo } from './info.js';
-import { createJsBackend } from './js.js';
-import { cpuFeatures, libc } from './machine.js';
-import { type LoadAttempt, type LoadResult, loadAddon } from './native.js';
+import { createJsBackend } from './js/backend.js';
+import { type LoadAttempt, type LoadResult, loadAddon } from './native/load.js';
+import { cpuFeatures, libc } from './native/machine.js';
 import { workerThreads } from './worker-threads.js';
 
 /** What threads are told of each other: that the warning was given. */

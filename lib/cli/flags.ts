@@ -1,9 +1,9 @@
-import { MODEL_OPTIONS } from '../checkpoint/options.js';
-import { OPTION_NAMES, OPTIONS, type Option, type ResolvedQuantConfig } from '../config.js';
-import { DTYPE_NAMES, type DType } from '../dtype.js';
-import { show } from '../errors.js';
+import { OPTION_NAMES, OPTIONS, type Option, type ResolvedQuantConfig } from '../matrix/config.js';
+import { DTYPE_NAMES, type DType } from '../matrix/dtype.js';
+import { show } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
+import { MODEL_OPTIONS } from '../models/options.js';
 import { LOAD_OPTIONS } from '../runtime/load-options.js';
-import { suggestion } from '../suggest.js';
 
 /** The command line itself is wrong: exit status 2, and nothing has been read yet. */
 export class UsageError extends Error {

@@ -1,6 +1,6 @@
 import type { Command } from './command.js';
 import { type Flag, kebab } from './flags.js';
-import { bold, pairs } from './table.js';
+import { bold, pairs } from './show/table.js';
 import { VERSION } from './version.js';
 
 function usage({ name, args, flags }: Command): string {

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-import { HqqError, plain } from '../errors.js';
-import { ioError } from '../safetensors/io.js';
-import { suggestion } from '../suggest.js';
+import { ioError } from '../files/io.js';
+import { HqqError, plain } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
 import type { Command, Context } from './command.js';
-import { COMMANDS } from './commands.js';
+import { COMMANDS } from './commands/list.js';
 import { UsageError } from './flags.js';
 import { commandHelp, generalHelp } from './help.js';
 import { Interruption, interruptible, say, takeOverWarnings, watchEscapes, watchOutput } from './process.js';

@@ -1,6 +1,6 @@
-import { OPTION_NAMES, OPTIONS, type QuantConfig, type ResolvedQuantConfig } from '../config.js';
-import { show } from '../errors.js';
-import { suggestion } from '../suggest.js';
+import { OPTION_NAMES, OPTIONS, type QuantConfig, type ResolvedQuantConfig } from '../matrix/config.js';
+import { show } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
 import { type Flag, kebab, QUANT_FLAGS, readValue, UsageError } from './flags.js';
 
 /** `--override 'glob:nbits=8,group-size=32'`: what some tensors get instead. */

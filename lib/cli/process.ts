@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { endProgress, eraseProgress } from './progress.js';
+import { endProgress, eraseProgress } from './show/progress.js';
 
 /** What interrupts a run. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

@@ -1,5 +1,5 @@
 import type { Backend, Step } from '../../binding.js';
-import { prepareSequences } from '../run.js';
+import { prepareSequences } from '../compute/run.js';
 import type { Block } from './blocks.js';
 import { Plan } from './plan.js';
 import type { Workspace } from './workspace.js';

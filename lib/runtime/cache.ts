@@ -1,7 +1,7 @@
-import { HqqError } from '../errors.js';
-import { KEY_BLOCK } from '../key-block.js';
-import { largeFloats } from '../large-floats.js';
-import { allocating } from '../run.js';
+import { largeFloats } from '../compute/memory.js';
+import { allocating } from '../compute/run.js';
+import { KEY_BLOCK } from '../matrix/key-block.js';
+import { HqqError } from '../messages/errors.js';
 import type { LanguageModelConfig } from './config.js';
 import { Workspace } from './workspace.js';
 

@@ -1,10 +1,10 @@
-import { type Option, rejectUnknownOptions } from '../config.js';
-import { HqqError, show } from '../errors.js';
+import { type Option, rejectUnknownOptions } from '../matrix/config.js';
+import { HqqError, show } from '../messages/errors.js';
 import type { KvCache } from './cache.js';
+import { breathe } from './event-loop.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
 import { StopWatch } from './stop.js';
 import { TextStream, type TextTokenizer } from './tokens.js';
-import { breathe } from './turns.js';
 
 /** How a text goes on. */
 export interface GenerateOptions {

@@ -1,6 +1,6 @@
-import { type Option, rejectUnknownOptions } from '../config.js';
-import { HqqError, show } from '../errors.js';
-import { resolveThreads } from '../run.js';
+import { resolveThreads } from '../compute/run.js';
+import { type Option, rejectUnknownOptions } from '../matrix/config.js';
+import { HqqError, show } from '../messages/errors.js';
 
 /** How a language model is loaded. */
 export interface LoadLanguageModelOptions {

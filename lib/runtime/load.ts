@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { activeBackend } from '../backend/index.js';
-import { openModel } from '../checkpoint/model.js';
-import { HqqError } from '../errors.js';
-import { readWhole, systemCode } from '../safetensors/io.js';
-import { parseJson } from '../safetensors/json.js';
-import { plain } from '../safetensors/text.js';
+import { readWhole, systemCode } from '../files/io.js';
+import { parseJson } from '../files/json.js';
+import { HqqError } from '../messages/errors.js';
+import { plain } from '../messages/text.js';
+import { openModel } from '../models/model.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';

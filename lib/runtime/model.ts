@@ -1,16 +1,16 @@
 import type { Backend, Step } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
-import { HqqError, show } from '../errors.js';
-import { allocating } from '../run.js';
+import { allocating } from '../compute/run.js';
+import { HqqError, show } from '../messages/errors.js';
 import { prepareBetween } from './between.js';
 import type { Block } from './blocks.js';
 import { KvCache } from './cache.js';
 import type { LanguageModelConfig } from './config.js';
+import { breathe } from './event-loop.js';
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './generate.js';
 import { Plan } from './plan.js';
 import { Rope } from './rope.js';
 import type { TextTokenizer } from './tokens.js';
-import { breathe } from './turns.js';
 import type { ModelWeights } from './weights.js';
 import type { Workspace } from './workspace.js';
 

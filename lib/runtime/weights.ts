@@ -1,12 +1,12 @@
-import type { Model } from '../checkpoint/model.js';
-import { HqqError } from '../errors.js';
-import { QuantizedLinear } from '../linear.js';
-import { plain, quoteSome } from '../safetensors/text.js';
-import type { RunOptions } from '../tensor.js';
+import { QuantizedLinear } from '../compute/linear.js';
+import type { RunOptions } from '../matrix/weight.js';
+import { HqqError } from '../messages/errors.js';
+import { plain, quoteSome } from '../messages/text.js';
+import type { Model } from '../models/model.js';
 import { Block, RmsNorm } from './blocks.js';
 import type { LanguageModelConfig } from './config.js';
+import { breathe } from './event-loop.js';
 import { CodedLinear, DenseLinear, type Linear } from './linear.js';
-import { breathe } from './turns.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {

@@ -1,4 +1,4 @@
-import { allocating } from '../run.js';
+import { allocating } from '../compute/run.js';
 import type { LanguageModelConfig } from './config.js';
 
 /**

@@ -9,7 +9,7 @@
 
 namespace hqq::addon {
 
-// An Error whose `code` the caller can branch on; the codes are named in binding.d.ts and lib/errors.ts.
+// An Error whose `code` the caller can branch on; the codes are named in binding.d.ts and lib/messages/errors.ts.
 inline Napi::Error coded_error(Napi::Env env, const char* code, const std::string& message) {
   Napi::Error error = Napi::Error::New(env, message);
   error.Set("code", Napi::String::New(env, code));

@@ -10,7 +10,7 @@ namespace hqq::core {
 namespace {
 
 // Elements that are summed together, in lanes; the sums of tiles are added in order. DISTANCE_TILE in
-// lib/backend/js.ts.
+// lib/backend/js/backend.ts.
 constexpr size_t kTile = 16384;
 constexpr size_t kLanes = kernels::kLanes;
 

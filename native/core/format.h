@@ -21,7 +21,7 @@ struct PackFormat {
 
 inline constexpr int kMaxFields = 10;
 
-// One row per format, in the order of FORMATS in lib/format.ts: X(name, word, bits).
+// One row per format, in the order of FORMATS in lib/matrix/format.ts: X(name, word, bits).
 #define HQQ_FOR_EACH_FORMAT(X) \
   X(u8x1, uint8_t, 8)          \
   X(u8x2, uint8_t, 4)          \
@@ -48,10 +48,10 @@ inline constexpr const FormatRow& row_of(Format format) { return kFormats[static
 // the order [output][weight]. Quads go into words as rows do in PackFormat, a unit of `quads` to 64-byte vectors; codes
 // of 3 bits to three vectors a, b, c, so that most are a shift away: quads 0 and 1 in the low six bits of a, 2 and 3 of
 // b, 4 and 5 of c; the low two bits of quad 6 at the top of a, of 7 of b; their highest bits at the top of c. PANELS in
-// lib/panel.ts.
+// lib/matrix/panels.ts.
 inline constexpr size_t kPanel = 16;
 inline constexpr size_t kQuadBytes = kPanel * 4;
-// x as bytes has a step of its own for every so many weights of a group. INPUT_BLOCK in lib/panel.ts.
+// x as bytes has a step of its own for every so many weights of a group. INPUT_BLOCK in lib/matrix/panels.ts.
 inline constexpr size_t kInputBlock = 32;
 inline constexpr size_t kInputQuads = kInputBlock / 4;
 struct PanelRow {

@@ -4,7 +4,7 @@
 
 namespace hqq {
 
-// Element types of weights; float16 and bfloat16 travel as raw bits. DTYPES in lib/dtype.ts.
+// Element types of weights; float16 and bfloat16 travel as raw bits. DTYPES in lib/matrix/dtype.ts.
 enum class DType : uint8_t { f32, f16, bf16 };
 inline constexpr int kDTypes = 3;
 

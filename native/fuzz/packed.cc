@@ -53,7 +53,8 @@ const kernels::KernelTable& pick_kernels() {
 void run(const std::string& operation, Stored& arguments, const addon::Work& work) {
   const std::atomic<bool> never{false};
   const bool exact = operation == "pack" || operation == "unpack";
-  if (operation == "pack") {  // that codes fit their format is lib/quantize.ts's to check: other bits may go anywhere
+  if (operation ==
+      "pack") {  // that codes fit their format is lib/compute/quantize.ts's to check: other bits may go anywhere
     const auto format = static_cast<size_t>(arguments.find("format")->number);
     const Stored& codes = *arguments.find("codes");
     for (size_t i = 0; i < codes.length; ++i) codes.bytes[i] &= static_cast<std::byte>((1 << kPanels[format].bits) - 1);

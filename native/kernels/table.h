@@ -9,10 +9,11 @@
 namespace hqq::kernels {
 
 // Lanes of every vector wrapper, whatever the machine's registers hold. Sums have one partial sum per lane and end in
-// one tree, so all instruction sets (and lib/backend/js.ts) add in the same order. LANES in lib/solver.ts.
+// one tree, so all instruction sets (and lib/backend/js/backend.ts) add in the same order. LANES in
+// lib/solvers/solver.ts.
 inline constexpr size_t kLanes = 16;
 
-// Most groups of a block. BLOCK_GROUPS in lib/solver.ts.
+// Most groups of a block. BLOCK_GROUPS in lib/solvers/solver.ts.
 inline constexpr size_t kMaxBlock = 16;
 
 inline constexpr size_t padded(size_t size) { return (size + kLanes - 1) / kLanes * kLanes; }

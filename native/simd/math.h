@@ -8,7 +8,7 @@ namespace hqq::simd {
 // x^e for positive normal x, as 2^(e * log2(x)), with |e| <= 1. Relative error below 2e-6 for x in [2^-24, 2^8], where
 // shrinkage can matter; it grows with |log2(x)|, and powers beyond 2^126 become that.
 //
-// Plain IEEE operations in one fixed order, so that every wrapper and lib/backend/lanes.ts return the same bits; the
+// Plain IEEE operations in one fixed order, so that every wrapper and lib/backend/js/lanes.ts return the same bits; the
 // library's pow returns others on every platform.
 template <Simd V>
 HQQ_INLINE typename V::F32 pow_positive(typename V::F32 x, float e) {

@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import type { CompareReport, ModelReport, TensorInfo } from '../../lib/report.js';
+import type { CompareReport, ModelReport, TensorInfo } from '../../lib/models/report.js';
 import { expectFailure, hqq } from '../support/cli.js';
 import { llamaTensors, safetensorsBytes, writeLlama } from '../support/models.js';
 import { scratchFolder } from '../support/scratch.js';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { families } from '../../lib/cli/families.js';
+import { families } from '../../lib/cli/show/families.js';
 import {
   formatBytes,
   formatCount,
@@ -8,7 +8,7 @@ import {
   formatPercent,
   formatSeconds,
   formatWait,
-} from '../../lib/units.js';
+} from '../../lib/messages/units.js';
 
 describe('numbers for people', () => {
   test.each([

@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
-import { withMember, withoutMember } from '../../lib/checkpoint/config-text.js';
-import { resolveOptions } from '../../lib/checkpoint/options.js';
-import { NBITS, OPTION_NAMES, type QuantConfig, resolveQuantConfig } from '../../lib/config.js';
+import { parseIndex } from '../../lib/containers/safetensors/shards.js';
+import { parseJson } from '../../lib/files/json.js';
+import { NBITS, OPTION_NAMES, type QuantConfig, resolveQuantConfig } from '../../lib/matrix/config.js';
+import { withMember, withoutMember } from '../../lib/models/config-text.js';
+import { resolveOptions } from '../../lib/models/options.js';
 import { readModelConfig } from '../../lib/runtime/config.js';
-import { parseJson } from '../../lib/safetensors/json.js';
-import { parseIndex } from '../../lib/safetensors/shards.js';
 import { attempt, demand, type Target } from './outcome.js';
 import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 

@@ -1,4 +1,4 @@
-import { HqqError, type HqqErrorCode } from '../../lib/errors.js';
+import { HqqError, type HqqErrorCode } from '../../lib/messages/errors.js';
 
 /** A fuzzer makes input number `n` of a seed and tries it; what it throws is a finding. True: the input was accepted. */
 export interface Target {

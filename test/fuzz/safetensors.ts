@@ -1,4 +1,4 @@
-import { type Header, headerLength, parseHeader } from '../../lib/safetensors/header.js';
+import { type Header, headerLength, parseHeader } from '../../lib/containers/safetensors/header.js';
 import { attempt, demand, type Target } from './outcome.js';
 import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
 import { activeBackend } from '../../lib/backend/index.js';
-import { openModel } from '../../lib/checkpoint/model.js';
-import { QuantizedLinear } from '../../lib/linear.js';
-import { quantizeSync } from '../../lib/quantize.js';
+import { QuantizedLinear } from '../../lib/compute/linear.js';
+import { quantizeSync } from '../../lib/compute/quantize.js';
+import { openModel } from '../../lib/models/model.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { Plan } from '../../lib/runtime/plan.js';
 import { Rope } from '../../lib/runtime/rope.js';

@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { bfloatOfFloat, floatOfBfloat, floatOfHalf, halfOfFloat } from '../../lib/backend/lanes.js';
-import { DTYPES, type DType } from '../../lib/dtype.js';
+import { bfloatOfFloat, floatOfBfloat, floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
+import { DTYPES, type DType } from '../../lib/matrix/dtype.js';
 import { parseTensors, type RawTensor } from './golden.js';
 import { scratchFolder } from './scratch.js';
 

@@ -1,0 +1,80 @@
+import { realpathSync } from 'node:fs';
+import { plain } from '../../messages/text.js';
+import { formatNumber, formatPercent, formatShape, plural } from '../../messages/units.js';
+import { compareModels } from '../../models/compare.js';
+import type { CompareReport } from '../../models/report.js';
+import { defineCommand, toJson } from '../command.js';
+import { ALL, JSON_FLAG, QUIET, THREADS, UsageError } from '../flags.js';
+import { withProgress } from '../show/progress.js';
+import { bold, pairs, table } from '../show/table.js';
+
+/** Rows without `--all`: a screenful with what stands around them. */
+const SCREENFUL = 15;
+/** Names in the line about tensors that should be equal and are not. */
+const NAMED = 5;
+
+export const compare = defineCommand({
+  name: 'compare',
+  args: ['original', 'quantized'],
+  summary: 'measure the error of every quantized tensor against the original',
+  flags: { all: ALL, threads: THREADS, json: JSON_FLAG, quiet: QUIET },
+  plan([original, quantized], { all = false, threads, json = false, quiet = false }) {
+    if (samePlace(original!, quantized!)) {
+      throw new UsageError(`Expected two models to compare, got ${plain(original!)} twice.`);
+    }
+    return async ({ signal, print }) => {
+      const report = await withProgress('comparing', !json && !quiet, (bar) =>
+        compareModels(original!, quantized!, { threads, signal, onProgress: bar.update }),
+      );
+      print(json ? toJson(report) : describe(report, all));
+    };
+  },
+});
+
+/** Two names of one file or folder. What cannot be looked at is for the reader to complain about. */
+function samePlace(a: string, b: string): boolean {
+  try {
+    return realpathSync(a) === realpathSync(b);
+  } catch {
+    return false;
+  }
+}
+
+function describe(report: CompareReport, all: boolean): string {
+  const { tensors, dense, totals } = report;
+  const sorted = [...tensors].sort((a, b) => b.relativeError - a.relativeError);
+  const shown = all || sorted.length <= SCREENFUL + 1 ? sorted : sorted.slice(0, SCREENFUL);
+  const columns = [
+    { title: 'tensor, worst first' },
+    { title: 'shape' },
+    { title: 'stored as' },
+    { title: 'relative error', align: 'right' },
+    { title: 'mean absolute', align: 'right' },
+    { title: 'largest', align: 'right' },
+  ] as const;
+  const rows = shown.map((tensor) => [
+    plain(tensor.name),
+    formatShape(tensor.shape),
+    plain(tensor.storage),
+    formatPercent(tensor.relativeError),
+    formatNumber(tensor.meanAbsError),
+    formatNumber(tensor.maxAbsError),
+  ]);
+  const hidden = sorted.length - shown.length;
+  const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} with less error (--all shows them)\n` : '';
+  const summary: (readonly [string, string])[] = [
+    ['compared', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
+    ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
+    ['the others', describeDense(dense)],
+  ];
+  const title = bold(`${plain(report.original)} <-> ${plain(report.quantized)}`);
+  return `${title}\n\n${rows.length > 0 ? `${table(columns, rows)}${cut}\n` : ''}${pairs(summary)}`;
+}
+
+function describeDense({ equal, different }: CompareReport['dense']): string {
+  const same = `${plural(equal, 'tensor')} equal`;
+  if (different.length === 0) return same;
+  const named = different.slice(0, NAMED).map(plain).join(', ');
+  const more = different.length > NAMED ? ` and ${different.length - NAMED} more` : '';
+  return `${same}, ${plural(different.length, 'tensor')} different: ${named}${more}`;
+}

@@ -1,0 +1,44 @@
+import { plain } from '../../messages/text.js';
+import { formatRate, formatSeconds, plural } from '../../messages/units.js';
+import { type DequantizeReport, dequantizeModel } from '../../models/dequantize.js';
+import { defineCommand, toJson } from '../command.js';
+import { DTYPE, FORCE, JSON_FLAG, OUT, QUIET, THREADS } from '../flags.js';
+import { withProgress } from '../show/progress.js';
+import { describeSizes } from '../show/summary.js';
+import { bold, pairs } from '../show/table.js';
+
+export const dequantize = defineCommand({
+  name: 'dequantize',
+  args: ['model'],
+  summary: 'turn a quantized model back into an ordinary one',
+  details:
+    'Quantized weights, their biases included, become --dtype; all other tensors stay as they are, with all other files of a folder.',
+  flags: { out: OUT, dtype: DTYPE, threads: THREADS, force: FORCE, json: JSON_FLAG, quiet: QUIET },
+  plan([input], { out, dtype, threads, force, json = false, quiet = false }) {
+    return async ({ signal, print }) => {
+      const report = await withProgress('dequantizing', !json && !quiet, (bar) =>
+        dequantizeModel(input!, out!, { dtype, threads, force, signal, onProgress: bar.update }),
+      );
+      if (json) print(toJson(report));
+      else if (!quiet) print(describe(report));
+    };
+  },
+});
+
+function describe({
+  input,
+  output,
+  dtype,
+  tensors,
+  weights,
+  bytesBefore,
+  bytesAfter,
+  seconds,
+}: DequantizeReport): string {
+  const rows = [
+    ['dequantized', `${plural(tensors, 'tensor')}, ${plural(weights, 'weight')}, to ${dtype}`],
+    ['size', describeSizes(bytesBefore, bytesAfter)],
+    ['time', `${formatSeconds(seconds)} (${formatRate(weights, seconds)})`],
+  ] as const;
+  return `${bold(`${plain(input)} -> ${plain(output)}`)}\n\n${pairs(rows)}`;
+}

@@ -1,0 +1,79 @@
+import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
+import { GENERATE_OPTIONS } from '../../runtime/generate.js';
+import { loadLanguageModel } from '../../runtime/load.js';
+import { defineCommand, toJson } from '../command.js';
+import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, THREADS, text } from '../flags.js';
+import { say } from '../process.js';
+
+const NOT_EMPTY = 'a text that is not empty';
+
+export const generate = defineCommand({
+  name: 'generate',
+  args: ['model'],
+  summary: 'let a language model go on with a text',
+  details: [
+    'Streams text to standard output until the model ends it. <model> is a folder of a Llama, Mistral or Qwen2, quantized or not,',
+    'with its tokenizer.json; the package @huggingface/tokenizers must be installed.',
+  ].join('\n'),
+  flags: {
+    prompt: text('text', 'what to go on with', { required: true, expected: NOT_EMPTY }),
+    ...fromOptions(GENERATE_OPTIONS),
+    stop: {
+      ...text('text', 'a text that ends the generation, and is not part of it', { expected: NOT_EMPTY }),
+      repeats: true,
+      type: [] as readonly string[],
+    },
+    activations: ACTIVATIONS,
+    maxContext: MAX_CONTEXT,
+    threads: THREADS,
+    json: JSON_FLAG,
+    quiet: QUIET,
+  },
+  plan([path], { prompt, activations, maxContext, threads, json = false, quiet = false, ...options }) {
+    return async ({ signal, print }) => {
+      const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
+      // Loads the tokenizer, which is not to be part of the times.
+      const promptTokens = (await model.tokenizer()).encode(prompt!).length;
+      const ids: number[] = [];
+      let whole = '';
+      let finish: string | undefined;
+      const started = performance.now();
+      let first = started;
+      for await (const token of model.generate(prompt!, { ...options, signal })) {
+        if (ids.length === 0) first = performance.now();
+        ids.push(token.id);
+        whole += token.text;
+        finish = token.finish;
+        if (!json) print(token.text);
+      }
+      const ended = performance.now();
+      await model.close();
+      const [promptSeconds, seconds] = [(first - started) / 1000, (ended - first) / 1000];
+      const tokensPerSecond = ids.length > 1 ? (ids.length - 1) / seconds : null;
+      if (json) {
+        print(
+          toJson({
+            model: path,
+            prompt,
+            text: whole,
+            ids,
+            finish,
+            promptTokens,
+            promptSeconds,
+            seconds,
+            tokensPerSecond,
+          }),
+        );
+        return;
+      }
+      print('\n');
+      if (quiet || !process.stderr.isTTY) return;
+      const rate = tokensPerSecond === null ? '' : `, ${formatNumber(tokensPerSecond)} tokens/s`;
+      const full = finish === 'length' && promptTokens + ids.length > model.maxContext;
+      const end = full ? ` The context of ${plural(model.maxContext, 'token')} is full (--max-context).` : '';
+      say(
+        `${plural(promptTokens, 'token')} read in ${formatSeconds(promptSeconds)}; ${plural(ids.length, 'token')} written${rate}.${end}`,
+      );
+    };
+  },
+});

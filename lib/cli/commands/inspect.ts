@@ -1,0 +1,108 @@
+import { plain } from '../../messages/text.js';
+import { formatBytes, formatNumber, formatShape, plural } from '../../messages/units.js';
+import { openModel } from '../../models/model.js';
+import type { TensorInfo } from '../../models/report.js';
+import { defineCommand, toJson } from '../command.js';
+import { ALL, JSON_FLAG } from '../flags.js';
+import { families, times } from '../show/families.js';
+import { bold, pairs, table } from '../show/table.js';
+
+export const inspect = defineCommand({
+  name: 'inspect',
+  args: ['model'],
+  summary: 'show what is in a model: tensors, formats, bits per weight, sizes',
+  flags: { all: ALL, json: JSON_FLAG },
+  plan([path], { all = false, json = false }) {
+    return async ({ print }) => {
+      const model = await openModel(path!);
+      const { tensors } = model;
+      await model.close();
+      const totals = total(tensors);
+      print(json ? toJson({ path: model.path, totals, tensors }) : describe(model.path, tensors, totals, all));
+    };
+  },
+});
+
+/** Sums over the tensors of a model. */
+interface Totals {
+  readonly tensors: number;
+  readonly quantizedTensors: number;
+  /** Numbers in all tensors, and in the quantized ones. */
+  readonly parameters: number;
+  readonly quantizedWeights: number;
+  /** Codes, scales and zeros of quantized tensors over their weights; absent when there are none. */
+  readonly bitsPerWeight?: number;
+  readonly bytes: number;
+}
+
+const elementsOf = ({ shape }: TensorInfo) => shape.reduce((product, size) => product * size, 1);
+const sum = <T>(list: readonly T[], of: (item: T) => number) => list.reduce((all, item) => all + of(item), 0);
+
+function total(tensors: readonly TensorInfo[]): Totals {
+  const quantized = tensors.filter((tensor) => tensor.quantized);
+  const quantizedWeights = sum(quantized, elementsOf);
+  const bits = sum(quantized, (tensor) => tensor.quantized!.bitsPerWeight * elementsOf(tensor));
+  return {
+    tensors: tensors.length,
+    quantizedTensors: quantized.length,
+    parameters: sum(tensors, elementsOf),
+    quantizedWeights,
+    ...(quantizedWeights > 0 ? { bitsPerWeight: bits / quantizedWeights } : {}),
+    bytes: sum(tensors, ({ bytes }) => bytes),
+  };
+}
+
+/** Most rows unless all are asked for. Models have some twenty families; a file of a hundred thousand names has that many. */
+const MOST_ROWS = 500;
+
+function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, all: boolean): string {
+  const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
+  const groups = all
+    ? tensors.map((tensor) => ({ name: tensor.name, members: [tensor] }))
+    : families(tensors, alike, MOST_ROWS);
+  const rows = groups.map(({ name, members }) => {
+    const first = members[0]!;
+    const bytes = sum(members, (tensor) => tensor.bytes);
+    return [
+      plain(name),
+      times(members.length),
+      formatShape(first.shape),
+      storage(first),
+      bits(first),
+      formatBytes(bytes),
+    ];
+  });
+  const hidden = tensors.length - sum(groups, ({ members }) => members.length);
+  const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} more (--all shows them)\n` : '';
+  const columns = [
+    { title: 'tensor' },
+    { title: '' },
+    { title: 'shape' },
+    { title: 'stored as' },
+    { title: 'bits', align: 'right' },
+    { title: 'size', align: 'right' },
+  ] as const;
+  const { quantizedTensors, quantizedWeights, bitsPerWeight } = totals;
+  const summary: (readonly [string, string])[] = [
+    [
+      'tensors',
+      `${plural(totals.tensors, 'tensor')}, ${plural(totals.parameters, 'parameter')}, ${formatBytes(totals.bytes)}`,
+    ],
+  ];
+  if (bitsPerWeight !== undefined) {
+    const what = `${plural(quantizedTensors, 'tensor')}, ${plural(quantizedWeights, 'weight')}`;
+    summary.push(['quantized', `${what}, ${formatNumber(bitsPerWeight)} bits per weight with scales and zeros`]);
+  }
+  return `${bold(plain(path))}\n\n${table(columns, rows)}${cut}\n${pairs(summary)}`;
+}
+
+function storage({ dtype, quantized: q }: TensorInfo): string {
+  if (!q) return dtype ?? '?';
+  return `${q.nbits}-bit, group ${q.groupSize}, axis ${q.axis}, ${q.packing}, ${q.metaDtype} scales${q.bias ? ', bias' : ''}`;
+}
+
+function bits(tensor: TensorInfo): string {
+  if (tensor.quantized) return formatNumber(tensor.quantized.bitsPerWeight);
+  const elements = elementsOf(tensor);
+  return elements === 0 ? '-' : formatNumber((tensor.bytes * 8) / elements);
+}

@@ -1,0 +1,21 @@
+import type { Command } from '../command.js';
+import { bench } from './bench.js';
+import { compare } from './compare.js';
+import { dequantize } from './dequantize.js';
+import { doctor } from './doctor.js';
+import { generate } from './generate.js';
+import { inspect } from './inspect.js';
+import { perplexity } from './perplexity.js';
+import { quantize } from './quantize.js';
+
+/** Every command, in the order of `--help`. A new one is a file and a line here. */
+export const COMMANDS: readonly Command[] = [
+  quantize,
+  dequantize,
+  inspect,
+  compare,
+  generate,
+  perplexity,
+  bench,
+  doctor,
+];

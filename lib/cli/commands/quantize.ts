@@ -1,0 +1,50 @@
+import { plain } from '../../messages/text.js';
+import { MODEL_OPTIONS } from '../../models/options.js';
+import { quantizeModel } from '../../models/quantize.js';
+import { defineCommand, toJson } from '../command.js';
+import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, QUIET, quantConfig, THREADS } from '../flags.js';
+import { OVERRIDE, toOverrides } from '../overrides.js';
+import { withProgress } from '../show/progress.js';
+import { planTable, summarize } from '../show/summary.js';
+
+export const quantize = defineCommand({
+  name: 'quantize',
+  args: ['model'],
+  summary: 'make the weights of a model small',
+  details: [
+    'Quantizes the weights of linear layers: matrices that are no embeddings, norms or lm_head, unless --include and',
+    '--exclude say otherwise. Everything else is carried over, with all other files of a folder.',
+  ].join('\n'),
+  flags: {
+    out: OUT,
+    ...QUANT_FLAGS,
+    metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
+    include: { ...GLOBS, help: MODEL_OPTIONS.include.help },
+    exclude: { ...GLOBS, help: MODEL_OPTIONS.exclude.help },
+    override: OVERRIDE,
+    threads: THREADS,
+    dryRun: fromOption(MODEL_OPTIONS.dryRun),
+    force: FORCE,
+    json: JSON_FLAG,
+    quiet: QUIET,
+  },
+  plan([input], values) {
+    const { out, metaDtype, include, exclude, threads, dryRun, force, json = false, quiet = false } = values;
+    const overrides = toOverrides(values.override);
+    const options = { ...quantConfig(values), metaDtype, include, exclude, overrides, threads, dryRun, force };
+    return async ({ signal, print }) => {
+      const report = await withProgress('quantizing', !json && !quiet, (bar) =>
+        quantizeModel(input!, out!, { ...options, signal, onProgress: bar.update }),
+      );
+      if (json) print(toJson(report));
+      else if (report.dryRun) print(planTable(report));
+      else if (!quiet)
+        print(`${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`);
+    };
+  },
+});
+
+/** A path as a shell would need it, to be copied. */
+export function shellWord(path: string): string {
+  return /^[\w./@%+=:,-]+$/.test(path) ? path : `'${plain(path).replaceAll("'", "'\\''")}'`;
+}

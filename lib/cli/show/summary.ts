@@ -1,0 +1,142 @@
+import { OPTIONS, type ResolvedQuantConfig } from '../../matrix/config.js';
+import { plain } from '../../messages/text.js';
+import {
+  formatBytes,
+  formatCount,
+  formatNumber,
+  formatPercent,
+  formatRate,
+  formatSeconds,
+  formatShape,
+  plural,
+} from '../../messages/units.js';
+import type { DenseReport, ModelReport, TensorReport } from '../../models/report.js';
+import { kebab } from '../flags.js';
+import { families, times } from './families.js';
+import { bold, pairs, table } from './table.js';
+
+/** Layers that the summary names. */
+const WORST = 5;
+/** Lines of remarks of one kind; all of them are in `--json`. */
+const REMARKS = 8;
+
+/** `4-bit, group 64, axis 1, solver hqq`, and whatever else is not the default. */
+export function describeConfig(config: ResolvedQuantConfig): string {
+  const group =
+    config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
+  const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
+  for (const name of ['lpNorm', 'beta', 'kappa', 'iterations', 'roundZero', 'referenceGuards'] as const) {
+    if (config[name] === OPTIONS[name].default) continue;
+    parts.push(
+      config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`,
+    );
+  }
+  return parts.join(', ');
+}
+
+/** `a -> b (2.84x smaller)` */
+export function describeSizes(before: number, after: number): string {
+  const factor = after === 0 || before === 0 ? 1 : before / after;
+  const ratio = factor >= 1 ? `${formatNumber(factor)}x smaller` : `${formatNumber(1 / factor)}x larger`;
+  return `${formatBytes(before)} -> ${formatBytes(after)} (${ratio})`;
+}
+
+/** How many tensors share a reason: `embedding 1, not a matrix 13`. */
+function countReasons(dense: readonly DenseReport[]): string {
+  const counts = new Map<string, number>();
+  for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  const sorted = [...counts].sort((a, b) => b[1] - a[1]);
+  return sorted.map(([reason, count]) => `${formatCount(count)} ${reason}`).join(', ');
+}
+
+function firstLines(lines: readonly string[]): string {
+  const more = lines.length - REMARKS;
+  const shown = more > 1 ? lines.slice(0, REMARKS) : lines; // one more line is no longer than saying so
+  return [...shown, ...(more > 1 ? [`and ${more} more (--json lists all)`] : [])].join('\n');
+}
+
+/** The end of `hqq quantize`. */
+export function summarize(report: ModelReport): string {
+  const { tensors, dense, totals } = report;
+  const compute = formatRate(totals.weights, totals.computeSeconds);
+  const rows: (readonly [string, string])[] = [
+    ['config', describeConfig(report.config)],
+    ['quantized', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
+    ['bits', `${formatNumber(totals.bitsPerWeight)} per weight, scales and zeros included`],
+    ['kept', dense.length === 0 ? 'nothing' : `${plural(dense.length, 'tensor')} as they were: ${countReasons(dense)}`],
+    ['size', describeSizes(totals.bytesBefore, totals.bytesAfter)],
+    ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
+    [
+      'time',
+      `${formatSeconds(totals.seconds)}, of which ${formatSeconds(totals.computeSeconds)} computing (${compute})`,
+    ],
+  ];
+  const remarks: (readonly [string, string])[] = [];
+  const adapted = tensors.filter((tensor) => tensor.adapted !== undefined);
+  if (adapted.length > 0) {
+    const alike = families(adapted, (tensor) => tensor.adapted!);
+    const told = alike.map(
+      ({ name, members }) => `${`${plain(name)} ${times(members.length)}`.trim()}: ${members[0]!.adapted}`,
+    );
+    remarks.push(['adapted', firstLines(told)]);
+  }
+  if (report.notes.length > 0) remarks.push(['note', report.notes.map(plain).join('\n')]);
+  return [
+    `${bold(`${plain(report.input)} -> ${plain(report.output)}`)}\n\n`,
+    pairs(rows),
+    '\n',
+    worstLayers(tensors),
+    remarks.length > 0 ? `\n${pairs(remarks)}` : '',
+  ].join('');
+}
+
+function worstLayers(tensors: readonly TensorReport[]): string {
+  const worst = [...tensors].sort((a, b) => b.relativeError - a.relativeError).slice(0, WORST);
+  return table(
+    [
+      { title: worst.length < tensors.length ? 'worst layers' : 'layers' },
+      { title: 'shape' },
+      { title: 'relative error', align: 'right' },
+      { title: 'mean absolute', align: 'right' },
+      { title: 'bits', align: 'right' },
+    ],
+    worst.map((tensor) => [
+      plain(tensor.name),
+      formatShape(tensor.shape),
+      formatPercent(tensor.relativeError),
+      formatNumber(tensor.meanAbsError),
+      formatNumber(tensor.bitsPerWeight),
+    ]),
+  );
+}
+
+/** What `--dry-run` shows: every tensor and what would become of it. */
+export function planTable(report: ModelReport): string {
+  const { tensors, dense, totals } = report;
+  const rows = [
+    ...tensors.map(({ name, shape, config, adapted, bytesBefore, bytesAfter }) => {
+      const wouldBe = `${config.nbits}-bit, group ${config.groupSize}, axis ${config.axis}`;
+      const remark = adapted === undefined ? '' : ` (${adapted})`;
+      return [plain(name), formatShape(shape), wouldBe + remark, formatBytes(bytesBefore), formatBytes(bytesAfter)];
+    }),
+    ...dense.map(({ name, shape, reason, bytes }) => {
+      return [plain(name), formatShape(shape), `kept: ${reason}`, formatBytes(bytes), formatBytes(bytes)];
+    }),
+  ];
+  const columns = [
+    { title: 'tensor' },
+    { title: 'shape' },
+    { title: 'would be' },
+    { title: 'now', align: 'right' },
+    { title: 'then', align: 'right' },
+  ] as const;
+  const quantized = `${plural(tensors.length, 'tensor')} with ${plural(totals.weights, 'weight')}`;
+  const lines: (readonly [string, string])[] = [
+    ['config', describeConfig(report.config)],
+    ['quantize', `${quantized}, ${formatNumber(totals.bitsPerWeight)} bits per weight, scales and zeros included`],
+    ['keep', plural(dense.length, 'tensor')],
+    ['size', describeSizes(totals.bytesBefore, totals.bytesAfter)],
+    ...(report.notes.length > 0 ? [['note', report.notes.map(plain).join('\n')] as const] : []),
+  ];
+  return `${table(columns, rows)}\n${pairs(lines)}`;
+}

@@ -1,0 +1,183 @@
+import type { DequantizeArgs, FloatBits, PackArgs, QuantizeArgs, Words } from '../../binding.js';
+import type { ResolvedQuantConfig } from '../matrix/config.js';
+import { DTYPES, type DType } from '../matrix/dtype.js';
+import { holdsRows, type PackFormat, packedRows } from '../matrix/format.js';
+import type { Geometry } from '../matrix/geometry.js';
+import { HqqError } from '../messages/errors.js';
+import { solverArgs } from '../solvers/solver.js';
+
+// Arguments of the backend's operations, made in this one place for blocking calls, asynchronous calls and the checkpoint
+// converter, which works on chunks of the grouped matrix. Arrays must be as long as binding.d.ts says.
+
+/** The grouped matrix `[rows, cols]`, or a chunk of it, and how its codes are packed. */
+export interface Grid {
+  readonly rows: number;
+  readonly cols: number;
+  readonly format: PackFormat;
+  /** Packed rows: default as many as hold `rows`. */
+  readonly step?: number | undefined;
+  readonly threads: number;
+}
+
+export interface GroupedQuantize extends Grid {
+  readonly weights: FloatBits;
+  readonly dtype: DType;
+  readonly axis: 0 | 1;
+  /** Its `groupSize` and `axis` are not read: `cols` (axis 1) or `rows` (axis 0) is the size of a group here. */
+  readonly config: ResolvedQuantConfig;
+  /** How scale and zero will be stored; errors are measured with them rounded so. */
+  readonly metaDtype: DType;
+  readonly packed: Words;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  /** `[5]`: see `readStats`. */
+  readonly stats: Float64Array;
+}
+
+/** Arguments of `quantize`. */
+export function groupedQuantizeArgs(given: GroupedQuantize): QuantizeArgs {
+  const { rows, cols, axis, config } = given;
+  return {
+    ...grid(given),
+    ...solverArgs(config, { size: axis === 1 ? cols : rows }),
+    weights: given.weights,
+    dtype: DTYPES[given.dtype].id,
+    axis,
+    metaDtype: DTYPES[given.metaDtype].id,
+    packed: given.packed,
+    scale: given.scale,
+    zero: given.zero,
+    stats: given.stats,
+  };
+}
+
+export interface GroupedDequantize extends Grid {
+  readonly packed: Words;
+  readonly axis: 0 | 1;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  /** Type of `out`. */
+  readonly dtype: DType;
+  readonly rounding: 'once' | 'each';
+  readonly out: FloatBits;
+}
+
+/** Arguments of `dequantize`. */
+export function groupedDequantizeArgs(given: GroupedDequantize): DequantizeArgs {
+  return {
+    ...grid(given),
+    packed: given.packed,
+    axis: given.axis,
+    scale: given.scale,
+    zero: given.zero,
+    dtype: DTYPES[given.dtype].id,
+    roundEach: given.rounding === 'each',
+    out: given.out,
+  };
+}
+
+/** Arguments of `pack` and `unpack`. */
+export function packArgs(given: Grid & { readonly codes: Uint8Array; readonly packed: Words }): PackArgs {
+  return { ...grid(given), codes: given.codes, packed: given.packed };
+}
+
+function grid({ rows, cols, format, step, threads }: Grid) {
+  return { rows, cols, step: step ?? packedRows(format, rows), format: format.id, threads };
+}
+
+/** What the backend measured: sums, so that those of chunks can be added. */
+export interface QuantSums {
+  readonly absError: number;
+  readonly squaredError: number;
+  readonly squaredWeight: number;
+  readonly iterations: number;
+  /** The first weight that is not finite, counted in the array that was given; or -1. The rest is then meaningless. */
+  readonly badIndex: number;
+}
+
+/** Reads the `stats` of `quantize`. */
+export function readStats(stats: Float64Array): QuantSums {
+  type Five = [number, number, number, number, number];
+  const [absError, squaredError, squaredWeight, iterations, badIndex] = stats as unknown as Five;
+  return { absError, squaredError, squaredWeight, iterations, badIndex };
+}
+
+/** `||W - W'|| / ||W||` from its two sums; 0 where zeros are reproduced exactly. */
+export function relativeError(squaredError: number, squaredWeight: number): number {
+  return squaredError === 0 ? 0 : Math.sqrt(squaredError / squaredWeight);
+}
+
+/**
+ * The error for a weight that is not finite.
+ *
+ * @param name What holds it: a tensor's name, or "The weight matrix".
+ * @param index Where it is in `weights`.
+ * @param position Where that is in the whole matrix, row-major.
+ */
+export function nonFiniteError(
+  name: string,
+  weights: FloatBits,
+  dtype: DType,
+  index: number,
+  position: number,
+  inFeatures: number,
+): HqqError {
+  const row = Math.floor(position / inFeatures);
+  const value = nameOfNonFinite(weights[index]!, dtype);
+  return new HqqError(
+    'ERR_NON_FINITE_WEIGHT',
+    `${name} holds ${value} at row ${row}, column ${position % inFeatures}.`,
+  );
+}
+
+/** What stands for infinity in raw bits without the sign; all above it are NaN. */
+const INFINITY_BITS = { float16: 0x7c00, bfloat16: 0x7f80 } as const;
+
+function nameOfNonFinite(value: number, dtype: DType): string {
+  if (dtype === 'float32') return String(value);
+  const magnitude = value & 0x7fff;
+  if (magnitude > INFINITY_BITS[dtype]) return 'NaN';
+  return value === magnitude ? 'Infinity' : '-Infinity';
+}
+
+/**
+ * Refuses a grouped matrix whose rows the format cannot hold without loss.
+ *
+ * @throws {HqqError} `ERR_PACK_ROWS`
+ */
+export function checkPackRows(
+  format: PackFormat,
+  { rows, size }: Geometry,
+  axis: 0 | 1,
+  shape: readonly [number, number],
+): void {
+  if (holdsRows(format, rows)) return;
+  const count = shape[0] * shape[1];
+  const rowsOf = (groupSize: number, side: 0 | 1) => (side === 1 ? count / groupSize : groupSize);
+  const example = nearestSize(size, (other) => count % other === 0 && holdsRows(format, rowsOf(other, axis)));
+  const otherAxis = axis === 1 ? 0 : 1;
+  const groupSize = axis === 1 ? `a groupSize that gives a multiple of ${format.fields} groups, such as` : 'groupSize';
+  const advice = [
+    ...(example === undefined ? [] : [`${groupSize} ${example}`]),
+    ...(holdsRows(format, rowsOf(size, otherAxis)) ? [`axis ${otherAxis}`] : []),
+    ...(example === undefined ? ['nbits 8'] : []), // one code a byte holds any number of rows
+  ];
+  throw new HqqError(
+    'ERR_PACK_ROWS',
+    `Expected the rows of the grouped matrix to be a multiple of ${format.fields} for ${format.packing}, got ${rows} ` +
+      `(${shape[0]} x ${shape[1]} weights, groupSize ${size}, axis ${axis}). Use ${advice.join(', or ')}.`,
+  );
+}
+
+/** How far from the given size a fitting one is looked for: enough for any usual matrix, and done in milliseconds. */
+const SEARCH_RADIUS = 1 << 16;
+
+/** A group size that `fits`: a half, a quarter, ... of `size` down to 8, else the nearest. */
+function nearestSize(size: number, fits: (size: number) => boolean): number | undefined {
+  for (let part = size / 2; part >= 8 && Number.isInteger(part); part /= 2) if (fits(part)) return part;
+  for (let distance = 1; distance < SEARCH_RADIUS; distance++) {
+    if (size > distance && fits(size - distance)) return size - distance;
+    if (fits(size + distance)) return size + distance;
+  }
+  return undefined;
+}

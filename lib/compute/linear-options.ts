@@ -1,0 +1,78 @@
+import { checkInput } from '../matrix/arrays.js';
+import { rejectUnknownOptions } from '../matrix/config.js';
+import { checkArray, checkObject, isArray } from '../matrix/validate.js';
+import type { RunOptions } from '../matrix/weight.js';
+import { HqqError, show } from '../messages/errors.js';
+import { allocating } from './run.js';
+
+/** How a `QuantizedLinear` computes. */
+export interface LinearOptions {
+  /** Added to every row of the result: `outFeatures` numbers, which are copied. */
+  readonly bias?: Float32Array | undefined;
+  /**
+   * What x is multiplied as.
+   *
+   * - `'float32'`: as it is. The result differs from exact arithmetic by at most 3e-6 of the sum of `|terms|`.
+   * - `'int8'`: every 32 numbers of each row are first rounded to 255 levels of their own, then multiplied with integers:
+   *   about twice as fast, and 0.3 to 0.5 % off (root mean square, relative to the result) on most layers of trained models,
+   *   under 1 % on all. The result has the same bits on every machine.
+   *
+   * @default 'float32'
+   */
+  readonly activations?: 'float32' | 'int8' | undefined;
+}
+
+/** How one multiplication runs. */
+export interface ForwardOptions extends RunOptions {
+  /** Where the result goes, `[batch, outFeatures]`; it is also what the call returns. It may not overlap x. @default a new array */
+  readonly out?: Float32Array | undefined;
+}
+
+function refuse(message: string): never {
+  throw new HqqError('ERR_INVALID_ARGUMENT', message);
+}
+
+const ACTIVATIONS = ['float32', 'int8'] as const;
+
+/** What a layer's options say, checked. */
+export function checkLinearOptions(options: LinearOptions, outFeatures: number) {
+  checkObject(options, 'the options of a layer');
+  rejectUnknownOptions(options, ['bias', 'activations']);
+  const { bias, activations = 'float32' } = options;
+  if (!ACTIVATIONS.includes(activations)) {
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      `Expected activations to be one of ${ACTIVATIONS.join(', ')}, got ${show(activations)}.`,
+    );
+  }
+  if (bias !== undefined) checkArray(bias, 'bias', 'Float32Array', outFeatures, `for ${outFeatures} outputs`);
+  return { bias, activations };
+}
+
+interface Features {
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+}
+
+/** Checks x, and checks or allocates what a layer makes of it. */
+export function resultOf(layer: Features, x: Float32Array, out: Float32Array | undefined): Float32Array {
+  const { inFeatures, outFeatures } = layer;
+  if (!isArray(x, 'Float32Array')) refuse(`Expected x to be a Float32Array, got ${show(x)}.`);
+  checkInput(x, 'x');
+  const batch = x.length / inFeatures;
+  if (!Number.isInteger(batch) || batch === 0) {
+    refuse(`Expected x to have rows of ${inFeatures} elements (inFeatures), got ${x.length}.`);
+  }
+  if (out === undefined) {
+    return allocating(`${batch} x ${outFeatures} results`, () => new Float32Array(batch * outFeatures));
+  }
+  checkArray(out, 'out', 'Float32Array', batch * outFeatures, `for ${batch} x ${outFeatures} results`);
+  if (
+    x.buffer === out.buffer &&
+    x.byteOffset < out.byteOffset + out.byteLength &&
+    out.byteOffset < x.byteOffset + x.byteLength
+  ) {
+    refuse('Expected out to be memory of its own, got some of x.');
+  }
+  return out;
+}

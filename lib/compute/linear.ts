@@ -1,0 +1,284 @@
+import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
+import type { QuantConfig } from '../matrix/config.js';
+import { packedRows } from '../matrix/format.js';
+import { checkQuantized } from '../matrix/validate.js';
+import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import { HqqError, show } from '../messages/errors.js';
+import { groupedDequantizeArgs } from './arguments.js';
+import { activeBackend } from './host.js';
+import { checkLinearOptions, type ForwardOptions, type LinearOptions, resultOf } from './linear-options.js';
+import { layOutArgs } from './panels.js';
+import { quantize } from './quantize.js';
+import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
+
+const NONE: ForwardOptions = Object.freeze({});
+const NO_BIAS = new Float32Array(0);
+
+/** The weight matrix in panels (`path` 'fused'), or as it was (`path` 'tiled'). */
+type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensor };
+
+/** What `fromWeight` hands to the constructor: a weight that was laid out without blocking the event loop. */
+class LaidOut {
+  constructor(
+    readonly q: QuantizedTensor,
+    readonly panels: PanelArgs | undefined,
+  ) {}
+}
+
+/**
+ * A linear layer on quantized weights: `y = x . W^T + bias`, multiplied straight from the codes; the weights are never
+ * expanded.
+ *
+ * Where groups are parts of rows (axis 1, and `groupSize` divides `inFeatures`), the codes are laid out anew when the layer
+ * is made, in about the time of reading them, and `q` is not kept. Other tensors are multiplied as they are, several times
+ * slower: see `path`.
+ *
+ * @example
+ * const layer = await QuantizedLinear.fromWeight({ data, dtype: 'bfloat16', shape: [4096, 4096] }, { nbits: 4 });
+ * const y = await layer.forward(x); // x: Float32Array [batch * 4096]
+ */
+export class QuantizedLinear {
+  /** Numbers per row of x. */
+  readonly inFeatures: number;
+  /** Numbers per row of the result. */
+  readonly outFeatures: number;
+  /** What is added to every row; a copy of what was given. */
+  readonly bias: Float32Array | undefined;
+  /** What x is multiplied as. */
+  readonly activations: 'float32' | 'int8';
+  /** `'fused'`: codes are multiplied as they are read. `'tiled'`: tiles of weights are dequantized first, and x is not rounded. */
+  readonly path: 'fused' | 'tiled';
+  /** What computes: instruction set, activations, layout, group size, as in `avx2/int8/4bit_u8/g64`. */
+  readonly kernel: string;
+  /** Bytes that the layer holds. */
+  readonly memoryUsage: number;
+
+  readonly #weights: Weights;
+  readonly #layer: { -readonly [K in keyof LayerArgs]: LayerArgs[K] } | undefined;
+  readonly #args: { -readonly [K in keyof LinearArgs]: LinearArgs[K] } | undefined;
+  readonly #threads = resolveThreads();
+
+  /**
+   * Lays the codes out for multiplication, on the calling thread (`fromWeight` does it on others).
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`
+   */
+  constructor(q: QuantizedTensor, options: LinearOptions = {}) {
+    const given = q as QuantizedTensor | LaidOut;
+    if (given instanceof LaidOut) {
+      q = given.q;
+      this.#weights = given.panels ? { panels: given.panels } : { q };
+    } else {
+      const job = layOutArgs(q);
+      if (job) runTaskSync(activeBackend(), 'layOut', { ...job.args, threads: this.#threads });
+      this.#weights = job ? { panels: job.panels } : { q };
+    }
+    [this.outFeatures, this.inFeatures] = q.shape;
+    const { bias, activations } = checkLinearOptions(options, this.outFeatures);
+    this.bias = bias?.slice();
+    this.activations = activations;
+    const biasBytes = bias?.byteLength ?? 0;
+    const { isa, dot } = activeBackend();
+    if ('panels' in this.#weights) {
+      const { panels } = this.#weights;
+      this.path = 'fused';
+      const extended = activations === 'int8' && ['vnni', 'sdot', 'i8mm'].includes(dot) ? `${isa}-${dot}` : isa;
+      this.kernel = `${extended}/${activations}/${q.packing}/g${q.groupSize}`;
+      this.memoryUsage = panels.codes.byteLength + panels.meta.byteLength + biasBytes;
+      this.#layer = { ...panels, bias: this.bias ?? NO_BIAS, out: NO_BIAS };
+      this.#args = { layers: [this.#layer], x: NO_BIAS, int8: activations === 'int8', threads: 1 };
+    } else {
+      this.path = 'tiled';
+      this.kernel = `${isa}/float32/${q.packing}/g${q.groupSize}`;
+      this.memoryUsage = q.packed.byteLength + q.scale.byteLength + q.zero.byteLength + biasBytes;
+      pinInputs(q.packed, q.scale, q.zero);
+    }
+    Object.freeze(this);
+  }
+
+  /**
+   * Quantizes a weight matrix and makes a layer of it, on other threads.
+   *
+   * @throws {HqqError} as `quantize` and the constructor do.
+   */
+  static async fromWeight(
+    weight: Weight,
+    config?: QuantConfig,
+    options: LinearOptions & RunOptions = {},
+  ): Promise<QuantizedLinear> {
+    const { signal, threads, ...own } = options;
+    checkRunOptions({ signal, threads });
+    if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
+    const q = await quantize(weight, config, { signal, threads });
+    const job = layOutArgs(q);
+    if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: resolveThreads(threads) }, { signal });
+    return new QuantizedLinear(new LaidOut(q, job?.panels) as unknown as QuantizedTensor, own);
+  }
+
+  /**
+   * Multiplies on other threads: `x` is `[batch, inFeatures]`, row-major, and so is the result, `[batch, outFeatures]`.
+   *
+   * Neither x nor `out` may be written to until the promise settles. Row i of the result has the same bits whatever the
+   * other rows are, and however many threads there are.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is
+   *   aborted (then `out` holds anything).
+   */
+  async forward(x: Float32Array, run: ForwardOptions = NONE): Promise<Float32Array> {
+    if (run !== NONE) checkRunOptions(run, ['out']);
+    const out = resultOf(this, x, run.out);
+    const threads = this.#threadsOf(run);
+    pinInputs(x, out);
+    if (this.#args) await runTask(activeBackend(), 'linear', this.#fill(x, out, threads), run);
+    else await runTask(activeBackend(), 'linearTiled', this.#tiledArgs(x, out, threads), run);
+    return out;
+  }
+
+  /** `forward` on the calling thread (and its helpers): it returns when the work is done. */
+  forwardSync(x: Float32Array, run: ForwardOptions = NONE): Float32Array {
+    if (run !== NONE) checkRunOptions(run, ['out']);
+    const out = resultOf(this, x, run.out);
+    const threads = this.#threadsOf(run);
+    if (this.#args) runTaskSync(activeBackend(), 'linear', this.#fill(x, out, threads), run);
+    else runTaskSync(activeBackend(), 'linearTiled', this.#tiledArgs(x, out, threads), run);
+    return out;
+  }
+
+  /**
+   * Several layers of one input (query, key and value; gate and up): x is prepared once, and the work is shared out once.
+   * The results are those of `forward`, in the order of `layers`.
+   *
+   * @throws {HqqError} as `forward` does, and unless all layers have the same `inFeatures` and `activations`.
+   */
+  static async forwardMany(
+    layers: readonly QuantizedLinear[],
+    x: Float32Array,
+    run: RunOptions = NONE,
+  ): Promise<Float32Array[]> {
+    if (run !== NONE) checkRunOptions(run);
+    checkLayers(layers);
+    const outs = layers.map((layer) => resultOf(layer, x, undefined));
+    if (layers.length === 0) return outs;
+    const threads = layers[0]!.#threadsOf(run);
+    pinInputs(x);
+    const fused: LayerArgs[] = [];
+    const rest: (() => Promise<void>)[] = [];
+    layers.forEach((layer, i) => {
+      if (layer.#layer) fused.push({ ...layer.#layer, out: outs[i]! });
+      else rest.push(() => runTask(activeBackend(), 'linearTiled', layer.#tiledArgs(x, outs[i]!, threads), run));
+    });
+    const int8 = layers[0]!.activations === 'int8';
+    if (fused.length > 0) await runTask(activeBackend(), 'linear', { layers: fused, x, int8, threads }, run);
+    for (const task of rest) await task();
+    return outs;
+  }
+
+  /**
+   * `forwardMany` as steps of a sequence, for those who plan several layers at once: nothing is checked, and `outs` are written.
+   *
+   * @internal
+   */
+  static steps(
+    layers: readonly QuantizedLinear[],
+    x: Float32Array,
+    outs: readonly Float32Array[],
+    threads: number,
+  ): Step[] {
+    const fused: LayerArgs[] = [];
+    const steps: Step[] = [];
+    layers.forEach((layer, i) => {
+      if (layer.#layer) fused.push({ ...layer.#layer, out: outs[i]! });
+      else steps.push({ operation: 'linearTiled', args: layer.#tiledArgs(x, outs[i]!, threads) });
+    });
+    const int8 = layers[0]!.activations === 'int8';
+    if (fused.length > 0) steps.push({ operation: 'linear', args: { layers: fused, x, int8, threads } });
+    return steps;
+  }
+
+  /** The weights that the codes stand for, `[outFeatures, inFeatures]`, as `dequantize` gives them. */
+  async dequantize(run: RunOptions = NONE): Promise<Float32Array> {
+    if (run !== NONE) checkRunOptions(run);
+    const { outFeatures, inFeatures } = this;
+    const out = allocating(`${outFeatures} x ${inFeatures} weights`, () => new Float32Array(outFeatures * inFeatures));
+    const threads = this.#threadsOf(run);
+    if ('panels' in this.#weights) {
+      await runTask(activeBackend(), 'expand', { ...this.#weights.panels, out, threads }, run);
+    } else {
+      const { q } = this.#weights;
+      const { geometry, format } = checkQuantized(q);
+      const { rows, cols } = geometry;
+      const { packed, scale, zero, axis } = q;
+      const args = {
+        packed,
+        scale,
+        zero,
+        axis,
+        rows,
+        cols,
+        format,
+        dtype: 'float32',
+        rounding: 'once',
+        out,
+        threads,
+      } as const;
+      await runTask(activeBackend(), 'dequantize', groupedDequantizeArgs(args), run);
+    }
+    return out;
+  }
+
+  #threadsOf(run: RunOptions): number {
+    return run.threads === undefined ? this.#threads : run.threads;
+  }
+
+  /** The call's own arguments, in objects that are made once: backends read them before they return. */
+  #fill(x: Float32Array, out: Float32Array, threads: number): LinearArgs {
+    const args = this.#args!;
+    this.#layer!.out = out;
+    args.x = x;
+    args.threads = threads;
+    return args;
+  }
+
+  #tiledArgs(x: Float32Array, out: Float32Array, threads: number): LinearTiledArgs {
+    const { q } = this.#weights as { q: QuantizedTensor };
+    const { geometry, format } = checkQuantized(q);
+    const { rows, cols } = geometry;
+    const { packed, axis, scale, zero } = q;
+    const { inFeatures, outFeatures } = this;
+    const step = packedRows(format, rows);
+    const bias = this.bias ?? NO_BIAS;
+    return {
+      packed,
+      format: format.id,
+      rows,
+      cols,
+      step,
+      axis,
+      scale,
+      zero,
+      inFeatures,
+      outFeatures,
+      bias,
+      x,
+      out,
+      threads,
+    };
+  }
+}
+
+/** Layers that can multiply one input. */
+function checkLayers(layers: readonly QuantizedLinear[]): void {
+  if (!Array.isArray(layers) || !layers.every((layer) => layer instanceof QuantizedLinear)) {
+    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected layers to be a list of QuantizedLinear, got ${show(layers)}.`);
+  }
+  const [first] = layers;
+  const other = layers.find(
+    (layer) => layer.inFeatures !== first!.inFeatures || layer.activations !== first!.activations,
+  );
+  if (!other) return;
+  throw new HqqError(
+    'ERR_INVALID_ARGUMENT',
+    `Expected layers to have the inFeatures and activations of the first, ${first!.inFeatures} and ${first!.activations}, ` +
+      `got ${other.inFeatures} and ${other.activations}.`,
+  );
+}

@@ -1,0 +1,253 @@
+import type { FloatBits, QuantizeArgs } from '../../binding.js';
+import { type QuantConfig, resolveQuantConfig } from '../matrix/config.js';
+import { allocate, type DType } from '../matrix/dtype.js';
+import { allocateWords, formatFor, holdsRows, type Packing, packedRows } from '../matrix/format.js';
+import { geometryOf } from '../matrix/geometry.js';
+import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, checkWeight } from '../matrix/validate.js';
+import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import { HqqError, show } from '../messages/errors.js';
+import * as grouped from './arguments.js';
+import { activeBackend } from './host.js';
+import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
+
+/**
+ * Quantizes a weight matrix, on other threads.
+ *
+ * `weight.data` must not be written to until the promise settles, and its buffer can never be transferred to another thread
+ * afterwards (`markAsUntransferable`): native code reads it in place.
+ *
+ * @example
+ * const q = await quantize({ data, dtype: 'bfloat16', shape: [4096, 4096] }, { nbits: 4, groupSize: 64 });
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_PACK_ROWS`, `ERR_NON_FINITE_WEIGHT`,
+ *   `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
+ */
+export async function quantize(weight: Weight, config?: QuantConfig, run: RunOptions = {}): Promise<QuantizedTensor> {
+  const job = prepareQuantize(weight, config, run);
+  pinInputs(weight.data);
+  await runTask(activeBackend(), 'quantize', job.args, run);
+  return job.finish();
+}
+
+/** `quantize` on the calling thread: it returns when the work is done. */
+export function quantizeSync(weight: Weight, config?: QuantConfig, run: RunOptions = {}): QuantizedTensor {
+  const job = prepareQuantize(weight, config, run);
+  runTaskSync(activeBackend(), 'quantize', job.args, run);
+  return job.finish();
+}
+
+interface Job<Args, Result> {
+  readonly args: Args;
+  /** To be called once the backend has written its outputs. */
+  readonly finish: () => Result;
+}
+
+function prepareQuantize(
+  weight: Weight,
+  given: QuantConfig | undefined,
+  run: RunOptions,
+): Job<QuantizeArgs, QuantizedTensor> {
+  const config = resolveQuantConfig(given);
+  checkRunOptions(run);
+  checkWeight(weight);
+  const { data, dtype } = weight;
+  const shape = Object.freeze([weight.shape[0], weight.shape[1]] as const);
+  const { axis, nbits } = config;
+  const geometry = geometryOf(shape, config);
+  const format = formatFor(nbits);
+  grouped.checkPackRows(format, geometry, axis, shape);
+
+  const { rows, cols, groups } = geometry;
+  const { packed, scale, zero, stats } = allocating(`the codes of ${shape[0]} x ${shape[1]} weights`, () => ({
+    packed: allocateWords(format, packedRows(format, rows) * cols),
+    scale: new Float32Array(groups),
+    zero: new Float32Array(groups),
+    stats: new Float64Array(5),
+  }));
+  const threads = resolveThreads(run.threads);
+  const args = grouped.groupedQuantizeArgs({
+    ...{ weights: data, dtype, rows, cols, axis, config, format, metaDtype: 'float32', threads },
+    ...{ packed, scale, zero, stats },
+  });
+  const finish = () => {
+    const sums = grouped.readStats(stats);
+    if (sums.badIndex >= 0) {
+      throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
+    }
+    const tensor = { nbits, groupSize: geometry.size, axis, shape, packing: format.packing, packed, scale, zero };
+    return Object.freeze({ ...tensor, stats: summarize(sums, shape[0] * shape[1]) });
+  };
+  return { args, finish };
+}
+
+function summarize(sums: grouped.QuantSums, count: number): QuantizedTensor['stats'] {
+  return Object.freeze({
+    meanAbsError: sums.absError / count,
+    meanSquaredError: sums.squaredError / count,
+    relativeError: grouped.relativeError(sums.squaredError, sums.squaredWeight),
+    iterations: sums.iterations,
+  });
+}
+
+/** How `dequantize` runs, and what it gives. */
+export interface DequantizeOptions extends RunOptions {
+  /**
+   * Type of the result; float16 and bfloat16 are raw bits in a `Uint16Array`.
+   *
+   * @default 'float32'
+   */
+  readonly dtype?: DType | undefined;
+  /**
+   * `'once'` computes in float32 and rounds the result to `dtype`. `'each'` rounds after every operation, scale and zero
+   * first: the bits that the reference gives when its layer computes in `dtype`. The same for float32.
+   *
+   * @default 'once'
+   */
+  readonly rounding?: 'once' | 'each' | undefined;
+  /**
+   * Where to write, `[outFeatures * inFeatures]` of `dtype`: it is what the call returns. Spares a server that dequantizes
+   * again and again the cost of fresh memory.
+   *
+   * @default a new array
+   */
+  readonly out?: Float32Array | Uint16Array | undefined;
+}
+
+type To<T extends DType | undefined> = DequantizeOptions & { readonly dtype: T };
+type ToFloat32 = DequantizeOptions & { readonly dtype?: 'float32' | undefined };
+
+/**
+ * Gives back the weights that the codes stand for, `(code - zero) * scale`, row-major `[outFeatures, inFeatures]`, on other
+ * threads.
+ *
+ * The arrays of `q` must not be written to until the promise settles, and their buffers can never be transferred to another
+ * thread afterwards (`markAsUntransferable`): native code reads them in place.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`; the signal's reason when
+ *   it is aborted.
+ */
+export function dequantize(q: QuantizedTensor, options?: ToFloat32): Promise<Float32Array>;
+export function dequantize(q: QuantizedTensor, options: To<'float16' | 'bfloat16'>): Promise<Uint16Array>;
+export function dequantize(q: QuantizedTensor, options?: DequantizeOptions): Promise<Float32Array | Uint16Array>;
+export async function dequantize(q: QuantizedTensor, options: DequantizeOptions = {}): Promise<FloatBits> {
+  const args = prepareDequantize(q, options);
+  pinInputs(q.packed, q.scale, q.zero, args.out);
+  await runTask(activeBackend(), 'dequantize', args, options);
+  return args.out;
+}
+
+/** `dequantize` on the calling thread: it returns when the work is done. */
+export function dequantizeSync(q: QuantizedTensor, options?: ToFloat32): Float32Array;
+export function dequantizeSync(q: QuantizedTensor, options: To<'float16' | 'bfloat16'>): Uint16Array;
+export function dequantizeSync(q: QuantizedTensor, options?: DequantizeOptions): Float32Array | Uint16Array;
+export function dequantizeSync(q: QuantizedTensor, options: DequantizeOptions = {}): FloatBits {
+  const args = prepareDequantize(q, options);
+  runTaskSync(activeBackend(), 'dequantize', args, options);
+  return args.out;
+}
+
+function prepareDequantize(q: QuantizedTensor, options: DequantizeOptions) {
+  checkRunOptions(options, ['dtype', 'rounding', 'out']);
+  const { dtype = 'float32', rounding = 'once' } = options;
+  checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
+  if (rounding !== 'once' && rounding !== 'each') {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected rounding to be one of once, each, got ${show(rounding)}.`);
+  }
+  const { geometry, format } = checkQuantized(q);
+  const { rows, cols } = geometry;
+  if (options.out !== undefined) {
+    checkArray(
+      options.out,
+      'out',
+      dtype === 'float32' ? 'Float32Array' : 'Uint16Array',
+      rows * cols,
+      `for ${q.shape.join(' x ')} weights`,
+    );
+  }
+  const out =
+    options.out ?? allocating(`${q.shape.join(' x ')} weights as ${dtype}`, () => allocate(dtype, rows * cols));
+  const { packed, scale, zero, axis } = q;
+  const threads = resolveThreads(options.threads);
+  return grouped.groupedDequantizeArgs({
+    packed,
+    scale,
+    zero,
+    axis,
+    rows,
+    cols,
+    format,
+    dtype,
+    rounding,
+    out,
+    threads,
+  });
+}
+
+/**
+ * Packs codes into words, as checkpoints hold them.
+ *
+ * @param codes Row-major `[rows, cols]`: the grouped code matrix, which `unpack` gives back.
+ * @returns `[ceil(rows / fields), cols]` words; 32-bit ones for `3bit_32`.
+ * @throws {HqqError} `ERR_PACK_ROWS` when the layout cannot hold this number of rows without loss, `ERR_INVALID_ARGUMENT`.
+ */
+export function pack(
+  codes: Uint8Array,
+  shape: readonly [rows: number, cols: number],
+  packing: Packing,
+): Uint8Array | Int32Array {
+  const format = checkPacking(packing);
+  checkShape(shape, 'shape');
+  const [rows, cols] = shape;
+  checkArray(codes, 'codes', 'Uint8Array', rows * cols, `for shape ${rows} x ${cols}`);
+  if (!holdsRows(format, rows)) {
+    throw new HqqError(
+      'ERR_PACK_ROWS',
+      `Expected the rows to be a multiple of ${format.fields} for ${packing}, got ${rows}.`,
+    );
+  }
+  checkCodes(codes, 2 ** format.codeBits - 1, packing);
+  const packed = allocating('the packed codes', () => allocateWords(format, packedRows(format, rows) * cols));
+  runTaskSync(
+    activeBackend(),
+    'pack',
+    grouped.packArgs({ rows, cols, format, codes, packed, threads: resolveThreads() }),
+  );
+  return packed;
+}
+
+/** The bits that any code has, four codes at a time: looking at each by itself would take longer than packing. */
+function bitsOfAll(codes: Uint8Array): number {
+  const start = Math.min(codes.length, (4 - (codes.byteOffset % 4)) % 4);
+  const words = new Uint32Array(codes.buffer, codes.byteOffset + start, (codes.length - start) >>> 2);
+  let all = 0;
+  for (let i = 0; i < words.length; i++) all |= words[i]!;
+  all |= (all >>> 16) | (all >>> 8) | (all >>> 24);
+  for (let i = 0; i < start; i++) all |= codes[i]!;
+  for (let i = start + 4 * words.length; i < codes.length; i++) all |= codes[i]!;
+  return all & 0xff;
+}
+
+/** A code that is too large would spill into its neighbour's bits. */
+function checkCodes(codes: Uint8Array, highest: number, packing: Packing): void {
+  if (highest === 255) return;
+  if (bitsOfAll(codes) > highest) {
+    const bad = codes.findIndex((code) => code > highest);
+    throw new HqqError(
+      'ERR_INVALID_ARGUMENT',
+      `Expected codes for ${packing} to be at most ${highest}, got ${codes[bad]} at index ${bad}.`,
+    );
+  }
+}
+
+/**
+ * The codes of a quantized tensor, one per byte, in the order of the weight matrix: row-major `[outFeatures, inFeatures]`.
+ *
+ * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`
+ */
+export function unpack(q: QuantizedTensor): Uint8Array {
+  const { geometry, format } = checkQuantized(q);
+  const { rows, cols } = geometry;
+  const codes = allocating(`the codes of ${q.shape[0]} x ${q.shape[1]} weights`, () => new Uint8Array(rows * cols));
+  const threads = resolveThreads();
+  runTaskSync(activeBackend(), 'unpack', grouped.packArgs({ rows, cols, format, codes, packed: q.packed, threads }));
+  return codes;
+}

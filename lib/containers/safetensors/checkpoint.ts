@@ -1,0 +1,198 @@
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { kindOf, readWhole, withPath } from '../../files/io.js';
+import { parseJson } from '../../files/json.js';
+import { type Listing, listFolder } from '../../files/model-folder.js';
+import { HqqError } from '../../messages/errors.js';
+import { compareBytes, formatError, plain, quoteSome } from '../../messages/text.js';
+import type { TensorEntry } from './header.js';
+import { SafetensorsFile } from './reader.js';
+import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
+
+/** Largest config.json. Real ones have a few kilobytes, with the labels of a large classifier a few megabytes. */
+export const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
+
+const WEIGHTS_NAME = 'model.safetensors';
+const INDEX_NAME = 'model.safetensors.index.json';
+const CONFIG_NAME = 'config.json';
+
+/** Of paths below the folder, those of safetensors files in the folder itself. */
+const isShardName = (path: string) => path.endsWith('.safetensors') && !path.includes('/');
+
+/** `config.json` as it was found. Python's `NaN` and `Infinity` are read as numbers; `text` is what to edit for exactness. */
+export interface CheckpointConfig {
+  readonly text: string;
+  readonly value: Readonly<Record<string, unknown>>;
+}
+
+/** A tensor and the file that holds it. */
+export interface CheckpointTensor {
+  readonly file: SafetensorsFile;
+  readonly entry: TensorEntry;
+}
+
+interface Parts {
+  readonly files: readonly SafetensorsFile[];
+  readonly config?: CheckpointConfig | undefined;
+  readonly indexName?: string | undefined;
+  readonly otherFiles?: readonly string[];
+  readonly skippedFiles?: readonly string[];
+}
+
+/** A model on disk: one safetensors file, or a Hugging Face model folder. Open until `close`. */
+export class Checkpoint {
+  /** As it was opened. */
+  readonly path: string;
+  /** `path` when it is a folder. */
+  readonly folder: string | undefined;
+  /** Sorted by name. */
+  readonly files: readonly SafetensorsFile[];
+  /** File after file, each in the order of its bytes. */
+  readonly tensors: ReadonlyMap<string, CheckpointTensor>;
+  /** Undefined for a single file, and for a folder without one. */
+  readonly config: CheckpointConfig | undefined;
+  /** File name of the index; undefined when the model is one file. */
+  readonly indexName: string | undefined;
+  /** Every other file of the folder that belongs to the model: paths relative to it, with `/`. */
+  readonly otherFiles: readonly string[];
+  /** Files of the folder that are not to be carried over: weights in other formats, what is not a regular file, links elsewhere. */
+  readonly skippedFiles: readonly string[];
+
+  private constructor(path: string, folder: string | undefined, parts: Parts) {
+    this.path = path;
+    this.folder = folder;
+    this.files = parts.files;
+    this.config = parts.config;
+    this.indexName = parts.indexName;
+    this.otherFiles = parts.otherFiles ?? [];
+    this.skippedFiles = parts.skippedFiles ?? [];
+    const tensors = new Map<string, CheckpointTensor>();
+    for (const file of parts.files) for (const entry of file.tensors.values()) tensors.set(entry.name, { file, entry });
+    this.tensors = tensors;
+  }
+
+  /**
+   * Opens a `.safetensors` file, or a folder with (in this order, as transformers looks) `model.safetensors`, shards and
+   * `model.safetensors.index.json`, or a single safetensors file of another name.
+   *
+   * @throws {HqqError} `ERR_IO` for what is not there or cannot be read, `ERR_CHECKPOINT_FORMAT` for what breaks the format,
+   * `ERR_CHECKPOINT_CONTENT` for a folder without safetensors or with several models.
+   */
+  static async open(path: string): Promise<Checkpoint> {
+    const stat = await withPath('Cannot read', path, () => fs.stat(path));
+    if (stat.isDirectory()) return openFolder(path, (parts) => new Checkpoint(path, path, parts));
+    if (!stat.isFile()) {
+      const got = `Expected a .safetensors file or a model folder, got ${kindOf(stat)}`;
+      throw new HqqError('ERR_IO', `Cannot read ${plain(path)}. ${got}.`);
+    }
+    if (path.endsWith('.json')) {
+      const message = 'Expected a .safetensors file or a model folder. Pass the folder itself';
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)}: ${message}.`);
+    }
+    return new Checkpoint(path, undefined, { files: [await SafetensorsFile.open(path)] });
+  }
+
+  /** Closes all files, when the reads under way are done. */
+  async close(): Promise<void> {
+    await Promise.all(this.files.map((file) => file.close()));
+  }
+}
+
+async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): Promise<Checkpoint> {
+  const listing = await listFolder(folder);
+  const { names, indexName, weightMap } = await chooseWeights(folder, listing);
+  const config = await readConfig(folder, listing);
+  const files: SafetensorsFile[] = [];
+  try {
+    const check = indexName !== undefined && weightMap !== undefined ? new ShardCheck(indexName, weightMap) : undefined;
+    for (const name of names) {
+      const file = await SafetensorsFile.open(join(folder, name));
+      files.push(file);
+      check?.add(file);
+    }
+    check?.end();
+  } catch (error) {
+    await Promise.all(files.map((file) => file.close()));
+    throw error;
+  }
+  const used = new Set([...names, indexName, CONFIG_NAME]);
+  return build({
+    files,
+    config,
+    indexName,
+    otherFiles: listing.files.filter((name) => !used.has(name)),
+    skippedFiles: listing.skipped.filter((name) => !used.has(name)),
+  });
+}
+
+/**
+ * A folder from elsewhere must not have a key in JSON read and copied as a part of its own. Weights may be links to anywhere:
+ * people keep large files on other disks, and what is no safetensors file is refused.
+ */
+function demandOwn(folder: string, { strays }: Listing, name: string): void {
+  if (!strays.has(name)) return;
+  const message = `Expected ${plain(name)} to be a file of ${plain(folder)}, or a link into it or its Hugging Face cache`;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, got a link to elsewhere. Put the file itself there.`);
+}
+
+interface Weights {
+  readonly names: readonly string[];
+  readonly indexName?: string;
+  readonly weightMap?: ReadonlyMap<string, string>;
+}
+
+/** Which files of the folder are the model. `model.safetensors` wins over an index, as in transformers. */
+async function chooseWeights(folder: string, listing: Listing): Promise<Weights> {
+  const present = new Set(listing.skipped);
+  if (present.has(WEIGHTS_NAME)) return { names: [WEIGHTS_NAME] };
+  if (present.has(INDEX_NAME)) {
+    demandOwn(folder, listing, INDEX_NAME);
+    const bytes = await shardBytes(folder, listing);
+    const weightMap = parseIndex(await readWhole(join(folder, INDEX_NAME), mostIndexBytes(bytes)), INDEX_NAME, bytes);
+    const names = [...new Set(weightMap.values())].sort(compareBytes);
+    const missing = names.filter((name) => !present.has(name));
+    if (missing.length > 0) {
+      const which = `${quoteSome(missing)} ${missing.length === 1 ? 'is' : 'are'} missing from ${plain(folder)}`;
+      const advice = 'The download is incomplete; fetch what is missing';
+      throw formatError(INDEX_NAME, `${which}: ${missing.length} of ${names.length} shards. ${advice}.`);
+    }
+    return { names, indexName: INDEX_NAME, weightMap };
+  }
+  const names = listing.skipped.filter(isShardName);
+  if (names.length === 1) return { names };
+  const where = plain(folder);
+  const content = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', message);
+  if (names.length > 1) {
+    const several = `${names.length} safetensors files but no ${INDEX_NAME}`;
+    throw content(`${where} holds ${several}: ${quoteSome(names)}. Pass one of them.`);
+  }
+  const other = [...listing.skipped, ...listing.files].find((name) =>
+    /\.(bin|pth|pt|ckpt|gguf|h5|onnx|msgpack)$/i.test(name),
+  );
+  if (other !== undefined) {
+    const advice = 'Convert the model to safetensors first (save_pretrained does)';
+    throw content(`${where} has no safetensors file, but ${plain(other)}. ${advice}.`);
+  }
+  throw content(`${where} has no safetensors file. Expected ${WEIGHTS_NAME}, or shards with ${INDEX_NAME}.`);
+}
+
+/** Bytes of what may be shards, before their index is read. */
+async function shardBytes(folder: string, { skipped }: Listing): Promise<number> {
+  let bytes = 0;
+  for (const name of skipped.filter(isShardName).slice(0, MAX_SHARDS)) {
+    const stat = await fs.stat(join(folder, name)).catch(() => undefined); // of those that matter, opening says what is wrong
+    if (stat?.isFile()) bytes += stat.size;
+  }
+  return bytes;
+}
+
+async function readConfig(folder: string, listing: Listing): Promise<CheckpointConfig | undefined> {
+  // A link that leads nowhere is not the same as no config: reading it says so.
+  if (!listing.files.includes(CONFIG_NAME) && !listing.skipped.includes(CONFIG_NAME)) return undefined;
+  demandOwn(folder, listing, CONFIG_NAME);
+  const bytes = await readWhole(join(folder, CONFIG_NAME), MAX_CONFIG_BYTES);
+  const value = parseJson(bytes, { file: CONFIG_NAME, what: CONFIG_NAME, allowNonFinite: true });
+  const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (!isObject) throw formatError(CONFIG_NAME, 'expected a JSON object.');
+  return { text: bytes.toString('utf8'), value: value as Readonly<Record<string, unknown>> };
+}

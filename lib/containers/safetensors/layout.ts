@@ -1,0 +1,95 @@
+import { HqqError } from '../../messages/errors.js';
+import { compareBytes, quote } from '../../messages/text.js';
+import {
+  bitsOf,
+  LENGTH_BYTES,
+  MAX_DIMENSIONS,
+  MAX_HEADER_BYTES,
+  MAX_TENSORS,
+  type TensorEntry,
+  tensorBytes,
+} from './header.js';
+
+/** A tensor to be written. */
+export interface TensorSpec {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+}
+
+/** A file before its tensors are written: the bytes of its header, and where everything goes. */
+export interface Layout {
+  /** Length and JSON, padded with spaces to a multiple of 8: tensors are aligned to their elements. */
+  readonly header: Uint8Array;
+  /** In file order. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly fileSize: number;
+}
+
+/**
+ * The layout of a file that holds `tensors`: widest elements first, then by name, as the safetensors library writes them.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when a name comes twice, or there are too many tensors or bytes for the header to be read again;
+ * `ERR_INVALID_ARGUMENT` for names, dtypes and shapes that no file can hold.
+ */
+export function planLayout(
+  tensors: readonly TensorSpec[],
+  metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string> = {},
+): Layout {
+  if (tensors.length > MAX_TENSORS) {
+    const message = `Expected at most ${MAX_TENSORS} tensors in a file, got ${tensors.length}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
+  }
+  const specs = tensors.map(({ name, dtype, shape }) => {
+    const bits = bitsOf(dtype) ?? 0;
+    const sound = shape.every((size) => Number.isSafeInteger(size) && size >= 0) && shape.length <= MAX_DIMENSIONS;
+    const bytes = bits > 0 && sound ? tensorBytes(shape, bits) : Number.NaN;
+    if (Number.isNaN(bytes) || name === '' || name === '__metadata__' || /\p{Cs}/u.test(name)) {
+      const got = `${quote(name)}: ${quote(dtype)} [${shape.slice(0, MAX_DIMENSIONS).join(', ')}]`;
+      throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a tensor that a safetensors file can hold, got ${got}.`);
+    }
+    return { name, dtype, shape: [...shape], bits, bytes };
+  });
+  specs.sort((a, b) => b.bits - a.bits || compareBytes(a.name, b.name));
+
+  const pairs = metadata instanceof Map ? [...(metadata as ReadonlyMap<string, string>)] : Object.entries(metadata);
+  if (pairs.some((pair) => /\p{Cs}/u.test(pair.join(' ')))) {
+    throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected metadata to be well-formed text, got a lone surrogate.');
+  }
+  const json: string[] = [];
+  const texts = pairs.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`);
+  if (texts.length > 0) json.push(`"__metadata__":{${texts.join(',')}}`);
+  const names = new Set<string>();
+  let offset = 0;
+  for (const { name, dtype, shape, bytes } of specs) {
+    if (names.has(name)) {
+      throw new HqqError(
+        'ERR_CHECKPOINT_CONTENT',
+        `Expected every tensor name once in a file, got ${quote(name)} twice.`,
+      );
+    }
+    names.add(name);
+    const end = offset + bytes;
+    json.push(
+      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`,
+    );
+    offset = end;
+  }
+  const text = Buffer.from(`{${json.join(',')}}`);
+  const length = Math.ceil(text.byteLength / 8) * 8;
+  if (length > MAX_HEADER_BYTES || !Number.isSafeInteger(offset + LENGTH_BYTES + length)) {
+    const message = `Expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${length} for ${specs.length} tensors`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
+  }
+  const header = Buffer.alloc(LENGTH_BYTES + length, ' ');
+  header.writeBigUInt64LE(BigInt(length), 0);
+  text.copy(header, LENGTH_BYTES);
+
+  const entries = new Map<string, TensorEntry>();
+  let begin = header.byteLength;
+  for (const { name, dtype, shape, bytes } of specs) {
+    entries.set(name, { name, dtype, shape, begin, end: begin + bytes });
+    begin += bytes;
+  }
+  return { header, entries, fileSize: begin };
+}

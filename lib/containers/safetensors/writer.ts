@@ -1,0 +1,221 @@
+import * as fs from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import {
+  closeFile,
+  createFile,
+  ensureFreeSpace,
+  syncFile,
+  withPath,
+  writeFully,
+  writeFullySync,
+} from '../../files/io.js';
+import { HqqError } from '../../messages/errors.js';
+import { plain, quoteSome } from '../../messages/text.js';
+import { LENGTH_BYTES, type TensorEntry } from './header.js';
+import type { Layout } from './layout.js';
+
+const ftruncate = promisify(fs.ftruncate);
+
+/** Bytes that `writePieces` writes before it lets others run: some milliseconds. */
+const TURN_BYTES = 256 * 1024;
+const TURN_PIECES = 512;
+
+/** A part of a tensor, in bytes from its begin. */
+interface Span {
+  begin: number;
+  end: number;
+}
+
+/** Writes one safetensors file whose layout is known: tensors in any order, in any pieces, each byte once. */
+export class SafetensorsWriter {
+  readonly path: string;
+  readonly layout: Layout;
+  #fd: number | undefined;
+  #failed = false;
+  /** What is written of each tensor: sorted, apart, one span as long as pieces come in order. */
+  readonly #written = new Map<string, Span[]>();
+  readonly #writes = new Set<Promise<void>>();
+
+  private constructor(path: string, layout: Layout, fd: number) {
+    this.path = path;
+    this.layout = layout;
+    this.#fd = fd;
+  }
+
+  /**
+   * Creates the file, which must not exist, at its full size, and writes the header, save its length: until `finish` adds it,
+   * the file cannot be read. A killed run would leave one that looks whole and holds zeros.
+   *
+   * @throws {HqqError} `ERR_IO`: the disk has too little space, the file exists or cannot be created. Nothing is left behind.
+   */
+  static async create(path: string, layout: Layout): Promise<SafetensorsWriter> {
+    await ensureFreeSpace(dirname(path), layout.fileSize);
+    const fd = await createFile(path);
+    try {
+      await writeFully(fd, path, LENGTH_BYTES, layout.header.subarray(LENGTH_BYTES));
+      await withPath('Cannot write', path, () => ftruncate(fd, layout.fileSize));
+      return new SafetensorsWriter(path, layout, fd);
+    } catch (error) {
+      await closeFile(fd);
+      await fs.promises.rm(path, { force: true }).catch(() => {});
+      throw error;
+    }
+  }
+
+  /**
+   * Writes `bytes` from byte `byteOffset` of tensor `name`. `bytes` must stay as they are until the promise settles.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a tensor that the layout does not have, bytes outside of it, or bytes that
+   * were written before; `ERR_IO` when the system cannot write.
+   */
+  async write(name: string, byteOffset: number, bytes: Uint8Array): Promise<void> {
+    const fd = this.#open();
+    const entry = this.layout.entries.get(name);
+    if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
+    this.#claim(entry, byteOffset, byteOffset + bytes.byteLength);
+    await this.#track(writeFully(fd, this.path, entry.begin + byteOffset, bytes));
+  }
+
+  /**
+   * Writes `bytes` to `pieces` of tensor `name`, one after the other: in bytes, sorted, apart. For many short ones: blocking
+   * calls, a few milliseconds' worth at a time, since a call that waits for a thread takes ten times as long.
+   *
+   * @throws {HqqError} as `write`; the signal's reason when aborted, after which the file can only be abandoned.
+   */
+  async writePieces(
+    name: string,
+    pieces: readonly { readonly at: number; readonly count: number }[],
+    bytes: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const fd = this.#open();
+    const entry = this.layout.entries.get(name);
+    if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
+    this.#claimAll(
+      entry,
+      pieces.filter(({ count }) => count > 0).map(({ at, count }) => ({ begin: at, end: at + count })),
+    );
+    const writing = async (): Promise<void> => {
+      let offset = 0;
+      for (let next = 0; next < pieces.length; ) {
+        signal.throwIfAborted();
+        const turn = offset + TURN_BYTES;
+        for (const stop = next + TURN_PIECES; next < pieces.length && next < stop && offset < turn; next++) {
+          const { at, count } = pieces[next]!;
+          writeFullySync(fd, this.path, entry.begin + at, bytes.subarray(offset, offset + count));
+          offset += count;
+        }
+        await setImmediate();
+      }
+    };
+    await this.#track(writing());
+  }
+
+  async #track(writing: Promise<void>): Promise<void> {
+    this.#writes.add(writing);
+    try {
+      await writing;
+    } catch (error) {
+      this.#failed = true;
+      throw error;
+    } finally {
+      this.#writes.delete(writing);
+    }
+  }
+
+  /**
+   * Waits until everything is on the disk, makes the file readable and closes it.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` when a tensor is not completely written: the file would hold zeros in its place.
+   */
+  async finish(): Promise<void> {
+    const fd = this.#open();
+    await Promise.allSettled(this.#writes);
+    if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
+    const incomplete: string[] = [];
+    for (const { name, begin, end } of this.layout.entries.values()) {
+      const [span] = this.#written.get(name) ?? [];
+      if (end > begin && (span?.begin !== 0 || span.end !== end - begin)) incomplete.push(name);
+    }
+    if (incomplete.length > 0)
+      throw this.#misuse('every tensor to be written', `${quoteSome(incomplete)} not or not completely`);
+    await syncFile(fd, this.path);
+    await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
+    await syncFile(fd, this.path);
+    this.#fd = undefined;
+    await closeFile(fd);
+  }
+
+  /** Closes the file as it is, when writes under way are done; the caller removes it. After `finish` it does nothing. */
+  async abandon(): Promise<void> {
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd === undefined) return;
+    await Promise.allSettled(this.#writes);
+    await closeFile(fd);
+  }
+
+  #open(): number {
+    if (this.#fd === undefined) throw this.#misuse('the file to be open', 'a call after finish or abandon');
+    return this.#fd;
+  }
+
+  /** Notes bytes as written, before they are: two writes at once to the same place must not both pass. */
+  #claim(entry: TensorEntry, begin: number, end: number): void {
+    const size = entry.end - entry.begin;
+    const place = `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
+    if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place);
+    if (begin === end) return;
+    const spans = this.#written.get(entry.name) ?? [];
+    // The first span that begins behind: at the end when pieces come in order.
+    let index = spans.length;
+    for (let low = 0, high = index; low < high; ) {
+      const middle = (low + high) >>> 1;
+      if ((spans[middle] as Span).begin >= end) high = index = middle;
+      else low = middle + 1;
+    }
+    const before = spans[index - 1];
+    const after = spans[index];
+    if (before !== undefined && before.end > begin)
+      throw this.#misuse('every byte to be written once', `${place} again`);
+    if (before?.end === begin) {
+      before.end = end;
+      if (after?.begin === end) {
+        before.end = after.end;
+        spans.splice(index, 1);
+      }
+    } else if (after?.begin === end) after.begin = begin;
+    else spans.splice(index, 0, { begin, end });
+    this.#written.set(entry.name, spans);
+  }
+
+  /** `#claim` for many spans, sorted: in one pass. */
+  #claimAll(entry: TensorEntry, more: readonly Span[]): void {
+    const size = entry.end - entry.begin;
+    const known = this.#written.get(entry.name) ?? [];
+    const merged: Span[] = [];
+    for (let i = 0, j = 0; i < known.length || j < more.length; ) {
+      const a = known[i];
+      const b = more[j];
+      const isNew = a === undefined || (b !== undefined && b.begin < a.begin);
+      const { begin, end } = (isNew ? b : a) as Span;
+      if (isNew) j++;
+      else i++;
+      const place = () => `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
+      if (!Number.isSafeInteger(begin) || begin < 0 || end > size)
+        throw this.#misuse(`bytes from 0 to ${size}`, place());
+      const last = merged.at(-1);
+      if (last !== undefined && last.end > begin)
+        throw this.#misuse('every byte to be written once', `${place()} again`);
+      if (last?.end === begin) last.end = end;
+      else merged.push({ begin, end });
+    }
+    this.#written.set(entry.name, merged);
+  }
+
+  #misuse(expected: string, got: string): HqqError {
+    return new HqqError('ERR_INVALID_ARGUMENT', `${plain(basename(this.path))}: Expected ${expected}, got ${got}.`);
+  }
+}

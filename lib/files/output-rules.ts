@@ -1,0 +1,198 @@
+import type { BigIntStats, Stats } from 'node:fs';
+import * as fs from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
+import { isMainThread, threadId } from 'node:worker_threads';
+import { HqqError } from '../messages/errors.js';
+import { plain, quote, quoteSome } from '../messages/text.js';
+import { ioError, kindOf, systemCode, withPath } from './io.js';
+
+/** What an output is. */
+export type OutputKind = 'file' | 'folder';
+
+/** Most entries of an input folder that are compared with the output; a model folder of more is refused when it is listed. */
+const MAX_INPUT_ENTRIES = 20_000;
+
+/** Marks what this run writes. Worker threads share the process id: each has its own mark. */
+export const RUN_MARK = isMainThread ? `${process.pid}` : `${process.pid}-${threadId}`;
+
+/** What stands at `path` itself (links are not followed); undefined for nothing. */
+export async function standing(path: string): Promise<Stats | undefined> {
+  try {
+    return await fs.lstat(path);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw ioError('Cannot look at', path, error);
+  }
+}
+
+/** The real path of the folder that the output will be in, which must exist and be writable. */
+export async function checkParent(parent: string): Promise<string> {
+  let stat: Stats;
+  try {
+    stat = await fs.stat(parent);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw ioError('Cannot write to', parent, error);
+    const message = `The folder ${plain(parent)}, where the output would be, does not exist. Create it first.`;
+    throw new HqqError('ERR_IO', message, { cause: error });
+  }
+  if (!stat.isDirectory())
+    throw new HqqError('ERR_IO', `${plain(parent)}, where the output would be, is not a folder.`);
+  return withPath('Cannot write to', parent, async () => {
+    await fs.access(parent, fs.constants.W_OK | fs.constants.X_OK);
+    return fs.realpath(parent);
+  });
+}
+
+/** `inner` is `outer` or below it. Both are real paths. */
+function isWithin(inner: string, outer: string): boolean {
+  const path = relative(outer, inner);
+  return path === '' || (path !== '..' && !path.startsWith(`..${sep}`) && !isAbsolute(path));
+}
+
+/**
+ * Throws when writing `target` could harm an input: it is the input (also through symbolic or hard links), lies inside of it,
+ * or holds it. A folder's files count too: in Hugging Face's cache they are links to elsewhere.
+ */
+export async function checkApart(target: string, inputs: readonly string[]): Promise<void> {
+  const refuse = (input: string, relation: string): never => {
+    const message = `Expected an output apart from the input, got ${plain(target)}, which ${relation} ${plain(input)}`;
+    throw new HqqError('ERR_INVALID_OPTION', `${message}. Choose another place.`);
+  };
+  // As BigInts: inode numbers of overlay file systems pass 2^53, where neighbours would look alike.
+  const existing = await fs.stat(target, { bigint: true }).catch(() => undefined);
+  const real = await fs.realpath(target).catch(() => target);
+  const check = async (input: string, path: string): Promise<BigIntStats> => {
+    const stat = await fs.stat(path, { bigint: true });
+    if (path !== input && !stat.isFile()) return stat;
+    const realInput = await fs.realpath(path);
+    const same =
+      existing !== undefined && existing.ino === stat.ino && existing.dev === stat.dev && existing.ino !== 0n;
+    if (same || realInput === real || realInput === target) refuse(input, 'is');
+    for (const place of [real, target]) {
+      if (stat.isDirectory() && isWithin(place, realInput)) refuse(input, 'lies inside');
+      if (isWithin(realInput, place)) refuse(input, 'holds');
+    }
+    return stat;
+  };
+  for (const input of inputs) {
+    const stat = await withPath('Cannot read', input, () => check(input, input));
+    if (!stat.isDirectory()) continue;
+    const names = await withPath('Cannot list', input, () => fs.readdir(input));
+    for (const name of names.slice(0, MAX_INPUT_ENTRIES)) {
+      await check(input, join(input, name)).catch((error: unknown) => {
+        if (error instanceof HqqError) throw error; // A link that leads nowhere is no input.
+      });
+    }
+  }
+}
+
+/** Throws when the output may not take the place of what stands at `target`. True when there is something to replace. */
+export async function checkReplaceable(
+  target: string,
+  kind: OutputKind,
+  force: boolean,
+  appeared = false,
+): Promise<boolean> {
+  const stat = await standing(target);
+  if (stat === undefined) return false;
+  const path = plain(target);
+  const refuse = (message: string): never => {
+    throw new HqqError('ERR_IO', message);
+  };
+  const expected = kind === 'file' ? stat.isFile() : stat.isDirectory();
+  if (!expected) refuse(`${path} exists and is ${kindOf(stat)}, but the output is a ${kind}. Choose another path.`);
+  if (!force)
+    refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
+  if (kind === 'file') {
+    const isOurs = await withPath('Cannot read', target, () => isSafetensors(target));
+    if (!isOurs) refuse(`${path} exists and is not a safetensors file: it is not replaced. Choose another path.`);
+    return true;
+  }
+  const precious = await Promise.all([homedir(), process.cwd()].map((place) => fs.realpath(place).catch(() => place)));
+  if (precious.some((place) => isWithin(place, target))) {
+    refuse(`${path} holds your home or working folder and is never replaced. Choose another path.`);
+  }
+  try {
+    const reason = await whyNotModel(target);
+    if (reason !== undefined) refuse(`${path} exists and ${reason}: it is not replaced. Choose another path.`);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return false; // Another run moved it aside in this moment.
+    throw error instanceof HqqError ? error : ioError('Cannot list', target, error);
+  }
+  return true;
+}
+
+/** Whether a file is empty or begins as safetensors files do: the length of a header that fits into it, then the header. */
+async function isSafetensors(path: string): Promise<boolean> {
+  const file = await fs.open(path, 'r');
+  try {
+    const { size } = await file.stat();
+    const start = Buffer.alloc(9);
+    const { bytesRead } = await file.read(start, 0, 9, 0);
+    return size === 0 || (bytesRead === 9 && start.readBigUInt64LE(0) <= BigInt(size - 8) && start[8] === 0x7b);
+  } finally {
+    await file.close();
+  }
+}
+
+const isWeights = (name: string) => name.endsWith('.safetensors');
+
+/**
+ * Why a folder is not certainly one model and nothing else. Replacing removes all that it holds, and `--out models` typed for
+ * `--out models/mine` must not cost anybody their other models, or a project its sources.
+ */
+async function whyNotModel(folder: string): Promise<string | undefined> {
+  const entries = await fs.readdir(folder, { withFileTypes: true });
+  const names = entries.map(({ name }) => name);
+  if (names.every((name) => name === 'config.json')) return undefined; // nothing that somebody would miss
+  const weights = names.filter(isWeights);
+  if (weights.length === 0) return 'does not look like a model folder (no *.safetensors)';
+  const parts = weights.filter((name) => name !== 'model.safetensors' && !/-\d+-of-\d+\.safetensors$/.test(name));
+  if (weights.length > 1 && parts.length > 0) return `holds more than one model (${quoteSome(weights)})`;
+  for (const entry of entries.filter((candidate) => candidate.isDirectory())) {
+    const inner = await fs.readdir(join(folder, entry.name));
+    if (inner.some((name) => isWeights(name) || name === 'config.json'))
+      return `holds other models (in ${quote(entry.name)})`;
+    if (entry.name === '.git') return 'is a git repository';
+  }
+  return undefined;
+}
+
+/** Whether a process runs. One of another user does. */
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return systemCode(error) !== 'ESRCH';
+  }
+}
+
+/**
+ * Clears what runs left beside `target` that were killed: a half-written output is removed; an old folder that was moved
+ * aside goes back if nothing took its place. `isOurs` says which marks of this process are in use. Leftovers of live
+ * processes stay. (Processes of other machines on a shared disk look dead: two machines must not write one target at once.)
+ */
+export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<void> {
+  const folder = dirname(target);
+  const name = basename(target);
+  const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
+  const leftovers = names.flatMap((entry) => {
+    if (!entry.startsWith(`${name}.`)) return [];
+    const match = /^\.(\d{1,10})(?:-(\d{1,10}))?(\.replaced)?\.partial$/.exec(entry.slice(name.length));
+    if (match === null) return [];
+    const pid = Number(match[1]);
+    const mark = match[2] === undefined ? `${pid}` : `${pid}-${match[2]}`;
+    const partial = join(folder, `${name}.${mark}.partial`);
+    // Of this process: another thread's may be in use, this thread's is known.
+    const dead = pid === process.pid ? mark === RUN_MARK && !isOurs(partial) : pid > 0 && !isAlive(pid);
+    return dead ? [{ path: join(folder, entry), replaced: match[3] !== undefined }] : [];
+  });
+  for (const { path, replaced } of leftovers) {
+    if (!replaced || (await standing(target)) !== undefined) continue;
+    await withPath('Cannot restore', target, () => fs.rename(path, target));
+  }
+  // Best effort: what cannot be removed now is tried again by the next run.
+  for (const { path } of leftovers) await fs.rm(path, { recursive: true, force: true }).catch(() => {});
+}

@@ -1,0 +1,227 @@
+import { HqqError, show } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
+
+/** Bit widths that HQQ defines. 5 and 6 are stored one per byte, 1.58 (three levels) as 2 bits. */
+export const NBITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
+/** One of `NBITS`. */
+export type NBits = (typeof NBITS)[number];
+
+/** How scale and zero are found. `hqq` is the reference's solver; `minmax` keeps the start (round to nearest). */
+export const SOLVERS = ['hqq', 'minmax'] as const;
+/** One of `SOLVERS`. */
+export type Solver = (typeof SOLVERS)[number];
+
+/**
+ * How to quantize one weight matrix `W[outFeatures, inFeatures]`.
+ *
+ * Weights are cut into groups; each group gets one `scale` and one `zero`, and `W ~ (code - zero) * scale`.
+ *
+ * Names and defaults: mobiusml/hqq `hqq_base_quant_config` and `optimize_weights_proximal_legacy` (0.2.8), with
+ * `roundZero` off for every bit width.
+ */
+export interface QuantConfig {
+  /**
+   * Bits per code: 8, 6, 5, 4, 3, 2, 1.58 (the three levels 0, 1, 2) or 1.
+   *
+   * @default 4
+   */
+  readonly nbits?: NBits;
+
+  /**
+   * Weights per group: a positive integer that divides `outFeatures * inFeatures`. `null` makes each row (axis 1) or
+   * each column (axis 0) one group.
+   *
+   * Smaller groups are more accurate and larger on disk: one scale and one zero per group add `32 / groupSize` bits to
+   * each weight when they are stored in 16 bits, `64 / groupSize` in 32.
+   *
+   * @default 64
+   * @throws {HqqError} `ERR_GROUP_SIZE` from `quantize`, when it does not divide the matrix.
+   */
+  readonly groupSize?: number | null;
+
+  /**
+   * The side along which groups run: 1 for consecutive inputs of an output row, which fast kernels need; 0 for the
+   * reference's first layout.
+   *
+   * @default 1
+   */
+  readonly axis?: 0 | 1;
+
+  /**
+   * `'hqq'` moves each group's zero point to a fixed point of the half-quadratic iteration; `'minmax'` does not.
+   *
+   * @default 'hqq'
+   */
+  readonly solver?: Solver;
+
+  /**
+   * Exponent p of the Lp norm that the shrinkage minimises, in (0, 1]. Matters only where residuals exceed
+   * `(1 / beta) ** (1 / (2 - p))` (0.17 for the defaults), in units of the weights.
+   *
+   * @default 0.7
+   */
+  readonly lpNorm?: number;
+
+  /**
+   * Penalty of the half-quadratic split: larger shrinks less. Positive and finite.
+   *
+   * @default 10
+   */
+  readonly beta?: number;
+
+  /**
+   * Factor by which `beta` grows after each iteration, at least 1. The reference's releases 0.2.7 to 0.2.8.post1 use 1,
+   * others 1.01.
+   *
+   * @default 1
+   */
+  readonly kappa?: number;
+
+  /**
+   * Most iterations that a group may take, 1 to 1000. A group stops by itself at its fixed point.
+   *
+   * @default 20
+   */
+  readonly iterations?: number;
+
+  /**
+   * Round the zero point that the iteration starts from to an integer. The solver's result is fractional all the same.
+   *
+   * @default false
+   */
+  readonly roundZero?: boolean;
+
+  /**
+   * Use the reference's absolute guards (a range of at most 1e-4 is one level; at most 20,000 levels per unit), to the
+   * bit. Off, guards are relative to the group, so that small weights keep their precision.
+   *
+   * @default false
+   */
+  readonly referenceGuards?: boolean;
+}
+
+/** A `QuantConfig` with every option filled in. */
+export type ResolvedQuantConfig = { readonly [K in keyof QuantConfig]-?: Exclude<QuantConfig[K], undefined> };
+
+/** One option: what the checks, the command line's flag and its help all read. */
+export interface Option<T> {
+  readonly default: T;
+  /** Completes "Expected <name> to be ...". */
+  readonly expected: string;
+  readonly accepts: (value: unknown) => boolean;
+  /** One line for `--help`. */
+  readonly help: string;
+  /** How the flag's text becomes a value. Absent: a flag without a value. */
+  readonly parse?: (text: string) => unknown;
+}
+
+const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
+const isOneOf = (list: readonly unknown[]) => (value: unknown) => list.includes(value);
+const isBoolean = (value: unknown) => typeof value === 'boolean';
+/** Text that is no number stays text, so that the error shows what was typed. */
+const number = (text: string): unknown => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text);
+
+/** The one list of options: defaults, checks, command-line flags and help read it. */
+export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<ResolvedQuantConfig[K]> } = {
+  nbits: {
+    default: 4,
+    expected: `one of ${NBITS.join(', ')}`,
+    accepts: isOneOf(NBITS),
+    help: 'bits per weight',
+    parse: number,
+  },
+  groupSize: {
+    default: 64,
+    expected: 'a positive integer, or null for whole rows or columns',
+    accepts: (value) =>
+      value === null || (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31),
+    help: 'weights per scale and zero',
+    parse: (text) => (text === 'none' || text === 'null' ? null : number(text)),
+  },
+  axis: {
+    default: 1,
+    expected: '0 or 1',
+    accepts: isOneOf([0, 1]),
+    help: 'side along which groups run',
+    parse: number,
+  },
+  solver: {
+    default: 'hqq',
+    expected: `one of ${SOLVERS.join(', ')}`,
+    accepts: isOneOf(SOLVERS),
+    help: 'how zero points are found',
+    parse: (text) => text,
+  },
+  lpNorm: {
+    default: 0.7,
+    expected: 'a number in (0, 1]',
+    accepts: (value) => isNumber(value) && value > 0 && value <= 1,
+    help: 'exponent of the Lp norm',
+    parse: number,
+  },
+  beta: {
+    default: 10,
+    expected: 'a number in [1e-6, 1e6]',
+    accepts: (value) => isNumber(value) && value >= 1e-6 && value <= 1e6,
+    help: 'penalty of the half-quadratic split',
+    parse: number,
+  },
+  kappa: {
+    default: 1,
+    expected: 'a number in [1, 2]',
+    accepts: (value) => isNumber(value) && value >= 1 && value <= 2,
+    help: 'growth of beta per iteration',
+    parse: number,
+  },
+  iterations: {
+    default: 20,
+    expected: 'an integer in [1, 1000]',
+    accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= 1000,
+    help: 'most iterations of a group',
+    parse: number,
+  },
+  roundZero: { default: false, expected: 'true or false', accepts: isBoolean, help: 'round the starting zero point' },
+  referenceGuards: {
+    default: false,
+    expected: 'true or false',
+    accepts: isBoolean,
+    help: "use the reference's absolute guards",
+  },
+};
+
+export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuantConfig)[];
+
+/** An unknown name is an error that offers the nearest one. `known` are the names that the caller accepts. */
+export function rejectUnknownOptions(given: object, known: readonly string[]): void {
+  for (const name of Object.keys(given)) {
+    if (!known.includes(name)) {
+      throw new HqqError(
+        'ERR_INVALID_OPTION',
+        `Unknown option ${show(name)}.${suggestion(name, known)} Options: ${known.join(', ')}.`,
+      );
+    }
+  }
+}
+
+/**
+ * Fills in defaults over `base`.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION` for unknown names, and for values that no matrix could satisfy.
+ */
+export function resolveQuantConfig(config: QuantConfig = {}, base?: ResolvedQuantConfig): ResolvedQuantConfig {
+  if (typeof config !== 'object' || config === null) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected the configuration to be an object, got ${show(config)}.`);
+  }
+  rejectUnknownOptions(config, OPTION_NAMES);
+  const resolved: Record<string, unknown> = {};
+  for (const name of OPTION_NAMES) {
+    const option = OPTIONS[name];
+    const given = config[name];
+    const value = given === undefined ? (base ? base[name] : option.default) : given; // null is a value: see groupSize
+    if (!option.accepts(value)) {
+      throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${option.expected}, got ${show(value)}.`);
+    }
+    resolved[name] = value;
+  }
+  return Object.freeze(resolved) as ResolvedQuantConfig;
+}

@@ -1,0 +1,126 @@
+import { HqqError, show } from '../messages/errors.js';
+import { suggestion } from '../messages/suggestion.js';
+import { checkInput, typedArrayClass } from './arrays.js';
+import { NBITS, type ResolvedQuantConfig } from './config.js';
+import { DTYPE_NAMES, type DType } from './dtype.js';
+import { FORMATS, formatNamed, type PackFormat, packedRows } from './format.js';
+import { type Geometry, geometryOf } from './geometry.js';
+import type { QuantizedTensor, Weight } from './weight.js';
+
+/**
+ * Most weights of a matrix. Positions in it are counted in 32 bits where it is fast, and its float32 form must fit a typed
+ * array; the largest matrices of known models have a quarter of this.
+ */
+export const MAX_WEIGHTS = 2 ** 31 - 1;
+
+function refuse(message: string): never {
+  throw new HqqError('ERR_INVALID_ARGUMENT', message);
+}
+
+/** An object, for what reads its fields. */
+export function checkObject(value: unknown, name: string): void {
+  if (typeof value !== 'object' || value === null) refuse(`Expected ${name} to be an object, got ${show(value)}.`);
+}
+
+/** Two positive integers whose product is at most `MAX_WEIGHTS`. */
+export function checkShape(shape: unknown, name: string): asserts shape is readonly [number, number] {
+  const isSize = (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0;
+  if (!Array.isArray(shape) || shape.length !== 2 || !shape.every(isSize)) {
+    refuse(`Expected ${name} to be two positive integers, got ${show(shape)}.`);
+  }
+  const [rows, cols] = shape as [number, number];
+  if (rows * cols > MAX_WEIGHTS) {
+    refuse(`Expected ${name} to have at most ${MAX_WEIGHTS} weights, got ${rows} x ${cols} = ${rows * cols}.`);
+  }
+}
+
+/** @throws {HqqError} `code`, naming the types there are. */
+export function checkDtype(
+  dtype: unknown,
+  name: string,
+  code: 'ERR_INVALID_ARGUMENT' | 'ERR_INVALID_OPTION' = 'ERR_INVALID_ARGUMENT',
+): asserts dtype is DType {
+  if ((DTYPE_NAMES as readonly unknown[]).includes(dtype)) return;
+  const hint = typeof dtype === 'string' ? suggestion(dtype, DTYPE_NAMES) : '';
+  throw new HqqError(code, `Expected ${name} to be one of ${DTYPE_NAMES.join(', ')}, got ${show(dtype)}.${hint}`);
+}
+
+interface Arrays {
+  Float32Array: Float32Array;
+  Uint16Array: Uint16Array;
+  Uint8Array: Uint8Array;
+  Int32Array: Int32Array;
+}
+
+/** Whether it is a typed array of that class, of whatever realm. */
+export function isArray<K extends keyof Arrays>(value: unknown, kind: K): value is Arrays[K] {
+  return typedArrayClass(value) === kind;
+}
+
+/** A typed array of class `kind`, of `length` elements, whose memory is there and stays there. */
+export function checkArray(array: unknown, name: string, kind: keyof Arrays, length: number, because: string): void {
+  if (!isArray(array, kind)) {
+    const article = kind === 'Int32Array' ? 'an' : 'a';
+    refuse(`Expected ${name} to be ${article} ${kind} ${because}, got ${show(array)}.`);
+  }
+  checkInput(array, name);
+  if (array.length !== length) refuse(`Expected ${name} to have ${length} elements ${because}, got ${array.length}.`);
+}
+
+/** @throws {HqqError} `ERR_INVALID_ARGUMENT`, saying which field is not what. */
+export function checkWeight(weight: Weight): void {
+  checkObject(weight, 'weight');
+  checkDtype(weight.dtype, 'weight.dtype');
+  checkShape(weight.shape, 'weight.shape');
+  const [rows, cols] = weight.shape;
+  const kind = weight.dtype === 'float32' ? 'Float32Array' : 'Uint16Array';
+  if (!isArray(weight.data, kind)) {
+    const hint = kind === 'Uint16Array' ? ' of raw bits' : '';
+    refuse(`Expected weight.data to be a ${kind}${hint} for dtype ${weight.dtype}, got ${show(weight.data)}.`);
+  }
+  checkArray(weight.data, 'weight.data', kind, rows * cols, `for shape ${rows} x ${cols}`);
+}
+
+/** What the fields of a quantized tensor imply. */
+export interface TensorLayout {
+  readonly geometry: Geometry;
+  readonly format: PackFormat;
+}
+
+/**
+ * Checks that the fields of a quantized tensor fit each other; the numbers in it may be any.
+ *
+ * @throws {HqqError} `ERR_INVALID_ARGUMENT`, or `ERR_GROUP_SIZE`
+ */
+export function checkQuantized(q: QuantizedTensor): TensorLayout {
+  checkObject(q, 'the quantized tensor');
+  if (!NBITS.includes(q.nbits)) refuse(`Expected nbits to be one of ${NBITS.join(', ')}, got ${show(q.nbits)}.`);
+  if (q.axis !== 0 && q.axis !== 1) refuse(`Expected axis to be 0 or 1, got ${show(q.axis)}.`);
+  checkShape(q.shape, 'shape');
+  if (!Number.isSafeInteger(q.groupSize) || q.groupSize <= 0) {
+    refuse(`Expected groupSize to be a positive integer, got ${show(q.groupSize)}.`);
+  }
+  const format = checkPacking(q.packing);
+  if (format.codeBits < q.nbits) refuse(`Expected packing to hold ${q.nbits} bits, got ${q.packing}.`);
+  const geometry = geometryOf(q.shape, q as Pick<ResolvedQuantConfig, 'groupSize' | 'axis'>);
+  const { rows, cols, groups } = geometry;
+  const words = packedRows(format, rows) * cols;
+  const grouped = `for ${q.shape[0]} x ${q.shape[1]} weights in groups of ${q.groupSize}`;
+  checkArray(
+    q.packed,
+    'packed',
+    format.wordBytes === 1 ? 'Uint8Array' : 'Int32Array',
+    words,
+    `${grouped} as ${q.packing}`,
+  );
+  checkArray(q.scale, 'scale', 'Float32Array', groups, grouped);
+  checkArray(q.zero, 'zero', 'Float32Array', groups, grouped);
+  return { geometry, format };
+}
+
+/** The layout of that name. */
+export function checkPacking(packing: unknown): PackFormat {
+  const format = typeof packing === 'string' ? formatNamed(packing) : undefined;
+  if (format) return format;
+  return refuse(`Expected packing to be one of ${FORMATS.map((f) => f.packing).join(', ')}, got ${show(packing)}.`);
+}

@@ -1,0 +1,59 @@
+import type { NBits } from './config.js';
+import type { DType } from './dtype.js';
+import type { Packing } from './format.js';
+
+/** A weight matrix as it lies in memory: row-major `[outFeatures, inFeatures]`. float16 and bfloat16 travel as raw bits. */
+export interface Weight {
+  /** Numbers: float32, or the raw bits of float16 and bfloat16. */
+  readonly data: Float32Array | Uint16Array;
+  /** What `data` holds. */
+  readonly dtype: DType;
+  /** Rows and columns. */
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+}
+
+/** What quantizing cost, over all weights of the matrix. */
+export interface QuantStats {
+  /** Mean of `|W - W'|`, in units of the weights. */
+  readonly meanAbsError: number;
+  /** Mean of `(W - W')^2`. */
+  readonly meanSquaredError: number;
+  /** `||W - W'|| / ||W||` (Frobenius); 0 for a matrix of zeros that is reproduced exactly. */
+  readonly relativeError: number;
+  /** Most iterations that any group took, the last being the one that changed nothing; 0 for `minmax`. */
+  readonly iterations: number;
+}
+
+/** A weight matrix as HQQ codes: `W[o, i] ~ (code - zero[g]) * scale[g]`, `g` the group of `(o, i)`. */
+export interface QuantizedTensor {
+  /** Bits per code. */
+  readonly nbits: NBits;
+  /** Weights per group, as a number also where `null` was asked for. */
+  readonly groupSize: number;
+  /** Side along which groups run: 1 for parts of rows, 0 for parts of columns. */
+  readonly axis: 0 | 1;
+  /** Shape of the weight. */
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** How codes sit in `packed`. */
+  readonly packing: Packing;
+  /** Codes in words, `[ceil(rows / fields), cols]` of the grouped matrix; `W_q` in a checkpoint. See lib/matrix/format.ts. */
+  readonly packed: Uint8Array | Int32Array;
+  /** Step between levels, one per group, in units of the weights. */
+  readonly scale: Float32Array;
+  /** The code (fractional) that stands for 0, one per group. */
+  readonly zero: Float32Array;
+  /** How far codes, scale and zero are from the weights. */
+  readonly stats: QuantStats;
+}
+
+/** How one call runs. */
+export interface RunOptions {
+  /** Aborts the call: it rejects with the signal's reason, within milliseconds. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * Threads that the call may use, 1 to 256.
+   *
+   * @default HQQ_THREADS, else the parallelism that the system offers
+   */
+  readonly threads?: number | undefined;
+}

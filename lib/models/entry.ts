@@ -1,0 +1,70 @@
+// The operations on whole models as the package exports them. Their code, half of the package's, is read at the first call:
+// who only computes never waits for it, and an import stays short.
+import type { QuantConfig } from '../matrix/config.js';
+import type { CompareOptions } from './compare.js';
+import type { DequantizeModelOptions, DequantizeReport } from './dequantize.js';
+import type { Model } from './model.js';
+import type { ConversionRun, ModelOptions } from './options.js';
+import type { CompareReport, ModelReport } from './report.js';
+
+/**
+ * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
+ * into a folder that Python's `hqq` and `transformers` load. The output appears whole or not at all, and memory stays bounded
+ * whatever the size of the model.
+ *
+ * @example
+ * const report = await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq4', { nbits: 4, groupSize: 64 });
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`,
+ *   `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
+ */
+export async function quantizeModel(
+  input: string,
+  output: string,
+  options?: QuantConfig & ModelOptions & ConversionRun,
+): Promise<ModelReport> {
+  return (await import('./quantize.js')).quantizeModel(input, output, options);
+}
+
+/**
+ * Turns a quantized model back into an ordinary one, which loads wherever the original loaded: every quantized layer becomes
+ * a `weight` of `dtype`, rounded once, and config.json loses its `quantization_config`.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that is not
+ *   quantized; the signal's reason when it is aborted.
+ */
+export async function dequantizeModel(
+  input: string,
+  output: string,
+  options?: DequantizeModelOptions,
+): Promise<DequantizeReport> {
+  return (await import('./dequantize.js')).dequantizeModel(input, output, options);
+}
+
+/**
+ * Measures how far a quantized (or dequantized) model is from the original: every quantized weight, and every matrix that
+ * differs, number by number; all other tensors as equal or different. A tensor that was only rounded to the type it is
+ * stored in counts as equal.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for models that do not
+ *   belong together; the signal's reason when it is aborted.
+ */
+export async function compareModels(
+  original: string,
+  quantized: string,
+  options?: CompareOptions,
+): Promise<CompareReport> {
+  return (await import('./compare.js')).compareModels(original, quantized, options);
+}
+
+/**
+ * Opens a model to read: a safetensors file or a Hugging Face folder, quantized or not. `close` it when done.
+ *
+ * @example
+ * const model = await openModel('Llama-3.2-1B-hqq4');
+ * const weight = await model.load('model.layers.0.self_attn.q_proj.weight');
+ * await model.close();
+ * @throws {HqqError} `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`
+ */
+export async function openModel(path: string): Promise<Model> {
+  return (await import('./model.js')).openModel(path);
+}

@@ -1,0 +1,171 @@
+import type { ResolvedQuantConfig } from '../matrix/config.js';
+import type { DType } from '../matrix/dtype.js';
+import type { Packing } from '../matrix/format.js';
+
+/** What became of one quantized weight. */
+export interface TensorReport {
+  /** The tensor's name in the original: `model.layers.0.self_attn.q_proj.weight`. */
+  readonly name: string;
+  /** Shape of the weight. */
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** What it was quantized with, after overrides and adaptation. `groupSize` is a number. */
+  readonly config: ResolvedQuantConfig;
+  /** How its codes are stored. */
+  readonly packing: Packing;
+  /** How scale and zero are stored. */
+  readonly metaDtype: 'float16' | 'float32';
+  /** Why the layer differs from what was asked for, if it does: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
+  readonly adapted?: string;
+  /** Mean of `|W - W'|`, in units of the weights. */
+  readonly meanAbsError: number;
+  /** Mean of `(W - W')^2`. */
+  readonly meanSquaredError: number;
+  /** `||W - W'|| / ||W||` with scale and zero as they are stored. */
+  readonly relativeError: number;
+  /** Stored bits per weight: codes, scale and zero. */
+  readonly bitsPerWeight: number;
+  /** Bytes of the weight in the original. */
+  readonly bytesBefore: number;
+  /** Bytes of all that the layer becomes: codes, scale, zero and flags. */
+  readonly bytesAfter: number;
+  /** Seconds in the backend. */
+  readonly seconds: number;
+}
+
+/** A tensor that is carried over as it was. */
+export interface DenseReport {
+  /** The tensor's name. */
+  readonly name: string;
+  /** Its shape. */
+  readonly shape: readonly number[];
+  /** As the safetensors header names it: `BF16`, `I64`, ... */
+  readonly dtype: string;
+  /** Bytes that it takes. */
+  readonly bytes: number;
+  /** Why it was not quantized: "not a matrix", "embedding", "excluded by default: lm_head", ... */
+  readonly reason: string;
+}
+
+/** Result of `quantizeModel`. */
+export interface ModelReport {
+  /** The model that was read, as it was given. */
+  readonly input: string;
+  /** What was written, as it was given. */
+  readonly output: string;
+  /** The options that apply where no override says otherwise. */
+  readonly config: ResolvedQuantConfig;
+  /** Whether this was only a plan: nothing was written, and errors are NaN. */
+  readonly dryRun: boolean;
+  /** Quantized weights, file after file. */
+  readonly tensors: readonly TensorReport[];
+  /** All other tensors. */
+  readonly dense: readonly DenseReport[];
+  /** Over the whole model. */
+  readonly totals: {
+    /** Quantized weights. */
+    readonly weights: number;
+    /** Codes, scales and zeros of quantized tensors, over their weights. */
+    readonly bitsPerWeight: number;
+    /** Sizes of all safetensors files. */
+    readonly bytesBefore: number;
+    /** The same of the output. */
+    readonly bytesAfter: number;
+    /** Over all quantized weights. */
+    readonly meanAbsError: number;
+    /** `||W - W'|| / ||W||` over all quantized weights. */
+    readonly relativeError: number;
+    /** Seconds from start to renamed output. */
+    readonly seconds: number;
+    /** Of these, seconds in the backend. */
+    readonly computeSeconds: number;
+  };
+  /** Remarks for people: "lm_head.weight is tied to the embedding and was left as it is". */
+  readonly notes: readonly string[];
+}
+
+/** Where a conversion stands. Reported after every chunk of work; rates are the caller's to compute. */
+export interface Progress {
+  /** The tensor being worked on, as the original names it. */
+  readonly tensor: string;
+  /** Weights quantized (or dequantized) so far, and in all. */
+  readonly weightsDone: number;
+  /** Weights in all. */
+  readonly weightsTotal: number;
+  /** Tensors finished, and in all. */
+  readonly tensorsDone: number;
+  /** Tensors in all. */
+  readonly tensorsTotal: number;
+}
+
+/** How one tensor of two checkpoints differs. */
+export interface TensorComparison {
+  /** The tensor's name in the original. */
+  readonly name: string;
+  /** Its shape. */
+  readonly shape: readonly number[];
+  /** How `b` holds it: "4-bit, group 64, axis 1" or a dtype. */
+  readonly storage: string;
+  /** Mean of `|a - b|`. */
+  readonly meanAbsError: number;
+  /** Largest `|a - b|`. */
+  readonly maxAbsError: number;
+  /** `||a - b|| / ||a||` */
+  readonly relativeError: number;
+}
+
+/** Result of `compareModels`. */
+export interface CompareReport {
+  /** The first model, as it was given. */
+  readonly original: string;
+  /** The second, as it was given. */
+  readonly quantized: string;
+  /** Tensors that the second holds quantized. */
+  readonly tensors: readonly TensorComparison[];
+  /** Floating-point tensors that are carried over: compared too, as a count of equal and different ones. */
+  readonly dense: {
+    /** How many are equal to the bit. */
+    readonly equal: number;
+    /** Names of the others. */
+    readonly different: readonly string[];
+  };
+  /** Over all of `tensors`. */
+  readonly totals: {
+    /** Weights that were compared. */
+    readonly weights: number;
+    /** Mean of `|a - b|`. */
+    readonly meanAbsError: number;
+    /** `||a - b|| / ||a||` */
+    readonly relativeError: number;
+  };
+}
+
+/** One entry of `Model.tensors`. */
+export interface TensorInfo {
+  /** The name that the original has: `<module>.weight` for a quantized layer. */
+  readonly name: string;
+  /** Shape; of a quantized layer, that of its weight. */
+  readonly shape: readonly number[];
+  /** Element type as safetensors names it; `undefined` for a quantized tensor. */
+  readonly dtype: string | undefined;
+  /** Bytes on disk, with scales, zeros and flags. */
+  readonly bytes: number;
+  /** How a quantized layer is stored; absent for other tensors. */
+  readonly quantized?: {
+    /** Bits per code. */
+    readonly nbits: number;
+    /** Weights per group. */
+    readonly groupSize: number;
+    /** Side along which groups run. */
+    readonly axis: 0 | 1;
+    /** How codes are stored. */
+    readonly packing: Packing;
+    /** How scale and zero are stored. */
+    readonly metaDtype: DType;
+    /** The dtype in which Python computes the layer unless told otherwise. */
+    readonly computeDtype: DType;
+    /** Whether the layer has a bias. */
+    readonly bias: boolean;
+    /** Stored bits per weight: codes, scale and zero. */
+    readonly bitsPerWeight: number;
+  };
+}

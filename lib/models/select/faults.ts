@@ -1,0 +1,129 @@
+import type { Checkpoint, CheckpointTensor } from '../../containers/safetensors/checkpoint.js';
+import { dtypeFromSafetensors } from '../../matrix/dtype.js';
+import { plain } from '../../messages/text.js';
+import { moduleOf } from './globs.js';
+
+// What keeps a tensor from being quantized as the weight of a linear layer, whatever the options say.
+
+/** Models whose layers are `Conv1D`: stored [in, out], and not nn.Linear, so that Python would load nothing. */
+const CONV1D_MODELS: ReadonlySet<unknown> = new Set([
+  'gpt2',
+  'openai-gpt',
+  'imagegpt',
+  'decision_transformer',
+  'clvp',
+  'clvp_decoder',
+  'convbert',
+]);
+
+/** What `Conv1D` layers are called. Other models have nn.Linear layers of these names. */
+const CONV1D_LEAVES: readonly string[] = ['c_attn', 'q_attn', 'c_proj', 'c_fc'];
+
+/** Models whose routers are bare parameters named like a layer (transformers 4.56): not nn.Linear either. */
+const PARAMETER_ROUTERS: ReadonlySet<unknown> = new Set([
+  'deepseek_v2',
+  'deepseek_v3',
+  'kimi_k2',
+  'dots1',
+  'glm4_moe',
+  'glm4v_moe',
+  'glm4v_moe_text',
+  'gpt_oss',
+]);
+
+/** A part of a module's path that makes all below it an embedding. */
+const EMBEDDING = /^(embed.*|.*(embedding|embeddings|embed))$/i;
+/** Last part of the path of what is an embedding for certain; `embedding_hidden_mapping_in` for one is a linear layer. */
+const SURELY_EMBEDDING =
+  /^((.*_)?embed(ding)?s?|embed_(tokens|positions|in|words|pos)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
+const NORM = /(^|_)(norm|ln|layernorm|rmsnorm|groupnorm|batchnorm)(\d|_|$)|(layer|rms|batch|group)_?norm/i;
+const HEAD = /^(lm_head|embed_out)$/;
+
+/** Why a tensor cannot be quantized, whatever the options say. */
+export interface Fault {
+  readonly reason: string;
+  readonly linear?: boolean;
+}
+
+/** What the model as a whole tells of its layers. */
+export interface Traits {
+  /** `model_type` of the model, and of its parts. */
+  readonly type: unknown;
+  readonly types: readonly unknown[];
+  /** Modules that have tensors besides weight and bias. */
+  readonly crowded: ReadonlySet<string>;
+  /** Last parts of the paths of layers that are stored [in, out], and one whose bias shows it. */
+  readonly transposed: ReadonlyMap<string, string>;
+}
+
+export function traitsOf({ tensors, config }: Checkpoint): Traits {
+  const crowded = new Set<string>();
+  const transposed = new Map<string, string>();
+  for (const [
+    name,
+    {
+      entry: { shape },
+    },
+  ] of tensors) {
+    const module = moduleOf(name);
+    if (name !== `${module}.bias` && name !== `${module}.weight`) crowded.add(module);
+    const bias = tensors.get(`${module}.bias`)?.entry.shape;
+    if (name !== `${module}.weight` || shape.length !== 2 || bias?.length !== 1) continue;
+    if (bias[0] === shape[0] || bias[0] !== shape[1]) continue;
+    const leaf = module.split('.').at(-1)!;
+    for (const alike of CONV1D_LEAVES.includes(leaf) ? CONV1D_LEAVES : [leaf]) transposed.set(alike, module);
+  }
+  const types = [config?.value, ...Object.values(config?.value ?? {})].map((part) => {
+    return typeof part === 'object' && part !== null
+      ? (part as Readonly<Record<string, unknown>>).model_type
+      : undefined;
+  });
+  return { type: types[0], types, crowded, transposed };
+}
+
+/** Why a tensor cannot be quantized; undefined where it can. */
+export function faultOf(
+  checkpoint: Checkpoint,
+  name: string,
+  { entry }: CheckpointTensor,
+  traits: Traits,
+): Fault | undefined {
+  const { shape, dtype } = entry;
+  const module = moduleOf(name);
+  if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(name)) return { reason: 'experts in one 3-D tensor' };
+  if (shape.length !== 2) return { reason: 'not a matrix' };
+  if (module === '' || !name.endsWith('.weight')) return { reason: 'not named <module>.weight' };
+  const parts = module.split('.');
+  const leaf = parts.at(-1)!;
+  const surely = SURELY_EMBEDDING.test(leaf);
+  if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part)))
+    return { reason: 'embedding', linear: !surely };
+  if (NORM.test(leaf)) return { reason: 'norm', linear: true }; // A matrix: `norm_proj` for one is a layer.
+  const { type, types, crowded, transposed } = traits;
+  // Of a model of several parts, only the layers that are called so.
+  const conv = CONV1D_MODELS.has(type)
+    ? type
+    : CONV1D_LEAVES.includes(leaf) && types.find((part) => CONV1D_MODELS.has(part));
+  if (conv) return { reason: `Conv1D of ${String(conv)}, stored [in, out]`, linear: headOf(module) !== undefined };
+  if (types.some((part) => PARAMETER_ROUTERS.has(part)) && /^(gate|router)$/.test(leaf)) {
+    return { reason: 'router that is not an nn.Linear' };
+  }
+  if (crowded.has(module)) return { reason: 'its module has other tensors than weight and bias', linear: true };
+  const alike = transposed.get(leaf);
+  if (alike !== undefined) return { reason: `stored [in, out], as the bias of ${plain(alike)} shows`, linear: true };
+  if (dtypeFromSafetensors(dtype) === undefined) return { reason: `stored as ${dtype}`, linear: true };
+  if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
+  const bias = checkpoint.tensors.get(`${module}.bias`)?.entry;
+  if (
+    bias &&
+    (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || dtypeFromSafetensors(bias.dtype) === undefined)
+  ) {
+    return { reason: `its bias is ${bias.dtype} [${bias.shape.join(', ')}]`, linear: true };
+  }
+  return undefined;
+}
+
+/** The part of a module's path that makes it an output head. */
+export function headOf(module: string): string | undefined {
+  return module.split('.').find((part) => HEAD.test(part));
+}

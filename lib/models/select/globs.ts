@@ -1,0 +1,39 @@
+import { HqqError } from '../../messages/errors.js';
+import { suggestion } from '../../messages/suggestion.js';
+import { quote } from '../../messages/text.js';
+import { compileWildcard } from './wildcard.js';
+
+/** Most names among which the nearest to a misspelt pattern is looked for. */
+const MAX_SUGGESTED = 5000;
+
+/** A pattern over tensor names: `*` matches dots (and slashes) too. */
+export interface Glob {
+  readonly text: string;
+  /** Whether it matches the tensor's name, or that of its module: without `.weight`. */
+  readonly matches: (tensor: string) => boolean;
+}
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` for a pattern that is none. */
+export function compileGlob(text: string): Glob {
+  const match = compileWildcard(text);
+  return { text, matches: (tensor) => match(tensor) || (tensor.endsWith('.weight') && match(moduleOf(tensor))) };
+}
+
+/** `x` of `x.weight`. */
+export function moduleOf(tensor: string): string {
+  return tensor.slice(0, tensor.lastIndexOf('.'));
+}
+
+/** The error for a pattern that would silently do nothing. */
+export function unmatched(option: string, glob: Glob, names: Iterable<string>): HqqError {
+  const spellings = new Set<string>();
+  for (const name of names) {
+    if (spellings.size > MAX_SUGGESTED) break;
+    const module = name.endsWith('.weight') ? moduleOf(name) : name;
+    const leaf = module.slice(module.lastIndexOf('.') + 1);
+    const anyLayer = module.replaceAll(/\.\d+(?=\.|$)/g, '.*');
+    for (const text of [module, name, anyLayer, leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`]) spellings.add(text);
+  }
+  const message = `Expected ${option} ${quote(glob.text)} to match a tensor, but it matches none.`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', message + suggestion(glob.text, [...spellings]));
+}

@@ -1,0 +1,130 @@
+import type { ResolvedQuantConfig } from '../../matrix/config.js';
+import type { PackFormat } from '../../matrix/format.js';
+import { packedRows } from '../../matrix/format.js';
+import type { Geometry } from '../../matrix/geometry.js';
+import { HqqError } from '../../messages/errors.js';
+import { LANES, solverArgs } from '../../solvers/solver.js';
+
+/** Elements of a tensor that lie side by side: `count` from element `at`. */
+export interface Range {
+  readonly at: number;
+  readonly count: number;
+}
+
+/**
+ * A part of a matrix that is quantized or dequantized by itself, and is a grouped matrix too: `[rows, cols]`, packed into
+ * `[step, cols]`. Each list of ranges says where its elements, one range after the other, belong in the whole tensor.
+ */
+export interface Chunk {
+  readonly rows: number;
+  readonly cols: number;
+  readonly step: number;
+  /** In the weight matrix, row-major. */
+  readonly weights: readonly Range[];
+  /** Words of `W_q`. */
+  readonly packed: readonly Range[];
+  /** Elements of `scale` and of `zero`. */
+  readonly groups: readonly Range[];
+}
+
+/** Weights of a chunk: 8 MiB in float32, of which a few are in memory at once. */
+export const CHUNK_WEIGHTS = 2 * 1024 * 1024;
+
+/** Columns below which reading a row of a chunk costs more in calls than in bytes (axis 0). */
+const NARROW = 32 * 1024;
+
+/** How much larger than others a chunk may be, rather than be made of narrow columns (axis 0). */
+const NARROW_FACTOR = 4;
+
+/** Most weights of a chunk that cannot be smaller, 256 MiB in float32: it holds whole groups, as many as make words. */
+export const MAX_CHUNK_WEIGHTS = 64 * 1024 * 1024;
+
+export interface Cut {
+  readonly geometry: Geometry;
+  readonly axis: 0 | 1;
+  readonly format: PackFormat;
+  /** Chunks are whole multiples of the solver's block: `config` tells its size. */
+  readonly config: ResolvedQuantConfig;
+}
+
+/**
+ * Refuses a matrix whose groups are too large to be worked on in bounded memory. `name` is shown as it is.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
+ */
+export function checkChunks(name: string, { geometry, axis, format, config }: Cut): void {
+  const { rows, cols, size } = geometry;
+  const together =
+    axis === 1 ? Math.min(rows, format.fields) : Math.min(cols, LANES * solverArgs(config, { size: rows }).block);
+  if (size * together <= MAX_CHUNK_WEIGHTS) return;
+  const message = `${name}: Expected groups of at most ${Math.floor(MAX_CHUNK_WEIGHTS / together)} weights`;
+  const why = `${together} of them are held in memory together`;
+  const advice = 'Choose a smaller groupSize, or exclude it';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, since ${why}, got groups of ${size}. ${advice}.`);
+}
+
+/**
+ * Cuts a matrix into chunks that can be worked on in any order. Packed rows (axis 1) or columns (axis 0) of a chunk lie side
+ * by side; since field `f` of packed row `r` holds grouped row `f * step + r`, its weights on axis 1 are one range a field.
+ */
+export function chunksOf(cut: Cut, most = CHUNK_WEIGHTS): Iterable<Chunk> {
+  return cut.axis === 1 ? packedRowChunks(cut, most) : columnChunks(cut, most);
+}
+
+function* packedRowChunks({ geometry: { rows, cols }, format, config }: Cut, most: number): Generator<Chunk> {
+  const { block } = solverArgs(config, { size: cols });
+  const step = packedRows(format, rows);
+  const height = block * Math.max(1, Math.floor(most / (format.fields * cols * block)));
+  for (let first = 0; first < step; first += height) {
+    const count = Math.min(height, step - first);
+    const groups: Range[] = [];
+    for (let at = first; at < rows; at += step) {
+      // At most one field ends early, and later ones are empty: the rows that there are lie as in a chunk of their own.
+      const range = { at, count: Math.min(count, rows - at) };
+      const last = groups.at(-1);
+      if (last && last.at + last.count === at)
+        groups[groups.length - 1] = { at: last.at, count: last.count + range.count };
+      else groups.push(range);
+    }
+    yield {
+      rows: groups.reduce((sum, range) => sum + range.count, 0),
+      cols,
+      step: count,
+      weights: groups.map((range) => ({ at: range.at * cols, count: range.count * cols })),
+      packed: [{ at: first * cols, count: count * cols }],
+      groups,
+    };
+  }
+}
+
+function* columnChunks({ geometry: { rows, cols }, format, config }: Cut, most: number): Generator<Chunk> {
+  const unit = LANES * solverArgs(config, { size: rows }).block;
+  const step = packedRows(format, rows);
+  const fitting = (weights: number) => unit * Math.max(1, Math.floor(weights / (rows * unit)));
+  let width = fitting(most);
+  if (width < Math.min(NARROW, cols))
+    width = rows * cols <= most * NARROW_FACTOR ? cols : fitting(most * NARROW_FACTOR);
+  for (let first = 0; first < cols; first += width) {
+    const count = Math.min(width, cols - first);
+    const ranges = (height: number): Range[] =>
+      count === cols
+        ? [{ at: 0, count: height * cols }]
+        : Array.from({ length: height }, (_, row) => ({ at: row * cols + first, count }));
+    yield { rows, cols: count, step, weights: ranges(rows), packed: ranges(step), groups: [{ at: first, count }] };
+  }
+}
+
+/** Where element `index` of a chunk is in the whole tensor. */
+export function positionOf(ranges: readonly Range[], index: number): number {
+  let rest = index;
+  for (const { at, count } of ranges) {
+    if (rest < count) return at + rest;
+    rest -= count;
+  }
+  throw new RangeError(`Expected an index inside of the chunk, got ${index}.`);
+}
+
+/** Elements of all ranges. */
+export function countOf(ranges: readonly Range[]): number {
+  return ranges.reduce((sum, { count }) => sum + count, 0);
+}

@@ -1,0 +1,105 @@
+import type { TensorSpec } from '../../containers/safetensors/layout.js';
+import type { ResolvedQuantConfig } from '../../matrix/config.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { type PackFormat, packedRows } from '../../matrix/format.js';
+import type { Geometry } from '../../matrix/geometry.js';
+
+// A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
+// to read them. transformers 4.46 to 4.57 fail on one key less and on one more.
+
+/** What the keys of a layer say. */
+export interface StoredLayer {
+  readonly module: string;
+  readonly shape: readonly [number, number];
+  readonly config: ResolvedQuantConfig & { readonly groupSize: number };
+  readonly format: PackFormat;
+  readonly geometry: Geometry;
+  /** Type of scale, zero and bias, and the one in which Python computes unless it is told otherwise. */
+  readonly metaDtype: 'float16' | 'float32';
+}
+
+/** A small tensor, whole. */
+export interface SmallTensor extends TensorSpec {
+  readonly bytes: Uint8Array;
+}
+
+/** Names of all keys but `bias`, as Python's `state_dict_keys` has them. */
+export const LAYER_KEYS = [
+  'W_q',
+  'scale',
+  'zero',
+  'shape',
+  'nbits',
+  'group_size',
+  'axis',
+  'packing',
+  'unpack_view_dtype',
+  'compute_dtype',
+  'view_as_float',
+  'quant_scale',
+  'quant_zero',
+  'offload_meta',
+  'channel_wise',
+  'optimize',
+  'round_zero',
+  'encoded_state_dict',
+  'stores_quant_config',
+] as const;
+
+/** Shape of scale and of zero. */
+export function metaShape(axis: 0 | 1, groups: number): readonly [number, number] {
+  return axis === 1 ? [groups, 1] : [1, groups];
+}
+
+/** `W_q`, `scale` and `zero`, whose bytes come in chunks. */
+export function largeSpecs({ module, config, format, geometry, metaDtype }: StoredLayer): readonly TensorSpec[] {
+  const { rows, cols, groups } = geometry;
+  const dtype = DTYPES[metaDtype].safetensors;
+  const shape = metaShape(config.axis, groups);
+  return [
+    { name: `${module}.W_q`, dtype: format.wordBytes === 1 ? 'U8' : 'I32', shape: [packedRows(format, rows), cols] },
+    { name: `${module}.scale`, dtype, shape },
+    { name: `${module}.zero`, dtype, shape },
+  ];
+}
+
+/** The other sixteen keys. */
+export function smallTensors({ module, shape, config, format, metaDtype }: StoredLayer): readonly SmallTensor[] {
+  const text = (value: string) => ({ dtype: 'U8', shape: [value.length], bytes: Buffer.from(value, 'latin1') });
+  const flag = (value: boolean) => ({ dtype: 'U8', shape: [], bytes: Uint8Array.of(value ? 1 : 0) });
+  const word = (dtype: string, fill: (view: DataView) => void) => ({ dtype, shape: [], bytes: littleEndian(4, fill) });
+  const integer = (value: number) => word('I32', (view) => view.setInt32(0, value, true));
+  const float = (value: number) => word('F32', (view) => view.setFloat32(0, value, true));
+  const both = littleEndian(16, (view) => shape.forEach((size, i) => view.setBigInt64(i * 8, BigInt(size), true)));
+  const values = {
+    shape: { dtype: 'I64', shape: [2], bytes: both },
+    // Python stores the type of its number: 1.58 is a float, others are integers.
+    nbits: Number.isInteger(config.nbits) ? integer(config.nbits) : float(config.nbits),
+    group_size: integer(config.groupSize),
+    axis: integer(config.axis),
+    packing: text(format.packing),
+    unpack_view_dtype: text(format.wordBytes === 1 ? 'torch.uint8' : 'torch.int32'),
+    compute_dtype: text(DTYPES[metaDtype].torch),
+    view_as_float: flag(false),
+    quant_scale: flag(false),
+    quant_zero: flag(false),
+    offload_meta: flag(false),
+    channel_wise: flag(true),
+    optimize: flag(isOptimized(config)),
+    round_zero: flag(config.roundZero),
+    encoded_state_dict: flag(true), // counts by being there
+    stores_quant_config: flag(true),
+  };
+  return Object.entries(values).map(([key, value]) => ({ name: `${module}.${key}`, ...value }));
+}
+
+/** What the reference calls `optimize`: whether a solver moved the zero points. */
+export function isOptimized({ solver }: ResolvedQuantConfig): boolean {
+  return solver !== 'minmax';
+}
+
+function littleEndian(length: number, fill: (view: DataView) => void): Uint8Array {
+  const bytes = new Uint8Array(length);
+  fill(new DataView(bytes.buffer));
+  return bytes;
+}

@@ -1,0 +1,321 @@
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { dequantizeSync, quantizeSync } from '../../lib/compute/quantize.js';
+import { compareModels } from '../../lib/models/compare.js';
+import { dequantizeModel } from '../../lib/models/dequantize.js';
+import { openModel } from '../../lib/models/model.js';
+import { quantizeModel } from '../../lib/models/quantize.js';
+import {
+  beside,
+  CONFIG,
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  numbersOf,
+  randomTensor,
+  readBack,
+  type Source,
+  type SourceTensor,
+  tensorOf,
+} from '../support/checkpoints.js';
+import { golden, goldenBytes, goldenTensors } from '../support/golden.js';
+
+function goldenFile(): string {
+  const path = freshPath('hf_model.safetensors');
+  fs.writeFileSync(path, goldenBytes('hf_model.safetensors'));
+  return path;
+}
+
+describe('a checkpoint that Python wrote', () => {
+  const expected = goldenTensors('hf_model_expected.safetensors');
+  for (const { layer, nbits, axis, bias, compute_dtype } of golden.serialization.layers) {
+    it(`${layer}: ${nbits} bits, axis ${axis}, ${compute_dtype}`, async () => {
+      const model = await openModel(goldenFile());
+      const want = numbersOf(expected.get(`${layer}.W_r`)!);
+      expect(model.tensor(layer, { rounding: 'each' })).toEqual(want);
+      expect(await model.load(`${layer}.weight`, { rounding: 'each', threads: 1 })).toEqual(want);
+      expect(dequantizeSync(model.quantized(layer))).toEqual(model.tensor(layer));
+      const info = model.tensors.find(({ name }) => name === `${layer}.weight`)!;
+      expect(info).toMatchObject({ shape: [64, 128], dtype: undefined, quantized: { nbits, axis, bias } });
+      expect(model.bias(layer)?.length).toBe(bias ? 64 : undefined);
+      expect(model.quantized(layer).stats.meanAbsError).toBeNaN();
+      await model.close();
+    });
+  }
+
+  it('becomes a dense one with the same numbers', async () => {
+    const out = freshPath('dense.safetensors');
+    const file = goldenFile();
+    const report = await dequantizeModel(file, out, { dtype: 'float16' });
+    expect(report).toMatchObject({
+      tensors: golden.serialization.layers.length,
+      dtype: 'float16',
+      bytesAfter: fs.statSync(out).size,
+    });
+    const [model, dense] = [await openModel(file), await openModel(out)];
+    expect([...dense.names].sort()).toEqual([...model.names].sort());
+    for (const name of model.names) expect(dense.tensor(name)).toEqual(model.tensor(name, { dtype: 'float16' }));
+    await Promise.all([model.close(), dense.close()]);
+  });
+});
+
+describe('openModel', () => {
+  it('shows a quantized folder under the names of the original', async () => {
+    const source = llama('bfloat16');
+    const out = freshPath();
+    await quantizeModel(modelFolder([source]), out, { nbits: 3 });
+    const model = await openModel(out);
+    expect([...model.names].sort()).toEqual(Object.keys(source).sort());
+    expect([...model.shapes.keys()]).toEqual(model.names);
+    for (const [name, shape] of model.shapes) expect(shape).toEqual(source[name]!.shape);
+    expect(model.config).toMatchObject({ model_type: 'llama', rms_norm_eps: 1e-5 });
+    expect(model.has('model.layers.0.mlp.down_proj') && model.has('lm_head.weight') && !model.has('lm_head.W_q')).toBe(
+      true,
+    );
+    expect(model.shape('model.layers.0.mlp.down_proj')).toEqual([64, 128]);
+    expect(model.tensor('lm_head')).toEqual(numbersOf(source['lm_head.weight']!));
+    expect(model.bias('model.layers.0.self_attn.q_proj.weight')).toEqual(
+      numbersOf(source['model.layers.0.self_attn.q_proj.bias']!),
+    );
+    expect(model.bias('model.norm.weight')).toBeUndefined();
+    const q = model.quantized('model.layers.0.mlp.down_proj');
+    const bits = new Uint16Array(Uint8Array.from(source['model.layers.0.mlp.down_proj.weight']!.bytes).buffer);
+    expect(q.packed).toEqual(quantizeSync({ data: bits, dtype: 'bfloat16', shape: [64, 128] }, { nbits: 3 }).packed);
+    await model.close();
+    await model.close();
+    expect(await failure(() => model.tensor('lm_head'))).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+  });
+
+  it('says what is wrong with a name or an option', async () => {
+    const model = await openModel(
+      modelFolder([{ ...llama(), ids: { dtype: 'I64', shape: [1], bytes: new Uint8Array(8) } }]),
+    );
+    expect((await failure(() => model.tensor('model.layers.0.mlp.down_porj.weight'))).message).toMatch(
+      /Did you mean "model\.layers\.0\.mlp\.down_proj\.weight"/,
+    );
+    expect((await failure(() => model.tensor('ids'))).message).toMatch(/floating-point .*"ids", which is I64/);
+    expect((await failure(() => model.quantized('lm_head'))).message).toMatch(
+      /quantized layer, got "lm_head", which is F32/,
+    );
+    expect((await failure(() => model.tensor('lm_head', { rounding: 'none' as 'once' }))).code).toBe(
+      'ERR_INVALID_OPTION',
+    );
+    expect((await failure(() => model.load('lm_head', { thread: 1 } as object))).message).toMatch(
+      /Did you mean "threads"/,
+    );
+    expect((await failure(() => model.load('lm_head', { signal: AbortSignal.abort() }))).name).toBe('AbortError');
+    expect(model.tensor('lm_head', { dtype: 'bfloat16' })).toEqual(
+      numbersOf(tensorOf(model.tensor('lm_head'), [40, 64], 'bfloat16')),
+    );
+    await model.close();
+    expect((await failure(() => openModel(''))).code).toBe('ERR_INVALID_OPTION');
+  });
+});
+
+describe('dequantizeModel', () => {
+  for (const [nbits, axis] of [
+    [4, 1],
+    [3, 1],
+    [3, 0],
+    [1.58, 0],
+    [8, 1],
+  ] as const) {
+    it(`gives a folder that loads where the original did: ${nbits} bits, axis ${axis}`, async () => {
+      const source = { ...llama('bfloat16'), 'big.weight': randomTensor([2305, 1024], 9, 'bfloat16') };
+      const quantized = freshPath();
+      await quantizeModel(modelFolder([source], { files: { 'tokenizer.json': '{}' } }), quantized, { nbits, axis });
+      const dense = freshPath();
+      await dequantizeModel(quantized, dense, { dtype: 'bfloat16', threads: 2 });
+      expect(fs.readFileSync(join(dense, 'config.json'), 'utf8')).toBe(CONFIG);
+      expect(fs.readdirSync(dense).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
+      const [model, tensors] = [await openModel(quantized), readBack(dense)];
+      const shapes = (list: Iterable<[string, SourceTensor]>) =>
+        Object.fromEntries([...list].map(([name, t]) => [name, [t.dtype, t.shape]]));
+      expect(shapes(tensors)).toEqual(shapes(Object.entries(source)));
+      for (const name of model.names) {
+        const want = Buffer.from(model.tensor(name, { dtype: 'bfloat16' }).buffer);
+        expect(want.equals(Buffer.from(numbersOf(tensors.get(name)!).buffer)), name).toBe(true);
+      }
+      await model.close();
+    });
+  }
+
+  it('refuses what is not quantized, and options that do not exist', async () => {
+    const out = freshPath();
+    expect(await failure(() => dequantizeModel(modelFolder([llama()]), out))).toMatchObject({
+      code: 'ERR_CHECKPOINT_CONTENT',
+    });
+    expect((await failure(() => dequantizeModel('x', out, { dtype: 'float64' as 'float32' }))).code).toBe(
+      'ERR_INVALID_OPTION',
+    );
+    const typo = await failure(() => dequantizeModel('x', out, { dtpye: 'float32' } as object));
+    expect(typo.message).toMatch(/Did you mean "dtype"/);
+    expect(beside(out)).toEqual([]);
+  });
+});
+
+describe('compareModels', () => {
+  it('finds the errors that quantizing reported, and those of the dequantized model', async () => {
+    const folder = modelFolder([{ ...llama('bfloat16'), 'big.weight': randomTensor([2305, 1024], 9, 'bfloat16') }]);
+    const [quantized, dense] = [freshPath(), freshPath()];
+    const report = await quantizeModel(folder, quantized);
+    await dequantizeModel(quantized, dense);
+    const seen: number[] = [];
+    const compared = await compareModels(folder, quantized, {
+      onProgress: ({ weightsDone, weightsTotal }) => seen.push(weightsDone / weightsTotal),
+    });
+    expect(seen.at(-1)).toBe(1);
+    expect(compared.dense.different).toEqual([]);
+    expect(compared.dense.equal + compared.tensors.length).toBe(16);
+    expect(compared.totals.weights).toBe(report.totals.weights);
+    expect(compared.totals.meanAbsError).toBeCloseTo(report.totals.meanAbsError, 8);
+    expect(compared.totals.relativeError).toBeCloseTo(report.totals.relativeError, 6);
+    for (const row of compared.tensors) {
+      const own = report.tensors.find(({ name }) => name === row.name)!;
+      expect(row.storage).toBe('4-bit, group 64, axis 1');
+      expect(row.relativeError).toBeCloseTo(own.relativeError, 6);
+      expect(row.maxAbsError).toBeGreaterThan(row.meanAbsError);
+    }
+    const plain = await compareModels(folder, dense);
+    expect(plain.tensors.map(({ name, meanAbsError }) => [name, meanAbsError])).toEqual(
+      compared.tensors.map(({ name, meanAbsError }) => [name, meanAbsError]),
+    );
+    expect(plain.tensors[0]!.storage).toBe('float32');
+    const same = await compareModels(folder, folder);
+    expect(same).toMatchObject({
+      tensors: [],
+      dense: { equal: 16, different: [] },
+      totals: { weights: 0, meanAbsError: 0, relativeError: 0 },
+    });
+  });
+
+  it('names tensors that changed or that only one has', async () => {
+    const source = llama();
+    const changed = { ...source, 'model.norm.weight': randomTensor([64], 99), extra: randomTensor([2], 1) };
+    const without = Object.fromEntries(Object.entries(changed).filter(([name]) => name !== 'lm_head.weight'));
+    const report = await compareModels(modelFolder([source]), modelFolder([without]));
+    expect(report.dense.different).toEqual(['model.norm.weight', 'lm_head.weight', 'extra']);
+  });
+
+  it('refuses strangers and swapped arguments', async () => {
+    const folder = modelFolder([llama()]);
+    const quantized = freshPath();
+    await quantizeModel(folder, quantized);
+    const strange = modelFolder([{ 'other.weight': randomTensor([64, 64], 1) }]);
+    const wider = modelFolder([{ 'lm_head.weight': randomTensor([41, 64], 1) }]);
+    const messages: [string, string, RegExp][] = [
+      [strange, quantized, /no tensor name in common: "other.weight" here/],
+      [wider, quantized, /"lm_head.weight" is \[41, 64\] in .* and \[40, 64\] in/],
+      [quantized, folder, /first model to be the original, but .* is quantized\. Pass the original first\./],
+      [quantized, quantized, /Pass the model that it was made from\./],
+    ];
+    for (const [a, b, message] of messages) {
+      const error = await failure(() => compareModels(a, b));
+      expect(error.message).toMatch(message);
+      expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
+    }
+    expect((await failure(() => compareModels(folder, quantized, { signal: AbortSignal.abort() }))).name).toBe(
+      'AbortError',
+    );
+  });
+});
+
+describe('hostile layers', () => {
+  const bytesOf = (array: ArrayBufferView) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  const int = (...values: number[]): SourceTensor => ({
+    dtype: 'I32',
+    shape: values.length === 1 ? [] : [values.length],
+    bytes: bytesOf(Int32Array.from(values)),
+  });
+  const long = (...values: bigint[]): SourceTensor => ({
+    dtype: 'I64',
+    shape: [values.length],
+    bytes: bytesOf(BigInt64Array.from(values)),
+  });
+  const text = (value: string): SourceTensor => ({ dtype: 'U8', shape: [value.length], bytes: Buffer.from(value) });
+  const flag = (value: number): SourceTensor => ({ dtype: 'BOOL', shape: [], bytes: Uint8Array.of(value) });
+  const sound: Source = {
+    'l.W_q': { dtype: 'U8', shape: [4, 64], bytes: Uint8Array.from({ length: 256 }, (_, i) => i) },
+    'l.scale': tensorOf(new Array(8).fill(0.5), [8, 1], 'float16'),
+    'l.zero': tensorOf([1, 2, 3, 4, 5, 6, 7, 8], [8, 1], 'float16'),
+    'l.shape': long(8n, 64n),
+    'l.nbits': int(4),
+    'l.group_size': int(64),
+    'l.axis': int(1),
+    'l.packing': text('4bit_u8'),
+  };
+  const open = async (changes: Record<string, SourceTensor | undefined>) => {
+    const file = freshPath('l.safetensors');
+    const entries = Object.entries({ ...sound, ...changes }).filter(
+      (entry): entry is [string, SourceTensor] => entry[1] !== undefined,
+    );
+    fs.writeFileSync(file, encode(Object.fromEntries(entries)));
+    return openModel(file);
+  };
+
+  it('variants that Python tolerates are read', async () => {
+    const reference = await open({});
+    const want = reference.tensor('l');
+    expect(want[0]).toBe(-0.5);
+    const variants: Record<string, SourceTensor | undefined>[] = [
+      { 'l.nbits': long(4n), 'l.axis': { ...long(1n), shape: [1] } },
+      { 'l.shape': int(8, 64), 'l.view_as_float': flag(0), 'l.quant_scale': flag(0) },
+      { 'l.W_q': { dtype: 'F16', shape: [4, 32], bytes: sound['l.W_q']!.bytes }, 'l.view_as_float': flag(1) },
+      { 'l.compute_dtype': text('torch.bfloat16'), 'l.optimize': flag(1), 'l.encoded_state_dict': flag(1) },
+      {
+        'l.scale': tensorOf(new Array(8).fill(0.5), [8, 1]),
+        'l.zero': tensorOf([1, 2, 3, 4, 5, 6, 7, 8], [8, 1], 'bfloat16'),
+      },
+    ];
+    for (const variant of variants) {
+      const model = await open(variant);
+      expect(model.tensor('l.weight')).toEqual(want);
+      await model.close();
+    }
+    const two = { 'l.packing': text('2bit_u8'), 'l.W_q': { dtype: 'U8', shape: [2, 64], bytes: new Uint8Array(128) } };
+    for (const nbits of [int(1), { dtype: 'F32', shape: [], bytes: bytesOf(Float32Array.of(1.58)) }]) {
+      const model = await open({ ...two, 'l.nbits': nbits });
+      expect(model.quantized('l').nbits).toBe(1.58);
+      await model.close();
+    }
+    await reference.close();
+  });
+
+  it.each<[Record<string, SourceTensor | undefined>, RegExp]>([
+    [{ 'l.scale': undefined, 'l.axis': undefined }, /"l" has W_q but no scale, axis/],
+    [{ 'l.nbits': int(7) }, /nbits 7, which 4bit_u8 does not hold/],
+    [{ 'l.nbits': int(8) }, /nbits 8, which 4bit_u8 does not hold/],
+    [{ 'l.packing': text('5bit_u8') }, /packing "5bit_u8", where one of 8bit_u8/],
+    [{ 'l.packing': text('3bit_32'), 'l.nbits': int(3) }, /W_q, where I32 \[1, 64\] is needed/],
+    [{ 'l.axis': int(2) }, /axis 2, where 0 or 1/],
+    [{ 'l.axis': int(0) }, /scale, where a floating-point \[1, 8\]/],
+    [{ 'l.group_size': int(48) }, /group_size 48, which does not divide 8 x 64/],
+    [{ 'l.group_size': int(0) }, /group_size 0/],
+    [{ 'l.group_size': int(-64) }, /group_size -64/],
+    [{ 'l.shape': long(8n) }, /shape \[8\], where two/],
+    [{ 'l.shape': long(-8n, -64n) }, /shape \[-8, -64\]/],
+    [{ 'l.shape': long(1n << 40n, 1n << 40n) }, /shape \[1099511627776, 1099511627776\]/],
+    [{ 'l.shape': long(16n, 64n) }, /scale, where a floating-point \[16, 1\]/],
+    [{ 'l.scale': tensorOf(new Array(8).fill(0), [8], 'float16') }, /F16 \[8\] as scale/],
+    [{ 'l.zero': { dtype: 'U8', shape: [8, 1], bytes: new Uint8Array(8) } }, /U8 \[8, 1\] as zero/],
+    [{ 'l.bias': tensorOf([1, 2, 3], [3]) }, /F32 \[3\] as bias, where a floating-point \[8\]/],
+    [{ 'l.quant_scale': flag(1) }, /scales that are quantized themselves/],
+    [{ 'l.offload_meta': flag(1) }, /offload_meta/],
+    [{ 'l.compute_dtype': text('__import__("os").system("x")') }, /compute_dtype "__import__/],
+    [
+      { 'l.packing': { dtype: 'U8', shape: [500], bytes: new Uint8Array(500) } },
+      /"l.packing" of a quantized layer to be a number or a word, got U8 \[500\]/,
+    ],
+    [{ 'l.nbits': tensorOf([4], [1], 'float16') }, /"l.nbits" of a quantized layer to be a number/],
+    [{ 'l.weight': randomTensor([8, 64], 1) }, /both a weight and codes/],
+    [{ 'l.W_q': { dtype: 'F16', shape: [4, 32], bytes: new Uint8Array(256) } }, /F16 \[4, 32\] as W_q/],
+  ])('%# is refused', async (changes, message) => {
+    const error = await failure(() => open(changes));
+    expect(error.message).toMatch(message);
+    expect(error.code).toBe('ERR_CHECKPOINT_FORMAT');
+    expect(error.message).toMatch(/^l\.safetensors: .*\.$/);
+  });
+});
