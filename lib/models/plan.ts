@@ -36,7 +36,7 @@ export interface ModelPlan {
   readonly shards: readonly ShardPlan[];
   readonly dense: ModelReport['dense'];
   readonly notes: readonly string[];
-  /** Value of `quantization_config` in config.json. */
+  /** Value of `quantization_config` in config.json; undefined where there is none, and names need suit nobody. */
   readonly quantization: unknown;
 }
 
@@ -64,7 +64,7 @@ export function planModel(
 
   const modules = new Set(layers.map(({ module }) => module));
   rejectNameClashes(checkpoint, layers);
-  const quantization = quantizationConfig(layers, skipModules(modules, dense));
+  const quantization = checkpoint.config && quantizationConfig(layers, skipModules(modules, dense));
   const taken = new Set(layers.flatMap(({ weight, bias }) => [weight, ...(bias ? [bias] : [])]));
   const shards = checkpoint.files.map((file) => ({
     file,

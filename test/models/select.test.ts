@@ -4,7 +4,16 @@ import { describe, expect, it } from 'vitest';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { withMember, withoutMember } from '../../lib/models/config-text.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
-import { failure, freshPath, llama, modelFolder, randomTensor, readBack, type Source } from '../support/checkpoints.js';
+import {
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  randomTensor,
+  readBack,
+  type Source,
+} from '../support/checkpoints.js';
 
 const matrix = (seed = 1) => randomTensor([64, 64], seed);
 const modules = (...names: string[]): Source =>
@@ -268,6 +277,16 @@ describe('skip_modules', () => {
     expect(fs.existsSync(out)).toBe(false);
     const both = await failure(() => skipModules(source, { exclude: 'm.mlp.gate*', include: 'm.*' }));
     expect(both.code).toBe('ERR_CHECKPOINT_CONTENT');
+  });
+
+  it('may where there is no config.json for transformers to read', async () => {
+    const source = modules('m.mlp.gate', 'm.mlp.gate_proj');
+    const file = freshPath('one.safetensors');
+    fs.writeFileSync(file, encode(source));
+    for (const input of [file, modelFolder([source], { config: '' })]) {
+      const { tensors } = await quantizeModel(input, freshPath(), { exclude: 'm.mlp.gate' });
+      expect(tensors.map(({ name }) => name)).toEqual(['m.mlp.gate_proj.weight']);
+    }
   });
 });
 
