@@ -5,7 +5,7 @@ export type { GeneratedToken, GenerateOptions } from './generate.js';
 export type { Linear } from './linear.js';
 export { loadLanguageModel } from './load.js';
 export type { LoadLanguageModelOptions } from './load-options.js';
-export type { ForwardOptions, LanguageModel, Perplexity, TokenIds } from './model.js';
+export type { ForwardOptions, LanguageModel, Perplexity, PerplexityOptions, TokenIds } from './model.js';
 export type { RopeRows } from './rope.js';
 export type { Llama3Rope, PlainRope, RopeConfig, RopeScaling, StretchedRope, YarnRope } from './rope-config.js';
 export { openTokenizer, type TextTokenizer } from './tokens.js';

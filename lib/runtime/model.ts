@@ -35,6 +35,16 @@ export interface ForwardOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How `perplexity` runs. */
+export interface PerplexityOptions {
+  /** Tokens of a window, 1 to `maxContext`. @default 128 */
+  readonly window?: number | undefined;
+  /** Aborts the call: it rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called after every window with the tokens that are predicted, and all. An error that it throws ends the measurement. */
+  readonly onProgress?: ((progress: { readonly tokensDone: number; readonly tokensTotal: number }) => void) | undefined;
+}
+
 /** What `perplexity` measures. */
 export interface Perplexity {
   /** `exp(nll)` */
@@ -148,10 +158,7 @@ export class LanguageModel {
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a text that is shorter than a window and one token more.
    */
-  async perplexity(
-    ids: TokenIds,
-    { window = 128, signal }: { window?: number; signal?: AbortSignal | undefined } = {},
-  ): Promise<Perplexity> {
+  async perplexity(ids: TokenIds, { window = 128, signal, onProgress }: PerplexityOptions = {}): Promise<Perplexity> {
     this.#checkIds(ids);
     if (!Number.isSafeInteger(window) || window < 1 || window > this.maxContext) {
       throw new HqqError(
@@ -167,12 +174,13 @@ export class LanguageModel {
       );
     }
     const cache = this.createCache();
+    const tokens = windows * window;
     let sum = 0;
     for (let w = 0; w < windows; w++) {
       cache.truncate(0);
       sum += await this.#surprise(ids.slice(w * window, (w + 1) * window + 1), cache, signal);
+      onProgress?.({ tokensDone: (w + 1) * window, tokensTotal: tokens });
     }
-    const tokens = windows * window;
     return { perplexity: Math.exp(sum / tokens), nll: sum / tokens, tokens };
   }
 

@@ -118,6 +118,23 @@ describe.runIf(books)('llama-2.3m-books in float32', () => {
 });
 
 describe('the shipped model', () => {
+  test('tells where the measurement of a perplexity stands, and ends it with the error of who is told', async () => {
+    const ids = Array.from({ length: 100 }, (_, i) => 3 + ((i * 37) % 1000));
+    const told: number[][] = [];
+    await withModel(SHIPPED, async (model) => {
+      const window = 32;
+      await model.perplexity(ids, {
+        window,
+        onProgress: ({ tokensDone, tokensTotal }) => told.push([tokensDone, tokensTotal]),
+      });
+      const onProgress = () => {
+        throw new Error('of the caller');
+      };
+      await expect(model.perplexity(ids, { window, onProgress })).rejects.toThrow('of the caller');
+    });
+    expect(told).toEqual([32, 64, 96].map((done) => [done, 96]));
+  });
+
   test('writes the same text from 8-bit weights, but for ties', async () => {
     const eight = await quantized(SHIPPED, 'shipped', 8);
     const prompts = ['The sea was', 'And the Lord said', 'Alice'];
