@@ -68,17 +68,20 @@ export function kindOf(stat: fs.Stats): string {
  * Opens a regular file to read. Asks before it opens, since opening a pipe waits and opening a device may act; then again,
  * since the path may have changed in between.
  */
-export async function openRegular(path: string): Promise<{ readonly fd: number; readonly size: number }> {
+export async function openRegular(
+  path: string,
+): Promise<{ readonly fd: number; readonly size: number; readonly mode: number }> {
   return withPath('Cannot read', path, async () => {
     const check = (stat: fs.Stats) => {
       if (!stat.isFile())
         throw new HqqError('ERR_IO', `Cannot read ${plain(path)}. Expected a file, got ${kindOf(stat)}.`);
-      return stat.size;
+      return stat;
     };
     check(await fs.promises.stat(path));
     const fd = await open(path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
     try {
-      return { fd, size: check(await fstat(fd)) };
+      const { size, mode } = check(await fstat(fd));
+      return { fd, size, mode };
     } catch (error) {
       await close(fd);
       throw error;
@@ -138,9 +141,9 @@ export async function readWhole(path: string, limit: number): Promise<Buffer> {
   }
 }
 
-/** A new file, open to write. */
-export async function createFile(path: string): Promise<number> {
-  return withPath('Cannot create', path, () => open(path, 'wx'));
+/** A new file, open to write. The umask takes from `mode` what it takes. */
+export async function createFile(path: string, mode = 0o666): Promise<number> {
+  return withPath('Cannot create', path, () => open(path, 'wx', mode));
 }
 
 /** Writes all of `bytes` at `position`. */

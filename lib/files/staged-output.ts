@@ -6,7 +6,6 @@ import { plain, quote } from '../messages/text.js';
 import {
   closeFile,
   createFile,
-  ioError,
   openRegular,
   readFully,
   syncFile,
@@ -15,6 +14,7 @@ import {
   withPath,
   writeFully,
 } from './io.js';
+import { modeAt, ownable } from './modes.js';
 import {
   checkApart,
   checkParent,
@@ -23,14 +23,12 @@ import {
   type OutputKind,
   RUN_MARK,
 } from './output-rules.js';
+import { placeFile, placeFolder, syncTree } from './placing.js';
 
 export type { OutputKind } from './output-rules.js';
 
 /** Bytes of a copied file that are in memory at once. */
 const COPY_BYTES = 1024 * 1024;
-
-/** Tries to put a folder in place while others do the same. Each failure means that another run finished. */
-const COMMIT_ATTEMPTS = 5;
 
 /** Outputs of this thread that are being written; global, since the ESM and the CommonJS build may both be loaded. */
 const REGISTRY = Symbol.for('hqq.stagedOutputs');
@@ -41,6 +39,11 @@ export interface StagedOutputOptions {
   readonly force?: boolean | undefined;
   /** Every file and folder that is read, so that none is harmed. */
   readonly inputs: readonly string[];
+  /**
+   * The file or folder whose modes the output takes, file by file: what only its owner may read must not become readable to
+   * all. By default modes are those of new files.
+   */
+  readonly like?: string | undefined;
 }
 
 /**
@@ -54,13 +57,15 @@ export class StagedOutput {
   /** Where to write meanwhile: a file that the caller creates, or a folder that exists. */
   readonly path: string;
   readonly #force: boolean;
+  readonly #like: string | undefined;
   #open = true;
 
-  private constructor(target: string, kind: OutputKind, path: string, force: boolean) {
+  private constructor(target: string, kind: OutputKind, path: string, { force = false, like }: StagedOutputOptions) {
     this.target = target;
     this.kind = kind;
     this.path = path;
     this.#force = force;
+    this.#like = like;
   }
 
   /**
@@ -92,8 +97,9 @@ export class StagedOutput {
     try {
       await clearLeftovers(place, (partial) => registry.has(partial) && partial !== path);
       await checkReplaceable(place, kind, force);
-      if (kind === 'folder') await withPath('Cannot write to', dirname(place), () => fs.mkdir(path));
-      return new StagedOutput(place, kind, path, force);
+      const staged = new StagedOutput(place, kind, path, options);
+      if (kind === 'folder') await staged.#makeFolder('.');
+      return staged;
     } catch (error) {
       registry.delete(path);
       throw error;
@@ -101,14 +107,28 @@ export class StagedOutput {
   }
 
   /**
-   * Copies a file into the folder, to the disk. Contents only: owner, mode and times are those of a new file.
+   * Mode for a file that the caller creates: that of the file of this name in what the output is like, and always one that
+   * its owner can read and write.
+   *
+   * @param relative path inside the folder; '.' where the output is a file
+   */
+  async modeOf(relative: string): Promise<number> {
+    if (this.#like === undefined) return 0o666;
+    const own = await modeAt(join(this.#like, relative));
+    if (own !== undefined) return ownable(own);
+    const whole = await modeAt(this.#like); // a name that is new: as open as the whole
+    return whole === undefined ? 0o600 : ownable(whole & 0o666);
+  }
+
+  /**
+   * Copies a file into the folder, to the disk. Contents and mode only: owner and times are those of a new file.
    *
    * @param relative path inside the folder; sub-folders are created
    */
   async copyFile(from: string, relative: string, signal?: AbortSignal): Promise<void> {
     const source = await openRegular(from);
     try {
-      await this.#create(relative, async (fd, path) => {
+      await this.#create(relative, ownable(source.mode), async (fd, path) => {
         const buffer = Buffer.allocUnsafe(Math.min(COPY_BYTES, source.size));
         for (let done = 0; done < source.size; ) {
           const piece = buffer.subarray(0, Math.min(buffer.byteLength, source.size - done));
@@ -125,7 +145,7 @@ export class StagedOutput {
   /** Writes a small file into the folder, to the disk. Text becomes UTF-8. */
   async writeFile(relative: string, data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data, 'utf8') : data;
-    await this.#create(relative, (fd, path) => writeFully(fd, path, 0, bytes));
+    await this.#create(relative, undefined, (fd, path) => writeFully(fd, path, 0, bytes));
   }
 
   /**
@@ -144,7 +164,9 @@ export class StagedOutput {
       );
     }
     await syncTree(this.path, this.kind);
-    await (this.kind === 'file' ? this.#placeFile() : this.#placeFolder());
+    const { path, target } = this;
+    const placement = { path, target, aside: this.#aside, force: this.#force };
+    await (this.kind === 'file' ? placeFile(placement) : placeFolder(placement));
     this.#open = false;
     registry.delete(this.path);
     await syncFolder(dirname(this.target));
@@ -182,7 +204,11 @@ export class StagedOutput {
     throw new HqqError('ERR_INVALID_ARGUMENT', `${expected}, got a call after commit or abandon.`);
   }
 
-  async #create(relative: string, fill: (fd: number, path: string) => Promise<void>): Promise<void> {
+  async #create(
+    relative: string,
+    mode: number | undefined,
+    fill: (fd: number, path: string) => Promise<void>,
+  ): Promise<void> {
     this.#demandOpen();
     const path = normalize(relative);
     const outside =
@@ -191,8 +217,9 @@ export class StagedOutput {
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a path inside the output folder, got ${quote(relative)}.`);
     }
     const full = join(this.path, path);
-    await withPath('Cannot create', dirname(full), () => fs.mkdir(dirname(full), { recursive: true }));
-    const fd = await createFile(full);
+    const parts = path.split(sep);
+    for (let depth = 1; depth < parts.length; depth++) await this.#makeFolder(join(...parts.slice(0, depth)));
+    const fd = await createFile(full, mode ?? (await this.modeOf(path)));
     try {
       await fill(fd, full);
       await syncFile(fd, full);
@@ -201,69 +228,16 @@ export class StagedOutput {
     }
   }
 
-  async #placeFile(): Promise<void> {
-    const occupied = await checkReplaceable(this.target, 'file', this.#force, true);
-    if (this.#force || occupied)
-      return withPath('Cannot put in place', this.target, () => fs.rename(this.path, this.target));
-    try {
-      // Unlike a rename, a link never replaces what appears in this moment.
-      await fs.link(this.path, this.target);
-    } catch (error) {
-      if (systemCode(error) === 'EEXIST') await checkReplaceable(this.target, 'file', false, true);
-      // No hard links on this file system.
-      return withPath('Cannot put in place', this.target, () => fs.rename(this.path, this.target));
-    }
-    await fs.rm(this.path, { force: true }).catch(() => {});
-  }
-
-  async #placeFolder(): Promise<void> {
-    for (let attempt = 1; ; attempt++) {
-      const occupied = await checkReplaceable(this.target, 'folder', this.#force, true);
+  /** Makes the staged folder ('.'), or one inside of it that may be there. */
+  async #makeFolder(relative: string): Promise<void> {
+    const path = join(this.path, relative);
+    const mode = this.#like === undefined ? undefined : await modeAt(join(this.#like, relative));
+    await withPath('Cannot create', path, async () => {
       try {
-        if (occupied) {
-          // From an attempt before: another run has replaced it since, as this one meant to.
-          await fs.rm(this.#aside, { recursive: true, force: true });
-          await fs.rename(this.target, this.#aside);
-        }
+        await fs.mkdir(path, mode === undefined ? 0o777 : (mode & 0o777) | 0o700);
       } catch (error) {
-        if (systemCode(error) !== 'ENOENT') throw ioError('Cannot move aside', this.target, error);
+        if (relative === '.' || systemCode(error) !== 'EEXIST') throw error;
       }
-      try {
-        return await fs.rename(this.path, this.target);
-      } catch (error) {
-        const raced = ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'].includes(systemCode(error) ?? '');
-        if (raced && attempt < COMMIT_ATTEMPTS) continue;
-        if (!raced) await this.#putBack();
-        throw ioError('Cannot put in place', this.target, error);
-      }
-    }
+    });
   }
-
-  /** The old folder, if there was one, goes back. */
-  async #putBack(): Promise<void> {
-    try {
-      await fs.rename(this.#aside, this.target);
-    } catch (error) {
-      if (systemCode(error) === 'ENOENT') return;
-      const message = `Cannot put ${plain(this.target)} back. The old folder is ${plain(this.#aside)}; rename it by hand.`;
-      throw new HqqError('ERR_IO', message, { cause: error });
-    }
-  }
-}
-
-/** Waits until a file, or a folder with all that is in it, is on the disk. Cheap for what is there already. */
-async function syncTree(path: string, kind: OutputKind): Promise<void> {
-  if (kind === 'file') {
-    const file = await withPath('Cannot write', path, () => fs.open(path, 'r+'));
-    try {
-      await syncFile(file.fd, path);
-    } finally {
-      await file.close();
-    }
-    return;
-  }
-  for (const entry of await withPath('Cannot list', path, () => fs.readdir(path, { withFileTypes: true }))) {
-    await syncTree(join(path, entry.name), entry.isDirectory() ? 'folder' : 'file');
-  }
-  await syncFolder(path);
 }

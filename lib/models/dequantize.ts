@@ -116,8 +116,8 @@ export async function dequantizeModel(
       ...{ checkpoint, output, force, signal },
       config: (text) => withoutMember(text, 'quantization_config'),
       layouts,
-      write: async (file, path, planned) => {
-        const writer = await SafetensorsWriter.create(path, planned);
+      write: async (file, path, planned, mode) => {
+        const writer = await SafetensorsWriter.create(path, planned, mode);
         try {
           const run = { ...shared, writer };
           const jobs = jobsOf(shards.get(file)!);

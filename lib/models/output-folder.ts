@@ -17,8 +17,8 @@ export interface Conversion {
   readonly config: (text: string) => string;
   /** What each file of the input becomes, as far as it is known. */
   readonly layouts: ReadonlyMap<SafetensorsFile, Layout>;
-  /** Writes the new form of `file` to `path`, to the disk; returns what was written. */
-  readonly write: (file: SafetensorsFile, path: string, layout: Layout) => Promise<Layout>;
+  /** Writes the new form of `file` to `path`, to the disk, with the mode `mode`; returns what was written. */
+  readonly write: (file: SafetensorsFile, path: string, layout: Layout, mode: number) => Promise<Layout>;
 }
 
 /**
@@ -30,14 +30,15 @@ export interface Conversion {
 export async function convertFolder(conversion: Conversion): Promise<number> {
   const { checkpoint, output, force, signal, layouts } = conversion;
   const { kind, inputs } = inputsOf(checkpoint);
-  const staged = await StagedOutput.begin(output, kind, { force, inputs });
+  const staged = await StagedOutput.begin(output, kind, { force, inputs, like: inputs[0] });
   try {
     const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, 0);
     await ensureFreeSpace(dirname(resolve(output)), needed);
     const written = new Map<string, Layout>();
     for (const [file, layout] of layouts) {
-      const path = staged.kind === 'file' ? staged.path : join(staged.path, file.name);
-      written.set(file.name, await conversion.write(file, path, layout));
+      const name = staged.kind === 'file' ? '.' : file.name;
+      const mode = await staged.modeOf(name);
+      written.set(file.name, await conversion.write(file, join(staged.path, name), layout, mode));
     }
     if (staged.kind === 'folder') await writeRest(conversion, staged, written);
     signal?.throwIfAborted();

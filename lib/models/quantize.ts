@@ -128,8 +128,8 @@ async function convert(plan: ModelPlan, output: string, { model, run }: Resolved
     signal: run.signal,
     config: (text) => withMember(text, 'quantization_config', quantization),
     layouts: layoutsOf(shards),
-    write: async (file, path, layout) => {
-      const made = await writeShard(byFile.get(file)!, path, layout, shared);
+    write: async (file, path, layout, mode) => {
+      const made = await writeShard(byFile.get(file)!, path, layout, { ...shared, mode });
       results.push(...made.results);
       return made.layout;
     },
@@ -142,12 +142,12 @@ async function writeShard(
   plan: ShardPlan,
   path: string,
   planned: Layout,
-  run: Omit<ShardRun, 'writer'>,
+  run: Omit<ShardRun, 'writer'> & { readonly mode: number },
 ): Promise<{ readonly results: readonly LayerResult[]; readonly layout: Layout }> {
   let shard = plan;
   let layout = planned;
   for (;;) {
-    const writer = await SafetensorsWriter.create(path, layout);
+    const writer = await SafetensorsWriter.create(path, layout, run.mode);
     try {
       const results = await quantizeShard(shard, { ...run, writer });
       const loose = new Set(results.filter(({ layer, fit }) => isLoose(layer, fit)).map(({ layer }) => layer));

@@ -232,6 +232,46 @@ describe('a folder', () => {
   });
 });
 
+describe.skipIf(process.platform === 'win32')('modes', () => {
+  const modes = (path: string): unknown => {
+    const stat = fs.statSync(path);
+    const mode = (stat.mode & 0o777).toString(8);
+    if (!stat.isDirectory()) return mode;
+    const inner = fs.readdirSync(path).map((name) => [name, modes(join(path, name))]);
+    return [mode, Object.fromEntries(inner)];
+  };
+
+  it('are those of what the output is like, file by file, with what the owner needs and the umask allows', async () => {
+    const input = folderOf({ 'config.json': '{}', 'private/key.txt': '', 'run.sh': '', 'read-only': '', open: '' });
+    const set = { 'config.json': 0o600, private: 0o700, 'run.sh': 0o755, 'read-only': 0o444, open: 0o666, '.': 0o750 };
+    for (const [name, mode] of Object.entries(set)) fs.chmodSync(join(input, name), mode);
+    const before = process.umask(0o022);
+    try {
+      const staged = await StagedOutput.begin(freshPath(), 'folder', { inputs: [], like: input });
+      await staged.writeFile('config.json', '{}');
+      await staged.writeFile('new.json', '{}');
+      for (const name of ['private/key.txt', 'run.sh', 'read-only', 'open'])
+        await staged.copyFile(join(input, name), name);
+      expect(modes(staged.path)).toEqual(expect.arrayContaining(['750'])); // from the start
+      await staged.commit();
+      const files = { 'config.json': '600', 'new.json': '640', 'run.sh': '755', 'read-only': '644', open: '644' };
+      expect(modes(staged.target)).toEqual(['750', { ...files, private: ['700', { 'key.txt': '644' }] }]);
+      const file = await StagedOutput.begin(freshPath(), 'file', { inputs: [], like: join(input, 'config.json') });
+      expect(await file.modeOf('.')).toBe(0o600);
+      await file.abandon();
+    } finally {
+      process.umask(before);
+    }
+  });
+
+  it('are those of new files where there is nothing to be like', async () => {
+    const staged = await stageFolder(freshPath(), '{}');
+    await staged.commit();
+    const open = (mode: number) => (mode & ~process.umask()).toString(8);
+    expect(modes(staged.target)).toEqual([open(0o777), { 'config.json': open(0o666) }]);
+  });
+});
+
 describe('inputs', () => {
   it('are never harmed', async () => {
     const folder = folderOf({ 'model.safetensors': 'weights', 'config.json': '{}' });

@@ -86,6 +86,28 @@ describe('the output', () => {
     expect(await failure(() => quantizeModel('/no/model', freshPath()))).toMatchObject({ code: 'ERR_IO' });
   });
 
+  it.skipIf(process.platform === 'win32')('has the modes of the input, file by file', async () => {
+    const folder = modelFolder([llama(), { 'x.weight': randomTensor([64, 64], 1) }], {
+      files: { 'tokenizer.json': '' },
+    });
+    const [first, second] = [1, 2].map((i) => `model-0000${i}-of-00002.safetensors`) as [string, string];
+    const index = 'model.safetensors.index.json';
+    const modes = { [first]: 0o600, [second]: 0o640, 'config.json': 0o600, [index]: 0o640, 'tokenizer.json': 0o600 };
+    for (const [name, mode] of Object.entries(modes)) fs.chmodSync(join(folder, name), mode);
+    fs.chmodSync(folder, 0o700);
+    const modeOf = (path: string) => fs.statSync(path).mode & 0o777;
+    const [out, back, file] = [freshPath(), freshPath(), freshPath()];
+    await quantizeModel(folder, out);
+    await dequantizeModel(out, back);
+    for (const output of [out, back]) {
+      expect(modeOf(output)).toBe(0o700);
+      for (const [name, mode] of Object.entries(modes))
+        expect([name, modeOf(join(output, name))]).toEqual([name, mode]);
+    }
+    await quantizeModel(join(folder, second), file);
+    expect(modeOf(file)).toBe(0o640);
+  });
+
   it('is not there after an abort, wherever it comes', async () => {
     const folder = modelFolder([
       { 'a.weight': randomTensor([2304, 1024], 1), 'b.weight': randomTensor([2304, 1024], 2) },

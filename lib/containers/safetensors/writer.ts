@@ -48,11 +48,12 @@ export class SafetensorsWriter {
    * Creates the file, which must not exist, at its full size, and writes the header, save its length: until `finish` adds it,
    * the file cannot be read. A killed run would leave one that looks whole and holds zeros.
    *
+   * @param mode permissions of the file, before the umask
    * @throws {HqqError} `ERR_IO`: the disk has too little space, the file exists or cannot be created. Nothing is left behind.
    */
-  static async create(path: string, layout: Layout): Promise<SafetensorsWriter> {
+  static async create(path: string, layout: Layout, mode?: number): Promise<SafetensorsWriter> {
     await ensureFreeSpace(dirname(path), layout.fileSize);
-    const fd = await createFile(path);
+    const fd = await createFile(path, mode);
     try {
       await writeFully(fd, path, LENGTH_BYTES, layout.header.subarray(LENGTH_BYTES));
       await withPath('Cannot write', path, () => ftruncate(fd, layout.fileSize));
