@@ -5,11 +5,11 @@ import { parseJson } from '../files/json.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import { openModel } from '../models/model.js';
-import { type LanguageModelConfig, readIds, readModelConfig } from './config.js';
+import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
-import { openTokenizer } from './tokens.js';
-import { readWeights } from './weights.js';
+import { openTokenizer } from './text/tokens.js';
+import { readWeights } from './weights/read.js';
 
 /** Largest generation_config.json. Real ones have a few hundred bytes. */
 const MAX_GENERATION_BYTES = 1 << 20;

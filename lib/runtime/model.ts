@@ -2,17 +2,17 @@ import type { Backend, Step } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { allocating } from '../compute/run.js';
 import { HqqError, show } from '../messages/errors.js';
-import { prepareBetween } from './between.js';
-import type { Block } from './blocks.js';
-import { KvCache } from './cache.js';
-import type { LanguageModelConfig } from './config.js';
+import { prepareBetween } from './blocks/between.js';
+import type { Block } from './blocks/block.js';
+import { KvCache } from './blocks/cache.js';
+import { Plan } from './blocks/plan.js';
+import { Rope } from './blocks/rope.js';
+import type { Workspace } from './blocks/workspace.js';
+import type { LanguageModelConfig } from './config/model-config.js';
 import { breathe } from './event-loop.js';
-import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './generate.js';
-import { Plan } from './plan.js';
-import { Rope } from './rope.js';
-import type { TextTokenizer } from './tokens.js';
-import type { ModelWeights } from './weights.js';
-import type { Workspace } from './workspace.js';
+import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
+import type { TextTokenizer } from './text/tokens.js';
+import type { ModelWeights } from './weights/read.js';
 
 /** Positions that one job computes: a longer prompt is several, so that others get their turn and buffers stay small. */
 const CHUNK = 256;

@@ -4,7 +4,7 @@ import { parseJson } from '../../lib/files/json.js';
 import { NBITS, OPTION_NAMES, type QuantConfig, resolveQuantConfig } from '../../lib/matrix/config.js';
 import { withMember, withoutMember } from '../../lib/models/config-text.js';
 import { resolveOptions } from '../../lib/models/options.js';
-import { readModelConfig } from '../../lib/runtime/config.js';
+import { readModelConfig } from '../../lib/runtime/config/model-config.js';
 import { attempt, demand, type Target } from './outcome.js';
 import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 

@@ -3,9 +3,9 @@ import { activeBackend } from '../../lib/backend/index.js';
 import { QuantizedLinear } from '../../lib/compute/linear.js';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { openModel } from '../../lib/models/model.js';
+import { Plan } from '../../lib/runtime/blocks/plan.js';
+import { Rope } from '../../lib/runtime/blocks/rope.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
-import { Plan } from '../../lib/runtime/plan.js';
-import { Rope } from '../../lib/runtime/rope.js';
 import { SHIPPED } from '../support/language-models.js';
 
 // What rounding x to bytes costs where x is what a trained model gives its layers. docs/numerics.md states these figures.

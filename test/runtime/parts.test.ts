@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { readModelConfig } from '../../lib/runtime/config.js';
+import { frequencies, Rope } from '../../lib/runtime/blocks/rope.js';
+import { readModelConfig } from '../../lib/runtime/config/model-config.js';
 import { naturalContext } from '../../lib/runtime/load.js';
-import { frequencies, Rope } from '../../lib/runtime/rope.js';
-import { greatest, likeliest, randomNumbers, Sampler } from '../../lib/runtime/sampling.js';
-import { StopWatch } from '../../lib/runtime/stop.js';
-import { openTokenizer, TextStream } from '../../lib/runtime/tokens.js';
+import { greatest, likeliest, randomNumbers, Sampler } from '../../lib/runtime/text/sampling.js';
+import { StopWatch } from '../../lib/runtime/text/stop.js';
+import { openTokenizer, TextStream } from '../../lib/runtime/text/tokens.js';
 import { SHIPPED } from '../support/language-models.js';
 
 const LLAMA = {

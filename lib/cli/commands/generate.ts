@@ -1,6 +1,6 @@
 import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
-import { GENERATE_OPTIONS } from '../../runtime/generate.js';
 import { loadLanguageModel } from '../../runtime/load.js';
+import { GENERATE_OPTIONS } from '../../runtime/text/generate.js';
 import { defineCommand, toJson } from '../command.js';
 import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, THREADS, text } from '../flags.js';
 import { say } from '../process.js';

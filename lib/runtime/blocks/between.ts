@@ -1,6 +1,6 @@
-import type { Backend, Step } from '../../binding.js';
-import { prepareSequences } from '../compute/run.js';
-import type { Block } from './blocks.js';
+import type { Backend, Step } from '../../../binding.js';
+import { prepareSequences } from '../../compute/run.js';
+import type { Block } from './block.js';
 import { Plan } from './plan.js';
 import type { Workspace } from './workspace.js';
 

@@ -1,7 +1,7 @@
-import { type Option, rejectUnknownOptions } from '../matrix/config.js';
-import { HqqError, show } from '../messages/errors.js';
-import type { KvCache } from './cache.js';
-import { breathe } from './event-loop.js';
+import { type Option, rejectUnknownOptions } from '../../matrix/config.js';
+import { HqqError, show } from '../../messages/errors.js';
+import type { KvCache } from '../blocks/cache.js';
+import { breathe } from '../event-loop.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
 import { StopWatch } from './stop.js';
 import { TextStream, type TextTokenizer } from './tokens.js';

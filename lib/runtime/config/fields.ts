@@ -1,5 +1,5 @@
-import { HqqError, show } from '../messages/errors.js';
-import { plain } from '../messages/text.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { plain } from '../../messages/text.js';
 
 /** Largest dimension of a config that is believed: beyond any model, and short of what overflows or exhausts. */
 const MAX_SIZE = 1 << 24;

@@ -1,5 +1,5 @@
+import type { LanguageModelConfig } from '../config/model-config.js';
 import type { KvCache } from './cache.js';
-import type { LanguageModelConfig } from './config.js';
 import { addLinears, type Linear } from './linear.js';
 import type { Plan } from './plan.js';
 import type { RopeRows } from './rope.js';

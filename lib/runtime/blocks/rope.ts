@@ -1,4 +1,4 @@
-import type { RopeConfig } from './rope-config.js';
+import type { RopeConfig } from '../config/rope-config.js';
 
 /** Cosines and sines of the rows of one call: `[rows, headDim / 2]` each. */
 export interface RopeRows {

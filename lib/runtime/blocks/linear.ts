@@ -1,4 +1,4 @@
-import { QuantizedLinear } from '../compute/linear.js';
+import { QuantizedLinear } from '../../compute/linear.js';
 import type { Plan } from './plan.js';
 
 /** A linear layer, `out = x . W^T + bias`, whatever its weights are. */

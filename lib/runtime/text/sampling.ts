@@ -1,4 +1,4 @@
-import { HqqError } from '../messages/errors.js';
+import { HqqError } from '../../messages/errors.js';
 
 /** How the next token is chosen. */
 export interface SamplingOptions {

@@ -1,5 +1,5 @@
-import { HqqError, show } from '../messages/errors.js';
-import { quote } from '../messages/text.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { quote } from '../../messages/text.js';
 import { configError, Fields } from './fields.js';
 import { type RopeConfig, readRope } from './rope-config.js';
 

@@ -1,6 +1,6 @@
-import type { Backend, Step } from '../../binding.js';
-import { runTask } from '../compute/run.js';
-import { breathe } from './event-loop.js';
+import type { Backend, Step } from '../../../binding.js';
+import { runTask } from '../../compute/run.js';
+import { breathe } from '../event-loop.js';
 
 /** Multiply-adds below which one thread is faster than waking another. */
 const SERIAL_WORK = 1 << 17;

@@ -1,12 +1,12 @@
-import { QuantizedLinear } from '../compute/linear.js';
-import type { RunOptions } from '../matrix/weight.js';
-import { HqqError } from '../messages/errors.js';
-import { plain, quoteSome } from '../messages/text.js';
-import type { Model } from '../models/model.js';
-import { Block, RmsNorm } from './blocks.js';
-import type { LanguageModelConfig } from './config.js';
-import { breathe } from './event-loop.js';
-import { CodedLinear, DenseLinear, type Linear } from './linear.js';
+import { QuantizedLinear } from '../../compute/linear.js';
+import type { RunOptions } from '../../matrix/weight.js';
+import { HqqError } from '../../messages/errors.js';
+import { plain, quoteSome } from '../../messages/text.js';
+import type { Model } from '../../models/model.js';
+import { Block, RmsNorm } from '../blocks/block.js';
+import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
+import type { LanguageModelConfig } from '../config/model-config.js';
+import { breathe } from '../event-loop.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {

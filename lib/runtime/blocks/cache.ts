@@ -1,8 +1,8 @@
-import { largeFloats } from '../compute/memory.js';
-import { allocating } from '../compute/run.js';
-import { KEY_BLOCK } from '../matrix/key-block.js';
-import { HqqError } from '../messages/errors.js';
-import type { LanguageModelConfig } from './config.js';
+import { largeFloats } from '../../compute/memory.js';
+import { allocating } from '../../compute/run.js';
+import { KEY_BLOCK } from '../../matrix/key-block.js';
+import { HqqError } from '../../messages/errors.js';
+import type { LanguageModelConfig } from '../config/model-config.js';
 import { Workspace } from './workspace.js';
 
 /** Keys and values of one layer, as `AttentionArgs` of binding.d.ts says. */

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { readWhole, systemCode } from '../files/io.js';
-import { HqqError } from '../messages/errors.js';
-import { formatError, plain } from '../messages/text.js';
+import { readWhole, systemCode } from '../../files/io.js';
+import { HqqError } from '../../messages/errors.js';
+import { formatError, plain } from '../../messages/text.js';
 
 /** Largest tokenizer.json. Real ones have up to 35 MB. */
 const MAX_TOKENIZER_BYTES = 256 * 1024 * 1024;

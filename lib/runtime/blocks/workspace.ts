@@ -1,5 +1,5 @@
-import { allocating } from '../compute/run.js';
-import type { LanguageModelConfig } from './config.js';
+import { allocating } from '../../compute/run.js';
+import type { LanguageModelConfig } from '../config/model-config.js';
 
 /**
  * Buffers of a step of `rows` positions, used by one block after the other. After a block has run, `attentionIn`, `attended`,
