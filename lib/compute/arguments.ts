@@ -1,8 +1,7 @@
 import type { DequantizeArgs, FloatBits, PackArgs, QuantizeArgs, Words } from '../../binding.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
-import { holdsRows, type PackFormat, packedRows } from '../matrix/format.js';
-import type { Geometry } from '../matrix/geometry.js';
+import { type PackFormat, packedRows } from '../matrix/format.js';
 import { HqqError } from '../messages/errors.js';
 import { solverArgs } from '../solvers/solver.js';
 
@@ -138,46 +137,4 @@ function nameOfNonFinite(value: number, dtype: DType): string {
   const magnitude = value & 0x7fff;
   if (magnitude > INFINITY_BITS[dtype]) return 'NaN';
   return value === magnitude ? 'Infinity' : '-Infinity';
-}
-
-/**
- * Refuses a grouped matrix whose rows the format cannot hold without loss.
- *
- * @throws {HqqError} `ERR_PACK_ROWS`
- */
-export function checkPackRows(
-  format: PackFormat,
-  { rows, size }: Geometry,
-  axis: 0 | 1,
-  shape: readonly [number, number],
-): void {
-  if (holdsRows(format, rows)) return;
-  const count = shape[0] * shape[1];
-  const rowsOf = (groupSize: number, side: 0 | 1) => (side === 1 ? count / groupSize : groupSize);
-  const example = nearestSize(size, (other) => count % other === 0 && holdsRows(format, rowsOf(other, axis)));
-  const otherAxis = axis === 1 ? 0 : 1;
-  const groupSize = axis === 1 ? `a groupSize that gives a multiple of ${format.fields} groups, such as` : 'groupSize';
-  const advice = [
-    ...(example === undefined ? [] : [`${groupSize} ${example}`]),
-    ...(holdsRows(format, rowsOf(size, otherAxis)) ? [`axis ${otherAxis}`] : []),
-    ...(example === undefined ? ['nbits 8'] : []), // one code a byte holds any number of rows
-  ];
-  throw new HqqError(
-    'ERR_PACK_ROWS',
-    `Expected the rows of the grouped matrix to be a multiple of ${format.fields} for ${format.packing}, got ${rows} ` +
-      `(${shape[0]} x ${shape[1]} weights, groupSize ${size}, axis ${axis}). Use ${advice.join(', or ')}.`,
-  );
-}
-
-/** How far from the given size a fitting one is looked for: enough for any usual matrix, and done in milliseconds. */
-const SEARCH_RADIUS = 1 << 16;
-
-/** A group size that `fits`: a half, a quarter, ... of `size` down to 8, else the nearest. */
-function nearestSize(size: number, fits: (size: number) => boolean): number | undefined {
-  for (let part = size / 2; part >= 8 && Number.isInteger(part); part /= 2) if (fits(part)) return part;
-  for (let distance = 1; distance < SEARCH_RADIUS; distance++) {
-    if (size > distance && fits(size - distance)) return size - distance;
-    if (fits(size + distance)) return size + distance;
-  }
-  return undefined;
 }

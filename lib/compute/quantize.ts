@@ -1,8 +1,8 @@
 import type { FloatBits, QuantizeArgs } from '../../binding.js';
-import { type QuantConfig, resolveQuantConfig } from '../matrix/config.js';
+import type { QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
-import { allocateWords, formatFor, holdsRows, type Packing, packedRows } from '../matrix/format.js';
-import { geometryOf } from '../matrix/geometry.js';
+import { requireForm } from '../matrix/fit.js';
+import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, checkWeight } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
@@ -16,10 +16,13 @@ import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTas
  * `weight.data` must not be written to until the promise settles, and its buffer can never be transferred to another thread
  * afterwards (`markAsUntransferable`): native code reads it in place.
  *
+ * Any shape can be quantized. Where the default group size or axis does not fit it, others are taken, and where codes cannot
+ * share words they take a byte each; `adapted` of the result says so. What the configuration names is kept, or an error.
+ *
  * @example
  * const q = await quantize({ data, dtype: 'bfloat16', shape: [4096, 4096] }, { nbits: 4, groupSize: 64 });
- * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_PACK_ROWS`, `ERR_NON_FINITE_WEIGHT`,
- *   `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`;
+ *   the signal's reason when it is aborted.
  */
 export async function quantize(weight: Weight, config?: QuantConfig, run: RunOptions = {}): Promise<QuantizedTensor> {
   const job = prepareQuantize(weight, config, run);
@@ -41,21 +44,13 @@ interface Job<Args, Result> {
   readonly finish: () => Result;
 }
 
-function prepareQuantize(
-  weight: Weight,
-  given: QuantConfig | undefined,
-  run: RunOptions,
-): Job<QuantizeArgs, QuantizedTensor> {
-  const config = resolveQuantConfig(given);
-  checkRunOptions(run);
+function prepareQuantize(weight: Weight, given: QuantConfig = {}, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
   checkWeight(weight);
   const { data, dtype } = weight;
   const shape = Object.freeze([weight.shape[0], weight.shape[1]] as const);
-  const { axis, nbits } = config;
-  const geometry = geometryOf(shape, config);
-  const format = formatFor(nbits);
-  grouped.checkPackRows(format, geometry, axis, shape);
-
+  const { config, format, geometry, adapted } = requireForm(shape, given);
+  checkRunOptions(run);
+  const { axis, nbits, groupSize } = config;
   const { rows, cols, groups } = geometry;
   const { packed, scale, zero, stats } = allocating(`the codes of ${shape[0]} x ${shape[1]} weights`, () => ({
     packed: allocateWords(format, packedRows(format, rows) * cols),
@@ -73,8 +68,11 @@ function prepareQuantize(
     if (sums.badIndex >= 0) {
       throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
     }
-    const tensor = { nbits, groupSize: geometry.size, axis, shape, packing: format.packing, packed, scale, zero };
-    return Object.freeze({ ...tensor, stats: summarize(sums, shape[0] * shape[1]) });
+    return Object.freeze({
+      ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
+      stats: summarize(sums, shape[0] * shape[1]),
+      ...(adapted === undefined ? {} : { adapted }),
+    });
   };
   return { args, finish };
 }

@@ -34,8 +34,9 @@ export interface QuantConfig {
    * Smaller groups are more accurate and larger on disk: one scale and one zero per group add `32 / groupSize` bits to
    * each weight when they are stored in 16 bits, `64 / groupSize` in 32.
    *
-   * @default 64
-   * @throws {HqqError} `ERR_GROUP_SIZE` from `quantize`, when it does not divide the matrix.
+   * @default 64; where that does not fit the matrix another, which the result tells (`adapted`): 32, 16 or 8, else a part of
+   *   a row, else a row
+   * @throws {HqqError} `ERR_GROUP_SIZE` when it is given and does not divide the matrix.
    */
   readonly groupSize?: number | null;
 
@@ -43,7 +44,7 @@ export interface QuantConfig {
    * The side along which groups run: 1 for consecutive inputs of an output row, which fast kernels need; 0 for the
    * reference's first layout.
    *
-   * @default 1
+   * @default 1; 0 where only then the codes fill whole words, which the result tells (`adapted`)
    */
   readonly axis?: 0 | 1;
 
@@ -203,12 +204,17 @@ export function rejectUnknownOptions(given: object, known: readonly string[]): v
   }
 }
 
+/** The options of `over` upon those of `base`. What is undefined is not given. */
+export function overlay(base: QuantConfig, over: QuantConfig): QuantConfig {
+  return { ...base, ...Object.fromEntries(Object.entries(over).filter(([, value]) => value !== undefined)) };
+}
+
 /**
- * Fills in defaults over `base`.
+ * Fills in defaults. Which options were given is lost: what depends on that (`formOf`) takes the configuration as it came.
  *
  * @throws {HqqError} `ERR_INVALID_OPTION` for unknown names, and for values that no matrix could satisfy.
  */
-export function resolveQuantConfig(config: QuantConfig = {}, base?: ResolvedQuantConfig): ResolvedQuantConfig {
+export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfig {
   if (typeof config !== 'object' || config === null) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the configuration to be an object, got ${show(config)}.`);
   }
@@ -217,7 +223,7 @@ export function resolveQuantConfig(config: QuantConfig = {}, base?: ResolvedQuan
   for (const name of OPTION_NAMES) {
     const option = OPTIONS[name];
     const given = config[name];
-    const value = given === undefined ? (base ? base[name] : option.default) : given; // null is a value: see groupSize
+    const value = given === undefined ? option.default : given; // null is a value: see groupSize
     if (!option.accepts(value)) {
       throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${option.expected}, got ${show(value)}.`);
     }

@@ -40,19 +40,15 @@ export function geometryOf(shape: readonly [number, number], config: Grouping): 
 }
 
 /** The largest divisor of `count` below `size` and the smallest above it. */
-function nearestDivisors(count: number, size: number): number[] {
-  const found: number[] = [];
-  for (let d = Math.min(size - 1, count); d >= 1; d--) {
-    if (count % d === 0) {
-      found.push(d);
-      break;
+export function nearestDivisors(count: number, size: number): number[] {
+  let below = 0;
+  let above = Infinity;
+  for (let d = 1; d * d <= count; d++) {
+    if (count % d !== 0) continue;
+    for (const divisor of [d, count / d]) {
+      if (divisor < size) below = Math.max(below, divisor);
+      if (divisor > size) above = Math.min(above, divisor);
     }
   }
-  for (let d = size + 1; d <= Math.min(count, size * 64); d++) {
-    if (count % d === 0) {
-      found.push(d);
-      break;
-    }
-  }
-  return found;
+  return [below, above].filter((divisor) => divisor > 0 && divisor < Infinity);
 }

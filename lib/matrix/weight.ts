@@ -44,6 +44,8 @@ export interface QuantizedTensor {
   readonly zero: Float32Array;
   /** How far codes, scale and zero are from the weights. */
   readonly stats: QuantStats;
+  /** What was taken in place of a default that does not fit, and why: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
+  readonly adapted?: string;
 }
 
 /** How one call runs. */

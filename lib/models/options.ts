@@ -166,6 +166,8 @@ const RUN_NAMES = ['signal', 'onProgress'] as const satisfies readonly (keyof Co
 /** Options of `quantizeModel`, each in its place. */
 export interface ResolvedOptions {
   readonly config: ResolvedQuantConfig;
+  /** The same as it was given, without defaults: these may give way where a layer needs it, what was asked for may not. */
+  readonly asked: QuantConfig;
   readonly model: ResolvedModelOptions;
   readonly run: ConversionRun;
 }
@@ -174,14 +176,15 @@ export interface ResolvedOptions {
 export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun): ResolvedOptions {
   checkObject(given);
   rejectUnknownOptions(given, [...OPTION_NAMES, ...MODEL_OPTION_NAMES, ...RUN_NAMES]);
-  const config = resolveQuantConfig(Object.fromEntries(OPTION_NAMES.map((name) => [name, given[name]])) as QuantConfig);
+  const asked = Object.fromEntries(OPTION_NAMES.map((name) => [name, given[name]])) as QuantConfig;
+  const config = resolveQuantConfig(asked);
   const model: Record<string, unknown> = {};
   for (const name of MODEL_OPTION_NAMES) model[name] = resolveOne(name, given[name]);
   const { include, exclude, overrides } = model as unknown as ResolvedModelOptions;
   for (const [glob, override] of Object.entries(overrides)) {
     if (!isGlob(glob)) throw invalid(`Expected every key of overrides to be a glob, got ${show(glob)}.`);
     try {
-      resolveQuantConfig(override, config);
+      resolveQuantConfig(override);
     } catch (error) {
       if (!(error instanceof HqqError)) throw error;
       throw invalid(`overrides[${show(glob)}]: ${error.message}`);
@@ -189,7 +192,7 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
   }
   const list = (globs: string | Globs) => (typeof globs === 'string' ? [globs] : globs);
   Object.assign(model, { include: list(include), exclude: list(exclude) });
-  return { config, model: model as unknown as ResolvedModelOptions, run: checkRun(given) };
+  return { config, asked, model: model as unknown as ResolvedModelOptions, run: checkRun(given) };
 }
 
 /**

@@ -2,12 +2,12 @@ import type { Checkpoint, CheckpointTensor } from '../containers/safetensors/che
 import { MAX_HEADER_BYTES, MAX_TENSORS } from '../containers/safetensors/header.js';
 import { type Layout, planLayout, type TensorSpec } from '../containers/safetensors/layout.js';
 import type { SafetensorsFile } from '../containers/safetensors/reader.js';
-import type { ResolvedQuantConfig } from '../matrix/config.js';
+import type { QuantConfig } from '../matrix/config.js';
 import { DTYPES } from '../matrix/dtype.js';
+import { formOf, type LayerForm, type Misfit } from '../matrix/fit.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
 import { formatBytes, formatCount, plural } from '../messages/units.js';
-import { formOf, type LayerForm } from '../schemes/hqq/fit.js';
 import { isOptimized, LAYER_KEYS, largeSpecs, type StoredLayer, smallTensors } from '../schemes/hqq/state-dict.js';
 import type { ResolvedModelOptions } from './options.js';
 import type { ModelReport } from './report.js';
@@ -43,23 +43,23 @@ export interface ModelPlan {
 /**
  * Plans the quantized model.
  *
- * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`: nothing to quantize, patterns that do nothing, a choice that Python would misread.
+ * @param asked The options as they were given: defaults may give way where a layer needs it.
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`: nothing to quantize, patterns that do nothing, a choice that Python would misread;
+ *   `ERR_GROUP_SIZE`: a group size that was asked for does not divide a layer.
  */
-export function planModel(
-  checkpoint: Checkpoint,
-  config: ResolvedQuantConfig,
-  options: ResolvedModelOptions,
-): ModelPlan {
-  const selection = selectWeights(checkpoint, config, options);
+export function planModel(checkpoint: Checkpoint, asked: QuantConfig, options: ResolvedModelOptions): ModelPlan {
+  const selection = selectWeights(checkpoint, asked, options);
   const dense: DenseTensor[] = [...selection.dense];
   const notes = [...selection.notes];
   const layers: LayerPlan[] = [];
+  const misfits: (readonly [SelectedWeight, Misfit])[] = [];
   const metaDtype = options.metaDtype === 'float32' ? 'float32' : 'float16';
   for (const weight of selection.weights) {
     const form = formOf(weight.shape, weight.config);
-    if ('reason' in form) dense.push({ tensor: weight.weight, reason: form.reason, linear: true });
+    if ('reason' in form) misfits.push([weight, form]);
     else layers.push(planLayer(weight, form, metaDtype));
   }
+  if (misfits.length > 0) throw misfitError(misfits);
   if (layers.length === 0) throw nothingLeft(checkpoint.path, dense);
 
   const modules = new Set(layers.map(({ module }) => module));
@@ -89,6 +89,21 @@ export function planModel(
     notes.push(`Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${names}.`);
   }
   return { checkpoint, shards, dense: reportDense(checkpoint, dense, layers), notes, quantization };
+}
+
+/** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */
+function misfitError(misfits: readonly (readonly [SelectedWeight, Misfit])[]): HqqError {
+  const [{ module }, { asked, sizes }] = misfits[0]!;
+  const like = misfits.filter(([, misfit]) => misfit.asked === asked);
+  const names = like.slice(0, 3).map(([{ weight, shape }]) => `${quote(weight.entry.name)} (${shape.join(' x ')})`);
+  const more = like.length > names.length ? ` and ${like.length - names.length} more` : '';
+  const size = sizes[0]!;
+  return new HqqError(
+    'ERR_GROUP_SIZE',
+    `Expected groupSize to divide the weights of every layer that it was asked for, got ${asked} for ${names.join(', ')}` +
+      `${more}. Leave it out, and such layers take a size that fits; or give them one of their own, as in ` +
+      `overrides: { ${quote(module)}: { groupSize: ${size} } } (--override ${quote(`${module}:group-size=${size}`)}); or exclude them.`,
+  );
 }
 
 /** Shortest text of a tensor in a header, save its name: dtype, shape, offsets. */

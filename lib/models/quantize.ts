@@ -36,7 +36,7 @@ export async function quantizeModel(
   resolved.run.signal?.throwIfAborted();
   const checkpoint = await Checkpoint.open(input);
   try {
-    const plan = withoutEmpty(planModel(checkpoint, resolved.config, resolved.model));
+    const plan = withoutEmpty(planModel(checkpoint, resolved.asked, resolved.model));
     const made = resolved.model.dryRun
       ? await dryRun(plan, output, resolved.model.force)
       : await convert(plan, output, resolved);

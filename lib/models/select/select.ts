@@ -1,5 +1,5 @@
 import type { Checkpoint, CheckpointTensor } from '../../containers/safetensors/checkpoint.js';
-import { type QuantConfig, type ResolvedQuantConfig, resolveQuantConfig } from '../../matrix/config.js';
+import { overlay, type QuantConfig } from '../../matrix/config.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
@@ -13,8 +13,8 @@ export interface SelectedWeight {
   readonly shape: readonly [number, number];
   readonly weight: CheckpointTensor;
   readonly bias: CheckpointTensor | undefined;
-  /** With overrides. */
-  readonly config: ResolvedQuantConfig;
+  /** What was asked for, overrides included. */
+  readonly config: QuantConfig;
 }
 
 /** A tensor that stays, and why. */
@@ -67,11 +67,7 @@ const UNTIED_MODELS: ReadonlySet<unknown> = new Set([
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already.
  */
-export function selectWeights(
-  checkpoint: Checkpoint,
-  config: ResolvedQuantConfig,
-  options: ResolvedModelOptions,
-): Selection {
+export function selectWeights(checkpoint: Checkpoint, asked: QuantConfig, options: ResolvedModelOptions): Selection {
   rejectQuantized(checkpoint);
   const include = options.include.map(compileGlob);
   const exclude = options.exclude.map(compileGlob);
@@ -103,10 +99,9 @@ export function selectWeights(
       );
     } else {
       const [rows, cols] = tensor.entry.shape as [number, number];
-      const over = (base: ResolvedQuantConfig, override: QuantConfig) => resolveQuantConfig(override, base);
       const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
       const bias = checkpoint.tensors.get(`${module}.bias`);
-      weights.push({ module, shape: [rows, cols], weight: tensor, bias, config: own.reduce(over, config) });
+      weights.push({ module, shape: [rows, cols], weight: tensor, bias, config: own.reduce(overlay, asked) });
     }
   }
 
