@@ -1,6 +1,7 @@
 #pragma once
 #include <arm_neon.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
