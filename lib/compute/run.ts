@@ -5,6 +5,7 @@ import { MAX_THREADS } from '../matrix/threads.js';
 import type { RunOptions } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
 import { defaultThreads, markAsUntransferable } from './host.js';
+import { checkSignal, onAbort } from './signal.js';
 
 const RUN_OPTIONS = ['signal', 'threads'] as const satisfies readonly (keyof RunOptions)[];
 
@@ -19,13 +20,7 @@ export function checkRunOptions(run: object, more: readonly string[] = []): void
   }
   rejectUnknownOptions(run, [...RUN_OPTIONS, ...more]);
   const { signal, threads } = run as RunOptions;
-  // By what it does, not by its class: polyfills and other realms have classes of their own.
-  if (
-    signal !== undefined &&
-    !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')
-  ) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected signal to be an AbortSignal, got ${show(signal)}.`);
-  }
+  checkSignal(signal);
   if (threads !== undefined) resolveThreads(threads);
 }
 
@@ -60,14 +55,13 @@ export async function runTask<K extends keyof Operations>(
   const { signal } = run;
   signal?.throwIfAborted();
   const task = start(backend, operation, args);
-  const cancel = () => task.cancel();
-  signal?.addEventListener('abort', cancel, { once: true });
+  const release = onAbort(signal, () => task.cancel());
   try {
     await task.promise;
   } catch (error) {
     if (!signal?.aborted) throw translate(error);
   } finally {
-    signal?.removeEventListener('abort', cancel);
+    release();
   }
   // Also when the abort came too late to stop it: who aborts is told so.
   signal?.throwIfAborted();

@@ -1,3 +1,4 @@
+import { checkSignal } from '../compute/signal.js';
 import {
   OPTION_NAMES,
   type Option,
@@ -226,12 +227,7 @@ function resolveOne(name: keyof ResolvedModelOptions, given: unknown): unknown {
 }
 
 function checkRun({ signal, onProgress }: ConversionRun): ConversionRun {
-  if (
-    signal !== undefined &&
-    !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')
-  ) {
-    throw invalid(`Expected signal to be an AbortSignal, got ${show(signal)}.`);
-  }
+  checkSignal(signal);
   if (onProgress !== undefined && typeof onProgress !== 'function') {
     throw invalid(`Expected onProgress to be a function, got ${show(onProgress)}.`);
   }

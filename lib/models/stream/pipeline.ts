@@ -1,4 +1,5 @@
 import { allocating } from '../../compute/run.js';
+import { onAbort } from '../../compute/signal.js';
 
 /** Jobs and the slots that they share. */
 export interface Line<Job, Slot> {
@@ -29,8 +30,7 @@ export async function pipelines<Job, Slot>(
 ): Promise<void> {
   signal?.throwIfAborted();
   const stop = new AbortController();
-  const abort = () => stop.abort(signal?.reason);
-  signal?.addEventListener('abort', abort, { once: true });
+  const release = onAbort(signal, () => stop.abort(signal?.reason));
   const serve = async (queue: Iterator<Job>, slot: Slot): Promise<void> => {
     try {
       for (;;) {
@@ -51,7 +51,7 @@ export async function pipelines<Job, Slot>(
       }),
     );
   } finally {
-    signal?.removeEventListener('abort', abort);
+    release();
   }
   stop.signal.throwIfAborted();
 }

@@ -1,3 +1,4 @@
+import { checkSignal } from '../../compute/signal.js';
 import { type Option, rejectUnknownOptions } from '../../matrix/config.js';
 import { HqqError, show } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
@@ -126,12 +127,7 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
   if (!Array.isArray(stops) || !stops.every((text) => typeof text === 'string' && text !== '')) {
     throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
   }
-  if (
-    signal !== undefined &&
-    !(typeof signal?.addEventListener === 'function' && typeof signal.aborted === 'boolean')
-  ) {
-    throw invalid(`Expected signal to be an AbortSignal, got ${show(signal)}.`);
-  }
+  checkSignal(signal);
   return { ...(resolved as unknown as Tuning), stop: stops, signal };
 }
 
