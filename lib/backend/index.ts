@@ -2,6 +2,7 @@ import { cpus } from 'node:os';
 import type { Addon, Backend } from '../../binding.js';
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import { backendChoice, defaultThreads, isaChoice, VARIABLES } from './environment.js';
 import type { BackendInfo } from './info.js';
 import { createJsBackend } from './js/backend.js';
@@ -47,6 +48,7 @@ export function chosenBackend(): Backend | undefined {
  * @throws {HqqError} as every other call, when the environment demands what is not to be had.
  */
 export function backend(): BackendInfo {
+  refuseSurplus(arguments.length, 0, 'backend()');
   return describe(activeBackend());
 }
 

@@ -3,6 +3,7 @@
 import type { Backend } from '../../binding.js';
 import type { BackendInfo } from '../backend/info.js';
 import { createJsBackend } from '../backend/js/backend.js';
+import { refuseSurplus } from '../messages/surplus.js';
 
 let active: Backend | undefined;
 
@@ -16,6 +17,7 @@ export function chosenBackend(): Backend | undefined {
 
 /** What computes here: JavaScript. */
 export function backend(): BackendInfo {
+  refuseSurplus(arguments.length, 0, 'backend()');
   return Object.freeze({ name: 'js', isa: 'js', threads: 1 });
 }
 

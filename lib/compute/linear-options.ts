@@ -32,12 +32,15 @@ function refuse(message: string): never {
   throw new HqqError('ERR_INVALID_ARGUMENT', message);
 }
 
+/** Names of `LinearOptions`. */
+export const LINEAR_OPTIONS = ['bias', 'activations'] as const satisfies readonly (keyof LinearOptions)[];
+
 const ACTIVATIONS = ['float32', 'int8'] as const;
 
 /** What a layer's options say, checked. */
 export function checkLinearOptions(options: LinearOptions, outFeatures: number) {
   checkObject(options, 'the options of a layer');
-  rejectUnknownOptions(options, ['bias', 'activations']);
+  rejectUnknownOptions(options, LINEAR_OPTIONS);
   const { bias, activations = 'float32' } = options;
   if (!ACTIVATIONS.includes(activations)) {
     throw new HqqError(

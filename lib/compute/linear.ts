@@ -1,15 +1,31 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
-import type { QuantConfig } from '../matrix/config.js';
+import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import { packedRows } from '../matrix/format.js';
 import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import { groupedDequantizeArgs } from './arguments.js';
 import { activeBackend } from './host.js';
-import { checkLinearOptions, type ForwardOptions, type LinearOptions, resultOf } from './linear-options.js';
+import {
+  checkLinearOptions,
+  type ForwardOptions,
+  LINEAR_OPTIONS,
+  type LinearOptions,
+  resultOf,
+} from './linear-options.js';
 import { layOutArgs } from './panels.js';
 import { quantize } from './quantize.js';
-import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
+import {
+  allocating,
+  checkRunOptions,
+  pinInputs,
+  RUN_OPTIONS,
+  rejectMisplaced,
+  resolveThreads,
+  runTask,
+  runTaskSync,
+} from './run.js';
 
 const NONE: ForwardOptions = Object.freeze({});
 const NO_BIAS = new Float32Array(0);
@@ -64,6 +80,7 @@ export class QuantizedLinear {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`
    */
   constructor(q: QuantizedTensor, options: LinearOptions = {}) {
+    refuseSurplus(arguments.length, 2, 'new QuantizedLinear(q, options)');
     const given = q as QuantizedTensor | LaidOut;
     if (given instanceof LaidOut) {
       q = given.q;
@@ -106,6 +123,10 @@ export class QuantizedLinear {
     config?: QuantConfig,
     options: LinearOptions & RunOptions = {},
   ): Promise<QuantizedLinear> {
+    refuseSurplus(arguments.length, 3, 'QuantizedLinear.fromWeight(weight, config, options)');
+    const place = (argument: string) => `QuantizedLinear.fromWeight(weight, ${argument})`;
+    rejectMisplaced(config, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
+    rejectMisplaced(options, OPTION_NAMES, (name) => place(`{ ${name} }, options`));
     const { signal, threads, ...own } = options;
     checkRunOptions({ signal, threads });
     if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
@@ -125,6 +146,7 @@ export class QuantizedLinear {
    *   aborted (then `out` holds anything).
    */
   async forward(x: Float32Array, run: ForwardOptions = NONE): Promise<Float32Array> {
+    refuseSurplus(arguments.length, 2, 'forward(x, run)');
     if (run !== NONE) checkRunOptions(run, ['out']);
     const out = resultOf(this, x, run.out);
     const threads = this.#threadsOf(run);
@@ -136,6 +158,7 @@ export class QuantizedLinear {
 
   /** `forward` on the calling thread (and its helpers): it returns when the work is done. */
   forwardSync(x: Float32Array, run: ForwardOptions = NONE): Float32Array {
+    refuseSurplus(arguments.length, 2, 'forwardSync(x, run)');
     if (run !== NONE) checkRunOptions(run, ['out']);
     const out = resultOf(this, x, run.out);
     const threads = this.#threadsOf(run);
@@ -155,6 +178,7 @@ export class QuantizedLinear {
     x: Float32Array,
     run: RunOptions = NONE,
   ): Promise<Float32Array[]> {
+    refuseSurplus(arguments.length, 3, 'QuantizedLinear.forwardMany(layers, x, run)');
     if (run !== NONE) checkRunOptions(run);
     checkLayers(layers);
     const outs = layers.map((layer) => resultOf(layer, x, undefined));
@@ -197,6 +221,7 @@ export class QuantizedLinear {
 
   /** The weights that the codes stand for, `[outFeatures, inFeatures]`, as `dequantize` gives them. */
   async dequantize(run: RunOptions = NONE): Promise<Float32Array> {
+    refuseSurplus(arguments.length, 1, 'dequantize(run)');
     if (run !== NONE) checkRunOptions(run);
     const { outFeatures, inFeatures } = this;
     const out = allocating(`${outFeatures} x ${inFeatures} weights`, () => new Float32Array(outFeatures * inFeatures));

@@ -1,14 +1,24 @@
 import type { FloatBits, QuantizeArgs } from '../../binding.js';
-import type { QuantConfig } from '../matrix/config.js';
+import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, checkWeight } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import * as grouped from './arguments.js';
 import { activeBackend } from './host.js';
-import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
+import {
+  allocating,
+  checkRunOptions,
+  pinInputs,
+  RUN_OPTIONS,
+  rejectMisplaced,
+  resolveThreads,
+  runTask,
+  runTaskSync,
+} from './run.js';
 
 /**
  * Quantizes a weight matrix, on other threads.
@@ -25,6 +35,7 @@ import { allocating, checkRunOptions, pinInputs, resolveThreads, runTask, runTas
  *   the signal's reason when it is aborted.
  */
 export async function quantize(weight: Weight, config?: QuantConfig, run: RunOptions = {}): Promise<QuantizedTensor> {
+  refuseSurplus(arguments.length, 3, 'quantize(weight, config, run)');
   const job = prepareQuantize(weight, config, run);
   pinInputs(weight.data);
   await runTask(activeBackend(), 'quantize', job.args, run);
@@ -33,6 +44,7 @@ export async function quantize(weight: Weight, config?: QuantConfig, run: RunOpt
 
 /** `quantize` on the calling thread: it returns when the work is done. */
 export function quantizeSync(weight: Weight, config?: QuantConfig, run: RunOptions = {}): QuantizedTensor {
+  refuseSurplus(arguments.length, 3, 'quantizeSync(weight, config, run)');
   const job = prepareQuantize(weight, config, run);
   runTaskSync(activeBackend(), 'quantize', job.args, run);
   return job.finish();
@@ -46,6 +58,8 @@ interface Job<Args, Result> {
 
 function prepareQuantize(weight: Weight, given: QuantConfig = {}, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
   checkWeight(weight);
+  rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
+  rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
   const { data, dtype } = weight;
   const shape = Object.freeze([weight.shape[0], weight.shape[1]] as const);
   const { config, format, geometry, adapted } = requireForm(shape, given);
@@ -127,6 +141,7 @@ export function dequantize(q: QuantizedTensor, options?: ToFloat32): Promise<Flo
 export function dequantize(q: QuantizedTensor, options: To<'float16' | 'bfloat16'>): Promise<Uint16Array>;
 export function dequantize(q: QuantizedTensor, options?: DequantizeOptions): Promise<Float32Array | Uint16Array>;
 export async function dequantize(q: QuantizedTensor, options: DequantizeOptions = {}): Promise<FloatBits> {
+  refuseSurplus(arguments.length, 2, 'dequantize(q, options)');
   const args = prepareDequantize(q, options);
   pinInputs(q.packed, q.scale, q.zero, args.out);
   await runTask(activeBackend(), 'dequantize', args, options);
@@ -138,6 +153,7 @@ export function dequantizeSync(q: QuantizedTensor, options?: ToFloat32): Float32
 export function dequantizeSync(q: QuantizedTensor, options: To<'float16' | 'bfloat16'>): Uint16Array;
 export function dequantizeSync(q: QuantizedTensor, options?: DequantizeOptions): Float32Array | Uint16Array;
 export function dequantizeSync(q: QuantizedTensor, options: DequantizeOptions = {}): FloatBits {
+  refuseSurplus(arguments.length, 2, 'dequantizeSync(q, options)');
   const args = prepareDequantize(q, options);
   runTaskSync(activeBackend(), 'dequantize', args, options);
   return args.out;
@@ -192,6 +208,7 @@ export function pack(
   shape: readonly [rows: number, cols: number],
   packing: Packing,
 ): Uint8Array | Int32Array {
+  refuseSurplus(arguments.length, 3, 'pack(codes, shape, packing)');
   const format = checkPacking(packing);
   checkShape(shape, 'shape');
   const [rows, cols] = shape;
@@ -242,6 +259,7 @@ function checkCodes(codes: Uint8Array, highest: number, packing: Packing): void 
  * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`
  */
 export function unpack(q: QuantizedTensor): Uint8Array {
+  refuseSurplus(arguments.length, 1, 'unpack(q)');
   const { geometry, format } = checkQuantized(q);
   const { rows, cols } = geometry;
   const codes = allocating(`the codes of ${q.shape[0]} x ${q.shape[1]} weights`, () => new Uint8Array(rows * cols));

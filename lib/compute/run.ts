@@ -7,7 +7,8 @@ import { HqqError, show } from '../messages/errors.js';
 import { defaultThreads, markAsUntransferable } from './host.js';
 import { checkSignal, onAbort } from './signal.js';
 
-const RUN_OPTIONS = ['signal', 'threads'] as const satisfies readonly (keyof RunOptions)[];
+/** Names of `RunOptions`. */
+export const RUN_OPTIONS = ['signal', 'threads'] as const satisfies readonly (keyof RunOptions)[];
 
 /**
  * Checks the options that say how a call runs. `more` are the names that the call itself adds.
@@ -22,6 +23,22 @@ export function checkRunOptions(run: object, more: readonly string[] = []): void
   const { signal, threads } = run as RunOptions;
   checkSignal(signal);
   if (threads !== undefined) resolveThreads(threads);
+}
+
+/**
+ * Refuses options that belong into another argument, and says into which.
+ *
+ * @param place How the call is written with the option where it belongs.
+ * @throws {HqqError} `ERR_INVALID_OPTION`
+ */
+export function rejectMisplaced(
+  given: object | undefined,
+  names: readonly string[],
+  place: (name: string) => string,
+): void {
+  const name = names.find((misplaced) => Object.hasOwn(given ?? {}, misplaced));
+  if (name === undefined) return;
+  throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} in another argument: ${place(name)}.`);
 }
 
 /**

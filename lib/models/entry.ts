@@ -1,6 +1,7 @@
 // The operations on whole models as the package exports them. Their code, half of the package's, is read at the first call:
 // who only computes never waits for it, and an import stays short.
 import type { QuantConfig } from '../matrix/config.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import type { CompareOptions } from './compare.js';
 import type { DequantizeModelOptions, DequantizeReport } from './dequantize.js';
 import type { Model } from './model.js';
@@ -22,6 +23,7 @@ export async function quantizeModel(
   output: string,
   options?: QuantConfig & ModelOptions & ConversionRun,
 ): Promise<ModelReport> {
+  refuseSurplus(arguments.length, 3, 'quantizeModel(input, output, options)');
   return (await import('./quantize.js')).quantizeModel(input, output, options);
 }
 
@@ -37,6 +39,7 @@ export async function dequantizeModel(
   output: string,
   options?: DequantizeModelOptions,
 ): Promise<DequantizeReport> {
+  refuseSurplus(arguments.length, 3, 'dequantizeModel(input, output, options)');
   return (await import('./dequantize.js')).dequantizeModel(input, output, options);
 }
 
@@ -53,6 +56,7 @@ export async function compareModels(
   quantized: string,
   options?: CompareOptions,
 ): Promise<CompareReport> {
+  refuseSurplus(arguments.length, 3, 'compareModels(original, quantized, options)');
   return (await import('./compare.js')).compareModels(original, quantized, options);
 }
 
@@ -66,5 +70,6 @@ export async function compareModels(
  * @throws {HqqError} `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`
  */
 export async function openModel(path: string): Promise<Model> {
+  refuseSurplus(arguments.length, 1, 'openModel(path)');
   return (await import('./model.js')).openModel(path);
 }

@@ -12,6 +12,7 @@ import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { bytesOf, roundThrough, widenBytes } from '../schemes/hqq/half.js';
 import { type ReadLayer, readLayers } from '../schemes/hqq/read-layers.js';
@@ -93,11 +94,13 @@ export class Model {
 
   /** Whether there is a tensor of this name, or a weight of the module of this name. */
   has(name: string): boolean {
+    refuseSurplus(arguments.length, 1, 'model.has(name)');
     return this.#entries.has(name) || this.#entries.has(`${name}.weight`);
   }
 
   /** Shape of a tensor, or of a module's weight. */
   shape(name: string): readonly number[] {
+    refuseSurplus(arguments.length, 1, 'model.shape(name)');
     const entry = this.#find(name);
     return isLayer(entry) ? entry.shape : entry.entry.shape;
   }
@@ -109,6 +112,7 @@ export class Model {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not floating-point.
    */
   tensor(name: string, options: TensorOptions = {}): Float32Array {
+    refuseSurplus(arguments.length, 2, 'model.tensor(name, options)');
     rejectUnknownOptions(options, ['rounding', 'dtype']);
     checkTensorOptions(options);
     const entry = this.#find(name);
@@ -125,6 +129,7 @@ export class Model {
 
   /** `tensor`, read and computed without blocking the event loop. */
   async load(name: string, options: LoadOptions = {}): Promise<Float32Array> {
+    refuseSurplus(arguments.length, 2, 'model.load(name, options)');
     checkRunOptions(options, ['rounding', 'dtype']);
     checkTensorOptions(options);
     const { signal, threads } = options;
@@ -147,6 +152,7 @@ export class Model {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not quantized.
    */
   quantized(name: string): QuantizedTensor {
+    refuseSurplus(arguments.length, 1, 'model.quantized(name)');
     const entry = this.#find(name);
     if (!isLayer(entry)) {
       const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.entry.dtype}.`;
@@ -165,12 +171,14 @@ export class Model {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not quantized.
    */
   linear(name: string, options: Omit<LinearOptions, 'bias'> = {}): QuantizedLinear {
+    refuseSurplus(arguments.length, 2, 'model.linear(name, options)');
     const bias = this.bias(name);
     return new QuantizedLinear(this.quantized(name), bias ? { ...options, bias } : options);
   }
 
   /** Bias of a module, or of the module that a weight belongs to; undefined where it has none. Blocks until it is read. */
   bias(name: string): Float32Array | undefined {
+    refuseSurplus(arguments.length, 1, 'model.bias(name)');
     this.#find(name);
     const module = this.#entries.has(name) && name.endsWith('.weight') ? name.slice(0, -'.weight'.length) : name;
     return this.#entries.has(`${module}.bias`) ? this.tensor(`${module}.bias`) : undefined;
@@ -178,6 +186,7 @@ export class Model {
 
   /** Closes the files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   async close(): Promise<void> {
+    refuseSurplus(arguments.length, 0, 'model.close()');
     await this.#checkpoint.close();
   }
 

@@ -1,0 +1,114 @@
+import * as fs from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import * as hqq from '../lib/index.js';
+import * as js from '../lib/js.js';
+import { encode, freshPath, randomTensor, randomWeights } from './support/checkpoints.js';
+
+// Arguments and options that are in the wrong place are told, not ignored.
+
+const weight: hqq.Weight = { data: randomWeights(64 * 64, 1), dtype: 'float32', shape: [64, 64] };
+const file = freshPath('in.safetensors');
+fs.writeFileSync(file, encode({ 'a.weight': randomTensor([64, 64], 1) }));
+const model = await hqq.openModel(file);
+
+type Callable = (...args: unknown[]) => unknown;
+
+/** The functions of an object, with those of its class that are documented. */
+function functionsOf(name: string, holder: object, hidden: readonly string[] = []): [string, Callable][] {
+  return Object.getOwnPropertyNames(holder)
+    .filter((key) => !['length', 'name', 'prototype', 'constructor', ...hidden].includes(key))
+    .flatMap((key): [string, Callable][] => {
+      const { value } = Object.getOwnPropertyDescriptor(holder, key)!;
+      return typeof value === 'function' ? [[`${name}.${key}`, value.bind(holder)]] : [];
+    });
+}
+
+/** Every public function, method and constructor. */
+function everything(name: string, entry: object): [string, Callable][] {
+  return functionsOf(name, entry).flatMap(([label, call]): [string, Callable][] => {
+    const original = (entry as Record<string, unknown>)[label.slice(name.length + 1)] as { prototype?: object };
+    if (!/^\w+\.[A-Z]/.test(label)) return [[label, call]];
+    if (original === hqq.HqqError) return []; // an Error, which takes what it is given
+    return [
+      [`new ${label}`, (...args) => Reflect.construct(original as never, args)],
+      ...functionsOf(label, original, ['steps']),
+      ...functionsOf(`${label}.prototype`, original.prototype!),
+    ];
+  });
+}
+
+const calls = [
+  ...everything('hqq', { ...hqq }),
+  ...everything('js', { ...js }),
+  ...functionsOf('model', Object.getPrototypeOf(model)),
+];
+
+describe('surplus arguments', () => {
+  test('there are some to try', () => {
+    const labels = calls.map(([label]) => label);
+    expect(labels).toEqual(
+      expect.arrayContaining([
+        'hqq.quantizeModel',
+        'js.quantizeSync',
+        'new hqq.QuantizedLinear',
+        'hqq.QuantizedLinear.forwardMany',
+        'hqq.QuantizedLinear.prototype.forward',
+        'model.load',
+      ]),
+    );
+    expect(labels.length).toBeGreaterThan(25);
+  });
+
+  test.each(calls)('%s refuses them', async (_, call) => {
+    const outcome = async () => call(...Array(9).fill({}));
+    await expect(outcome()).rejects.toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_ARGUMENT',
+        message: expect.stringMatching(/^Expected (no arguments|at most \d arguments?) for [^,].*, got 9\./),
+      }),
+    );
+  });
+
+  test('are told where they go', async () => {
+    const surplus = hqq.quantizeModel as (...args: unknown[]) => Promise<unknown>;
+    await expect(surplus(file, freshPath(), {}, { signal: AbortSignal.abort() })).rejects.toThrow(
+      'Expected at most 3 arguments for quantizeModel(input, output, options), got 4. ' +
+        'Every option goes into the last, signal and threads too.',
+    );
+    const q = hqq.quantizeSync(weight);
+    expect(() => [q].map(hqq.unpack as never)).toThrow(
+      'Expected at most 1 argument for unpack(q), got 3. A callback of map or forEach is given three: wrap the call in a function.',
+    );
+  });
+});
+
+describe('options in the wrong argument', () => {
+  const signal = new AbortController().signal;
+  const misplaced = (message: string) =>
+    expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: `Expected ${message}.` });
+
+  test('of quantize', async () => {
+    const config = (given: object) => given as hqq.QuantConfig;
+    await expect(hqq.quantize(weight, config({ signal }))).rejects.toThrow(
+      misplaced('signal in another argument: quantize(weight, config, { signal })'),
+    );
+    expect(() => hqq.quantizeSync(weight, config({ nbits: 4, threads: 1 }))).toThrow(
+      misplaced('threads in another argument: quantize(weight, config, { threads })'),
+    );
+    await expect(hqq.quantize(weight, {}, { nbits: 3 } as hqq.RunOptions)).rejects.toThrow(
+      misplaced('nbits in another argument: quantize(weight, { nbits }, run)'),
+    );
+    await expect(hqq.quantize(weight, config({ signl: 1 }))).rejects.toThrow('Unknown option "signl". Options: nbits,');
+  });
+
+  test('of fromWeight', async () => {
+    const { fromWeight } = hqq.QuantizedLinear;
+    await expect(fromWeight(weight, { activations: 'int8' } as hqq.QuantConfig)).rejects.toThrow(
+      misplaced('activations in another argument: QuantizedLinear.fromWeight(weight, config, { activations })'),
+    );
+    await expect(fromWeight(weight, {}, { nbits: 3 } as hqq.LinearOptions)).rejects.toThrow(
+      misplaced('nbits in another argument: QuantizedLinear.fromWeight(weight, { nbits }, options)'),
+    );
+    await expect(fromWeight(weight, null as never)).rejects.toThrow('Expected the configuration to be an object');
+  });
+});
