@@ -31,7 +31,7 @@ export function interruptible(): AbortSignal {
     process.on(signal, () => {
       const reason = new Interruption(signal);
       if (!controller.signal.aborted) return controller.abort(reason);
-      // Whoever hangs is left behind. What was half written is not in its place, and the next run clears it.
+      // Whoever hangs is left behind. What was half written is cleared on the way out.
       endProgress();
       process.exit(reason.status);
     });

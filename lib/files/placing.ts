@@ -1,3 +1,4 @@
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { HqqError } from '../messages/errors.js';
@@ -68,6 +69,13 @@ async function putBack({ target, aside }: Placement): Promise<void> {
     const message = `Cannot put ${plain(target)} back. The old folder is ${plain(aside)}; rename it by hand.`;
     throw new HqqError('ERR_IO', message, { cause: error });
   }
+}
+
+/** Where the process ends before an old folder that is aside was removed: it goes back if nothing took its place. */
+export function settleAsideSync({ target, aside }: Pick<Placement, 'target' | 'aside'>): void {
+  if (!existsSync(aside)) return;
+  if (existsSync(target)) rmSync(aside, { recursive: true, force: true });
+  else renameSync(aside, target);
 }
 
 /** Waits until a file, or a folder with all that is in it, is on the disk. Cheap for what is there already. */

@@ -15,6 +15,7 @@ import {
   writeFully,
 } from './io.js';
 import { modeAt, ownable } from './modes.js';
+import { isOpen, register, release } from './open-outputs.js';
 import {
   checkApart,
   checkParent,
@@ -23,16 +24,12 @@ import {
   type OutputKind,
   RUN_MARK,
 } from './output-rules.js';
-import { placeFile, placeFolder, syncTree } from './placing.js';
+import { placeFile, placeFolder, settleAsideSync, syncTree } from './placing.js';
 
 export type { OutputKind } from './output-rules.js';
 
 /** Bytes of a copied file that are in memory at once. */
 const COPY_BYTES = 1024 * 1024;
-
-/** Outputs of this thread that are being written; global, since the ESM and the CommonJS build may both be loaded. */
-const REGISTRY = Symbol.for('hqq.stagedOutputs');
-const registry = ((globalThis as Record<symbol, unknown>)[REGISTRY] ??= new Set<string>()) as Set<string>;
 
 export interface StagedOutputOptions {
   /** Replace what stands there: a safetensors file, an empty folder or a model folder. */
@@ -48,7 +45,8 @@ export interface StagedOutputOptions {
 
 /**
  * An output that appears whole or not at all. It is written to `<target>.<pid>.partial` beside the target and renamed at the
- * end; a killed run leaves that behind, and the next run for the same target clears it.
+ * end. A process that ends before that removes it; one that is killed leaves it behind, and the next run for the same target
+ * clears it.
  */
 export class StagedOutput {
   /** Where it will be. Absolute, links in the parent resolved. */
@@ -58,7 +56,10 @@ export class StagedOutput {
   readonly path: string;
   readonly #force: boolean;
   readonly #like: string | undefined;
+  /** Whether the caller may still write to it. */
   #open = true;
+  /** Whether something of it may be on the disk that is not to stay. */
+  #unsettled = true;
 
   private constructor(target: string, kind: OutputKind, path: string, { force = false, like }: StagedOutputOptions) {
     this.target = target;
@@ -90,18 +91,18 @@ export class StagedOutput {
     const place = join(await checkParent(dirname(absolute)), basename(absolute));
     await checkApart(place, inputs);
     const path = `${place}.${RUN_MARK}.partial`;
-    if (registry.has(path)) {
+    if (isOpen(path)) {
       throw new HqqError('ERR_IO', `${plain(place)} is being written by this process already. Wait for that to end.`);
     }
-    registry.add(path);
+    const staged = new StagedOutput(place, kind, path, options);
+    register(path, () => staged.abandonSync());
     try {
-      await clearLeftovers(place, (partial) => registry.has(partial) && partial !== path);
+      await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
       await checkReplaceable(place, kind, force);
-      const staged = new StagedOutput(place, kind, path, options);
       if (kind === 'folder') await staged.#makeFolder('.');
       return staged;
     } catch (error) {
-      registry.delete(path);
+      await staged.abandon();
       throw error;
     }
   }
@@ -168,9 +169,12 @@ export class StagedOutput {
     const placement = { path, target, aside: this.#aside, force: this.#force };
     await (this.kind === 'file' ? placeFile(placement) : placeFolder(placement));
     this.#open = false;
-    registry.delete(this.path);
-    await syncFolder(dirname(this.target));
-    await fs.rm(this.#aside, { recursive: true, force: true }).catch(() => {}); // The next run tries again.
+    try {
+      await syncFolder(dirname(target));
+      await fs.rm(this.#aside, { recursive: true, force: true }).catch(() => {}); // The next run tries again.
+    } finally {
+      this.#settle();
+    }
   }
 
   /** Removes what was written. After `commit` or a second time it does nothing. Close writers first. */
@@ -178,19 +182,31 @@ export class StagedOutput {
     if (!this.#open) return;
     this.#open = false;
     await fs.rm(this.path, { recursive: true, force: true, maxRetries: 2 }).catch(() => {}); // The next run tries again.
-    registry.delete(this.path);
+    this.#settle();
   }
 
-  /** Blocking twin of `abandon`, for the handler of an exit. */
+  /** Blocking twin of `abandon`, for the end of the process: does the rest where `abandon` or `commit` is under way. */
   abandonSync(): void {
-    if (!this.#open) return;
+    if (!this.#unsettled) return;
     this.#open = false;
-    try {
-      rmSync(this.path, { recursive: true, force: true });
-    } catch {
-      // The next run tries again.
+    const { path, target } = this;
+    const steps = [
+      () => settleAsideSync({ target, aside: this.#aside }),
+      () => rmSync(path, { recursive: true, force: true, maxRetries: 2 }),
+    ];
+    for (const step of steps) {
+      try {
+        step();
+      } catch {
+        // The next run tries again.
+      }
     }
-    registry.delete(this.path);
+    this.#settle();
+  }
+
+  #settle(): void {
+    this.#unsettled = false;
+    release(this.path);
   }
 
   /** Where an old folder waits while the new one takes its place. */

@@ -334,3 +334,37 @@ describe('the parent', () => {
       await expectError(() => StagedOutput.begin(join(folder, 'x'), 'file', none), 'ERR_IO', /Permission is denied/);
   });
 });
+
+describe('the end of the process', () => {
+  const listeners = () => process.listeners('exit');
+
+  it('is listened for once, whatever the number of outputs, and not when there are none', async () => {
+    const before = listeners();
+    const staged = await Promise.all(Array.from({ length: 20 }, () => stageFile(freshPath(), 'new')));
+    expect(listeners()).toHaveLength(before.length + 1);
+    await Promise.all(staged.slice(0, 10).map((one) => one.commit()));
+    await Promise.all(staged.slice(10, 19).map((one) => one.abandon()));
+    expect(listeners()).toHaveLength(before.length + 1);
+    staged[19]!.abandonSync();
+    expect(listeners()).toEqual(before);
+    fs.writeFileSync(staged[0]!.target, 'theirs');
+    await expectError(() => StagedOutput.begin(staged[0]!.target, 'file', none), 'ERR_IO', /exists/);
+    expect(listeners()).toEqual(before);
+  });
+
+  it('clears what is open then, however far it is', async () => {
+    const before = listeners();
+    const old = folderOf({ 'config.json': 'old' });
+    const replacing = await stageFolder(old, 'new', force);
+    fs.renameSync(old, `${old}.${process.pid}.replaced.partial`); // as in the middle of a commit
+    const ending = await stageFolder(freshPath(), 'new');
+    const open = await stageFile(freshPath(), 'new');
+    const abandoned = ending.abandon(); // has only begun
+    for (const listener of listeners().filter((one) => !before.includes(one))) listener.call(process, 0);
+    expect([open, ending].map(({ target }) => beside(target))).toEqual([[], []]);
+    expect([beside(old), content(old)]).toEqual([['model'], { 'config.json': 'old' }]);
+    expect(listeners()).toEqual(before);
+    await abandoned;
+    await expectError(() => replacing.commit(), 'ERR_INVALID_ARGUMENT', /after commit or abandon/);
+  });
+});

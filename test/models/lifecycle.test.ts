@@ -179,6 +179,24 @@ describe('in a process of its own', () => {
     expect(beside(out)).toEqual([basename(out)]);
   });
 
+  it.each([
+    ['exit', 7, /^$/, ''],
+    ['throw', 1, /Error: on purpose/, ''],
+    ['worker-exit', 0, /^$/, 'worker 7\n'],
+    ['worker-throw', 0, /^on purpose\n$/, 'worker 1\n'],
+  ] as const)('that ends by itself, by %s, leaves nothing', async (how, status, stderr, stdout) => {
+    const folder = modelFolder([{ 'a.weight': randomTensor([3072, 2048], 1, 'bfloat16') }, llama()]);
+    const file = join(folder, 'model-00001-of-00002.safetensors');
+    for (const [input, output] of [
+      [folder, freshPath()],
+      [file, freshPath()],
+    ] as const) {
+      const result = await runFixture('end-midway.mjs', [how, input, output]);
+      expect(result).toMatchObject({ status, stdout, stderr: expect.stringMatching(stderr) });
+      expect(beside(output)).toEqual([]);
+    }
+  });
+
   it('takes memory for a few chunks, whatever the size of a tensor', async () => {
     // One matrix of 192 MiB in bfloat16, written in pieces; 384 MiB if it were widened.
     const input = freshPath('big.safetensors');
