@@ -26,24 +26,6 @@ export async function standing(path: string): Promise<Stats | undefined> {
   }
 }
 
-/** The real path of the folder that the output will be in, which must exist and be writable. */
-export async function checkParent(parent: string): Promise<string> {
-  let stat: Stats;
-  try {
-    stat = await fs.stat(parent);
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw ioError('Cannot write to', parent, error);
-    const message = `The folder ${plain(parent)}, where the output would be, does not exist. Create it first.`;
-    throw new HqqError('ERR_IO', message, { cause: error });
-  }
-  if (!stat.isDirectory())
-    throw new HqqError('ERR_IO', `${plain(parent)}, where the output would be, is not a folder.`);
-  return withPath('Cannot write to', parent, async () => {
-    await fs.access(parent, fs.constants.W_OK | fs.constants.X_OK);
-    return fs.realpath(parent);
-  });
-}
-
 /** `inner` is `outer` or below it. Both are real paths. */
 function isWithin(inner: string, outer: string): boolean {
   const path = relative(outer, inner);

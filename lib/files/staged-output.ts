@@ -16,14 +16,8 @@ import {
 } from './io.js';
 import { modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
-import {
-  checkApart,
-  checkParent,
-  checkReplaceable,
-  clearLeftovers,
-  type OutputKind,
-  RUN_MARK,
-} from './output-rules.js';
+import { checkApart, checkReplaceable, clearLeftovers, type OutputKind, RUN_MARK } from './output-rules.js';
+import { checkParent, makeParents, removeParents, removeParentsSync } from './parents.js';
 import { placeFile, placeFolder, settleAsideSync, syncTree } from './placing.js';
 
 export type { OutputKind } from './output-rules.js';
@@ -56,6 +50,8 @@ export class StagedOutput {
   readonly path: string;
   readonly #force: boolean;
   readonly #like: string | undefined;
+  /** Folders above the output that were made for it, the deepest first. */
+  readonly #parents: string[] = [];
   /** Whether the caller may still write to it. */
   #open = true;
   /** Whether something of it may be on the disk that is not to stay. */
@@ -70,10 +66,10 @@ export class StagedOutput {
   }
 
   /**
-   * Checks that the output may be written and clears what killed runs left.
+   * Checks that the output may be written, makes the folders above it that are missing, and clears what killed runs left.
    *
    * @throws {HqqError} `ERR_INVALID_OPTION` when the output is, holds or lies inside an input; `ERR_IO` when it exists and
-   * `force` is not set or does not suffice, when its parent does not exist or may not be written, or when an input is missing.
+   * `force` is not set or does not suffice, when its parent cannot be made or written to, or when an input is missing.
    */
   static async begin(target: string, kind: OutputKind, options: StagedOutputOptions): Promise<StagedOutput> {
     const { force = false, inputs } = options;
@@ -97,6 +93,7 @@ export class StagedOutput {
     const staged = new StagedOutput(place, kind, path, options);
     register(path, () => staged.abandonSync());
     try {
+      await makeParents(dirname(place), staged.#parents);
       await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
       await checkReplaceable(place, kind, force);
       if (kind === 'folder') await staged.#makeFolder('.');
@@ -170,7 +167,7 @@ export class StagedOutput {
     await (this.kind === 'file' ? placeFile(placement) : placeFolder(placement));
     this.#open = false;
     try {
-      await syncFolder(dirname(target));
+      for (const folder of [target, ...this.#parents]) await syncFolder(dirname(folder));
       await fs.rm(this.#aside, { recursive: true, force: true }).catch(() => {}); // The next run tries again.
     } finally {
       this.#settle();
@@ -182,6 +179,7 @@ export class StagedOutput {
     if (!this.#open) return;
     this.#open = false;
     await fs.rm(this.path, { recursive: true, force: true, maxRetries: 2 }).catch(() => {}); // The next run tries again.
+    await removeParents(this.#parents);
     this.#settle();
   }
 
@@ -193,6 +191,7 @@ export class StagedOutput {
     const steps = [
       () => settleAsideSync({ target, aside: this.#aside }),
       () => rmSync(path, { recursive: true, force: true, maxRetries: 2 }),
+      () => removeParentsSync(this.#parents),
     ];
     for (const step of steps) {
       try {

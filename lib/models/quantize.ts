@@ -7,7 +7,8 @@ import type { Layout } from '../containers/safetensors/layout.js';
 import type { SafetensorsFile } from '../containers/safetensors/reader.js';
 import { checkReadable } from '../containers/safetensors/shards.js';
 import { SafetensorsWriter } from '../containers/safetensors/writer.js';
-import { checkApart, checkParent, checkReplaceable } from '../files/output-rules.js';
+import { checkApart, checkReplaceable } from '../files/output-rules.js';
+import { checkParent } from '../files/parents.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
@@ -64,7 +65,7 @@ function withoutEmpty(plan: ModelPlan): ModelPlan {
 
 /**
  * What would be made; nothing is written. An output that could never be is refused. What the user can still clear away, an
- * output that exists or a folder that does not, is noted: nobody should have to make room for a plan.
+ * output that exists or a folder that may not be written to, is noted: nobody should have to make room for a plan.
  */
 async function dryRun({ checkpoint, shards }: ModelPlan, output: string, force: boolean): Promise<Made> {
   const parent = dirname(resolve(output));

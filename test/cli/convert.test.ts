@@ -85,6 +85,18 @@ describe('quantize', () => {
     expect((await hqq(['quantize', MODEL, '--out', out, '--dry-run', '--force'])).stdout).not.toMatch(/would fail/);
   });
 
+  test('folders above the output are made, and only with the output', async () => {
+    const top = fresh();
+    const out = join(top, 'deep', 'out');
+    const { stdout } = await hqq(['quantize', MODEL, '--out', out, '--dry-run']);
+    expect(stdout).not.toMatch(/note/);
+    expect(fs.existsSync(top)).toBe(false);
+    expectFailure(await hqq(['quantize', MODEL, '--out', out, '--include', 'nothing*']), 1, /nothing\*/);
+    expect(fs.existsSync(top)).toBe(false);
+    expect((await hqq(['quantize', MODEL, '--out', out])).status).toBe(0);
+    expect(fs.readdirSync(join(top, 'deep'))).toEqual(['out']);
+  });
+
   test('a file gives a file', async () => {
     const out = fresh('q.safetensors');
     expect((await hqq(['quantize', FILE, '--out', out])).status).toBe(0);
@@ -166,12 +178,7 @@ describe('what cannot be done is one clear error', () => {
     expect(fs.existsSync(out)).toBe(false);
   });
 
-  test('a folder to write to that does not exist, or may not be written', async () => {
-    expectFailure(
-      await hqq(['quantize', MODEL, '--out', join(fresh(), 'deep')]),
-      1,
-      /does not exist\. Create it first/,
-    );
+  test('a folder to write to that may not be written', async () => {
     const folder = process.getuid?.() === 0 ? '/proc' : fresh('closed'); // nothing is closed to root but what the kernel makes
     if (folder !== '/proc') fs.mkdirSync(folder, { mode: 0o555 });
     expectFailure(await hqq(['quantize', MODEL, '--out', join(folder, 'out')]), 1, /Cannot (create|write)/);

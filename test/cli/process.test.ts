@@ -26,8 +26,8 @@ function freshFolder(): string {
 
 describe('a signal', () => {
   /** Runs a long conversion into `folder` and sends `signals` when it is at work. */
-  function interrupted(folder: string, signals: readonly NodeJS.Signals[]): Promise<CliResult> {
-    return hqq(['quantize', LARGE, '--out', join(folder, 'out'), '--iterations', '1000'], {
+  function interrupted(folder: string, signals: readonly NodeJS.Signals[], output = 'out'): Promise<CliResult> {
+    return hqq(['quantize', LARGE, '--out', join(folder, output), '--iterations', '1000'], {
       env: SLOW,
       onStart(child) {
         const timer = setInterval(() => {
@@ -56,6 +56,12 @@ describe('a signal', () => {
     const folder = freshFolder();
     const { status } = await interrupted(folder, ['SIGINT', 'SIGINT']);
     expect(status).toBe(130);
+    expect(fs.readdirSync(folder)).toEqual([]);
+  });
+
+  test('takes the folders away that were made for the output', async () => {
+    const folder = freshFolder();
+    expect((await interrupted(folder, ['SIGINT'], 'a/b/out')).status).toBe(130);
     expect(fs.readdirSync(folder)).toEqual([]);
   });
 

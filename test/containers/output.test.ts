@@ -311,27 +311,61 @@ describe('inputs', () => {
   });
 });
 
-describe('the parent', () => {
-  it('must be a folder that exists and may be written', async () => {
-    await expectError(
-      () => StagedOutput.begin(`${freshPath()}/x`, 'file', none),
-      'ERR_IO',
-      /where the output would be, does not exist\. Create it first/,
-    );
+describe('the folders above', () => {
+  it('are made where they are missing, and go again with what is abandoned', async () => {
+    const top = freshPath('a');
+    const target = join(top, 'b', 'c', 'x');
+    await (await stageFolder(target, 'new')).commit();
+    expect(content(top)).toEqual({ b: { c: { x: { 'config.json': 'new' } } } });
+    for (const end of [(staged: StagedOutput) => staged.abandon(), (staged: StagedOutput) => staged.abandonSync()]) {
+      const other = freshPath('a');
+      const staged = await stageFile(join(other, 'b', 'x'), 'new');
+      expect(fs.readdirSync(join(other, 'b'))).toEqual([basename(staged.path)]);
+      await end(staged);
+      expect(beside(other)).toEqual([]);
+    }
+  });
+
+  it('stay where somebody has put something there meanwhile', async () => {
+    const top = freshPath('a');
+    const staged = await stageFile(join(top, 'b', 'c', 'x'), 'new');
+    fs.writeFileSync(join(top, 'theirs'), '');
+    await staged.abandon();
+    expect(content(top)).toEqual({ theirs: '' });
+  });
+
+  it('are not made for what is refused', async () => {
+    const input = folderOf({ 'config.json': '{}' });
+    const inside = join(input, 'new', 'x');
+    await expectError(() => StagedOutput.begin(inside, 'folder', { inputs: [input] }), OPTION, /which lies inside /);
+    expect(content(input)).toEqual({ 'config.json': '{}' });
+    const missing = freshPath();
+    const gone = { inputs: [freshPath()] };
+    await expectError(() => StagedOutput.begin(join(missing, 'x'), 'file', gone), 'ERR_IO', /does not exist/);
+    expect(beside(missing)).toEqual([]);
+  });
+
+  it('must be folders that may be written to', async () => {
     const file = freshPath();
     fs.writeFileSync(file, '');
     await expectError(() => StagedOutput.begin(`${file}/x`, 'file', none), 'ERR_IO', /is not a folder/);
+    await expectError(() => StagedOutput.begin(`${file}/a/x`, 'file', none), 'ERR_IO', /part of the path is a file/);
+    const link = freshPath('link');
+    fs.symlinkSync('nowhere', link);
+    await expectError(() => StagedOutput.begin(`${link}/x`, 'file', none), 'ERR_IO', /is a link that leads nowhere/);
     if (process.platform === 'linux') {
-      await expectError(
-        () => StagedOutput.begin('/proc/x', 'folder', none),
-        'ERR_IO',
-        /Cannot (write to|create|read) /,
-      );
+      for (const target of ['/proc/x', '/proc/a/x'])
+        await expectError(
+          () => StagedOutput.begin(target, 'folder', none),
+          'ERR_IO',
+          /Cannot (write to|create|read) \/proc/,
+        );
     }
     const folder = folderOf({});
     fs.chmodSync(folder, 0o500);
-    if (process.getuid?.() !== 0)
-      await expectError(() => StagedOutput.begin(join(folder, 'x'), 'file', none), 'ERR_IO', /Permission is denied/);
+    if (process.getuid?.() === 0) return; // to whom nothing is closed
+    for (const target of [join(folder, 'x'), join(folder, 'a', 'x')])
+      await expectError(() => StagedOutput.begin(target, 'file', none), 'ERR_IO', /Permission is denied/);
   });
 });
 
@@ -358,10 +392,11 @@ describe('the end of the process', () => {
     const replacing = await stageFolder(old, 'new', force);
     fs.renameSync(old, `${old}.${process.pid}.replaced.partial`); // as in the middle of a commit
     const ending = await stageFolder(freshPath(), 'new');
-    const open = await stageFile(freshPath(), 'new');
+    const [open, deep] = [await stageFile(freshPath(), 'new'), await stageFile(join(freshPath('a'), 'b', 'x'), 'new')];
     const abandoned = ending.abandon(); // has only begun
     for (const listener of listeners().filter((one) => !before.includes(one))) listener.call(process, 0);
-    expect([open, ending].map(({ target }) => beside(target))).toEqual([[], []]);
+    const gone = [open, ending, { target: dirname(dirname(deep.target)) }];
+    expect(gone.map(({ target }) => beside(target))).toEqual([[], [], []]);
     expect([beside(old), content(old)]).toEqual([['model'], { 'config.json': 'old' }]);
     expect(listeners()).toEqual(before);
     await abandoned;

@@ -79,10 +79,9 @@ describe('the output', () => {
     });
     await quantizeModel(file, join(out, 'x.safetensors'));
     expect(fs.readdirSync(out)).toEqual(['x.safetensors']);
-    expect(await failure(() => quantizeModel(file, freshPath('a/b')))).toMatchObject({
-      code: 'ERR_IO',
-      message: expect.stringContaining('does not exist'),
-    });
+    const deep = freshPath('a/b/x.safetensors');
+    await quantizeModel(file, deep);
+    expect(fs.readdirSync(join(deep, '..'))).toEqual(['x.safetensors']);
     expect(await failure(() => quantizeModel('/no/model', freshPath()))).toMatchObject({ code: 'ERR_IO' });
   });
 
@@ -189,11 +188,13 @@ describe('in a process of its own', () => {
     const file = join(folder, 'model-00001-of-00002.safetensors');
     for (const [input, output] of [
       [folder, freshPath()],
+      [folder, freshPath('a/b/out')],
       [file, freshPath()],
     ] as const) {
       const result = await runFixture('end-midway.mjs', [how, input, output]);
       expect(result).toMatchObject({ status, stdout, stderr: expect.stringMatching(stderr) });
-      expect(beside(output)).toEqual([]);
+      const top = join(output, output.endsWith('a/b/out') ? '../../..' : '..');
+      expect(fs.readdirSync(top)).toEqual([]);
     }
   });
 

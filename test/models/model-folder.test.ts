@@ -191,8 +191,15 @@ describe('a model folder', () => {
     expect(forced.notes).toEqual([]);
     expect(rest.totals.bytesAfter).toBe(forced.totals.bytesAfter);
     expect((await plan(freshPath(), false)).notes).toEqual([]);
-    const { notes: missing } = await plan(join(freshPath(), 'out'), true);
-    expect(missing).toEqual([expect.stringMatching(/would fail\. The folder .* does not exist\. Create it first/)]);
+    const deep = freshPath('a');
+    expect((await plan(join(deep, 'b', 'out'), false)).notes).toEqual([]);
+    expect(beside(deep)).toEqual([]);
+    const link = freshPath('link');
+    fs.symlinkSync('nowhere', link);
+    const { notes: lost } = await plan(join(link, 'out'), true);
+    expect(lost).toEqual([
+      expect.stringMatching(/would fail\. .*link, where the output would be, is a link that leads/),
+    ]);
     expect(snapshot(standing)).toEqual(before);
   });
 });
