@@ -21,7 +21,15 @@ export {
 } from './matrix/config.js';
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';
-export type { QuantizedTensor, QuantStats, RunOptions, Weight } from './matrix/weight.js';
+export type {
+  Float16Numbers,
+  FloatWeight,
+  QuantizedTensor,
+  QuantStats,
+  RawWeight,
+  RunOptions,
+  Weight,
+} from './matrix/weight.js';
 export { HqqError, type HqqErrorCode } from './messages/errors.js';
 export type { CompareOptions } from './models/compare.js';
 export type { DequantizeModelOptions, DequantizeReport } from './models/dequantize.js';

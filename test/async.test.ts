@@ -6,13 +6,13 @@ import { dequantize, quantize, quantizeSync } from '../lib/compute/quantize.js';
 import { runTask } from '../lib/compute/run.js';
 import { resolveQuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
-import type { Weight } from '../lib/matrix/weight.js';
+import type { PlainWeight } from '../lib/matrix/weight.js';
 import { runFixture } from './child.js';
 
 const isa = availableBackends()[0]!;
 const fast = activeBackend().name === 'native';
 
-function weightOf(rows: number, cols: number): Weight {
+function weightOf(rows: number, cols: number): PlainWeight {
   const data = Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i * 1.7) * 0.05);
   return { data, dtype: 'float32', shape: [rows, cols] };
 }

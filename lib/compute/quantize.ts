@@ -3,7 +3,7 @@ import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
-import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, checkWeight } from '../matrix/validate.js';
+import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, readWeight } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
@@ -37,7 +37,7 @@ import {
 export async function quantize(weight: Weight, config?: QuantConfig, run: RunOptions = {}): Promise<QuantizedTensor> {
   refuseSurplus(arguments.length, 3, 'quantize(weight, config, run)');
   const job = prepareQuantize(weight, config, run);
-  pinInputs(weight.data);
+  pinInputs(job.args.weights);
   await runTask(activeBackend(), 'quantize', job.args, run);
   return job.finish();
 }
@@ -57,11 +57,9 @@ interface Job<Args, Result> {
 }
 
 function prepareQuantize(weight: Weight, given: QuantConfig = {}, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
-  checkWeight(weight);
+  const { data, dtype, shape } = readWeight(weight);
   rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
-  const { data, dtype } = weight;
-  const shape = Object.freeze([weight.shape[0], weight.shape[1]] as const);
   const { config, format, geometry, adapted } = requireForm(shape, given);
   checkRunOptions(run);
   const { axis, nbits, groupSize } = config;
@@ -203,11 +201,7 @@ function prepareDequantize(q: QuantizedTensor, options: DequantizeOptions) {
  * @returns `[ceil(rows / fields), cols]` words; 32-bit ones for `3bit_32`.
  * @throws {HqqError} `ERR_PACK_ROWS` when the layout cannot hold this number of rows without loss, `ERR_INVALID_ARGUMENT`.
  */
-export function pack(
-  codes: Uint8Array,
-  shape: readonly [rows: number, cols: number],
-  packing: Packing,
-): Uint8Array | Int32Array {
+export function pack(codes: Uint8Array, shape: readonly number[], packing: Packing): Uint8Array | Int32Array {
   refuseSurplus(arguments.length, 3, 'pack(codes, shape, packing)');
   const format = checkPacking(packing);
   checkShape(shape, 'shape');

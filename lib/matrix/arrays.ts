@@ -31,6 +31,11 @@ export function isShared(buffer: ArrayBufferLike): boolean {
   return !answers(ownLength, buffer) && answers(sharedLength, buffer);
 }
 
+/** Whether it is an ArrayBuffer or a SharedArrayBuffer, of whatever realm. */
+export function isBuffer(value: unknown): value is ArrayBufferLike {
+  return typeof value === 'object' && (answers(ownLength, value as never) || answers(sharedLength, value as never));
+}
+
 /** Any typed array that a backend may be given. */
 export type InputArray = Float32Array | Float64Array | Uint8Array | Uint16Array | Int32Array;
 
@@ -42,7 +47,11 @@ export type InputArray = Float32Array | Float64Array | Uint8Array | Uint16Array 
  * @throws {HqqError} `ERR_INVALID_ARGUMENT`
  */
 export function checkInput(array: InputArray, name: string): void {
-  const { buffer } = array;
+  checkBuffer(array.buffer, name);
+}
+
+/** `checkInput` of the memory itself. */
+export function checkBuffer(buffer: ArrayBufferLike, name: string): void {
   if (isShared(buffer)) return; // can neither shrink nor be transferred
   if ((buffer as { resizable?: boolean }).resizable) {
     throw new HqqError(

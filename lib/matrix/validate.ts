@@ -1,11 +1,11 @@
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
-import { checkInput, typedArrayClass } from './arrays.js';
+import { checkBuffer, checkInput, isBuffer, typedArrayClass } from './arrays.js';
 import { NBITS, type ResolvedQuantConfig } from './config.js';
-import { DTYPE_NAMES, type DType } from './dtype.js';
+import { DTYPE_NAMES, DTYPES, type DType } from './dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from './format.js';
 import { type Geometry, geometryOf } from './geometry.js';
-import type { QuantizedTensor, Weight } from './weight.js';
+import type { PlainWeight, QuantizedTensor, Weight } from './weight.js';
 
 /**
  * Most weights of a matrix. Positions in it are counted in 32 bits where it is fast, and its float32 form must fit a typed
@@ -67,18 +67,60 @@ export function checkArray(array: unknown, name: string, kind: keyof Arrays, len
   if (array.length !== length) refuse(`Expected ${name} to have ${length} elements ${because}, got ${array.length}.`);
 }
 
-/** @throws {HqqError} `ERR_INVALID_ARGUMENT`, saying which field is not what. */
-export function checkWeight(weight: Weight): void {
+/** Classes of arrays that say what they hold. */
+const SPEAKING: Readonly<Record<string, DType>> = { Float32Array: 'float32', Float16Array: 'float16' };
+
+/**
+ * Checks a weight, in whatever form it may come.
+ *
+ * @returns On the same memory, save where its bytes are not aligned to numbers: then on a copy.
+ * @throws {HqqError} `ERR_INVALID_ARGUMENT`, saying which field is not what.
+ */
+export function readWeight(weight: Weight): PlainWeight {
   checkObject(weight, 'weight');
-  checkDtype(weight.dtype, 'weight.dtype');
-  checkShape(weight.shape, 'weight.shape');
-  const [rows, cols] = weight.shape;
-  const kind = weight.dtype === 'float32' ? 'Float32Array' : 'Uint16Array';
-  if (!isArray(weight.data, kind)) {
-    const hint = kind === 'Uint16Array' ? ' of raw bits' : '';
-    refuse(`Expected weight.data to be a ${kind}${hint} for dtype ${weight.dtype}, got ${show(weight.data)}.`);
+  const { data, dtype = SPEAKING[typedArrayClass(data) ?? ''], shape } = weight;
+  if (dtype === undefined && data !== undefined) {
+    const names = DTYPE_NAMES.join(', ');
+    refuse(`Expected weight.dtype to say what ${show(data)} holds, one of ${names}, got undefined.`);
   }
-  checkArray(weight.data, 'weight.data', kind, rows * cols, `for shape ${rows} x ${cols}`);
+  checkDtype(dtype, 'weight.dtype');
+  checkShape(shape, 'weight.shape');
+  const [rows, cols] = shape;
+  const numbers = numbersOf(data, dtype, rows * cols);
+  const kind = kindOf(dtype);
+  if (numbers === undefined) {
+    const hint = kind === 'Uint16Array' ? ' of raw bits' : '';
+    refuse(`Expected weight.data to be a ${kind}${hint}, or bytes, for dtype ${dtype}, got ${show(data)}.`);
+  }
+  checkArray(numbers, 'weight.data', kind, rows * cols, `for shape ${rows} x ${cols}`);
+  return { data: numbers, dtype, shape: Object.freeze([rows, cols] as const) };
+}
+
+/** The class of arrays that hold numbers of `dtype`. */
+function kindOf(dtype: DType): 'Float32Array' | 'Uint16Array' {
+  return dtype === 'float32' ? 'Float32Array' : 'Uint16Array';
+}
+
+/** `data` as an array of the class that holds `dtype`; undefined where it is neither that nor bytes. */
+function numbersOf(data: unknown, dtype: DType, count: number): Float32Array | Uint16Array | undefined {
+  const kind = kindOf(dtype);
+  const { bytes: size } = DTYPES[dtype];
+  if (isArray(data, kind)) return data;
+  const given = typedArrayClass(data);
+  const isBits = given === 'Float16Array' && dtype === 'float16';
+  if (!isBits && given !== 'Uint8Array' && !isBuffer(data)) return undefined;
+  const [buffer, offset, length] = isBuffer(data)
+    ? [data, 0, data.byteLength]
+    : [(data as Uint8Array).buffer, (data as Uint8Array).byteOffset, (data as Uint8Array).byteLength];
+  checkBuffer(buffer, 'weight.data');
+  if (length !== count * size) {
+    refuse(`Expected weight.data to have ${count * size} bytes for ${count} weights of ${dtype}, got ${length}.`);
+  }
+  const isAligned = offset % size === 0;
+  const memory = isAligned ? buffer : buffer.slice(offset, offset + length);
+  return kind === 'Float32Array'
+    ? new Float32Array(memory, isAligned ? offset : 0, count)
+    : new Uint16Array(memory, isAligned ? offset : 0, count);
 }
 
 /** What the fields of a quantized tensor imply. */

@@ -2,13 +2,44 @@ import type { NBits } from './config.js';
 import type { DType } from './dtype.js';
 import type { Packing } from './format.js';
 
-/** A weight matrix as it lies in memory: row-major `[outFeatures, inFeatures]`. float16 and bfloat16 travel as raw bits. */
-export interface Weight {
-  /** Numbers: float32, or the raw bits of float16 and bfloat16. */
-  readonly data: Float32Array | Uint16Array;
+/** A `Float16Array`, which TypeScript before 5.8 and Node before 24 do not have. */
+export interface Float16Numbers extends ArrayBufferView {
+  /** Its class. */
+  readonly [Symbol.toStringTag]: 'Float16Array';
+  /** How many numbers there are. */
+  readonly length: number;
+}
+
+/** A weight matrix whose numbers say themselves what they are: float32 or float16. */
+export interface FloatWeight {
+  /** Numbers, row-major. */
+  readonly data: Float32Array | Float16Numbers;
+  /** Need not be said. */
+  readonly dtype?: undefined;
+  /** Rows and columns, `[outFeatures, inFeatures]`: two positive integers. */
+  readonly shape: readonly number[];
+}
+
+/** A weight matrix as it lies in memory or in a file. */
+export interface RawWeight {
+  /**
+   * Numbers, row-major: float32, the raw bits of float16 and bfloat16, or the little-endian bytes of any. Bytes may begin
+   * anywhere; where that is no multiple of a number's size, they are copied.
+   */
+  readonly data: Float32Array | Uint16Array | Float16Numbers | Uint8Array | ArrayBufferLike;
   /** What `data` holds. */
   readonly dtype: DType;
-  /** Rows and columns. */
+  /** Rows and columns, `[outFeatures, inFeatures]`: two positive integers. */
+  readonly shape: readonly number[];
+}
+
+/** A weight matrix, row-major `[outFeatures, inFeatures]`. float16 and bfloat16 may travel as raw bits, all types as bytes. */
+export type Weight = FloatWeight | RawWeight;
+
+/** A weight as backends take it. */
+export interface PlainWeight {
+  readonly data: Float32Array | Uint16Array;
+  readonly dtype: DType;
   readonly shape: readonly [outFeatures: number, inFeatures: number];
 }
 

@@ -23,6 +23,14 @@ function noise(length, seed = 1) {
   });
 }
 
+/** A weight of float16 bits: as numbers that say themselves what they are, where the engine has them, and as bytes. */
+const halfWeights = (bits, shape) => [
+  typeof Float16Array === 'function'
+    ? { data: new Float16Array(bits.buffer), shape }
+    : { data: bits, dtype: 'float16', shape },
+  { data: new Uint8Array([0, ...new Uint8Array(bits.buffer)]).subarray(1), dtype: 'float16', shape },
+];
+
 const SHAPE = [48, 320];
 const CASES = [
   ...[8, 6, 5, 4, 3, 2, 1.58, 1].map((nbits) => ({ nbits })),
@@ -50,7 +58,10 @@ export async function digests({ dequantize, dequantizeSync, pack, QuantizedLinea
         throw new Error(`${part} of quantizeSync differ: ${name}`);
     }
     found[`weights ${name}`] = digest(await dequantize(q));
-    found[`half ${name}`] = digest(dequantizeSync(q, { dtype: 'float16' }));
+    const half = dequantizeSync(q, { dtype: 'float16' });
+    found[`half ${name}`] = digest(half);
+    const [again, bytes] = halfWeights(half, SHAPE).map((weight) => digest(quantizeSync(weight, config).packed));
+    Object.assign(found, { [`again ${name}`]: again, [`bytes ${name}`]: bytes });
     const codes = unpack(q);
     found[`codes ${name}`] = digest(codes);
     const rows = q.axis === 1 ? codes.length / q.groupSize : q.groupSize;
