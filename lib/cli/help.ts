@@ -19,7 +19,8 @@ export function generalHelp(commands: readonly Command[]): string {
       ['hqq <command> --help', 'explain a command and its flags'],
       ['hqq --version', 'say which version this is'],
     ]),
-    '\nA model is a .safetensors file, or a Hugging Face folder with config.json and its safetensors files.\n\n',
+    '\nA model is a .safetensors file, or a Hugging Face folder with config.json and its safetensors files; org/name is one that\n',
+    "is in this machine's Hugging Face cache (hf download org/name puts it there).\n\n",
     bold('Environment\n'),
     pairs([
       ['HQQ_BACKEND', 'auto, native or js: what computes (default auto: native where it loads)'],

@@ -10,8 +10,8 @@ import type { CompareReport, ModelReport } from './report.js';
 
 /**
  * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
- * into a folder that Python's `hqq` and `transformers` load. The output appears whole or not at all, and memory stays bounded
- * whatever the size of the model.
+ * into a folder that Python's `hqq` and `transformers` load. `org/name` is read from this machine's Hugging Face cache. The
+ * output appears whole or not at all, and memory stays bounded whatever the size of the model.
  *
  * @example
  * const report = await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq4', { nbits: 4, groupSize: 64 });
@@ -61,7 +61,8 @@ export async function compareModels(
 }
 
 /**
- * Opens a model to read: a safetensors file or a Hugging Face folder, quantized or not. `close` it when done.
+ * Opens a model to read: a safetensors file or a Hugging Face folder, quantized or not, or `org/name` for one that is in this
+ * machine's Hugging Face cache. `close` it when done.
  *
  * @example
  * const model = await openModel('Llama-3.2-1B-hqq4');

@@ -56,7 +56,7 @@ export async function openModel(path: string): Promise<Model> {
 
 /** A model on disk. Tensors are read when they are asked for; quantized layers go by the names that the original has. */
 export class Model {
-  /** As it was opened. */
+  /** Where it was found: as it was given, or in the cache of Hugging Face. */
   readonly path: string;
   /** File after file: `<module>.weight` for a quantized layer, other tensors as they are called. */
   readonly names: readonly string[];

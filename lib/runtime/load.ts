@@ -35,11 +35,12 @@ export async function loadLanguageModel(path: string, options: LoadLanguageModel
     if (model.config === undefined) {
       throw new HqqError(
         'ERR_CHECKPOINT_CONTENT',
-        `Expected a model folder with config.json, got ${plain(path)}, which has none.`,
+        `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`,
       );
     }
     const config = readModelConfig(model.config);
-    const endIds = await readEndIds(path, config);
+    const { path: folder } = model; // not as it was given, which may be an id
+    const endIds = await readEndIds(folder, config);
     const weights = await readWeights(model, config, { activations, threads, signal });
     const context = maxContext ?? naturalContext(config);
     return new LanguageModel({
@@ -48,7 +49,7 @@ export async function loadLanguageModel(path: string, options: LoadLanguageModel
       endIds,
       threads,
       maxContext: context,
-      tokenizer: () => openTokenizer(path),
+      tokenizer: () => openTokenizer(folder),
     });
   } finally {
     await model.close();

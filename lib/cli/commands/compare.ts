@@ -34,7 +34,7 @@ export const compare = defineCommand({
 /** Two names of one file or folder. What cannot be looked at is for the reader to complain about. */
 function samePlace(a: string, b: string): boolean {
   try {
-    return realpathSync(a) === realpathSync(b);
+    return a === b || realpathSync(a) === realpathSync(b);
   } catch {
     return false;
   }

@@ -1,5 +1,6 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
+import { findModel } from '../../files/hub-cache.js';
 import { kindOf, readWhole, withPath } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { type Listing, listFolder } from '../../files/model-folder.js';
@@ -41,7 +42,7 @@ interface Parts {
 
 /** A model on disk: one safetensors file, or a Hugging Face model folder. Open until `close`. */
 export class Checkpoint {
-  /** As it was opened. */
+  /** Where it was found: as it was given, or in the cache of Hugging Face. */
   readonly path: string;
   /** `path` when it is a folder. */
   readonly folder: string | undefined;
@@ -73,12 +74,14 @@ export class Checkpoint {
 
   /**
    * Opens a `.safetensors` file, or a folder with (in this order, as transformers looks) `model.safetensors`, shards and
-   * `model.safetensors.index.json`, or a single safetensors file of another name.
+   * `model.safetensors.index.json`, or a single safetensors file of another name. Or what stands for such a folder in the cache
+   * of Hugging Face: `org/name`, or the root of its entry.
    *
    * @throws {HqqError} `ERR_IO` for what is not there or cannot be read, `ERR_CHECKPOINT_FORMAT` for what breaks the format,
    * `ERR_CHECKPOINT_CONTENT` for a folder without safetensors or with several models.
    */
-  static async open(path: string): Promise<Checkpoint> {
+  static async open(given: string): Promise<Checkpoint> {
+    const path = await findModel(given);
     const stat = await withPath('Cannot read', path, () => fs.stat(path));
     if (stat.isDirectory()) return openFolder(path, (parts) => new Checkpoint(path, path, parts));
     if (!stat.isFile()) {

@@ -1,0 +1,49 @@
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { expectFailure, hqq } from '../support/cli.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const SCRATCH = scratchFolder('inputs');
+
+describe('a model by its id in the Hugging Face cache', () => {
+  const entry = join(SCRATCH, 'hub', 'models--org--books');
+  const snapshot = join(entry, 'snapshots', 'abc');
+  for (const name of ['blobs', 'refs', 'snapshots/abc']) fs.mkdirSync(join(entry, name), { recursive: true });
+  fs.writeFileSync(join(entry, 'refs', 'main'), 'abc');
+  for (const name of fs.readdirSync(SHIPPED)) {
+    fs.copyFileSync(join(SHIPPED, name), join(entry, 'blobs', name));
+    fs.symlinkSync(`../../blobs/${name}`, join(snapshot, name));
+  }
+  const options = { env: { HF_HOME: SCRATCH }, cwd: SCRATCH };
+
+  test('is read by every command', async () => {
+    const inspected = JSON.parse((await hqq(['inspect', 'org/books', '--json'], options)).stdout) as { path: string };
+    expect(inspected.path).toBe(snapshot);
+    const quantized = await hqq(['quantize', 'org/books', '--out', 'books-4bit'], options);
+    expect(quantized).toMatchObject({ status: 0, stderr: '' });
+    expect(quantized.stdout).toMatch(/^org\/books -> books-4bit\n.*\nNext: hqq compare org\/books books-4bit\n$/s);
+    expect(fs.readdirSync(join(SCRATCH, 'books-4bit')).sort()).toEqual(fs.readdirSync(SHIPPED).sort());
+    expect((await hqq(['compare', 'org/books', 'books-4bit'], options)).stdout).toMatch(/compared +\d+ tensors/);
+    expect((await hqq(['compare', entry, 'books-4bit'], options)).stdout).toMatch(/compared +\d+ tensors/);
+    const generate = ['generate', '--prompt', 'The sea', '--max-tokens', '3'];
+    const [byId, byPath] = await Promise.all([hqq([...generate, 'org/books'], options), hqq([...generate, SHIPPED])]);
+    expect(byId).toEqual(byPath);
+    const dense = join(SCRATCH, 'dense');
+    expectFailure(
+      await hqq(['dequantize', 'org/books', '--out', dense], options),
+      1,
+      /org\/books is not quantized with HQQ/,
+    );
+  });
+
+  test('that is not there is told how to get it', async () => {
+    expectFailure(
+      await hqq(['quantize', 'org/book', '--out', 'out'], options),
+      1,
+      /Cannot read org\/book\. There is no such path, and no such model in the Hugging Face cache \(.*hub\)\. Models are not downloaded here: .* run hf download org\/book\.\n/,
+    );
+    expectFailure(await hqq(['compare', 'org/book', 'org/book'], options), 2, /got org\/book twice/);
+  });
+});
