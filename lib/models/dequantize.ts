@@ -4,6 +4,7 @@ import { Checkpoint, type CheckpointTensor } from '../containers/safetensors/che
 import { planLayout, type TensorSpec } from '../containers/safetensors/layout.js';
 import type { SafetensorsFile } from '../containers/safetensors/reader.js';
 import { SafetensorsWriter } from '../containers/safetensors/writer.js';
+import { endingNotes } from '../files/endings.js';
 import { DTYPES, type DType, dtypeFromSafetensors } from '../matrix/dtype.js';
 import { checkDtype } from '../matrix/validate.js';
 import { HqqError } from '../messages/errors.js';
@@ -12,7 +13,7 @@ import { narrowBytes, widenBytes } from '../schemes/hqq/half.js';
 import { type ReadLayer, readLayers } from '../schemes/hqq/read-layers.js';
 import { withoutMember } from './config-text.js';
 import { type ConversionRun, checkConversion, checkPath } from './options.js';
-import { convertFolder } from './output-folder.js';
+import { convertFolder, inputsOf } from './output-folder.js';
 import { withFormat } from './plan.js';
 import { CHUNK_WEIGHTS, type Chunk, type Range } from './stream/chunks.js';
 import { checkLayer, dequantizeChunk, layerChunks } from './stream/layer-chunks.js';
@@ -59,6 +60,8 @@ export interface DequantizeReport {
   readonly bytesAfter: number;
   /** Seconds from start to renamed output. */
   readonly seconds: number;
+  /** Remarks for people: "x.bin is a safetensors file, whatever its name says". */
+  readonly notes: readonly string[];
 }
 
 interface Shard {
@@ -133,7 +136,8 @@ export async function dequantizeModel(
     });
     const bytesBefore = checkpoint.files.reduce((sum, { size }) => sum + size, 0);
     const seconds = (performance.now() - started) / 1000;
-    return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds };
+    const notes = endingNotes(output, inputsOf(checkpoint).kind);
+    return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds, notes };
   } finally {
     await checkpoint.close();
   }

@@ -7,6 +7,7 @@ import type { Layout } from '../containers/safetensors/layout.js';
 import type { SafetensorsFile } from '../containers/safetensors/reader.js';
 import { checkReadable } from '../containers/safetensors/shards.js';
 import { SafetensorsWriter } from '../containers/safetensors/writer.js';
+import { endingNotes } from '../files/endings.js';
 import { checkApart, checkReplaceable } from '../files/output-rules.js';
 import { checkParent } from '../files/parents.js';
 import type { QuantConfig } from '../matrix/config.js';
@@ -214,7 +215,12 @@ function report(
       seconds,
       computeSeconds: made.computeSeconds,
     },
-    notes: [...notes, ...made.notes, ...(ruined.length === 0 ? [] : [ruinedNote(ruined.length, tensors.length)])],
+    notes: [
+      ...notes,
+      ...endingNotes(output, inputsOf(checkpoint).kind),
+      ...made.notes,
+      ...(ruined.length === 0 ? [] : [ruinedNote(ruined.length, tensors.length)]),
+    ],
   };
 }
 

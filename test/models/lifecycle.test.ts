@@ -85,6 +85,28 @@ describe('the output', () => {
     expect(await failure(() => quantizeModel('/no/model', freshPath()))).toMatchObject({ code: 'ERR_IO' });
   });
 
+  it('whose ending contradicts what it is gets a note', async () => {
+    const folder = modelFolder([llama()]);
+    const file = join(folder, 'model.safetensors');
+    const note = async (input: string, name: string, dryRun = false) =>
+      (await quantizeModel(input, freshPath(name), { dryRun })).notes.filter((text) => text.includes('whatever'));
+    const gguf =
+      'model.gguf is a safetensors file, whatever its name says: call it model.safetensors, or programs take';
+    expect(await note(file, 'model.gguf')).toEqual([expect.stringContaining(gguf)]);
+    expect(await note(file, 'model.BIN', true)).toEqual([expect.stringContaining('call it model.safetensors')]);
+    const called = ['x.safetensors is a folder, as the input is one, whatever its name says.'];
+    expect(await note(folder, 'x.safetensors')).toEqual(called);
+    for (const name of ['x.safetensors', 'x', 'llama-3.2', 'llama.q4', 'v1.0'])
+      expect(await note(file, name)).toEqual([]);
+    expect(await note(folder, 'llama-3.2')).toEqual([]);
+    const quantized = freshPath();
+    await quantizeModel(folder, quantized);
+    expect((await dequantizeModel(quantized, freshPath('x.gguf'))).notes).toEqual([
+      expect.stringContaining('is a folder'),
+    ]);
+    expect((await dequantizeModel(quantized, freshPath())).notes).toEqual([]);
+  });
+
   it.skipIf(process.platform === 'win32')('has the modes of the input, file by file', async () => {
     const folder = modelFolder([llama(), { 'x.weight': randomTensor([64, 64], 1) }], {
       files: { 'tokenizer.json': '' },

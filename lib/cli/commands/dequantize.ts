@@ -34,11 +34,13 @@ function describe({
   bytesBefore,
   bytesAfter,
   seconds,
+  notes,
 }: DequantizeReport): string {
-  const rows = [
+  const rows: (readonly [string, string])[] = [
     ['dequantized', `${plural(tensors, 'tensor')}, ${plural(weights, 'weight')}, to ${dtype}`],
     ['size', describeSizes(bytesBefore, bytesAfter)],
     ['time', `${formatSeconds(seconds)} (${formatRate(weights, seconds)})`],
-  ] as const;
+    ...(notes.length > 0 ? [['note', notes.map(plain).join('\n')] as const] : []),
+  ];
   return `${bold(`${plain(input)} -> ${plain(output)}`)}\n\n${pairs(rows)}`;
 }
