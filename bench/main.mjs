@@ -1,7 +1,7 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- kernels           kernels | linear | decode | import | event-loop | checkpoint
+//   npm run bench -- kernels           kernels | linear | decode | import | event-loop | checkpoint | quality
 import { execFileSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -114,6 +114,21 @@ if (wants('import')) {
   };
   say(table([['', 'ms', 'middle half', 'ms of processor time'], ...rows.map(line)]));
   say('');
+}
+if (wants('quality')) {
+  results.quality = run('quality.mjs');
+  for (const { name, text, window, tokens, rows } of results.quality.results) {
+    say(`${name}, solver hqq, groups of 64; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
+    const line = ({ nbits, bytes, bitsPerWeight, relativeError, perplexity }) => [
+      nbits === undefined ? 'original' : `${nbits} bits`,
+      bitsPerWeight?.toFixed(2) ?? '',
+      (bytes / 1e6).toFixed(2),
+      relativeError === undefined ? '' : (100 * relativeError).toFixed(2),
+      perplexity.toFixed(2),
+    ];
+    say(table([['', 'bits per weight', 'MB', '% relative error', 'perplexity'], ...rows.map(line)]));
+    say('');
+  }
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');

@@ -13,7 +13,7 @@ const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as
 const KINDS: Readonly<Record<string, RegExp>> = {
   manifest: /^package\.json$/,
   licences: /^(LICENSE|NOTICE)$/,
-  guides: /^((README|CHANGELOG|CONTRIBUTING)\.md|docs\/[a-z-]+\.md)$/,
+  guides: /^((README|CHANGELOG|CONTRIBUTING)\.md|docs\/[a-z-]+\.(md|svg))$/,
   code: /^dist\/[\w-]+\.(mjs|cjs|js)$/,
   types: /^(binding\.d\.ts|dist\/[\w-]+\.d\.(mts|cts|ts))$/,
   binaries: /^prebuilds\/((linux-(x64|arm64)\/hqq\.(glibc|musl)|(darwin|win32)-(x64|arm64)\/hqq)\.node|SHA256SUMS)$/,

@@ -1,0 +1,66 @@
+// What quantization costs a language model: size, relative error of the weights and perplexity of a text, for several widths.
+// The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it. Prints one JSON document.
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { backend, quantizeModel } from 'hqq';
+import { loadLanguageModel } from 'hqq/runtime';
+
+const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
+const work = mkdtempSync(join(process.env.HQQ_BENCH_DIR ?? tmpdir(), 'hqq-bench-'));
+const WIDTHS = [8, 4, 3, 2];
+
+const SUBJECTS = [
+  {
+    name: 'llama-2.3m-books',
+    folder: fileURLToPath(new URL('../examples/models/llama-2.3m-books', import.meta.url)),
+    text: 'alice.txt',
+    window: 128,
+    windows: Infinity,
+  },
+  { name: 'SmolLM2-135M-Instruct', folder: join(models, 'smollm2'), text: 'wiki.ids.json', window: 512, windows: 8 },
+];
+
+/** Ids of a text: those that are given, else what the model's tokenizer makes of it. */
+async function idsOf(model, file) {
+  const text = readFileSync(file, 'utf8');
+  if (!file.endsWith('.json')) return (await model.tokenizer()).encode(text);
+  const parsed = JSON.parse(text);
+  return parsed.ids ?? parsed;
+}
+
+async function perplexity(folder, { folder: original, text, window, windows }) {
+  const model = await loadLanguageModel(folder);
+  const ids = (await idsOf(model, join(original, text))).slice(0, window * windows + 1);
+  const { perplexity: value, tokens } = await model.perplexity(ids, { window });
+  await model.close();
+  return { perplexity: value, tokens };
+}
+
+const results = [];
+try {
+  for (const subject of SUBJECTS) {
+    const { name, folder, text, window } = subject;
+    if (!existsSync(join(folder, text))) continue;
+    const original = statSync(join(folder, 'model.safetensors')).size;
+    const { perplexity: value, tokens } = await perplexity(folder, subject);
+    const rows = [{ nbits: undefined, bytes: original, perplexity: value }];
+    for (const nbits of WIDTHS) {
+      const output = join(work, `${name}-${nbits}`);
+      const { totals } = await quantizeModel(folder, output, { nbits });
+      const { bitsPerWeight, relativeError, bytesAfter: bytes } = totals;
+      rows.push({
+        nbits,
+        bytes,
+        bitsPerWeight,
+        relativeError,
+        perplexity: (await perplexity(output, subject)).perplexity,
+      });
+    }
+    results.push({ name, text, window, tokens, rows });
+  }
+  console.log(JSON.stringify({ isa: backend().isa, results }));
+} finally {
+  rmSync(work, { recursive: true, force: true });
+}

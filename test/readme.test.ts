@@ -1,0 +1,59 @@
+import { execFile } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+import { scratchFolder } from './support/scratch.js';
+
+// What the README shows, run as it stands there: on the built package, and with the model that ships with the repository in the
+// place of the reader's own.
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+const MODEL = 'Llama-3.2-1B';
+const posix = process.platform !== 'win32';
+const run = promisify(execFile);
+
+const work = scratchFolder('readme');
+mkdirSync(join(work, 'node_modules', '.bin'), { recursive: true });
+symlinkSync(ROOT, join(work, 'node_modules', 'hqq'), 'junction');
+if (posix) symlinkSync(join(ROOT, 'dist', 'cli.mjs'), join(work, 'node_modules', '.bin', 'hqq'));
+cpSync(join(ROOT, 'examples', 'models', 'llama-2.3m-books'), join(work, MODEL), { recursive: true });
+
+/** The blocks of code in a language. */
+const blocks = (language: string) =>
+  [...README.matchAll(/^```(\w+)\n(.*?)^```$/gms)].filter((match) => match[1] === language).map((match) => match[2]!);
+
+test('it is short', () => {
+  expect(README.split('\n').length).toBeLessThanOrEqual(100);
+  expect(blocks('js')).toHaveLength(1);
+  expect(blocks('console')).toHaveLength(1);
+});
+
+test('its code runs', async () => {
+  const file = join(work, 'readme.mjs');
+  const [code] = blocks('js');
+  writeFileSync(file, `${code}\nif (y.length !== layer.outFeatures) throw new Error('no product');\n`);
+  const { stdout } = await run(process.execPath, [file], { cwd: work });
+  expect(stdout).toMatch(/^4\.5 bits per weight, error 0\.086\d+\n$/);
+  rmSync(join(work, `${MODEL}-4bit`), { recursive: true });
+});
+
+test.runIf(posix)('its commands run, one after the other', async () => {
+  const commands = blocks('console')[0]!
+    .trim()
+    .split('\n')
+    .map((line) => /^\$ (.*)$/.exec(line)![1]!);
+  expect(commands).toHaveLength(3);
+  for (const command of commands) {
+    const { stdout } = await run('sh', ['-c', command], { cwd: work });
+    expect(stdout, command).not.toBe('');
+  }
+});
+
+test('its links lead to files of the package', () => {
+  const links = [...README.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)].map((match) => match[1]!);
+  expect(links.length).toBeGreaterThan(10);
+  expect(links.filter((link) => !existsSync(join(ROOT, link)))).toEqual([]);
+});
