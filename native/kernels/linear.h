@@ -176,8 +176,9 @@ HQQ_INLINE void tile_f32(const uint8_t* codes, size_t quads, const float* zero, 
 
 // Asks for the floats at p + offset. They may lie past the end of the array; nothing is read.
 template <class V>
-HQQ_INLINE void prefetch_floats(const float* p, size_t offset) {
-  V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
+HQQ_INLINE void prefetch_floats([[maybe_unused]] const float* p, [[maybe_unused]] size_t offset) {
+  if constexpr (simd::Prefetching<V>)
+    V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
 }
 
 // Sums of the products of every second weight of some quads, from the first or the second. `tile` has panels

@@ -21,10 +21,11 @@ HQQ_INLINE typename V::U32 load_quad(const uint8_t* p) {
 // Asks for the codes of a later unit. Processors look ahead by themselves, but not across pages, and a row's codes are
 // many: from memory, products of one row are a tenth faster for it. The address may lie past the end; nothing is read.
 template <class V, int Bits>
-HQQ_INLINE void prefetch_unit(const uint8_t* unit) {
+HQQ_INLINE void prefetch_unit([[maybe_unused]] const uint8_t* unit) {
   constexpr uintptr_t kAhead = 2048;
-  for (size_t at = 0; at < PanelBits<Bits>::kBytes; at += 64)
-    V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(unit) + kAhead + at));
+  if constexpr (simd::Prefetching<V>)
+    for (size_t at = 0; at < PanelBits<Bits>::kBytes; at += 64)
+      V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(unit) + kAhead + at));
 }
 
 inline constexpr uint32_t in_each_byte(uint32_t mask) { return mask * 0x01010101u; }

@@ -18,7 +18,11 @@ HQQ_INLINE Run in_order(Run run) {
   return run;
 }
 
-// vpdpbusd adds the four products of a lane, of a byte without and one with sign, to it in 32 bits.
+// vpdpbusd adds the four products of a lane, of a byte without and one with sign, to it in 32 bits. Only for the file
+// that is compiled for it.
+template <class V>
+struct Avx2VnniDot;
+#if defined(HQQ_AVX_VNNI)
 template <class V>
 struct Avx2VnniDot {
   using U32 = typename V::U32;
@@ -39,24 +43,20 @@ struct Avx2VnniDot {
   static F32 total(Sum sum, int) { return V::to_f32(sum); }
 
  private:
-  static __m256i dpbusd(__m256i sum, __m256i codes, __m256i x) {
-#if defined(HQQ_AVX_VNNI)
-    return _mm256_dpbusd_avx_epi32(sum, codes, x);
-#else
-    return (void)codes, (void)x, sum;  // not the file that is compiled for it
-#endif
-  }
+  static __m256i dpbusd(__m256i sum, __m256i codes, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, codes, x); }
 };
+#endif
 
 // maddubs adds two products of a byte without and one with sign in 16 bits, and saturates there. It never comes to
-// that: codes of up to 7 bits are summed in runs that stay below 2^15; those of 8 bits are taken off 128 first, so that
-// a pair is at most 2 * 128 * 127, and widened at once.
+// that: pairs of codes are summed in runs that stay below 2^15; where one pair may be more, codes are taken off 128
+// first, so that it is at most 2 * 128 * 127, and widened at once.
 template <class V, int Bits>
 struct Avx2MaddubsDot {
   using U32 = typename V::U32;
   using F32 = typename V::F32;
-  static constexpr bool kSigned = Bits == 8;
-  static constexpr size_t kRun = Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
+  static constexpr int kLargestPair = 2 * 127 * ((1 << Bits) - 1);
+  static constexpr bool kSigned = kLargestPair > 32767;
+  static constexpr size_t kRun = kSigned ? 1 : 32767 / kLargestPair;
   struct Codes {
     __m256i lo, hi, size_lo, size_hi;  // sizes: absolute values, where signed
   };

@@ -13,6 +13,9 @@ namespace hqq::simd {
 // so that no function of one is ever taken for the other's.
 template <bool Vnni>
 struct Avx2Of {
+#if !defined(HQQ_AVX_VNNI)
+  static_assert(!Vnni, "Avx2Vnni is for files that are compiled for AVX-VNNI");
+#endif
   static constexpr const char* kName = "avx2";
   static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 32;

@@ -6,12 +6,20 @@
 
 #include "simd.h"
 
+// MSVC has the instruction's intrinsic for every target.
+#if defined(__AVX512VNNI__) || defined(_MSC_VER)
+#define HQQ_AVX512_VNNI
+#endif
+
 namespace hqq::simd {
 
 // AVX-512 F, BW, DQ, VL: one zmm register. With Vnni, integer dot products use AVX512_VNNI: a type of its own, so that
 // no function of one is ever taken for the other's.
 template <bool Vnni>
 struct Avx512Of {
+#if !defined(HQQ_AVX512_VNNI)
+  static_assert(!Vnni, "Avx512Vnni is for files that are compiled for AVX512_VNNI");
+#endif
   static constexpr const char* kName = "avx512";
   static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 64;
@@ -125,7 +133,9 @@ struct Avx512Of {
   static F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
   static F32 to_f32(U32 w) { return _mm512_cvtepi32_ps(w.v); }
 
-  // As in avx2.h.
+  // As in avx2-dot.h.
+  struct VnniDot;
+#if defined(HQQ_AVX512_VNNI)
   struct VnniDot {
     static constexpr size_t kRun = 1024;
     using Codes = U32;
@@ -142,18 +152,14 @@ struct Avx512Of {
     static F32 total(Sum sum, int) { return to_f32(sum); }
 
    private:
-    static __m512i dpbusd(__m512i sum, __m512i codes, __m512i x) {
-#if defined(__AVX512VNNI__) || defined(_MSC_VER)
-      return _mm512_dpbusd_epi32(sum, codes, x);
-#else
-      return (void)codes, (void)x, sum;  // not the file that is compiled for it
-#endif
-    }
+    static __m512i dpbusd(__m512i sum, __m512i codes, __m512i x) { return _mm512_dpbusd_epi32(sum, codes, x); }
   };
+#endif
   template <int Bits>
   struct MaddubsDot {
-    static constexpr bool kSigned = Bits == 8;
-    static constexpr size_t kRun = Bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << Bits) - 1)) / 8 * 8;
+    static constexpr int kLargestPair = 2 * 127 * ((1 << Bits) - 1);
+    static constexpr bool kSigned = kLargestPair > 32767;
+    static constexpr size_t kRun = kSigned ? 1 : 32767 / kLargestPair;
     struct Codes {
       __m512i v, size;  // size: absolute values, where signed
       __mmask64 negative;

@@ -5,13 +5,19 @@
 #include <cstdint>
 #include <type_traits>
 
+// MSVC has the instruction's intrinsic for every target.
+#if defined(__ARM_FEATURE_DOTPROD) || (defined(_MSC_VER) && !defined(__clang__))
+#define HQQ_NEON_DOTPROD
+#endif
+
 // Integer dot products of neon.h's wrappers V.
 namespace hqq::simd {
 
-// Codes as signed bytes: those of 8 bits are taken off 128. Without sdot, a lane's four products are added in two
+// Codes as signed bytes: those that do not fit are taken off 128. Without sdot, a lane's four products are added in two
 // pairs.
-template <class V, bool DotProd, bool kSigned>
+template <class V, bool DotProd, int Bits>
 struct NeonDot {
+  static constexpr bool kSigned = (1 << Bits) - 1 > 127;
   using U32 = typename V::U32;
   using F32 = typename V::F32;
   static constexpr size_t kRun = 1024;
@@ -48,7 +54,7 @@ struct NeonDot {
     const int8x16_t four = vreinterpretq_s8_s32(vld1q_dup_s32(reinterpret_cast<const int32_t*>(x)));
     for (int i = 0; i < 4; ++i) {
       if constexpr (DotProd) {
-        run.q[i] = dot(run.q[i], c.q[i], four);
+        run.q[i] = sdot(run.q[i], c.q[i], four);
       } else {
         run.q[2 * i] = vpadalq_s16(run.q[2 * i], vmull_s8(vget_low_s8(c.q[i]), vget_low_s8(four)));
         run.q[2 * i + 1] = vpadalq_s16(run.q[2 * i + 1], vmull_high_s8(c.q[i], four));
@@ -69,18 +75,17 @@ struct NeonDot {
     return V::each([&](int i) { return vcvtq_f32_s32(vaddq_s32(sum.q[i], taken)); });
   }
 
+#if defined(HQQ_NEON_DOTPROD)
  private:
-  static int32x4_t dot(int32x4_t sum, int8x16_t a, int8x16_t b) {
-#if defined(__ARM_FEATURE_DOTPROD)
-    return vdotq_s32(sum, a, b);
-#else
-    return (void)a, (void)b, sum;  // not the file that is compiled for it
+  static int32x4_t sdot(int32x4_t sum, int8x16_t a, int8x16_t b) { return vdotq_s32(sum, a, b); }
 #endif
-  }
 };
 
 // usmmla multiplies a matrix of two outputs' eight codes with one of two rows' eight bytes of x: half of the
-// instructions that sdot takes.
+// instructions that sdot takes. Only for the file that is compiled for it.
+template <class V>
+struct NeonMatrixDot;
+#if defined(HQQ_NEON_I8MM)
 template <class V>
 struct NeonMatrixDot {
   using U32 = typename V::U32;
@@ -133,13 +138,8 @@ struct NeonMatrixDot {
   }
 
  private:
-  static int32x4_t usmmla(int32x4_t sum, uint8x16_t a, int8x16_t b) {
-#if defined(HQQ_NEON_I8MM)
-    return vusmmlaq_s32(sum, a, b);
-#else
-    return (void)a, (void)b, sum;  // not the file that is compiled for it
-#endif
-  }
+  static int32x4_t usmmla(int32x4_t sum, uint8x16_t a, int8x16_t b) { return vusmmlaq_s32(sum, a, b); }
 };
+#endif
 
 }  // namespace hqq::simd

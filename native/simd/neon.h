@@ -13,6 +13,12 @@ namespace hqq::simd {
 // those of many rows FEAT_I8MM: types of their own, so that no function of one is ever taken for another's.
 template <bool DotProd, bool I8mm>
 struct NeonOf {
+#if !defined(HQQ_NEON_DOTPROD)
+  static_assert(!DotProd, "NeonDotProd is for files that are compiled for FEAT_DotProd");
+#endif
+#if !defined(HQQ_NEON_I8MM)
+  static_assert(!I8mm, "NeonI8mm is for files that are compiled for FEAT_I8MM");
+#endif
   static constexpr const char* kName = "neon";
   static constexpr const char* kDot = I8mm ? "i8mm" : DotProd ? "sdot" : "smull";
   static constexpr size_t kBytes = 16;
@@ -143,11 +149,9 @@ struct NeonOf {
 
   static U8 load_bytes(const uint8_t* p) { return vld1q_u8(p); }
   static void store_bytes(uint8_t* p, U8 v) { vst1q_u8(p, v); }
-  static void prefetch([[maybe_unused]] const void* p) {
 #if defined(__GNUC__)
-    __builtin_prefetch(p);
+  static void prefetch(const void* p) { __builtin_prefetch(p); }
 #endif
-  }
   static U32 load_words(const uint32_t* p) {
     return each_u32([=](int i) { return vld1q_u32(p + 4 * i); });
   }
@@ -197,7 +201,7 @@ struct NeonOf {
   }
 
   template <int Bits>
-  using Dot = NeonDot<NeonOf, DotProd, Bits == 8>;
+  using Dot = NeonDot<NeonOf, DotProd, Bits>;
   template <int Bits>
   using RowsDot = std::conditional_t<I8mm, NeonMatrixDot<NeonOf>, Dot<Bits>>;
 

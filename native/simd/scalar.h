@@ -160,7 +160,6 @@ struct Scalar {
 
   static U8 load_bytes(const uint8_t* p) { return bits<U8>(*reinterpret_cast<const U8*>(p)); }
   static void store_bytes(uint8_t* p, U8 v) { std::memcpy(p, v.lane, sizeof(v)); }
-  static void prefetch(const void*) {}
   static U32 load_words(const uint32_t* p) { return bits<U32>(*reinterpret_cast<const U32*>(p)); }
   static void store_words(uint32_t* p, U32 v) { std::memcpy(p, v.lane, sizeof(v)); }
   static U32 words_of_u8(const uint8_t* p) {

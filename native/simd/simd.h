@@ -40,6 +40,12 @@
 // same bits. Where an operand is NaN, min and max return their second operand.
 namespace hqq::simd {
 
+// Nothing here stands for an instruction that is not there. Types of extensions (Avx2Vnni, NeonI8mm, ...) are refused
+// in files that are not compiled for them, and prefetch, a hint for which any address will do, is left to those that
+// have it.
+template <class V>
+concept Prefetching = requires(const void* p) { V::prefetch(p); };
+
 template <class V>
 concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, float x, const float* in, float* out,
                         const uint8_t* bytes_in, uint8_t* bytes_out, const uint16_t* half_in, uint16_t* half_out,
@@ -86,7 +92,6 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::template shift_mask<4, 15>(b) };  // b >> Shift & Mask
   { V::merge(b, b) };                    // bitwise or
   // sixteen 32-bit words
-  { V::prefetch(bytes_in) };  // a hint; any address will do
   { V::load_words(words_in) };
   { V::store_words(words_out, w) };
   { V::words_of_u8(bytes_in) };         // bytes as words
