@@ -6,10 +6,10 @@
  * backend checks again only what memory safety rests on.
  */
 
-/** A row of `FORMATS` in lib/matrix/format.ts and of `Format` in native/core/format.h. */
-export type FormatId = 0 | 1 | 2 | 3 | 4;
+/** A place in the list of formats: see `Constants`. */
+export type FormatId = number;
 
-/** 0 float32, 1 float16, 2 bfloat16: `DTYPES` in lib/matrix/dtype.ts, `DType` in native/core/types.h. */
+/** 0 float32, 1 float16, 2 bfloat16: see `Constants`. */
 export type DTypeId = 0 | 1 | 2;
 
 /** Weights in one of the three element types; the two 16-bit ones as raw bits. */
@@ -92,7 +92,7 @@ export interface DistanceArgs {
 
 /** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/matrix/panels.ts. */
 export interface PanelArgs {
-  /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most 65536), format. */
+  /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most `limits.group`), format. */
   readonly shape: Int32Array;
   /** `[panels, groups of a row, bytes of a group]` */
   readonly codes: Uint8Array;
@@ -218,9 +218,9 @@ export interface AttentionArgs {
   /** `[rows, kvHeads, headDim]`: the rows' own. */
   readonly k: Float32Array;
   readonly v: Float32Array;
-  /** Positions that `keys` and `values` have room for: a multiple of `KEY_BLOCK` in lib/matrix/key-block.ts. */
+  /** Positions that `keys` and `values` have room for: a multiple of `keyBlock`. */
   readonly capacity: number;
-  /** `[kvHeads, capacity / KEY_BLOCK, headDim, KEY_BLOCK]`: positions before `start` are read, those of the rows are written. */
+  /** `[kvHeads, capacity / keyBlock, headDim, keyBlock]`: positions before `start` are read, those of the rows are written. */
   readonly keys: Float32Array;
   /** `[kvHeads, capacity, headDim]`, likewise. */
   readonly values: Float32Array;
@@ -322,8 +322,52 @@ export interface Backend {
   prepare(args: PrepareArgs): PreparedSequences;
 }
 
+/** A way of storing codes: lib/matrix/format.ts, native/core/formats.h. */
+export interface FormatConstants {
+  /** Bits of a code. */
+  readonly codeBits: number;
+  readonly wordBytes: number;
+  /** Codes in a word. */
+  readonly fields: number;
+  readonly panel: {
+    /** Vectors of a unit. */
+    readonly vectors: number;
+    /** For each quad of a unit, its pieces: where bits of its codes lie together. */
+    readonly quads: readonly (readonly { readonly vector: number; readonly shift: number; readonly mask: number }[])[];
+  };
+}
+
+/** What both languages are built on, each by itself: test/constants.test.ts compares the addon's with those of lib/. */
+export interface Constants {
+  /** Lanes of every vector: sums have one partial sum a lane, and end in one tree. */
+  readonly lanes: number;
+  /** Most groups of a block: one a lane of the widest vector, so that per-group arithmetic is one vector each. */
+  readonly blockGroups: number;
+  /** Outputs of a panel. */
+  readonly panel: number;
+  /** Bytes of a quad, four consecutive weights of each output of a panel, and of a vector of a unit. */
+  readonly quadBytes: number;
+  /** Weights of a group for which x, as bytes, has a step of its own. */
+  readonly inputBlock: number;
+  /** Keys of the attention's cache that lie side by side, so that sums of scores go along the lanes of vectors, and across none. */
+  readonly keyBlock: number;
+  /** Elements whose distances are summed together. */
+  readonly distanceTile: number;
+  /** In the order of their ids. */
+  readonly formats: readonly FormatConstants[];
+  /** Element types of weights, in the order of their ids. */
+  readonly dtypes: readonly { readonly name: string; readonly bytes: number }[];
+  readonly limits: {
+    /** Weights of a group in panels. */
+    readonly group: number;
+    readonly threads: number;
+  };
+}
+
 /** What the addon exports. */
 export interface Addon {
+  /** Frozen. */
+  readonly constants: Constants;
   /** Instruction sets that were compiled in and that this machine can run, best first. */
   readonly isas: readonly ('avx512' | 'avx2' | 'neon' | 'scalar')[];
   /** Instruction sets that were compiled in. */

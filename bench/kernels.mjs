@@ -1,5 +1,5 @@
 // One backend on one instruction set, through the public API: prints one JSON document. main.mjs runs it once for each.
-import { backend, dequantizeSync, pack, quantizeSync, unpack } from 'hqq';
+import { backend, dequantizeSync, NBITS, pack, quantizeSync, unpack } from 'hqq';
 import { compare, gaussian, median, time, toBfloat16 } from './measure.mjs';
 
 const native = backend().name === 'native';
@@ -21,18 +21,17 @@ const quantized = (weight, config, threads) => () => {
   return q.packed[q.packed.length >> 1] + q.scale[0];
 };
 
-measure('quantize 4 bit', quantized(float, {}, 1));
-measure('quantize 3 bit', quantized(float, { nbits: 3 }, 1));
-measure('quantize 2 bit', quantized(float, { nbits: 2 }, 1));
-measure('quantize 1 bit', quantized(float, { nbits: 1 }, 1));
-measure('quantize 8 bit', quantized(float, { nbits: 8 }, 1));
+for (const nbits of NBITS) measure(`quantize ${nbits} bit`, quantized(float, { nbits }, 1));
 measure('quantize 4 bit, bfloat16 input', quantized(brain, {}, 1));
 measure('quantize 4 bit, axis 0', quantized(float, { axis: 0 }, 1));
 measure('quantize 4 bit, minmax', quantized(float, { solver: 'minmax' }, 1));
 if (native) measure('quantize 4 bit, 2 threads', quantized(float, {}, 2));
 const out = new Float32Array(data.length);
-for (const nbits of [4, 3]) {
+const packings = new Set();
+for (const nbits of NBITS) {
   const q = quantizeSync(float, { nbits }, { threads: 1 });
+  if (packings.has(q.packing)) continue; // some widths are stored alike
+  packings.add(q.packing);
   const codes = unpack(q);
   const grouped = [codes.length / 64, 64];
   measure(`dequantize ${nbits} bit`, () => dequantizeSync(q, { threads: 1 })[7]);

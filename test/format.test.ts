@@ -30,7 +30,6 @@ describe('formats', () => {
 
   test('a word has as many fields as codes fit into it', () => {
     for (const format of FORMATS) expect(format.fields).toBe(Math.floor((8 * format.wordBytes) / format.codeBits));
-    expect(FORMATS.map(({ id }) => id)).toEqual([0, 1, 2, 3, 4]);
   });
 
   test('only 3 bits may be padded', () => {

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { Backend, DTypeId, FloatBits, Operations, QuantizeArgs, Words } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/js/lanes.js';
-import { resolveQuantConfig } from '../lib/matrix/config.js';
+import { NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { panelSizes } from '../lib/matrix/panels.js';
 import { solverArgs } from '../lib/solvers/solver.js';
@@ -117,7 +117,7 @@ const CASES: Cases = {
     const { format, rows, cols, step, count, words } = randomGrid(random);
     const dtype = random.pick(DTYPE_IDS);
     const axis = random.pick([0, 1] as const);
-    const nbits = random.pick(([8, 6, 5, 4, 3, 2, 1.58, 1] as const).filter((bits) => bits <= format.codeBits));
+    const nbits = random.pick(NBITS.filter((bits) => bits <= format.codeBits));
     const config = resolveQuantConfig({
       nbits,
       solver: random.chance(15) ? 'minmax' : 'hqq',

@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { MAX_THREADS } from '../matrix/threads.js';
+import { MAX_THREADS } from '../matrix/constants.js';
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 

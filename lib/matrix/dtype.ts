@@ -13,7 +13,7 @@ interface DTypeRow {
   readonly torch: string;
 }
 
-/** The element types, once. Adding one: a row here and one in native/core/types.h. */
+/** The element types, once, in the order of their ids. Adding one: a row here and one in native/core/types.h. */
 export const DTYPES: { readonly [K in DType]: DTypeRow } = {
   float32: { id: 0, bytes: 4, safetensors: 'F32', torch: 'torch.float32' },
   float16: { id: 1, bytes: 2, safetensors: 'F16', torch: 'torch.float16' },

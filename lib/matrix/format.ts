@@ -1,33 +1,48 @@
 import type { FormatId } from '../../binding.js';
+import { inOneVector, type PanelUnit, threeBitsInThreeVectors } from './panel-unit.js';
+
+/** A row of the one list of formats. */
+interface Row {
+  readonly packing: string;
+  readonly codeBits: number;
+  readonly wordBytes: 1 | 4;
+  /** Whether a last slab that is short may be padded: the reference's reader slices it off again only here. */
+  readonly padded: boolean;
+  /** How `linear` reads the codes. */
+  readonly panel: PanelUnit;
+}
+
+/** Widest codes first. Adding a format: a row here and one in native/core/formats.h. */
+const ROWS = [
+  { packing: '8bit_u8', codeBits: 8, wordBytes: 1, padded: false, panel: inOneVector(8) },
+  { packing: '4bit_u8', codeBits: 4, wordBytes: 1, padded: false, panel: inOneVector(4) },
+  { packing: '3bit_32', codeBits: 3, wordBytes: 4, padded: true, panel: threeBitsInThreeVectors() },
+  { packing: '2bit_u8', codeBits: 2, wordBytes: 1, padded: false, panel: inOneVector(2) },
+  { packing: '1bit_u8', codeBits: 1, wordBytes: 1, padded: false, panel: inOneVector(1) },
+] as const satisfies readonly Row[];
 
 /** Names of the reference's layouts, as checkpoints spell them. */
-export type Packing = '8bit_u8' | '4bit_u8' | '3bit_32' | '2bit_u8' | '1bit_u8';
+export type Packing = (typeof ROWS)[number]['packing'];
 
 /**
- * One way of storing codes in words.
+ * One way of storing codes.
  *
  * Field `f` of packed row `r` holds row `f * step + r` of the grouped code matrix, the first field in the top bits, with
  * `step = ceil(rows / fields)`. Layout: mobiusml/hqq `hqq/core/bitpack.py`.
  */
-export interface PackFormat {
+export interface PackFormat extends Row {
+  /** Its place in the list: what a backend is told. */
   readonly id: FormatId;
   readonly packing: Packing;
-  readonly codeBits: number;
-  readonly wordBytes: 1 | 4;
-  /** Codes in a word: `floor(8 * wordBytes / codeBits)`. */
+  /** Codes in a word: as many as fit. */
   readonly fields: number;
-  /** Whether a last slab that is short may be padded: the reference's reader slices it off again only here. */
-  readonly padded: boolean;
 }
 
-/** Widest codes first. Adding a format: one row here and one in native/core/format.h. */
-export const FORMATS: readonly PackFormat[] = [
-  { id: 0, packing: '8bit_u8', codeBits: 8, wordBytes: 1, fields: 1, padded: false },
-  { id: 1, packing: '4bit_u8', codeBits: 4, wordBytes: 1, fields: 2, padded: false },
-  { id: 2, packing: '3bit_32', codeBits: 3, wordBytes: 4, fields: 10, padded: true },
-  { id: 3, packing: '2bit_u8', codeBits: 2, wordBytes: 1, fields: 4, padded: false },
-  { id: 4, packing: '1bit_u8', codeBits: 1, wordBytes: 1, fields: 8, padded: false },
-];
+export const FORMATS: readonly PackFormat[] = ROWS.map((row, id) => ({
+  ...row,
+  id,
+  fields: Math.floor((8 * row.wordBytes) / row.codeBits),
+}));
 
 /** The reference's layout for codes of `nbits`: the narrowest that holds them, save that 5 and 6 take a byte. */
 export function formatFor(nbits: number): PackFormat {

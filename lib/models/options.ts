@@ -7,7 +7,7 @@ import {
   rejectUnknownOptions,
   resolveQuantConfig,
 } from '../matrix/config.js';
-import { MAX_THREADS } from '../matrix/threads.js';
+import { MAX_THREADS } from '../matrix/constants.js';
 import { HqqError, show } from '../messages/errors.js';
 import type { Progress } from './report.js';
 

@@ -1,13 +1,10 @@
 import type { QuantizeArgs } from '../../binding.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
+import { BLOCK_GROUPS, LANES } from '../matrix/constants.js';
 import type { Geometry } from '../matrix/geometry.js';
 
 /** Weights that a block may hold: its floats (32 KiB) stay in the first-level cache from min/max to codes. */
 const BLOCK_WEIGHTS = 8192;
-/** Groups that a block may hold: one per lane of the widest vector, so that per-group arithmetic is one vector each. */
-const BLOCK_GROUPS = 16;
-/** Lanes of a kernel's vector; groups are padded to a multiple of it. */
-export const LANES = 16;
 
 type SolverArgs = Pick<QuantizeArgs, 'maxCode' | 'schedule' | 'lpNorm' | 'roundZero' | 'referenceGuards' | 'block'>;
 

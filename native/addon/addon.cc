@@ -8,6 +8,7 @@
 #include "../isa/cpu.h"
 #include "../isa/dispatch.h"
 #include "args.h"
+#include "constants.h"
 #include "napi.h"
 #include "ops.h"
 #include "prepared.h"
@@ -104,6 +105,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   stay_loaded();
   open_session(env);
+  exports.Set("constants", constants(env));
   exports.Set("isas", names_of_isas(env, true));
   exports.Set("compiled", names_of_isas(env, false));
   exports.Set("features", names_of_features(env));

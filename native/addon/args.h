@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "../core/format.h"
+#include "../core/formats.h"
 #include "../core/types.h"
 #include "napi.h"
 
@@ -22,6 +22,9 @@ struct Span {
   T* data;
   size_t length;
 };
+
+// A region of more threads is a mistake, and exhausts the process.
+inline constexpr uint32_t kMaxThreads = 256;
 
 // Reads the named fields of an operation's arguments. lib/ has validated their meaning; this checks what memory safety
 // rests on (type, length, range), so that a wrong call is a TypeError or a RangeError and never a wild read.
@@ -54,7 +57,7 @@ class Args {
 
   // Rows, columns, steps.
   size_t dimension(const char* name) const { return integer(name, 1, kMaxDimension); }
-  Format format(const char* name) const { return static_cast<Format>(integer(name, 0, kFormatCount - 1)); }
+  Format format(const char* name) const { return static_cast<Format>(integer(name, 0, uint32_t{kFormatCount} - 1)); }
   DType dtype(const char* name) const { return static_cast<DType>(integer(name, 0, kDTypes - 1)); }
   int threads() const { return static_cast<int>(integer("threads", 1, kMaxThreads)); }
 
@@ -212,7 +215,6 @@ class Args {
 
  private:
   static constexpr uint32_t kMaxDimension = std::numeric_limits<uint32_t>::max();
-  static constexpr uint32_t kMaxThreads = 1024;  // a region of more is a mistake, and exhausts the process
 
   struct Array {
     Napi::Value value;

@@ -10,9 +10,8 @@ inline core::Panels read_panels(Args& args) {
   const Span<const int32_t> shape = args.numbers<int32_t>("shape");
   if (shape.length != 4) throw args.range_error("Expected shape to have 4 elements.");
   const int32_t out = shape.data[0], in = shape.data[1], group = shape.data[2], format = shape.data[3];
-  constexpr int32_t kLongestGroup = 1 << 16;  // sums of its products fit 32 bits
-  if (out < 1 || in < 1 || group < 1 || group > kLongestGroup || in % group != 0 || format < 0 ||
-      format >= kFormatCount) {
+  if (out < 1 || in < 1 || group < 1 || static_cast<size_t>(group) > kLongestGroup || in % group != 0 || format < 0 ||
+      static_cast<size_t>(format) >= kFormatCount) {
     throw args.range_error("Expected shape to be outFeatures, inFeatures, groupSize and format.");
   }
   core::Panels p{};

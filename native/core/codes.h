@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "format.h"
+#include "formats.h"
 
 namespace hqq::core {
 
@@ -16,10 +16,10 @@ struct PackedCodes {
   // codes[i] = code of row `row`, column `col + i`
   void read(size_t row, size_t col, size_t count, uint8_t* codes) const {
     const auto at = (row % step) * cols + col;
-    const int bits = panel_of(format).bits;
-    const int shift = static_cast<int>(row_of(format).fields - 1 - row / step) * bits;
-    const uint32_t mask = (1u << bits) - 1;
-    if (row_of(format).word_bytes == 1) {
+    const FormatRow& stored = row_of(format);
+    const int shift = static_cast<int>(stored.fields - 1 - row / step) * stored.bits;
+    const uint32_t mask = (1u << stored.bits) - 1;
+    if (stored.word_bytes == 1) {
       const auto* words = static_cast<const uint8_t*>(packed) + at;
       for (size_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>((words[i] >> shift) & static_cast<int>(mask));
     } else {

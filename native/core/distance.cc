@@ -9,9 +9,6 @@
 namespace hqq::core {
 namespace {
 
-// Elements that are summed together, in lanes; the sums of tiles are added in order. DISTANCE_TILE in
-// lib/backend/js/backend.ts.
-constexpr size_t kTile = 16384;
 constexpr size_t kLanes = kernels::kLanes;
 
 struct Sums {
@@ -44,10 +41,10 @@ Sums measure(const float* a, const float* b, size_t count) {
 }  // namespace
 
 Status distance(const Context& context, const Distance& op) {
-  const size_t tiles = (op.count + kTile - 1) / kTile;
+  const size_t tiles = (op.count + kDistanceTile - 1) / kDistanceTile;
   std::vector<Sums> parts(tiles);
   Scratch scratch;
-  const size_t a_at = scratch.reserve<float>(kTile), b_at = scratch.reserve<float>(kTile);
+  const size_t a_at = scratch.reserve<float>(kDistanceTile), b_at = scratch.reserve<float>(kDistanceTile);
   scratch.allocate(context.threads);
   const auto wide = [&](const void* from, DType dtype, size_t first, size_t count, float* to) -> const float* {
     if (dtype == DType::f32) return static_cast<const float*>(from) + first;
@@ -55,7 +52,7 @@ Status distance(const Context& context, const Distance& op) {
     return to;
   };
   const Status status = parallel_for(context, tiles, [&](size_t tile, int slot) {
-    const size_t first = tile * kTile, count = std::min(kTile, op.count - first);
+    const size_t first = tile * kDistanceTile, count = std::min(kDistanceTile, op.count - first);
     parts[tile] = measure(wide(op.a, op.a_dtype, first, count, scratch.at<float>(a_at, slot)),
                           wide(op.b, op.b_dtype, first, count, scratch.at<float>(b_at, slot)), count);
   });

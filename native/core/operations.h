@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../kernels/table.h"
-#include "format.h"
+#include "formats.h"
 #include "types.h"
 
 // The operations of binding.d.ts, as plain structs over borrowed memory. Lengths were checked by the caller; see
@@ -64,6 +64,8 @@ struct Dequantize {
 };
 Status dequantize(const Context& context, const Dequantize& op);
 
+// Elements whose distances are summed together, in lanes; the sums of tiles are added in order.
+inline constexpr size_t kDistanceTile = 16384;
 struct Distance {
   const void* a;  // [count]  read
   DType a_dtype;
@@ -136,7 +138,7 @@ struct LargePages {
 };
 Status large_pages(const Context& context, const LargePages& op);
 
-// A weight matrix whose groups are parts of rows, laid out for `linear`: see kPanels in format.h.
+// A weight matrix whose groups are parts of rows, laid out for `linear`: see formats.h.
 struct Panels {
   Format format;
   size_t out_features, in_features, group_size;

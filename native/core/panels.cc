@@ -8,33 +8,10 @@
 #include "scratch.h"
 
 namespace hqq::core {
-namespace {
-
-// bytes[quads][kPanel][4] -> words, as kPanels says
-void pack_quads(const kernels::KernelTable& kernels, Format format, const uint8_t* bytes, size_t quads,
-                uint8_t* codes) {
-  const PanelRow& panel = panel_of(format);
-  for (size_t q = 0; q < quads; q += panel.quads, bytes += panel.quads * kQuadBytes, codes += panel.bytes) {
-    const uint8_t* fields[kMaxFields];
-    for (size_t f = 0; f < panel.quads; ++f) fields[f] = bytes + f * kQuadBytes;
-    if (panel.bits != 3) {
-      kernels.pack_row[static_cast<size_t>(format)](fields, kQuadBytes, codes);
-      continue;
-    }
-    const auto byte = [](int low, int next, int top) { return static_cast<uint8_t>(low | next << 3 | top << 6); };
-    for (size_t i = 0; i < kQuadBytes; ++i) {
-      const uint8_t six = fields[6][i], seven = fields[7][i];
-      codes[i] = byte(fields[0][i], fields[1][i], six & 3);
-      codes[kQuadBytes + i] = byte(fields[2][i], fields[3][i], seven & 3);
-      codes[2 * kQuadBytes + i] = byte(fields[4][i], fields[5][i], six >> 2 | seven >> 2 << 1);
-    }
-  }
-}
-
-}  // namespace
 
 Status lay_out(const Context& context, const LayOut& op) {
   const Panels& p = op.panels;
+  const auto pack = context.kernels.linear.pack_panel[static_cast<size_t>(p.format)];
   const PackedCodes packed{op.packed, p.format, p.group_size, op.step};
   const size_t groups = p.groups(), quads = p.quads(), size = 4 * quads, group_bytes = p.group_bytes();
   // For the sake of every product, too: they read it all, and in small pages wait for addresses.
@@ -60,7 +37,7 @@ Status lay_out(const Context& context, const LayOut& op) {
       // A quad of an output is a 32-bit word: [outputs][quads] -> [quads][outputs].
       context.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(codes), kPanel, quads, quads,
                                     reinterpret_cast<uint32_t*>(bytes), kPanel);
-      pack_quads(context.kernels, p.format, bytes, quads, p.codes + (panel * groups + g) * group_bytes);
+      pack(bytes, quads, p.codes + (panel * groups + g) * group_bytes);
     }
   });
 }

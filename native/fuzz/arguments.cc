@@ -49,7 +49,7 @@ void fill(Stored& array, std::string_view name) {
   if (name != "shape" || array.length != 4) return;  // outFeatures, inFeatures, groupSize, format
   const auto group = static_cast<int32_t>(1 + input->below(70)), groups = static_cast<int32_t>(1 + input->below(5));
   int32_t shape[4] = {static_cast<int32_t>(1 + input->below(40)), group * groups, group,
-                      static_cast<int32_t>(input->below(5))};
+                      static_cast<int32_t>(input->below(kFormatCount))};
   if (input->below(16) == 15)
     shape[input->below(4)] = static_cast<int32_t>(std::fmax(-2e9, std::fmin(any_number(), 2e9)));
   std::memcpy(array.bytes.get(), shape, sizeof(shape));

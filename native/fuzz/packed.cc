@@ -57,7 +57,8 @@ void run(const std::string& operation, Stored& arguments, const addon::Work& wor
       "pack") {  // that codes fit their format is lib/compute/quantize.ts's to check: other bits may go anywhere
     const auto format = static_cast<size_t>(arguments.find("format")->number);
     const Stored& codes = *arguments.find("codes");
-    for (size_t i = 0; i < codes.length; ++i) codes.bytes[i] &= static_cast<std::byte>((1 << kPanels[format].bits) - 1);
+    for (size_t i = 0; i < codes.length; ++i)
+      codes.bytes[i] &= static_cast<std::byte>((1 << kFormats[format].bits) - 1);
   }
   const auto before = arrays_of(arguments);
   work.run({pick_kernels(), work.threads, never});

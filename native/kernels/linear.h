@@ -111,9 +111,8 @@ void input_f32(const float* x, size_t size, size_t padded_size, float* to) {
 
 // ---- one row
 
-template <class V, int Bits, size_t Panels>
+template <class V, class F, size_t Panels>
 void row_f32_of(const PanelRows& p, const Input& in, float* out) {
-  using Unit = PanelBits<Bits>;
   typename V::F32 sum_f32[Panels];
   for (auto& sum : sum_f32) sum = V::set(0.0f);
   const uint8_t* codes = p.codes;
@@ -128,11 +127,11 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       typename V::F32 even_f32[Panels], odd_f32[Panels];
       for (size_t n = 0; n < Panels; ++n) even_f32[n] = odd_f32[n] = V::set(0.0f);
       const size_t quads = p.quads - q < kBlockQuads ? p.quads - q : kBlockQuads;
-      for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
+      for (size_t i = 0; i < quads; i += F::kUnitQuads, codes += F::kUnitBytes, x += 4 * F::kUnitQuads)
         for (size_t n = 0; n < Panels; ++n) {
           const uint8_t* unit = codes + n * p.codes_stride;
-          prefetch_unit<V, Bits>(unit);
-          for_unit<V, Bits>(unit, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
+          prefetch_unit<V, F>(unit);
+          for_unit<V, F>(unit, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
             const float* four = x + 4 * quad;
             even_f32[n] = V::fma(level_f32<V, 0>(c, zeros[n]), V::set(four[0]), even_f32[n]);
             odd_f32[n] = V::fma(level_f32<V, 1>(c, zeros[n]), V::set(four[1]), odd_f32[n]);
@@ -150,22 +149,21 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
 }
 
-template <class V, int Bits>
+template <class V, class F>
 void row_f32(PanelRows p, const Input& in, size_t panels, float* out) {
   by_panels<V::kRowPanels>(p, panels, out, [&in]<size_t Panels>(const PanelRows& some, float* to) {
-    row_f32_of<V, Bits, Panels>(some, in, to);
+    row_f32_of<V, F, Panels>(some, in, to);
   });
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
 
 // tile[4 * quads][16]: the codes without their zeros, in the units that input_f32 divides by
-template <class V, int Bits>
+template <class V, class F>
 HQQ_INLINE void tile_f32(const uint8_t* codes, size_t quads, const float* zero, float* tile) {
-  using Unit = PanelBits<Bits>;
   const Zero<V> taken(zero);
-  for (size_t q = 0; q < quads; q += Unit::kQuads, codes += Unit::kBytes)
-    for_unit<V, Bits>(codes, [&](size_t i, typename V::U32 quad) HQQ_INLINE_LAMBDA {
+  for (size_t q = 0; q < quads; q += F::kUnitQuads, codes += F::kUnitBytes)
+    for_unit<V, F>(codes, [&](size_t i, typename V::U32 quad) HQQ_INLINE_LAMBDA {
       float* to = tile + (q + i) * 4 * kPanel;
       V::store(to, level_f32<V, 0>(quad, taken));
       V::store(to + kPanel, level_f32<V, 1>(quad, taken));
@@ -263,30 +261,30 @@ HQQ_NOINLINE void tile_rows(const float* tile, const GroupRows& g, float* sums) 
   for (; r < g.rows; ++r) rows_f32_of<V, 1, Panels>(tile, g, r, sums);
 }
 
-template <class V, int Bits>
+template <class V, class F>
 void rows_f32(const PanelRows& p, const InputRows& in, size_t panels, float* tile, float* sums) {
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
     const auto unpack = [&](const uint8_t* codes, const float* meta) HQQ_INLINE_LAMBDA {
       for (size_t n = 0; n < Panels; ++n)
-        tile_f32<V, Bits>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel,
-                          tile + n * 4 * p.quads * kPanel);
+        tile_f32<V, F>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel,
+                       tile + n * 4 * p.quads * kPanel);
     };
     const auto multiply = [&](const GroupRows& g, float* of_block)
                               HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_block); };
-    for_groups<Bits>(p, in, Panels, sizeof(float), sums, unpack, multiply);
+    for_groups<F>(p, in, Panels, sizeof(float), sums, unpack, multiply);
   });
 }
 
-template <class V>
-constexpr LinearKernels make_linear() {
+template <class V, class... F>
+constexpr LinearKernels make_linear(FormatList<F...>) {
   return {
       .input_i8 = &input_i8<V>,
       .input_f32 = &input_f32<V>,
-      .row_f32 = {&row_f32<V, 8>, &row_f32<V, 4>, &row_f32<V, 3>, &row_f32<V, 2>, &row_f32<V, 1>},
-      .unpack_panel = {&unpack_panel<V, 8>, &unpack_panel<V, 4>, &unpack_panel<V, 3>, &unpack_panel<V, 2>,
-                       &unpack_panel<V, 1>},
+      .row_f32 = {&row_f32<V, F>...},
+      .pack_panel = {&pack_panel<V, F>...},
+      .unpack_panel = {&unpack_panel<V, F>...},
       .tile_panels = V::kTilePanels,
-      .rows_f32 = {&rows_f32<V, 8>, &rows_f32<V, 4>, &rows_f32<V, 3>, &rows_f32<V, 2>, &rows_f32<V, 1>},
+      .rows_f32 = {&rows_f32<V, F>...},
       .tile_rows = &tile_rows<V, 1>,
       .bytes = make_bytes<V>(),
   };

@@ -11,16 +11,14 @@
 
 namespace hqq::kernels {
 
-// Every kernel, once. A new one is a line here and a line in table.h.
-template <simd::Simd V>
-constexpr KernelTable make_table() {
-#define HQQ_PACK(name, word, bits) &pack_row<V, PackFormat<word, bits>>,
-#define HQQ_UNPACK(name, word, bits) &unpack_row<V, PackFormat<word, bits>>,
+// Every kernel, once; those of codes once for each format. A new one is a line here and a line in table.h.
+template <simd::Simd V, class... F>
+constexpr KernelTable make_table_for(FormatList<F...> formats) {
   return {
       .isa = V::kName,
       .solve_block = &solve_block<V>,
-      .pack_row = {HQQ_FOR_EACH_FORMAT(HQQ_PACK)},
-      .unpack_row = {HQQ_FOR_EACH_FORMAT(HQQ_UNPACK)},
+      .pack_row = {&pack_row<V, F>...},
+      .unpack_row = {&unpack_row<V, F>...},
       .affine = {&affine<V, Float32>, &affine<V, Float16>, &affine<V, BFloat16>},
       .affine_lanes = {&affine_lanes<V, Float32>, &affine_lanes<V, Float16>, &affine_lanes<V, BFloat16>},
       .widen = {&widen<V, Float32>, &widen<V, Float16>, &widen<V, BFloat16>},
@@ -36,10 +34,13 @@ constexpr KernelTable make_table() {
       .weighted_sums = &weighted_sums<V>,
       .swiglu = &swiglu<V>,
       .add = &add<V>,
-      .linear = make_linear<V>(),
+      .linear = make_linear<V>(formats),
   };
-#undef HQQ_PACK
-#undef HQQ_UNPACK
+}
+
+template <simd::Simd V>
+constexpr KernelTable make_table() {
+  return make_table_for<V>(Formats{});
 }
 
 }  // namespace hqq::kernels

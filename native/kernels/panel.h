@@ -6,12 +6,7 @@
 
 namespace hqq::kernels {
 
-// Codes of a panel, as core/format.h lays them out, for codes of Bits bits.
-template <int Bits>
-struct PanelBits {
-  static constexpr int kQuads = Bits == 3 ? 8 : 8 / Bits;
-  static constexpr size_t kBytes = Bits == 3 ? 192 : 64;
-};
+// Codes of panels, for any format F: core/formats.h says where they lie.
 
 template <class V>
 HQQ_INLINE typename V::U32 load_quad(const uint8_t* p) {
@@ -20,40 +15,60 @@ HQQ_INLINE typename V::U32 load_quad(const uint8_t* p) {
 
 // Asks for the codes of a later unit. Processors look ahead by themselves, but not across pages, and a row's codes are
 // many: from memory, products of one row are a tenth faster for it. The address may lie past the end; nothing is read.
-template <class V, int Bits>
+template <class V, class F>
 HQQ_INLINE void prefetch_unit([[maybe_unused]] const uint8_t* unit) {
   constexpr uintptr_t kAhead = 2048;
   if constexpr (simd::Prefetching<V>)
-    for (size_t at = 0; at < PanelBits<Bits>::kBytes; at += 64)
+    for (size_t at = 0; at < F::kUnitBytes; at += 64)
       V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(unit) + kAhead + at));
 }
 
 inline constexpr uint32_t in_each_byte(uint32_t mask) { return mask * 0x01010101u; }
 
 // Quad `Quad` of a unit: a byte a code. The same loads come again for the unit's other quads; the compiler keeps them.
-template <class V, int Bits, int Quad>
+template <class V, class F, int Quad, int Piece>
+HQQ_INLINE typename V::U32 piece_of(const uint8_t* unit) {
+  constexpr PanelPiece kPiece = F::Unit::quad(Quad).pieces[Piece];
+  return V::template shift_mask<kPiece.shift, in_each_byte(kPiece.mask)>(
+      load_quad<V>(unit + kPiece.vector * kQuadBytes));
+}
+template <class V, class F, int Quad>
 HQQ_INLINE typename V::U32 quad_of(const uint8_t* unit) {
-  if constexpr (Bits == 8) {
-    return load_quad<V>(unit);
-  } else if constexpr (Bits == 3) {
-    if constexpr (Quad < 6) {
-      return V::template shift_mask<3 * (Quad % 2), in_each_byte(7)>(load_quad<V>(unit + Quad / 2 * 64));
-    } else {
-      const auto low = V::template shift_mask<6, in_each_byte(3)>(load_quad<V>(unit + (Quad - 6) * 64));
-      return V::merge(low, V::template shift_mask<Quad - 2, in_each_byte(4)>(load_quad<V>(unit + 128)));
-    }
+  if constexpr (F::Unit::quad(Quad).pieces[1].mask == 0) {
+    return piece_of<V, F, Quad, 0>(unit);
   } else {
-    constexpr int kShift = 8 - Bits * (Quad + 1);
-    return V::template shift_mask<kShift, in_each_byte((1u << Bits) - 1)>(load_quad<V>(unit));
+    return V::merge(piece_of<V, F, Quad, 0>(unit), piece_of<V, F, Quad, 1>(unit));
   }
 }
 
+// The other way: what of a quad's codes goes into vector `Vector` of its unit, beside `others`.
+template <class V, class F, int Vector, int Quad, int Piece>
+HQQ_INLINE typename V::U32 add_piece(typename V::U32 others, const uint8_t* codes) {
+  constexpr PanelPiece kPiece = F::Unit::quad(Quad).pieces[Piece];
+  if constexpr (kPiece.mask == 0 || kPiece.vector != Vector) {
+    return others;
+  } else {
+    const auto piece = V::template shift_mask<0, in_each_byte(kPiece.mask)>(load_quad<V>(codes + Quad * kQuadBytes));
+    return V::merge(others, V::template shift_left<kPiece.shift>(piece));
+  }
+}
+template <class V, class F, int Vector>
+HQQ_INLINE typename V::U32 vector_of(const uint8_t* codes) {
+  constexpr uint32_t kNone[kPanel] = {};
+  auto vector = V::load_words(kNone);
+  [&]<int... Quad>(std::integer_sequence<int, Quad...>) HQQ_INLINE_LAMBDA {
+    ((vector = add_piece<V, F, Vector, Quad, 0>(vector, codes)), ...);
+    ((vector = add_piece<V, F, Vector, Quad, 1>(vector, codes)), ...);
+  }(std::make_integer_sequence<int, F::Unit::kQuads>{});
+  return vector;
+}
+
 // Calls body(quad, codes) for the quads of a unit.
-template <class V, int Bits, class Body>
+template <class V, class F, class Body>
 HQQ_INLINE void for_unit(const uint8_t* unit, Body body) {
   [&]<int... Quad>(std::integer_sequence<int, Quad...>) HQQ_INLINE_LAMBDA {
-    (body(static_cast<size_t>(Quad), quad_of<V, Bits, Quad>(unit)), ...);
-  }(std::make_integer_sequence<int, PanelBits<Bits>::kQuads>{});
+    (body(static_cast<size_t>(Quad), quad_of<V, F, Quad>(unit)), ...);
+  }(std::make_integer_sequence<int, F::Unit::kQuads>{});
 }
 
 // Calls body<count>(p, out) for `Most` panels at a time, and for each that is left.
@@ -70,11 +85,10 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
 
 // For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each block of rows,
 // which adds to sums[panels][rows][16] of that block. `width` is that of a value of x in bytes.
-template <int Bits, class Unpack, class Multiply>
+template <class F, class Unpack, class Multiply>
 HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels, size_t width, float* sums,
                            Unpack unpack, Multiply multiply) {
-  const size_t group_bytes = p.quads / PanelBits<Bits>::kQuads * PanelBits<Bits>::kBytes,
-               blocks = input_blocks(p.quads);
+  const size_t group_bytes = p.quads / F::kUnitQuads * F::kUnitBytes, blocks = input_blocks(p.quads);
   const size_t sums_of_block = panels * x.rows * kPanel;
   for (size_t i = 0; i < x.blocks * sums_of_block; ++i) sums[i] = 0.0f;
   for (size_t g = 0; g < p.groups; ++g) {
@@ -98,13 +112,22 @@ HQQ_INLINE void with_panels(size_t panels, Body body) {
 }
 
 // bytes[quads][16][4] = the codes
-template <class V, int Bits>
+template <class V, class F>
 void unpack_panel(const uint8_t* codes, size_t quads, uint8_t* bytes) {
-  using Unit = PanelBits<Bits>;
-  for (size_t q = 0; q < quads; q += Unit::kQuads, codes += Unit::kBytes)
-    for_unit<V, Bits>(codes, [&](size_t i, typename V::U32 quad) {
+  for (size_t q = 0; q < quads; q += F::kUnitQuads, codes += F::kUnitBytes)
+    for_unit<V, F>(codes, [&](size_t i, typename V::U32 quad) {
       V::store_words(reinterpret_cast<uint32_t*>(bytes + (q + i) * kQuadBytes), quad);
     });
+}
+
+// codes = bytes[quads][16][4], packed
+template <class V, class F>
+void pack_panel(const uint8_t* bytes, size_t quads, uint8_t* codes) {
+  for (size_t q = 0; q < quads; q += F::kUnitQuads, bytes += F::kUnitQuads * kQuadBytes)
+    [&]<int... Vector>(std::integer_sequence<int, Vector...>) HQQ_INLINE_LAMBDA {
+      (V::store_words(reinterpret_cast<uint32_t*>(codes + Vector * kQuadBytes), vector_of<V, F, Vector>(bytes)), ...);
+      codes += F::kUnitBytes;
+    }(std::make_integer_sequence<int, F::Unit::kVectors>{});
 }
 
 }  // namespace hqq::kernels

@@ -20,21 +20,27 @@ HQQ_INLINE typename V::F32 add_group(typename V::F32 sum, typename V::F32 levels
   return V::add(sum, V::mul(V::sub(levels, V::mul(zero, V::set(x_total))), scale));
 }
 
+// Quads that are added to a Run of `Dot`: whole units of every format, and a block at most.
+template <class Dot>
+constexpr size_t run_of() {
+  return Dot::kRun < kInputQuads ? Dot::kRun : kInputQuads;
+}
+
 // Calls body(quads) for runs that a Run of `Dot` holds. A whole block has a length that the compiler knows: without a
 // counter, registers suffice.
 template <class Dot, class Body>
 HQQ_INLINE void for_runs(size_t quads, Body body) {
-  constexpr size_t kRun = Dot::kRun < kInputQuads ? Dot::kRun : kInputQuads;
+  constexpr size_t kRun = run_of<Dot>();
   for (; quads >= kRun; quads -= kRun) body(kRun);
   if (quads > 0) body(quads);
 }
 
 // ---- one row
 
-template <class V, int Bits, size_t Panels>
+template <class V, class F, size_t Panels>
 void row_i8_of(const PanelRows& p, const Input& in, float* out) {
-  using Dot = typename V::template Dot<Bits>;
-  using Unit = PanelBits<Bits>;
+  using Dot = typename V::template Dot<F::kBits>;
+  static_assert(run_of<Dot>() % F::kUnitQuads == 0 && kInputQuads % F::kUnitQuads == 0);
   typename V::F32 sum_f32[Panels];
   for (auto& sum : sum_f32) sum = V::set(0.0f);
   const uint8_t* codes = p.codes;
@@ -49,12 +55,12 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
       for_runs<Dot>(p.quads - q < kInputQuads ? p.quads - q : kInputQuads, [&](size_t quads) HQQ_INLINE_LAMBDA {
         typename Dot::Run run[Panels];
         for (size_t n = 0; n < Panels; ++n) run[n] = Dot::start(dot[n]);
-        for (size_t i = 0; i < quads; i += Unit::kQuads, codes += Unit::kBytes, x += 4 * Unit::kQuads)
+        for (size_t i = 0; i < quads; i += F::kUnitQuads, codes += F::kUnitBytes, x += 4 * F::kUnitQuads)
           for (size_t n = 0; n < Panels; ++n) {
             const uint8_t* unit = codes + n * p.codes_stride;
-            prefetch_unit<V, Bits>(unit);
-            for_unit<V, Bits>(unit, [&](size_t quad, typename V::U32 c)
-                                        HQQ_INLINE_LAMBDA { run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad); });
+            prefetch_unit<V, F>(unit);
+            for_unit<V, F>(unit, [&](size_t quad, typename V::U32 c)
+                                     HQQ_INLINE_LAMBDA { run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad); });
           }
         for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
       });
@@ -69,11 +75,11 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
 }
 
-template <class V, int Bits>
+template <class V, class F>
 void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
   // Two: x is loaded once for both, and there are enough sums in flight.
   by_panels<2>(p, panels, out,
-               [&in]<size_t Panels>(const PanelRows& some, float* to) { row_i8_of<V, Bits, Panels>(some, in, to); });
+               [&in]<size_t Panels>(const PanelRows& some, float* to) { row_i8_of<V, F, Panels>(some, in, to); });
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
@@ -164,31 +170,32 @@ HQQ_NOINLINE void group_i8(const uint8_t* bytes, const GroupRows& g, float* sums
   if (r < g.rows) rows_i8_of<V, Dot, 1, Panels>(bytes, g, r, sums);
 }
 
-template <class V, int Bits>
+template <class V, class F>
 void rows_i8(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* bytes, float* sums) {
-  using Dot = typename V::template RowsDot<Bits>;
+  using Dot = typename V::template RowsDot<F::kBits>;
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
     const auto unpack = [&](const uint8_t* codes, const float*) HQQ_INLINE_LAMBDA {
       for (size_t n = 0; n < Panels; ++n) {
         uint8_t* const to = bytes + n * bytes_of_group(p.quads);
-        unpack_panel<V, Bits>(codes + n * p.codes_stride, p.quads, to);
+        unpack_panel<V, F>(codes + n * p.codes_stride, p.quads, to);
         if constexpr (kTakesPairs<Dot>)
           for (size_t q = 0; q < p.quads; q += 2) Dot::lay_out(to + q * kQuadBytes, q + 1 < p.quads);
       }
     };
     const auto multiply = [&](const GroupRows& g, float* of_block)
                               HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_block); };
-    for_groups<Bits>(p, in, Panels, sizeof(int8_t), sums, unpack, multiply);
+    for_groups<F>(p, in, Panels, sizeof(int8_t), sums, unpack, multiply);
   });
+}
+
+template <class V, class... F>
+constexpr ByteProducts make_bytes_for(FormatList<F...>) {
+  return {.dot = V::kDot, .row = {&row_i8<V, F>...}, .rows = {&rows_i8<V, F>...}};
 }
 
 template <class V>
 constexpr ByteProducts make_bytes() {
-  return {
-      .dot = V::kDot,
-      .row = {&row_i8<V, 8>, &row_i8<V, 4>, &row_i8<V, 3>, &row_i8<V, 2>, &row_i8<V, 1>},
-      .rows = {&rows_i8<V, 8>, &rows_i8<V, 4>, &rows_i8<V, 3>, &rows_i8<V, 2>, &rows_i8<V, 1>},
-  };
+  return make_bytes_for<V>(Formats{});
 }
 
 }  // namespace hqq::kernels

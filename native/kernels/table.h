@@ -2,18 +2,17 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../core/format.h"
+#include "../core/formats.h"
 #include "../core/types.h"
 
 // What an instruction set must give. kernels/list.h fills the table from the templates beside it.
 namespace hqq::kernels {
 
 // Lanes of every vector wrapper, whatever the machine's registers hold. Sums have one partial sum per lane and end in
-// one tree, so all instruction sets (and lib/backend/js/backend.ts) add in the same order. LANES in
-// lib/solvers/solver.ts.
+// one tree, so all instruction sets (and lib/backend/js) add in the same order.
 inline constexpr size_t kLanes = 16;
 
-// Most groups of a block. BLOCK_GROUPS in lib/solvers/solver.ts.
+// Most groups of a block.
 inline constexpr size_t kMaxBlock = 16;
 
 inline constexpr size_t padded(size_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
@@ -126,7 +125,8 @@ struct LinearKernels {
   void (*input_f32)(const float* x, size_t size, size_t padded, float* to);
   // one row of x: out[panels][kPanel]
   void (*row_f32[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
-  // bytes[quads][kPanel][4] = codes of one group of a panel
+  // codes of one group of a panel from bytes[quads][kPanel][4], and back
+  void (*pack_panel[kFormatCount])(const uint8_t* bytes, size_t quads, uint8_t* codes);
   void (*unpack_panel[kFormatCount])(const uint8_t* codes, size_t quads, uint8_t* bytes);
   size_t tile_panels;
   // the same; `tile` is scratch, [panels][4 * quads][kPanel]

@@ -9,7 +9,6 @@
 namespace hqq::test {
 namespace {
 
-constexpr Format kAllFormats[] = {Format::u8x1, Format::u8x2, Format::u32x10, Format::u8x4, Format::u8x8};
 constexpr DType kAllDTypes[] = {DType::f32, DType::f16, DType::bf16};
 
 std::vector<std::byte> random_bytes(Random& random, size_t count) {
@@ -80,7 +79,6 @@ std::string Grid::describe() const {
 // ---- quantize
 
 QuantizeCase QuantizeCase::random(Random& random) {
-  constexpr uint32_t kMaxCodes[] = {255, 63, 31, 15, 7, 3, 2, 1};
   constexpr int kIterations[] = {0, 1, 2, 5, 20, 20};
   constexpr double kBetas[] = {1, 10, 100}, kKappas[] = {1, 1.01}, kNorms[] = {1, 0.7, 0.5};
   QuantizeCase c;
@@ -88,8 +86,8 @@ QuantizeCase QuantizeCase::random(Random& random) {
   c.axis = static_cast<int>(random.below(2));
   c.weights = Elements(random.pick(kAllDTypes), 0);
   c.weights = Elements(c.weights.dtype, random_weights(random, c.grid.weights(), c.weights.dtype));
-  do c.max_code = random.pick(kMaxCodes);
-  while (c.max_code > c.grid.mask());
+  const auto bits = 1 + random.below(static_cast<size_t>(row_of(c.grid.format).bits));
+  c.max_code = bits == 2 && random.chance(50) ? 2 : (1u << bits) - 1;  // three levels, too
   c.iterations = random.pick(kIterations);
   c.beta = random.pick(kBetas);
   c.kappa = random.pick(kKappas);

@@ -26,17 +26,24 @@ struct Elements {
   void set(size_t index, uint32_t bits);
 };
 
+// The format for codes of so many bits.
+constexpr Format format_of(int bits) {
+  size_t i = 0;
+  while (kFormats[i].bits != bits) ++i;
+  return kAllFormats[i];
+}
+
 // The codes that a format can hold, and where they go.
 struct Grid {
   size_t rows = 1, cols = 1, step = 1;
-  Format format = Format::u8x1;
+  Format format = format_of(8);
 
   static Grid random(Random& random);
   size_t weights() const { return rows * cols; }
   size_t words() const { return step * cols; }
   size_t groups(int axis) const { return axis == 1 ? rows : cols; }
   Element word() const { return row_of(format).word_bytes == 1 ? Element::bytes : Element::words; }
-  uint32_t mask() const { return (1u << (row_of(format).word_bytes * 8 / row_of(format).fields)) - 1; }
+  uint32_t mask() const { return (1u << row_of(format).bits) - 1; }
   std::string describe() const;
 };
 

@@ -63,8 +63,8 @@ Grid grid_of(Format format, size_t rows, size_t cols) {
   return {rows, cols, (rows + fields - 1) / fields, format};
 }
 
-constexpr Format kFormatOrder[] = {Format::u8x1, Format::u8x2, Format::u32x10, Format::u8x4, Format::u8x8};
-constexpr uint32_t kMaxCodes[] = {255, 15, 7, 2, 1};
+// The highest code that a format holds; of two bits three levels, for 1.58.
+uint32_t max_code_of(Format format) { return row_of(format).bits == 2 ? 2 : (1u << row_of(format).bits) - 1; }
 
 // Exponents of ordinary weights of each type: magnitudes in [2^-8, 2).
 constexpr uint32_t kUnitLow[] = {119, 7, 119}, kUnitSpan = 9;
@@ -80,8 +80,8 @@ void quantize_all(const kernels::KernelTable& kernels) {
     for (const int axis : {0, 1}) {
       for (size_t type = 0; type < kDTypes; ++type) {
         QuantizeCase c;
-        c.grid = axis == 1 ? grid_of(kFormatOrder[f], 45, 40) : grid_of(kFormatOrder[f], 40, 45);
-        c.axis = axis, c.max_code = kMaxCodes[f], c.block = 3;
+        c.grid = axis == 1 ? grid_of(kAllFormats[f], 45, 40) : grid_of(kAllFormats[f], 40, 45);
+        c.axis = axis, c.max_code = max_code_of(kAllFormats[f]), c.block = 3;
         c.weights.dtype = static_cast<DType>(type);
         c.meta_dtype = static_cast<DType>((type + f) % kDTypes);
         // Thresholds below all that 1 / beta^(1 / (2 - p)) can be; no power, whose last bit is a library's own.
@@ -99,7 +99,7 @@ void quantize_all(const kernels::KernelTable& kernels) {
   }
   for (const size_t size : {size_t{32}, size_t{64}, size_t{128}, size_t{2048}}) {
     QuantizeCase c;
-    c.grid = grid_of(Format::u8x2, 20, size);
+    c.grid = grid_of(format_of(4), 20, size);
     c.max_code = 15, c.iterations = 20, c.threshold = 0.125, c.block = 16, c.weights.dtype = DType::f32;
     quantize(kernels, c, seed++, 110, 17);
     c.weights.dtype = DType::bf16;
@@ -109,7 +109,7 @@ void quantize_all(const kernels::KernelTable& kernels) {
 
 void pack_all(const kernels::KernelTable& kernels) {
   uint32_t seed = 1001;
-  for (const Format format : kFormatOrder) {
+  for (const Format format : kAllFormats) {
     for (const size_t cols : {size_t{17}, size_t{200}}) {
       PackCase pack{grid_of(format, 37, cols), {}};
       pack.codes = Stream(seed).bytes<uint8_t>(pack.grid.weights(), pack.grid.mask());
@@ -125,7 +125,7 @@ void pack_all(const kernels::KernelTable& kernels) {
 
 void dequantize_all(const kernels::KernelTable& kernels) {
   uint32_t seed = 2001;
-  for (const Format format : kFormatOrder) {
+  for (const Format format : kAllFormats) {
     for (const int axis : {0, 1}) {
       for (size_t type = 0; type < kDTypes; ++type) {
         for (const bool each : {false, true}) {

@@ -48,7 +48,7 @@ void compare_sizes(const Options& options, const kernels::KernelTable& kernels) 
       for (const double norm : {1.0, 0.7}) {
         QuantizeCase c;
         const size_t groups = size > 256 ? 1 : 33;
-        c.grid = axis == 1 ? Grid{groups, size, groups, Format::u8x1} : Grid{size, groups, size, Format::u8x1};
+        c.grid = axis == 1 ? Grid{groups, size, groups, format_of(8)} : Grid{size, groups, size, format_of(8)};
         c.axis = axis, c.max_code = 255, c.iterations = size > 256 ? 2 : 20, c.lp_norm = norm;
         c.kappa = norm == 1.0 ? 1.0 : 1.01;
         c.block = size > 256 ? 1 : 16;
@@ -92,7 +92,7 @@ void refuse_hidden_ranges(const kernels::KernelTable& kernels) {
   for (const float large : {454.5f, -454.5f, 1e30f, INFINITY}) {
     for (size_t at = 0; at < kSize; ++at) {
       QuantizeCase c;
-      c.grid = {1, kSize, 1, Format::u8x1};
+      c.grid = {1, kSize, 1, format_of(8)};
       c.axis = 1, c.max_code = 15;  // without iterations, which would spread the NaN
       std::vector<float> weights(kSize, 0.5f);
       weights[at] = NAN, weights[(at + 1) % kSize] = large;

@@ -22,16 +22,15 @@ struct LinearCase {
   bool int8;
 
   static LinearCase random(Random& random) {
-    constexpr Format kAll[] = {Format::u8x1, Format::u8x2, Format::u32x10, Format::u8x4, Format::u8x8};
     constexpr size_t kSizes[] = {1, 4, 16, 20, 32, 33, 64, 64, 128, 200, 256};
     LinearCase c;
-    c.format = random.pick(kAll);
+    c.format = random.pick(kAllFormats);
     c.out = random.pick(kOddSizes), c.groups = 1 + random.below(5), c.size = random.pick(kSizes);
     constexpr size_t kBatches[] = {1, 1, 2, 3, 5, 8, 13, 66};
     c.batch = random.pick(kBatches), c.int8 = random.chance(50);
     c.packed.resize(c.step() * c.size * row_of(c.format).word_bytes);
     for (auto& byte : c.packed) byte = static_cast<std::byte>(random.next());
-    const int levels = 1 << panel_of(c.format).bits;
+    const int levels = 1 << row_of(c.format).bits;
     for (size_t g = 0; g < c.out * c.groups; ++g) {
       c.scale.push_back(0.01f + 0.01f * std::fabs(random.uniform()));
       c.zero.push_back(static_cast<float>(levels - 1) * (0.5f + 0.2f * random.uniform()));
@@ -44,7 +43,7 @@ struct LinearCase {
   size_t cols() const { return groups * size; }
   size_t step() const { return (out * groups + row_of(format).fields - 1) / row_of(format).fields; }
   std::string describe() const {
-    return text("%d bits, %zu x %zu in groups of %zu, %zu rows, %s", panel_of(format).bits, out, cols(), size, batch,
+    return text("%d bits, %zu x %zu in groups of %zu, %zu rows, %s", row_of(format).bits, out, cols(), size, batch,
                 int8 ? "int8" : "float32");
   }
 };

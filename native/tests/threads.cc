@@ -55,7 +55,7 @@ void never_begins(const Options& options) {
 QuantizeCase slow_case(const Options& options, size_t rows) {
   Random random(options.seed);
   QuantizeCase c;
-  c.grid = {rows, 64, rows / 2, Format::u8x2};
+  c.grid = {rows, 64, rows / 2, format_of(4)};
   c.max_code = 15, c.iterations = 20, c.threshold = 0, c.block = 16;
   std::vector<float> weights(c.grid.weights());
   for (float& weight : weights) weight = random.uniform();

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { AttentionArgs, Operations } from '../../binding.js';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
-import { KEY_BLOCK } from '../../lib/matrix/key-block.js';
+import { KEY_BLOCK } from '../../lib/matrix/constants.js';
 
 const BACKENDS = availableBackends();
 /** Around every vector width, and past a tile of them. */

@@ -11,8 +11,8 @@ import type {
   Task,
   Words,
 } from '../../../binding.js';
+import { DISTANCE_TILE, LANES } from '../../matrix/constants.js';
 import { FORMATS, type PackFormat } from '../../matrix/format.js';
-import { LANES } from '../../solvers/solver.js';
 import { narrow, roundTo, sumLanes, widen } from './lanes.js';
 import { add, attention, denseLinear, largePages, rmsNorm, rope, swiglu } from './layers.js';
 import { linear, linearTiled } from './linear.js';
@@ -22,9 +22,6 @@ import { GroupSolver, type GroupStats } from './solve.js';
 
 /** Work cut into pieces of about a millisecond: after each, the event loop may have its turn. */
 type Units = Generator<void, void, void>;
-
-/** Elements whose distances are summed together: kTile of native/core/distance.cc. */
-const DISTANCE_TILE = 16384;
 
 /**
  * The operations in plain JavaScript, for machines without a native binary: the same bytes, on one thread. Knows nothing

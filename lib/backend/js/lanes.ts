@@ -1,5 +1,5 @@
 import type { DTypeId, FloatBits } from '../../../binding.js';
-import { LANES } from '../../solvers/solver.js';
+import { LANES } from '../../matrix/constants.js';
 
 /** Single-precision arithmetic for the JavaScript backend: the same operations, in the same order, as native/simd. */
 

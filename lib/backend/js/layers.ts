@@ -7,7 +7,7 @@ import type {
   RopeArgs,
   SwigluArgs,
 } from '../../../binding.js';
-import { KEY_BLOCK } from '../../matrix/key-block.js';
+import { KEY_BLOCK } from '../../matrix/constants.js';
 
 // The operations of language models in plain JavaScript: sums in float64, results rounded to float32. Native kernels add in
 // another order and round as they go, so the two agree to a few units of float32, not to the bit.

@@ -1,5 +1,6 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs } from '../../../binding.js';
-import { groupBytes, INPUT_BLOCK, PANEL } from '../../matrix/panels.js';
+import { INPUT_BLOCK, PANEL } from '../../matrix/constants.js';
+import { groupBytes } from '../../matrix/panels.js';
 import { roundEven } from './lanes.js';
 import { panelsOf, readCodes } from './panels.js';
 import { addBytes, addFloats, dotQuads } from './products.js';

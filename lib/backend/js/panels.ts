@@ -1,6 +1,7 @@
 import type { ExpandArgs, FormatId, LayOutArgs, Words } from '../../../binding.js';
+import { PANEL, QUAD_BYTES } from '../../matrix/constants.js';
 import { FORMATS } from '../../matrix/format.js';
-import { groupBytes, PANEL, PANELS, QUAD_BYTES, quadsOf } from '../../matrix/panels.js';
+import { groupBytes, quadsOf } from '../../matrix/panels.js';
 
 type Units = Generator<void, void, void>;
 
@@ -36,56 +37,39 @@ export function readCodes(
 
 /** One group of a panel: `codes[output * 4 * quads + weight]`. */
 export function unpackPanel(panel: Uint8Array, at: number, format: FormatId, quads: number, codes: Uint8Array): void {
-  const { bits, quads: unit, bytes } = PANELS[format]!;
+  const unit = FORMATS[format]!.panel;
   const stride = 4 * quads;
-  for (let first = 0; first < quads; first += unit, at += bytes) {
-    for (let quad = 0; quad < unit; quad++) {
-      const to = 4 * (first + quad);
-      if (bits === 3) {
-        const c = at + 2 * QUAD_BYTES;
-        const from = at + (quad < 6 ? quad >> 1 : quad - 6) * QUAD_BYTES;
-        const shift = 3 * (quad & 1);
-        for (let i = 0; i < QUAD_BYTES; i++) {
-          const byte = panel[from + i]!;
-          const code = quad < 6 ? (byte >> shift) & 7 : (byte >> 6) | ((panel[c + i]! >> (quad - 2)) & 4);
-          codes[(i >> 2) * stride + to + (i & 3)] = code;
+  for (let first = 0; first < quads; first += unit.quads.length, at += unit.vectors * QUAD_BYTES) {
+    for (let quad = 0; quad < unit.quads.length; quad++) {
+      let others = 0; // the first piece of a code writes over what was there
+      for (const { vector, shift, mask } of unit.quads[quad]!) {
+        for (let j = 0, i = at + vector * QUAD_BYTES; j < PANEL; j++, i += 4) {
+          const k = j * stride + 4 * (first + quad);
+          codes[k] = (codes[k]! & others) | ((panel[i]! >> shift) & mask);
+          codes[k + 1] = (codes[k + 1]! & others) | ((panel[i + 1]! >> shift) & mask);
+          codes[k + 2] = (codes[k + 2]! & others) | ((panel[i + 2]! >> shift) & mask);
+          codes[k + 3] = (codes[k + 3]! & others) | ((panel[i + 3]! >> shift) & mask);
         }
-      } else {
-        const shift = 8 - bits * (quad + 1);
-        const mask = (1 << bits) - 1;
-        for (let j = 0, i = at; j < PANEL; j++, i += 4) {
-          const k = j * stride + to;
-          codes[k] = (panel[i]! >> shift) & mask;
-          codes[k + 1] = (panel[i + 1]! >> shift) & mask;
-          codes[k + 2] = (panel[i + 2]! >> shift) & mask;
-          codes[k + 3] = (panel[i + 3]! >> shift) & mask;
-        }
+        others = 255;
       }
     }
   }
 }
 
 function packPanel(codes: Uint8Array, format: FormatId, quads: number, panel: Uint8Array, at: number): void {
-  const { bits, quads: unit, bytes } = PANELS[format]!;
+  const unit = FORMATS[format]!.panel;
   const stride = 4 * quads;
-  panel.fill(0, at, at + (quads / unit) * bytes);
-  for (let q = 0; q < quads; q++) {
-    const quad = q % unit;
-    const vector = at + ((q - quad) / unit) * bytes;
-    for (let i = 0; i < QUAD_BYTES; i++) {
-      const code = codes[(i >> 2) * stride + 4 * q + (i & 3)]!;
-      if (bits === 3) {
-        const [a, b, c] = [vector + i, vector + QUAD_BYTES + i, vector + 2 * QUAD_BYTES + i];
-        if (quad < 6) {
-          const into = quad < 2 ? a : quad < 4 ? b : c;
-          panel[into] = panel[into]! | (code << (3 * (quad & 1)));
-        } else {
-          const into = quad === 6 ? a : b;
-          panel[into] = panel[into]! | ((code & 3) << 6);
-          panel[c] = panel[c]! | ((code >> 2) << quad);
+  panel.fill(0, at, at + groupBytes(format, stride));
+  for (let first = 0; first < quads; first += unit.quads.length, at += unit.vectors * QUAD_BYTES) {
+    for (let quad = 0; quad < unit.quads.length; quad++) {
+      for (const { vector, shift, mask } of unit.quads[quad]!) {
+        for (let j = 0, i = at + vector * QUAD_BYTES; j < PANEL; j++, i += 4) {
+          const k = j * stride + 4 * (first + quad);
+          panel[i] = panel[i]! | ((codes[k]! & mask) << shift);
+          panel[i + 1] = panel[i + 1]! | ((codes[k + 1]! & mask) << shift);
+          panel[i + 2] = panel[i + 2]! | ((codes[k + 2]! & mask) << shift);
+          panel[i + 3] = panel[i + 3]! | ((codes[k + 3]! & mask) << shift);
         }
-      } else {
-        panel[vector + i] = panel[vector + i]! | (code << (8 - bits * (quad + 1)));
       }
     }
   }

@@ -1,5 +1,7 @@
 import type { FormatId } from '../../../binding.js';
-import { PANEL, PANELS, QUAD_BYTES } from '../../matrix/panels.js';
+import { PANEL, QUAD_BYTES } from '../../matrix/constants.js';
+import { FORMATS } from '../../matrix/format.js';
+import type { PanelPiece } from '../../matrix/panel-unit.js';
 
 // Products of codes and x, straight from the words of a panel (lib/matrix/panels.ts). A word is a quad of one output, a byte a code; the
 // four numbers of x that it meets are the same for all outputs, and stay in registers.
@@ -45,8 +47,26 @@ export const addFloats: AddQuad<Float32Array, Float64Array> = (words, at, shift,
   }
 };
 
-const inEachByte = (mask: number) => Math.imul(mask, 0x01010101);
-const merged = new Uint32Array(WORDS);
+/** A piece of a quad, in words: lib/matrix/panel-unit.ts. */
+interface WordPiece {
+  readonly from: number;
+  readonly shift: number;
+  /** In each byte. */
+  readonly mask: number;
+}
+
+const inWords = ({ vector, shift, mask }: PanelPiece): WordPiece => ({
+  from: vector * WORDS,
+  shift,
+  mask: Math.imul(mask, 0x01010101),
+});
+
+/** Of each format, the quads of a unit that lie in one piece, which come first, and those that lie in two. */
+const UNITS = FORMATS.map(({ panel: { vectors, quads } }) => ({
+  words: vectors * WORDS,
+  whole: quads.filter(({ length }) => length === 1).map(([piece]) => inWords(piece)),
+  split: quads.filter(({ length }) => length === 2).map((pieces) => pieces.map(inWords)),
+}));
 
 /** `dots[output]` = the products of `quads` quads, whose words begin at `at`, with `x` from `i` on. */
 export function dotQuads<X, Dots extends Int32Array | Float64Array>(
@@ -59,35 +79,40 @@ export function dotQuads<X, Dots extends Int32Array | Float64Array>(
   i: number,
   dots: Dots,
 ): void {
-  const { bits, quads: unit, bytes } = PANELS[format]!;
+  const { words: step, whole, split } = UNITS[format]!;
   dots.fill(0);
-  for (let first = 0; first < quads; first += unit, at += bytes / 4, i += 4 * unit) {
-    if (bits === 3) {
-      dotUnitOfThree(add, words, at, x, i, dots);
-    } else {
-      const mask = inEachByte((1 << bits) - 1);
-      for (let quad = 0; quad < unit; quad++) add(words, at, 8 - bits * (quad + 1), mask, x, i + 4 * quad, dots);
+  for (const end = i + 4 * quads; i < end; at += step) {
+    for (let quad = 0; quad < whole.length; quad++, i += 4) {
+      const { from, shift, mask } = whole[quad]!;
+      add(words, at + from, shift, mask, x, i, dots);
     }
+    if (split.length === 0) continue;
+    addSplit(add, words, at, split, x, i, dots);
+    i += 4 * split.length;
   }
 }
 
-function dotUnitOfThree<X, Dots>(
+const merged = new Uint32Array(WORDS);
+
+/** `merged` = the codes that two pieces make, of quads at `a` and `b`. */
+function merge(words: Uint32Array, a: number, aShift: number, aMask: number, b: number, bShift: number, bMask: number) {
+  for (let j = 0; j < WORDS; j++)
+    merged[j] = ((words[a + j]! >>> aShift) & aMask) | ((words[b + j]! >>> bShift) & bMask);
+}
+
+/** The same for quads of a unit that lie in two pieces each. */
+function addSplit<X, Dots>(
   add: AddQuad<X, Dots>,
   words: Uint32Array,
   at: number,
+  quads: readonly (readonly WordPiece[])[],
   x: X,
   i: number,
   dots: Dots,
 ): void {
-  const mask = inEachByte(7);
-  for (let quad = 0; quad < 6; quad++)
-    add(words, at + (quad >> 1) * WORDS, 3 * (quad & 1), mask, x, i + 4 * quad, dots);
-  for (let quad = 6; quad < 8; quad++) {
-    const low = at + (quad - 6) * WORDS;
-    const high = at + 2 * WORDS;
-    for (let j = 0; j < WORDS; j++) {
-      merged[j] = ((words[low + j]! >>> 6) & inEachByte(3)) | ((words[high + j]! >>> (quad - 2)) & inEachByte(4));
-    }
-    add(merged, 0, 0, mask, x, i + 4 * quad, dots);
+  for (let quad = 0; quad < quads.length; quad++) {
+    const [a, b] = [quads[quad]![0]!, quads[quad]![1]!];
+    merge(words, at + a.from, a.shift, a.mask, at + b.from, b.shift, b.mask);
+    add(merged, 0, 0, -1, x, i + 4 * quad, dots);
   }
 }

@@ -1,5 +1,5 @@
 import type { QuantizeArgs } from '../../../binding.js';
-import { LANES } from '../../solvers/solver.js';
+import { LANES } from '../../matrix/constants.js';
 import { powPositive, roundEven, roundTo, sumLanes } from './lanes.js';
 
 /** The twin of native/kernels/solve.h: one group at a time, the same operations in the same order. */

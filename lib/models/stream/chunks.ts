@@ -1,9 +1,10 @@
 import type { ResolvedQuantConfig } from '../../matrix/config.js';
+import { LANES } from '../../matrix/constants.js';
 import type { PackFormat } from '../../matrix/format.js';
 import { packedRows } from '../../matrix/format.js';
 import type { Geometry } from '../../matrix/geometry.js';
 import { HqqError } from '../../messages/errors.js';
-import { LANES, solverArgs } from '../../solvers/solver.js';
+import { solverArgs } from '../../solvers/solver.js';
 
 /** Elements of a tensor that lie side by side: `count` from element `at`. */
 export interface Range {

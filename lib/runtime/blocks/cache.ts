@@ -1,6 +1,6 @@
 import { largeFloats } from '../../compute/memory.js';
 import { allocating } from '../../compute/run.js';
-import { KEY_BLOCK } from '../../matrix/key-block.js';
+import { KEY_BLOCK } from '../../matrix/constants.js';
 import { HqqError } from '../../messages/errors.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import { Workspace } from './workspace.js';

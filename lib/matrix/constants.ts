@@ -1,0 +1,17 @@
+/**
+ * Numbers that kernels of both languages are built on. Native ones have them too: `Constants` of binding.d.ts says what each
+ * is, and test/constants.test.ts compares them.
+ */
+export const LANES = 16;
+export const BLOCK_GROUPS = 16;
+export const PANEL = 16;
+export const QUAD_BYTES = PANEL * 4;
+export const INPUT_BLOCK = 32;
+export const KEY_BLOCK = 16;
+export const DISTANCE_TILE = 16384;
+
+/** Longest group whose products, summed as integers, fit 32 bits. */
+export const LONGEST_GROUP = 1 << 16;
+
+/** Most threads of a call: beyond any machine's cores, and short of what exhausts a process. */
+export const MAX_THREADS = 256;
