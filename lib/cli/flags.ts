@@ -108,7 +108,7 @@ export const GLOBS: Flag<readonly string[]> = {
   expected: 'a glob',
   repeats: true,
 };
-export const JSON_FLAG = toggle('one JSON document on standard output');
+export const JSON_FLAG = toggle('one JSON document on standard output, of an error, too');
 export const QUIET = toggle('say nothing but errors');
 export const ALL = toggle('every tensor, however many there are');
 export const DTYPE: Flag<DType> = {

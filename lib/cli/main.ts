@@ -1,15 +1,20 @@
 #!/usr/bin/env node
 import { ioError } from '../files/io.js';
-import { HqqError, plain } from '../messages/errors.js';
+import { plain } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
-import type { Command, Context } from './command.js';
+import { type Command, type Context, toJson } from './command.js';
 import { COMMANDS } from './commands/list.js';
+import { failureOf } from './failure.js';
 import { UsageError } from './flags.js';
 import { commandHelp, generalHelp } from './help.js';
-import { Interruption, interruptible, say, takeOverWarnings, watchEscapes, watchOutput } from './process.js';
+import { interruptible, say, takeOverWarnings, watchEscapes, watchOutput } from './process.js';
 import { VERSION } from './version.js';
 
+/** Whether there is a result, or a part of one, on standard output. */
+let printed = false;
+
 function print(text: string): void {
+  printed = true;
   process.stdout.write(text);
 }
 
@@ -62,38 +67,30 @@ async function run(args: readonly string[], context: Context): Promise<number> {
 }
 
 /** Says what went wrong, and gives the exit status for it. */
-function report(error: unknown, args: readonly string[]): number {
-  const command = COMMANDS.find(({ name }) => name === args[0]);
-  if (error instanceof Interruption) {
-    say(command && 'out' in command.flags ? 'interrupted; nothing was written.' : 'interrupted.');
-    return error.status;
-  }
-  if (error instanceof UsageError) {
-    say(`${error.message} See hqq ${command ? `${command.name} ` : ''}--help.`);
-    return 2;
-  }
-  if (error instanceof HqqError) {
-    say(error.message);
-    return error.code === 'ERR_INVALID_OPTION' ? 2 : 1;
-  }
-  const message = error instanceof Error ? error.message : String(error);
-  const paragraph = message
-    .trim()
-    .replaceAll(/\s*\n\s*/g, ' ')
-    .replace(/\.?$/, '.');
-  say(`${paragraph} This is a bug: please report it, with what HQQ_DEBUG=1 adds to this message.`);
-  if (process.env.HQQ_DEBUG === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  return 1;
+function report(error: unknown): number {
+  const { status, code, message } = failureOf(
+    error,
+    COMMANDS.find(({ name }) => name === args[0]),
+  );
+  say(message);
+  if (code === 'ERR_INTERNAL' && process.env.HQQ_DEBUG === '1' && error instanceof Error)
+    process.stderr.write(`${error.stack}\n`);
+  // A script that parses standard output finds one document there, whatever happens.
+  if (flagsOf(args).includes('--json') && !printed) print(toJson({ error: { code, message } }));
+  return status;
 }
 
 const args = process.argv.slice(2);
 const signal = interruptible();
-takeOverWarnings(args.includes('--quiet'));
-watchOutput((error) => report(ioError('Cannot write to', 'standard output', error), args));
-watchEscapes((error) => report(error, args));
+takeOverWarnings(flagsOf(args).includes('--quiet'));
+watchOutput((error) => {
+  printed = true; // and a second attempt would fail as the first did
+  return report(ioError('Cannot write to', 'standard output', error));
+});
+watchEscapes(report);
 try {
   process.exitCode = await run(args, { signal, print });
 } catch (error) {
   // What fails in the course of an interruption is not what people want to hear of.
-  process.exitCode = report(signal.aborted ? signal.reason : error, args);
+  process.exitCode = report(signal.aborted ? signal.reason : error);
 }

@@ -2,7 +2,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { CompareReport, ModelReport, TensorInfo } from '../../lib/models/report.js';
-import { expectFailure, hqq } from '../support/cli.js';
+import { expectFailure, expectJsonFailure, hqq } from '../support/cli.js';
 import { llamaTensors, safetensorsBytes, writeLlama } from '../support/models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -123,7 +123,7 @@ describe('what cannot be done is one clear error', () => {
     fs.writeFileSync(file, fs.readFileSync(FILE).subarray(0, -1000));
     const out = fresh();
     expectFailure(await hqq(['quantize', file, '--out', out]), 1, /cut\.safetensors: .*truncated/);
-    expectFailure(await hqq(['inspect', file, '--json']), 1, /truncated/);
+    expectJsonFailure(await hqq(['inspect', file, '--json']), 1, 'ERR_CHECKPOINT_FORMAT', /truncated/);
     expect(fs.existsSync(out)).toBe(false);
   });
 
@@ -263,7 +263,8 @@ describe('compare', () => {
     );
     const alien = fresh('alien.safetensors');
     fs.writeFileSync(alien, safetensorsBytes({ 'a.weight': { shape: [64, 64] } }));
-    expectFailure(await hqq(['compare', alien, out, '--json']), 1, /no tensor name in common/);
+    const strangers = await hqq(['compare', alien, out, '--json']);
+    expectJsonFailure(strangers, 1, 'ERR_CHECKPOINT_CONTENT', /no tensor name in common/);
     expectFailure(await hqq(['compare', out, MODEL]), 1, /the first model to be the original/);
     expectFailure(await hqq(['compare', MODEL, `${MODEL}/.`]), 2, /Expected two models to compare, got \S+llama twice/);
   });

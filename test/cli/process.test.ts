@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { type CliResult, expectFailure, hqq } from '../support/cli.js';
+import { type CliResult, expectFailure, expectJsonFailure, hqq } from '../support/cli.js';
 import { SHIPPED } from '../support/language-models.js';
 import { writeLlama } from '../support/models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -26,8 +26,13 @@ function freshFolder(): string {
 
 describe('a signal', () => {
   /** Runs a long conversion into `folder` and sends `signals` when it is at work. */
-  function interrupted(folder: string, signals: readonly NodeJS.Signals[], output = 'out'): Promise<CliResult> {
-    return hqq(['quantize', LARGE, '--out', join(folder, output), '--iterations', '1000'], {
+  function interrupted(
+    folder: string,
+    signals: readonly NodeJS.Signals[],
+    output = 'out',
+    flags: readonly string[] = [],
+  ): Promise<CliResult> {
+    return hqq(['quantize', LARGE, '--out', join(folder, output), '--iterations', '1000', ...flags], {
       env: SLOW,
       onStart(child) {
         const timer = setInterval(() => {
@@ -50,6 +55,12 @@ describe('a signal', () => {
     const folder = freshFolder();
     expectFailure(await interrupted(folder, [signal]), status, /^hqq: interrupted; nothing was written\.\n$/);
     expect(fs.readdirSync(folder)).toEqual([]);
+  });
+
+  test('is told as JSON with --json', async () => {
+    const folder = freshFolder();
+    const result = await interrupted(folder, ['SIGINT'], 'out', ['--json']);
+    expectJsonFailure(result, 130, 'ABORT_ERR', /interrupted; nothing was written\./);
   });
 
   test('twice ends at once, and leaves nothing either', async () => {
@@ -85,6 +96,11 @@ describe('standard output', () => {
   test.skipIf(!fs.existsSync('/dev/full'))('that is full is an error', async () => {
     const result = await hqq([], { shell: `$HQQ inspect '${SMALL}' > /dev/full` });
     expectFailure(result, 1, /^hqq: Cannot write to standard output\. The disk is full/);
+    const json = await hqq([], { shell: `$HQQ inspect '${SMALL}' --json > /dev/full` });
+    expectFailure(json, 1, /^hqq: Cannot write to standard output\. The disk is full/);
+    const lost = await hqq([], { shell: `$HQQ inspect /nope --json > /dev/full` });
+    expect(lost.status).toBe(1);
+    expect(lost.stderr).toMatch(/^hqq: Cannot read \/nope\. .*\nhqq: Cannot write to standard output\. .*\n$/);
   });
 });
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { OPTION_NAMES } from '../../lib/matrix/config.js';
-import { expectFailure, hqq } from '../support/cli.js';
+import { expectFailure, expectJsonFailure, hqq } from '../support/cli.js';
 
 const COMMANDS = ['quantize', 'dequantize', 'inspect', 'compare', 'generate', 'perplexity', 'bench', 'doctor'];
 const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -50,6 +50,9 @@ describe('wrong usage is said before anything is read', () => {
     [['quantise'], /Unknown command "quantise"\. Did you mean "quantize"\?/],
     [['frobnicate'], /Unknown command "frobnicate"\. Commands: quantize, /],
     [['--json', 'inspect'], /Expected a command before --json/],
+    [['quantise', '--json'], /Did you mean "quantize"/],
+    [[...q, '--json', '--nbits', '7'], /got 7\./],
+    [['inspect', '--json'], /Expected <model>/],
     [['--versoin'], /Expected a command before --versoin: .* Did you mean --version\?/],
     [['--hlep'], /Did you mean --help\?/],
     [['help', 'inspct'], /Did you mean "inspect"\?/],
@@ -96,7 +99,13 @@ describe('wrong usage is said before anything is read', () => {
     [['bench', '--size', '100'], /Expected --size to be a multiple of 64, got 100\./],
     [['doctor', 'now'], /Unexpected argument "now": "hqq doctor" takes no arguments\./],
   ])('hqq %j', async (args, message) => {
-    expectFailure(await hqq(args), 2, message);
+    const result = await hqq(args);
+    if (args.includes('--json')) expectJsonFailure(result, 2, 'ERR_INVALID_OPTION', message);
+    else expectFailure(result, 2, message);
+  });
+
+  test('--json behind -- is no flag', async () => {
+    expectFailure(await hqq(['inspect', '--', '--json']), 1, /Cannot read --json/);
   });
 
   test('what follows -- is an argument, whatever it looks like', async () => {

@@ -112,3 +112,10 @@ export function expectFailure(result: CliResult, status: number, message: RegExp
   expect(result.stdout).toBe('');
   expect(result.status).toBe(status);
 }
+
+/** The same with `--json`: standard output holds one document, of the error. */
+export function expectJsonFailure(result: CliResult, status: number, code: string, message: RegExp): void {
+  const said = /^hqq: (.*)\n$/.exec(result.stderr)?.[1];
+  expect(JSON.parse(result.stdout)).toEqual({ error: { code, message: said } });
+  expectFailure({ ...result, stdout: '' }, status, message);
+}
