@@ -53,8 +53,9 @@ function checkArguments(name: string, names: readonly string[], given: readonly 
   }
   if (given.length > names.length) {
     const extra = given[names.length]!;
-    // The commonest slip: a path to write to without its flag.
-    const hint = name.endsWith('quantize') && !('out' in values) ? ` Did you mean --out ${extra}?` : '';
+    // The commonest slip: a path to write to without its flag. A flag can only be here behind --.
+    const meant = name.endsWith('quantize') && !('out' in values) ? ` Did you mean --out ${extra}?` : '';
+    const hint = extra.startsWith('-') ? ' Flags go before --.' : meant;
     const expects = names.length === 0 ? 'takes no arguments' : `takes ${wanted.join(' ')}`;
     throw new UsageError(`Unexpected argument ${JSON.stringify(extra)}: "hqq ${name}" ${expects}.${hint}`);
   }

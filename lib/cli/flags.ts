@@ -161,10 +161,14 @@ export function parseArguments<F extends Flags>(
       continue;
     }
     const [typed, inline] = splitOnce(arg, '=');
-    const name = Object.keys(flags).find((key) => `--${kebab(key)}` === typed);
+    const named = (text: string) => Object.keys(flags).find((key) => `--${kebab(key)}` === text);
+    const name = named(typed);
     if (name === undefined) throw unknownFlag(typed, Object.keys(flags));
     const flag = flags[name]!;
-    const value = flag.value === undefined ? switchValue(typed, inline) : parseValue(flag, typed, inline ?? args[++i]);
+    let value: unknown;
+    if (flag.value === undefined) value = switchValue(typed, inline);
+    else if (inline !== undefined) value = readValue(flag, typed, inline);
+    else value = parseValue(flag, typed, args[++i], (given) => named(splitOnce(given, '=')[0]) !== undefined);
     if (flag.repeats) {
       values[name] = [...((values[name] as unknown[] | undefined) ?? []), value];
     } else {
@@ -186,16 +190,27 @@ function switchValue(typed: string, inline: string | undefined): true {
   return true;
 }
 
-function parseValue(flag: Flag<unknown>, typed: string, given: string | undefined): unknown {
+function parseValue(
+  flag: Flag<unknown>,
+  typed: string,
+  given: string | undefined,
+  isFlag: (text: string) => boolean,
+): unknown {
   // "--out --json" has lost its path; a negative number is a value, if a wrong one.
   if (given === undefined || given.startsWith('--')) {
     const got = given === undefined ? 'nothing' : spelling(given);
-    throw new UsageError(`Expected a value after ${typed}: ${flag.expected ?? flag.value}. Got ${got}.`);
+    const hint =
+      given === undefined || isFlag(given) ? '' : ` A value that begins with dashes is written ${typed}=<value>.`;
+    throw new UsageError(`Expected a value after ${typed}: ${flag.expected ?? flag.value}. Got ${got}.${hint}`);
   }
   return readValue(flag, typed, given);
 }
 
 function unknownFlag(typed: string, names: readonly string[]): UsageError {
+  if (/[./\\]/.test(typed)) {
+    const advice = `A path that begins with a dash goes behind --, or is written ./${spelling(typed)}`;
+    return new UsageError(`Unknown flag ${spelling(typed)}. ${advice}.`);
+  }
   const spelt = names.map((name) => `--${kebab(name)}`);
   // There are no short flags: a letter stands for the flags that begin with it.
   const letter = /^-(\w)$/.exec(typed)?.[1];

@@ -47,3 +47,44 @@ describe('a model by its id in the Hugging Face cache', () => {
     expectFailure(await hqq(['compare', 'org/book', 'org/book'], options), 2, /got org\/book twice/);
   });
 });
+
+describe('a name that begins with a dash', () => {
+  const cwd = join(SCRATCH, 'dashes');
+  fs.mkdirSync(cwd);
+  for (const name of ['-m.safetensors', '--json']) fs.copyFileSync(join(SHIPPED, 'model.safetensors'), join(cwd, name));
+
+  test('is a path behind --, of an input and of an output', async () => {
+    const { status, stdout, stderr } = await hqq(['quantize', '--out=--q', '--', '-m.safetensors'], { cwd });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/^-m\.safetensors -> --q\n.*\nNext: hqq compare \.\/-m\.safetensors \.\/--q\n$/s);
+    expect(fs.existsSync(join(cwd, '--q'))).toBe(true);
+    expect(await hqq(['quantize', '--out', '-q', '--quiet', '--', '--json'], { cwd })).toMatchObject({
+      status: 0,
+      stdout: '',
+    });
+    const compared = await hqq(['compare', '--all', '--', '-m.safetensors', '--q'], { cwd });
+    expect(compared.stdout).toMatch(/^-m\.safetensors <-> --q\n/);
+    expect((await hqq(['dequantize', '--out', '-d', '--', '-q'], { cwd })).status).toBe(0);
+    expect(JSON.parse((await hqq(['inspect', '--json', '--', '-d'], { cwd })).stdout)).toMatchObject({ path: '-d' });
+    expect(fs.readdirSync(cwd).sort()).toEqual(['--json', '--q', '-d', '-m.safetensors', '-q']);
+  });
+
+  test('is told how to be written where it is not', async () => {
+    expectFailure(
+      await hqq(['inspect', '-m.safetensors'], { cwd }),
+      2,
+      /Unknown flag -m\.safetensors\. A path that begins with a dash goes behind --, or is written \.\/-m\.safetensors\./,
+    );
+    expectFailure(
+      await hqq(['quantize', '--', '-m.safetensors', '--out', 'x'], { cwd }),
+      2,
+      /Unexpected argument "--out": "hqq quantize" takes <model>\. Flags go before --\./,
+    );
+    const prompt = ['generate', SHIPPED, '--prompt', '--- a title'];
+    expectFailure(
+      await hqq(prompt),
+      2,
+      /Got --- a title\. A value that begins with dashes is written --prompt=<value>\./,
+    );
+  });
+});

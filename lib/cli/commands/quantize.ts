@@ -1,10 +1,10 @@
-import { plain } from '../../messages/text.js';
 import { MODEL_OPTIONS } from '../../models/options.js';
 import { quantizeModel } from '../../models/quantize.js';
 import { defineCommand, toJson } from '../command.js';
 import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, QUIET, quantConfig, THREADS } from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';
 import { withProgress } from '../show/progress.js';
+import { shellWord } from '../show/shell-word.js';
 import { planTable, summarize } from '../show/summary.js';
 
 export const quantize = defineCommand({
@@ -43,8 +43,3 @@ export const quantize = defineCommand({
     };
   },
 });
-
-/** A path as a shell would need it, to be copied. */
-export function shellWord(path: string): string {
-  return /^[\w./@%+=:,-]+$/.test(path) ? path : `'${plain(path).replaceAll("'", "'\\''")}'`;
-}
