@@ -88,3 +88,42 @@ describe('a name that begins with a dash', () => {
     );
   });
 });
+
+describe('standard input', () => {
+  const generate = `$HQQ generate '${SHIPPED}' --max-tokens 8`;
+  const measure = `$HQQ perplexity '${SHIPPED}' --window 32`;
+
+  test('is the prompt for -, without the end of its line', async () => {
+    const want = await hqq(['generate', SHIPPED, '--max-tokens', '8', '--prompt', 'And the Lord said']);
+    for (const input of [`printf 'And the Lord said'`, `echo 'And the Lord said'`, `printf 'And the Lord said\\r\\n'`])
+      expect(await hqq([], { shell: `${input} | ${generate} --prompt -` })).toEqual(want);
+    const two = await hqq([], { shell: `printf 'a\\nb\\n\\n' | ${generate} --json --prompt=-` });
+    expect(JSON.parse(two.stdout)).toMatchObject({ prompt: 'a\nb\n' });
+  });
+
+  test('is the text for -, byte for byte', async () => {
+    const file = join(SCRATCH, 'text.txt');
+    fs.writeFileSync(file, 'It was the best of times, it was the worst of times.\n'.repeat(12));
+    const want = await hqq([], { shell: `${measure} --text '${file}'` });
+    expect(want.stdout).toMatch(/^perplexity \d/);
+    expect(await hqq([], { shell: `cat '${file}' | ${measure} --text -` })).toEqual(want);
+    expect(await hqq([], { shell: `${measure} --text - < '${file}'` })).toEqual(want);
+  });
+
+  test('that has nothing, or no text, is an error', async () => {
+    const none = /Expected a prompt on standard input, got nothing/;
+    for (const input of ['< /dev/null', '<<< ""', '< /'])
+      expectFailure(await hqq([], { shell: `${generate} --prompt - ${input}` }), 1, none);
+    const shell = `printf 'abc\\xff' | ${generate} --prompt -`;
+    expectFailure(
+      await hqq([], { shell }),
+      1,
+      /standard input: expected text in UTF-8, which byte 3 is not\. Convert it/,
+    );
+  });
+
+  test('is left when the run is interrupted', async () => {
+    const shell = `sleep 3 | timeout --preserve-status -s INT 2 ${generate} --prompt -`;
+    expectFailure(await hqq([], { shell }), 130, /^hqq: interrupted\.\n$/);
+  });
+});

@@ -90,10 +90,6 @@ describe('hqq perplexity', () => {
     const file = join(work, 'bytes.txt');
     writeFileSync(file, bytes);
     const result = await hqq(['perplexity', SHIPPED, '--text', file]);
-    expectFailure(
-      result,
-      1,
-      new RegExp(`bytes\\.txt: expected text in UTF-8, which byte ${at} is not\\. Convert the file`),
-    );
+    expectFailure(result, 1, new RegExp(`bytes\\.txt: expected text in UTF-8, which byte ${at} is not\\. Convert it`));
   });
 });

@@ -3,6 +3,7 @@ import { loadLanguageModel } from '../../runtime/load.js';
 import { GENERATE_OPTIONS } from '../../runtime/text/generate.js';
 import { defineCommand, toJson } from '../command.js';
 import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, THREADS, text } from '../flags.js';
+import { readText } from '../input.js';
 import { say } from '../process.js';
 
 const NOT_EMPTY = 'a text that is not empty';
@@ -16,7 +17,7 @@ export const generate = defineCommand({
     'with its tokenizer.json; the package @huggingface/tokenizers must be installed.',
   ].join('\n'),
   flags: {
-    prompt: text('text', 'what to go on with', { required: true, expected: NOT_EMPTY }),
+    prompt: text('text', 'what to go on with; - is standard input', { required: true, expected: NOT_EMPTY }),
     ...fromOptions(GENERATE_OPTIONS),
     stop: {
       ...text('text', 'a text that ends the generation, and is not part of it', { expected: NOT_EMPTY }),
@@ -29,17 +30,18 @@ export const generate = defineCommand({
     json: JSON_FLAG,
     quiet: QUIET,
   },
-  plan([path], { prompt, activations, maxContext, threads, json = false, quiet = false, ...options }) {
+  plan([path], { prompt: given, activations, maxContext, threads, json = false, quiet = false, ...options }) {
     return async ({ signal, print }) => {
+      const prompt = await readText(given!, 'a prompt', { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
       // Loads the tokenizer, which is not to be part of the times.
-      const promptTokens = (await model.tokenizer()).encode(prompt!).length;
+      const promptTokens = (await model.tokenizer()).encode(prompt).length;
       const ids: number[] = [];
       let whole = '';
       let finish: string | undefined;
       const started = performance.now();
       let first = started;
-      for await (const token of model.generate(prompt!, { ...options, signal })) {
+      for await (const token of model.generate(prompt, { ...options, signal })) {
         if (ids.length === 0) first = performance.now();
         ids.push(token.id);
         whole += token.text;
