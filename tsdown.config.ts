@@ -1,48 +1,93 @@
 import { fileURLToPath } from 'node:url';
-import { defineConfig } from 'tsdown';
+import { defineConfig, type Rolldown, type UserConfig } from 'tsdown';
+
+// A program may import this package, a dependency of it require it: in one process of Node they must get one copy, or an object of
+// the one is foreign to the other. So the CommonJS build is the package there, and what is imported is a few lines that name its
+// exports (Node 20 cannot require ES modules). Bundlers, which cannot put Node's own modules into CommonJS within ES modules, take the
+// second build, of ES modules, for both: the condition "module" of package.json. The command line shares its files.
 
 /** Warnings and errors only; how long plugins took is no concern of users who build. */
-const QUIET = { logLevel: 'warn', inputOptions: { checks: { pluginTimings: false } } } as const;
+const QUIET: UserConfig = { logLevel: 'warn', inputOptions: { checks: { pluginTimings: false } } };
 
 /** Takes the file `other` of lib wherever `name` is imported. */
-const replaced = (name: string, other: string) => ({
+const replaced = (name: string, other: string): Rolldown.Plugin => ({
   name: `instead-of-${name}`,
   resolveId: (id: string) =>
     id.endsWith(`/${name}`) ? fileURLToPath(new URL(`lib/${other}`, import.meta.url)) : undefined,
 });
 
-const library = {
-  entry: { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' },
-  dts: true,
+/**
+ * Beside each CommonJS entry, declarations and an ES module that names its exports. Node looks for these in what a module is made from,
+ * all of its text: an entry that holds more than names gets a go-between (`-node`).
+ */
+const imported = (between?: '-node'): Rolldown.Plugin => ({
+  name: 'imported',
+  generateBundle(_, bundle) {
+    for (const chunk of Object.values(bundle)) {
+      if (chunk.type !== 'chunk' || !chunk.isEntry || !chunk.fileName.endsWith('.cjs')) continue;
+      const { name, fileName, exports } = chunk;
+      const emit = (file: string, source: string) => this.emitFile({ type: 'asset', fileName: file, source });
+      emit(`${name}.d.mts`, `export * from './${fileName}';\n`);
+      const named = `${name}${between ?? ''}`;
+      emit(`${named}.mjs`, `export { ${exports.join(', ')} } from './${named}.cjs';\n`);
+      if (between === undefined) continue;
+      const lines = exports.map((key) => `exports.${key} = all.${key};\n`);
+      emit(`${named}.cjs`, `const all = require('./${fileName}');\n${lines.join('')}`);
+    }
+  },
+});
+
+/** What an import reads is one file, whole, and nothing else: each file costs time. */
+const GROUPS = [
+  { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/]/ },
+  { name: 'language-models', test: /\blib[\\/]runtime[\\/](?!index)/ },
+];
+
+const common: UserConfig = { fixedExtension: true, clean: false, ...QUIET };
+/** An import reads every byte; what comments say is in the declarations. */
+const comments = { jsdoc: false };
+const node: UserConfig = {
+  ...common,
   platform: 'node',
   target: 'node20',
-  fixedExtension: true,
-  ...QUIET,
-} as const;
+  outputOptions: { comments, codeSplitting: { groups: GROUPS, includeDependenciesRecursively: false } },
+};
+const portable: UserConfig = {
+  ...common,
+  platform: 'neutral',
+  target: 'es2022',
+  outputOptions: { comments },
+};
+/** Nothing of Node is left. */
+const withoutNode = replaced('host.js', 'compute/host-js.ts');
+
+const ENTRY = { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' };
+const PORTABLE_ENTRY = { js: 'lib/js.ts' };
+const types: UserConfig = {
+  ...common,
+  format: 'esm',
+  dts: { emitDtsOnly: true },
+  outExtensions: () => ({ js: '.cjs', dts: '.d.cts' }),
+};
 
 export default defineConfig([
-  { ...library, format: 'esm', clean: true },
-  // Written for those who follow `require`: see the two files.
-  { ...library, format: 'cjs', clean: false, plugins: [replaced('gyp.js', 'backend/native/gyp-cjs.ts')] },
+  // gyp.ts is written for those who follow `import`, the other for those who follow `require`.
   {
-    entry: { js: 'lib/js.ts' },
-    format: ['esm', 'cjs'],
-    dts: true,
-    platform: 'neutral',
-    target: 'es2022',
-    fixedExtension: true,
-    clean: false,
-    plugins: [replaced('host.js', 'compute/host-js.ts')], // nothing of Node is left
-    ...QUIET,
-  },
-  {
-    entry: { cli: 'lib/cli/main.ts' },
-    format: ['esm'],
+    ...node,
+    entry: ENTRY,
+    format: 'cjs',
     dts: false,
-    platform: 'node',
-    target: 'node20',
-    fixedExtension: true,
-    clean: false,
-    ...QUIET,
+    clean: true,
+    plugins: [replaced('gyp.js', 'backend/native/gyp-cjs.ts'), imported()],
   },
+  {
+    ...node,
+    entry: { 'index-module': ENTRY.index, 'runtime-module': ENTRY.runtime, cli: 'lib/cli/main.ts' },
+    format: 'esm',
+    dts: false,
+  },
+  { ...portable, entry: PORTABLE_ENTRY, format: 'esm', dts: false, plugins: [withoutNode] }, // what browsers load
+  { ...portable, entry: PORTABLE_ENTRY, format: 'cjs', dts: false, plugins: [withoutNode, imported('-node')] },
+  { ...types, entry: ENTRY, platform: 'node' },
+  { ...types, entry: PORTABLE_ENTRY, platform: 'neutral', plugins: [withoutNode] },
 ]);

@@ -2,7 +2,7 @@
 // Tests the package as users get it: packed, installed where there is only node and npm, scripts disabled, in a folder whose
 // path has spaces and other alphabets' letters. `npm run build:ts` and a binary (prebuilt, or built here) must be there.
 //
-//   formats      ESM, CommonJS, a worker thread, after process.chdir, the command
+//   formats      ESM, CommonJS, both in one process, a worker thread, after process.chdir, the command
 //   types        TypeScript: node16, node10, bundler; in a browser, without Node's declarations
 //   judges       publint, arethetypeswrong
 //   bundles      esbuild, with the package outside and inside
@@ -45,7 +45,16 @@ async function installed() {
   mkdirSync(project, { recursive: true });
   const context = { ...packed, root, work, sources, env, project };
 
-  const programs = ['use.cjs', 'esm.mjs', 'common.cjs', 'worker.mjs', 'chdir.mjs', 'both.mjs'];
+  const programs = [
+    'use.cjs',
+    'esm.mjs',
+    'common.cjs',
+    'worker.mjs',
+    'chdir.mjs',
+    'both.mjs',
+    'one-copy.mjs',
+    'one-copy.cjs',
+  ];
 
   let best = Infinity;
   let seen;

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { check, lastJson, run } from '../checks.mjs';
-import { isNative } from './formats.mjs';
+import { isNative, isOneCopy } from './formats.mjs';
 import { bundleForBrowsers } from './tools.mjs';
 
 /** Relative, of the largest result: the order of additions differs, no more. */
@@ -138,5 +138,8 @@ export async function denoAndBun({ project, work, native, env: bare }) {
   ]) {
     const seen = lastJson(await run(programs[name], args, { cwd: project, env: { ...bare, DENO_DIR: env.DENO_DIR } }));
     check(`hqq itself is native in ${name}`, isNative(seen), seen);
+    const mixed = [...args.slice(0, -1), 'one-copy.mjs'];
+    const both = lastJson(await run(programs[name], mixed, { cwd: project, env: { ...bare, DENO_DIR: env.DENO_DIR } }));
+    check(`import and require: one copy in ${name}`, isOneCopy(both), both);
   }
 }

@@ -11,6 +11,14 @@ export const isNative = (seen) =>
   seen.warnings.length === 0 &&
   seen.runtime === 'function';
 
+/** Whether a program got the same classes from `import` and from `require`. */
+export const isOneCopy = (seen) =>
+  seen.status === 0 &&
+  seen.differing?.length === 0 &&
+  seen.instances.every((holds) => holds) &&
+  seen.products.join() === '64,64' &&
+  Math.min(...seen.names) > 2;
+
 export async function formats({ project, env }) {
   const labels = {
     'esm.mjs': 'ESM',
@@ -22,6 +30,8 @@ export async function formats({ project, env }) {
     const seen = lastJson(await run('node', [file], { cwd: project, env }));
     check(`${label}: native, the bytes of hqq/js, no warning`, isNative(seen), seen);
   }
+  const both = lastJson(await run('node', ['one-copy.mjs'], { cwd: project, env }));
+  check('import and require: one copy', isOneCopy(both), both);
   const doctor = await run('node', [path.join(project, 'node_modules', '.bin', 'hqq'), 'doctor'], {
     cwd: project,
     env,

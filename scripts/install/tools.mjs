@@ -3,7 +3,7 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { check, lastJson, run } from '../checks.mjs';
-import { isNative } from './formats.mjs';
+import { isNative, isOneCopy } from './formats.mjs';
 
 export async function judges({ root, tarball, env }) {
   const bin = (name) => path.join(root, 'node_modules', '.bin', name);
@@ -49,6 +49,10 @@ export async function bundles({ project, work, root, env }) {
         ...seen,
       });
     }
+    const mixed = `bundle-mixed.${ending}`;
+    await bundle('one-copy.mjs', path.join(project, mixed), { format });
+    const both = lastJson(await run('node', [mixed], { cwd: project, env }));
+    check(`esbuild, ${format}, imported and required: one copy inside`, isOneCopy(both), both);
     // Alone, it says what is missing, and computes all the same.
     const alone = path.join(work, `alone-${format}`);
     mkdirSync(alone, { recursive: true });

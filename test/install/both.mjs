@@ -1,4 +1,4 @@
-// Both module formats and a worker in one process: three copies of the package, and still one warning at most.
+// Both module formats and a worker in one process: and still one warning at most.
 import { createRequire } from 'node:module';
 import { Worker } from 'node:worker_threads';
 import * as esm from 'hqq';
