@@ -65,6 +65,35 @@ describe('quantize', () => {
     expect(told.sort()).toEqual(['0.self_attn.k_proj 4/64', '0.self_attn.q_proj 8/32', '1.self_attn.q_proj 4/64']);
   });
 
+  test.each([[], ['--dry-run']])('the summary says mixed where layers differ', async (...flags) => {
+    const overrides = ['*.0.*q_proj:nbits=8', '*.down_proj:group-size=32'].flatMap((text) => ['--override', text]);
+    const { stdout } = await hqq(['quantize', MODEL, '--out', fresh(), ...overrides, ...flags]);
+    const lines = ['4-bit, group 64, axis 1, solver hqq: 11 tensors', '4-bit, group 32, axis 1, solver hqq: 2 tensors'];
+    const all = ['config +mixed', ...lines, '8-bit, group 64, axis 1, solver hqq: 1 tensor'];
+    expect(stdout).toMatch(new RegExp(`  ${all.join('\\n +')}\\n  quanti`));
+  });
+
+  test('the summary names a configuration as it was asked for', async () => {
+    const config = async (...flags: string[]) =>
+      /config +(.*)\n/.exec((await hqq(['quantize', MODEL, '--out', fresh(), ...flags])).stdout)?.[1];
+    expect(await config('--group-size', 'none')).toBe('4-bit, whole rows, axis 1, solver hqq');
+    expect(await config('--group-size', 'none', '--axis', '0')).toBe('4-bit, whole columns, axis 0, solver hqq');
+  });
+
+  test.each([
+    ['6', '8.50', '6-bit codes take 8 bits each in the file: --nbits 8 is as small'],
+    ['5', '8.50', '5-bit codes take 8 bits each in the file: --nbits 8 is as small'],
+    ['1.58', '2.50', '1.58-bit codes take 2 bits each in the file: --nbits 2 is as small'],
+    ['4', '4.50', undefined],
+  ])('the summary says what --nbits %s takes in the file', async (nbits, bits, wide) => {
+    for (const flags of [[], ['--dry-run']]) {
+      const { stdout } = await hqq(['quantize', MODEL, '--out', fresh(), '--nbits', nbits, ...flags]);
+      expect(stdout).toContain(`${bits} per weight, scales and zeros included`);
+      if (wide === undefined) expect(stdout).not.toContain('in the file');
+      else expect(stdout).toContain(wide);
+    }
+  });
+
   test('--dry-run shows the plan and writes nothing', async () => {
     const out = fresh();
     const { status, stdout } = await hqq(['quantize', MODEL, '--out', out, '--dry-run']);

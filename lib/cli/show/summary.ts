@@ -1,4 +1,3 @@
-import { OPTIONS, type ResolvedQuantConfig } from '../../matrix/config.js';
 import { plain } from '../../messages/text.js';
 import {
   formatBytes,
@@ -11,7 +10,7 @@ import {
   plural,
 } from '../../messages/units.js';
 import type { DenseReport, ModelReport, TensorReport } from '../../models/report.js';
-import { kebab } from '../flags.js';
+import { describeConfigs, wideCodes } from './config.js';
 import { families, times } from './families.js';
 import { bold, pairs, table } from './table.js';
 
@@ -19,20 +18,6 @@ import { bold, pairs, table } from './table.js';
 const WORST = 5;
 /** Lines of remarks of one kind; all of them are in `--json`. */
 const REMARKS = 8;
-
-/** `4-bit, group 64, axis 1, solver hqq`, and whatever else is not the default. */
-export function describeConfig(config: ResolvedQuantConfig): string {
-  const group =
-    config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
-  const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
-  for (const name of ['lpNorm', 'beta', 'kappa', 'iterations', 'roundZero', 'referenceGuards'] as const) {
-    if (config[name] === OPTIONS[name].default) continue;
-    parts.push(
-      config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`,
-    );
-  }
-  return parts.join(', ');
-}
 
 /** `a -> b (2.84x smaller)` */
 export function describeSizes(before: number, after: number): string {
@@ -49,6 +34,12 @@ function countReasons(dense: readonly DenseReport[]): string {
   return sorted.map(([reason, count]) => `${formatCount(count)} ${reason}`).join(', ');
 }
 
+/** Stored bits of a weight, and where they are more than they need be. */
+function bitsOf({ tensors, totals }: ModelReport): string {
+  const bits = `${formatNumber(totals.bitsPerWeight)} per weight, scales and zeros included`;
+  return [bits, ...wideCodes(tensors)].join('\n');
+}
+
 function firstLines(lines: readonly string[]): string {
   const more = lines.length - REMARKS;
   const shown = more > 1 ? lines.slice(0, REMARKS) : lines; // one more line is no longer than saying so
@@ -60,9 +51,9 @@ export function summarize(report: ModelReport): string {
   const { tensors, dense, totals } = report;
   const compute = formatRate(totals.weights, totals.computeSeconds);
   const rows: (readonly [string, string])[] = [
-    ['config', describeConfig(report.config)],
+    ['config', describeConfigs(report)],
     ['quantized', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
-    ['bits', `${formatNumber(totals.bitsPerWeight)} per weight, scales and zeros included`],
+    ['bits', bitsOf(report)],
     ['kept', dense.length === 0 ? 'nothing' : `${plural(dense.length, 'tensor')} as they were: ${countReasons(dense)}`],
     ['size', describeSizes(totals.bytesBefore, totals.bytesAfter)],
     ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
@@ -132,8 +123,9 @@ export function planTable(report: ModelReport): string {
   ] as const;
   const quantized = `${plural(tensors.length, 'tensor')} with ${plural(totals.weights, 'weight')}`;
   const lines: (readonly [string, string])[] = [
-    ['config', describeConfig(report.config)],
-    ['quantize', `${quantized}, ${formatNumber(totals.bitsPerWeight)} bits per weight, scales and zeros included`],
+    ['config', describeConfigs(report)],
+    ['quantize', quantized],
+    ['bits', bitsOf(report)],
     ['keep', plural(dense.length, 'tensor')],
     ['size', describeSizes(totals.bytesBefore, totals.bytesAfter)],
     ...(report.notes.length > 0 ? [['note', report.notes.map(plain).join('\n')] as const] : []),
