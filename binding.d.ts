@@ -200,7 +200,7 @@ export interface RopeArgs {
 }
 
 /**
- * Causal attention with grouped heads: row `r` is position `start + r`, and sees the `window` positions that end there.
+ * Causal attention with grouped heads: row `r` is at `positions[r]` of its text, and sees the `window` positions that end there.
  *
  *     out[r, h] = sum over j of softmax_j(scale * q[r, h] . keys[j, g]) * values[j, g]        g = floor(h * kvHeads / heads)
  */
@@ -209,7 +209,11 @@ export interface AttentionArgs {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  readonly start: number;
+  /**
+   * `[rows]`, below `capacity`. Read and checked each time that the operation runs, so that a prepared sequence serves every
+   * position of a text; one that is out of range is an error of that run.
+   */
+  readonly positions: Int32Array;
   /** Positions that a row sees, its own among them; 0: all. */
   readonly window: number;
   readonly scale: number;
@@ -218,9 +222,9 @@ export interface AttentionArgs {
   /** `[rows, kvHeads, headDim]`: the rows' own. */
   readonly k: Float32Array;
   readonly v: Float32Array;
-  /** Positions that `keys` and `values` have room for: a multiple of `keyBlock`. */
+  /** Positions that `keys` and `values` have room for: a multiple of `keyStrip`. */
   readonly capacity: number;
-  /** `[kvHeads, capacity / keyBlock, headDim, keyBlock]`: positions before `start` are read, those of the rows are written. */
+  /** `[kvHeads, capacity / keyStrip, headDim, keyStrip]`: written at the rows' positions, then read up to each row's own. */
   readonly keys: Float32Array;
   /** `[kvHeads, capacity, headDim]`, likewise. */
   readonly values: Float32Array;
@@ -350,7 +354,7 @@ export interface Constants {
   /** Weights of a group for which x, as bytes, has a step of its own. */
   readonly inputBlock: number;
   /** Keys of the attention's cache that lie side by side, so that sums of scores go along the lanes of vectors, and across none. */
-  readonly keyBlock: number;
+  readonly keyStrip: number;
   /** Elements whose distances are summed together. */
   readonly distanceTile: number;
   /** In the order of their ids. */

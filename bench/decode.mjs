@@ -3,8 +3,9 @@
 // Every second token is decoded as users do it, and timed as a whole. For the others a backend of ours stands before the native
 // one, and runs the steps of the same model one by one, on the arrays and in the order of decoding, each with its own time. The
 // share of the linears is what they take of a whole token, planning, event loop and all. Shares are of processor time, which other
-// programs do not change as they change that of the clock. DECODE_THREADS: default 1.
-import { mkdtempSync, rmSync } from 'node:fs';
+// programs do not change as they change that of the clock. On Linux the time of the event loop's own thread is told, too.
+// DECODE_THREADS: default 1.
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +25,13 @@ function processor() {
   return (user + system) / 1e3;
 }
 
+const SCHEDULED = `/proc/self/task/${process.pid}/schedstat`;
+
+/** Milliseconds of processor time that the event loop's thread has had; NaN where the system does not tell. */
+function eventLoop() {
+  return existsSync(SCHEDULED) ? Number(readFileSync(SCHEDULED, 'utf8').split(' ')[0]) / 1e6 : NaN;
+}
+
 /** Milliseconds by operation while a token is taken apart; undefined while it is not. */
 let parts;
 
@@ -35,16 +43,11 @@ function standBefore() {
   addon.open = (isa) => {
     const real = open(isa);
     const prepare = ({ sequences }) => ({ sequences, real: real.prepare({ sequences }) });
-    const asPrepared = ({ operation, args }) =>
-      operation === 'prepared'
-        ? { operation, args: { sequences: args.sequences.real, index: args.index } }
-        : { operation, args };
-    const apart = ({ operation, args }) =>
-      operation === 'prepared' ? args.sequences.sequences[args.index].steps : [{ operation, args }];
     const start = (operation, args) => {
-      if (operation !== 'sequence') return real.start(operation, args);
-      if (!parts) return real.start(operation, { steps: args.steps.map(asPrepared) });
-      for (const step of args.steps.flatMap(apart)) {
+      if (operation !== 'prepared') return real.start(operation, args);
+      const { sequences, real: prepared } = args.sequences;
+      if (!parts) return real.start(operation, { sequences: prepared, index: args.index });
+      for (const step of sequences[args.index].steps) {
         const began = processor();
         real.run(step.operation, step.args);
         parts[step.operation] = (parts[step.operation] ?? 0) + processor() - began;
@@ -65,16 +68,16 @@ async function decode(model, context) {
     Array.from({ length: context }, (_, i) => (i * 7919) % SIZES.vocabulary),
     cache,
   );
-  const whole = { ms: [], cpuMs: [] };
+  const whole = { ms: [], cpuMs: [], loopMs: [] };
   const apart = [];
   for (let i = 0; i < 2 * TOKENS + 2; i++) {
     parts = i % 2 === 1 ? {} : undefined;
-    const [began, beganCpu] = [performance.now(), processor()];
+    const [began, beganCpu, beganLoop] = [performance.now(), processor(), eventLoop()];
     await model.forward([i], cache);
-    const [ms, cpuMs] = [performance.now() - began, processor() - beganCpu];
+    const [ms, cpuMs, loopMs] = [performance.now() - began, processor() - beganCpu, eventLoop() - beganLoop];
     if (i < 2) continue; // warming up
     if (parts) apart.push(parts);
-    else whole.ms.push(ms), whole.cpuMs.push(cpuMs);
+    else whole.ms.push(ms), whole.cpuMs.push(cpuMs), whole.loopMs.push(loopMs);
   }
   parts = undefined;
   const share = (of) => of.reduce((sum, ms) => sum + ms, 0) / median(whole.cpuMs);
@@ -83,7 +86,8 @@ async function decode(model, context) {
     Object.keys(apart[0]).map((name) => [name, median(apart.map((token) => token[name]))]),
   );
   const spread = { low: quantile(shares, 0.25), high: quantile(shares, 0.75) };
-  return { context, ms: median(whole.ms), cpuMs: median(whole.cpuMs), linears: median(shares), ...spread, operations };
+  const medians = Object.fromEntries(Object.entries(whole).map(([name, values]) => [name, median(values)]));
+  return { context, ...medians, linears: median(shares), ...spread, operations };
 }
 
 const work = mkdtempSync(join(process.env.HQQ_BENCH_DIR ?? tmpdir(), 'hqq-bench-'));

@@ -91,18 +91,24 @@ if (wants('decode')) {
     `Decoding, a Llama of ${(parameters / 1e6).toFixed(0)} million parameters with a tied head in float32, ${threads} thread(s), ${isa}:`,
   );
   const percent = (share) => (100 * share).toFixed(0);
-  const line = ({ name, context, ms, cpuMs, linears, low, high, operations }) => {
+  const line = ({ name, context, ms, cpuMs, loopMs, linears, low, high, operations }) => {
     const attention = (operations.attention ?? 0) / cpuMs;
     return [
       `${name}, after ${context} tokens`,
       ms.toFixed(1),
       cpuMs.toFixed(1),
+      loopMs.toFixed(2),
       percent(linears),
       `${percent(low)}-${percent(high)}`,
       percent(attention),
     ];
   };
-  say(table([['', 'ms a token', 'processor ms', '% in linears', 'middle half', '% in attention'], ...rows.map(line)]));
+  say(
+    table([
+      ['', 'ms a token', 'processor ms', "event loop's", '% in linears', 'middle half', '% in attention'],
+      ...rows.map(line),
+    ]),
+  );
   say('');
 }
 if (wants('import')) {

@@ -13,7 +13,7 @@ const OURS: Constants = {
   panel: constants.PANEL,
   quadBytes: constants.QUAD_BYTES,
   inputBlock: constants.INPUT_BLOCK,
-  keyBlock: constants.KEY_BLOCK,
+  keyStrip: constants.KEY_STRIP,
   distanceTile: constants.DISTANCE_TILE,
   formats: FORMATS.map(({ codeBits, wordBytes, fields, panel }) => ({ codeBits, wordBytes, fields, panel })),
   dtypes: DTYPE_NAMES.map((name) => ({ name, bytes: DTYPES[name].bytes })),

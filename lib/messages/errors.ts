@@ -20,6 +20,8 @@ export type HqqErrorCode =
   | 'ERR_BACKEND_UNAVAILABLE'
   /** An optional package that the call needs is not installed. */
   | 'ERR_DEPENDENCY'
+  /** Something that was closed is used. */
+  | 'ERR_CLOSED'
   /** An allocation failed. */
   | 'ERR_OUT_OF_MEMORY';
 

@@ -6,11 +6,10 @@ const TURN_MS = 1;
 let lastTurn = 0;
 
 /**
- * Lets the event loop turn if it has waited for longer than `TURN_MS`: computing in JavaScript between jobs calls it. One
- * clock for
- * all callers, who would each be short and together be long.
+ * Lets the event loop turn if it has waited for longer than `TURN_MS`: computing in JavaScript between jobs calls it. One clock
+ * for all callers, who would each be short and together be long.
  */
-export async function breathe(): Promise<void> {
+export async function yieldIfDue(): Promise<void> {
   const now = performance.now();
   if (now - lastTurn < TURN_MS) return;
   await nextTurn();

@@ -1,12 +1,11 @@
-export { type Block, type BlockLinears, type BlockStep, RmsNorm } from './blocks/block.js';
 export type { KvCache } from './blocks/cache.js';
-export type { Linear } from './blocks/linear.js';
-export type { RopeRows } from './blocks/rope.js';
-export type { Workspace } from './blocks/workspace.js';
+export type { LinearInput, Tap } from './blocks/tap.js';
 export type { LanguageModelConfig } from './config/model-config.js';
 export type { Llama3Rope, PlainRope, RopeConfig, RopeScaling, StretchedRope, YarnRope } from './config/rope-config.js';
 export { loadLanguageModel } from './load.js';
 export type { LoadLanguageModelOptions } from './load-options.js';
-export type { ForwardOptions, LanguageModel, Perplexity, PerplexityOptions, TokenIds } from './model.js';
+export type { ForwardOptions, LanguageModel } from './model.js';
+export type { Perplexity, PerplexityOptions } from './perplexity.js';
 export type { GeneratedToken, GenerateOptions } from './text/generate.js';
+export type { TokenIds } from './text/ids.js';
 export { openTokenizer, type TextTokenizer } from './text/tokens.js';

@@ -58,7 +58,7 @@ inline Napi::Object constants(Napi::Env env) {
   set("panel", kPanel);
   set("quadBytes", kQuadBytes);
   set("inputBlock", kInputBlock);
-  set("keyBlock", kernels::kLanes);
+  set("keyStrip", kernels::kLanes);
   set("distanceTile", core::kDistanceTile);
   all.Set("formats", frozen_list(env, kFormats, [env](const FormatRow& row) { return frozen_format(env, row); }));
   all.Set("dtypes", frozen_list(env, kDTypeRows, [env](const DTypeRow& row) {

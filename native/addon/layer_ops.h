@@ -66,13 +66,12 @@ struct AttentionOp {
     op.kv_heads = args.dimension("kvHeads");
     if (op.heads % op.kv_heads != 0) throw args.range_error("Expected kvHeads to divide heads.");
     op.head_dim = args.dimension("headDim");
-    op.start = args.integer("start", 0, kMaxStart);
-    op.window = args.integer("window", 0, kMaxStart);
-    op.capacity = args.dimension("capacity");
-    if (op.capacity % kernels::kLanes != 0 || op.capacity < op.start + op.rows) {
-      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) +
-                             ", and to hold start + rows.");
+    op.window = args.integer("window", 0, kMaxPositions);
+    op.capacity = args.integer("capacity", 1, kMaxPositions);
+    if (op.capacity % kernels::kLanes != 0) {
+      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) + ".");
     }
+    op.positions = args.array<int32_t>("positions", op.rows);
     op.scale = static_cast<float>(args.number("scale"));
     op.q = args.array<float>("q", args.product({op.rows, op.heads, op.head_dim}));
     op.k = args.array<float>("k", args.product({op.rows, op.kv_heads, op.head_dim}));
@@ -83,7 +82,7 @@ struct AttentionOp {
     return op;
   }
 
-  static constexpr uint32_t kMaxStart = 1u << 30;
+  static constexpr uint32_t kMaxPositions = 1u << 30;
 };
 
 struct SwigluOp {

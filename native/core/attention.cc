@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "operations.h"
 #include "parallel.h"
@@ -16,6 +19,44 @@ constexpr size_t kQueries = 8;
 // Positions whose values are read for all of a unit.
 constexpr size_t kPositions = 16;
 
+// Multiply-adds below which one thread is faster than waking another. Nobody else can decide it: positions may change
+// after a caller has said how many threads there are.
+constexpr size_t kSerialWork = size_t{1} << 17;
+
+// The operation, with the positions that the rows had when it began.
+struct Call {
+  const Attention& op;
+  std::vector<size_t> positions;
+
+  // Each position is read once: JavaScript may write to them at any time, and what was checked is what is used.
+  explicit Call(const Attention& op) : op(op), positions(op.rows) {
+    for (size_t row = 0; row < op.rows; ++row) {
+      const int32_t position = *static_cast<const volatile int32_t*>(op.positions + row);
+      if (position < 0 || static_cast<size_t>(position) >= op.capacity) {
+        throw std::out_of_range("Expected positions to be in [0, " + std::to_string(op.capacity - 1) + "], got " +
+                                std::to_string(position) + ".");
+      }
+      positions[row] = static_cast<size_t>(position);
+    }
+  }
+
+  // Past the last key that a row sees: its own.
+  size_t end_of(size_t row) const { return positions[row] + 1; }
+
+  // The position of the first one.
+  size_t first_of(size_t row) const {
+    const size_t end = end_of(row);
+    return op.window > 0 && end > op.window ? end - op.window : 0;
+  }
+
+  // Multiply-adds.
+  size_t work() const {
+    size_t seen = 0;
+    for (size_t row = 0; row < op.rows; ++row) seen += end_of(row) - first_of(row);
+    return 2 * seen * op.heads * op.head_dim;
+  }
+};
+
 // Keys and values of one head, for the whole text.
 struct HeadCache {
   float* keys;    // [capacity / kLanes, head_dim, kLanes]
@@ -26,10 +67,11 @@ struct HeadCache {
 };
 
 // Writes those of the rows to their places.
-void append(const Attention& op, size_t head) {
+void append(const Call& call, size_t head) {
+  const Attention& op = call.op;
   const HeadCache cache(op, head);
   for (size_t row = 0; row < op.rows; ++row) {
-    const size_t position = op.start + row, from = (row * op.kv_heads + head) * op.head_dim;
+    const size_t position = call.positions[row], from = (row * op.kv_heads + head) * op.head_dim;
     float* const key = cache.keys + position / kLanes * op.head_dim * kLanes + position % kLanes;
     for (size_t d = 0; d < op.head_dim; ++d) key[d * kLanes] = op.k[from + d];
     std::copy_n(op.v + from, op.head_dim, cache.values + position * op.head_dim);
@@ -49,37 +91,35 @@ struct Queries {
   float* totals;    // of exponentials
 };
 
-// The position of the first key that a row sees. The last one is its own.
-size_t first_seen(const Attention& op, size_t row) {
-  const size_t end = op.start + row + 1;
-  return op.window > 0 && end > op.window ? end - op.window : 0;
-}
-
-void attend(const kernels::KernelTable& kernels, const Attention& op, const Unit& unit, const Queries& queries) {
+void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& unit, const Queries& queries) {
+  const Attention& op = call.op;
   const size_t group = op.heads / op.kv_heads, count = unit.rows * group, rows_end = unit.row + unit.rows;
   const HeadCache cache(op, unit.head);
   for (size_t i = 0; i < count; ++i) {
     const size_t at = ((unit.row + i / group) * op.heads + unit.head * group + i % group) * op.head_dim;
     queries.q[i] = op.q + at, queries.out[i] = op.out + at;
   }
-  // Blocks of keys are whole: a row's scores before its first key and after its last are computed, and not used.
-  const size_t base = first_seen(op, unit.row) / kLanes * kLanes, end = op.start + rows_end;
+  size_t first_of_all = call.first_of(unit.row), end = call.end_of(unit.row);
+  for (size_t row = unit.row + 1; row < rows_end; ++row) {
+    first_of_all = std::min(first_of_all, call.first_of(row)), end = std::max(end, call.end_of(row));
+  }
+  // Strips of keys are whole: a row's scores before its first key and after its last are computed, and not used.
+  const size_t base = first_of_all / kLanes * kLanes;
   kernels.scores({.queries = queries.q,
                   .scores = queries.scores,
                   .keys = cache.keys + base * op.head_dim,
                   .count = count,
-                  .blocks = (end - base + kLanes - 1) / kLanes,
+                  .strips = (end - base + kLanes - 1) / kLanes,
                   .width = op.head_dim});
   for (size_t i = 0; i < count; ++i) {
-    const size_t row = unit.row + i / group, first = first_seen(op, row);
+    const size_t row = unit.row + i / group, first = call.first_of(row);
     float* const weights = queries.scores[i] + first - base;
-    const size_t seen = op.start + row + 1 - first;
-    queries.totals[i] = kernels.softmax(weights, seen, op.scale);
+    queries.totals[i] = kernels.softmax(weights, call.end_of(row) - first, op.scale);
     std::fill_n(queries.out[i], op.head_dim, 0.0f);
   }
   for (size_t at = base; at < end; at += kPositions)
     for (size_t row = unit.row; row < rows_end; ++row) {
-      const size_t first = std::max(at, first_seen(op, row)), last = std::min(at + kPositions, op.start + row + 1);
+      const size_t first = std::max(at, call.first_of(row)), last = std::min(at + kPositions, call.end_of(row));
       if (first >= last) continue;
       const size_t i = (row - unit.row) * group;
       kernels.weighted_sums({.weights = queries.scores + i,
@@ -98,23 +138,26 @@ void attend(const kernels::KernelTable& kernels, const Attention& op, const Unit
 
 }  // namespace
 
-Status attention(const Context& context, const Attention& op) {
+Status attention(const Context& outer, const Attention& op) {
+  const Call call(op);
+  const Context context{outer.kernels, call.work() < kSerialWork ? 1 : outer.threads, outer.cancel};
   const size_t group = op.heads / op.kv_heads, rows = std::min(std::max<size_t>(kQueries / group, 1), op.rows);
-  const size_t most = rows * group, positions = op.start + op.rows + 2 * kLanes;
+  const size_t most = rows * group, last = *std::max_element(call.positions.begin(), call.positions.end());
+  const size_t positions = last + 1 + 2 * kLanes;
   Scratch scratch;
   const size_t scores_at = scratch.reserve<float>(most * positions);
   const size_t q_at = scratch.reserve<const float*>(most), out_at = scratch.reserve<float*>(most);
   const size_t lines_at = scratch.reserve<float*>(most), totals_at = scratch.reserve<float>(most);
   scratch.allocate(context.threads);
   const Context appending{context.kernels, op.rows == 1 ? 1 : context.threads, context.cancel};
-  const Status status = parallel_for(appending, op.kv_heads, [&](size_t head, int) { append(op, head); });
+  const Status status = parallel_for(appending, op.kv_heads, [&](size_t head, int) { append(call, head); });
   if (status != Status::ok) return status;
   return parallel_for(context, (op.rows + rows - 1) / rows * op.kv_heads, [&](size_t unit, int slot) {
     const size_t row = unit / op.kv_heads * rows;
     const Queries queries{scratch.at<const float*>(q_at, slot), scratch.at<float*>(lines_at, slot),
                           scratch.at<float*>(out_at, slot), scratch.at<float>(totals_at, slot)};
     for (size_t i = 0; i < most; ++i) queries.scores[i] = scratch.at<float>(scores_at, slot) + i * positions;
-    attend(context.kernels, op, {row, std::min(rows, op.rows - row), unit % op.kv_heads}, queries);
+    attend(context.kernels, call, {row, std::min(rows, op.rows - row), unit % op.kv_heads}, queries);
   });
 }
 

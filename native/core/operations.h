@@ -9,7 +9,8 @@
 #include "types.h"
 
 // The operations of binding.d.ts, as plain structs over borrowed memory. Lengths were checked by the caller; see
-// binding.d.ts for shapes and meaning. Every operation may throw std::bad_alloc and nothing else, before it writes.
+// binding.d.ts for shapes and meaning. Every operation may throw std::bad_alloc before it writes, `attention`
+// std::out_of_range too, and nothing else.
 namespace hqq::core {
 
 // What an operation runs on: an instruction set, at most `threads` threads, until somebody sets `cancel`.
@@ -105,14 +106,15 @@ struct Rope {
 Status rope(const Context& context, const Rope& op);
 
 struct Attention {
-  size_t rows, heads, kv_heads, head_dim, start, window, capacity;
+  size_t rows, heads, kv_heads, head_dim, window, capacity;
   float scale;
-  const float* q;  // [rows, heads, head_dim]     read
-  const float* k;  // [rows, kv_heads, head_dim]  read
-  const float* v;  // [rows, kv_heads, head_dim]  read
-  float* keys;     // [kv_heads, capacity / kLanes, head_dim, kLanes]  read before `start`, written from there
-  float* values;   // [kv_heads, capacity, head_dim]                   likewise
-  float* out;      // [rows, heads, head_dim]     written
+  const int32_t* positions;  // [rows]  read, and checked each time: they may change between runs
+  const float* q;            // [rows, heads, head_dim]     read
+  const float* k;            // [rows, kv_heads, head_dim]  read
+  const float* v;            // [rows, kv_heads, head_dim]  read
+  float* keys;    // [kv_heads, capacity / kLanes, head_dim, kLanes]  read up to the positions, written at them
+  float* values;  // [kv_heads, capacity, head_dim]                   likewise
+  float* out;     // [rows, heads, head_dim]     written
 };
 Status attention(const Context& context, const Attention& op);
 

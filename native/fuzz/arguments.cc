@@ -46,6 +46,15 @@ void fill(Stored& array, std::string_view name) {
   } else {
     for (size_t i = 0; i < array.size(); ++i) bytes[i] = static_cast<uint8_t>(input->next());
   }
+  if (name == "positions") {  // those of a short text, but for one, at times
+    const size_t wild = input->below(4) == 3 ? input->byte() : array.length;
+    for (size_t i = 0; i < array.length; ++i) {
+      const double number =
+          i == wild ? std::fmax(-2e9, std::fmin(any_number(), 2e9)) : static_cast<double>(input->next() % 16);
+      const auto position = static_cast<int32_t>(number);
+      std::memcpy(array.bytes.get() + i * sizeof(position), &position, sizeof(position));
+    }
+  }
   if (name != "shape" || array.length != 4) return;  // outFeatures, inFeatures, groupSize, format
   const auto group = static_cast<int32_t>(1 + input->below(70)), groups = static_cast<int32_t>(1 + input->below(5));
   int32_t shape[4] = {static_cast<int32_t>(1 + input->below(40)), group * groups, group,
@@ -96,7 +105,7 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     become_array(*value, napi_uint8_array, input->below(64), name);
     return value;
   }
-  if (name == "shape") {
+  if (name == "shape" || name == "positions") {
     become_array(*value, napi_int32_array, 4, name);
     return value;
   }
@@ -158,10 +167,8 @@ bool repair_relation(Stored& object, std::string_view message) {
   if (message.find("packed rows of") != std::string_view::npos) return number("step") = number("rows"), true;
   if (message.find("headDim to be even") != std::string_view::npos) return number("headDim") *= 2, true;
   if (message.find("kvHeads to divide") != std::string_view::npos) return number("kvHeads") = 1, true;
-  if (message.find("capacity to be a multiple") != std::string_view::npos) {
-    const double positions = number("start") + number("rows");
-    return number("capacity") = std::ceil(positions / 16) * 16, positions < kMaxElements;
-  }
+  if (message.find("capacity to be a multiple") != std::string_view::npos)
+    return number("capacity") = std::ceil(number("capacity") / 16) * 16, number("capacity") < kMaxElements;
   if (message.find("two numbers for each") != std::string_view::npos)
     return become_array(*object.find("schedule"), napi_float32_array, 2 * input->below(8), "schedule"), true;
   const auto features_of = [](const Stored& holder) {

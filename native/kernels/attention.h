@@ -31,10 +31,10 @@ HQQ_INLINE void for_queries(size_t count, const Body& body) {
   }
 }
 
-// A block of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that
+// A strip of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that
 // one is added to while the other's last addition is under way.
 template <class V, size_t Count>
-HQQ_INLINE void scores_of_block(const Scores& s, const float* keys, size_t n, size_t block) {
+HQQ_INLINE void scores_of_strip(const Scores& s, const float* keys, size_t n, size_t strip) {
   const float* q[Count];
   typename V::F32 even[Count], odd[Count];
   for (size_t i = 0; i < Count; ++i) q[i] = s.queries[n + i], even[i] = odd[i] = V::set(0.0f);
@@ -46,15 +46,15 @@ HQQ_INLINE void scores_of_block(const Scores& s, const float* keys, size_t n, si
   }
   if (d < s.width)
     for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), V::load(keys), even[i]);
-  for (size_t i = 0; i < Count; ++i) V::store(s.scores[n + i] + block * kLanes, V::add(even[i], odd[i]));
+  for (size_t i = 0; i < Count; ++i) V::store(s.scores[n + i] + strip * kLanes, V::add(even[i], odd[i]));
 }
 
 template <class V>
 void scores(const Scores& s) {
   const float* keys = s.keys;
-  for (size_t block = 0; block < s.blocks; ++block, keys += s.width * kLanes)
+  for (size_t strip = 0; strip < s.strips; ++strip, keys += s.width * kLanes)
     for_queries<V>(s.count, [&](auto queries, size_t n) HQQ_INLINE_LAMBDA {
-      scores_of_block<V, decltype(queries)::kCount>(s, keys, n, block);
+      scores_of_strip<V, decltype(queries)::kCount>(s, keys, n, strip);
     });
 }
 

@@ -57,13 +57,13 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
-// scores[n][j] = sum over i < width of queries[n][i] * key j [i]. Sixteen keys lie side by side: [blocks, width,
-// kLanes].
+// scores[n][j] = sum over i < width of queries[n][i] * key j [i]. Sixteen keys lie side by side, a strip: [strips,
+// width, kLanes].
 struct Scores {
   const float* const* queries;  // [count] -> [width]
-  float* const* scores;         // [count] -> [blocks * kLanes]
+  float* const* scores;         // [count] -> [strips * kLanes]
   const float* keys;
-  size_t count, blocks, width;
+  size_t count, strips, width;
 };
 
 // sums[n][i] += sum over j < rows of weights[n][first + j] * values[j][i], in the order of the rows.

@@ -1,3 +1,6 @@
+#include <numeric>
+#include <stdexcept>
+
 #include "layers.h"
 
 namespace hqq::test {
@@ -40,10 +43,12 @@ struct AttentionCase {
     // With room to spare, which nothing may come from.
     const size_t before = start + first, capacity = kernels::padded(before + count) + kernels::kLanes;
     Caches caches(*this, capacity, before);
+    std::vector<int32_t> positions(count);
+    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(before));
     const core::Status status = core::attention(
-        context, {count, heads(), kv_heads, head_dim, before, window, capacity, scale(), q.data() + first * row_size(),
-                  keys.data() + before * stride(), values.data() + before * stride(), caches.keys.data(),
-                  caches.values.data(), outputs[0].at<float>()});
+        context, {count, heads(), kv_heads, head_dim, window, capacity, scale(), positions.data(),
+                  q.data() + first * row_size(), keys.data() + before * stride(), values.data() + before * stride(),
+                  caches.keys.data(), caches.values.data(), outputs[0].at<float>()});
     check(caches == Caches(*this, capacity, before + count), describe() + ": what is kept of the rows");
     return status;
   }
@@ -134,12 +139,72 @@ void keeps_nan(const Options& options, const kernels::KernelTable& kernels) {
   }
 }
 
+// Rows in any order, and of any positions, give what they give one after the other: each knows its own position alone.
+void takes_any_positions(const Options& options, const kernels::KernelTable& kernels) {
+  report.begin(text("%s: attention of rows in any order", kernels.isa));
+  const std::atomic<bool> never{false};
+  for (int i = 0; i < options.cases(60, 20); ++i) {
+    Random random(options.seed * 1000081 + static_cast<uint64_t>(i));
+    const AttentionCase c = AttentionCase::random(random);
+    const size_t capacity = kernels::padded(c.start + c.rows);
+    Buffers in_order = c.outputs(0xa5);
+    c.run_rows({kernels, 1, never}, 0, c.rows, in_order);
+    std::vector<int32_t> order(c.rows);
+    std::iota(order.begin(), order.end(), 0);
+    for (size_t row = c.rows; row > 1; --row) std::swap(order[row - 1], order[random.below(row)]);
+    std::vector<float> q(c.q.size()), k(c.rows * c.stride()), v(k.size());
+    std::vector<int32_t> positions(c.rows);
+    for (size_t row = 0; row < c.rows; ++row) {
+      const auto from = static_cast<size_t>(order[row]), kept = (c.start + from) * c.stride();
+      positions[row] = static_cast<int32_t>(c.start + from);
+      std::copy_n(c.q.data() + from * c.row_size(), c.row_size(), q.data() + row * c.row_size());
+      std::copy_n(c.keys.data() + kept, c.stride(), k.data() + row * c.stride());
+      std::copy_n(c.values.data() + kept, c.stride(), v.data() + row * c.stride());
+    }
+    AttentionCase::Caches caches(c, capacity, c.start);
+    Buffers out = c.outputs(0x5a);
+    core::attention({kernels, 2, never},
+                    {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, capacity, c.scale(), positions.data(),
+                     q.data(), k.data(), v.data(), caches.keys.data(), caches.values.data(), out[0].at<float>()});
+    bool same = true;
+    for (size_t row = 0; row < c.rows; ++row)
+      same &= std::memcmp(out[0].data() + row * c.row_size() * sizeof(float),
+                          in_order[0].data() + static_cast<size_t>(order[row]) * c.row_size() * sizeof(float),
+                          c.row_size() * sizeof(float)) == 0;
+    check(same, text("%s case %d: rows in another order: ", kernels.isa, i) + c.describe());
+  }
+}
+
+// A position that the cache has no room for is refused before anything is written, whenever it comes to be there.
+void refuses_positions(const kernels::KernelTable& kernels) {
+  report.begin(text("%s: attention refuses positions beyond its cache", kernels.isa));
+  const std::atomic<bool> never{false};
+  constexpr size_t kCapacity = 32, kWidth = 4;
+  std::vector<float> x(3 * kWidth, 1), out(3 * kWidth, 7), keys(kCapacity * kWidth, 7), values(keys);
+  for (const int32_t wrong : {-1, 32, 33, INT32_MAX, INT32_MIN}) {
+    const int32_t positions[] = {0, wrong, 1};
+    bool refused = false;
+    try {
+      core::attention({kernels, 2, never}, {3, 1, 1, kWidth, 0, kCapacity, 1, positions, x.data(), x.data(), x.data(),
+                                            keys.data(), values.data(), out.data()});
+    } catch (const std::out_of_range&) {
+      refused = true;
+    }
+    const auto untouched = [](const std::vector<float>& floats) {
+      return std::ranges::all_of(floats, [](float value) { return value == 7; });
+    };
+    check(refused && untouched(out) && untouched(keys) && untouched(values), text("position %d", wrong));
+  }
+}
+
 }  // namespace
 
 void test_attention(const Options& options) {
   for (const kernels::KernelTable* kernels : options.tables) {
     compare_layers<AttentionCase>(options, *kernels, options.cases(120, 30));
     keeps_nan(options, *kernels);
+    takes_any_positions(options, *kernels);
+    refuses_positions(*kernels);
   }
 }
 

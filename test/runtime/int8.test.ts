@@ -1,10 +1,8 @@
 import { expect, test } from 'vitest';
-import { activeBackend } from '../../lib/backend/index.js';
 import { QuantizedLinear } from '../../lib/compute/linear.js';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { Plan } from '../../lib/runtime/blocks/plan.js';
-import { Rope } from '../../lib/runtime/blocks/rope.js';
+import type { LinearInput } from '../../lib/runtime/blocks/tap.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { SHIPPED } from '../support/language-models.js';
 
@@ -18,33 +16,13 @@ const TEXT =
 async function layersWithInputs() {
   const [model, checkpoint] = await Promise.all([loadLanguageModel(SHIPPED), openModel(SHIPPED)]);
   const ids = (await model.tokenizer()).encode(TEXT);
-  const { hiddenSize } = model.config;
-  const cache = model.createCache();
-  const space = cache.workspace(ids.length);
-  const embedding = checkpoint.tensor('model.embed_tokens.weight');
-  for (const [row, id] of ids.entries())
-    space.hidden.set(embedding.subarray(id * hiddenSize, (id + 1) * hiddenSize), row * hiddenSize);
-  const rope = new Rope(model.config.rope).rows(0, ids.length);
   const layers: { name: string; shape: readonly [number, number]; weights: Float32Array; x: Float32Array }[] = [];
-  await cache.extend(ids.length, async () => {
-    for (const [at, block] of model.blocks.entries()) {
-      const plan = new Plan(1);
-      block.addTo(plan, { space, cache, start: 0, rope });
-      await plan.run(activeBackend(), {});
-      const { attentionIn, attended, mlpIn, activated } = space;
-      const inputs = {
-        'self_attn.q': attentionIn,
-        'self_attn.k': attentionIn,
-        'self_attn.v': attentionIn,
-        'self_attn.o': attended,
-      };
-      for (const [of, x] of Object.entries({ ...inputs, 'mlp.gate': mlpIn, 'mlp.up': mlpIn, 'mlp.down': activated })) {
-        const name = `model.layers.${at}.${of}_proj.weight`;
-        const [out, cols] = checkpoint.shape(name);
-        layers.push({ name, shape: [out!, cols!], weights: checkpoint.tensor(name), x: x.slice() });
-      }
-    }
-  });
+  const tap = ({ module, x }: LinearInput) => {
+    if (module === 'lm_head') return;
+    const [out, cols] = checkpoint.shape(module);
+    layers.push({ name: module, shape: [out!, cols!], weights: checkpoint.tensor(module), x: x.slice() });
+  };
+  await model.forward(ids, model.createCache(), { tap });
   await Promise.all([model.close(), checkpoint.close()]);
   return layers;
 }

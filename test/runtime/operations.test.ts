@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { AttentionArgs, Operations } from '../../binding.js';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
-import { KEY_BLOCK } from '../../lib/matrix/constants.js';
+import { KEY_STRIP } from '../../lib/matrix/constants.js';
 
 const BACKENDS = availableBackends();
 /** Around every vector width, and past a tile of them. */
@@ -33,12 +33,15 @@ function run<K extends keyof Operations>(
   return outs[0]!;
 }
 
-type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDim' | 'start' | 'window' | 'scale'>;
+type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDim' | 'window' | 'scale'> & {
+  /** Position of the first row. */
+  readonly start: number;
+};
 
 /** `keys` and `values` are `[start + rows, kvHeads, headDim]`. What the caches hold from `start` on is no number. */
-function attentionArgs(shape: AttentionShape, q: Float32Array, keys: Float32Array, values: Float32Array) {
-  const { start, rows, kvHeads, headDim } = shape;
-  const capacity = Math.ceil((start + rows) / KEY_BLOCK) * KEY_BLOCK + KEY_BLOCK;
+function attentionArgs({ start, ...shape }: AttentionShape, q: Float32Array, keys: Float32Array, values: Float32Array) {
+  const { rows, kvHeads, headDim } = shape;
+  const capacity = Math.ceil((start + rows) / KEY_STRIP) * KEY_STRIP + KEY_STRIP;
   const cache = {
     keys: new Float32Array(capacity * kvHeads * headDim).fill(NaN),
     values: new Float32Array(capacity * kvHeads * headDim).fill(NaN),
@@ -48,13 +51,14 @@ function attentionArgs(shape: AttentionShape, q: Float32Array, keys: Float32Arra
       for (let d = 0; d < headDim; d++) {
         const from = (j * kvHeads + g) * headDim + d;
         const head = g * capacity * headDim;
-        cache.keys[head + (j - (j % KEY_BLOCK)) * headDim + d * KEY_BLOCK + (j % KEY_BLOCK)] = keys[from]!;
+        cache.keys[head + (j - (j % KEY_STRIP)) * headDim + d * KEY_STRIP + (j % KEY_STRIP)] = keys[from]!;
         cache.values[head + j * headDim + d] = values[from]!;
       }
     }
   }
   const fresh = start * kvHeads * headDim;
-  return { ...shape, capacity, q, k: keys.slice(fresh), v: values.slice(fresh), ...cache };
+  const positions = Int32Array.from({ length: rows }, (_, row) => start + row);
+  return { ...shape, positions, capacity, q, k: keys.slice(fresh), v: values.slice(fresh), ...cache };
 }
 
 /** `got` is within `bound(i)` of `want(i)`. */
@@ -222,6 +226,55 @@ describe.each(BACKENDS)('%s', (name) => {
     }
   });
 
+  test('attention refuses positions that its cache has no room for, whenever they come to be there', async () => {
+    const shape = { rows: 2, heads: 1, kvHeads: 1, headDim: 4, start: 3, window: 0, scale: 1 };
+    const args = {
+      ...attentionArgs(shape, floats(8), floats(20), floats(20)),
+      ...{ out: new Float32Array(8), threads: 2 },
+    };
+    const backend = openBackend(name);
+    const prepared = {
+      sequences: backend.prepare({ sequences: [{ steps: [{ operation: 'attention', args }] }] }),
+      index: 0,
+    };
+    for (const wrong of [args.capacity, args.capacity + 1, -1, 2 ** 31 - 1, -(2 ** 31)]) {
+      args.positions.set([3, wrong]);
+      const before = [args.keys, args.values, args.out].map((array) => array.slice());
+      const range = `[0, ${args.capacity - 1}], got ${wrong}`;
+      expect(() => backend.run('attention', args)).toThrow(range);
+      expect(() => backend.run('prepared', prepared)).toThrow(range);
+      await expect(backend.start('attention', args).promise).rejects.toThrow(range);
+      await expect(backend.start('prepared', prepared).promise).rejects.toThrow(range);
+      expect([args.keys, args.values, args.out]).toEqual(before);
+    }
+    args.positions.set([3, 4]);
+    backend.run('prepared', prepared);
+    expect(args.out.every(Number.isFinite)).toBe(true);
+  });
+
+  test('a prepared attention serves every position, and rows in any order', () => {
+    const shape = { rows: 3, heads: 2, kvHeads: 1, headDim: 6, start: 0, window: 5, scale: 0.4 };
+    const [q, keys, values] = [floats(36), floats(18), floats(18)];
+    const inOrder = run(name, 'attention', attentionArgs(shape, q, keys, values), 36);
+    const args = attentionArgs({ ...shape, rows: 1 }, new Float32Array(12), keys.slice(0, 6), values.slice(0, 6));
+    const [out, backend] = [new Float32Array(12), openBackend(name)];
+    const steps = [{ operation: 'attention', args: { ...args, out, threads: 1 } }] as const;
+    const sequences = backend.prepare({ sequences: [{ steps }] });
+    for (const position of [0, 1, 2]) {
+      args.positions[0] = position;
+      args.q.set(q.subarray(position * 12, position * 12 + 12));
+      args.k.set(keys.subarray(position * 6, position * 6 + 6));
+      args.v.set(values.subarray(position * 6, position * 6 + 6));
+      backend.run('prepared', { sequences, index: 0 });
+      expect(out).toEqual(inOrder.slice(position * 12, position * 12 + 12));
+    }
+    const turned = (array: Float32Array, width: number) =>
+      Float32Array.from({ length: array.length }, (_, i) => array[(2 - Math.floor(i / width)) * width + (i % width)]!);
+    const backwards = attentionArgs(shape, turned(q, 12), turned(keys, 6), turned(values, 6));
+    const got = run(name, 'attention', { ...backwards, positions: Int32Array.of(2, 1, 0) }, 36);
+    expect(turned(got, 12)).toEqual(inOrder);
+  });
+
   test('a sequence runs its steps in order, now and later', async () => {
     const x = Float32Array.of(1, 2, 3);
     const to = new Float32Array(3);
@@ -238,7 +291,7 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
   const backend = openBackend(name);
   const f = (length: number) => new Float32Array(length);
   const attention = {
-    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, start: 1, window: 0, scale: 1, capacity: 16 },
+    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, positions: Int32Array.of(1), window: 0, scale: 1, capacity: 16 },
     ...{ q: f(4), k: f(4), v: f(4), keys: f(64), values: f(64), out: f(4) },
   };
   test.each<[string, keyof Operations, object]>([
@@ -259,13 +312,14 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     ['k', 'attention', { ...attention, k: f(8) }],
     ['keys', 'attention', { ...attention, keys: f(32) }],
     ['values', 'attention', { ...attention, values: f(63) }],
-    ['capacity', 'attention', { ...attention, start: 16 }],
+    ['positions', 'attention', { ...attention, positions: new Int32Array(2) }],
+    ['positions', 'attention', { ...attention, positions: new Float32Array(1) }],
     ['capacity', 'attention', { ...attention, capacity: 17, keys: f(68), values: f(68) }],
-    ['capacity', 'attention', { ...attention, start: 2 ** 30, rows: 2 ** 31, capacity: 2 ** 31 }],
+    ['capacity', 'attention', { ...attention, rows: 2 ** 31, capacity: 2 ** 31 }],
     [
       'memory',
       'attention',
-      { ...attention, rows: 4e9, start: 0, capacity: 4e9, heads: 4e9, kvHeads: 4e9, headDim: 4e9 },
+      { ...attention, rows: 2, positions: new Int32Array(2), heads: 4e9, kvHeads: 4e9, headDim: 4e9 },
     ],
     ['array', 'largePages', { array: new Uint8Array(4) }],
     ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],

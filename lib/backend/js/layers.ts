@@ -7,7 +7,7 @@ import type {
   RopeArgs,
   SwigluArgs,
 } from '../../../binding.js';
-import { KEY_BLOCK } from '../../matrix/constants.js';
+import { KEY_STRIP } from '../../matrix/constants.js';
 
 // The operations of language models in plain JavaScript: sums in float64, results rounded to float32. Native kernels add in
 // another order and round as they go, so the two agree to a few units of float32, not to the bit.
@@ -131,20 +131,22 @@ export function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
 }
 
 export function* attention(args: AttentionArgs): Units {
-  const { rows, heads, kvHeads, headDim, start, window, scale, capacity, q, keys, values, out } = args;
-  append(args);
+  const { rows, heads, kvHeads, headDim, window, scale, capacity, q, keys, values, out } = args;
+  const positions = checkedPositions(args);
+  append(args, positions);
   const meter = new Meter();
-  const weights = new Float64Array(Math.ceil((start + rows) / KEY_BLOCK) * KEY_BLOCK);
+  const last = positions.reduce((most, position) => Math.max(most, position), 0);
+  const weights = new Float64Array(Math.ceil((last + 1) / KEY_STRIP) * KEY_STRIP);
   const sums = new Float64Array(headDim);
   for (let r = 0; r < rows; r++) {
-    const end = start + r + 1;
+    const end = positions[r]! + 1;
     const first = window > 0 ? Math.max(0, end - window) : 0;
     for (let h = 0; h < heads; h++) {
       const at = (r * heads + h) * headDim;
       const cache = Math.floor((h * kvHeads) / heads) * capacity * headDim;
-      // Blocks are whole: scores of positions that the row does not see are computed, and not used.
-      for (let j = first - (first % KEY_BLOCK); j < end; j += KEY_BLOCK) {
-        scoresOfBlock(q, at, keys, cache + j * headDim, headDim, weights, j);
+      // Strips are whole: scores of positions that the row does not see are computed, and not used.
+      for (let j = first - (first % KEY_STRIP); j < end; j += KEY_STRIP) {
+        scoresOfStrip(q, at, keys, cache + j * headDim, headDim, weights, j);
       }
       let highest = -Infinity;
       for (let j = first; j < end; j++) highest = weights[j]! > highest ? weights[j]! : highest;
@@ -162,21 +164,29 @@ export function* attention(args: AttentionArgs): Units {
   }
 }
 
+/** The positions as they are now: they may change while this runs. */
+function checkedPositions({ positions, capacity }: AttentionArgs): Int32Array {
+  const now = positions.slice();
+  const wrong = now.find((position) => position < 0 || position >= capacity);
+  if (wrong === undefined) return now;
+  throw new RangeError(`Expected positions to be in [0, ${capacity - 1}], got ${wrong}.`);
+}
+
 /** Writes the rows' own keys and values to their places. */
-function append({ rows, kvHeads, headDim, start, capacity, k, v, keys, values }: AttentionArgs): void {
-  for (let r = 0; r < rows; r++) {
-    const lane = (start + r) % KEY_BLOCK;
+function append({ kvHeads, headDim, capacity, k, v, keys, values }: AttentionArgs, positions: Int32Array): void {
+  positions.forEach((position, r) => {
+    const lane = position % KEY_STRIP;
     for (let g = 0; g < kvHeads; g++) {
       const from = (r * kvHeads + g) * headDim;
       const cache = g * capacity * headDim;
-      const block = cache + (start + r - lane) * headDim;
-      for (let d = 0; d < headDim; d++) keys[block + d * KEY_BLOCK + lane] = k[from + d]!;
-      values.set(v.subarray(from, from + headDim), cache + (start + r) * headDim);
+      const strip = cache + (position - lane) * headDim;
+      for (let d = 0; d < headDim; d++) keys[strip + d * KEY_STRIP + lane] = k[from + d]!;
+      values.set(v.subarray(from, from + headDim), cache + position * headDim);
     }
-  }
+  });
 }
 
-function scoresOfBlock(
+function scoresOfStrip(
   q: Float32Array,
   atQ: number,
   keys: Float32Array,
@@ -185,12 +195,12 @@ function scoresOfBlock(
   scores: Float64Array,
   atScores: number,
 ): void {
-  for (let lane = 0; lane < KEY_BLOCK; lane += 4) {
+  for (let lane = 0; lane < KEY_STRIP; lane += 4) {
     let s0 = 0;
     let s1 = 0;
     let s2 = 0;
     let s3 = 0;
-    for (let d = 0, i = atKeys + lane; d < headDim; d++, i += KEY_BLOCK) {
+    for (let d = 0, i = atKeys + lane; d < headDim; d++, i += KEY_STRIP) {
       const x = q[atQ + d]!;
       s0 += x * keys[i]!;
       s1 += x * keys[i + 1]!;

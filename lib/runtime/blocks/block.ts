@@ -1,138 +1,107 @@
 import type { LanguageModelConfig } from '../config/model-config.js';
-import type { KvCache } from './cache.js';
+import type { LayerCache } from './cache.js';
+import type { Frame } from './frame.js';
 import { addLinears, type Linear } from './linear.js';
+import type { RmsNorm } from './norm.js';
 import type { Plan } from './plan.js';
 import type { RopeRows } from './rope.js';
-import type { Workspace } from './workspace.js';
+import type { Rows } from './rows.js';
+import type { LinearInput } from './tap.js';
 
-/** RMSNorm: each row over its root mean square, times a weight. */
-export class RmsNorm {
-  readonly #weight: Float32Array;
-  readonly #epsilon: number;
-
-  constructor(weight: Float32Array, epsilon: number) {
-    this.#weight = weight;
-    this.#epsilon = epsilon;
-  }
-
-  /** Adds the norm of `x` (`[rows, cols]`) to a plan, which writes it to `out`. */
-  addTo(plan: Plan, x: Float32Array, rows: number, out: Float32Array): void {
-    const [weight, epsilon, cols] = [this.#weight, this.#epsilon, this.#weight.length];
-    plan.add(2 * x.length, (threads) => [
-      { operation: 'rmsNorm', args: { rows, cols, epsilon, x, weight, out, threads } },
-    ]);
-  }
-}
-
-/** Linear layers of a block, as checkpoints call them. */
-export interface BlockLinears {
-  /** Queries, from the attention's input. */
-  readonly q: Linear;
+/** Linear layers of a block: what checkpoints call their modules, and which array of a frame goes into each. */
+export const BLOCK_LINEARS = {
+  /** Queries. */
+  q: { module: 'self_attn.q_proj', input: 'attentionIn' },
   /** Keys. */
-  readonly k: Linear;
+  k: { module: 'self_attn.k_proj', input: 'attentionIn' },
   /** Values. */
-  readonly v: Linear;
+  v: { module: 'self_attn.v_proj', input: 'attentionIn' },
   /** From what was attended to back to the hidden size. */
-  readonly o: Linear;
+  o: { module: 'self_attn.o_proj', input: 'attended' },
   /** Gate of the MLP. */
-  readonly gate: Linear;
+  gate: { module: 'mlp.gate_proj', input: 'mlpIn' },
   /** What the gate is multiplied with. */
-  readonly up: Linear;
+  up: { module: 'mlp.up_proj', input: 'mlpIn' },
   /** From the MLP back to the hidden size. */
-  readonly down: Linear;
+  down: { module: 'mlp.down_proj', input: 'activated' },
+} as const satisfies Readonly<Record<string, { module: string; input: keyof Frame }>>;
+
+/** The layers themselves. */
+export type BlockLinears = { readonly [K in keyof typeof BLOCK_LINEARS]: Linear };
+
+/** What a block is made of. */
+export interface BlockParts {
+  readonly linears: BlockLinears;
+  readonly attentionNorm: RmsNorm;
+  readonly mlpNorm: RmsNorm;
 }
 
-/** What a block needs to know of the step it is part of. */
-export interface BlockStep {
-  /** Arrays that the block reads and writes. */
-  readonly space: Workspace;
-  /** Keys and values of the text so far. */
-  readonly cache: KvCache;
-  /** Position of the first row. */
-  readonly start: number;
-  /** Cosines and sines of the rows. */
-  readonly rope: RopeRows;
+/** What checkpoints call a block. */
+export function blockName(index: number): string {
+  return `model.layers.${index}`;
 }
 
 /** One decoder block: attention and a gated MLP, each after a norm and added to what comes in. */
 export class Block {
-  /** Its linear layers. */
-  readonly linears: BlockLinears;
   readonly #config: LanguageModelConfig;
-  readonly #layer: number;
-  readonly #attentionNorm: RmsNorm;
-  readonly #mlpNorm: RmsNorm;
+  readonly #index: number;
+  readonly #parts: BlockParts;
 
-  constructor(
-    config: LanguageModelConfig,
-    layer: number,
-    linears: BlockLinears,
-    norms: { attention: RmsNorm; mlp: RmsNorm },
-  ) {
+  constructor(config: LanguageModelConfig, index: number, parts: BlockParts) {
     this.#config = config;
-    this.#layer = layer;
-    this.linears = linears;
-    this.#attentionNorm = norms.attention;
-    this.#mlpNorm = norms.mlp;
+    this.#index = index;
+    this.#parts = parts;
   }
 
-  /** Adds the block to a plan: it reads and writes `space.hidden`, and writes its rows of the cache. */
-  addTo(plan: Plan, step: BlockStep): void {
-    this.addBefore(plan, step.space);
-    this.addAttention(plan, step);
-    this.addAfter(plan, step.space);
+  /** Bytes that the linear layers take in memory, and all weights. */
+  get bytes(): { readonly linears: number; readonly total: number } {
+    const { linears, attentionNorm, mlpNorm } = this.#parts;
+    const sum = Object.values(linears).reduce((bytes, linear) => bytes + linear.bytes, 0);
+    return { linears: sum, total: sum + attentionNorm.bytes + mlpNorm.bytes };
   }
 
-  /** The part before the attention, from `space.hidden` to queries, keys and values: the same at every position. @internal */
-  addBefore(plan: Plan, { rows, hidden, attentionIn, queries, keys, values }: Workspace): void {
-    const { q, k, v } = this.linears;
-    this.#attentionNorm.addTo(plan, hidden, rows, attentionIn);
-    addLinears(plan, [q, k, v], attentionIn, rows, [queries, keys, values]);
+  /** Adds the block to a plan: it reads and writes `rows.hidden`, and writes the rows' keys and values to `cache`. */
+  addTo(plan: Plan, rows: Rows, frame: Frame, cache: LayerCache): void {
+    const { linears, attentionNorm, mlpNorm } = this.#parts;
+    const { count, hidden } = rows;
+    const { attentionIn, queries, keys, values, attended, mlpIn, gate, up, activated, change } = frame;
+    attentionNorm.addTo(plan, hidden, count, attentionIn);
+    addLinears(plan, [linears.q, linears.k, linears.v], attentionIn, count, [queries, keys, values]);
+    this.#addAttention(plan, rows, frame, cache);
+    linears.o.addTo(plan, attended, count, change);
+    accumulate(plan, change, hidden);
+    mlpNorm.addTo(plan, hidden, count, mlpIn);
+    addLinears(plan, [linears.gate, linears.up], mlpIn, count, [gate, up]);
+    // An exponential costs as much as some sixteen multiply-adds.
+    plan.add(16 * gate.length, (threads) => [{ operation: 'swiglu', args: { gate, up, out: activated, threads } }]);
+    linears.down.addTo(plan, activated, count, change);
+    accumulate(plan, change, hidden);
   }
 
-  /** @internal */
-  addAttention(plan: Plan, { space, cache, start, rope }: BlockStep): void {
+  #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, cache: LayerCache): void {
     const { heads, kvHeads, headDim, windows } = this.#config;
-    const { rows, queries, keys, values, attended } = space;
-    turn(plan, queries, rows, heads, headDim, rope);
-    turn(plan, keys, rows, kvHeads, headDim, rope);
-    const layer = cache.layer(this.#layer);
-    const window = windows[this.#layer]!;
-    const seen = window > 0 ? Math.min(window, start + rows) : start + rows;
-    plan.add(2 * rows * seen * heads * headDim, (threads) => [
+    const { queries, keys, values, attended } = frame;
+    turn(plan, queries, count, heads, headDim, rope);
+    turn(plan, keys, count, kvHeads, headDim, rope);
+    // How much work it is depends on the positions, which are not there yet: the operation itself finds out.
+    plan.add(Infinity, (threads) => [
       {
         operation: 'attention',
         args: {
-          rows,
-          heads,
-          kvHeads,
-          headDim,
-          start,
-          window,
-          scale: 1 / Math.sqrt(headDim),
-          capacity: layer.capacity,
-          q: queries,
-          k: keys,
-          v: values,
-          keys: layer.keys,
-          values: layer.values,
-          out: attended,
-          threads,
+          ...{ rows: count, heads, kvHeads, headDim, positions, window: windows[this.#index]! },
+          ...{ scale: 1 / Math.sqrt(headDim), q: queries, k: keys, v: values, ...cache, out: attended, threads },
         },
       },
     ]);
   }
 
-  /** The part after the attention: it, too, is the same at every position. @internal */
-  addAfter(plan: Plan, { rows, hidden, attended, mlpIn, gate, up, activated, change }: Workspace): void {
-    this.linears.o.addTo(plan, attended, rows, change);
-    accumulate(plan, change, hidden);
-    this.#mlpNorm.addTo(plan, hidden, rows, mlpIn);
-    addLinears(plan, [this.linears.gate, this.linears.up], mlpIn, rows, [gate, up]);
-    // An exponential costs as much as some sixteen multiply-adds.
-    plan.add(16 * gate.length, (threads) => [{ operation: 'swiglu', args: { gate, up, out: activated, threads } }]);
-    this.linears.down.addTo(plan, activated, rows, change);
-    accumulate(plan, change, hidden);
+  /** What went into the linear layers when the block ran in this frame. */
+  inputs(frame: Frame, rows: number): readonly LinearInput[] {
+    return Object.values(BLOCK_LINEARS).map(({ module, input }) => ({
+      module: `${blockName(this.#index)}.${module}`,
+      rows,
+      x: frame[input],
+    }));
   }
 }
 

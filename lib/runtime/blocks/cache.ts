@@ -1,12 +1,12 @@
 import { largeFloats } from '../../compute/memory.js';
 import { allocating } from '../../compute/run.js';
-import { KEY_BLOCK } from '../../matrix/constants.js';
+import { KEY_STRIP } from '../../matrix/constants.js';
 import { HqqError } from '../../messages/errors.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { Workspace } from './workspace.js';
+import { yieldIfDue } from '../event-loop.js';
 
 /** Keys and values of one layer, as `AttentionArgs` of binding.d.ts says. */
-interface LayerCache {
+export interface LayerCache {
   readonly capacity: number;
   readonly keys: Float32Array;
   readonly values: Float32Array;
@@ -23,19 +23,25 @@ export class KvCache {
   /** Most positions that it may hold. */
   readonly maxPositions: number;
   readonly #config: LanguageModelConfig;
+  readonly #layerCount: number;
   /** Floats of a position in one layer's keys, or values. */
   readonly #width: number;
   #layers: readonly LayerCache[] = [];
   #capacity = 0;
   #length = 0;
   #busy = false;
-  #workspace: Workspace | undefined;
   #logits: Float32Array | undefined;
+  /** By owner, who holds weights: so a cache keeps none alive. */
+  #prepared = new WeakMap<object, unknown>();
 
-  /** @internal Use `model.createCache()`. */
-  constructor(config: LanguageModelConfig, maxPositions: number) {
+  /**
+   * @internal Use `model.createCache()`.
+   * @param layers How many layers' keys and values there are.
+   */
+  constructor(config: LanguageModelConfig, maxPositions: number, layers = config.layers) {
     this.#config = config;
     this.maxPositions = maxPositions;
+    this.#layerCount = layers;
     this.#width = config.kvHeads * config.headDim;
   }
 
@@ -46,7 +52,7 @@ export class KvCache {
 
   /** Bytes that keys and values take. */
   get bytes(): number {
-    return this.#config.layers * 2 * this.#capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
+    return this.#layerCount * 2 * this.#capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
   }
 
   /** Forgets all positions from `length` on. */
@@ -73,9 +79,9 @@ export class KvCache {
       const message = `Expected at most ${this.maxPositions} positions, got ${end}.`;
       throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
     }
-    this.#reserve(end);
     this.#busy = true;
     try {
+      await this.#reserve(end);
       const result = await body(this.#length);
       this.#length = end;
       return result;
@@ -89,11 +95,14 @@ export class KvCache {
     return this.#layers[layer]!;
   }
 
-  /** Buffers of a step of `rows` positions; those of single tokens are kept. @internal */
-  workspace(rows: number): Workspace {
-    if (rows > 1) return new Workspace(this.#config, rows);
-    this.#workspace ??= new Workspace(this.#config, 1);
-    return this.#workspace;
+  /**
+   * What `make` gives, which may point to keys and values: kept for `owner`, and made anew when these have moved.
+   *
+   * @internal
+   */
+  prepared<T>(owner: object, make: () => T): T {
+    if (!this.#prepared.has(owner)) this.#prepared.set(owner, make());
+    return this.#prepared.get(owner) as T;
   }
 
   /** Where the logits of a text's last position go. @internal */
@@ -111,17 +120,19 @@ export class KvCache {
       );
   }
 
-  #reserve(positions: number): void {
+  /** Makes room. Gigabytes are copied a head at a time, so that the event loop turns in between. */
+  async #reserve(positions: number): Promise<void> {
     if (positions <= this.#capacity) return;
     const wanted = Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions, 2 * this.#capacity));
-    const capacity = Math.ceil(wanted / KEY_BLOCK) * KEY_BLOCK;
+    const capacity = Math.ceil(wanted / KEY_STRIP) * KEY_STRIP;
     const layers = this.#allocate(capacity);
-    this.#layers.forEach(({ keys, values }, i) => {
-      this.#copyHeads(keys, layers[i]!.keys, capacity);
-      this.#copyHeads(values, layers[i]!.values, capacity);
-    });
+    for (const [i, { keys, values }] of this.#layers.entries()) {
+      await this.#copyHeads(keys, layers[i]!.keys, capacity);
+      await this.#copyHeads(values, layers[i]!.values, capacity);
+    }
     this.#layers = layers;
     this.#capacity = capacity;
+    this.#prepared = new WeakMap();
   }
 
   /** Layers lie in one array, as far as one may be that long. */
@@ -129,8 +140,8 @@ export class KvCache {
     const size = capacity * this.#width;
     const together = Math.max(1, Math.floor(LONGEST / (2 * size)));
     const layers: LayerCache[] = [];
-    while (layers.length < this.#config.layers) {
-      const count = Math.min(together, this.#config.layers - layers.length);
+    while (layers.length < this.#layerCount) {
+      const count = Math.min(together, this.#layerCount - layers.length);
       const array = allocating('the cache of a text', () => largeFloats(2 * count * size));
       const cut = (part: number) => array.subarray(part * size, (part + 1) * size);
       for (let i = 0; i < count; i++) layers.push({ capacity, keys: cut(2 * i), values: cut(2 * i + 1) });
@@ -139,12 +150,13 @@ export class KvCache {
   }
 
   /** Each head's positions begin anew at a multiple of the capacity. */
-  #copyHeads(from: Float32Array, to: Float32Array, capacity: number): void {
+  async #copyHeads(from: Float32Array, to: Float32Array, capacity: number): Promise<void> {
     const { kvHeads, headDim } = this.#config;
-    const positions = Math.ceil(this.#length / KEY_BLOCK) * KEY_BLOCK;
+    const positions = Math.ceil(this.#length / KEY_STRIP) * KEY_STRIP;
     for (let head = 0; head < kvHeads; head++) {
       const begin = head * this.#capacity * headDim;
       to.set(from.subarray(begin, begin + positions * headDim), head * capacity * headDim);
+      await yieldIfDue();
     }
   }
 }

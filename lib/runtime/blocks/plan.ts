@@ -1,6 +1,6 @@
-import type { Backend, Step } from '../../../binding.js';
-import { runTask } from '../../compute/run.js';
-import { breathe } from '../event-loop.js';
+import type { Backend, PreparedSequences, Step } from '../../../binding.js';
+import { prepareSequences, runTask } from '../../compute/run.js';
+import { yieldIfDue } from '../event-loop.js';
 
 /** Multiply-adds below which one thread is faster than waking another. */
 const SERIAL_WORK = 1 << 17;
@@ -10,7 +10,7 @@ const JOB_STEPS = 48;
 
 /** A list of operations that run one after the other: see `SequenceArgs` in binding.d.ts. Layers add themselves to it. */
 export class Plan {
-  readonly steps: Step[] = [];
+  readonly #steps: Step[] = [];
   readonly #threads: number;
 
   constructor(threads: number) {
@@ -19,12 +19,7 @@ export class Plan {
 
   /** @param make Makes steps from the number of threads that `work` multiply-adds deserve. */
   add(work: number, make: (threads: number) => readonly Step[]): void {
-    this.steps.push(...make(work < SERIAL_WORK ? 1 : this.#threads));
-  }
-
-  /** Adds steps as they are. */
-  addSteps(steps: readonly Step[]): void {
-    this.steps.push(...steps);
+    this.#steps.push(...make(work < SERIAL_WORK ? 1 : this.#threads));
   }
 
   /**
@@ -35,12 +30,33 @@ export class Plan {
    */
   async run(backend: Backend, run: { readonly signal?: AbortSignal | undefined }): Promise<void> {
     const jobs: Promise<void>[] = [];
-    for (let at = 0; at < this.steps.length; at += JOB_STEPS) {
-      if (at > 0) await breathe();
-      const job = runTask(backend, 'sequence', { steps: this.steps.slice(at, at + JOB_STEPS) }, run);
+    for (let at = 0; at < this.#steps.length; at += JOB_STEPS) {
+      if (at > 0) await yieldIfDue();
+      const job = runTask(backend, 'sequence', { steps: this.#steps.slice(at, at + JOB_STEPS) }, run);
       job.catch(() => {}); // it may fail before all are awaited
       jobs.push(job);
     }
     for (const result of await Promise.allSettled(jobs)) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** Reads the arguments of the steps, for a plan that will run many times. */
+  prepare(backend: Backend): PreparedPlan {
+    return new PreparedPlan(backend, prepareSequences(backend, [this.#steps]));
+  }
+}
+
+/** A plan whose arguments were read: one job, however many steps it has. What its arrays hold may change from run to run. */
+export class PreparedPlan {
+  readonly #backend: Backend;
+  readonly #sequences: PreparedSequences;
+
+  constructor(backend: Backend, sequences: PreparedSequences) {
+    this.#backend = backend;
+    this.#sequences = sequences;
+  }
+
+  /** Runs all steps. @throws as `Plan.run` does. */
+  async run(run: { readonly signal?: AbortSignal | undefined }): Promise<void> {
+    await runTask(this.#backend, 'prepared', { sequences: this.#sequences, index: 0 }, run);
   }
 }

@@ -2,7 +2,8 @@ import { checkSignal } from '../../compute/signal.js';
 import { type Option, rejectUnknownOptions } from '../../matrix/config.js';
 import { HqqError, show } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
-import { breathe } from '../event-loop.js';
+import { yieldIfDue } from '../event-loop.js';
+import type { TokenIds } from './ids.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
 import { StopWatch } from './stop.js';
 import { TextStream, type TextTokenizer } from './tokens.js';
@@ -140,14 +141,14 @@ interface Generator {
   readonly maxContext: number;
   tokenizer(): Promise<TextTokenizer>;
   createCache(): KvCache;
-  forward(ids: readonly number[], cache: KvCache, options: { signal: AbortSignal | undefined }): Promise<Float32Array>;
+  forward(ids: readonly number[], cache: KvCache): Promise<Float32Array>;
 }
 
 /** @internal Use `model.generate`. */
 export async function* generateTokens(
   model: Generator,
   endIds: readonly number[],
-  prompt: string | readonly number[] | Int32Array | Uint32Array,
+  prompt: string | TokenIds,
   options: ResolvedGenerateOptions,
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { maxTokens, signal, stop } = options;
@@ -162,7 +163,7 @@ export async function* generateTokens(
   const sampler = new Sampler(options, ids);
   const stream = tokenizer && new TextStream(tokenizer, ids);
   const watch = new StopWatch(stop);
-  let logits = await model.forward(ids, cache, { signal });
+  let logits = await model.forward(ids, cache);
   for (let count = 1; ; count++) {
     const id = sampler.next(logits);
     const ended = endIds.includes(id);
@@ -178,8 +179,8 @@ export async function* generateTokens(
       return;
     }
     yield { id, text };
-    await breathe();
-    logits = await model.forward([id], cache, { signal });
+    await yieldIfDue();
+    logits = await model.forward([id], cache);
   }
 }
 

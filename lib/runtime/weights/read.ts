@@ -3,18 +3,19 @@ import type { RunOptions } from '../../matrix/weight.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import type { Model } from '../../models/model.js';
-import { Block, RmsNorm } from '../blocks/block.js';
+import { Block } from '../blocks/block.js';
+import { Head } from '../blocks/head.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
+import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { breathe } from '../event-loop.js';
+import { yieldIfDue } from '../event-loop.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {
   /** `[vocabSize, hiddenSize]` */
   readonly embedding: Float32Array;
   readonly blocks: readonly Block[];
-  readonly norm: RmsNorm;
-  readonly head: Linear;
+  readonly head: Head;
 }
 
 /** How weights are read, and what quantized layers compute with. */
@@ -43,7 +44,7 @@ export async function readWeights(model: Model, config: LanguageModelConfig, run
     ? new DenseLinear(embedding, [vocabSize, hiddenSize])
     : await reader.linear('lm_head', [vocabSize, hiddenSize], false);
   reader.finish();
-  return { embedding, blocks, norm, head };
+  return { embedding, blocks, head: new Head(norm, head) };
 }
 
 async function readBlock(reader: Reader, config: LanguageModelConfig, layer: number): Promise<Block> {
@@ -62,9 +63,10 @@ async function readBlock(reader: Reader, config: LanguageModelConfig, layer: num
   };
   const norm = async (name: string) =>
     new RmsNorm(await reader.tensor(`${at}.${name}.weight`, [hiddenSize]), normEpsilon);
-  return new Block(config, layer, linears, {
-    attention: await norm('input_layernorm'),
-    mlp: await norm('post_attention_layernorm'),
+  return new Block(config, layer, {
+    linears,
+    attentionNorm: await norm('input_layernorm'),
+    mlpNorm: await norm('post_attention_layernorm'),
   });
 }
 
@@ -93,7 +95,7 @@ class Reader {
     const bias = hasBias ? await this.tensor(`${module}.bias`, [shape[0]]) : undefined;
     if (!this.#coded.has(name)) return new DenseLinear(await this.tensor(name, shape), shape, bias);
     this.#take(name, shape);
-    await breathe(); // reading codes and laying them out blocks
+    await yieldIfDue(); // reading codes and laying them out blocks
     this.#run.signal?.throwIfAborted();
     return new CodedLinear(
       new QuantizedLinear(this.#model.quantized(name), { bias, activations: this.#run.activations }),

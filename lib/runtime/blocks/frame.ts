@@ -2,14 +2,10 @@ import { allocating } from '../../compute/run.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 
 /**
- * Buffers of a step of `rows` positions, used by one block after the other. After a block has run, `attentionIn`, `attended`,
- * `mlpIn` and `activated` hold what went into its linear layers: calibration reads them there.
+ * What one block reads and writes beside the rows that flow through it. Blocks that run one after the other may share a frame,
+ * which then holds what the last of them left; with a frame each, all inputs of their linear layers are there after the run.
  */
-export class Workspace {
-  /** Positions of the step. */
-  readonly rows: number;
-  /** `[rows, hiddenSize]`: what flows from block to block. */
-  readonly hidden: Float32Array;
+export class Frame {
   /** Into q, k and v. */
   readonly attentionIn: Float32Array;
   /** Out of q, turned. */
@@ -31,10 +27,10 @@ export class Workspace {
   /** Out of o, and out of down. */
   readonly change: Float32Array;
 
-  constructor({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: LanguageModelConfig, rows: number) {
+  /** @param rows How many positions go through the block at once. */
+  constructor(config: LanguageModelConfig, rows: number) {
+    const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
     const floats = (width: number) => allocating('the activations', () => new Float32Array(rows * width));
-    this.rows = rows;
-    this.hidden = floats(hiddenSize);
     this.attentionIn = floats(hiddenSize);
     this.queries = floats(heads * headDim);
     this.keys = floats(kvHeads * headDim);
@@ -45,5 +41,11 @@ export class Workspace {
     this.up = floats(intermediateSize);
     this.activated = floats(intermediateSize);
     this.change = floats(hiddenSize);
+  }
+
+  /** Bytes that a frame takes for each row. */
+  static bytesPerRow({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: LanguageModelConfig): number {
+    const floats = 3 * hiddenSize + 2 * (heads + kvHeads) * headDim + 3 * intermediateSize;
+    return floats * Float32Array.BYTES_PER_ELEMENT;
   }
 }

@@ -1,0 +1,34 @@
+import type { Linear } from './linear.js';
+import type { RmsNorm } from './norm.js';
+import type { Plan } from './plan.js';
+import type { LinearInput } from './tap.js';
+
+/** What checkpoints call the last linear layer. */
+export const HEAD_MODULE = 'lm_head';
+
+/** What follows the blocks: a norm, and the linear layer that gives logits. */
+export class Head {
+  readonly #norm: RmsNorm;
+  readonly #linear: Linear;
+
+  constructor(norm: RmsNorm, linear: Linear) {
+    this.#norm = norm;
+    this.#linear = linear;
+  }
+
+  /** Bytes that the linear layer takes in memory. */
+  get bytes(): number {
+    return this.#linear.bytes;
+  }
+
+  /** Adds the head to a plan: it reads `hidden`, writes `normed` (both `[rows, hiddenSize]`) and `logits` (`[rows, vocabSize]`). */
+  addTo(plan: Plan, hidden: Float32Array, rows: number, normed: Float32Array, logits: Float32Array): void {
+    this.#norm.addTo(plan, hidden, rows, normed);
+    this.#linear.addTo(plan, normed, rows, logits);
+  }
+
+  /** What went into the linear layer. */
+  input(normed: Float32Array, rows: number): LinearInput {
+    return { module: HEAD_MODULE, rows, x: normed };
+  }
+}
