@@ -6,7 +6,7 @@ import { KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { Decoder } from './decoder.js';
-import { Lifetime } from './lifetime.js';
+import { disposeByClosing, Lifetime } from './lifetime.js';
 import { measurePerplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
@@ -41,6 +41,12 @@ export interface ModelParts {
 
 /** A decoder-only language model in memory. Any number of texts may be generated at once; they take turns token by token. */
 export class LanguageModel {
+  static {
+    disposeByClosing(LanguageModel);
+  }
+
+  /** `close`, for `await using`; on Node.js from 20.5 on. */
+  declare readonly [Symbol.asyncDispose]: () => Promise<void>;
   /** What config.json says. */
   readonly config: LanguageModelConfig;
   /** Most positions of a text. */

@@ -251,10 +251,16 @@ describe('the shipped model', () => {
       }
       await expect(model.forward(new Array<number>(129).fill(1), cache)).rejects.toThrow('maxContext');
       await expect(model.perplexity([1, 2, 3])).rejects.toThrow('at least 129 tokens');
+      for (const prompt of [undefined, null, 3, {}, new Float32Array(2)]) {
+        const message = /^Expected the prompt to be a text or a list of token ids, got /;
+        expect(() => model.generate(prompt as unknown as string)).toThrow(
+          expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message: expect.stringMatching(message) as string }),
+        );
+      }
+      expect(() => model.generate([])).toThrow('got []');
+      expect(() => model.generate([1, 2048])).toThrow('got 2048');
       expect(() => model.generate('x', { maxTokens: 0 })).toThrow('maxTokens');
       expect(() => model.generate('x', { temprature: 1 } as object)).toThrow('Did you mean "temperature"?');
-      await model.close();
-      await expect(model.forward([1], cache)).rejects.toThrow('after close');
     });
     await expect(loadLanguageModel(SHIPPED, { activations: 'int4' as 'int8' })).rejects.toThrow('one of float32, int8');
     await expect(loadLanguageModel(join(SHIPPED, 'model.safetensors'))).rejects.toThrow('config.json');
