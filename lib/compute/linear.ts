@@ -1,11 +1,8 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
-import { packedRows } from '../matrix/format.js';
-import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
-import { groupedDequantizeArgs } from './arguments.js';
 import { activeBackend } from './host.js';
 import {
   checkLinearOptions,
@@ -26,6 +23,7 @@ import {
   runTask,
   runTaskSync,
 } from './run.js';
+import { dequantizeArgs, tiledArgs } from './tensor-arguments.js';
 
 const NONE: ForwardOptions = Object.freeze({});
 const NO_BIAS = new Float32Array(0);
@@ -229,24 +227,8 @@ export class QuantizedLinear {
     if ('panels' in this.#weights) {
       await runTask(activeBackend(), 'expand', { ...this.#weights.panels, out, threads }, run);
     } else {
-      const { q } = this.#weights;
-      const { geometry, format } = checkQuantized(q);
-      const { rows, cols } = geometry;
-      const { packed, scale, zero, axis } = q;
-      const args = {
-        packed,
-        scale,
-        zero,
-        axis,
-        rows,
-        cols,
-        format,
-        dtype: 'float32',
-        rounding: 'once',
-        out,
-        threads,
-      } as const;
-      await runTask(activeBackend(), 'dequantize', groupedDequantizeArgs(args), run);
+      const args = dequantizeArgs(this.#weights.q, { dtype: 'float32', rounding: 'once', out, threads });
+      await runTask(activeBackend(), 'dequantize', args, run);
     }
     return out;
   }
@@ -266,28 +248,7 @@ export class QuantizedLinear {
 
   #tiledArgs(x: Float32Array, out: Float32Array, threads: number): LinearTiledArgs {
     const { q } = this.#weights as { q: QuantizedTensor };
-    const { geometry, format } = checkQuantized(q);
-    const { rows, cols } = geometry;
-    const { packed, axis, scale, zero } = q;
-    const { inFeatures, outFeatures } = this;
-    const step = packedRows(format, rows);
-    const bias = this.bias ?? NO_BIAS;
-    return {
-      packed,
-      format: format.id,
-      rows,
-      cols,
-      step,
-      axis,
-      scale,
-      zero,
-      inFeatures,
-      outFeatures,
-      bias,
-      x,
-      out,
-      threads,
-    };
+    return tiledArgs(q, { bias: this.bias ?? NO_BIAS, x, out, threads });
   }
 }
 

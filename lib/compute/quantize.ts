@@ -19,6 +19,7 @@ import {
   runTask,
   runTaskSync,
 } from './run.js';
+import { dequantizeArgs } from './tensor-arguments.js';
 
 /**
  * Quantizes a weight matrix, on other threads.
@@ -164,34 +165,14 @@ function prepareDequantize(q: QuantizedTensor, options: DequantizeOptions) {
   if (rounding !== 'once' && rounding !== 'each') {
     throw new HqqError('ERR_INVALID_OPTION', `Expected rounding to be one of once, each, got ${show(rounding)}.`);
   }
-  const { geometry, format } = checkQuantized(q);
-  const { rows, cols } = geometry;
+  checkQuantized(q);
+  const [rows, cols] = q.shape;
+  const weights = `${rows} x ${cols} weights`;
   if (options.out !== undefined) {
-    checkArray(
-      options.out,
-      'out',
-      dtype === 'float32' ? 'Float32Array' : 'Uint16Array',
-      rows * cols,
-      `for ${q.shape.join(' x ')} weights`,
-    );
+    checkArray(options.out, 'out', dtype === 'float32' ? 'Float32Array' : 'Uint16Array', rows * cols, `for ${weights}`);
   }
-  const out =
-    options.out ?? allocating(`${q.shape.join(' x ')} weights as ${dtype}`, () => allocate(dtype, rows * cols));
-  const { packed, scale, zero, axis } = q;
-  const threads = resolveThreads(options.threads);
-  return grouped.groupedDequantizeArgs({
-    packed,
-    scale,
-    zero,
-    axis,
-    rows,
-    cols,
-    format,
-    dtype,
-    rounding,
-    out,
-    threads,
-  });
+  const out = options.out ?? allocating(`${weights} as ${dtype}`, () => allocate(dtype, rows * cols));
+  return dequantizeArgs(q, { dtype, rounding, out, threads: resolveThreads(options.threads) });
 }
 
 /**
