@@ -2,7 +2,9 @@ import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '..
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
+import { INSPECT, notCloneable } from '../messages/inspect.js';
 import { refuseSurplus } from '../messages/surplus.js';
+import { formatBytes } from '../messages/units.js';
 import { activeBackend } from './host.js';
 import {
   checkLinearOptions,
@@ -27,6 +29,9 @@ import { dequantizeArgs, tiledArgs } from './tensor-arguments.js';
 
 const NONE: ForwardOptions = Object.freeze({});
 const NO_BIAS = new Float32Array(0);
+const NOT_CLONEABLE = notCloneable(
+  'A QuantizedLinear, which stays in its thread: post the QuantizedTensor, and make a layer of it there,',
+);
 
 /** The weight matrix in panels (`path` 'fused'), or as it was (`path` 'tiled'). */
 type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensor };
@@ -66,6 +71,9 @@ export class QuantizedLinear {
   readonly kernel: string;
   /** Bytes that the layer holds. */
   readonly memoryUsage: number;
+
+  /** @internal */
+  readonly notCloneable = NOT_CLONEABLE;
 
   readonly #weights: Weights;
   readonly #layer: { -readonly [K in keyof LayerArgs]: LayerArgs[K] } | undefined;
@@ -231,6 +239,19 @@ export class QuantizedLinear {
       await runTask(activeBackend(), 'dequantize', args, run);
     }
     return out;
+  }
+
+  /** @internal */
+  [INSPECT](): string {
+    const { inFeatures, outFeatures, bias, kernel, path, memoryUsage } = this;
+    const parts = [
+      `${inFeatures} -> ${outFeatures}`,
+      ...(bias ? ['bias'] : []),
+      kernel,
+      path,
+      formatBytes(memoryUsage),
+    ];
+    return `QuantizedLinear { ${parts.join(', ')} }`;
   }
 
   #threadsOf(run: RunOptions): number {

@@ -3,6 +3,7 @@ import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
+import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, readWeight } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
@@ -81,7 +82,7 @@ function prepareQuantize(weight: Weight, given: QuantConfig = {}, run: RunOption
     if (sums.badIndex >= 0) {
       throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
     }
-    return Object.freeze({
+    return quantizedTensor({
       ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
       stats: summarize(sums, shape[0] * shape[1]),
       ...(adapted === undefined ? {} : { adapted }),

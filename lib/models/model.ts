@@ -8,6 +8,7 @@ import { Checkpoint, type CheckpointTensor } from '../containers/safetensors/che
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { allocate, DTYPES, type DType, dtypeFromSafetensors } from '../matrix/dtype.js';
 import { allocateWords, packedRows } from '../matrix/format.js';
+import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
@@ -162,7 +163,7 @@ export class Model {
     reads.forEach(({ tensor, bytes }) => tensor.file.readSync(tensor.entry.begin, bytes));
     const { nbits, groupSize, axis, format } = entry;
     const shape = Object.freeze([entry.shape[0], entry.shape[1]] as const);
-    return Object.freeze({ nbits, groupSize, axis, shape, packing: format.packing, ...arrays(), stats: UNKNOWN });
+    return quantizedTensor({ nbits, groupSize, axis, shape, packing: format.packing, ...arrays(), stats: UNKNOWN });
   }
 
   /**

@@ -1,0 +1,71 @@
+import { inspect } from 'node:util';
+import { MessageChannel } from 'node:worker_threads';
+import { describe, expect, test } from 'vitest';
+import { QuantizedLinear } from '../lib/compute/linear.js';
+import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
+import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
+import { randomWeights } from './support/checkpoints.js';
+
+// What the package's objects are to the language: shown, spread, compared, cloned, posted.
+
+const weight: Weight = { data: randomWeights(64 * 128, 1), shape: [64, 128] };
+
+describe('a quantized tensor', () => {
+  const q = quantizeSync(weight);
+
+  test('is shown in a line', () => {
+    const shown =
+      /^QuantizedTensor \{ 64 x 128, 4-bit, group 64, axis 1, 4bit_u8 4\.10 kB, scale and zero 1\.02 kB, error \d\.\d\d % \}$/;
+    expect(inspect(q)).toMatch(shown);
+    expect(inspect({ q }).split('\n')).toHaveLength(3);
+    const adapted = quantizeSync({ data: randomWeights(3 * 64, 1), shape: [3, 64] });
+    expect(inspect(adapted)).toContain(', adapted (group size 32: 3 groups of 64 do not pack into 4bit_u8) }');
+  });
+
+  test('has the properties that are documented, and no other', () => {
+    const keys = ['nbits', 'groupSize', 'axis', 'shape', 'packing', 'packed', 'scale', 'zero', 'stats'];
+    expect(Object.keys(q)).toEqual(keys);
+    expect(Reflect.ownKeys({ ...q })).toEqual(keys);
+    expect(Object.isFrozen(q)).toBe(true);
+  });
+
+  test('can be cloned and posted, and is a tensor still', async () => {
+    const clone = structuredClone(q);
+    expect(clone).toEqual(q);
+    const { port1, port2 } = new MessageChannel();
+    const posted = new Promise<QuantizedTensor>((resolve) => port2.once('message', resolve));
+    port1.postMessage(q);
+    for (const copy of [clone, await posted, { ...q }]) {
+      expect(dequantizeSync(copy)).toEqual(dequantizeSync(q));
+      const x = randomWeights(128, 2);
+      expect(new QuantizedLinear(copy).forwardSync(x)).toEqual(new QuantizedLinear(q).forwardSync(x));
+    }
+    port1.close();
+  });
+});
+
+describe('a layer', () => {
+  const layer = new QuantizedLinear(quantizeSync(weight), { bias: new Float32Array(64) });
+
+  test('is shown in a line', () => {
+    expect(inspect(layer)).toMatch(
+      /^QuantizedLinear \{ 128 -> 64, bias, \w+\/float32\/4bit_u8\/g64, fused, [\d.]+ kB \}$/,
+    );
+  });
+
+  test('cannot be cloned or posted, and says what to do', () => {
+    const refusal = expect.objectContaining({
+      name: 'DataCloneError',
+      message: expect.stringMatching(/A QuantizedLinear, which stays in its thread: post the QuantizedTensor.*cloned/),
+    });
+    expect(() => structuredClone(layer)).toThrow(refusal);
+    expect(() => structuredClone({ layers: [layer] })).toThrow(refusal);
+    const { port1 } = new MessageChannel();
+    expect(() => port1.postMessage(layer)).toThrow(refusal);
+    port1.close();
+  });
+
+  test('is JSON all the same: what it says of itself', () => {
+    expect(JSON.parse(JSON.stringify(layer))).toMatchObject({ inFeatures: 128, outFeatures: 64, path: 'fused' });
+  });
+});
