@@ -7,7 +7,7 @@ import { defineConfig, type Rolldown, type UserConfig } from 'tsdown';
 // second build, of ES modules, for both: the condition "module" of package.json. The command line shares its files.
 
 /** Warnings and errors only; how long plugins took is no concern of users who build. */
-const QUIET: UserConfig = { logLevel: 'warn', inputOptions: { checks: { pluginTimings: false } } };
+const checks = { pluginTimings: false };
 
 /** Takes the file `other` of lib wherever `name` is imported. */
 const replaced = (name: string, other: string): Rolldown.Plugin => ({
@@ -43,13 +43,14 @@ const GROUPS = [
   { name: 'language-models', test: /\blib[\\/]runtime[\\/](?!index)/ },
 ];
 
-const common: UserConfig = { fixedExtension: true, clean: false, ...QUIET };
+const common: UserConfig = { fixedExtension: true, clean: false, logLevel: 'warn', inputOptions: { checks } };
 /** An import reads every byte; what comments say is in the declarations. */
 const comments = { jsdoc: false };
 const node: UserConfig = {
   ...common,
   platform: 'node',
   target: 'node20',
+  inputOptions: { checks, preserveEntrySignatures: 'allow-extension' }, // what GROUPS needs
   outputOptions: { comments, codeSplitting: { groups: GROUPS, includeDependenciesRecursively: false } },
 };
 const portable: UserConfig = {

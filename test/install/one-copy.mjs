@@ -20,7 +20,7 @@ async function main() {
   console.log(
     JSON.stringify({
       backend: hqq.backend(),
-      names: [hqq, js, runtime].map((entry) => Object.keys(entry).length),
+      names: [hqq, js, runtime].map((entry) => Object.keys(entry).sort()),
       differing: [
         differing(hqq, required.hqq),
         differing(js, required.js),
