@@ -1,7 +1,13 @@
 import type { Command } from './command.js';
 import { type Flag, kebab } from './flags.js';
-import { bold, pairs } from './show/table.js';
+import { bold, pairs, paragraph } from './show/table.js';
 import { VERSION } from './version.js';
+
+/** What every command means by a model. */
+const MODEL = [
+  'A model is a .safetensors file, or a Hugging Face folder with config.json and its safetensors files; org/name is one that',
+  "is in this machine's Hugging Face cache (hf download org/name puts it there).",
+].join('\n');
 
 function usage({ name, args, flags }: Command): string {
   const required = Object.entries(flags).filter(([, flag]) => flag.required);
@@ -12,15 +18,17 @@ function usage({ name, args, flags }: Command): string {
 /** `hqq --help` */
 export function generalHelp(commands: readonly Command[]): string {
   return [
-    `hqq ${VERSION}: Half-Quadratic Quantization, 1- to 8-bit weights without data and without Python\n\n`,
+    paragraph(`hqq ${VERSION}: Half-Quadratic Quantization, 1- to 8-bit weights without data and without Python`),
+    '\n',
     bold('Usage\n'),
     pairs([
       ...commands.map((command) => [`hqq ${usage(command)}`, command.summary] as const),
       ['hqq <command> --help', 'explain a command and its flags'],
       ['hqq --version', 'say which version this is'],
     ]),
-    '\nA model is a .safetensors file, or a Hugging Face folder with config.json and its safetensors files; org/name is one that\n',
-    "is in this machine's Hugging Face cache (hf download org/name puts it there).\n\n",
+    '\n',
+    paragraph(MODEL),
+    '\n',
     bold('Environment\n'),
     pairs([
       ['HQQ_BACKEND', 'auto, native or js: what computes (default auto: native where it loads)'],
@@ -42,8 +50,8 @@ export function generalHelp(commands: readonly Command[]): string {
 export function commandHelp(command: Command): string {
   const { summary, details, flags } = command;
   return [
-    `hqq ${usage(command)}: ${summary}\n`,
-    details === undefined ? '' : `\n${details}\n`,
+    paragraph(`hqq ${usage(command)}: ${summary}`),
+    details === undefined ? '' : `\n${paragraph(details)}`,
     `\n${bold('Flags')}\n`,
     pairs([
       ...Object.entries(flags).map(([key, flag]) => [label(key, flag), explanation(flag)] as const),

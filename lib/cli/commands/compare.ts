@@ -6,7 +6,7 @@ import type { CompareReport } from '../../models/report.js';
 import { defineCommand, toJson } from '../command.js';
 import { ALL, JSON_FLAG, QUIET, THREADS, UsageError } from '../flags.js';
 import { withProgress } from '../show/progress.js';
-import { bold, pairs, table } from '../show/table.js';
+import { bold, footnote, pairs, table } from '../show/table.js';
 
 /** Rows without `--all`: a screenful with what stands around them. */
 const SCREENFUL = 15;
@@ -61,7 +61,7 @@ function describe(report: CompareReport, all: boolean): string {
     formatNumber(tensor.maxAbsError),
   ]);
   const hidden = sorted.length - shown.length;
-  const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} with less error (--all shows them)\n` : '';
+  const cut = hidden > 0 ? footnote(`and ${plural(hidden, 'tensor')} with less error (--all shows them)`) : '';
   const summary: (readonly [string, string])[] = [
     ['compared', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
     ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],

@@ -5,7 +5,7 @@ import type { TensorInfo } from '../../models/report.js';
 import { defineCommand, toJson } from '../command.js';
 import { ALL, JSON_FLAG } from '../flags.js';
 import { families, times } from '../show/families.js';
-import { bold, pairs, table } from '../show/table.js';
+import { bold, footnote, pairs, table } from '../show/table.js';
 
 export const inspect = defineCommand({
   name: 'inspect',
@@ -73,7 +73,7 @@ function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, 
     ];
   });
   const hidden = tensors.length - sum(groups, ({ members }) => members.length);
-  const cut = hidden > 0 ? `  and ${plural(hidden, 'tensor')} more (--all shows them)\n` : '';
+  const cut = hidden > 0 ? footnote(`and ${plural(hidden, 'tensor')} more (--all shows them)`) : '';
   const columns = [
     { title: 'tensor' },
     { title: '' },
