@@ -62,6 +62,20 @@ export interface QuantizeArgs {
   readonly threads: number;
 }
 
+/** The least and the greatest weight of each group. */
+export interface ExtremesArgs {
+  /** The grouped matrix `[rows, cols]`, as in `QuantizeArgs`. */
+  readonly weights: FloatBits;
+  readonly dtype: DTypeId;
+  readonly rows: number;
+  readonly cols: number;
+  readonly axis: 0 | 1;
+  /** `[groups]`, written; of a group that holds a NaN, anything. */
+  readonly least: Float32Array;
+  readonly most: Float32Array;
+  readonly threads: number;
+}
+
 export interface DequantizeArgs {
   readonly packed: Words;
   readonly format: FormatId;
@@ -286,6 +300,7 @@ export interface PreparedArgs {
 /** Every operation, by name. */
 export interface Operations {
   quantize: QuantizeArgs;
+  extremes: ExtremesArgs;
   pack: PackArgs;
   unpack: PackArgs;
   dequantize: DequantizeArgs;

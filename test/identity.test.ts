@@ -100,7 +100,7 @@ interface Case<K extends Exact> {
  * Operations whose bits every backend gives. Not those that sum floats: their order is each instruction set's own, and
  * test/linear.test.ts and test/runtime/operations.test.ts bound what comes of it.
  */
-type Exact = 'quantize' | 'pack' | 'unpack' | 'dequantize' | 'distance' | 'layOut' | 'expand' | 'linear';
+type Exact = 'quantize' | 'extremes' | 'pack' | 'unpack' | 'dequantize' | 'distance' | 'layOut' | 'expand' | 'linear';
 
 type Cases = { readonly [K in Exact]: (random: Random) => Case<K> };
 
@@ -142,6 +142,13 @@ const CASES: Cases = {
       stats: new Float64Array(5).fill(5),
     });
     return { inputs, outputs };
+  },
+  extremes(random) {
+    const [rows, cols] = [random.pick(SIZES), random.chance(20) ? 1500 + random.below(20) : random.pick(SIZES)];
+    const [axis, dtype] = [random.pick([0, 1] as const), random.pick(DTYPE_IDS)];
+    const groups = axis === 1 ? rows : cols;
+    const outputs = () => ({ least: new Float32Array(groups).fill(5), most: new Float32Array(groups).fill(5) });
+    return { inputs: { weights: randomWeights(random, rows * cols, dtype), dtype, rows, cols, axis }, outputs };
   },
   pack(random) {
     const { format, rows, cols, step, count, words } = randomGrid(random);
@@ -249,6 +256,7 @@ function compare<K extends Exact>(operation: K, count: number): void {
 
 test.runIf(NATIVE.length > 0).each([
   ['quantize', 400],
+  ['extremes', 200],
   ['pack', 150],
   ['unpack', 150],
   ['dequantize', 300],

@@ -47,6 +47,24 @@ struct QuantizeOp {
   static constexpr uint32_t kMaxIterations = 1u << 20;
 };
 
+struct ExtremesOp {
+  static constexpr const char* kName = "extremes";
+  static constexpr auto kRun = core::extremes;
+
+  static core::Extremes parse(Args& args) {
+    core::Extremes op{};
+    op.rows = args.dimension("rows");
+    op.cols = args.dimension("cols");
+    op.dtype = args.dtype("dtype");
+    op.weights = args.floats("weights", op.dtype, uint64_t{op.rows} * op.cols);
+    op.axis = static_cast<int>(args.integer("axis", 0, 1));
+    const size_t groups = op.axis == 1 ? op.rows : op.cols;
+    op.least = args.array<float>("least", groups);
+    op.most = args.array<float>("most", groups);
+    return op;
+  }
+};
+
 struct PackOp {
   static constexpr const char* kName = "pack";
   static constexpr auto kRun = core::pack;

@@ -43,6 +43,17 @@ struct Quantize {
 };
 Status quantize(const Context& context, const Quantize& op);
 
+// The least and the greatest weight of each group; of a group that holds a NaN, anything.
+struct Extremes {
+  const void* weights;  // [rows, cols]  read
+  DType dtype;
+  size_t rows, cols;
+  int axis;
+  float* least;  // [groups]  written
+  float* most;   // [groups]  written
+};
+Status extremes(const Context& context, const Extremes& op);
+
 struct Pack {
   size_t rows, cols, step;
   Format format;

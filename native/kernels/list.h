@@ -4,6 +4,7 @@
 #include "bits.h"
 #include "convert.h"
 #include "dense.h"
+#include "extremes.h"
 #include "layers.h"
 #include "linear.h"
 #include "solve.h"
@@ -17,6 +18,8 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
   return {
       .isa = V::kName,
       .solve_block = &solve_block<V>,
+      .extremes = {&extremes_of<V, Float32>, &extremes_of<V, Float16>, &extremes_of<V, BFloat16>},
+      .take_extremes = &take_extremes<V>,
       .pack_row = {&pack_row<V, F>...},
       .unpack_row = {&unpack_row<V, F>...},
       .affine = {&affine<V, Float32>, &affine<V, Float16>, &affine<V, BFloat16>},

@@ -140,6 +140,10 @@ struct LinearKernels {
 struct KernelTable {
   const char* isa;
   void (*solve_block)(const SolverOptions& options, const Block& block, BlockStats* stats);
+  // the least and the greatest weight of each of some groups of `size`, one after the other
+  void (*extremes[kDTypes])(const void* from, size_t groups, size_t size, float* least, float* most);
+  // least[c] = min(least[c], weights[c]), most likewise
+  void (*take_extremes)(const float* weights, size_t count, float* least, float* most);
   // words[c] = fields[0][c] << shift(0) | fields[1][c] << shift(1) | ...
   void (*pack_row[kFormatCount])(const uint8_t* const* fields, size_t count, void* words);
   // fields[f][c] = words[c] >> shift(f) & mask, for f < present

@@ -206,6 +206,36 @@ std::string DequantizeCase::describe() const {
   return grid.describe() + text(" axis=%d dtype=%d roundEach=%d", axis, static_cast<int>(dtype), round_each);
 }
 
+// ---- extremes
+
+ExtremesCase ExtremesCase::random(Random& random) {
+  ExtremesCase c;
+  c.rows = random.pick(kOddSizes), c.cols = random.chance(20) ? 1500 + random.below(20) : random.pick(kOddSizes);
+  c.axis = static_cast<int>(random.below(2));
+  const DType dtype = random.pick(kAllDTypes);
+  c.weights = Elements(dtype, random_weights(random, c.rows * c.cols, dtype));
+  return c;
+}
+
+Buffers ExtremesCase::outputs(uint8_t fill) const {
+  const size_t groups = axis == 1 ? rows : cols;
+  return {{"least", Element::f32, groups, fill}, {"most", Element::f32, groups, fill}};
+}
+
+core::Status ExtremesCase::run(const core::Context& context, Buffers& outputs) const {
+  return core::extremes(context, {.weights = weights.bytes.data(),
+                                  .dtype = weights.dtype,
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .axis = axis,
+                                  .least = outputs[0].at<float>(),
+                                  .most = outputs[1].at<float>()});
+}
+
+std::string ExtremesCase::describe() const {
+  return text("rows=%zu cols=%zu axis=%d dtype=%d", rows, cols, axis, static_cast<int>(weights.dtype));
+}
+
 // ---- distance
 
 DistanceCase DistanceCase::random(Random& random) {

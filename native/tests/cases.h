@@ -89,6 +89,18 @@ struct UnpackCase {
   std::string describe() const { return grid.describe(); }
 };
 
+struct ExtremesCase {
+  static constexpr const char* kName = "extremes";
+  size_t rows = 0, cols = 0;
+  int axis = 1;
+  Elements weights;
+
+  static ExtremesCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const;
+};
+
 struct DequantizeCase {
   static constexpr const char* kName = "dequantize";
   Grid grid;

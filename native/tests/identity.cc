@@ -116,6 +116,7 @@ void test_identity(const Options& options) {
     compare_random<PackCase>(options, *kernels, options.cases(400, 100));
     compare_random<UnpackCase>(options, *kernels, options.cases(400, 100));
     compare_random<DequantizeCase>(options, *kernels, options.cases(800, 150));
+    compare_random<ExtremesCase>(options, *kernels, options.cases(300, 60));
     compare_random<DistanceCase>(options, *kernels, options.cases(200, 40));
   }
 }

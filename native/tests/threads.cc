@@ -121,6 +121,7 @@ void test_threads(const Options& options) {
   never_begins<PackCase>(options);
   never_begins<UnpackCase>(options);
   never_begins<DequantizeCase>(options);
+  never_begins<ExtremesCase>(options);
   never_begins<DistanceCase>(options);
   stops_soon(options);
   many_callers(options);

@@ -13,6 +13,7 @@ import type {
 } from '../../../binding.js';
 import { DISTANCE_TILE, LANES } from '../../matrix/constants.js';
 import { FORMATS, type PackFormat } from '../../matrix/format.js';
+import { extremes } from './extremes.js';
 import { narrow, roundTo, sumLanes, widen } from './lanes.js';
 import { add, attention, denseLinear, largePages, rmsNorm, rope, swiglu } from './layers.js';
 import { linear, linearTiled } from './linear.js';
@@ -46,6 +47,7 @@ export function createJsBackend(): Backend {
 
 const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => Units } = {
   quantize,
+  extremes,
   pack,
   unpack,
   dequantize,
