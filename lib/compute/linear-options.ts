@@ -2,8 +2,8 @@ import { checkInput } from '../matrix/arrays.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { checkArray, checkObject, isArray } from '../matrix/validate.js';
 import type { RunOptions } from '../matrix/weight.js';
+import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
-import { allocating } from './run.js';
 
 /** How a `QuantizedLinear` computes. */
 export interface LinearOptions {

@@ -1,6 +1,7 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { INSPECT, notCloneable } from '../messages/inspect.js';
 import { refuseSurplus } from '../messages/surplus.js';
@@ -16,7 +17,6 @@ import {
 import { layOutArgs } from './panels.js';
 import { quantize } from './quantize.js';
 import {
-  allocating,
   checkRunOptions,
   pinInputs,
   RUN_OPTIONS,

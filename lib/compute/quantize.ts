@@ -6,12 +6,12 @@ import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/fo
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, readWeight } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import * as grouped from './arguments.js';
 import { activeBackend } from './host.js';
 import {
-  allocating,
   checkRunOptions,
   pinInputs,
   RUN_OPTIONS,

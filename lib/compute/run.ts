@@ -116,16 +116,6 @@ function start<K extends keyof Operations>(backend: Backend, operation: K, args:
   }
 }
 
-/** Allocates outputs, saying what for where memory does not suffice. */
-export function allocating<T>(what: string, allocate: () => T): T {
-  try {
-    return allocate();
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    throw new HqqError('ERR_OUT_OF_MEMORY', `There is not enough memory for ${what}.`, { cause: error });
-  }
-}
-
 /** Failures that users can meet, in the package's own class; others are defects and keep their own. */
 function translate(error: unknown): unknown {
   if (error instanceof HqqError || !(error instanceof Error)) return error;

@@ -1,24 +1,23 @@
 import { activeBackend } from '../backend/index.js';
-import { resolveThreads } from '../compute/run.js';
-import { Checkpoint, type CheckpointTensor } from '../containers/safetensors/checkpoint.js';
-import { planLayout, type TensorSpec } from '../containers/safetensors/layout.js';
-import type { SafetensorsFile } from '../containers/safetensors/reader.js';
-import { SafetensorsWriter } from '../containers/safetensors/writer.js';
+import { narrowBytes, widenBytes } from '../compute/floats.js';
+import { resolveThreads, runTask } from '../compute/run.js';
+import type { TensorEntry, TensorSink, TensorSource, TensorSpec } from '../containers/container.js';
+import { containerNamed, openSource } from '../containers/list.js';
+import { pieces, type Range, readRanges, writeRanges } from '../containers/ranges.js';
+import type { Scratch } from '../containers/scratch.js';
+import { storedFloat } from '../containers/stored-types.js';
 import { endingNotes } from '../files/endings.js';
-import { DTYPES, type DType, dtypeFromSafetensors } from '../matrix/dtype.js';
+import { DTYPES, type DType } from '../matrix/dtype.js';
 import { checkDtype } from '../matrix/validate.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { narrowBytes, widenBytes } from '../schemes/hqq/half.js';
-import { type ReadLayer, readLayers } from '../schemes/hqq/read-layers.js';
-import { withoutMember } from './config-text.js';
+import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
+import type { StoredLayer } from '../schemes/scheme.js';
+import { findLayers, schemeOf, schemesOf, weightName } from './layers.js';
 import { type ConversionRun, checkConversion, checkPath } from './options.js';
-import { convertFolder, inputsOf } from './output-folder.js';
-import { withFormat } from './plan.js';
-import { CHUNK_WEIGHTS, type Chunk, type Range } from './stream/chunks.js';
-import { checkLayer, dequantizeChunk, layerChunks } from './stream/layer-chunks.js';
-import { pipeline, type Scratch } from './stream/pipeline.js';
-import { Counter, copyPiece, copyPieces, makeSlots, pieces, readRanges, writeRanges } from './stream/transfer.js';
+import { convertFolder } from './output-folder.js';
+import { pipeline } from './stream/pipeline.js';
+import { Counter, copyPiece, copyPieces, makeSlots } from './stream/transfer.js';
 
 /** How `dequantizeModel` runs, and what it gives. */
 export interface DequantizeModelOptions extends ConversionRun {
@@ -65,12 +64,13 @@ export interface DequantizeReport {
 }
 
 interface Shard {
-  readonly layers: ReadLayer[];
-  readonly copies: CheckpointTensor[];
+  readonly layers: StoredLayer[];
+  readonly copies: TensorEntry[];
 }
 
 interface Run {
-  readonly writer: SafetensorsWriter;
+  readonly source: TensorSource;
+  readonly sink: TensorSink;
   readonly dtype: DType;
   readonly threads: number;
   readonly counter: Counter;
@@ -89,111 +89,126 @@ export async function dequantizeModel(
   const { dtype = 'float32', force = false, signal, onProgress } = options;
   checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
   signal?.throwIfAborted();
-  const checkpoint = await Checkpoint.open(input);
+  const source = await openSource(input);
   try {
-    const layers = [...(await readLayers(checkpoint, signal)).values()];
-    if (layers.length === 0) {
-      const message = `${plain(input)} is not quantized with HQQ: no tensor of it is called <module>.W_q. Nothing to do`;
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}.`);
-    }
-    const taken = new Set(layers.flatMap(({ keys, bias }) => [...keys, ...(bias ? [bias] : [])]));
-    const shards = new Map<SafetensorsFile, Shard>(checkpoint.files.map((file) => [file, { layers: [], copies: [] }]));
-    for (const layer of layers) {
-      checkLayer(layer);
-      shards.get(layer.packed.file)!.layers.push(layer);
-    }
-    for (const tensor of checkpoint.tensors.values())
-      if (!taken.has(tensor)) shards.get(tensor.file)!.copies.push(tensor);
+    const layers = await findLayers(source, signal);
+    if (layers.length === 0) throw notQuantized(source);
+    const container = containerNamed(source.container);
+    const shards = shardsOf(source, layers);
     const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-    const copies = [...shards.values()].flatMap((shard) => shard.copies).filter(({ entry }) => entry.end > entry.begin);
+    const copies = [...shards.values()].flatMap((shard) => shard.copies).filter(({ begin, end }) => end > begin);
     const shared = {
-      dtype,
-      threads: resolveThreads(options.threads),
+      ...{ source, dtype, threads: resolveThreads(options.threads) },
       counter: new Counter(onProgress, weights, layers.length + copies.length),
     };
-    const layout = (file: SafetensorsFile, shard: Shard) =>
-      planLayout(specsOf(shard, dtype), withFormat(file.metadata));
-    const layouts = new Map([...shards].map(([file, shard]) => [file, layout(file, shard)]));
     const slots = makeSlots();
     const bytesAfter = await convertFolder({
-      ...{ checkpoint, output, force, signal },
-      config: (text) => withoutMember(text, 'quantization_config'),
-      layouts,
-      write: async (file, path, planned, mode) => {
-        const writer = await SafetensorsWriter.create(path, planned, mode);
+      ...{ source, output, force, signal },
+      envelope: source.envelope.replace({
+        layers: layers.map((layer) => ({ name: layer.name, tensors: [weightSpec(layer, dtype)] })),
+        ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
+      }),
+      layouts: new Map(
+        [...shards].map(([file, shard]) => [file, container.layout(file, specsOf(shard, dtype), source.envelope)]),
+      ),
+      write: async (file, path, layout, mode) => {
+        const sink = await container.create(path, layout, mode);
         try {
-          const run = { ...shared, writer };
-          const jobs = jobsOf(shards.get(file)!);
+          const run = { ...shared, sink };
           const each = (job: Job, slot: Scratch, stop: AbortSignal) => work(job, run, slot, stop);
-          await pipeline(slots, jobs, each, signal);
-          await writer.finish();
-          return planned;
+          await pipeline(slots, jobsOf(shards.get(file)!), each, signal);
+          await sink.finish();
+          return layout;
         } catch (error) {
-          await writer.abandon();
+          await sink.abandon();
           throw error;
         }
       },
     });
-    const bytesBefore = checkpoint.files.reduce((sum, { size }) => sum + size, 0);
+    const bytesBefore = source.files.reduce((sum, { size }) => sum + size, 0);
     const seconds = (performance.now() - started) / 1000;
-    const notes = endingNotes(output, inputsOf(checkpoint).kind);
+    const notes = endingNotes(output, source.kind);
     return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds, notes };
   } finally {
-    await checkpoint.close();
+    await source.close();
   }
 }
 
+function notQuantized(source: TensorSource): HqqError {
+  const schemes = schemesOf(source);
+  const names = schemes.map(({ title }) => title).join(', ');
+  const marks = schemes.map(({ mark }) => mark).join(', or ');
+  const message = `${plain(source.path)} is not quantized with ${names}: no tensor of it ${marks}. Nothing to do.`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', message);
+}
+
+/** What each file holds, by name. */
+function shardsOf({ files, entries }: TensorSource, layers: readonly StoredLayer[]): ReadonlyMap<string, Shard> {
+  const taken = new Set(layers.flatMap(({ entries: own, bias }) => [...own, ...(bias ? [bias] : [])]));
+  const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], copies: [] }]));
+  for (const layer of layers) {
+    schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
+    shards.get(layer.entries[0].file)!.layers.push(layer);
+  }
+  for (const entry of entries.values()) if (!taken.has(entry)) shards.get(entry.file)!.copies.push(entry);
+  return shards;
+}
+
+function weightSpec(layer: StoredLayer, dtype: DType): TensorSpec {
+  return { name: weightName(layer), type: storedFloat(dtype), shape: layer.shape };
+}
+
 function specsOf({ layers, copies }: Shard, dtype: DType): readonly TensorSpec[] {
-  const type = DTYPES[dtype].safetensors;
   return [
-    ...copies.map(({ entry: { name, dtype: own, shape } }) => ({ name, dtype: own, shape })),
-    ...layers.map(({ module, shape }) => ({ name: `${module}.weight`, dtype: type, shape })),
-    ...layers.flatMap(({ bias }) => (bias ? [{ name: bias.entry.name, dtype: type, shape: bias.entry.shape }] : [])),
+    ...copies.map(({ name, type, shape }) => ({ name, type, shape })),
+    ...layers.map((layer) => weightSpec(layer, dtype)),
+    ...layers.flatMap(({ bias }) => {
+      return bias ? [{ name: bias.name, type: storedFloat(dtype), shape: bias.shape }] : [];
+    }),
   ];
 }
 
 type Job =
-  | { readonly kind: 'chunk'; readonly layer: ReadLayer; readonly chunk: Chunk; readonly last: boolean }
-  | { readonly kind: 'bias'; readonly bias: CheckpointTensor; readonly piece: Range }
-  | { readonly kind: 'copy'; readonly tensor: CheckpointTensor; readonly piece: Range };
+  | { readonly kind: 'chunk'; readonly layer: StoredLayer; readonly chunk: Chunk; readonly last: boolean }
+  | { readonly kind: 'bias'; readonly bias: TensorEntry; readonly piece: Range }
+  | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range };
 
 function* jobsOf({ layers, copies }: Shard): Generator<Job> {
-  for (const tensor of copies) for (const piece of copyPieces(tensor)) yield { kind: 'copy', tensor, piece };
+  for (const entry of copies) for (const piece of copyPieces(entry)) yield { kind: 'copy', entry, piece };
   for (const layer of layers) {
     const { bias, shape } = layer;
     if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', bias, piece };
     let left = shape[0] * shape[1];
-    for (const chunk of layerChunks(layer)) {
+    for (const chunk of schemeOf(layer).storedChunks(layer)) {
       left -= chunk.rows * chunk.cols;
       yield { kind: 'chunk', layer, chunk, last: left === 0 };
     }
   }
 }
 
-async function work(
-  job: Job,
-  { writer, dtype, threads, counter }: Run,
-  slot: Scratch,
-  signal: AbortSignal,
-): Promise<void> {
+async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Promise<void> {
+  const { source, sink, dtype, threads, counter } = run;
   if (job.kind === 'copy') {
-    const { entry } = job.tensor;
-    await copyPiece(job.tensor, job.piece, writer, slot, signal);
-    counter.add(entry.name, 0, job.piece.at + job.piece.count === entry.end - entry.begin);
+    const { entry, piece } = job;
+    await copyPiece(source, entry, piece, sink, slot, signal);
+    counter.add(entry.name, 0, piece.at + piece.count === entry.end - entry.begin);
   } else if (job.kind === 'bias') {
     const { bias, piece } = job;
-    const stored = dtypeFromSafetensors(bias.entry.dtype)!;
+    const stored = bias.type.float!;
     const bytes = slot.take('stored bias', Uint8Array, piece.count * DTYPES[stored].bytes);
-    await readRanges(bias, [piece], DTYPES[stored].bytes, bytes, signal);
+    await readRanges(source, bias, [piece], DTYPES[stored].bytes, bytes, signal);
     const values = slot.take('bias', Float32Array, piece.count);
     widenBytes(bytes, stored, values);
     const out = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
     narrowBytes(values, dtype, out);
-    await writeRanges(writer, bias.entry.name, [piece], DTYPES[dtype].bytes, out, signal);
+    await writeRanges(sink, bias.name, [piece], DTYPES[dtype].bytes, out, signal);
   } else {
     const { layer, chunk, last } = job;
-    const weights = await dequantizeChunk(layer, chunk, dtype, { backend: activeBackend(), threads, slot, signal });
-    await writeRanges(writer, `${layer.module}.weight`, chunk.weights, DTYPES[dtype].bytes, weights, signal);
-    counter.add(`${layer.module}.weight`, chunk.rows * chunk.cols, last);
+    const weights = await schemeOf(layer).decode(source, layer, chunk, dtype, {
+      ...{ slot, threads, signal },
+      compute: (operation, args) => runTask(activeBackend(), operation, args, { signal }),
+    });
+    await writeRanges(sink, weightName(layer), chunk.weights, DTYPES[dtype].bytes, weights, signal);
+    counter.add(weightName(layer), chunk.rows * chunk.cols, last);
   }
 }

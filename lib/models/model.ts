@@ -1,22 +1,27 @@
 import { activeBackend } from '../backend/index.js';
 import { groupedDequantizeArgs } from '../compute/arguments.js';
+import { bytesOf, roundThrough, widenBytes } from '../compute/floats.js';
 import { QuantizedLinear } from '../compute/linear.js';
 import type { LinearOptions } from '../compute/linear-options.js';
 import { largeFloats } from '../compute/memory.js';
-import { allocating, checkRunOptions, resolveThreads, runTask, runTaskSync } from '../compute/run.js';
-import { Checkpoint, type CheckpointTensor } from '../containers/safetensors/checkpoint.js';
+import { checkRunOptions, resolveThreads, runTask, runTaskSync } from '../compute/run.js';
+import type { TensorEntry, TensorSource } from '../containers/container.js';
+import { openSource } from '../containers/list.js';
+import { storedFloat } from '../containers/stored-types.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
-import { allocate, DTYPES, type DType, dtypeFromSafetensors } from '../matrix/dtype.js';
-import { allocateWords, packedRows } from '../matrix/format.js';
+import { allocate, DTYPE_NAMES, DTYPES, type DType } from '../matrix/dtype.js';
+import { formatNamed } from '../matrix/format.js';
+import { geometryOf } from '../matrix/geometry.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
+import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
-import { bytesOf, roundThrough, widenBytes } from '../schemes/hqq/half.js';
-import { type ReadLayer, readLayers } from '../schemes/hqq/read-layers.js';
+import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
+import { findLayers, schemeOf, weightName } from './layers.js';
 import { checkPath } from './options.js';
 import type { TensorInfo } from './report.js';
 
@@ -46,11 +51,11 @@ const UNKNOWN = Object.freeze({ meanAbsError: NaN, meanSquaredError: NaN, relati
 /** As entry.ts says, through which the package exports it. */
 export async function openModel(path: string): Promise<Model> {
   checkPath(path, 'the model');
-  const checkpoint = await Checkpoint.open(path);
+  const source = await openSource(path);
   try {
-    return new Model(checkpoint, await readLayers(checkpoint));
+    return new Model(source, await findLayers(source));
   } catch (error) {
-    await checkpoint.close();
+    await source.close();
     throw error;
   }
 }
@@ -67,25 +72,26 @@ export class Model {
   readonly tensors: readonly TensorInfo[];
   /** config.json; undefined for a single file. */
   readonly config: Readonly<Record<string, unknown>> | undefined;
-  readonly #checkpoint: Checkpoint;
-  readonly #entries = new Map<string, CheckpointTensor | ReadLayer>();
+  readonly #source: TensorSource;
+  readonly #entries = new Map<string, TensorEntry | StoredLayer>();
 
   /** @internal Use `openModel`. */
-  constructor(checkpoint: Checkpoint, layers: ReadonlyMap<string, ReadLayer>) {
-    this.#checkpoint = checkpoint;
-    this.path = checkpoint.path;
-    this.config = checkpoint.config?.value;
-    const keys = new Set([...layers.values()].flatMap((layer) => layer.keys));
+  constructor(source: TensorSource, layers: readonly StoredLayer[]) {
+    this.#source = source;
+    this.path = source.path;
+    this.config = source.envelope.config;
+    const places = new Map(layers.map((layer) => [layer.entries[0], layer]));
+    const parts = new Set(layers.flatMap((layer) => layer.entries));
     const tensors: TensorInfo[] = [];
-    for (const [name, tensor] of checkpoint.tensors) {
-      const layer = name.endsWith('.W_q') ? layers.get(name.slice(0, -4)) : undefined;
+    for (const entry of source.entries.values()) {
+      const layer = places.get(entry);
       if (layer) {
-        this.#entries.set(`${layer.module}.weight`, layer);
+        this.#entries.set(weightName(layer), layer);
         tensors.push(describeLayer(layer));
-      } else if (!keys.has(tensor)) {
-        const { shape, dtype, begin, end } = tensor.entry;
-        this.#entries.set(name, tensor);
-        tensors.push(Object.freeze({ name, shape, dtype, bytes: end - begin }));
+      } else if (!parts.has(entry)) {
+        const { name, shape, type, begin, end } = entry;
+        this.#entries.set(name, entry);
+        tensors.push(Object.freeze({ name, shape, dtype: type.name, bytes: end - begin }));
       }
     }
     this.names = Object.freeze([...this.#entries.keys()]);
@@ -102,8 +108,7 @@ export class Model {
   /** Shape of a tensor, or of a module's weight. */
   shape(name: string): readonly number[] {
     refuseSurplus(arguments.length, 1, 'model.shape(name)');
-    const entry = this.#find(name);
-    return isLayer(entry) ? entry.shape : entry.entry.shape;
+    return this.#find(name).shape;
   }
 
   /**
@@ -119,12 +124,12 @@ export class Model {
     const entry = this.#find(name);
     if (!isLayer(entry)) {
       const { bytes, finish } = prepareDense(entry, options);
-      entry.file.readSync(entry.entry.begin, bytes);
+      this.#source.readSync(entry, 0, bytes);
       return finish();
     }
-    const { job, finish } = prepareLayer(entry, options);
-    job.reads.forEach(({ tensor, bytes }) => tensor.file.readSync(tensor.entry.begin, bytes));
-    runTaskSync(activeBackend(), 'dequantize', job.args());
+    const { load, args, finish } = prepareLayer(entry, options);
+    load.reads.forEach((read) => this.#source.readSync(read.entry, 0, read.into));
+    runTaskSync(activeBackend(), 'dequantize', args());
     return finish();
   }
 
@@ -138,12 +143,12 @@ export class Model {
     const entry = this.#find(name);
     if (!isLayer(entry)) {
       const { bytes, finish } = prepareDense(entry, options);
-      await entry.file.read(entry.entry.begin, bytes, signal);
+      await this.#source.read(entry, 0, bytes, signal);
       return finish();
     }
-    const { job, finish } = prepareLayer(entry, options, threads);
-    await Promise.all(job.reads.map(({ tensor, bytes }) => tensor.file.read(tensor.entry.begin, bytes, signal)));
-    await runTask(activeBackend(), 'dequantize', job.args(), { signal });
+    const { load, args, finish } = prepareLayer(entry, options, threads);
+    await Promise.all(load.reads.map((read) => this.#source.read(read.entry, 0, read.into, signal)));
+    await runTask(activeBackend(), 'dequantize', args(), { signal });
     return finish();
   }
 
@@ -156,14 +161,14 @@ export class Model {
     refuseSurplus(arguments.length, 1, 'model.quantized(name)');
     const entry = this.#find(name);
     if (!isLayer(entry)) {
-      const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.entry.dtype}.`;
+      const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.type.name}.`;
       throw new HqqError('ERR_INVALID_ARGUMENT', message);
     }
-    const { reads, arrays } = layerArrays(entry);
-    reads.forEach(({ tensor, bytes }) => tensor.file.readSync(tensor.entry.begin, bytes));
-    const { nbits, groupSize, axis, format } = entry;
-    const shape = Object.freeze([entry.shape[0], entry.shape[1]] as const);
-    return quantizedTensor({ nbits, groupSize, axis, shape, packing: format.packing, ...arrays(), stats: UNKNOWN });
+    const { reads, finish } = schemeOf(entry).load(entry);
+    reads.forEach((read) => this.#source.readSync(read.entry, 0, read.into));
+    const tensor = finish();
+    const shape = Object.freeze([tensor.shape[0], tensor.shape[1]] as const);
+    return quantizedTensor({ ...tensor, shape, stats: UNKNOWN });
   }
 
   /**
@@ -188,10 +193,10 @@ export class Model {
   /** Closes the files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   async close(): Promise<void> {
     refuseSurplus(arguments.length, 0, 'model.close()');
-    await this.#checkpoint.close();
+    await this.#source.close();
   }
 
-  #find(name: string): CheckpointTensor | ReadLayer {
+  #find(name: string): TensorEntry | StoredLayer {
     const entry = this.#entries.get(name) ?? this.#entries.get(`${name}.weight`);
     if (entry) return entry;
     const message = `Expected the name of a tensor of ${plain(this.path)}, got ${show(name)}.`;
@@ -207,34 +212,23 @@ function checkTensorOptions({ rounding, dtype }: TensorOptions): void {
   if (dtype !== undefined) checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
 }
 
-function isLayer(entry: CheckpointTensor | ReadLayer): entry is ReadLayer {
-  return 'packed' in entry;
+function isLayer(entry: TensorEntry | StoredLayer): entry is StoredLayer {
+  return 'storage' in entry;
 }
 
-function describeLayer(layer: ReadLayer): TensorInfo {
-  const { module, shape, keys, packed, scale, zero, nbits, groupSize, axis, format, metaDtype, computeDtype, bias } =
-    layer;
-  const bytesIn = (tensors: readonly CheckpointTensor[]) =>
-    tensors.reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
-  const bitsPerWeight = (8 * bytesIn([packed, scale, zero])) / (shape[0] * shape[1]);
-  const quantized = Object.freeze({
-    ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype, bitsPerWeight },
-    bias: bias !== undefined,
-  });
-  return Object.freeze({ name: `${module}.weight`, shape, dtype: undefined, bytes: bytesIn(keys), quantized });
-}
-
-interface Read {
-  readonly tensor: CheckpointTensor;
-  readonly bytes: Uint8Array;
+function describeLayer(layer: StoredLayer): TensorInfo {
+  const { shape, entries, storage, bias } = layer;
+  const bytes = entries.reduce((sum, { begin, end }) => sum + end - begin, 0);
+  const quantized = Object.freeze({ ...storage, bias: bias !== undefined });
+  return Object.freeze({ name: weightName(layer), shape, dtype: undefined, bytes, quantized });
 }
 
 /** Where the bytes of a dense tensor go, and how they become numbers. */
-function prepareDense(tensor: CheckpointTensor, { dtype: to = 'float32' }: TensorOptions) {
-  const { name, dtype: stored, begin, end } = tensor.entry;
-  const dtype = dtypeFromSafetensors(stored);
+function prepareDense({ name, type, begin, end }: TensorEntry, { dtype: to = 'float32' }: TensorOptions) {
+  const dtype = type.float;
   if (dtype === undefined) {
-    const message = `Expected the name of a floating-point tensor (F32, F16, BF16), got ${quote(name)}, which is ${stored}.`;
+    const floats = DTYPE_NAMES.map((float) => storedFloat(float).name).join(', ');
+    const message = `Expected the name of a floating-point tensor (${floats}), got ${quote(name)}, which is ${type.name}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', message);
   }
   const count = (end - begin) / DTYPES[dtype].bytes;
@@ -247,49 +241,41 @@ function prepareDense(tensor: CheckpointTensor, { dtype: to = 'float32' }: Tenso
   return { bytes, finish };
 }
 
-/** Arrays for a layer's codes, scales and zeros: filled by `reads`, then given by `arrays`. */
-function layerArrays({ module, geometry, format, packed, scale, zero }: ReadLayer) {
-  const { rows, cols, groups } = geometry;
-  const words = allocating(`the codes of ${quote(module)}`, () =>
-    allocateWords(format, packedRows(format, rows) * cols),
-  );
-  const meta = [scale, zero].map((tensor) => {
-    const dtype = dtypeFromSafetensors(tensor.entry.dtype)!;
-    const values = new Float32Array(groups);
-    const bytes = dtype === 'float32' ? bytesOf(values) : new Uint8Array(groups * DTYPES[dtype].bytes);
-    const widened = () => {
-      if (dtype !== 'float32') widenBytes(bytes, dtype, values);
-      return values;
-    };
-    return { read: { tensor, bytes }, widened };
-  }) as [Meta, Meta];
-  const reads: readonly Read[] = [{ tensor: packed, bytes: bytesOf(words) }, ...meta.map(({ read }) => read)];
-  return { reads, arrays: () => ({ packed: words, scale: meta[0].widened(), zero: meta[1].widened() }) };
-}
-
-interface Meta {
-  readonly read: Read;
-  readonly widened: () => Float32Array;
-}
-
-function prepareLayer(layer: ReadLayer, { rounding = 'once', dtype: given }: TensorOptions, threads?: number) {
-  const { axis, format, geometry, shape, module, computeDtype } = layer;
-  const { rows, cols } = geometry;
-  if (rows * cols > MAX_WEIGHTS) {
-    const message = `Expected at most ${MAX_WEIGHTS} weights, got ${shape[0]} x ${shape[1]} in ${quote(module)}.`;
+/** Where the bytes of a layer go, what then is computed, and where its weights are. */
+function prepareLayer(layer: StoredLayer, { rounding = 'once', dtype: given }: TensorOptions, threads?: number) {
+  const { shape, name, storage } = layer;
+  const count = shape[0] * shape[1];
+  if (count > MAX_WEIGHTS) {
+    const message = `Expected at most ${MAX_WEIGHTS} weights, got ${shape[0]} x ${shape[1]} in ${quote(name)}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} Use dequantizeModel, which works in parts.`);
   }
-  const dtype = given ?? (rounding === 'each' ? computeDtype : 'float32');
-  const { reads, arrays } = layerArrays(layer);
-  const out = allocating(`the weights of ${quote(module)}`, () => allocate(dtype, rows * cols));
+  const dtype = given ?? (rounding === 'each' ? storage.computeDtype : 'float32');
+  const load: LayerLoad = schemeOf(layer).load(layer);
+  const out = allocating(`the weights of ${quote(name)}`, () => allocate(dtype, count));
   const resolved = resolveThreads(threads);
-  const args = () =>
-    groupedDequantizeArgs({ rows, cols, format, axis, dtype, rounding, out, threads: resolved, ...arrays() });
+  const args = () => {
+    const { packed, scale, zero, packing, groupSize, axis } = load.finish();
+    const { rows, cols } = geometryOf(shape, { groupSize, axis });
+    const format = formatNamed(packing)!;
+    return groupedDequantizeArgs({
+      rows,
+      cols,
+      format,
+      axis,
+      packed,
+      scale,
+      zero,
+      dtype,
+      rounding,
+      out,
+      threads: resolved,
+    });
+  };
   const finish = () => {
     if (out instanceof Float32Array) return out;
-    const values = allocating(`the weights of ${quote(module)}`, () => new Float32Array(rows * cols));
+    const values = allocating(`the weights of ${quote(name)}`, () => new Float32Array(count));
     widenBytes(bytesOf(out), dtype, values);
     return values;
   };
-  return { job: { reads, args }, finish };
+  return { load, args, finish };
 }

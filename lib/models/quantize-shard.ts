@@ -1,218 +1,193 @@
 import type { Backend } from '../../binding.js';
-import { groupedQuantizeArgs, nonFiniteError, type QuantSums, readStats } from '../compute/arguments.js';
+import { nonFiniteError, type QuantSums } from '../compute/arguments.js';
+import { bitsOf, widenBytes } from '../compute/floats.js';
 import { runTask } from '../compute/run.js';
-import type { CheckpointTensor } from '../containers/safetensors/checkpoint.js';
-import type { SafetensorsWriter } from '../containers/safetensors/writer.js';
-import { DTYPES, dtypeFromSafetensors } from '../matrix/dtype.js';
+import type { LinearSite, TensorEntry, TensorSink, TensorSource } from '../containers/container.js';
+import { pieces, positionOf, type Range, readRanges, writeRanges } from '../containers/ranges.js';
+import type { Scratch } from '../containers/scratch.js';
+import { storedFloat } from '../containers/stored-types.js';
+import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
-import { plain, quote } from '../messages/text.js';
-import { allFinite, bitsOf, bytesOf, type HalfFit, toHalf, widenBytes, worse } from '../schemes/hqq/half.js';
-import { smallTensors } from '../schemes/hqq/state-dict.js';
-import type { LayerPlan, ShardPlan } from './plan.js';
-import { CHUNK_WEIGHTS, type Chunk, chunksOf, countOf, positionOf, type Range } from './stream/chunks.js';
-import { pipelines, type Scratch } from './stream/pipeline.js';
-import {
-  type Counter,
-  copyPiece,
-  copyPieces,
-  pieces,
-  readRanges,
-  type Stopwatch,
-  writeRanges,
-} from './stream/transfer.js';
+import { plain } from '../messages/text.js';
+import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
+import type { PlannedLayer, Scheme, WorkRun } from '../schemes/scheme.js';
+import type { ShardPlan } from './plan.js';
+import { pipelines } from './stream/pipeline.js';
+import { type Counter, copyPiece, copyPieces, type Stopwatch } from './stream/transfer.js';
 
-/** What one pass over a shard needs. */
+/** What all work on the shards of a model shares. */
 export interface ShardRun {
-  readonly writer: SafetensorsWriter;
+  readonly source: TensorSource;
+  readonly scheme: Scheme;
   readonly slots: readonly Scratch[];
   readonly backend: Backend;
   readonly threads: number;
   readonly counter: Counter;
   readonly stopwatch: Stopwatch;
   readonly signal: AbortSignal | undefined;
-  /** Where float16 does not hold a layer: finish, so that all such layers are known, rather than fail. */
-  readonly mayRepeat: boolean;
 }
 
-/** What one layer came to. */
+/** What one layer came to. Plain data. */
 export interface LayerResult {
-  readonly layer: LayerPlan;
+  readonly layer: PlannedLayer;
   readonly sums: QuantSums;
   readonly seconds: number;
-  readonly fit: HalfFit;
 }
 
 type Job =
   | { readonly kind: 'chunk'; readonly state: LayerState; readonly index: number; readonly chunk: Chunk }
-  | { readonly kind: 'bias'; readonly state: LayerState; readonly piece: Range }
-  | { readonly kind: 'small'; readonly state: LayerState }
-  | { readonly kind: 'copy'; readonly tensor: CheckpointTensor; readonly piece: Range };
+  | { readonly kind: 'bias'; readonly state: LayerState; readonly bias: TensorEntry; readonly piece: Range }
+  | { readonly kind: 'constants'; readonly state: LayerState }
+  | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range };
 
 /** What is known of a layer so far. */
 interface LayerState {
-  readonly layer: LayerPlan;
+  readonly layer: PlannedLayer;
   readonly sums: QuantSums[];
   left: number;
   seconds: number;
-  fit: HalfFit;
 }
 
 /** Quantizes what the shard says and copies the rest, either in the order of the input file. */
-export async function quantizeShard(shard: ShardPlan, run: ShardRun): Promise<readonly LayerResult[]> {
-  const states = new Map<CheckpointTensor, LayerState>();
-  for (const layer of shard.layers) {
-    states.set(layer.weight, { layer, sums: [], left: layer.shape[0] * layer.shape[1], seconds: 0, fit: 'holds' });
-  }
+export async function quantizeShard(
+  { layers, copies }: ShardPlan,
+  sink: TensorSink,
+  run: ShardRun,
+): Promise<readonly LayerResult[]> {
+  const states = layers.map((layer): LayerState => {
+    const [rows, cols] = layer.site.shape;
+    return { layer, sums: [], left: rows * cols, seconds: 0 };
+  });
   const work = (job: Job, slot: Scratch, signal: AbortSignal): Promise<void> => {
-    if (job.kind === 'chunk') return quantizeChunk(job.state, job.index, job.chunk, run, slot, signal);
-    if (job.kind === 'bias') return convertBias(job.state, job.piece, run, slot, signal);
-    return job.kind === 'small' ? writeSmall(job.state, run) : copy(job.tensor, job.piece, run, slot, signal);
+    if (job.kind === 'chunk') return quantizeChunk(job.state, job.index, job.chunk, sink, run, slot, signal);
+    if (job.kind === 'bias') return convertBias(job.state, job.bias, job.piece, sink, run, slot, signal);
+    if (job.kind === 'constants') return writeConstants(job.state, sink, run);
+    return copy(job.entry, job.piece, sink, run, slot, signal);
   };
   // Copying only waits for the disk, quantizing for the cores: side by side they take the time of the longer one.
   const [copySlot, ...slots] = run.slots;
+  const entries = copies.map((name) => run.source.entries.get(name)!).sort(inFileOrder);
   const lines = [
-    { slots: [copySlot!], jobs: copyJobs(shard) },
-    { slots, jobs: layerJobs(shard, states) },
+    { slots: [copySlot!], jobs: copyJobs(entries) },
+    {
+      slots,
+      jobs: layerJobs(
+        [...states].sort((a, b) => inFileOrder(a.layer.site.weight, b.layer.site.weight)),
+        run,
+      ),
+    },
   ];
   await pipelines<Job, Scratch>(lines, work, run.signal);
-  return [...states.values()].map(({ layer, sums, seconds, fit }) => ({ layer, sums: addUp(sums), seconds, fit }));
+  return states.map(({ layer, sums, seconds }) => ({ layer, sums: addUp(sums), seconds }));
 }
 
-const inFileOrder = (a: CheckpointTensor, b: CheckpointTensor) => a.entry.begin - b.entry.begin;
+const inFileOrder = (a: TensorEntry, b: TensorEntry) => a.begin - b.begin;
 
-function* copyJobs({ copies }: ShardPlan): Generator<Job> {
-  for (const tensor of [...copies].sort(inFileOrder)) {
-    for (const piece of copyPieces(tensor)) yield { kind: 'copy', tensor, piece };
-  }
+function* copyJobs(entries: readonly TensorEntry[]): Generator<Job> {
+  for (const entry of entries) for (const piece of copyPieces(entry)) yield { kind: 'copy', entry, piece };
 }
 
-function* layerJobs({ layers }: ShardPlan, states: ReadonlyMap<CheckpointTensor, LayerState>): Generator<Job> {
-  for (const tensor of layers.map(({ weight }) => weight).sort(inFileOrder)) {
-    const state = states.get(tensor)!;
-    const { geometry, config, format, shape, bias } = state.layer;
-    yield { kind: 'small', state };
-    if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, piece };
+function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Generator<Job> {
+  for (const state of states) {
+    const { site, form } = state.layer;
+    const { bias, shape } = site;
+    yield { kind: 'constants', state };
+    if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, bias, piece };
     let index = 0;
-    for (const chunk of chunksOf({ geometry, axis: config.axis, format, config })) {
-      yield { kind: 'chunk', state, index: index++, chunk };
-    }
+    for (const chunk of scheme.chunks(form)) yield { kind: 'chunk', state, index: index++, chunk };
   }
+}
+
+/** The weights of a chunk of a layer, as they are stored. In the slot's memory. */
+export async function readWeights(
+  source: TensorSource,
+  { weight }: LinearSite,
+  chunk: Chunk,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const { bytes: size } = DTYPES[weight.type.float!];
+  const bytes = slot.take('weights', Uint8Array, chunk.rows * chunk.cols * size);
+  await readRanges(source, weight, chunk.weights, size, bytes, signal);
+  return bytes;
 }
 
 async function quantizeChunk(
   state: LayerState,
   index: number,
   chunk: Chunk,
+  sink: TensorSink,
   run: ShardRun,
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
   const { layer } = state;
-  const { weight, config, format, metaDtype, module } = layer;
-  const { rows, cols, step } = chunk;
-  const dtype = dtypeFromSafetensors(weight.entry.dtype)!;
-  const bytes = slot.take('weights', Uint8Array, rows * cols * DTYPES[dtype].bytes);
-  await readRanges(weight, chunk.weights, DTYPES[dtype].bytes, bytes, signal);
-
-  const weights = bitsOf(bytes, dtype);
-  const words = step * cols;
-  const packed =
-    format.wordBytes === 1 ? slot.take('packed', Uint8Array, words) : slot.take('packed', Int32Array, words);
-  const groups = countOf(chunk.groups);
-  const scale = slot.take('scale', Float32Array, groups);
-  const zero = slot.take('zero', Float32Array, groups);
-  const stats = new Float64Array(5);
-  const args = groupedQuantizeArgs({
-    ...{ rows, cols, step, format, config, weights, dtype, metaDtype, packed, scale, zero, stats },
-    ...{ axis: config.axis, threads: run.threads },
-  });
-  state.seconds += await run.stopwatch.time(() => runTask(run.backend, 'quantize', args, { signal }));
-  const sums = readStats(stats);
-  if (sums.badIndex >= 0) {
-    const position = positionOf(chunk.weights, sums.badIndex);
-    const name = `${plain(weight.entry.name)} of ${plain(weight.file.path)}`;
-    const error = nonFiniteError(name, weights, dtype, sums.badIndex, position, layer.shape[1]);
-    throw new HqqError(
-      error.code,
-      `${error.message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,
-    );
-  }
-  state.sums[index] = sums;
-
-  const { writer } = run;
-  const writing = writeRanges(writer, `${module}.W_q`, chunk.packed, format.wordBytes, bytesOf(packed), signal);
-  const meta = (kind: 'scale' | 'zero', values: Float32Array) => {
-    const stored = storedMeta(state, kind, values, slot, run.mayRepeat, kind === 'zero' ? scale : undefined);
-    return writeRanges(writer, `${module}.${kind}`, chunk.groups, DTYPES[metaDtype].bytes, bytesOf(stored), signal);
+  const { site } = layer;
+  const bytes = await readWeights(run.source, site, chunk, slot, signal);
+  const compute: WorkRun['compute'] = async (operation, args) => {
+    state.seconds += await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
   };
-  await settle([writing, attempt(() => meta('scale', scale)), attempt(() => meta('zero', zero))]);
-  state.left -= rows * cols;
-  run.counter.add(weight.entry.name, rows * cols, state.left === 0);
+  const { pieces: parts, sums } = await run.scheme.encode(layer, chunk, bytes, {
+    ...{ slot, threads: run.threads, signal, compute },
+  });
+  if (sums.badIndex >= 0) throw badWeight(run.source, site, chunk, bytes, sums.badIndex);
+  state.sums[index] = sums;
+  await settle(parts.map((part) => writeRanges(sink, part.tensor, part.ranges, part.elementBytes, part.bytes, signal)));
+  const count = chunk.rows * chunk.cols;
+  state.left -= count;
+  run.counter.add(site.weight.name, count, state.left === 0);
 }
 
-/** Scales, zeros or a bias as they are stored; notes how well float16 holds them. */
-function storedMeta(
-  state: LayerState,
-  kind: 'scale' | 'zero' | 'bias',
-  values: Float32Array,
-  slot: Scratch,
-  mayRepeat: boolean,
-  scales?: Float32Array,
-): Float32Array | Uint16Array {
-  const { layer } = state;
-  const name = () => quote(`${layer.module}.${kind}`);
-  if (layer.metaDtype === 'float32') {
-    if (kind === 'bias' || allFinite(values)) return values;
-    const message = `Expected the groups of ${quote(layer.weight.entry.name)} to span less than float32 can hold`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, but a ${kind} would be infinite. Exclude it.`);
-  }
-  const half = slot.take(`half ${kind}`, Uint16Array, values.length);
-  const fit = toHalf(values, kind, half, scales);
-  if (fit === 'overflows' && !mayRepeat) {
-    const bad = values.find((value) => !Number.isFinite(value));
-    const fault = bad === undefined ? 'overflows' : `is ${bad}`;
-    const message = `Expected ${name()} to fit into float16, but a value of it ${fault}`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use metaDtype (--meta-dtype) auto or float32.`);
-  }
-  state.fit = worse(state.fit, fit);
-  return half;
+/** The error for a weight that is not finite: element `index` of a chunk. */
+function badWeight(source: TensorSource, site: LinearSite, chunk: Chunk, bytes: Uint8Array, index: number): HqqError {
+  const { weight, shape } = site;
+  const dtype = weight.type.float!;
+  const file = source.files.find(({ name }) => name === weight.file)!;
+  const position = positionOf(chunk.weights, index);
+  const name = `${plain(weight.name)} of ${plain(file.path)}`;
+  const { code, message } = nonFiniteError(name, bitsOf(bytes, dtype), dtype, index, position, shape[1]);
+  return new HqqError(
+    code,
+    `${message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,
+  );
 }
 
 async function convertBias(
-  state: LayerState,
+  { layer }: LayerState,
+  bias: TensorEntry,
   piece: Range,
+  sink: TensorSink,
   run: ShardRun,
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
-  const { bias, metaDtype } = state.layer;
-  const { entry } = bias!;
-  const dtype = dtypeFromSafetensors(entry.dtype)!;
+  const dtype = bias.type.float!;
+  const to = run.scheme.biasDtype(layer.form) ?? dtype;
   const bytes = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
-  await readRanges(bias!, [piece], DTYPES[dtype].bytes, bytes, signal);
-  let stored: ArrayBufferView = bytes;
-  if (dtype !== metaDtype) {
+  await readRanges(run.source, bias, [piece], DTYPES[dtype].bytes, bytes, signal);
+  let stored: Uint8Array = bytes;
+  if (dtype !== to) {
     const values = slot.take('bias', Float32Array, piece.count);
     widenBytes(bytes, dtype, values);
-    stored = storedMeta(state, 'bias', values, slot, run.mayRepeat);
+    stored = run.scheme.encodeBias(layer, values, slot);
   }
-  await writeRanges(run.writer, entry.name, [piece], DTYPES[metaDtype].bytes, bytesOf(stored), signal);
+  await writeRanges(sink, bias.name, [piece], storedFloat(to).blockBytes, stored, signal);
 }
 
-async function writeSmall({ layer }: LayerState, { writer }: ShardRun): Promise<void> {
-  await settle(smallTensors(layer).map(({ name, bytes }) => writer.write(name, 0, bytes)));
+async function writeConstants({ layer }: LayerState, sink: TensorSink, { scheme }: ShardRun): Promise<void> {
+  await settle(scheme.constants(layer).map(({ name, bytes }) => sink.write(name, 0, bytes)));
 }
 
 async function copy(
-  tensor: CheckpointTensor,
+  entry: TensorEntry,
   piece: Range,
+  sink: TensorSink,
   run: ShardRun,
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
-  const { name, begin, end } = tensor.entry;
-  await copyPiece(tensor, piece, run.writer, slot, signal);
-  run.counter.add(name, 0, piece.at + piece.count === end - begin);
+  await copyPiece(run.source, entry, piece, sink, slot, signal);
+  run.counter.add(entry.name, 0, piece.at + piece.count === entry.end - entry.begin);
 }
 
 function addUp(parts: readonly QuantSums[]): QuantSums {
@@ -229,9 +204,4 @@ function addUp(parts: readonly QuantSums[]): QuantSums {
 async function settle(tasks: readonly Promise<void>[]): Promise<void> {
   const failed = (await Promise.allSettled(tasks)).find((result) => result.status === 'rejected');
   if (failed) throw failed.reason;
-}
-
-/** A throw before the first await becomes a rejection. */
-async function attempt(task: () => Promise<void>): Promise<void> {
-  await task();
 }

@@ -1,6 +1,5 @@
 import type { ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
-import type { Packing } from '../matrix/format.js';
 
 /** What became of one quantized weight. */
 export interface TensorReport {
@@ -10,10 +9,10 @@ export interface TensorReport {
   readonly shape: readonly [outFeatures: number, inFeatures: number];
   /** What it was quantized with, after overrides and adaptation. `groupSize` is a number. */
   readonly config: ResolvedQuantConfig;
-  /** How its codes are stored. */
-  readonly packing: Packing;
+  /** How its codes are stored: a `Packing` of HQQ. */
+  readonly packing: string;
   /** How scale and zero are stored. */
-  readonly metaDtype: 'float16' | 'float32';
+  readonly metaDtype: DType;
   /** Why the layer differs from what was asked for, if it does: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
   readonly adapted?: string;
   /** Mean of `|W - W'|`, in units of the weights. */
@@ -38,7 +37,7 @@ export interface DenseReport {
   readonly name: string;
   /** Its shape. */
   readonly shape: readonly number[];
-  /** As the safetensors header names it: `BF16`, `I64`, ... */
+  /** As its file names it: `BF16`, `I64`, ... */
   readonly dtype: string;
   /** Bytes that it takes. */
   readonly bytes: number;
@@ -145,7 +144,7 @@ export interface TensorInfo {
   readonly name: string;
   /** Shape; of a quantized layer, that of its weight. */
   readonly shape: readonly number[];
-  /** Element type as safetensors names it; `undefined` for a quantized tensor. */
+  /** Element type as its file names it; `undefined` for a quantized tensor. */
   readonly dtype: string | undefined;
   /** Bytes on disk, with scales, zeros and flags. */
   readonly bytes: number;
@@ -157,8 +156,8 @@ export interface TensorInfo {
     readonly groupSize: number;
     /** Side along which groups run. */
     readonly axis: 0 | 1;
-    /** How codes are stored. */
-    readonly packing: Packing;
+    /** How codes are stored: a `Packing` of HQQ. */
+    readonly packing: string;
     /** How scale and zero are stored. */
     readonly metaDtype: DType;
     /** The dtype in which Python computes the layer unless told otherwise. */

@@ -1,6 +1,6 @@
 import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
-import { allocating } from '../compute/run.js';
+import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';

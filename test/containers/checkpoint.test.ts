@@ -15,14 +15,14 @@ describe('Checkpoint', () => {
   it('opens a single file', async () => {
     const folder = folderOf({ 'x.safetensors': smallFile('a', 'b'), 'config.json': '{}', 'tokenizer.json': '{}' });
     const checkpoint = await Checkpoint.open(join(folder, 'x.safetensors'));
-    expect([checkpoint.folder, checkpoint.config, checkpoint.indexName, checkpoint.otherFiles]).toEqual([
-      undefined,
-      undefined,
-      undefined,
-      [],
-    ]);
-    expect([...checkpoint.tensors.keys()]).toEqual(['a', 'b']);
-    expect(checkpoint.tensors.get('a')?.file).toBe(checkpoint.files[0]);
+    expect([
+      checkpoint.envelope.folder,
+      checkpoint.envelope.configFile,
+      checkpoint.envelope.indexName,
+      checkpoint.envelope.otherFiles,
+    ]).toEqual([undefined, undefined, undefined, []]);
+    expect([...checkpoint.entries.keys()]).toEqual(['a', 'b']);
+    expect(checkpoint.entries.get('a')?.file).toBe(checkpoint.files[0]!.name);
     await checkpoint.close();
   });
 
@@ -53,11 +53,14 @@ describe('Checkpoint', () => {
     fs.symlinkSync('nowhere', join(folder, 'broken.txt'));
     execFileSync('mkfifo', [join(folder, 'pipe')]);
     const checkpoint = await Checkpoint.open(folder);
-    expect(checkpoint.folder).toBe(folder);
-    expect(checkpoint.indexName).toBeUndefined();
+    expect(checkpoint.envelope.folder).toBe(folder);
+    expect(checkpoint.envelope.indexName).toBeUndefined();
     expect(checkpoint.files.map(({ name }) => name)).toEqual(['model.safetensors']);
-    expect(checkpoint.config).toEqual({ text: '{"a": NaN, "b": [1e400]}', value: { a: Number.NaN, b: [Infinity] } });
-    expect(checkpoint.otherFiles).toEqual([
+    expect(checkpoint.envelope.configFile).toEqual({
+      text: '{"a": NaN, "b": [1e400]}',
+      value: { a: Number.NaN, b: [Infinity] },
+    });
+    expect(checkpoint.envelope.otherFiles).toEqual([
       '.gitattributes',
       'blobs/real.txt',
       'merges.txt',
@@ -65,7 +68,7 @@ describe('Checkpoint', () => {
       'tokenizer.json',
       'training_args.bin',
     ]);
-    expect(checkpoint.skippedFiles).toEqual([
+    expect(checkpoint.envelope.skippedFiles).toEqual([
       'broken.txt',
       'linked-folder',
       INDEX,
@@ -117,11 +120,11 @@ describe('Checkpoint', () => {
     });
     fs.symlinkSync('blob', join(folder, 's1.safetensors'));
     const checkpoint = await Checkpoint.open(folder);
-    expect(checkpoint.indexName).toBe(INDEX);
+    expect(checkpoint.envelope.indexName).toBe(INDEX);
     expect(checkpoint.files.map(({ name }) => name)).toEqual(['s1.safetensors', 's2.safetensors']);
-    expect([...checkpoint.tensors.keys()]).toEqual(['b', 'a', 'c']);
-    expect(checkpoint.config).toBeUndefined();
-    expect(checkpoint.skippedFiles).toEqual([]);
+    expect([...checkpoint.entries.keys()]).toEqual(['b', 'a', 'c']);
+    expect(checkpoint.envelope.configFile).toBeUndefined();
+    expect(checkpoint.envelope.skippedFiles).toEqual([]);
     await checkpoint.close();
   });
 

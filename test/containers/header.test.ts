@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import {
-  bitsOf,
   headerLength,
   MAX_HEADER_BYTES,
   MAX_METADATA_ENTRIES,
@@ -9,6 +8,7 @@ import {
   tensorBytes,
 } from '../../lib/containers/safetensors/header.js';
 import { planLayout } from '../../lib/containers/safetensors/layout.js';
+import { bitsOfType, type StoredType, storedType } from '../../lib/containers/stored-types.js';
 import { expectError, fileBytes, randomOf, SEED } from './helpers.js';
 
 const FORMAT = 'ERR_CHECKPOINT_FORMAT';
@@ -55,7 +55,10 @@ describe('parseHeader', () => {
     );
     expect([...tensors.keys()]).toEqual(['a', 'empty', 'b', 'scalar']);
     const start = tensors.get('a')?.begin ?? 0;
-    expect(tensors.get('scalar')).toEqual({ name: 'scalar', dtype: 'U8', shape: [], begin: start + 6, end: start + 7 });
+    expect(tensors.get('scalar')).toEqual({
+      ...{ name: 'scalar', type: storedType('U8'), shape: [], file: 'm.safetensors' },
+      ...{ begin: start + 6, end: start + 7 },
+    });
     expect(metadata.get('format')).toBe('pt');
     expect(parse('{}').tensors.size).toBe(0);
     expect(parse('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}  ', 1).tensors.has('__proto__')).toBe(
@@ -66,16 +69,10 @@ describe('parseHeader', () => {
   it('knows every dtype of the format, also those of less than a byte', () => {
     expect(parse({ a: { dtype: 'F4', shape: [3, 2], data_offsets: [0, 3] } }, 3).tensors.size).toBe(1);
     expect(parse({ a: { dtype: 'F6_E2M3', shape: [4], data_offsets: [0, 3] } }, 3).tensors.size).toBe(1);
-    expect(['C64', 'F64', 'BOOL', 'F8_E8M0', 'F8_E4M3FNUZ', 'F4', 'x', 'constructor'].map(bitsOf)).toEqual([
-      64,
-      64,
-      8,
-      8,
-      8,
-      4,
-      undefined,
-      undefined,
-    ]);
+    const names = ['C64', 'F64', 'BOOL', 'F8_E8M0', 'F8_E4M3FNUZ', 'F6_E3M2', 'F4'];
+    expect(names.map((name) => bitsOfType(storedType(name)))).toEqual([64, 64, 8, 8, 8, 6, 4]);
+    for (const name of ['x', 'constructor'])
+      expect(() => storedType(name)).toThrow(/Expected the name of a stored type/);
   });
 
   const twice = '"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
@@ -169,14 +166,15 @@ describe('planLayout', () => {
   it('lays out as safetensors does and reads back', () => {
     const { header, entries, fileSize } = planLayout(
       [
-        { name: 'z', dtype: 'U8', shape: [3] },
-        { name: 'b', dtype: 'F32', shape: [2] },
-        { name: 'a', dtype: 'BF16', shape: [] },
-        { name: '\u{1F600}', dtype: 'I64', shape: [1] },
-        { name: '\uFFFD', dtype: 'I64', shape: [0] },
-        { name: '__proto__', dtype: 'F16', shape: [1] },
+        { name: 'z', type: storedType('U8'), shape: [3] },
+        { name: 'b', type: storedType('F32'), shape: [2] },
+        { name: 'a', type: storedType('BF16'), shape: [] },
+        { name: '\u{1F600}', type: storedType('I64'), shape: [1] },
+        { name: '\uFFFD', type: storedType('I64'), shape: [0] },
+        { name: '__proto__', type: storedType('F16'), shape: [1] },
       ],
       { format: 'pt', __proto: 'x' },
+      'm',
     );
     expect([...entries.keys()]).toEqual(['\uFFFD', '\u{1F600}', 'b', '__proto__', 'a', 'z']);
     expect(header.byteLength % 8).toBe(0);
@@ -194,18 +192,19 @@ describe('planLayout', () => {
   });
 
   it('refuses what could not be read again', async () => {
-    const spec = { name: 'a', dtype: 'U8', shape: [1] };
+    const spec = { name: 'a', type: storedType('U8'), shape: [1] };
+    const strange: StoredType = { name: 'Q4', blockElements: 2, blockBytes: 1 };
     await expectError(() => planLayout([spec, spec]), 'ERR_CHECKPOINT_CONTENT', /"a" twice/);
     for (const wrong of [
       { name: '' },
       { name: '__metadata__' },
       { name: '\ud800' },
-      { dtype: 'Q4' },
+      { type: strange },
       { shape: [-1] },
       { shape: [1.5] },
       { shape: [2 ** 50, 8] },
       { shape: new Array<number>(65).fill(1) },
-      { dtype: 'F4', shape: [1] },
+      { type: storedType('F4'), shape: [1] },
     ]) {
       await expectError(
         () => planLayout([{ ...spec, ...wrong }]),
@@ -228,16 +227,16 @@ describe('planLayout', () => {
     const dtypes = ['C64', 'F64', 'F32', 'BF16', 'I16', 'U8', 'BOOL', 'F8_E4M3', 'F4', 'F6_E3M2'];
     for (let round = 0; round < 300; round++) {
       const specs = Array.from({ length: random(20) }, (_, i) => {
-        const dtype = dtypes[random(dtypes.length)] as string;
+        const type = storedType(dtypes[random(dtypes.length)]!);
         const shape = Array.from({ length: random(4) }, () => random(5));
-        if (dtype.startsWith('F4') || dtype.startsWith('F6')) shape.push(4);
-        return { name: `${String.fromCodePoint(1 + random(0xd7ff))}${i}`, dtype, shape };
+        if (type.blockElements > 1) shape.push(4);
+        return { name: `${String.fromCodePoint(1 + random(0xd7ff))}${i}`, type, shape };
       });
-      const { header, entries, fileSize } = planLayout(specs, { format: 'pt' });
+      const { header, entries, fileSize } = planLayout(specs, { format: 'pt' }, 'm');
       expect(parseHeader(header.subarray(8), { file: 'm', fileSize }).tensors).toEqual(entries);
       let position = header.byteLength;
-      for (const { name, dtype, shape, begin, end } of entries.values()) {
-        const bits = bitsOf(dtype) as number;
+      for (const { name, type, shape, begin, end } of entries.values()) {
+        const bits = bitsOfType(type);
         expect([name, begin, begin % Math.max(1, Math.floor(bits / 8)), end - begin]).toEqual([
           name,
           position,

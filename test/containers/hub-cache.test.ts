@@ -2,7 +2,7 @@ import * as fs from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { Checkpoint } from '../../lib/containers/safetensors/checkpoint.js';
+import { openSource } from '../../lib/containers/list.js';
 import { findModel, hubCache } from '../../lib/files/hub-cache.js';
 import { expectError, folderOf, freshPath, smallFile } from './helpers.js';
 
@@ -52,8 +52,8 @@ describe('an id', () => {
     fs.mkdirSync(home);
     fs.renameSync(cache, join(home, 'hub'));
     setCache({ HF_HOME: home });
-    const checkpoint = await Checkpoint.open('org/name');
-    expect([...checkpoint.tensors.keys()]).toEqual(['a']);
+    const checkpoint = await openSource('org/name');
+    expect([...checkpoint.entries.keys()]).toEqual(['a']);
     expect(checkpoint.path).toBe(join(home, 'hub', 'models--org--name', 'snapshots', REVISION));
     await checkpoint.close();
   });
@@ -84,7 +84,7 @@ describe('an id', () => {
     async (path) => {
       setCache({ HF_HUB_CACHE: cacheOf().cache });
       expect(await findModel(path)).toBe(path);
-      await expectError(() => Checkpoint.open(path), 'ERR_IO', /does not exist|is a file, not a folder/);
+      await expectError(() => openSource(path), 'ERR_IO', /does not exist|is a file, not a folder/);
     },
   );
 });
@@ -97,7 +97,7 @@ describe('an entry of the cache', () => {
     const link = freshPath('llama');
     fs.symlinkSync(entry, link);
     expect(await findModel(link)).toBe(join(link, snapshot));
-    const checkpoint = await Checkpoint.open(link);
+    const checkpoint = await openSource(link);
     expect(checkpoint.files).toHaveLength(1);
     await checkpoint.close();
     for (const path of [join(entry, snapshot), join(entry, snapshot, 'model.safetensors')])

@@ -36,10 +36,16 @@ describe('links in the folder of a checkpoint', () => {
     fs.symlinkSync(folder, current);
     for (const path of [folder, current]) {
       const checkpoint = await Checkpoint.open(path);
-      expect(checkpoint.otherFiles).toEqual(['inside.txt', 'sub/nested.json', 'sub/x.txt', 'tokenizer.json']);
-      expect(checkpoint.skippedFiles).toEqual(['again.txt', 'other.txt', 'outside.txt', 'passwd.txt', 'refs.txt']);
-      expect(checkpoint.config?.value).toEqual({});
-      expect([...checkpoint.tensors.keys()]).toEqual(['a']);
+      expect(checkpoint.envelope.otherFiles).toEqual(['inside.txt', 'sub/nested.json', 'sub/x.txt', 'tokenizer.json']);
+      expect(checkpoint.envelope.skippedFiles).toEqual([
+        'again.txt',
+        'other.txt',
+        'outside.txt',
+        'passwd.txt',
+        'refs.txt',
+      ]);
+      expect(checkpoint.envelope.config).toEqual({});
+      expect([...checkpoint.entries.keys()]).toEqual(['a']);
       await checkpoint.close();
     }
   });
@@ -62,7 +68,7 @@ describe('links in the folder of a checkpoint', () => {
 
     it('is followed from weights', async () => {
       const checkpoint = await Checkpoint.open(folderWithLink('s1.safetensors'));
-      expect([...checkpoint.tensors.keys()]).toEqual(['a']);
+      expect([...checkpoint.entries.keys()]).toEqual(['a']);
       await checkpoint.close();
     });
   });

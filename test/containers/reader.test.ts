@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { planLayout } from '../../lib/containers/safetensors/layout.js';
 import { SafetensorsFile } from '../../lib/containers/safetensors/reader.js';
 import { SafetensorsWriter } from '../../lib/containers/safetensors/writer.js';
+import { storedType } from '../../lib/containers/stored-types.js';
 import { expectError, fileBytes, freshPath, randomOf, SEED, smallFile } from './helpers.js';
 
 function written(bytes: Uint8Array, name = 'm.safetensors'): string {
@@ -106,9 +107,9 @@ describe('SafetensorsFile', () => {
 
 describe('SafetensorsWriter', () => {
   const layout = planLayout([
-    { name: 'a', dtype: 'U8', shape: [10] },
-    { name: 'b', dtype: 'F32', shape: [2] },
-    { name: 'e', dtype: 'U8', shape: [0] },
+    { name: 'a', type: storedType('U8'), shape: [10] },
+    { name: 'b', type: storedType('F32'), shape: [2] },
+    { name: 'e', type: storedType('U8'), shape: [0] },
   ]);
 
   it('demands every byte once, inside its tensor', async () => {
@@ -171,7 +172,7 @@ describe('SafetensorsWriter', () => {
 
   it('notices a full disk before the work, and leaves nothing', async () => {
     const path = freshPath();
-    const huge = planLayout([{ name: 'a', dtype: 'U8', shape: [2 ** 49] }]);
+    const huge = planLayout([{ name: 'a', type: storedType('U8'), shape: [2 ** 49] }]);
     await expectError(
       () => SafetensorsWriter.create(path, huge),
       'ERR_IO',
@@ -187,11 +188,11 @@ describe('SafetensorsWriter', () => {
     for (let round = 0; round < 30; round++) {
       const specs = Array.from({ length: 1 + random(8) }, (_, i) => ({
         name: `t${i}`,
-        dtype: dtypes[random(5)] ?? 'U8',
+        type: storedType(dtypes[random(5)] ?? 'U8'),
         shape: [random(40), random(4)],
       }));
-      const plan = planLayout(specs, { round: String(round) });
       const path = freshPath();
+      const plan = planLayout(specs, { round: String(round) }, basename(path));
       const writer = await SafetensorsWriter.create(path, plan);
       const contents = new Map<string, Uint8Array>();
       const pieces: (readonly [string, number, Uint8Array])[] = [];

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
+import { withMember, withoutMember } from '../../lib/containers/safetensors/config-text.js';
 import { parseIndex } from '../../lib/containers/safetensors/shards.js';
 import { parseJson } from '../../lib/files/json.js';
 import { NBITS, OPTION_NAMES, type QuantConfig, resolveQuantConfig } from '../../lib/matrix/config.js';
-import { withMember, withoutMember } from '../../lib/models/config-text.js';
 import { resolveOptions } from '../../lib/models/options.js';
 import { readModelConfig } from '../../lib/runtime/config/model-config.js';
 import { attempt, demand, type Target } from './outcome.js';

@@ -175,7 +175,7 @@ function check(file: Buffer, { tensors }: Header, opinion: ReturnType<typeof sec
   ] of opinion) {
     const got = tensors.get(name);
     demand(
-      got !== undefined && got.dtype === dtype && got.shape.join() === shape.join(),
+      got !== undefined && got.type.name === dtype && got.shape.join() === shape.join(),
       `tensor ${name} is another one`,
     );
     demand(got.begin === dataStart + begin && got.end === dataStart + end, `tensor ${name} is elsewhere`);

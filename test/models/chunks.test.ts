@@ -1,17 +1,18 @@
 import * as fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
+import { type Range, readRanges, writeRanges } from '../../lib/containers/ranges.js';
 import { Checkpoint } from '../../lib/containers/safetensors/checkpoint.js';
 import { planLayout } from '../../lib/containers/safetensors/layout.js';
 import { SafetensorsWriter } from '../../lib/containers/safetensors/writer.js';
+import { Scratch } from '../../lib/containers/scratch.js';
+import { storedType } from '../../lib/containers/stored-types.js';
 import { resolveQuantConfig } from '../../lib/matrix/config.js';
 import { formatFor } from '../../lib/matrix/format.js';
 import { geometryOf } from '../../lib/matrix/geometry.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
-import { checkChunks, chunksOf, MAX_CHUNK_WEIGHTS, type Range } from '../../lib/models/stream/chunks.js';
-import { Scratch } from '../../lib/models/stream/pipeline.js';
-import { readRanges, writeRanges } from '../../lib/models/stream/transfer.js';
+import { checkChunks, chunksOf, MAX_CHUNK_WEIGHTS } from '../../lib/schemes/chunks.js';
 import { encode, failure, freshPath, numbersOf, randomTensor, readBack } from '../support/checkpoints.js';
 
 const never = new AbortController().signal;
@@ -81,17 +82,20 @@ describe('ranges', () => {
     fs.writeFileSync(input, encode(source));
     const checkpoint = await Checkpoint.open(input);
     const path = freshPath('out.safetensors');
-    const writer = await SafetensorsWriter.create(path, planLayout([{ name: 'x', dtype: 'F32', shape: [ROWS, COLS] }]));
-    return { source, tensor: checkpoint.tensors.get('x')!, checkpoint, writer, path };
+    const writer = await SafetensorsWriter.create(
+      path,
+      planLayout([{ name: 'x', type: storedType('F32'), shape: [ROWS, COLS] }]),
+    );
+    return { source, tensor: checkpoint.entries.get('x')!, checkpoint, writer, path };
   }
 
   it('short ones are read and written in few calls, to the same bytes', async () => {
     const { source, tensor, checkpoint, writer, path } = await setUp();
     let reads = 0;
-    const file = {
-      read: (at: number, into: Uint8Array, signal?: AbortSignal) => {
+    const counted: Pick<Checkpoint, 'read'> = {
+      read: (...call) => {
         reads++;
-        return checkpoint.files[0]!.read(at, into, signal);
+        return checkpoint.read(...call);
       },
     };
     for (const [first, count] of [
@@ -100,7 +104,7 @@ describe('ranges', () => {
       [256, 44],
     ] as const) {
       const bytes = new Uint8Array(ROWS * count * 4);
-      await readRanges({ ...tensor, file: file as never }, columns(first, count), 4, bytes, never);
+      await readRanges(counted, tensor, columns(first, count), 4, bytes, never);
       await writeRanges(writer, 'x', columns(first, count), 4, bytes, never);
     }
     expect(reads).toBeLessThan(10);

@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { halfOfFloat } from '../../lib/backend/js/lanes.js';
 import { quantizeSync } from '../../lib/compute/quantize.js';
+import { storedFloat } from '../../lib/containers/stored-types.js';
 import { NBITS, type QuantConfig } from '../../lib/matrix/config.js';
 import { DTYPES, type DType } from '../../lib/matrix/dtype.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
@@ -25,7 +26,7 @@ const LAYER = 'model.layers.0.self_attn.q_proj';
 /** Bytes of what `quantizeSync` gives for a tensor. */
 function direct(source: Source, name: string, config: QuantConfig, meta: 'float16' | 'float32' = 'float16') {
   const { dtype, shape, bytes } = source[name]!;
-  const kind = (Object.keys(DTYPES) as DType[]).find((row) => DTYPES[row].safetensors === dtype)!;
+  const kind = (Object.keys(DTYPES) as DType[]).find((row) => storedFloat(row).name === dtype)!;
   const copy = Uint8Array.from(bytes).buffer;
   const data = kind === 'float32' ? new Float32Array(copy) : new Uint16Array(copy);
   const q = quantizeSync({ data, dtype: kind, shape: shape as [number, number] }, config);

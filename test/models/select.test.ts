@@ -1,8 +1,8 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { withMember, withoutMember } from '../../lib/containers/safetensors/config-text.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
-import { withMember, withoutMember } from '../../lib/models/config-text.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
 import {
   encode,

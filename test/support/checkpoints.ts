@@ -1,7 +1,8 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { bfloatOfFloat, floatOfBfloat, floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
-import { DTYPES, type DType } from '../../lib/matrix/dtype.js';
+import { storedFloat } from '../../lib/containers/stored-types.js';
+import type { DType } from '../../lib/matrix/dtype.js';
 import { parseTensors, type RawTensor } from './golden.js';
 import { scratchFolder } from './scratch.js';
 
@@ -30,7 +31,7 @@ export type Source = Readonly<Record<string, SourceTensor>>;
 export function tensorOf(values: ArrayLike<number>, shape: readonly number[], dtype: DType = 'float32'): SourceTensor {
   const narrow = dtype === 'float16' ? halfOfFloat : bfloatOfFloat;
   const array = dtype === 'float32' ? Float32Array.from(values) : Uint16Array.from(Array.from(values, narrow));
-  return { dtype: DTYPES[dtype].safetensors, shape, bytes: new Uint8Array(array.buffer) };
+  return { dtype: storedFloat(dtype).name, shape, bytes: new Uint8Array(array.buffer) };
 }
 
 /** Roughly normal weights that a seed repeats. */

@@ -1,12 +1,12 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { findModel } from '../../files/hub-cache.js';
 import { kindOf, readWhole, withPath } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { type Listing, listFolder } from '../../files/model-folder.js';
 import { HqqError } from '../../messages/errors.js';
 import { compareBytes, formatError, plain, quoteSome } from '../../messages/text.js';
-import type { TensorEntry } from './header.js';
+import type { TensorEntry, TensorSource } from '../container.js';
+import { CheckpointEnvelope, CONFIG_NAME, type ConfigFile } from './envelope.js';
 import { SafetensorsFile } from './reader.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 
@@ -15,73 +15,49 @@ export const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 
 const WEIGHTS_NAME = 'model.safetensors';
 const INDEX_NAME = 'model.safetensors.index.json';
-const CONFIG_NAME = 'config.json';
 
 /** Of paths below the folder, those of safetensors files in the folder itself. */
 const isShardName = (path: string) => path.endsWith('.safetensors') && !path.includes('/');
 
-/** `config.json` as it was found. Python's `NaN` and `Infinity` are read as numbers; `text` is what to edit for exactness. */
-export interface CheckpointConfig {
-  readonly text: string;
-  readonly value: Readonly<Record<string, unknown>>;
-}
-
-/** A tensor and the file that holds it. */
-export interface CheckpointTensor {
-  readonly file: SafetensorsFile;
-  readonly entry: TensorEntry;
-}
-
 interface Parts {
   readonly files: readonly SafetensorsFile[];
-  readonly config?: CheckpointConfig | undefined;
+  readonly config?: ConfigFile | undefined;
   readonly indexName?: string | undefined;
   readonly otherFiles?: readonly string[];
   readonly skippedFiles?: readonly string[];
 }
 
 /** A model on disk: one safetensors file, or a Hugging Face model folder. Open until `close`. */
-export class Checkpoint {
-  /** Where it was found: as it was given, or in the cache of Hugging Face. */
+export class Checkpoint implements TensorSource {
+  readonly container = 'safetensors';
   readonly path: string;
-  /** `path` when it is a folder. */
-  readonly folder: string | undefined;
+  readonly kind: 'file' | 'folder';
   /** Sorted by name. */
   readonly files: readonly SafetensorsFile[];
-  /** File after file, each in the order of its bytes. */
-  readonly tensors: ReadonlyMap<string, CheckpointTensor>;
-  /** Undefined for a single file, and for a folder without one. */
-  readonly config: CheckpointConfig | undefined;
-  /** File name of the index; undefined when the model is one file. */
-  readonly indexName: string | undefined;
-  /** Every other file of the folder that belongs to the model: paths relative to it, with `/`. */
-  readonly otherFiles: readonly string[];
-  /** Files of the folder that are not to be carried over: weights in other formats, what is not a regular file, links elsewhere. */
-  readonly skippedFiles: readonly string[];
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly envelope: CheckpointEnvelope;
+  readonly #files: ReadonlyMap<string, SafetensorsFile>;
 
-  private constructor(path: string, folder: string | undefined, parts: Parts) {
+  private constructor(path: string, folder: string | undefined, { files, ...around }: Parts) {
     this.path = path;
-    this.folder = folder;
-    this.files = parts.files;
-    this.config = parts.config;
-    this.indexName = parts.indexName;
-    this.otherFiles = parts.otherFiles ?? [];
-    this.skippedFiles = parts.skippedFiles ?? [];
-    const tensors = new Map<string, CheckpointTensor>();
-    for (const file of parts.files) for (const entry of file.tensors.values()) tensors.set(entry.name, { file, entry });
-    this.tensors = tensors;
+    this.kind = folder === undefined ? 'file' : 'folder';
+    this.files = files;
+    this.#files = new Map(files.map((file) => [file.name, file]));
+    const entries = new Map<string, TensorEntry>();
+    for (const file of files) for (const entry of file.tensors.values()) entries.set(entry.name, entry);
+    this.entries = entries;
+    const metadata = new Map(files.map((file) => [file.name, file.metadata]));
+    this.envelope = new CheckpointEnvelope({ path, folder, metadata, ...around });
   }
 
   /**
    * Opens a `.safetensors` file, or a folder with (in this order, as transformers looks) `model.safetensors`, shards and
-   * `model.safetensors.index.json`, or a single safetensors file of another name. Or what stands for such a folder in the cache
-   * of Hugging Face: `org/name`, or the root of its entry.
+   * `model.safetensors.index.json`, or a single safetensors file of another name.
    *
    * @throws {HqqError} `ERR_IO` for what is not there or cannot be read, `ERR_CHECKPOINT_FORMAT` for what breaks the format,
    * `ERR_CHECKPOINT_CONTENT` for a folder without safetensors or with several models.
    */
-  static async open(given: string): Promise<Checkpoint> {
-    const path = await findModel(given);
+  static async open(path: string): Promise<Checkpoint> {
     const stat = await withPath('Cannot read', path, () => fs.stat(path));
     if (stat.isDirectory()) return openFolder(path, (parts) => new Checkpoint(path, path, parts));
     if (!stat.isFile()) {
@@ -95,9 +71,26 @@ export class Checkpoint {
     return new Checkpoint(path, undefined, { files: [await SafetensorsFile.open(path)] });
   }
 
-  /** Closes all files, when the reads under way are done. */
+  async read(entry: TensorEntry, at: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#file(entry.file).read(entry.begin + at, into, signal);
+  }
+
+  readSync(entry: TensorEntry, at: number, into: Uint8Array): void {
+    this.#file(entry.file).readSync(entry.begin + at, into);
+  }
+
+  async readSpan(file: string, begin: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#file(file).read(begin, into, signal);
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.files.map((file) => file.close()));
+  }
+
+  #file(name: string): SafetensorsFile {
+    const file = this.#files.get(name);
+    if (file !== undefined) return file;
+    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a file of ${plain(this.path)}, got ${quoteSome([name])}.`);
   }
 }
 
@@ -189,7 +182,7 @@ async function shardBytes(folder: string, { skipped }: Listing): Promise<number>
   return bytes;
 }
 
-async function readConfig(folder: string, listing: Listing): Promise<CheckpointConfig | undefined> {
+async function readConfig(folder: string, listing: Listing): Promise<ConfigFile | undefined> {
   // A link that leads nowhere is not the same as no config: reading it says so.
   if (!listing.files.includes(CONFIG_NAME) && !listing.skipped.includes(CONFIG_NAME)) return undefined;
   demandOwn(folder, listing, CONFIG_NAME);

@@ -1,5 +1,7 @@
 import { JsonReader } from '../../files/json.js';
 import { formatError, quote } from '../../messages/text.js';
+import type { TensorEntry } from '../container.js';
+import { bitsOfType, type StoredType, storedType } from '../stored-types.js';
 
 /**
  * Largest header that is read or written. The format allows 100 MB; a 70B model has less than 2 MB, quantized with nineteen
@@ -22,46 +24,15 @@ export const MAX_METADATA_ENTRIES = 65_536;
 /** Bytes of the little-endian header length that every file begins with. */
 export const LENGTH_BYTES = 8;
 
-/** Bits per element of every dtype that the format names. Widest first is the order in which tensors are laid out. */
-const DTYPE_BITS: ReadonlyMap<string, { readonly name: string; readonly bits: number }> = new Map(
-  Object.entries({
-    C64: 64,
-    F64: 64,
-    I64: 64,
-    U64: 64,
-    F32: 32,
-    I32: 32,
-    U32: 32,
-    F16: 16,
-    BF16: 16,
-    I16: 16,
-    U16: 16,
-    F8_E4M3: 8,
-    F8_E5M2: 8,
-    F8_E8M0: 8,
-    F8_E4M3FNUZ: 8,
-    F8_E5M2FNUZ: 8,
-    I8: 8,
-    U8: 8,
-    BOOL: 8,
-    F6_E2M3: 6,
-    F6_E3M2: 6,
-    F4: 4,
-  }).map(([name, bits]) => [name, { name, bits }]),
+/** The types that the format names. */
+const DTYPES: ReadonlyMap<string, StoredType> = new Map(
+  // biome-ignore format: a list
+  ('C64 F64 I64 U64 F32 I32 U32 F16 BF16 I16 U16 F8_E4M3 F8_E5M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ I8 U8 BOOL F6_E2M3 F6_E3M2 F4')
+    .split(' ')
+    .map((name) => [name, storedType(name)]),
 );
 
-const DTYPE_NAMES = [...DTYPE_BITS.keys()].join(', ');
-
-/** One tensor of a file. */
-export interface TensorEntry {
-  readonly name: string;
-  /** As the header names it: `BF16`, `I64`, ... */
-  readonly dtype: string;
-  readonly shape: readonly number[];
-  /** Position in the file of the first byte, and of the first byte after the last. */
-  readonly begin: number;
-  readonly end: number;
-}
+const DTYPE_NAMES = [...DTYPES.keys()].join(', ');
 
 /** What a header says: tensors in the order of their bytes, without gaps from the header to the end of the file. */
 export interface Header {
@@ -77,9 +48,9 @@ export interface HeaderSource {
   readonly fileSize: number;
 }
 
-/** Bits of one element of `dtype`; undefined for a dtype that the format does not have. */
-export function bitsOf(dtype: string): number | undefined {
-  return DTYPE_BITS.get(dtype)?.bits;
+/** Whether the format has a name for a type. */
+export function isKnown({ name }: StoredType): boolean {
+  return DTYPES.has(name);
 }
 
 /**
@@ -173,7 +144,7 @@ function readMetadata(reader: JsonReader, file: string): ReadonlyMap<string, str
 
 function readEntry(reader: JsonReader, name: string, file: string, dataStart: number): TensorEntry {
   const wrong = (message: string) => formatError(file, `tensor ${quote(name)} ${message}.`);
-  let dtype: { readonly name: string; readonly bits: number } | undefined;
+  let dtype: StoredType | undefined;
   let shape: number[] | undefined;
   let offsets: number[] | undefined;
   const integers = (what: string, most: number): number[] => {
@@ -193,7 +164,7 @@ function readEntry(reader: JsonReader, name: string, file: string, dataStart: nu
     if (key === 'dtype' && dtype === undefined) {
       if (reader.kind() !== 'string') throw wrong('has a dtype that is not a string');
       const text = reader.string();
-      dtype = DTYPE_BITS.get(text);
+      dtype = DTYPES.get(text);
       if (dtype === undefined) throw wrong(`has the unknown dtype ${quote(text)}. Known ones: ${DTYPE_NAMES}`);
     } else if (key === 'shape' && shape === undefined) shape = integers('shape', MAX_DIMENSIONS);
     else if (key === 'data_offsets' && offsets === undefined) offsets = integers('data_offsets', 2);
@@ -206,11 +177,11 @@ function readEntry(reader: JsonReader, name: string, file: string, dataStart: nu
   if (begin === undefined || end === undefined)
     throw wrong(`has ${offsets?.length ?? 'no'} data_offsets where 2 are needed`);
   if (begin > end) throw wrong(`has data_offsets that end (${end}) before they begin (${begin})`);
-  const bytes = tensorBytes(shape, dtype.bits);
+  const bytes = tensorBytes(shape, bitsOfType(dtype));
   const what = `${dtype.name} [${shape.join(', ')}]`;
   if (Number.isNaN(bytes)) throw wrong(`has a size that is too large or not a whole number of bytes: ${what}`);
   if (bytes !== end - begin) throw wrong(`takes ${bytes} bytes as ${what}, but its data_offsets span ${end - begin}`);
-  return { name, dtype: dtype.name, shape, begin: begin + dataStart, end: end + dataStart };
+  return { name, type: dtype, shape, file, begin: begin + dataStart, end: end + dataStart };
 }
 
 /** The tensors sorted by position, which must tile the file from the header to its last byte. */

@@ -1,54 +1,41 @@
 import { HqqError } from '../../messages/errors.js';
 import { compareBytes, quote } from '../../messages/text.js';
-import {
-  bitsOf,
-  LENGTH_BYTES,
-  MAX_DIMENSIONS,
-  MAX_HEADER_BYTES,
-  MAX_TENSORS,
-  type TensorEntry,
-  tensorBytes,
-} from './header.js';
-
-/** A tensor to be written. */
-export interface TensorSpec {
-  readonly name: string;
-  readonly dtype: string;
-  readonly shape: readonly number[];
-}
+import type { Layout, TensorEntry, TensorSpec } from '../container.js';
+import { bitsOfType } from '../stored-types.js';
+import { isKnown, LENGTH_BYTES, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, tensorBytes } from './header.js';
 
 /** A file before its tensors are written: the bytes of its header, and where everything goes. */
-export interface Layout {
+export interface SafetensorsLayout extends Layout {
   /** Length and JSON, padded with spaces to a multiple of 8: tensors are aligned to their elements. */
   readonly header: Uint8Array;
-  /** In file order. */
-  readonly entries: ReadonlyMap<string, TensorEntry>;
-  readonly fileSize: number;
 }
 
 /**
  * The layout of a file that holds `tensors`: widest elements first, then by name, as the safetensors library writes them.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when a name comes twice, or there are too many tensors or bytes for the header to be read again;
- * `ERR_INVALID_ARGUMENT` for names, dtypes and shapes that no file can hold.
+ * `ERR_INVALID_ARGUMENT` for names, types and shapes that no file can hold.
+ *
+ * @param file What the file will be called.
  */
 export function planLayout(
   tensors: readonly TensorSpec[],
   metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string> = {},
-): Layout {
+  file = '',
+): SafetensorsLayout {
   if (tensors.length > MAX_TENSORS) {
     const message = `Expected at most ${MAX_TENSORS} tensors in a file, got ${tensors.length}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
   }
-  const specs = tensors.map(({ name, dtype, shape }) => {
-    const bits = bitsOf(dtype) ?? 0;
+  const specs = tensors.map(({ name, type, shape }) => {
+    const bits = bitsOfType(type);
     const sound = shape.every((size) => Number.isSafeInteger(size) && size >= 0) && shape.length <= MAX_DIMENSIONS;
-    const bytes = bits > 0 && sound ? tensorBytes(shape, bits) : Number.NaN;
+    const bytes = isKnown(type) && sound ? tensorBytes(shape, bits) : Number.NaN;
     if (Number.isNaN(bytes) || name === '' || name === '__metadata__' || /\p{Cs}/u.test(name)) {
-      const got = `${quote(name)}: ${quote(dtype)} [${shape.slice(0, MAX_DIMENSIONS).join(', ')}]`;
+      const got = `${quote(name)}: ${quote(type.name)} [${shape.slice(0, MAX_DIMENSIONS).join(', ')}]`;
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a tensor that a safetensors file can hold, got ${got}.`);
     }
-    return { name, dtype, shape: [...shape], bits, bytes };
+    return { name, type, shape: [...shape], bits, bytes };
   });
   specs.sort((a, b) => b.bits - a.bits || compareBytes(a.name, b.name));
 
@@ -61,7 +48,7 @@ export function planLayout(
   if (texts.length > 0) json.push(`"__metadata__":{${texts.join(',')}}`);
   const names = new Set<string>();
   let offset = 0;
-  for (const { name, dtype, shape, bytes } of specs) {
+  for (const { name, type, shape, bytes } of specs) {
     if (names.has(name)) {
       throw new HqqError(
         'ERR_CHECKPOINT_CONTENT',
@@ -71,7 +58,7 @@ export function planLayout(
     names.add(name);
     const end = offset + bytes;
     json.push(
-      `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`,
+      `${JSON.stringify(name)}:{"dtype":"${type.name}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`,
     );
     offset = end;
   }
@@ -87,8 +74,8 @@ export function planLayout(
 
   const entries = new Map<string, TensorEntry>();
   let begin = header.byteLength;
-  for (const { name, dtype, shape, bytes } of specs) {
-    entries.set(name, { name, dtype, shape, begin, end: begin + bytes });
+  for (const { name, type, shape, bytes } of specs) {
+    entries.set(name, { name, type, shape, file, begin, end: begin + bytes });
     begin += bytes;
   }
   return { header, entries, fileSize: begin };

@@ -3,13 +3,14 @@ import { basename } from 'node:path';
 import { closeFile, openRegular, readFully, readFullySync } from '../../files/io.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
-import { type Header, headerLength, LENGTH_BYTES, parseHeader, type TensorEntry } from './header.js';
+import type { SourceFile, TensorEntry } from '../container.js';
+import { type Header, headerLength, LENGTH_BYTES, parseHeader } from './header.js';
 
 /**
  * One safetensors file, open, its header checked: every entry lies inside the file. Any number of reads may run at once.
  * The file is closed by `close`, never by the garbage collector.
  */
-export class SafetensorsFile {
+export class SafetensorsFile implements SourceFile {
   /** As it was opened. */
   readonly path: string;
   /** Last part of `path`, as messages show it. */

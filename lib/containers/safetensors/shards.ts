@@ -2,7 +2,7 @@ import { JsonReader } from '../../files/json.js';
 import { HqqError } from '../../messages/errors.js';
 import { formatError, plain, quote, quoteSome } from '../../messages/text.js';
 import { MAX_METADATA_ENTRIES } from './header.js';
-import type { Layout } from './layout.js';
+import type { SafetensorsLayout } from './layout.js';
 import type { SafetensorsFile } from './reader.js';
 
 /** Largest index. That of a 671B model quantized with nineteen keys a layer has some 100 MB; unquantized, 9 MB. */
@@ -166,7 +166,7 @@ export class ShardCheck {
  *
  * @param shards by file name
  */
-export function checkReadable(shards: ReadonlyMap<string, Layout>): void {
+export function checkReadable(shards: ReadonlyMap<string, SafetensorsLayout>): void {
   let [tensors, bytes, headers, index] = [0, 0, 0, 0];
   for (const [shard, { header, entries, fileSize }] of shards) {
     tensors += entries.size;

@@ -13,8 +13,9 @@ import {
 } from '../../files/io.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quoteSome } from '../../messages/text.js';
-import { LENGTH_BYTES, type TensorEntry } from './header.js';
-import type { Layout } from './layout.js';
+import type { TensorEntry, TensorSink } from '../container.js';
+import { LENGTH_BYTES } from './header.js';
+import type { SafetensorsLayout } from './layout.js';
 
 const ftruncate = promisify(fs.ftruncate);
 
@@ -29,16 +30,16 @@ interface Span {
 }
 
 /** Writes one safetensors file whose layout is known: tensors in any order, in any pieces, each byte once. */
-export class SafetensorsWriter {
+export class SafetensorsWriter implements TensorSink {
   readonly path: string;
-  readonly layout: Layout;
+  readonly layout: SafetensorsLayout;
   #fd: number | undefined;
   #failed = false;
   /** What is written of each tensor: sorted, apart, one span as long as pieces come in order. */
   readonly #written = new Map<string, Span[]>();
   readonly #writes = new Set<Promise<void>>();
 
-  private constructor(path: string, layout: Layout, fd: number) {
+  private constructor(path: string, layout: SafetensorsLayout, fd: number) {
     this.path = path;
     this.layout = layout;
     this.#fd = fd;
@@ -51,7 +52,7 @@ export class SafetensorsWriter {
    * @param mode permissions of the file, before the umask
    * @throws {HqqError} `ERR_IO`: the disk has too little space, the file exists or cannot be created. Nothing is left behind.
    */
-  static async create(path: string, layout: Layout, mode?: number): Promise<SafetensorsWriter> {
+  static async create(path: string, layout: SafetensorsLayout, mode?: number): Promise<SafetensorsWriter> {
     await ensureFreeSpace(dirname(path), layout.fileSize);
     const fd = await createFile(path, mode);
     try {

@@ -1,3 +1,4 @@
+import { moduleOf } from '../../containers/names.js';
 import { HqqError } from '../../messages/errors.js';
 import { suggestion } from '../../messages/suggestion.js';
 import { quote } from '../../messages/text.js';
@@ -17,11 +18,6 @@ export interface Glob {
 export function compileGlob(text: string): Glob {
   const match = compileWildcard(text);
   return { text, matches: (tensor) => match(tensor) || (tensor.endsWith('.weight') && match(moduleOf(tensor))) };
-}
-
-/** `x` of `x.weight`. */
-export function moduleOf(tensor: string): string {
-  return tensor.slice(0, tensor.lastIndexOf('.'));
 }
 
 /** The error for a pattern that would silently do nothing. */

@@ -1,11 +1,9 @@
-import { allocating } from '../../compute/run.js';
-import type { CheckpointTensor } from '../../containers/safetensors/checkpoint.js';
-import type { SafetensorsWriter } from '../../containers/safetensors/writer.js';
+import type { TensorEntry, TensorSink, TensorSource } from '../../containers/container.js';
+import { pieces, type Range } from '../../containers/ranges.js';
+import { Scratch } from '../../containers/scratch.js';
 import type { Progress } from '../report.js';
-import type { Range } from './chunks.js';
-import { Scratch } from './pipeline.js';
 
-// Moving ranges of tensors between files and buffers.
+// What conversions share: where chunks of work keep their arrays, copying, counting.
 
 /** Chunks in flight: one being read, one computed, one written, and beside them one that is only copied. */
 const SLOTS = 4;
@@ -13,138 +11,35 @@ const SLOTS = 4;
 /** Bytes of a tensor that is copied, at once. */
 const COPY_BYTES = 8 * 1024 * 1024;
 
-/** System calls under way at once for one chunk: enough to keep the threads of libuv busy. */
-const CALLS = 16;
-
 /** Where a chunk of work keeps its arrays. */
 export function makeSlots(): readonly Scratch[] {
   return Array.from({ length: SLOTS }, () => new Scratch());
 }
 
-/** Ranges of fewer bytes cost more in calls than what lies between them costs in bytes: they are read together with it. */
-const SHORT_BYTES = 16 * 1024;
-
-/** Bytes from one short range to the next up to which that holds. */
-const NEAR_BYTES = 64 * 1024;
-
-/** Most bytes that are read together, unless they are one range. */
-const BAND_BYTES = 4 * 1024 * 1024;
-
-/** Short ranges that lie near each other, and the one range that holds them all. */
-interface Band {
-  readonly span: Range;
-  readonly parts: readonly Range[];
-}
-
-function* bands(ranges: readonly Range[], size: number): Generator<Band> {
-  for (let first = 0; first < ranges.length; ) {
-    const { at, count } = ranges[first]!;
-    let end = at + count;
-    let next = first + 1;
-    for (; next < ranges.length; next++) {
-      const range = ranges[next]!;
-      const near = range.at >= end && (range.at + range.count - end) * size <= NEAR_BYTES;
-      if (!near || range.count * size > SHORT_BYTES || (range.at + range.count - at) * size > BAND_BYTES) break;
-      end = range.at + range.count;
-    }
-    yield { span: { at, count: end - at }, parts: ranges.slice(first, next) };
-    first = next;
-  }
-}
-
-/** Fills `into` with ranges of a tensor, one after the other. `size` is that of an element, in bytes. */
-export async function readRanges(
-  { file, entry }: CheckpointTensor,
-  ranges: readonly Range[],
-  size: number,
-  into: Uint8Array,
-  signal: AbortSignal,
-): Promise<void> {
-  let offset = 0;
-  let memory: Uint8Array | undefined;
-  const direct: (() => Promise<void>)[] = [];
-  for (const { span, parts } of bands(ranges, size)) {
-    if (parts.length === 1) {
-      const target = into.subarray(offset, (offset += span.count * size));
-      direct.push(() => file.read(entry.begin + span.at * size, target, signal));
-      continue;
-    }
-    memory ??= allocating('a band of a tensor', () => new Uint8Array(BAND_BYTES));
-    const band = memory.subarray(0, span.count * size);
-    await file.read(entry.begin + span.at * size, band, signal);
-    for (const { at, count } of parts) {
-      const start = (at - span.at) * size;
-      into.set(band.subarray(start, start + count * size), offset);
-      offset += count * size;
-    }
-  }
-  await inBatches(direct, signal);
-}
-
-/** Writes `from` to ranges of tensor `name`, one after the other. */
-export async function writeRanges(
-  writer: SafetensorsWriter,
-  name: string,
-  ranges: readonly Range[],
-  size: number,
-  from: Uint8Array,
-  signal: AbortSignal,
-): Promise<void> {
-  if (ranges.length > CALLS && ranges.every(({ count }) => count * size <= SHORT_BYTES)) {
-    return writer.writePieces(
-      name,
-      ranges.map(({ at, count }) => ({ at: at * size, count: count * size })),
-      from,
-      signal,
-    );
-  }
-  let offset = 0;
-  const calls = ranges.map(({ at, count }) => {
-    const piece = from.subarray(offset, (offset += count * size));
-    return () => writer.write(name, at * size, piece);
-  });
-  await inBatches(calls, signal);
-}
-
-async function inBatches(tasks: readonly (() => Promise<void>)[], signal: AbortSignal): Promise<void> {
-  for (let first = 0; first < tasks.length; first += CALLS) {
-    signal.throwIfAborted();
-    const calls = tasks.slice(first, first + CALLS).map((task) => task());
-    // All of them, also when one fails: buffers are given to the next job only when nothing writes to them any more.
-    const results = await Promise.allSettled(calls);
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed) throw failed.reason;
-  }
-}
-
-/** Elements `0 .. count` in pieces of at most `most`. */
-export function* pieces(count: number, most: number): Generator<Range> {
-  for (let at = 0; at < count; at += most) yield { at, count: Math.min(most, count - at) };
-}
-
 /** The bytes of a tensor, in pieces that are copied one by one. */
-export function copyPieces({ entry: { begin, end } }: CheckpointTensor): Iterable<Range> {
+export function copyPieces({ begin, end }: TensorEntry): Iterable<Range> {
   return pieces(end - begin, COPY_BYTES);
 }
 
 /** Copies a piece of a tensor as it is. */
 export async function copyPiece(
-  tensor: CheckpointTensor,
+  source: TensorSource,
+  entry: TensorEntry,
   piece: Range,
-  writer: SafetensorsWriter,
+  sink: TensorSink,
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
   const bytes = slot.take('copy', Uint8Array, piece.count);
-  await tensor.file.read(tensor.entry.begin + piece.at, bytes, signal);
-  await writer.write(tensor.entry.name, piece.at, bytes);
+  await source.read(entry, piece.at, bytes, signal);
+  await sink.write(entry.name, piece.at, bytes);
 }
 
 /** Counts what is done and tells of it. */
 export class Counter {
   #weights = 0;
   #tensors = 0;
-  #weightsTotal: number;
+  readonly #weightsTotal: number;
   readonly #tensorsTotal: number;
   readonly #report: ((progress: Progress) => void) | undefined;
 
@@ -152,12 +47,6 @@ export class Counter {
     this.#report = report;
     this.#weightsTotal = weightsTotal;
     this.#tensorsTotal = tensorsTotal;
-  }
-
-  /** Work that has to be done again. */
-  again(weights: number, tensors: number): void {
-    this.#weightsTotal += weights;
-    this.#tensors -= tensors;
   }
 
   /** `weights` more are done; `finished` when they were the tensor's last. */

@@ -1,6 +1,6 @@
 import { largeFloats } from '../../compute/memory.js';
-import { allocating } from '../../compute/run.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
+import { allocating } from '../../messages/allocating.js';
 import { HqqError } from '../../messages/errors.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import { yieldIfDue } from '../event-loop.js';

@@ -1,4 +1,4 @@
-import { allocating } from '../../compute/run.js';
+import { allocating } from '../../messages/allocating.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import type { RopeRows } from './rope.js';
 

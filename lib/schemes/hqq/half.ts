@@ -1,16 +1,15 @@
-import { floatOfHalf, halfOfFloat, narrow, widen } from '../../backend/js/lanes.js';
-import { allocate, DTYPES, type DType } from '../../matrix/dtype.js';
+import { floatOfHalf, halfOfFloat } from '../../backend/js/lanes.js';
 
-// Scales, zeros and biases on their way to and from the disk.
+// How scales, zeros and biases fare as float16.
 
 /** Below this magnitude float16 loses precision: its smallest normal number. */
-const SMALLEST_SCALE = 2 ** -14;
+export const SMALLEST_SCALE = 2 ** -14;
 /** Up to this magnitude float16 moves a zero by at most an eighth of a level, which adds at most some 3 % of error. */
-const LARGEST_ZERO = 512;
+export const LARGEST_ZERO = 512;
 /** Most that float16 may take from a number that counts by itself; of normal numbers it takes half of that. */
 const MOST_LOSS = 2 ** -10;
 /** From here on float16 rounds to infinity. */
-const HALF_OVERFLOW = 65520;
+export const HALF_OVERFLOW = 65520;
 
 /** How well float16 would hold values: precisely enough, with loss, or not at all. */
 export type HalfFit = 'holds' | 'loses' | 'overflows';
@@ -69,44 +68,4 @@ export function toHalf(
 
 function floatOf(bits: number): number {
   return new Float32Array(Int32Array.of(bits).buffer)[0]!;
-}
-
-/** Whether every value is a number. */
-export function allFinite(values: Float32Array): boolean {
-  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i]!)) return false;
-  return true;
-}
-
-/** Bytes of `dtype` as numbers, into `to`. The bytes must lie as aligned as their elements. */
-export function widenBytes(bytes: Uint8Array, dtype: DType, to: Float32Array): void {
-  widen(bitsOf(bytes, dtype), DTYPES[dtype].id, 0, to.length, to);
-}
-
-/** Numbers as bytes of `dtype`, rounded. */
-export function narrowBytes(values: Float32Array, dtype: DType, to: Uint8Array): void {
-  narrow(values, values.length, DTYPES[dtype].id, bitsOf(to, dtype), 0);
-}
-
-/** The elements of `dtype` that lie in `bytes`. */
-export function bitsOf(bytes: Uint8Array, dtype: DType): Float32Array | Uint16Array {
-  const { buffer, byteOffset, byteLength } = bytes;
-  const length = byteLength / DTYPES[dtype].bytes;
-  return dtype === 'float32'
-    ? new Float32Array(buffer, byteOffset, length)
-    : new Uint16Array(buffer, byteOffset, length);
-}
-
-/** `values` rounded to `dtype` and back. */
-export function roundThrough(values: Float32Array, dtype: DType): Float32Array {
-  if (dtype === 'float32') return values;
-  const bits = allocate(dtype, values.length);
-  narrow(values, values.length, DTYPES[dtype].id, bits, 0);
-  const rounded = new Float32Array(values.length);
-  widen(bits, DTYPES[dtype].id, 0, values.length, rounded);
-  return rounded;
-}
-
-/** The bytes of an array. */
-export function bytesOf(array: ArrayBufferView): Uint8Array {
-  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }

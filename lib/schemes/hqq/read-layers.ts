@@ -1,31 +1,29 @@
-import type { Checkpoint, CheckpointTensor } from '../../containers/safetensors/checkpoint.js';
+import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { NBITS, type NBits } from '../../matrix/config.js';
-import { DTYPE_NAMES, DTYPES, type DType, dtypeFromSafetensors } from '../../matrix/dtype.js';
+import { DTYPE_NAMES, DTYPES } from '../../matrix/dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from '../../matrix/format.js';
 import { type Geometry, geometryOf } from '../../matrix/geometry.js';
 import { formatError, quote } from '../../messages/text.js';
+import type { LayerStorage, StoredLayer } from '../scheme.js';
 import { readSmall, type SmallValue } from './scalar-tensors.js';
 import { LAYER_KEYS, metaShape } from './state-dict.js';
 
-/** A quantized layer of a checkpoint, checked: its large tensors have the sizes that its small ones say. */
-export interface ReadLayer {
-  readonly module: string;
-  readonly shape: readonly [number, number];
-  readonly nbits: NBits;
-  readonly groupSize: number;
-  readonly axis: 0 | 1;
+/** A quantized layer of a model, checked: its large tensors have the sizes that its small ones say. */
+export interface ReadLayer extends StoredLayer {
+  readonly storage: LayerStorage & { readonly nbits: NBits };
   readonly format: PackFormat;
   readonly geometry: Geometry;
-  readonly packed: CheckpointTensor;
-  readonly scale: CheckpointTensor;
-  readonly zero: CheckpointTensor;
-  readonly bias: CheckpointTensor | undefined;
-  /** Type in which scale is stored. */
-  readonly metaDtype: DType;
-  /** Type in which Python computes unless it is told otherwise. */
-  readonly computeDtype: DType;
-  /** All its tensors but the bias. */
-  readonly keys: readonly CheckpointTensor[];
+  readonly packed: TensorEntry;
+  readonly scale: TensorEntry;
+  readonly zero: TensorEntry;
+}
+
+/** The end of the name that every layer has one of. */
+const CODES = '.W_q';
+
+/** Names of the tensors that hold codes. */
+export function namesOfCodes(source: TensorSource): readonly string[] {
+  return [...source.entries.keys()].filter((name) => name.endsWith(CODES) && name.length > CODES.length);
 }
 
 /** Keys without which the codes cannot be read. Python demands the others too, but they say nothing about the numbers. */
@@ -53,41 +51,32 @@ const UNSUPPORTED = {
 } as const;
 
 /**
- * Every quantized layer, by module, in file order. Trusts nothing: what a layer says of itself is held against its tensors,
+ * Every quantized layer, in file order. Trusts nothing: what a layer says of itself is held against its tensors,
  * and text in it is compared with the texts there can be, never run (the reference runs it).
  *
  * @throws {HqqError} `ERR_CHECKPOINT_FORMAT`
  */
-export async function readLayers(
-  checkpoint: Checkpoint,
-  signal?: AbortSignal,
-): Promise<ReadonlyMap<string, ReadLayer>> {
-  const { tensors } = checkpoint;
-  const modules = [...tensors.keys()]
-    .filter((name) => name.endsWith('.W_q') && name.length > 4)
-    .map((name) => name.slice(0, -4));
-  const wanted: CheckpointTensor[] = [];
+export async function readLayers(source: TensorSource, signal?: AbortSignal): Promise<readonly ReadLayer[]> {
+  const { entries } = source;
+  const modules = namesOfCodes(source).map((name) => name.slice(0, -CODES.length));
+  const wanted: TensorEntry[] = [];
   for (const module of modules) {
     for (const key of NEEDED) {
-      if (tensors.has(`${module}.${key}`)) continue;
-      const missing = NEEDED.filter((other) => !tensors.has(`${module}.${other}`)).join(', ');
-      throw wrong(tensors.get(`${module}.W_q`)!, module, `has W_q but no ${missing}`);
+      if (entries.has(`${module}.${key}`)) continue;
+      const missing = NEEDED.filter((other) => !entries.has(`${module}.${other}`)).join(', ');
+      throw wrong(entries.get(`${module}.W_q`)!, module, `has W_q but no ${missing}`);
     }
     for (const key of VALUES) {
-      const tensor = tensors.get(`${module}.${key}`);
+      const tensor = entries.get(`${module}.${key}`);
       if (tensor) wanted.push(tensor);
     }
   }
-  const values = await readSmall(wanted, signal);
-  return new Map(modules.map((module) => [module, readLayer(checkpoint, module, values)]));
+  const values = await readSmall(source, wanted, signal);
+  return modules.map((module) => readLayer(source, module, values));
 }
 
-function readLayer(
-  { tensors }: Checkpoint,
-  module: string,
-  values: ReadonlyMap<CheckpointTensor, SmallValue>,
-): ReadLayer {
-  const at = (key: string) => tensors.get(`${module}.${key}`);
+function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMap<TensorEntry, SmallValue>): ReadLayer {
+  const at = (key: string) => entries.get(`${module}.${key}`);
   const packed = at('W_q')!;
   const refuse = (message: string): never => {
     throw wrong(packed, module, message);
@@ -140,16 +129,16 @@ function readLayer(
     ['zero', zero],
   ] as const) {
     const expected = metaShape(axis, geometry.groups);
-    if (dtypeFromSafetensors(tensor.entry.dtype) === undefined || !sameShape(tensor.entry.shape, expected)) {
+    if (tensor.type.float === undefined || !sameShape(tensor.shape, expected)) {
       refuse(`has ${describe(tensor)} as ${key}, where a floating-point [${expected.join(', ')}] is needed`);
     }
   }
   checkPacked(packed, format, geometry, number('view_as_float') !== 0, refuse);
-  if (bias && (dtypeFromSafetensors(bias.entry.dtype) === undefined || !sameShape(bias.entry.shape, [matrix[0]]))) {
+  if (bias && (bias.type.float === undefined || !sameShape(bias.shape, [matrix[0]]))) {
     refuse(`has ${describe(bias)} as bias, where a floating-point [${matrix[0]}] is needed`);
   }
   if (at('weight')) refuse('has both a weight and codes of one');
-  const metaDtype = dtypeFromSafetensors(scale.entry.dtype)!;
+  const metaDtype = scale.type.float!;
   const declared = text('compute_dtype');
   const computeDtype =
     declared === undefined ? metaDtype : DTYPE_NAMES.find((dtype) => DTYPES[dtype].torch === declared);
@@ -157,9 +146,17 @@ function readLayer(
     const dtypes = DTYPE_NAMES.map((dtype) => DTYPES[dtype].torch).join(', ');
     return refuse(`has compute_dtype ${quote(declared!)}, where one of ${dtypes} is needed`);
   }
-  const keys = LAYER_KEYS.flatMap((key) => at(key) ?? []);
-  const stored = { packed, scale, zero, bias, keys };
-  return { module, shape: matrix, nbits, groupSize, axis, format, geometry, metaDtype, computeDtype, ...stored };
+  const bits = [packed, scale, zero].reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);
+  return {
+    ...{ scheme: 'hqq', name: module, shape: matrix, stored: 'out-in' },
+    entries: [packed, ...LAYER_KEYS.flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? [])))],
+    bias,
+    storage: {
+      ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype },
+      bitsPerWeight: bits / count,
+    },
+    ...{ format, geometry, packed, scale, zero },
+  };
 }
 
 /** The width that the number stands for. Python stores 1.58 as the integer 1 in some versions: the packing tells. */
@@ -169,18 +166,18 @@ function bitsIn(value: number, format: PackFormat): NBits | undefined {
 }
 
 function checkPacked(
-  packed: CheckpointTensor,
+  packed: TensorEntry,
   format: PackFormat,
   { rows, cols }: Geometry,
   viewed: boolean,
   refuse: (message: string) => never,
 ): void {
-  const { dtype, shape, begin, end } = packed.entry;
+  const { type, shape, begin, end } = packed;
   const expected = [packedRows(format, rows), cols] as const;
   const bytes = expected[0] * expected[1] * format.wordBytes;
   const sound = viewed
-    ? dtypeFromSafetensors(dtype) !== undefined && shape[0] === expected[0] && end - begin === bytes
-    : dtype === (format.wordBytes === 1 ? 'U8' : 'I32') && sameShape(shape, expected);
+    ? type.float !== undefined && shape[0] === expected[0] && end - begin === bytes
+    : type.name === (format.wordBytes === 1 ? 'U8' : 'I32') && sameShape(shape, expected);
   if (sound && (rows % format.fields === 0 || format.padded)) return;
   const words = format.wordBytes === 1 ? 'U8' : 'I32';
   const needed = `${words} [${expected.join(', ')}]${viewed ? ', viewed as floating-point,' : ''}`;
@@ -191,10 +188,10 @@ function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((size, i) => size === b[i]);
 }
 
-function describe({ entry: { dtype, shape } }: CheckpointTensor): string {
-  return `${dtype} [${shape.slice(0, 8).join(', ')}]`;
+function describe({ type, shape }: TensorEntry): string {
+  return `${type.name} [${shape.slice(0, 8).join(', ')}]`;
 }
 
-function wrong({ file }: CheckpointTensor, module: string, message: string) {
-  return formatError(file.name, `quantized layer ${quote(module)} ${message}.`);
+function wrong({ file }: TensorEntry, module: string, message: string) {
+  return formatError(file, `quantized layer ${quote(module)} ${message}.`);
 }

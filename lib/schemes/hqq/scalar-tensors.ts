@@ -1,5 +1,4 @@
-import type { CheckpointTensor } from '../../containers/safetensors/checkpoint.js';
-import type { SafetensorsFile } from '../../containers/safetensors/reader.js';
+import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { formatError, quote } from '../../messages/text.js';
 
 /** Most bytes of a tensor that holds a number, two numbers or a word. */
@@ -37,36 +36,36 @@ const GETTERS: ReadonlyMap<string, { readonly bytes: number; readonly get: Gette
  * @throws {HqqError} `ERR_CHECKPOINT_FORMAT` for one that is too large to be what it should be, or of a strange type.
  */
 export async function readSmall(
-  tensors: readonly CheckpointTensor[],
+  source: TensorSource,
+  tensors: readonly TensorEntry[],
   signal?: AbortSignal,
-): Promise<ReadonlyMap<CheckpointTensor, SmallValue>> {
-  const values = new Map<CheckpointTensor, SmallValue>();
+): Promise<ReadonlyMap<TensorEntry, SmallValue>> {
+  const values = new Map<TensorEntry, SmallValue>();
   for (const { file, begin, end, members } of spansOf(tensors)) {
     const bytes = Buffer.allocUnsafe(end - begin);
-    await file.read(begin, bytes, signal);
-    for (const tensor of members) {
-      const { entry } = tensor;
-      values.set(tensor, readValue(entry.dtype, bytes.subarray(entry.begin - begin, entry.end - begin)));
+    await source.readSpan(file, begin, bytes, signal);
+    for (const entry of members) {
+      values.set(entry, readValue(entry.type.name, bytes.subarray(entry.begin - begin, entry.end - begin)));
     }
   }
   return values;
 }
 
 interface Span {
-  readonly file: SafetensorsFile;
+  readonly file: string;
   readonly begin: number;
   end: number;
-  readonly members: CheckpointTensor[];
+  readonly members: TensorEntry[];
 }
 
-function spansOf(tensors: readonly CheckpointTensor[]): readonly Span[] {
-  const byFile = new Map<SafetensorsFile, CheckpointTensor[]>();
+function spansOf(tensors: readonly TensorEntry[]): readonly Span[] {
+  const byFile = new Map<string, TensorEntry[]>();
   for (const tensor of tensors) {
-    const { name, dtype, begin, end, shape } = tensor.entry;
-    if (!GETTERS.has(dtype) || shape.length > 1 || end - begin > MAX_BYTES) {
-      const got = `${dtype} [${shape.slice(0, 8).join(', ')}]`;
+    const { name, type, begin, end, shape } = tensor;
+    if (!GETTERS.has(type.name) || shape.length > 1 || end - begin > MAX_BYTES) {
+      const got = `${type.name} [${shape.slice(0, 8).join(', ')}]`;
       throw formatError(
-        tensor.file.name,
+        tensor.file,
         `expected ${quote(name)} of a quantized layer to be a number or a word, got ${got}.`,
       );
     }
@@ -76,10 +75,10 @@ function spansOf(tensors: readonly CheckpointTensor[]): readonly Span[] {
   }
   const spans: Span[] = [];
   for (const [file, list] of byFile) {
-    list.sort((a, b) => a.entry.begin - b.entry.begin);
+    list.sort((a, b) => a.begin - b.begin);
     let span: Span | undefined;
     for (const tensor of list) {
-      const { begin, end } = tensor.entry;
+      const { begin, end } = tensor;
       if (!span || begin - span.end > GAP_BYTES || end - span.begin > SPAN_BYTES) {
         spans.push((span = { file, begin, end, members: [] }));
       }

@@ -1,27 +1,23 @@
-import type { TensorSpec } from '../../containers/safetensors/layout.js';
+import type { TensorSpec } from '../../containers/container.js';
+import { storedFloat, storedType } from '../../containers/stored-types.js';
 import type { ResolvedQuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
-import { type PackFormat, packedRows } from '../../matrix/format.js';
-import type { Geometry } from '../../matrix/geometry.js';
+import type { LayerForm as FitForm } from '../../matrix/fit.js';
+import { packedRows } from '../../matrix/format.js';
+import type { LayerForm, PlannedLayer, WholeTensor } from '../scheme.js';
 
 // A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
 // to read them. transformers 4.46 to 4.57 fail on one key less and on one more.
 
-/** What the keys of a layer say. */
-export interface StoredLayer {
-  readonly module: string;
-  readonly shape: readonly [number, number];
-  readonly config: ResolvedQuantConfig & { readonly groupSize: number };
-  readonly format: PackFormat;
-  readonly geometry: Geometry;
+/** How a layer is quantized and stored. */
+export interface HqqForm extends LayerForm, FitForm {
   /** Type of scale, zero and bias, and the one in which Python computes unless it is told otherwise. */
   readonly metaDtype: 'float16' | 'float32';
+  /** Whether that is as asked for. Else float16 is where to begin, and the weights tell whether it holds them. */
+  readonly settled: boolean;
 }
 
-/** A small tensor, whole. */
-export interface SmallTensor extends TensorSpec {
-  readonly bytes: Uint8Array;
-}
+export type HqqLayer = PlannedLayer<HqqForm>;
 
 /** Names of all keys but `bias`, as Python's `state_dict_keys` has them. */
 export const LAYER_KEYS = [
@@ -46,33 +42,40 @@ export const LAYER_KEYS = [
   'stores_quant_config',
 ] as const;
 
+const U8 = storedType('U8');
+
 /** Shape of scale and of zero. */
 export function metaShape(axis: 0 | 1, groups: number): readonly [number, number] {
   return axis === 1 ? [groups, 1] : [1, groups];
 }
 
 /** `W_q`, `scale` and `zero`, whose bytes come in chunks. */
-export function largeSpecs({ module, config, format, geometry, metaDtype }: StoredLayer): readonly TensorSpec[] {
+export function largeSpecs({ site, form }: HqqLayer): readonly TensorSpec[] {
+  const { config, format, geometry, metaDtype } = form;
   const { rows, cols, groups } = geometry;
-  const dtype = DTYPES[metaDtype].safetensors;
-  const shape = metaShape(config.axis, groups);
+  const words = storedType(format.wordBytes === 1 ? 'U8' : 'I32');
+  const meta = { type: storedFloat(metaDtype), shape: metaShape(config.axis, groups) };
   return [
-    { name: `${module}.W_q`, dtype: format.wordBytes === 1 ? 'U8' : 'I32', shape: [packedRows(format, rows), cols] },
-    { name: `${module}.scale`, dtype, shape },
-    { name: `${module}.zero`, dtype, shape },
+    { name: `${site.name}.W_q`, type: words, shape: [packedRows(format, rows), cols] },
+    { name: `${site.name}.scale`, ...meta },
+    { name: `${site.name}.zero`, ...meta },
   ];
 }
 
 /** The other sixteen keys. */
-export function smallTensors({ module, shape, config, format, metaDtype }: StoredLayer): readonly SmallTensor[] {
-  const text = (value: string) => ({ dtype: 'U8', shape: [value.length], bytes: Buffer.from(value, 'latin1') });
-  const flag = (value: boolean) => ({ dtype: 'U8', shape: [], bytes: Uint8Array.of(value ? 1 : 0) });
-  const word = (dtype: string, fill: (view: DataView) => void) => ({ dtype, shape: [], bytes: littleEndian(4, fill) });
+export function smallTensors({ site, form }: HqqLayer): readonly WholeTensor[] {
+  const { config, format, metaDtype } = form;
+  const { shape } = site;
+  const text = (value: string) => ({ type: U8, shape: [value.length], bytes: Buffer.from(value, 'latin1') });
+  const flag = (value: boolean) => ({ type: U8, shape: [], bytes: Uint8Array.of(value ? 1 : 0) });
+  const word = (type: string, fill: (view: DataView) => void) => {
+    return { type: storedType(type), shape: [], bytes: littleEndian(4, fill) };
+  };
   const integer = (value: number) => word('I32', (view) => view.setInt32(0, value, true));
   const float = (value: number) => word('F32', (view) => view.setFloat32(0, value, true));
   const both = littleEndian(16, (view) => shape.forEach((size, i) => view.setBigInt64(i * 8, BigInt(size), true)));
   const values = {
-    shape: { dtype: 'I64', shape: [2], bytes: both },
+    shape: { type: storedType('I64'), shape: [2], bytes: both },
     // Python stores the type of its number: 1.58 is a float, others are integers.
     nbits: Number.isInteger(config.nbits) ? integer(config.nbits) : float(config.nbits),
     group_size: integer(config.groupSize),
@@ -90,7 +93,7 @@ export function smallTensors({ module, shape, config, format, metaDtype }: Store
     encoded_state_dict: flag(true), // counts by being there
     stores_quant_config: flag(true),
   };
-  return Object.entries(values).map(([key, value]) => ({ name: `${module}.${key}`, ...value }));
+  return Object.entries(values).map(([key, value]) => ({ name: `${site.name}.${key}`, ...value }));
 }
 
 /** What the reference calls `optimize`: whether a solver moved the zero points. */

@@ -1,16 +1,10 @@
-import type { ResolvedQuantConfig } from '../../matrix/config.js';
-import { LANES } from '../../matrix/constants.js';
-import type { PackFormat } from '../../matrix/format.js';
-import { packedRows } from '../../matrix/format.js';
-import type { Geometry } from '../../matrix/geometry.js';
-import { HqqError } from '../../messages/errors.js';
-import { solverArgs } from '../../solvers/solver.js';
-
-/** Elements of a tensor that lie side by side: `count` from element `at`. */
-export interface Range {
-  readonly at: number;
-  readonly count: number;
-}
+import type { Range } from '../containers/ranges.js';
+import type { ResolvedQuantConfig } from '../matrix/config.js';
+import { LANES } from '../matrix/constants.js';
+import { type PackFormat, packedRows } from '../matrix/format.js';
+import type { Geometry } from '../matrix/geometry.js';
+import { HqqError } from '../messages/errors.js';
+import { solverArgs } from '../solvers/solver.js';
 
 /**
  * A part of a matrix that is quantized or dequantized by itself, and is a grouped matrix too: `[rows, cols]`, packed into
@@ -113,19 +107,4 @@ function* columnChunks({ geometry: { rows, cols }, format, config }: Cut, most: 
         : Array.from({ length: height }, (_, row) => ({ at: row * cols + first, count }));
     yield { rows, cols: count, step, weights: ranges(rows), packed: ranges(step), groups: [{ at: first, count }] };
   }
-}
-
-/** Where element `index` of a chunk is in the whole tensor. */
-export function positionOf(ranges: readonly Range[], index: number): number {
-  let rest = index;
-  for (const { at, count } of ranges) {
-    if (rest < count) return at + rest;
-    rest -= count;
-  }
-  throw new RangeError(`Expected an index inside of the chunk, got ${index}.`);
-}
-
-/** Elements of all ranges. */
-export function countOf(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { count }) => sum + count, 0);
 }

@@ -1,9 +1,9 @@
-import type { Checkpoint, CheckpointTensor } from '../../containers/safetensors/checkpoint.js';
-import { dtypeFromSafetensors } from '../../matrix/dtype.js';
 import { plain } from '../../messages/text.js';
-import { moduleOf } from './globs.js';
+import type { LinearSite, OtherTensor, TensorEntry } from '../container.js';
+import { moduleOf } from '../names.js';
+import { isHead, tieOf } from './tied.js';
 
-// What keeps a tensor from being quantized as the weight of a linear layer, whatever the options say.
+// Which tensors of a Hugging Face model are the weights of linear layers, and what keeps the others from being so.
 
 /** Models whose layers are `Conv1D`: stored [in, out], and not nn.Linear, so that Python would load nothing. */
 const CONV1D_MODELS: ReadonlySet<unknown> = new Set([
@@ -39,14 +39,37 @@ const SURELY_EMBEDDING =
 const NORM = /(^|_)(norm|ln|layernorm|rmsnorm|groupnorm|batchnorm)(\d|_|$)|(layer|rms|batch|group)_?norm/i;
 const HEAD = /^(lm_head|embed_out)$/;
 
+type Entries = ReadonlyMap<string, TensorEntry>;
+type Config = Readonly<Record<string, unknown>> | undefined;
+
+/** Of each tensor, in their order, what it is to a quantizer. */
+export function linearsOf(entries: Entries, config: Config): readonly (LinearSite | OtherTensor)[] {
+  const traits = traitsOf(entries, config);
+  const tie = tieOf(config);
+  return [...entries.values()].map((entry) => {
+    const fault = faultOf(entries, entry, traits);
+    if (fault) return { entry, reason: fault.reason, linear: fault.linear ?? false };
+    const name = moduleOf(entry.name);
+    const [rows, cols] = entry.shape as [number, number];
+    const bias = entries.get(`${name}.bias`);
+    const head = headOf(name);
+    return {
+      ...{ name, weight: entry, shape: [rows, cols], stored: 'out-in' },
+      ...(bias === undefined ? {} : { bias }),
+      ...(head === undefined ? {} : { head }),
+      ...(isHead(name) && tie !== 'untied' ? { tied: tie } : {}),
+    };
+  });
+}
+
 /** Why a tensor cannot be quantized, whatever the options say. */
-export interface Fault {
+interface Fault {
   readonly reason: string;
   readonly linear?: boolean;
 }
 
 /** What the model as a whole tells of its layers. */
-export interface Traits {
+interface Traits {
   /** `model_type` of the model, and of its parts. */
   readonly type: unknown;
   readonly types: readonly unknown[];
@@ -56,24 +79,19 @@ export interface Traits {
   readonly transposed: ReadonlyMap<string, string>;
 }
 
-export function traitsOf({ tensors, config }: Checkpoint): Traits {
+function traitsOf(entries: Entries, config: Config): Traits {
   const crowded = new Set<string>();
   const transposed = new Map<string, string>();
-  for (const [
-    name,
-    {
-      entry: { shape },
-    },
-  ] of tensors) {
+  for (const { name, shape } of entries.values()) {
     const module = moduleOf(name);
     if (name !== `${module}.bias` && name !== `${module}.weight`) crowded.add(module);
-    const bias = tensors.get(`${module}.bias`)?.entry.shape;
+    const bias = entries.get(`${module}.bias`)?.shape;
     if (name !== `${module}.weight` || shape.length !== 2 || bias?.length !== 1) continue;
     if (bias[0] === shape[0] || bias[0] !== shape[1]) continue;
     const leaf = module.split('.').at(-1)!;
     for (const alike of CONV1D_LEAVES.includes(leaf) ? CONV1D_LEAVES : [leaf]) transposed.set(alike, module);
   }
-  const types = [config?.value, ...Object.values(config?.value ?? {})].map((part) => {
+  const types = [config, ...Object.values(config ?? {})].map((part) => {
     return typeof part === 'object' && part !== null
       ? (part as Readonly<Record<string, unknown>>).model_type
       : undefined;
@@ -82,13 +100,7 @@ export function traitsOf({ tensors, config }: Checkpoint): Traits {
 }
 
 /** Why a tensor cannot be quantized; undefined where it can. */
-export function faultOf(
-  checkpoint: Checkpoint,
-  name: string,
-  { entry }: CheckpointTensor,
-  traits: Traits,
-): Fault | undefined {
-  const { shape, dtype } = entry;
+function faultOf(entries: Entries, { name, shape, type: stored }: TensorEntry, traits: Traits): Fault | undefined {
   const module = moduleOf(name);
   if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(name)) return { reason: 'experts in one 3-D tensor' };
   if (shape.length !== 2) return { reason: 'not a matrix' };
@@ -111,19 +123,16 @@ export function faultOf(
   if (crowded.has(module)) return { reason: 'its module has other tensors than weight and bias', linear: true };
   const alike = transposed.get(leaf);
   if (alike !== undefined) return { reason: `stored [in, out], as the bias of ${plain(alike)} shows`, linear: true };
-  if (dtypeFromSafetensors(dtype) === undefined) return { reason: `stored as ${dtype}`, linear: true };
+  if (stored.float === undefined) return { reason: `stored as ${stored.name}`, linear: true };
   if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
-  const bias = checkpoint.tensors.get(`${module}.bias`)?.entry;
-  if (
-    bias &&
-    (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || dtypeFromSafetensors(bias.dtype) === undefined)
-  ) {
-    return { reason: `its bias is ${bias.dtype} [${bias.shape.join(', ')}]`, linear: true };
+  const bias = entries.get(`${module}.bias`);
+  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.type.float === undefined)) {
+    return { reason: `its bias is ${bias.type.name} [${bias.shape.join(', ')}]`, linear: true };
   }
   return undefined;
 }
 
 /** The part of a module's path that makes it an output head. */
-export function headOf(module: string): string | undefined {
+function headOf(module: string): string | undefined {
   return module.split('.').find((part) => HEAD.test(part));
 }

@@ -1,0 +1,166 @@
+import type { OutputKind } from '../files/output-rules.js';
+import type { StoredType } from './stored-types.js';
+
+// What every file format that holds tensors gives and takes. The path of a model (lib/models) knows these interfaces and no format.
+
+/** A tensor to be written. */
+export interface TensorSpec {
+  readonly name: string;
+  readonly type: StoredType;
+  readonly shape: readonly number[];
+}
+
+/** A tensor of a file: what it is and where it lies. Plain data, which travels as JSON. */
+export interface TensorEntry extends TensorSpec {
+  /** Name of the file that holds it: unique in the model. */
+  readonly file: string;
+  /** Position in the file of the first byte, and of the first byte after the last. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** A file of tensors before they are written: where everything goes, and with that its size. */
+export interface Layout {
+  /** By name, in the order of their bytes. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly fileSize: number;
+}
+
+/** One of the files that hold a model's tensors. */
+export interface SourceFile {
+  /** As `TensorEntry.file` has it, and as the output's file will be called. */
+  readonly name: string;
+  readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** A model on disk, open to read: every entry lies inside its file. Any number of reads may run at once. */
+export interface TensorSource {
+  /** Name of the container. */
+  readonly container: string;
+  /** Where it was found: as it was given, or in the cache of Hugging Face. */
+  readonly path: string;
+  /** What it is; a model made from it is the same. */
+  readonly kind: OutputKind;
+  readonly files: readonly SourceFile[];
+  /** By name: file after file, each in the order of its bytes. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly envelope: Envelope;
+  /**
+   * Fills `into` with the bytes of a tensor from its byte `at`. `into` may be touched until the promise settles.
+   *
+   * @throws {HqqError} `ERR_CHECKPOINT_FORMAT` when the file became shorter, `ERR_IO` when the system cannot read; the
+   * signal's reason when aborted.
+   */
+  read(entry: TensorEntry, at: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** Blocking twin of `read`. */
+  readSync(entry: TensorEntry, at: number, into: Uint8Array): void;
+  /** `read` by position in a file, across tensors: many small ones that lie side by side are one call. */
+  readSpan(file: string, begin: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
+  close(): Promise<void>;
+}
+
+/** One file being written: tensors in any order, in any pieces, each byte once. */
+export interface TensorSink {
+  /** Writes `bytes` from byte `at` of tensor `name`. `bytes` must stay as they are until the promise settles. */
+  write(name: string, at: number, bytes: Uint8Array): Promise<void>;
+  /** Writes `bytes` to `pieces` of a tensor, one after the other: in bytes, sorted, apart. For many short ones. */
+  writePieces(
+    name: string,
+    pieces: readonly { readonly at: number; readonly count: number }[],
+    bytes: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** Waits until everything is on the disk and makes the file readable. @throws {HqqError} when a tensor is incomplete. */
+  finish(): Promise<void>;
+  /** Closes the file as it is, when writes under way are done; the caller removes it. After `finish` it does nothing. */
+  abandon(): Promise<void>;
+}
+
+/** A file format that holds tensors. */
+export interface Container {
+  readonly name: string;
+  /** Whether a model is its own: a file that begins with `prefix`, or a folder, which has none. */
+  sniff(path: string, prefix: Uint8Array | undefined): boolean;
+  open(path: string): Promise<TensorSource>;
+  /**
+   * Refuses a file of `tensors` tensors whose names have `nameBytes` in all: before hundreds of thousands of them are laid out.
+   * `why` says what needs so many. Absent: any number.
+   *
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
+   */
+  demandRoom?(path: string, tensors: number, nameBytes: number, why: string): void;
+  /**
+   * The layout of the file called `name` of a model.
+   *
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what could not be read again.
+   */
+  layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): Layout;
+  /** Refuses a model of these files, by name, that could not be read again. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
+  checkReadable?(layouts: ReadonlyMap<string, Layout>): void;
+  /** Creates a file, which must not exist, at its full size, with permissions `mode`. Until `finish` it cannot be read as a whole one. */
+  create(path: string, layout: Layout, mode?: number): Promise<TensorSink>;
+}
+
+/** A linear layer, and the tensors that hold it. Plain data. */
+export interface LinearSite {
+  /** What the layer is called: `model.layers.0.self_attn.q_proj`. */
+  readonly name: string;
+  readonly weight: TensorEntry;
+  readonly bias?: TensorEntry;
+  /** Of the layer, whichever way its weight is stored. */
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** Whether the weight lies as `[out, in]` or, as its transpose, `[in, out]`. */
+  readonly stored: 'out-in' | 'in-out';
+  /** The output head that it is part of, which stays as it is unless asked for: `lm_head`. */
+  readonly head?: string;
+  /** Whether it is, or may be, the embedding matrix under another name; absent where it is not. */
+  readonly tied?: 'tied' | 'unsaid';
+}
+
+/** A tensor that cannot be quantized as the weight of a linear layer, whatever the options say. */
+export interface OtherTensor {
+  readonly entry: TensorEntry;
+  readonly reason: string;
+  /** It is, or may be, the weight of a linear layer all the same: who loads the model must be told to leave it alone. */
+  readonly linear: boolean;
+}
+
+/** A layer that takes another form, and the tensors that hold it from then on, without its bias. */
+export interface LayerChange {
+  readonly name: string;
+  readonly tensors: readonly TensorSpec[];
+}
+
+/** What a conversion changes around the tensors. */
+export interface EnvelopeChange {
+  readonly layers: Iterable<LayerChange>;
+  /** Members of the model's description (config.json, key-value pairs) that are set, in place of what they are. */
+  readonly set: Readonly<Record<string, unknown>>;
+  /** Members that go. */
+  readonly drop: readonly string[];
+}
+
+/** A file beside those that hold tensors: new text, or a copy of a file of the original. */
+export type Companion =
+  | { readonly name: string; readonly text: string }
+  | { readonly name: string; readonly copyOf: string };
+
+/** What surrounds the tensors and must follow their change: config.json and files, the key-value pairs or the graph of a model. */
+export interface Envelope {
+  /** The model's description, `config.json`; undefined without one. */
+  readonly config: Readonly<Record<string, unknown>> | undefined;
+  /** How the description says that the model is quantized already: "its config.json has ..."; undefined when it does not. */
+  readonly quantized: string | undefined;
+  /** What people should know of a model that is made from this one. */
+  readonly notes: readonly string[];
+  /** All that the files to be written depend on, but for the tensors: two models that differ in it differ here. */
+  readonly fingerprint: string;
+  /** Of each tensor, in the order of `entries`, what it is to a quantizer. The bias of a site comes as other tensor too. */
+  linears(entries: ReadonlyMap<string, TensorEntry>): readonly (LinearSite | OtherTensor)[];
+  replace(change: EnvelopeChange): Envelope;
+  /** The files beside `files`, which hold the tensors: by name, with what each holds. */
+  companions(files: ReadonlyMap<string, Iterable<TensorEntry>>): Iterable<Companion>;
+}

@@ -1,0 +1,44 @@
+import { HqqError } from '../../messages/errors.js';
+import { plain } from '../../messages/text.js';
+import { formatBytes, formatCount } from '../../messages/units.js';
+import type { Container, Envelope, TensorSpec } from '../container.js';
+import { Checkpoint } from './checkpoint.js';
+import { CheckpointEnvelope } from './envelope.js';
+import { LENGTH_BYTES, MAX_HEADER_BYTES, MAX_TENSORS } from './header.js';
+import { planLayout, type SafetensorsLayout } from './layout.js';
+import { checkReadable } from './shards.js';
+import { SafetensorsWriter } from './writer.js';
+
+/** Shortest text of a tensor in a header, save its name: dtype, shape, offsets. */
+const SHORTEST_ENTRY = '"":{"dtype":"U8","shape":[],"data_offsets":[0,1]},'.length;
+
+/** Files of the safetensors library, and Hugging Face folders of such. */
+export const safetensors: Container = {
+  name: 'safetensors',
+
+  /** The length of a header, which begins with a brace. */
+  sniff: (_, prefix) => prefix === undefined || prefix[LENGTH_BYTES] === 0x7b,
+
+  open: (path) => Checkpoint.open(path),
+
+  demandRoom(path, tensors, nameBytes, why) {
+    const refuse = (most: string, need: string) => {
+      const message = `Expected ${most} for each file, but ${plain(path)} would need ${need}`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${why}. Split the model into shards.`);
+    };
+    const least = nameBytes + tensors * SHORTEST_ENTRY;
+    if (least > MAX_HEADER_BYTES)
+      refuse(`a header of at most ${formatBytes(MAX_HEADER_BYTES)}`, `${formatBytes(least)} or more`);
+    if (tensors > MAX_TENSORS) refuse(`at most ${formatCount(MAX_TENSORS)} tensors`, formatCount(tensors));
+  },
+
+  layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): SafetensorsLayout {
+    return planLayout(specs, envelope instanceof CheckpointEnvelope ? envelope.metadataOf(name) : {}, name);
+  },
+
+  checkReadable(layouts) {
+    checkReadable(layouts as ReadonlyMap<string, SafetensorsLayout>);
+  },
+
+  create: (path, layout, mode) => SafetensorsWriter.create(path, layout as SafetensorsLayout, mode),
+};

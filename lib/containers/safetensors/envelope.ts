@@ -1,0 +1,129 @@
+import { join } from 'node:path';
+import { show } from '../../messages/errors.js';
+import { compareBytes, plain, quoteSome } from '../../messages/text.js';
+import type { Companion, Envelope, EnvelopeChange, LinearSite, OtherTensor, TensorEntry } from '../container.js';
+import { withMember, withoutMember } from './config-text.js';
+import { linearsOf } from './linears.js';
+
+export const CONFIG_NAME = 'config.json';
+
+/** `config.json` as it was found. Python's `NaN` and `Infinity` are read as numbers; `text` is what to edit for exactness. */
+export interface ConfigFile {
+  readonly text: string;
+  readonly value: Readonly<Record<string, unknown>>;
+}
+
+interface Surroundings {
+  readonly path: string;
+  readonly folder: string | undefined;
+  /** `__metadata__` of each file, by name. */
+  readonly metadata: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  readonly config?: ConfigFile | undefined;
+  readonly indexName?: string | undefined;
+  readonly otherFiles?: readonly string[];
+  readonly skippedFiles?: readonly string[];
+}
+
+/** What surrounds the tensors of a safetensors file, or of a Hugging Face folder. */
+export class CheckpointEnvelope implements Envelope {
+  /** The model's folder; undefined for a single file. */
+  readonly folder: string | undefined;
+  /** Undefined for a single file, and for a folder without one. */
+  readonly configFile: ConfigFile | undefined;
+  /** File name of the index; undefined when the model is one file. */
+  readonly indexName: string | undefined;
+  /** Every other file of the folder that belongs to the model: paths relative to it, with `/`. */
+  readonly otherFiles: readonly string[];
+  /** Files of the folder that are not to be carried over: weights in other formats, what is not a regular file, links elsewhere. */
+  readonly skippedFiles: readonly string[];
+  readonly #given: Surroundings;
+
+  constructor(given: Surroundings) {
+    this.#given = given;
+    this.folder = given.folder;
+    this.configFile = given.config;
+    this.indexName = given.indexName;
+    this.otherFiles = given.otherFiles ?? [];
+    this.skippedFiles = given.skippedFiles ?? [];
+  }
+
+  get config(): Readonly<Record<string, unknown>> | undefined {
+    return this.configFile?.value;
+  }
+
+  get quantized(): string | undefined {
+    const declared = this.config?.quantization_config ?? this.config?.compression_config;
+    if (typeof declared !== 'object' || declared === null) return undefined;
+    const method = (declared as Record<string, unknown>).quant_method;
+    return `its config.json has a quantization_config of method ${plain(show(method ?? 'unknown'))}`;
+  }
+
+  get notes(): readonly string[] {
+    const notes: string[] = [];
+    if (!this.configFile) {
+      const where = this.folder === undefined ? 'A single file has' : `${plain(this.#given.path)} has`;
+      notes.push(
+        `${where} no config.json: Python needs one, with a quantization_config, beside the output to load it.`,
+      );
+    }
+    if (this.skippedFiles.length > 0) {
+      const names = quoteSome(this.skippedFiles);
+      notes.push(
+        `Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${names}.`,
+      );
+    }
+    return notes;
+  }
+
+  get fingerprint(): string {
+    const metadata = [...this.#given.metadata].map(([name, pairs]) => [name, [...pairs]]);
+    return JSON.stringify([this.configFile?.text ?? null, this.indexName ?? null, metadata]);
+  }
+
+  /** `__metadata__` of a file that is made from that of the same name, with the `format` that transformers 4.46 demands. */
+  metadataOf(file: string): ReadonlyMap<string, string> {
+    return new Map([...(this.#given.metadata.get(file) ?? []), ['format', 'pt']]);
+  }
+
+  linears(entries: ReadonlyMap<string, TensorEntry>): readonly (LinearSite | OtherTensor)[] {
+    return linearsOf(entries, this.config);
+  }
+
+  replace({ set, drop }: EnvelopeChange): CheckpointEnvelope {
+    if (!this.configFile) return this;
+    let { text } = this.configFile;
+    const value: Record<string, unknown> = { ...this.configFile.value };
+    for (const name of drop) {
+      text = withoutMember(text, name);
+      delete value[name];
+    }
+    for (const [name, member] of Object.entries(set)) {
+      text = withMember(text, name, member);
+      value[name] = member;
+    }
+    return new CheckpointEnvelope({ ...this.#given, config: { text, value } });
+  }
+
+  *companions(files: ReadonlyMap<string, Iterable<TensorEntry>>): Generator<Companion> {
+    if (this.folder === undefined) return;
+    if (this.indexName !== undefined) yield { name: this.indexName, text: indexText(files) };
+    if (this.configFile) yield { name: CONFIG_NAME, text: this.configFile.text };
+    for (const name of this.otherFiles) yield { name, copyOf: join(this.folder, name) };
+  }
+}
+
+/** The index of the shards, as transformers writes it. */
+function indexText(shards: ReadonlyMap<string, Iterable<TensorEntry>>): string {
+  const pairs: [tensor: string, shard: string][] = [];
+  let size = 0;
+  for (const [shard, entries] of shards) {
+    for (const { name, begin, end } of entries) {
+      pairs.push([name, shard]);
+      size += end - begin;
+    }
+  }
+  pairs.sort((a, b) => compareBytes(a[0], b[0]));
+  // Not through an object: names that are whole numbers would come first, and "__proto__" not at all.
+  const lines = pairs.map(([tensor, shard]) => `    ${JSON.stringify(tensor)}: ${JSON.stringify(shard)}`);
+  return `{\n  "metadata": {\n    "total_size": ${size}\n  },\n  "weight_map": {\n${lines.join(',\n')}\n  }\n}\n`;
+}

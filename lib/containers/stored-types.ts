@@ -1,0 +1,67 @@
+import type { DType } from '../matrix/dtype.js';
+
+/** How the elements of a tensor lie in a file: in blocks of so many elements and bytes. Plain data, which travels as JSON. */
+export interface StoredType {
+  /** As containers and reports spell it: `BF16`, `I64`. */
+  readonly name: string;
+  /** Elements of a block: 1 but for types that pack several into bytes. */
+  readonly blockElements: number;
+  readonly blockBytes: number;
+  /** The type of numbers that can be computed with; absent for all others. */
+  readonly float?: DType;
+}
+
+const row = (name: string, blockBytes: number, float?: DType): StoredType =>
+  Object.freeze({ name, blockElements: 1, blockBytes, ...(float === undefined ? {} : { float }) });
+const packed = (name: string, blockElements: number, blockBytes: number): StoredType =>
+  Object.freeze({ name, blockElements, blockBytes });
+
+/** Every type that a container can hold, once, by name. Adding one: a row here, its name in the containers that have it. */
+export const STORED_TYPES: ReadonlyMap<string, StoredType> = new Map(
+  [
+    row('C64', 8),
+    row('F64', 8),
+    row('I64', 8),
+    row('U64', 8),
+    row('F32', 4, 'float32'),
+    row('I32', 4),
+    row('U32', 4),
+    row('F16', 2, 'float16'),
+    row('BF16', 2, 'bfloat16'),
+    row('I16', 2),
+    row('U16', 2),
+    row('F8_E4M3', 1),
+    row('F8_E5M2', 1),
+    row('F8_E8M0', 1),
+    row('F8_E4M3FNUZ', 1),
+    row('F8_E5M2FNUZ', 1),
+    row('I8', 1),
+    row('U8', 1),
+    row('BOOL', 1),
+    packed('F6_E2M3', 4, 3),
+    packed('F6_E3M2', 4, 3),
+    packed('F4', 2, 1),
+  ].map((type) => [type.name, type]),
+);
+
+/** The type of the table that is called `name`. */
+export function storedType(name: string): StoredType {
+  const type = STORED_TYPES.get(name);
+  if (type === undefined) throw new RangeError(`Expected the name of a stored type, got ${name}.`);
+  return type;
+}
+
+/** How numbers of `dtype` are stored. */
+export function storedFloat(dtype: DType): StoredType {
+  return FLOATS[dtype];
+}
+const FLOATS: { readonly [K in DType]: StoredType } = {
+  float32: storedType('F32'),
+  float16: storedType('F16'),
+  bfloat16: storedType('BF16'),
+};
+
+/** Bits of an element. */
+export function bitsOfType({ blockElements, blockBytes }: StoredType): number {
+  return (8 * blockBytes) / blockElements;
+}

@@ -1,0 +1,34 @@
+import type { TensorSource } from '../containers/container.js';
+import { SCHEMES, schemeNamed } from '../schemes/list.js';
+import type { Scheme, StoredLayer } from '../schemes/scheme.js';
+
+/** The schemes that a model may hold layers of. */
+export function schemesOf({ container }: TensorSource): readonly Scheme[] {
+  return SCHEMES.filter(({ containers }) => containers.includes(container));
+}
+
+/** Every quantized layer of a model, whatever its scheme. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
+export async function findLayers(source: TensorSource, signal?: AbortSignal): Promise<readonly StoredLayer[]> {
+  const layers: StoredLayer[] = [];
+  for (const scheme of schemesOf(source)) layers.push(...(await scheme.find(source, signal)));
+  return layers;
+}
+
+/** The scheme that a layer is stored in. */
+export function schemeOf(layer: StoredLayer): Scheme {
+  return schemeNamed(layer.scheme);
+}
+
+/** Name of a layer's weight in the original. */
+export function weightName({ name }: StoredLayer): string {
+  return `${name}.weight`;
+}
+
+/** By what a model is known to be quantized; undefined when it is not, as far as its names tell. */
+export function tracesOf(source: TensorSource): string | undefined {
+  for (const scheme of schemesOf(source)) {
+    const traces = scheme.traces(source);
+    if (traces !== undefined) return traces;
+  }
+  return undefined;
+}

@@ -1,0 +1,77 @@
+import { widenBytes } from '../compute/floats.js';
+import { runTask } from '../compute/run.js';
+import type { TensorEntry } from '../containers/container.js';
+import { pieces, type Range, readRanges } from '../containers/ranges.js';
+import type { Scratch } from '../containers/scratch.js';
+import { DTYPES } from '../matrix/dtype.js';
+import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
+import type { LayerForm, PlannedLayer, Probe, WorkRun } from '../schemes/scheme.js';
+import type { ShardPlan } from './plan.js';
+import { readWeights, type ShardRun } from './quantize-shard.js';
+import { pipeline } from './stream/pipeline.js';
+
+/** A layer whose form the weights decide. */
+interface Question {
+  readonly layer: PlannedLayer;
+  form: LayerForm;
+}
+
+type Job =
+  | { readonly question: Question; readonly chunk: Chunk }
+  | { readonly question: Question; readonly bias: TensorEntry; readonly piece: Range };
+
+/** The shard with the forms that its weights demand: nothing is written before the size of everything is certain. */
+export async function probeShard(shard: ShardPlan, run: ShardRun): Promise<ShardPlan> {
+  const { probe } = run.scheme;
+  if (!probe) return shard;
+  const questions = shard.layers.map((layer): Question => ({ layer, form: layer.form }));
+  const open = questions.filter(({ form }) => probe.needed(form));
+  if (open.length === 0) return shard;
+  open.sort((a, b) => a.layer.site.weight.begin - b.layer.site.weight.begin);
+  const work = (job: Job, slot: Scratch, signal: AbortSignal) => ask(job, probe, run, slot, signal);
+  await pipeline(run.slots, jobsOf(open, probe, run), work, run.signal);
+  return { ...shard, layers: questions.map(({ layer, form }) => ({ ...layer, form })) };
+}
+
+function* jobsOf(open: readonly Question[], probe: Probe<LayerForm>, { scheme }: ShardRun): Generator<Job> {
+  for (const question of open) {
+    const { site, form } = question.layer;
+    const { bias } = site;
+    if (bias && bias.type.float !== (scheme.biasDtype(form) ?? bias.type.float)) {
+      for (const piece of pieces(site.shape[0], CHUNK_WEIGHTS)) yield { question, bias, piece };
+    }
+    for (const chunk of scheme.chunks(form)) {
+      if (!probe.needed(question.form)) break; // answered
+      yield { question, chunk };
+    }
+  }
+}
+
+async function ask(
+  job: Job,
+  probe: Probe<LayerForm>,
+  run: ShardRun,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<void> {
+  const { question } = job;
+  const { layer } = question;
+  let answer: LayerForm;
+  if ('chunk' in job) {
+    const bytes = await readWeights(run.source, layer.site, job.chunk, slot, signal);
+    const compute: WorkRun['compute'] = async (operation, args) => {
+      await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
+    };
+    answer = await probe.weights(layer, job.chunk, bytes, { slot, threads: run.threads, signal, compute });
+  } else {
+    const dtype = job.bias.type.float!;
+    const { bytes: size } = DTYPES[dtype];
+    const bytes = slot.take('weights', Uint8Array, job.piece.count * size);
+    await readRanges(run.source, job.bias, [job.piece], size, bytes, signal);
+    const values = slot.take('bias', Float32Array, job.piece.count);
+    widenBytes(bytes, dtype, values);
+    answer = probe.bias(layer.form, values);
+  }
+  if (answer !== layer.form) question.form = answer;
+  run.counter.add(layer.site.weight.name, 0, false); // a sign of life
+}

@@ -1,0 +1,92 @@
+import { relativeError } from '../compute/arguments.js';
+import type { TensorSource } from '../containers/container.js';
+import { endingNotes } from '../files/endings.js';
+import { formatCount, plural } from '../messages/units.js';
+import { schemeNamed } from '../schemes/list.js';
+import type { Scheme } from '../schemes/scheme.js';
+import type { ModelPlan } from './plan.js';
+import type { LayerResult } from './quantize-shard.js';
+import type { ModelReport, TensorReport } from './report.js';
+
+/** Relative error (root mean square error over root mean square) from which on a tensor is told to be of no use as it is. */
+const RUINED = 0.5;
+
+/** What was made, or would be. */
+export interface Made {
+  readonly notes: readonly string[];
+  readonly results: readonly LayerResult[];
+  readonly bytesAfter: number;
+  readonly computeSeconds: number;
+}
+
+/** The report of a conversion. */
+export function reportQuantized(
+  source: TensorSource,
+  { scheme, config, dense, notes }: ModelPlan,
+  { input, output, dryRun }: { readonly input: string; readonly output: string; readonly dryRun: boolean },
+  made: Made,
+  seconds: number,
+): ModelReport {
+  const order = new Map([...source.entries.keys()].map((name, index) => [name, index]));
+  const tensors = made.results
+    .map((result) => reportTensor(schemeNamed(scheme), result))
+    .sort((a, b) => order.get(a.name)! - order.get(b.name)!);
+  const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+  const sum = (part: (result: LayerResult) => number) =>
+    made.results.reduce((total, result) => total + part(result), 0);
+  const absError = sum(({ sums }) => sums.absError);
+  const ruined = tensors.filter((tensor) => tensor.relativeError >= RUINED);
+  return {
+    input,
+    output,
+    config,
+    dryRun,
+    tensors,
+    dense,
+    totals: {
+      weights,
+      bitsPerWeight: (8 * tensors.reduce((total, { bytesAfter }) => total + bytesAfter, 0)) / weights,
+      bytesBefore: source.files.reduce((total, { size }) => total + size, 0),
+      bytesAfter: made.bytesAfter,
+      meanAbsError: absError / weights,
+      relativeError: relativeError(
+        sum(({ sums }) => sums.squaredError),
+        sum(({ sums }) => sums.squaredWeight),
+      ),
+      seconds,
+      computeSeconds: made.computeSeconds,
+    },
+    notes: [
+      ...notes,
+      ...endingNotes(output, source.kind),
+      ...made.notes,
+      ...(ruined.length === 0 ? [] : [ruinedNote(ruined.length, tensors.length)]),
+    ],
+  };
+}
+
+function ruinedNote(count: number, of: number): string {
+  const lost = `${formatCount(count)} of ${plural(of, 'tensor')} lost half of their size or more to quantization`;
+  return `${lost}: without training, a model like this says nothing of sense. Use more bits or smaller groups.`;
+}
+
+function reportTensor(scheme: Scheme, { layer: { site, form }, sums, seconds }: LayerResult): TensorReport {
+  const { shape, weight } = site;
+  const count = shape[0] * shape[1];
+  const { packing, metaDtype, bytes } = scheme.summarize(form);
+  return {
+    name: weight.name,
+    shape,
+    config: form.config,
+    packing,
+    metaDtype,
+    ...(form.adapted === undefined ? {} : { adapted: form.adapted }),
+    meanAbsError: sums.absError / count,
+    meanSquaredError: sums.squaredError / count,
+    relativeError: relativeError(sums.squaredError, sums.squaredWeight),
+    bitsPerWeight: (8 * bytes) / count,
+    bytesBefore: weight.end - weight.begin,
+    bytesAfter: bytes,
+    seconds,
+  };
+}

@@ -1,0 +1,73 @@
+import * as fs from 'node:fs/promises';
+import { activeBackend } from '../backend/index.js';
+import { resolveThreads } from '../compute/run.js';
+import type { Layout, TensorSource } from '../containers/container.js';
+import { containerNamed } from '../containers/list.js';
+import { schemeNamed } from '../schemes/list.js';
+import type { ConversionRun } from './options.js';
+import { type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
+import { probeShard } from './probe-shard.js';
+import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
+import { Counter, makeSlots, Stopwatch } from './stream/transfer.js';
+
+/** A shard that was written. */
+export interface WrittenShard {
+  readonly layout: Layout;
+  readonly results: readonly LayerResult[];
+}
+
+/** What work on `shards` of a plan shares. */
+export function shardRun(
+  source: TensorSource,
+  plan: ModelPlan,
+  shards: readonly ShardPlan[],
+  { signal, onProgress }: ConversionRun,
+  threads: number | undefined,
+): ShardRun {
+  const layers = shards.flatMap((shard) => shard.layers);
+  const copies = shards.reduce(
+    (sum, shard) => sum + shard.copies.filter((name) => bytesOf(source, name) > 0).length,
+    0,
+  );
+  const weights = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
+  return {
+    source,
+    scheme: schemeNamed(plan.scheme),
+    slots: makeSlots(),
+    backend: activeBackend(),
+    threads: resolveThreads(threads),
+    counter: new Counter(onProgress, weights, layers.length + copies),
+    stopwatch: new Stopwatch(),
+    signal,
+  };
+}
+
+function bytesOf({ entries }: TensorSource, name: string): number {
+  const { begin, end } = entries.get(name)!;
+  return end - begin;
+}
+
+/**
+ * Writes one shard to `path`, which must not exist, with permissions `mode`. What its weights decide is asked of them first: the file is created at its
+ * size, and written once. A failure leaves nothing.
+ */
+export async function writeShard(
+  plan: ModelPlan,
+  shard: ShardPlan,
+  path: string,
+  mode: number | undefined,
+  run: ShardRun,
+): Promise<WrittenShard> {
+  const settled = await probeShard(shard, run);
+  const layout = shardLayout(run.source, plan, settled);
+  const sink = await containerNamed(plan.container).create(path, layout, mode);
+  try {
+    const results = await quantizeShard(settled, sink, run);
+    await sink.finish();
+    return { layout, results };
+  } catch (error) {
+    await sink.abandon();
+    await fs.rm(path, { force: true }).catch(() => {}); // who made the folder clears it
+    throw error;
+  }
+}

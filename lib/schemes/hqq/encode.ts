@@ -1,0 +1,83 @@
+import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
+import { allFinite, bitsOf, bytesOf } from '../../compute/floats.js';
+import { countOf } from '../../containers/ranges.js';
+import type { Scratch } from '../../containers/scratch.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { HqqError } from '../../messages/errors.js';
+import { quote } from '../../messages/text.js';
+import type { Chunk } from '../chunks.js';
+import type { Encoded, Piece, WorkRun } from '../scheme.js';
+import { toHalf } from './half.js';
+import type { HqqLayer } from './state-dict.js';
+
+/** A chunk's codes, scales and zeros. In the slot's memory. */
+export interface Solved {
+  readonly packed: Uint8Array | Int32Array;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly sums: QuantSums;
+}
+
+/** Quantizes a chunk. */
+export async function solveChunk(
+  { site, form }: HqqLayer,
+  chunk: Chunk,
+  bytes: Uint8Array,
+  run: WorkRun,
+): Promise<Solved> {
+  const { config, format, metaDtype } = form;
+  const { rows, cols, step } = chunk;
+  const { slot, threads } = run;
+  const dtype = site.weight.type.float!;
+  const words = step * cols;
+  const packed =
+    format.wordBytes === 1 ? slot.take('packed', Uint8Array, words) : slot.take('packed', Int32Array, words);
+  const groups = countOf(chunk.groups);
+  const scale = slot.take('scale', Float32Array, groups);
+  const zero = slot.take('zero', Float32Array, groups);
+  const stats = new Float64Array(5);
+  const args = groupedQuantizeArgs({
+    ...{ rows, cols, step, format, config, weights: bitsOf(bytes, dtype), dtype, metaDtype },
+    ...{ packed, scale, zero, stats, axis: config.axis, threads },
+  });
+  await run.compute('quantize', args);
+  return { packed, scale, zero, sums: readStats(stats) };
+}
+
+/** Quantizes a chunk, to be written. */
+export async function encodeChunk(layer: HqqLayer, chunk: Chunk, bytes: Uint8Array, run: WorkRun): Promise<Encoded> {
+  const { site, form } = layer;
+  const { packed, scale, zero, sums } = await solveChunk(layer, chunk, bytes, run);
+  if (sums.badIndex >= 0) return { pieces: [], sums };
+  const meta = (kind: 'scale' | 'zero', values: Float32Array): Piece => ({
+    tensor: `${site.name}.${kind}`,
+    ranges: chunk.groups,
+    elementBytes: DTYPES[form.metaDtype].bytes,
+    bytes: storedMeta(layer, kind, values, run.slot),
+  });
+  const { wordBytes } = form.format;
+  const codes = { tensor: `${site.name}.W_q`, ranges: chunk.packed, elementBytes: wordBytes, bytes: bytesOf(packed) };
+  return { pieces: [codes, meta('scale', scale), meta('zero', zero)], sums };
+}
+
+/** Scales, zeros or a bias as they are stored. */
+export function storedMeta(
+  { site, form }: HqqLayer,
+  kind: 'scale' | 'zero' | 'bias',
+  values: Float32Array,
+  slot: Scratch,
+): Uint8Array {
+  if (form.metaDtype === 'float32') {
+    if (kind === 'bias' || allFinite(values)) return bytesOf(values);
+    const message = `Expected the groups of ${quote(site.weight.name)} to span less than float32 can hold`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, but a ${kind} would be infinite. Exclude it.`);
+  }
+  const half = slot.take(`half ${kind}`, Uint16Array, values.length);
+  if (toHalf(values, kind, half) === 'overflows') {
+    const bad = values.find((value) => !Number.isFinite(value));
+    const fault = bad === undefined ? 'overflows' : `is ${bad}`;
+    const message = `Expected ${quote(`${site.name}.${kind}`)} to fit into float16, but a value of it ${fault}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use metaDtype (--meta-dtype) auto or float32.`);
+  }
+  return bytesOf(half);
+}

@@ -1,0 +1,75 @@
+import { bitsOf } from '../../compute/floats.js';
+import { countOf } from '../../containers/ranges.js';
+import { Scratch } from '../../containers/scratch.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { solverArgs } from '../../solvers/solver.js';
+import type { Probe } from '../scheme.js';
+import { solveChunk } from './encode.js';
+import { HALF_OVERFLOW, LARGEST_ZERO, SMALLEST_SCALE, toHalf, worse } from './half.js';
+import type { HqqForm } from './state-dict.js';
+
+/** What rounding may add to a quotient of a few operations, with room to spare. */
+const SLACK = 1.001;
+
+/** Ranges up to here are one level with the reference's guards. */
+const REFERENCE_LEVEL = 1e-4;
+
+/**
+ * Whether float16 holds the scales and zeros of a layer, told from its weights before anything is written. A group's least and
+ * greatest weights tell it for nearly all: see `isCertain`. A chunk with a group for which they do not is quantized, and its
+ * scales and zeros looked at: so the answer is always that of what will be stored.
+ */
+export const probe: Probe<HqqForm> = {
+  needed: ({ settled, metaDtype }) => !settled && metaDtype === 'float16',
+
+  async weights(layer, chunk, bytes, run) {
+    const { site, form } = layer;
+    const { axis } = form.config;
+    const { rows, cols } = chunk;
+    const { slot, threads } = run;
+    const dtype = site.weight.type.float!;
+    const groups = countOf(chunk.groups);
+    const least = slot.take('scale', Float32Array, groups);
+    const most = slot.take('zero', Float32Array, groups);
+    const weights = bitsOf(bytes, dtype);
+    await run.compute('extremes', { weights, dtype: DTYPES[dtype].id, rows, cols, axis, least, most, threads });
+    const { maxCode } = solverArgs(form.config, { size: axis === 1 ? cols : rows });
+    if (areCertain(least, most, maxCode)) return form;
+    const { scale, zero } = await solveChunk(layer, chunk, bytes, run);
+    const half = slot.take('half scale', Uint16Array, groups);
+    const fit = worse(toHalf(scale, 'scale', half), toHalf(zero, 'zero', half, scale));
+    return fit === 'holds' ? form : { ...form, metaDtype: 'float32' };
+  },
+
+  bias(form, values) {
+    const fit = toHalf(values, 'bias', new Scratch().take('half', Uint16Array, values.length));
+    return fit === 'holds' ? form : { ...form, metaDtype: 'float32' };
+  },
+};
+
+/**
+ * Whether float16 holds scale and zero of each group for certain, however the solver goes.
+ *
+ * With `s = maxCode / (most - least)`, scale is `1 / s`, and zero begins at `-least * s`. An update makes zero the mean of
+ * `code - t * s`, `t` between the weight and what its code stands for: so it lies between the zero before and the least and
+ * greatest of `code - w * s`, within `[-most * s, maxCode - least * s]`. So `|zero| <= maxCode + magnitude * s` throughout.
+ * The guards of the solver change `s` only where ranges are smaller, or magnitudes larger, than what is certain here. A scale
+ * of 1 may stand for a group of equal weights, whose zero must be as precise as they are.
+ */
+function areCertain(least: Float32Array, most: Float32Array, maxCode: number): boolean {
+  const smallest = SLACK * Math.max(maxCode * SMALLEST_SCALE, REFERENCE_LEVEL);
+  const largest = HALF_OVERFLOW / 2 / SLACK;
+  const levels = (LARGEST_ZERO - maxCode) / maxCode / SLACK;
+  const [unitFrom, unitTo] = [maxCode / SLACK, maxCode * SLACK];
+  for (let i = 0; i < least.length; i++) {
+    const low = least[i]!;
+    const high = most[i]!;
+    const magnitude = -low > high ? -low : high;
+    const range = high - low;
+    // Every comparison is false for NaN.
+    const ordinary = range >= smallest && magnitude <= largest && magnitude <= levels * range;
+    if (ordinary && (range < unitFrom || range > unitTo)) continue;
+    if (!(low === 0 && high === 0)) return false; // a group of zeros has scale 1 and zero 0
+  }
+  return true;
+}

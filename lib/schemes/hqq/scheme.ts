@@ -1,0 +1,66 @@
+import { DTYPES } from '../../matrix/dtype.js';
+import { formOf } from '../../matrix/fit.js';
+import { packedRows } from '../../matrix/format.js';
+import { plain, quoteSome } from '../../messages/text.js';
+import { checkChunks, chunksOf } from '../chunks.js';
+import type { Scheme } from '../scheme.js';
+import { quantizationConfig, skipModules } from './declare.js';
+import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
+import { encodeChunk, storedMeta } from './encode.js';
+import { probe } from './probe.js';
+import { namesOfCodes, type ReadLayer, readLayers } from './read-layers.js';
+import { type HqqForm, LAYER_KEYS, largeSpecs, smallTensors } from './state-dict.js';
+
+const cutOf = ({ geometry, config, format }: HqqForm) => ({ geometry, axis: config.axis, format, config });
+
+/** Layers as Python's hqq stores them: codes, scales and zeros, and sixteen small tensors that say what they are. */
+export const hqq: Scheme<HqqForm, ReadLayer> = {
+  name: 'hqq',
+  title: 'HQQ',
+  containers: ['safetensors'],
+  tensorsPerLayer: LAYER_KEYS.length,
+
+  fit(site, { config, metaDtype }) {
+    const form = formOf(site.shape, config);
+    if ('reason' in form) return form;
+    const hqqForm: HqqForm = {
+      ...form,
+      metaDtype: metaDtype === 'float32' ? 'float32' : 'float16',
+      settled: metaDtype !== 'auto',
+    };
+    checkChunks(plain(site.weight.name), cutOf(hqqForm));
+    return hqqForm;
+  },
+  probe,
+  specs: (layer) => [
+    ...largeSpecs(layer),
+    ...smallTensors(layer).map(({ name, type, shape }) => ({ name, type, shape })),
+  ],
+  constants: smallTensors,
+  biasDtype: ({ metaDtype }) => metaDtype,
+  chunks: (form) => chunksOf(cutOf(form)),
+  encode: encodeChunk,
+  encodeBias: (layer, values, slot) => storedMeta(layer, 'bias', values, slot),
+  summarize({ format, geometry, metaDtype }) {
+    const { rows, cols, groups } = geometry;
+    const bytes = packedRows(format, rows) * cols * format.wordBytes + 2 * groups * DTYPES[metaDtype].bytes;
+    return { packing: format.packing, metaDtype, bytes };
+  },
+  declare(layers, stays) {
+    const names = layers.map(({ site }) => site.name);
+    const set = { quantization_config: quantizationConfig(layers, skipModules(names, stays)) };
+    return { set, drop: [] };
+  },
+  notes: () => [],
+
+  mark: 'is called <module>.W_q',
+  settings: ['quantization_config'],
+  traces(source) {
+    const names = namesOfCodes(source);
+    return names.length === 0 ? undefined : `${names.length} layers hold HQQ codes (${quoteSome(names, 1)})`;
+  },
+  find: readLayers,
+  storedChunks: layerChunks,
+  decode: dequantizeChunk,
+  load: loadLayer,
+};

@@ -1,0 +1,178 @@
+import type { Operations } from '../../binding.js';
+import type { QuantSums } from '../compute/arguments.js';
+import type { EnvelopeChange, LinearSite, TensorEntry, TensorSource, TensorSpec } from '../containers/container.js';
+import type { Range } from '../containers/ranges.js';
+import type { Scratch } from '../containers/scratch.js';
+import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
+import type { DType } from '../matrix/dtype.js';
+import type { Misfit } from '../matrix/fit.js';
+import type { QuantizedTensor } from '../matrix/weight.js';
+import type { Chunk } from './chunks.js';
+
+// What every way of storing a quantized layer in a container gives and takes. The path of a model (lib/models) knows these
+// interfaces and no scheme.
+
+/** What is asked of a layer. */
+export interface LayerOptions {
+  /** As it was given: defaults may give way, what was asked for may not. */
+  readonly config: QuantConfig;
+  /** How scale and zero are stored; `auto` leaves it to the scheme. */
+  readonly metaDtype: 'auto' | 'float16' | 'float32';
+}
+
+/** How one layer is quantized and stored. Schemes add what they need; plain data, which travels as JSON. */
+export interface LayerForm {
+  readonly config: ResolvedQuantConfig & { readonly groupSize: number };
+  /** Why it is not what was asked for, if it is not. */
+  readonly adapted?: string;
+}
+
+/** A layer to be written. Plain data. */
+export interface PlannedLayer<Form extends LayerForm = LayerForm> {
+  readonly site: LinearSite;
+  readonly form: Form;
+}
+
+/** What a form comes to, for reports. */
+export interface FormSummary {
+  /** How codes are stored. */
+  readonly packing: string;
+  /** How scale and zero are stored. */
+  readonly metaDtype: DType;
+  /** Bytes of codes, scales and zeros. */
+  readonly bytes: number;
+}
+
+/** A small tensor, whole. */
+export interface WholeTensor extends TensorSpec {
+  readonly bytes: Uint8Array;
+}
+
+/** What a worker of the pipeline works with. The slot's arrays are the chunk's until it is done. */
+export interface WorkRun {
+  readonly slot: Scratch;
+  readonly threads: number;
+  readonly signal: AbortSignal;
+  /** Runs an operation of the backend. */
+  compute<K extends keyof Operations>(operation: K, args: Operations[K]): Promise<void>;
+}
+
+/** Bytes for ranges of a tensor, one after the other. */
+export interface Piece {
+  readonly tensor: string;
+  readonly ranges: readonly Range[];
+  /** Bytes of an element of `ranges`. */
+  readonly elementBytes: number;
+  /** In the slot's memory. */
+  readonly bytes: Uint8Array;
+}
+
+/** A chunk as it will be stored, and how far that is from its weights. */
+export interface Encoded {
+  readonly pieces: readonly Piece[];
+  readonly sums: QuantSums;
+}
+
+/** A quantized layer that was found in a model, checked: its tensors have the sizes that it says. */
+export interface StoredLayer {
+  /** Name of the scheme. */
+  readonly scheme: string;
+  /** What the layer is called; its weight is `<name>.weight`. */
+  readonly name: string;
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** How the weight of the original lies. */
+  readonly stored: LinearSite['stored'];
+  /** All its tensors but the bias. The first one says where the layer stands among others. */
+  readonly entries: readonly [TensorEntry, ...TensorEntry[]];
+  readonly bias: TensorEntry | undefined;
+  readonly storage: LayerStorage;
+}
+
+/** How a quantized layer is stored, for people. */
+export interface LayerStorage {
+  readonly nbits: number;
+  readonly groupSize: number;
+  readonly axis: 0 | 1;
+  readonly packing: string;
+  readonly metaDtype: DType;
+  /** Type in which Python computes unless it is told otherwise. */
+  readonly computeDtype: DType;
+  /** Codes, scales and zeros. */
+  readonly bitsPerWeight: number;
+}
+
+/** Where the bytes of a layer go, and what they then are. */
+export interface LayerLoad {
+  readonly reads: readonly { readonly entry: TensorEntry; readonly into: Uint8Array }[];
+  /** To be called once when `reads` are filled. */
+  readonly finish: () => Omit<QuantizedTensor, 'stats'>;
+}
+
+/** What only the weights of a layer can tell of its form: how large it will be depends on it, so it is asked before anything is written. */
+export interface Probe<Form extends LayerForm> {
+  /** Whether there is something to ask. */
+  needed(form: Form): boolean;
+  /** The form that a chunk of the weights demands: the same one, or another, which then stays. */
+  weights(layer: PlannedLayer<Form>, chunk: Chunk, weights: Uint8Array, run: WorkRun): Promise<Form>;
+  /** The form that the bias demands, or a part of it. */
+  bias(form: Form, values: Float32Array): Form;
+}
+
+/** One way of storing quantized layers. */
+export interface Scheme<Form extends LayerForm = LayerForm, Layer extends StoredLayer = StoredLayer> {
+  readonly name: string;
+  /** As people call it. */
+  readonly title: string;
+  /** Names of the containers that can hold it. */
+  readonly containers: readonly string[];
+  /** Tensors that a layer becomes, without its bias. */
+  readonly tensorsPerLayer: number;
+
+  /**
+   * The form of a layer.
+   *
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that cannot be worked on in bounded memory.
+   */
+  fit(site: LinearSite, options: LayerOptions): Form | Misfit;
+  readonly probe?: Probe<Form>;
+  /** The tensors that a layer becomes, without its bias. */
+  specs(layer: PlannedLayer<Form>): readonly TensorSpec[];
+  /** Those of them that are known without the weights. */
+  constants(layer: PlannedLayer<Form>): readonly WholeTensor[];
+  /** Type in which the layer's bias is stored; undefined: as it was. */
+  biasDtype(form: Form): DType | undefined;
+  /** The parts of a layer's weight that are encoded one by one, in any order. */
+  chunks(form: Form): Iterable<Chunk>;
+  /**
+   * @param weights Those of the chunk, in the order of its ranges, as the site's weight stores them.
+   * @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored.
+   */
+  encode(layer: PlannedLayer<Form>, chunk: Chunk, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
+  /** Part of a bias in the type of `biasDtype`. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what that cannot hold. */
+  encodeBias(layer: PlannedLayer<Form>, values: Float32Array, slot: Scratch): Uint8Array;
+  summarize(form: Form): FormSummary;
+  /**
+   * What is said around the tensors to those who will load the model.
+   *
+   * @param stays Linear layers, or what may be such, that are not quantized.
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a choice that would be misread.
+   */
+  declare(layers: readonly PlannedLayer<Form>[], stays: readonly string[]): Omit<EnvelopeChange, 'layers'>;
+  /** What people should know of layers that are stored so. */
+  notes(layers: readonly PlannedLayer<Form>[]): readonly string[];
+
+  /** By what a model is known to hold such layers, cheaply: "3 layers hold HQQ codes"; undefined when it holds none. */
+  traces(source: TensorSource): string | undefined;
+  /** Completes "no tensor of it ...", where there are none. */
+  readonly mark: string;
+  /** Every layer that is stored so, in the order of `entries`. Trusts nothing. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
+  find(source: TensorSource, signal?: AbortSignal): Promise<readonly Layer[]>;
+  /** Members of the description that say how layers are stored: they go when these do. */
+  readonly settings: readonly string[];
+  /** The parts in which a layer is decoded. @throws {HqqError} as `fit` */
+  storedChunks(layer: Layer): Iterable<Chunk>;
+  /** The weights of a chunk, rounded once to `dtype`, in the order of its ranges. In the slot's memory. */
+  decode(source: TensorSource, layer: Layer, chunk: Chunk, dtype: DType, run: WorkRun): Promise<Uint8Array>;
+  /** Reads a layer whole. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
+  load(layer: Layer): LayerLoad;
+}
