@@ -102,6 +102,26 @@ describe('imports of lib', () => {
     expect([...edges.keys()].filter((file) => lines(file) > 300)).toEqual([]);
   });
 
+  test('the path of a model knows no container and no scheme, but their interfaces and lists', () => {
+    const path = [...edges].filter(([file]) => ['models', 'runtime', 'cli'].includes(roomOf(file)));
+    expect(path.length).toBeGreaterThan(40);
+    const formats = path.flatMap(([file, targets]) =>
+      targets
+        .filter((target) => /^lib\/(containers|schemes)\/[^/]+\//.test(target))
+        .map((target) => `${file} -> ${target}`),
+    );
+    expect(formats).toEqual([]);
+    // What only the scheme `hqq` and the container `safetensors` may spell: keys, names of types, and where config.json says so.
+    const spelt =
+      /\bW_q\b|\.(?:scale|zero|stores_quant_config|encoded_state_dict)[`']|'(?:B?F16|F32|F64|[IU](?:8|16|32|64)|BOOL)'/;
+    const naming = [...edges.keys()].filter((file) => {
+      if (/^lib\/(schemes\/hqq|containers\/safetensors)\/|^lib\/containers\/stored-types\.ts$/.test(file)) return false;
+      const code = readFileSync(join(root, file), 'utf8').replaceAll(/\/\*[^]*?\*\/|\/\/.*/g, '');
+      return spelt.test(code) || (roomOf(file) !== 'runtime' && code.includes('quantization_config'));
+    });
+    expect(naming).toEqual([]);
+  });
+
   test('the two backends do not know each other', () => {
     const from = (folder: string) =>
       [...edges].filter(([file]) => file.startsWith(folder)).flatMap(([, targets]) => targets);

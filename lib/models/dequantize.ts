@@ -92,7 +92,7 @@ export async function dequantizeModel(
   const source = await openSource(input);
   try {
     const layers = await findLayers(source, signal);
-    if (layers.length === 0) throw notQuantized(source);
+    if (layers.length === 0) throw notQuantized(source, input);
     const container = containerNamed(source.container);
     const shards = shardsOf(source, layers);
     const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
@@ -134,11 +134,11 @@ export async function dequantizeModel(
   }
 }
 
-function notQuantized(source: TensorSource): HqqError {
+function notQuantized(source: TensorSource, input: string): HqqError {
   const schemes = schemesOf(source);
   const names = schemes.map(({ title }) => title).join(', ');
   const marks = schemes.map(({ mark }) => mark).join(', or ');
-  const message = `${plain(source.path)} is not quantized with ${names}: no tensor of it ${marks}. Nothing to do.`;
+  const message = `${plain(input)} is not quantized with ${names}: no tensor of it ${marks}. Nothing to do.`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
