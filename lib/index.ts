@@ -11,6 +11,7 @@ export {
   quantizeSync,
   unpack,
 } from './compute/quantize.js';
+export type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from './matrix/arrays.js';
 export {
   NBITS,
   type NBits,
@@ -25,6 +26,7 @@ export type {
   Float16Numbers,
   FloatWeight,
   QuantizedTensor,
+  QuantizedTensorLike,
   QuantStats,
   RawWeight,
   RunOptions,

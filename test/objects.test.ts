@@ -1,8 +1,9 @@
 import { inspect } from 'node:util';
 import { MessageChannel } from 'node:worker_threads';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, expectTypeOf, test } from 'vitest';
 import { QuantizedLinear } from '../lib/compute/linear.js';
-import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
+import type { ForwardOptions } from '../lib/compute/linear-options.js';
+import { dequantizeSync, quantizeSync, unpack } from '../lib/compute/quantize.js';
 import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
 import { randomWeights } from './support/checkpoints.js';
 
@@ -20,6 +21,21 @@ describe('a quantized tensor', () => {
     expect(inspect({ q }).split('\n')).toHaveLength(3);
     const adapted = quantizeSync({ data: randomWeights(3 * 64, 1), shape: [3, 64] });
     expect(inspect(adapted)).toContain(', adapted (group size 32: 3 groups of 64 do not pack into 4bit_u8) }');
+  });
+
+  test('and what is made of it have arrays that can be transferred', () => {
+    expectTypeOf(q.packed).toEqualTypeOf<Uint8Array<ArrayBuffer> | Int32Array<ArrayBuffer>>();
+    expectTypeOf(q.scale).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    expectTypeOf(dequantizeSync(q)).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    expectTypeOf(dequantizeSync(q, { dtype: 'bfloat16' })).toEqualTypeOf<Uint16Array<ArrayBuffer>>();
+    expectTypeOf(unpack(q)).toEqualTypeOf<Uint8Array<ArrayBuffer>>();
+    const shared = new Uint16Array(new SharedArrayBuffer(2 * 64 * 128));
+    const into = dequantizeSync(q, { dtype: 'float16', out: shared });
+    expectTypeOf(into).toEqualTypeOf<Uint16Array<SharedArrayBuffer>>();
+    expect(into).toBe(shared);
+    const inShared = new Float32Array(new SharedArrayBuffer(q.scale.byteLength));
+    inShared.set(q.scale);
+    expect(dequantizeSync({ ...q, scale: inShared })).toEqual(dequantizeSync(q)); // what calls take may be shared
   });
 
   test('has the properties that are documented, and no other', () => {
@@ -63,6 +79,20 @@ describe('a layer', () => {
     const { port1 } = new MessageChannel();
     expect(() => port1.postMessage(layer)).toThrow(refusal);
     port1.close();
+  });
+
+  test('gives arrays that can be transferred', async () => {
+    const x = randomWeights(128, 2);
+    const shared = new Float32Array(new SharedArrayBuffer(4 * 64));
+    expectTypeOf(await layer.forward(x)).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    expectTypeOf(layer.forwardSync(x, { threads: 1 })).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    expectTypeOf(await layer.forward(x, { out: shared })).toEqualTypeOf<Float32Array<SharedArrayBuffer>>();
+    expectTypeOf(await QuantizedLinear.forwardMany([layer], x)).toEqualTypeOf<Float32Array<ArrayBuffer>[]>();
+    expectTypeOf(await layer.dequantize()).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    const options: ForwardOptions = {};
+    expectTypeOf(layer.forwardSync(x, options)).toEqualTypeOf<Float32Array>();
+    expect(layer.forwardSync(x, { out: shared })).toBe(shared);
+    expect(structuredClone(layer.forwardSync(x), { transfer: [layer.forwardSync(x).buffer] })).toHaveLength(64);
   });
 
   test('is JSON all the same: what it says of itself', () => {

@@ -1,4 +1,4 @@
-import { checkInput } from '../matrix/arrays.js';
+import { checkInput, type OwnedFloat32Array } from '../matrix/arrays.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { checkArray, checkObject, isArray } from '../matrix/validate.js';
 import type { RunOptions } from '../matrix/weight.js';
@@ -27,6 +27,11 @@ export interface ForwardOptions extends RunOptions {
   /** Where the result goes, `[batch, outFeatures]`; it is also what the call returns. It may not overlap x. @default a new array */
   readonly out?: Float32Array | undefined;
 }
+
+/** A multiplication whose result is a new array. */
+export type ForwardNew = ForwardOptions & { readonly out?: undefined };
+/** A multiplication into an array of the caller's. */
+export type ForwardInto<T extends Float32Array> = ForwardOptions & { readonly out: T };
 
 function refuse(message: string): never {
   throw new HqqError('ERR_INVALID_ARGUMENT', message);
@@ -58,6 +63,8 @@ interface Features {
 }
 
 /** Checks x, and checks or allocates what a layer makes of it. */
+export function resultOf(layer: Features, x: Float32Array, out: undefined): OwnedFloat32Array;
+export function resultOf(layer: Features, x: Float32Array, out: Float32Array | undefined): Float32Array;
 export function resultOf(layer: Features, x: Float32Array, out: Float32Array | undefined): Float32Array {
   const { inFeatures, outFeatures } = layer;
   if (!isArray(x, 'Float32Array')) refuse(`Expected x to be a Float32Array, got ${show(x)}.`);

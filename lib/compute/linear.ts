@@ -1,6 +1,7 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
+import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
-import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { INSPECT, notCloneable } from '../messages/inspect.js';
@@ -9,6 +10,8 @@ import { formatBytes } from '../messages/units.js';
 import { activeBackend } from './host.js';
 import {
   checkLinearOptions,
+  type ForwardInto,
+  type ForwardNew,
   type ForwardOptions,
   LINEAR_OPTIONS,
   type LinearOptions,
@@ -34,12 +37,12 @@ const NOT_CLONEABLE = notCloneable(
 );
 
 /** The weight matrix in panels (`path` 'fused'), or as it was (`path` 'tiled'). */
-type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensor };
+type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensorLike };
 
 /** What `fromWeight` hands to the constructor: a weight that was laid out without blocking the event loop. */
 class LaidOut {
   constructor(
-    readonly q: QuantizedTensor,
+    readonly q: QuantizedTensorLike,
     readonly panels: PanelArgs | undefined,
   ) {}
 }
@@ -62,7 +65,7 @@ export class QuantizedLinear {
   /** Numbers per row of the result. */
   readonly outFeatures: number;
   /** What is added to every row; a copy of what was given. */
-  readonly bias: Float32Array | undefined;
+  readonly bias: OwnedFloat32Array | undefined;
   /** What x is multiplied as. */
   readonly activations: 'float32' | 'int8';
   /** `'fused'`: codes are multiplied as they are read. `'tiled'`: tiles of weights are dequantized first, and x is not rounded. */
@@ -85,9 +88,9 @@ export class QuantizedLinear {
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`
    */
-  constructor(q: QuantizedTensor, options: LinearOptions = {}) {
+  constructor(q: QuantizedTensorLike, options: LinearOptions = {}) {
     refuseSurplus(arguments.length, 2, 'new QuantizedLinear(q, options)');
-    const given = q as QuantizedTensor | LaidOut;
+    const given = q as QuantizedTensorLike | LaidOut;
     if (given instanceof LaidOut) {
       q = given.q;
       this.#weights = given.panels ? { panels: given.panels } : { q };
@@ -139,7 +142,7 @@ export class QuantizedLinear {
     const q = await quantize(weight, config, { signal, threads });
     const job = layOutArgs(q);
     if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: resolveThreads(threads) }, { signal });
-    return new QuantizedLinear(new LaidOut(q, job?.panels) as unknown as QuantizedTensor, own);
+    return new QuantizedLinear(new LaidOut(q, job?.panels) as unknown as QuantizedTensorLike, own);
   }
 
   /**
@@ -151,6 +154,9 @@ export class QuantizedLinear {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is
    *   aborted (then `out` holds anything).
    */
+  forward(x: Float32Array, run?: ForwardNew): Promise<OwnedFloat32Array>;
+  forward<T extends Float32Array>(x: Float32Array, run: ForwardInto<T>): Promise<T>;
+  forward(x: Float32Array, run: ForwardOptions): Promise<Float32Array>;
   async forward(x: Float32Array, run: ForwardOptions = NONE): Promise<Float32Array> {
     refuseSurplus(arguments.length, 2, 'forward(x, run)');
     if (run !== NONE) checkRunOptions(run, ['out']);
@@ -163,6 +169,9 @@ export class QuantizedLinear {
   }
 
   /** `forward` on the calling thread (and its helpers): it returns when the work is done. */
+  forwardSync(x: Float32Array, run?: ForwardNew): OwnedFloat32Array;
+  forwardSync<T extends Float32Array>(x: Float32Array, run: ForwardInto<T>): T;
+  forwardSync(x: Float32Array, run: ForwardOptions): Float32Array;
   forwardSync(x: Float32Array, run: ForwardOptions = NONE): Float32Array {
     refuseSurplus(arguments.length, 2, 'forwardSync(x, run)');
     if (run !== NONE) checkRunOptions(run, ['out']);
@@ -183,7 +192,7 @@ export class QuantizedLinear {
     layers: readonly QuantizedLinear[],
     x: Float32Array,
     run: RunOptions = NONE,
-  ): Promise<Float32Array[]> {
+  ): Promise<OwnedFloat32Array[]> {
     refuseSurplus(arguments.length, 3, 'QuantizedLinear.forwardMany(layers, x, run)');
     if (run !== NONE) checkRunOptions(run);
     checkLayers(layers);
@@ -191,15 +200,8 @@ export class QuantizedLinear {
     if (layers.length === 0) return outs;
     const threads = layers[0]!.#threadsOf(run);
     pinInputs(x);
-    const fused: LayerArgs[] = [];
-    const rest: (() => Promise<void>)[] = [];
-    layers.forEach((layer, i) => {
-      if (layer.#layer) fused.push({ ...layer.#layer, out: outs[i]! });
-      else rest.push(() => runTask(activeBackend(), 'linearTiled', layer.#tiledArgs(x, outs[i]!, threads), run));
-    });
-    const int8 = layers[0]!.activations === 'int8';
-    if (fused.length > 0) await runTask(activeBackend(), 'linear', { layers: fused, x, int8, threads }, run);
-    for (const task of rest) await task();
+    for (const { operation, args } of QuantizedLinear.steps(layers, x, outs, threads))
+      await runTask(activeBackend(), operation, args, run);
     return outs;
   }
 
@@ -226,7 +228,7 @@ export class QuantizedLinear {
   }
 
   /** The weights that the codes stand for, `[outFeatures, inFeatures]`, as `dequantize` gives them. */
-  async dequantize(run: RunOptions = NONE): Promise<Float32Array> {
+  async dequantize(run: RunOptions = NONE): Promise<OwnedFloat32Array> {
     refuseSurplus(arguments.length, 1, 'dequantize(run)');
     if (run !== NONE) checkRunOptions(run);
     const { outFeatures, inFeatures } = this;
@@ -268,7 +270,7 @@ export class QuantizedLinear {
   }
 
   #tiledArgs(x: Float32Array, out: Float32Array, threads: number): LinearTiledArgs {
-    const { q } = this.#weights as { q: QuantizedTensor };
+    const { q } = this.#weights as { q: QuantizedTensorLike };
     return tiledArgs(q, { bias: this.bias ?? NO_BIAS, x, out, threads });
   }
 }

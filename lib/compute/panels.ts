@@ -1,11 +1,11 @@
 import { formatNamed, packedRows } from '../matrix/format.js';
 import { fitsPanels, panelSizes } from '../matrix/panels.js';
 import { checkQuantized } from '../matrix/validate.js';
-import type { QuantizedTensor } from '../matrix/weight.js';
+import type { QuantizedTensorLike } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 
 /** The operation that lays `q` out in panels, and the panels; undefined where they do not fit. */
-export function layOutArgs(q: QuantizedTensor) {
+export function layOutArgs(q: QuantizedTensorLike) {
   checkQuantized(q);
   const [outFeatures, inFeatures] = q.shape;
   const format = formatNamed(q.packing)!;

@@ -1,11 +1,12 @@
 import type { FloatBits, QuantizeArgs } from '../../binding.js';
+import type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from '../matrix/arrays.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, readWeight } from '../matrix/validate.js';
-import type { QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import type { QuantizedTensor, QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
@@ -124,8 +125,10 @@ export interface DequantizeOptions extends RunOptions {
   readonly out?: Float32Array | Uint16Array | undefined;
 }
 
-type To<T extends DType | undefined> = DequantizeOptions & { readonly dtype: T };
-type ToFloat32 = DequantizeOptions & { readonly dtype?: 'float32' | undefined };
+type New = DequantizeOptions & { readonly out?: undefined };
+type NewFloats = New & { readonly dtype?: 'float32' | undefined };
+type NewHalves = New & { readonly dtype: 'float16' | 'bfloat16' };
+type Into<T> = DequantizeOptions & { readonly out: T };
 
 /**
  * Gives back the weights that the codes stand for, `(code - zero) * scale`, row-major `[outFeatures, inFeatures]`, on other
@@ -137,10 +140,11 @@ type ToFloat32 = DequantizeOptions & { readonly dtype?: 'float32' | undefined };
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`; the signal's reason when
  *   it is aborted.
  */
-export function dequantize(q: QuantizedTensor, options?: ToFloat32): Promise<Float32Array>;
-export function dequantize(q: QuantizedTensor, options: To<'float16' | 'bfloat16'>): Promise<Uint16Array>;
-export function dequantize(q: QuantizedTensor, options?: DequantizeOptions): Promise<Float32Array | Uint16Array>;
-export async function dequantize(q: QuantizedTensor, options: DequantizeOptions = {}): Promise<FloatBits> {
+export function dequantize(q: QuantizedTensorLike, options?: NewFloats): Promise<OwnedFloat32Array>;
+export function dequantize(q: QuantizedTensorLike, options: NewHalves): Promise<OwnedUint16Array>;
+export function dequantize<T extends FloatBits>(q: QuantizedTensorLike, options: Into<T>): Promise<T>;
+export function dequantize(q: QuantizedTensorLike, options?: DequantizeOptions): Promise<Float32Array | Uint16Array>;
+export async function dequantize(q: QuantizedTensorLike, options: DequantizeOptions = {}): Promise<FloatBits> {
   refuseSurplus(arguments.length, 2, 'dequantize(q, options)');
   const args = prepareDequantize(q, options);
   pinInputs(q.packed, q.scale, q.zero, args.out);
@@ -149,17 +153,18 @@ export async function dequantize(q: QuantizedTensor, options: DequantizeOptions 
 }
 
 /** `dequantize` on the calling thread: it returns when the work is done. */
-export function dequantizeSync(q: QuantizedTensor, options?: ToFloat32): Float32Array;
-export function dequantizeSync(q: QuantizedTensor, options: To<'float16' | 'bfloat16'>): Uint16Array;
-export function dequantizeSync(q: QuantizedTensor, options?: DequantizeOptions): Float32Array | Uint16Array;
-export function dequantizeSync(q: QuantizedTensor, options: DequantizeOptions = {}): FloatBits {
+export function dequantizeSync(q: QuantizedTensorLike, options?: NewFloats): OwnedFloat32Array;
+export function dequantizeSync(q: QuantizedTensorLike, options: NewHalves): OwnedUint16Array;
+export function dequantizeSync<T extends FloatBits>(q: QuantizedTensorLike, options: Into<T>): T;
+export function dequantizeSync(q: QuantizedTensorLike, options?: DequantizeOptions): Float32Array | Uint16Array;
+export function dequantizeSync(q: QuantizedTensorLike, options: DequantizeOptions = {}): FloatBits {
   refuseSurplus(arguments.length, 2, 'dequantizeSync(q, options)');
   const args = prepareDequantize(q, options);
   runTaskSync(activeBackend(), 'dequantize', args, options);
   return args.out;
 }
 
-function prepareDequantize(q: QuantizedTensor, options: DequantizeOptions) {
+function prepareDequantize(q: QuantizedTensorLike, options: DequantizeOptions) {
   checkRunOptions(options, ['dtype', 'rounding', 'out']);
   const { dtype = 'float32', rounding = 'once' } = options;
   checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
@@ -183,7 +188,7 @@ function prepareDequantize(q: QuantizedTensor, options: DequantizeOptions) {
  * @returns `[ceil(rows / fields), cols]` words; 32-bit ones for `3bit_32`.
  * @throws {HqqError} `ERR_PACK_ROWS` when the layout cannot hold this number of rows without loss, `ERR_INVALID_ARGUMENT`.
  */
-export function pack(codes: Uint8Array, shape: readonly number[], packing: Packing): Uint8Array | Int32Array {
+export function pack(codes: Uint8Array, shape: readonly number[], packing: Packing): OwnedUint8Array | OwnedInt32Array {
   refuseSurplus(arguments.length, 3, 'pack(codes, shape, packing)');
   const format = checkPacking(packing);
   checkShape(shape, 'shape');
@@ -234,7 +239,7 @@ function checkCodes(codes: Uint8Array, highest: number, packing: Packing): void 
  *
  * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`
  */
-export function unpack(q: QuantizedTensor): Uint8Array {
+export function unpack(q: QuantizedTensorLike): OwnedUint8Array {
   refuseSurplus(arguments.length, 1, 'unpack(q)');
   const { geometry, format } = checkQuantized(q);
   const { rows, cols } = geometry;

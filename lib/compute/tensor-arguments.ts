@@ -2,7 +2,7 @@ import type { DequantizeArgs, FloatBits, LinearTiledArgs } from '../../binding.j
 import type { DType } from '../matrix/dtype.js';
 import { packedRows } from '../matrix/format.js';
 import { checkQuantized } from '../matrix/validate.js';
-import type { QuantizedTensor } from '../matrix/weight.js';
+import type { QuantizedTensorLike } from '../matrix/weight.js';
 import { groupedDequantizeArgs } from './arguments.js';
 
 // Arguments of operations on a whole quantized tensor, which is checked.
@@ -15,7 +15,7 @@ interface Result {
 }
 
 /** Arguments of `dequantize`. */
-export function dequantizeArgs(q: QuantizedTensor, result: Result): DequantizeArgs {
+export function dequantizeArgs(q: QuantizedTensorLike, result: Result): DequantizeArgs {
   const { geometry, format } = checkQuantized(q);
   const { rows, cols } = geometry;
   const { packed, scale, zero, axis } = q;
@@ -25,7 +25,7 @@ export function dequantizeArgs(q: QuantizedTensor, result: Result): DequantizeAr
 type Product = Pick<LinearTiledArgs, 'bias' | 'x' | 'out' | 'threads'>;
 
 /** Arguments of `linearTiled`: products with codes that are not in panels. */
-export function tiledArgs(q: QuantizedTensor, product: Product): LinearTiledArgs {
+export function tiledArgs(q: QuantizedTensorLike, product: Product): LinearTiledArgs {
   const { geometry, format } = checkQuantized(q);
   const { rows, cols } = geometry;
   const { packed, axis, scale, zero } = q;

@@ -1,5 +1,17 @@
 import { HqqError } from '../messages/errors.js';
 
+// Arrays of results. `Float32Array<ArrayBuffer>` is an error to TypeScript before 5.7, which knows no such parameter: these are that
+// where it is known, and `Float32Array` where it is not.
+
+/** A `Float32Array` on an `ArrayBuffer`, which can be transferred: `Float32Array<ArrayBuffer>` from TypeScript 5.7 on. */
+export type OwnedFloat32Array = ReturnType<Float32ArrayConstructor['of']>;
+/** A `Uint16Array` on an `ArrayBuffer`. */
+export type OwnedUint16Array = ReturnType<Uint16ArrayConstructor['of']>;
+/** A `Uint8Array` on an `ArrayBuffer`. */
+export type OwnedUint8Array = ReturnType<Uint8ArrayConstructor['of']>;
+/** An `Int32Array` on an `ArrayBuffer`. */
+export type OwnedInt32Array = ReturnType<Int32ArrayConstructor['of']>;
+
 // What a value is, asked of the engine: no property that an object may claim for itself, and true across realms, where
 // `instanceof` is not.
 

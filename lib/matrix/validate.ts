@@ -5,7 +5,7 @@ import { NBITS, type ResolvedQuantConfig } from './config.js';
 import { DTYPE_NAMES, DTYPES, type DType } from './dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from './format.js';
 import { type Geometry, geometryOf } from './geometry.js';
-import type { PlainWeight, QuantizedTensor, Weight } from './weight.js';
+import type { PlainWeight, QuantizedTensorLike, Weight } from './weight.js';
 
 /**
  * Most weights of a matrix. Positions in it are counted in 32 bits where it is fast, and its float32 form must fit a typed
@@ -134,7 +134,7 @@ export interface TensorLayout {
  *
  * @throws {HqqError} `ERR_INVALID_ARGUMENT`, or `ERR_GROUP_SIZE`
  */
-export function checkQuantized(q: QuantizedTensor): TensorLayout {
+export function checkQuantized(q: QuantizedTensorLike): TensorLayout {
   checkObject(q, 'the quantized tensor');
   if (!NBITS.includes(q.nbits)) refuse(`Expected nbits to be one of ${NBITS.join(', ')}, got ${show(q.nbits)}.`);
   if (q.axis !== 0 && q.axis !== 1) refuse(`Expected axis to be 0 or 1, got ${show(q.axis)}.`);

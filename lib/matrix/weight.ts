@@ -1,3 +1,4 @@
+import type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array } from './arrays.js';
 import type { NBits } from './config.js';
 import type { DType } from './dtype.js';
 import type { Packing } from './format.js';
@@ -68,15 +69,30 @@ export interface QuantizedTensor {
   /** How codes sit in `packed`. */
   readonly packing: Packing;
   /** Codes in words, `[ceil(rows / fields), cols]` of the grouped matrix; `W_q` in a checkpoint. See lib/matrix/format.ts. */
-  readonly packed: Uint8Array | Int32Array;
+  readonly packed: OwnedUint8Array | OwnedInt32Array;
   /** Step between levels, one per group, in units of the weights. */
-  readonly scale: Float32Array;
+  readonly scale: OwnedFloat32Array;
   /** The code (fractional) that stands for 0, one per group. */
-  readonly zero: Float32Array;
+  readonly zero: OwnedFloat32Array;
   /** How far codes, scale and zero are from the weights. */
   readonly stats: QuantStats;
   /** What was taken in place of a default that does not fit, and why: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
   readonly adapted?: string;
+}
+
+/** What calls read of a quantized tensor; its arrays may lie in memory that threads share, too. */
+export interface QuantizedTensorLike
+  extends Pick<QuantizedTensor, 'nbits' | 'groupSize' | 'axis' | 'shape' | 'packing'> {
+  /** As in `QuantizedTensor`. */
+  readonly packed: Uint8Array | Int32Array;
+  /** As in `QuantizedTensor`. */
+  readonly scale: Float32Array;
+  /** As in `QuantizedTensor`. */
+  readonly zero: Float32Array;
+  /** Not read. */
+  readonly stats?: QuantStats | undefined;
+  /** Not read. */
+  readonly adapted?: string | undefined;
 }
 
 /** How one call runs. */

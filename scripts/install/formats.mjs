@@ -45,9 +45,18 @@ export async function formats({ project, env }) {
 
 const NODE = { lib: ['es2023'], types: ['node'] };
 
-/** One compilation: the options that matter, and the files. Declarations are checked themselves where they are first met. */
+/**
+ * One compilation: the options that matter, and the files. Declarations are checked themselves where they are first met.
+ * `old` ones are done by OLD_TYPESCRIPT, too.
+ */
 const COMPILATIONS = {
-  'node16, ESM and CommonJS': { module: 'node16', files: ['app.mts', 'app.cts'], skipLibCheck: false, ...NODE },
+  'node16, ESM and CommonJS': {
+    module: 'node16',
+    files: ['app.mts', 'app.cts', 'mixed.mts'],
+    skipLibCheck: false,
+    old: true,
+    ...NODE,
+  },
   'node10, CommonJS': {
     module: 'commonjs',
     moduleResolution: 'node10',
@@ -55,22 +64,39 @@ const COMPILATIONS = {
     files: ['app.cts'],
     ...NODE,
   },
-  bundler: { module: 'esnext', moduleResolution: 'bundler', files: ['app.ts'], ...NODE },
+  bundler: { module: 'esnext', moduleResolution: 'bundler', files: ['app.ts', 'results.ts'], ...NODE },
   'bundler, in a browser': {
-    ...{ module: 'esnext', moduleResolution: 'bundler', files: ['web.ts'], skipLibCheck: false },
+    ...{ module: 'esnext', moduleResolution: 'bundler', files: ['web.ts'], skipLibCheck: false, old: true },
     ...{ lib: ['es2022', 'dom'], types: [] },
   },
 };
 
-export async function types({ project, root, env, sources }) {
+/** The last version whose typed arrays have no parameter. */
+const OLD_TYPESCRIPT = '5.6.3';
+
+/** The compiler of that version. */
+async function oldTypeScript(work) {
+  const folder = path.join(work, 'typescript');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
+  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error', '--prefix', folder];
+  const { status, stderr } = await run('npm', ['install', `typescript@${OLD_TYPESCRIPT}`, ...flags], {
+    cwd: folder,
+    seconds: 180,
+  });
+  if (status !== 0) throw new Error(`npm install typescript@${OLD_TYPESCRIPT} failed: ${stderr}`);
+  return path.join(folder, 'node_modules', 'typescript', 'bin', 'tsc');
+}
+
+export async function types({ project, work, root, env, sources }) {
   const folder = path.join(project, 'typescript');
   mkdirSync(folder, { recursive: true });
   for (const ending of ['ts', 'mts', 'cts']) {
     cpSync(path.join(sources, 'app.ts'), path.join(folder, `app.${ending}`));
     cpSync(path.join(sources, 'web.ts'), path.join(folder, `web.${ending}`));
   }
-  const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-  const compile = async (name, compilerOptions, files) => {
+  for (const name of ['mixed.mts', 'results.ts']) cpSync(path.join(sources, name), path.join(folder, name));
+  const compile = async (tsc, name, compilerOptions, files) => {
     const common = {
       target: 'es2022',
       strict: true,
@@ -84,5 +110,10 @@ export async function types({ project, root, env, sources }) {
     const { status, stdout } = await run('node', [tsc, '-p', config], { cwd: folder, env });
     check(`TypeScript, ${name}`, status === 0, stdout.slice(0, 3000));
   };
-  for (const [name, { files, ...options }] of Object.entries(COMPILATIONS)) await compile(name, options, files);
+  const current = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const older = await oldTypeScript(work);
+  for (const [name, { files, old, ...options }] of Object.entries(COMPILATIONS)) {
+    await compile(current, name, options, files);
+    if (old) await compile(older, `${OLD_TYPESCRIPT}, ${name}`, options, files);
+  }
 }

@@ -28,6 +28,9 @@ export async function main(signal: AbortSignal): Promise<Float32Array> {
   return layer.forward(back);
 }
 
+/** For mixed.mts. */
+export const bias = (layer: QuantizedLinear) => layer.bias;
+
 // What is wrong must not pass: declarations that are not found, or are `any`, would let it.
 // @ts-expect-error There are no seven bits.
 export const wrongBits = quantize(weight, { nbits: 7 });
