@@ -104,6 +104,16 @@ export interface DistanceArgs {
   readonly threads: number;
 }
 
+/** `to = from`, rounded to its type. The arrays may not overlap. */
+export interface ConvertArgs {
+  readonly from: FloatBits;
+  readonly fromDtype: DTypeId;
+  /** As long as `from`, written. */
+  readonly to: FloatBits;
+  readonly toDtype: DTypeId;
+  readonly threads: number;
+}
+
 /** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/matrix/panels.ts. */
 export interface PanelArgs {
   /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most `limits.group`), format. */
@@ -305,6 +315,7 @@ export interface Operations {
   unpack: PackArgs;
   dequantize: DequantizeArgs;
   distance: DistanceArgs;
+  convert: ConvertArgs;
   layOut: LayOutArgs;
   expand: ExpandArgs;
   linear: LinearArgs;

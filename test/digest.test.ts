@@ -86,6 +86,12 @@ function caseOf({ operation, number, list }: DigestLine, threads: number): Case 
     const stats = new Float64Array(4);
     return { operation, args: { a, aDtype, b, bDtype, stats, threads }, outputs: { stats } };
   }
+  if (operation === 'convert') {
+    const [fromDtype, toDtype] = [number('fromDtype') as DTypeId, number('toDtype') as DTypeId];
+    const from = stream.elements(fromDtype, number('count'), number('low'), number('span'));
+    const to = toDtype === 0 ? new Float32Array(from.length) : new Uint16Array(from.length);
+    return { operation, args: { from, fromDtype, to, toDtype, threads }, outputs: { to } };
+  }
   const format = FORMATS[number('format')]!;
   const [rows, cols, step] = [number('rows'), number('cols'), number('step')];
   const grid = { format: number('format') as FormatId, rows, cols, step, threads };

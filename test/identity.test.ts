@@ -100,7 +100,17 @@ interface Case<K extends Exact> {
  * Operations whose bits every backend gives. Not those that sum floats: their order is each instruction set's own, and
  * test/linear.test.ts and test/runtime/operations.test.ts bound what comes of it.
  */
-type Exact = 'quantize' | 'extremes' | 'pack' | 'unpack' | 'dequantize' | 'distance' | 'layOut' | 'expand' | 'linear';
+type Exact =
+  | 'quantize'
+  | 'extremes'
+  | 'pack'
+  | 'unpack'
+  | 'dequantize'
+  | 'distance'
+  | 'convert'
+  | 'layOut'
+  | 'expand'
+  | 'linear';
 
 type Cases = { readonly [K in Exact]: (random: Random) => Case<K> };
 
@@ -191,6 +201,13 @@ const CASES: Cases = {
     const [a, b] = [randomWeights(random, count, aDtype), randomWeights(random, count, bDtype)];
     return { inputs: { a, aDtype, b, bDtype }, outputs: () => ({ stats: new Float64Array(4).fill(5) }) };
   },
+  convert(random) {
+    const count = random.chance(10) ? random.pick([65535, 65537, 140000]) : random.pick(SIZES) * random.pick(SIZES);
+    const [fromDtype, toDtype] = [random.pick(DTYPE_IDS), random.pick(DTYPE_IDS)];
+    const from = randomWeights(random, count, fromDtype);
+    const outputs = () => ({ to: toDtype === 0 ? new Float32Array(count).fill(5) : new Uint16Array(count).fill(5) });
+    return { inputs: { from, fromDtype, toDtype }, dtype: toDtype, outputs };
+  },
   layOut(random) {
     const { format, shape, groups, size, sizes } = randomPanels(random);
     const step = packedRows(format, groups) + (random.chance(20) ? random.below(4) : 0);
@@ -261,6 +278,7 @@ test.runIf(NATIVE.length > 0).each([
   ['unpack', 150],
   ['dequantize', 300],
   ['distance', 60],
+  ['convert', 100],
   ['layOut', 150],
   ['expand', 100],
   ['linear', 300],
@@ -289,40 +307,27 @@ test.each([...NATIVE, 'js'])('%s finds the first weight that is not finite', (na
 });
 
 test('all 16-bit numbers widen alike, and floats of every magnitude round alike', () => {
-  const js = openBackend('js');
+  const random = new Random(SEED);
+  const floats = Float32Array.from({ length: 1 << 17 }, () => floatOf(random.next() * 2 ** 32));
   const every = Uint16Array.from({ length: 65536 }, (_, i) => i);
+  type Conversion = readonly [from: FloatBits, fromDtype: DTypeId, toDtype: DTypeId];
+  const converted = (backend: Backend, [from, fromDtype, toDtype]: Conversion) => {
+    const to = toDtype === 0 ? new Float32Array(from.length) : new Uint16Array(from.length);
+    backend.run('convert', { from, fromDtype, to, toDtype, threads: 2 });
+    return Buffer.from(unifyNans(to, toDtype).buffer);
+  };
   for (const dtype of [1, 2] as const) {
-    const finite = every.filter((bits) => (bits & 0x7fff) < (dtype === 1 ? 0x7c00 : 0x7f80));
-    const cols = finite.length;
-    const random = new Random(SEED);
-    // (1 - 0) * scale is any float.
-    const scale = Float32Array.from(finite, () => floatOf((random.next() * 2 ** 32) & 0xbfffffff));
-    const rounded = (backend: Backend) => {
-      const out = new Uint16Array(cols);
-      const inputs = {
-        packed: new Uint8Array(cols).fill(1),
-        scale,
-        zero: new Float32Array(cols),
-        dtype,
-        roundEach: false,
-      };
-      backend.run('dequantize', { rows: 1, cols, step: 1, format: 0, axis: 0, ...inputs, out, threads: 2 });
-      return Buffer.from(out.buffer);
-    };
-    const widened = (backend: Backend) => {
-      const [b, stats] = [new Float32Array(1), new Float64Array(4)];
-      return Array.from(finite, (_, i) => {
-        backend.run('distance', { a: finite.subarray(i, i + 1), aDtype: dtype, b, bDtype: 0, stats, threads: 1 });
-        return stats[0]!;
-      });
-    };
-    const want = widened(js);
     for (const isa of NATIVE) {
-      expect(rounded(openBackend(isa)).equals(rounded(js)), isa).toBe(true);
-      expect(
-        widened(openBackend(isa)).every((value, i) => value === want[i]),
-        isa,
-      ).toBe(true);
+      const conversions: readonly Conversion[] = [
+        [every, dtype, 0],
+        [every, dtype, dtype === 1 ? 2 : 1],
+        [floats, 0, dtype],
+      ];
+      for (const conversion of conversions) {
+        const want = converted(openBackend('js'), conversion);
+        const same = converted(openBackend(isa), conversion).equals(want);
+        expect(same, `${isa}, ${conversion[1]} to ${conversion[2]}`).toBe(true);
+      }
     }
   }
 });

@@ -127,4 +127,20 @@ struct DistanceOp {
   }
 };
 
+struct ConvertOp {
+  static constexpr const char* kName = "convert";
+  static constexpr auto kRun = core::convert;
+
+  static core::Convert parse(Args& args) {
+    core::Convert op{};
+    op.from_dtype = args.dtype("fromDtype");
+    op.to_dtype = args.dtype("toDtype");
+    const Span<void> from = args.floats("from", op.from_dtype);
+    op.from = from.data;
+    op.count = from.length;
+    op.to = args.floats("to", op.to_dtype, from.length);
+    return op;
+  }
+};
+
 }  // namespace hqq::addon

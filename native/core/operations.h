@@ -88,6 +88,16 @@ struct Distance {
 };
 Status distance(const Context& context, const Distance& op);
 
+// to = from, rounded to its type
+struct Convert {
+  const void* from;  // [count]  read
+  DType from_dtype;
+  void* to;  // [count]  written
+  DType to_dtype;
+  size_t count;
+};
+Status convert(const Context& context, const Convert& op);
+
 // Layers of language models, all in float32.
 
 struct DenseLinear {

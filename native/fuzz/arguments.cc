@@ -95,7 +95,7 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
   }
   constexpr std::string_view kFloats[] = {"schedule", "scale", "zero", "bias", "x",   "weight", "meta", "weights",
                                           "cos",      "sin",   "q",    "keys", "out", "values", "gate", "up",
-                                          "to",       "a",     "b",    "k",    "v",   "array"};
+                                          "to",       "from",  "a",    "b",    "k",   "v",      "array"};
   if (std::ranges::count(kFloats, name) > 0) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;

@@ -263,4 +263,27 @@ std::string DistanceCase::describe() const {
   return text("count=%zu aDtype=%d bDtype=%d", a.count, static_cast<int>(a.dtype), static_cast<int>(b.dtype));
 }
 
+// ---- convert
+
+ConvertCase ConvertCase::random(Random& random) {
+  constexpr size_t kUnits[] = {65535, 65536, 65537, 140000};
+  const size_t count = random.chance(10) ? random.pick(kUnits) : random.pick(kOddSizes) * random.pick(kOddSizes);
+  const DType dtype = random.pick(kAllDTypes);
+  return {Elements(dtype, random_weights(random, count, dtype)), random.pick(kAllDTypes)};
+}
+
+Buffers ConvertCase::outputs(uint8_t fill) const { return {{"to", element_of(dtype), from.count, fill}}; }
+
+core::Status ConvertCase::run(const core::Context& context, Buffers& outputs) const {
+  return core::convert(context, {.from = from.bytes.data(),
+                                 .from_dtype = from.dtype,
+                                 .to = outputs[0].at(),
+                                 .to_dtype = dtype,
+                                 .count = from.count});
+}
+
+std::string ConvertCase::describe() const {
+  return text("count=%zu fromDtype=%d toDtype=%d", from.count, static_cast<int>(from.dtype), static_cast<int>(dtype));
+}
+
 }  // namespace hqq::test

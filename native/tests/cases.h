@@ -126,6 +126,17 @@ struct DistanceCase {
   std::string describe() const;
 };
 
+struct ConvertCase {
+  static constexpr const char* kName = "convert";
+  Elements from;
+  DType dtype = DType::f32;
+
+  static ConvertCase random(Random& random);
+  Buffers outputs(uint8_t fill) const;
+  core::Status run(const core::Context& context, Buffers& outputs) const;
+  std::string describe() const;
+};
+
 // Weights of every kind that has hurt somebody: ordinary ones, constant groups, zeros of both signs, ties, outliers,
 // subnormal, tiny and huge ones.
 std::vector<float> random_weights(Random& random, size_t count, DType dtype);

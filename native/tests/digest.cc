@@ -159,6 +159,19 @@ void distance_all(const kernels::KernelTable& kernels) {
   }
 }
 
+void convert_all(const kernels::KernelTable& kernels) {
+  uint32_t seed = 4001;
+  for (size_t from = 0; from < kDTypes; ++from) {
+    for (size_t to = 0; to < kDTypes; ++to) {
+      ConvertCase c;
+      c.from = Stream(seed).elements(static_cast<DType>(from), from == to ? 777 : 70001, kUnitLow[from], kUnitSpan);
+      c.dtype = static_cast<DType>(to);
+      print(kernels, c, text("seed=%u low=%u span=%u", seed, kUnitLow[from], kUnitSpan));
+      ++seed;
+    }
+  }
+}
+
 }  // namespace
 
 void print_digests(const kernels::KernelTable& kernels) {
@@ -166,6 +179,7 @@ void print_digests(const kernels::KernelTable& kernels) {
   pack_all(kernels);
   dequantize_all(kernels);
   distance_all(kernels);
+  convert_all(kernels);
 }
 
 }  // namespace hqq::test

@@ -118,6 +118,7 @@ void test_identity(const Options& options) {
     compare_random<DequantizeCase>(options, *kernels, options.cases(800, 150));
     compare_random<ExtremesCase>(options, *kernels, options.cases(300, 60));
     compare_random<DistanceCase>(options, *kernels, options.cases(200, 40));
+    compare_random<ConvertCase>(options, *kernels, options.cases(200, 40));
   }
 }
 

@@ -123,6 +123,7 @@ void test_threads(const Options& options) {
   never_begins<DequantizeCase>(options);
   never_begins<ExtremesCase>(options);
   never_begins<DistanceCase>(options);
+  never_begins<ConvertCase>(options);
   stops_soon(options);
   many_callers(options);
 }

@@ -1,5 +1,6 @@
 import type {
   Backend,
+  ConvertArgs,
   DequantizeArgs,
   DistanceArgs,
   Operations,
@@ -52,6 +53,7 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   unpack,
   dequantize,
   distance,
+  convert,
   denseLinear,
   rmsNorm,
   rope,
@@ -257,4 +259,19 @@ function* distance(args: DistanceArgs): Units {
     yield;
   }
   args.stats.set([...sums, largest]);
+}
+
+function* convert({ from, fromDtype, to, toDtype }: ConvertArgs): Units {
+  const floats = new Float32Array(Math.min(from.length, TURN_WEIGHTS));
+  for (let first = 0; first < from.length; first += floats.length) {
+    const count = Math.min(floats.length, from.length - first);
+    if (fromDtype === toDtype) to.set(from.subarray(first, first + count), first);
+    else if (toDtype === 0) widen(from, fromDtype, first, count, to as Float32Array, first);
+    else if (fromDtype === 0) narrow((from as Float32Array).subarray(first), count, toDtype, to, first);
+    else {
+      widen(from, fromDtype, first, count, floats);
+      narrow(floats, count, toDtype, to, first);
+    }
+    yield;
+  }
 }
