@@ -110,6 +110,8 @@ export const GLOBS: Flag<readonly string[]> = {
 };
 export const JSON_FLAG = toggle('one JSON document on standard output, of an error, too');
 export const QUIET = toggle('say nothing but errors');
+/** The same for commands whose result is what they print. */
+export const NO_PROGRESS = toggle('say nothing but the result and errors');
 export const ALL = toggle('every tensor, however many there are');
 export const DTYPE: Flag<DType> = {
   help: 'type of the weights',

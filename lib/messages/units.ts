@@ -40,9 +40,9 @@ export function formatLarge(count: number): string {
   return `${value.toPrecision(3)} ${unit}`;
 }
 
-/** Weights per second: `612 M weights/s`. */
-export function formatRate(weights: number, seconds: number): string {
-  return seconds > 0 ? `${formatLarge(weights / seconds)} weights/s` : '-';
+/** Weights, or another unit, per second: `612 M weights/s`. */
+export function formatRate(count: number, seconds: number, unit = 'weights'): string {
+  return seconds > 0 ? `${formatLarge(count / seconds)} ${unit}/s` : '-';
 }
 
 /** A duration that was measured: `1.23 ms`, `4.56 s`, `3 min 12 s`. */

@@ -128,10 +128,13 @@ describe('the disk', () => {
 
 describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', () => {
   /** Runs a conversion whose standard error is a terminal, standard output a file. */
-  async function onTerminal(flags: string, env: Record<string, string> = SLOW) {
+  async function onTerminal(flags: string, env: Record<string, string> = SLOW, columns = 100) {
     const folder = freshFolder();
     const command = `$HQQ quantize '${LARGE}' --out '${folder}/out' --threads 1 ${flags} > '${folder}/stdout'`;
-    const { stdout, status } = await hqq([], { shell: `script -qec "stty cols 100; ${command}" /dev/null`, env });
+    const { stdout, status } = await hqq([], {
+      shell: `script -qec "stty cols ${columns}; ${command}" /dev/null`,
+      env,
+    });
     return { screen: stdout, status, results: fs.readFileSync(join(folder, 'stdout'), 'utf8') };
   }
 
@@ -145,6 +148,31 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
     expect(results).not.toMatch(/quantizing|\x1b/);
     const lines = screen.split(/\r|\x1b\[\d+G/).map((line) => line.replaceAll(/\x1b(\[[?\d;]*[A-Za-z]|[78])/g, ''));
     for (const line of lines) expect(line.length).toBeLessThan(100);
+  });
+
+  test.each([
+    [60, /quantizing \[[#.]{12}\] +\d+ % +\d+\/\d+ +\d+ s left/],
+    [40, /quantizing +\d+ % +\d+\/\d+ +\d+ s left/],
+    [20, /quantizing +\d+ %/],
+  ])('of %i columns, progress fits', async (columns, expected) => {
+    const { screen, status } = await onTerminal('', SLOW, columns);
+    expect(status).toBe(0);
+    const lines = screen.split(/\r|\x1b\[\d+G/).map((line) => line.replaceAll(/\x1b(\[[?\d;]*[A-Za-z]|[78])/g, ''));
+    expect(lines.filter((line) => line.length >= columns)).toEqual([]);
+    expect(lines.join('\n')).toMatch(expected);
+  });
+
+  test('perplexity shows progress', async () => {
+    const file = join(SCRATCH, 'text.txt');
+    fs.writeFileSync(file, 'It was the best of times, it was the worst of times. '.repeat(200));
+    const measure = (flags: string) =>
+      hqq([], {
+        shell: `script -qec "stty cols 100; $HQQ perplexity '${SHIPPED}' --text '${file}' ${flags}" /dev/null`,
+      });
+    const { stdout } = await measure('');
+    expect(stdout).toMatch(/measuring \[[#.]{24}\] +\d+ % +\S+( [kM])? tokens\/s/);
+    expect(stdout).toMatch(/perplexity \d+\.\d{4} /);
+    for (const flag of ['--quiet', '--json']) expect((await measure(flag)).stdout).not.toContain('measuring');
   });
 
   test.each(['--quiet', '--json'])('%s shows none', async (flag) => {
@@ -165,4 +193,21 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
   test('a dumb one shows none', async () => {
     expect((await onTerminal('', { ...SLOW, TERM: 'dumb' })).screen).not.toContain('quantizing');
   });
+});
+
+describe('without a terminal', () => {
+  test('a long run says now and then how far it is', async () => {
+    const file = join(SCRATCH, 'long.txt');
+    fs.writeFileSync(file, 'It was the best of times, it was the worst of times. '.repeat(4000)); // minutes in JavaScript
+    const started = performance.now();
+    const result = await hqq(['perplexity', SHIPPED, '--text', file], {
+      env: SLOW,
+      onStart(child) {
+        child.stderr!.once('data', () => child.kill('SIGINT'));
+      },
+    });
+    expect(performance.now() - started).toBeGreaterThan(10_000);
+    const line = /^hqq: measuring \d+ %, \d+ tokens\/s, .* left\nhqq: interrupted\.\n$/;
+    expect(result).toMatchObject({ status: 130, stdout: '', stderr: expect.stringMatching(line) });
+  }, 60_000);
 });

@@ -132,7 +132,7 @@ function isProduct({ size, x, y, out }: Buffers, index: number): boolean {
 }
 
 /** In an order in which each reads what one before it wrote. */
-const CASES = [
+export const CASES = [
   {
     operation: 'quantize',
     args: (b, threads) =>
@@ -179,21 +179,20 @@ export function measureMemcpy(size: number): Memcpy {
 }
 
 /** Measures every operation on a matrix of `size` x `size`, with each number of threads. */
-export async function measureBackend(
+export async function* measureBackend(
   backend: Backend,
   size: number,
   threadCounts: readonly number[],
   signal: AbortSignal,
-): Promise<BenchRow[]> {
+): AsyncGenerator<BenchRow, void, undefined> {
   const shared = buffers(size);
-  const rows: BenchRow[] = [];
   for (const { operation, product, args, check } of CASES as readonly BenchCase<keyof Operations>[]) {
     for (const threads of threadCounts) {
       shared.y.fill(NaN); // a product that is not written is not the one before it
       const times = await repeat(() => runTask(backend, operation, args(shared, threads) as never, { signal }));
       if (!check(shared)) throw new Error(`${operation} on ${backend.isa} wrote nothing of use`);
       const { isa } = backend;
-      rows.push({
+      yield {
         operation,
         product,
         isa,
@@ -202,10 +201,9 @@ export async function measureBackend(
         weights: size * size,
         seconds: median(times),
         runs: times.length,
-      });
+      };
     }
   }
-  return rows;
 }
 
 /** Times of `run` after one that warms up. */

@@ -3,10 +3,11 @@ import { availableBackends, backend, openBackend } from '../../backend/index.js'
 import { plain } from '../../messages/text.js';
 import { formatBytes, formatLarge, formatNumber, formatRate, formatSeconds, plural } from '../../messages/units.js';
 import { defineCommand, toJson } from '../command.js';
-import { count, JSON_FLAG, UsageError } from '../flags.js';
+import { count, JSON_FLAG, NO_PROGRESS, UsageError } from '../flags.js';
+import { withProgress } from '../show/progress.js';
 import { bold, pairs, table } from '../show/table.js';
 import { VERSION } from '../version.js';
-import { BATCHES, type BenchRow, type Memcpy, measureBackend, measureMemcpy } from './bench-cases.js';
+import { BATCHES, type BenchRow, CASES, type Memcpy, measureBackend, measureMemcpy } from './bench-cases.js';
 
 const SIZE = 4096;
 /** JavaScript gets a matrix that it solves in tenths of a second. Rates are per weight, and so can be compared. */
@@ -17,16 +18,35 @@ export const bench = defineCommand({
   args: [],
   summary: 'measure how fast this machine quantizes and multiplies, native code beside JavaScript',
   details: 'The unit is a memcpy of the same matrix in the same run: what merely touching the weights would cost.',
-  flags: { size: count('n', 'rows and columns of the matrix', [64, 16384], SIZE), json: JSON_FLAG },
-  plan(_args, { size = SIZE, json = false }) {
+  flags: {
+    size: count('n', 'rows and columns of the matrix', [64, 16384], SIZE),
+    json: JSON_FLAG,
+    quiet: NO_PROGRESS,
+  },
+  plan(_args, { size = SIZE, json = false, quiet = false }) {
     if (size % 64 !== 0) throw new UsageError(`Expected --size to be a multiple of 64, got ${size}.`);
     return async ({ signal, print }) => {
       const { isa, threads } = backend();
       const memcpy = measureMemcpy(size);
-      const rows: BenchRow[] = [];
       const counts = threads > 1 ? [1, threads] : [1];
-      if (isa !== 'js') rows.push(...(await measureBackend(openBackend(isa), size, counts, signal)));
-      rows.push(...(await measureBackend(openBackend('js'), Math.min(size, JS_SIZE), [1], signal)));
+      const runs = [
+        ...(isa === 'js' ? [] : [{ isa, side: size, counts }]),
+        { isa: 'js' as const, side: Math.min(size, JS_SIZE), counts: [1] },
+      ];
+      const total = runs.reduce((sum, run) => sum + run.counts.length * CASES.length, 0);
+      const rows = await withProgress('measuring', !json && !quiet, async (update) => {
+        const measured: BenchRow[] = [];
+        const tell = () =>
+          update({ done: measured.length, total, step: [Math.min(measured.length + 1, total), total] });
+        tell();
+        for (const run of runs) {
+          for await (const row of measureBackend(openBackend(run.isa), run.side, run.counts, signal)) {
+            measured.push(row);
+            tell();
+          }
+        }
+        return measured;
+      });
       const report = {
         hqq: VERSION,
         node: process.version,

@@ -4,8 +4,9 @@ import { formatNumber, formatPercent, formatShape, plural } from '../../messages
 import { compareModels } from '../../models/compare.js';
 import type { CompareReport } from '../../models/report.js';
 import { defineCommand, toJson } from '../command.js';
-import { ALL, JSON_FLAG, QUIET, THREADS, UsageError } from '../flags.js';
+import { ALL, JSON_FLAG, NO_PROGRESS, THREADS, UsageError } from '../flags.js';
 import { withProgress } from '../show/progress.js';
+import { standOf } from '../show/stand.js';
 import { bold, footnote, pairs, table } from '../show/table.js';
 
 /** Rows without `--all`: a screenful with what stands around them. */
@@ -17,14 +18,14 @@ export const compare = defineCommand({
   name: 'compare',
   args: ['original', 'quantized'],
   summary: 'measure the error of every quantized tensor against the original',
-  flags: { all: ALL, threads: THREADS, json: JSON_FLAG, quiet: QUIET },
+  flags: { all: ALL, threads: THREADS, json: JSON_FLAG, quiet: NO_PROGRESS },
   plan([original, quantized], { all = false, threads, json = false, quiet = false }) {
     if (samePlace(original!, quantized!)) {
       throw new UsageError(`Expected two models to compare, got ${plain(original!)} twice.`);
     }
     return async ({ signal, print }) => {
-      const report = await withProgress('comparing', !json && !quiet, (bar) =>
-        compareModels(original!, quantized!, { threads, signal, onProgress: bar.update }),
+      const report = await withProgress('comparing', !json && !quiet, (update) =>
+        compareModels(original!, quantized!, { threads, signal, onProgress: (progress) => update(standOf(progress)) }),
       );
       print(json ? toJson(report) : describe(report, all));
     };

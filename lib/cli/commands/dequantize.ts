@@ -4,6 +4,7 @@ import { type DequantizeReport, dequantizeModel } from '../../models/dequantize.
 import { defineCommand, toJson } from '../command.js';
 import { DTYPE, FORCE, JSON_FLAG, OUT, QUIET, THREADS } from '../flags.js';
 import { withProgress } from '../show/progress.js';
+import { standOf } from '../show/stand.js';
 import { describeSizes } from '../show/summary.js';
 import { bold, pairs } from '../show/table.js';
 
@@ -16,8 +17,14 @@ export const dequantize = defineCommand({
   flags: { out: OUT, dtype: DTYPE, threads: THREADS, force: FORCE, json: JSON_FLAG, quiet: QUIET },
   plan([input], { out, dtype, threads, force, json = false, quiet = false }) {
     return async ({ signal, print }) => {
-      const report = await withProgress('dequantizing', !json && !quiet, (bar) =>
-        dequantizeModel(input!, out!, { dtype, threads, force, signal, onProgress: bar.update }),
+      const report = await withProgress('dequantizing', !json && !quiet, (update) =>
+        dequantizeModel(input!, out!, {
+          dtype,
+          threads,
+          force,
+          signal,
+          onProgress: (progress) => update(standOf(progress)),
+        }),
       );
       if (json) print(toJson(report));
       else if (!quiet) print(describe(report));

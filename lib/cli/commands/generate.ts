@@ -2,7 +2,7 @@ import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { GENERATE_OPTIONS } from '../../runtime/text/generate.js';
 import { defineCommand, toJson } from '../command.js';
-import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, QUIET, THREADS, text } from '../flags.js';
+import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { readText } from '../input.js';
 import { say } from '../process.js';
 
@@ -28,7 +28,7 @@ export const generate = defineCommand({
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     json: JSON_FLAG,
-    quiet: QUIET,
+    quiet: NO_PROGRESS,
   },
   plan([path], { prompt: given, activations, maxContext, threads, json = false, quiet = false, ...options }) {
     return async ({ signal, print }) => {

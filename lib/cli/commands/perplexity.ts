@@ -1,8 +1,9 @@
 import { plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { defineCommand, toJson } from '../command.js';
-import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, QUIET, THREADS, text } from '../flags.js';
+import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { readTextFile } from '../input.js';
+import { withProgress } from '../show/progress.js';
 
 const WINDOW = 128;
 
@@ -21,14 +22,20 @@ export const perplexity = defineCommand({
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     json: JSON_FLAG,
-    quiet: QUIET,
+    quiet: NO_PROGRESS,
   },
   plan([path], { text: file, window = WINDOW, activations, maxContext, threads, json = false, quiet = false }) {
     return async ({ signal, print }) => {
       const content = await readTextFile(file!, { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
       const ids = (await model.tokenizer()).encode(content);
-      const measured = await model.perplexity(ids, { window, signal });
+      const measured = await withProgress('measuring', !json && !quiet, (update) =>
+        model.perplexity(ids, {
+          window,
+          signal,
+          onProgress: ({ tokensDone, tokensTotal }) => update({ done: tokensDone, total: tokensTotal, unit: 'tokens' }),
+        }),
+      );
       await model.close();
       if (json) print(toJson({ model: path, text: file, window, ...measured }));
       else {

@@ -5,6 +5,7 @@ import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, QUIET, quantConf
 import { OVERRIDE, toOverrides } from '../overrides.js';
 import { withProgress } from '../show/progress.js';
 import { shellWord } from '../show/shell-word.js';
+import { standOf } from '../show/stand.js';
 import { planTable, summarize } from '../show/summary.js';
 
 export const quantize = defineCommand({
@@ -33,8 +34,8 @@ export const quantize = defineCommand({
     const overrides = toOverrides(values.override);
     const options = { ...quantConfig(values), metaDtype, include, exclude, overrides, threads, dryRun, force };
     return async ({ signal, print }) => {
-      const report = await withProgress('quantizing', !json && !quiet, (bar) =>
-        quantizeModel(input!, out!, { ...options, signal, onProgress: bar.update }),
+      const report = await withProgress('quantizing', !json && !quiet, (update) =>
+        quantizeModel(input!, out!, { ...options, signal, onProgress: (progress) => update(standOf(progress)) }),
       );
       if (json) print(toJson(report));
       else if (report.dryRun) print(planTable(report));

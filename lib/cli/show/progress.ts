@@ -1,34 +1,30 @@
 import cliProgress from 'cli-progress';
-import { formatRate, formatWait } from '../../messages/units.js';
-import type { Progress } from '../../models/report.js';
+import { columnsOf } from './columns.js';
+import { type Stand, words } from './stand.js';
 
-const BAR_WIDTH = 24;
-const NARROW_BAR_WIDTH = 12;
-const NARROW_COLUMNS = 100;
+/** Characters of the bar, on terminals of so many columns and more; narrower ones have none. */
+const BARS = [
+  { columns: 100, width: 24 },
+  { columns: 60, width: 12 },
+] as const;
 const SHORTEST_NAME = 12;
 /** `1.23 M weights/s`: numbers stay where they are while they change. */
 const RATE_WIDTH = 16;
 
-/** Seconds before the first guess of what is left: the first tensors tell little. */
-const SETTLE_SECONDS = 0.5;
-
 /** The bar that is on the screen. There is one terminal, and so at most one bar. */
 let current: ProgressBar | undefined;
 
-/** How far a conversion is, on standard error: shown on a terminal only, gone when it is over. */
-export class ProgressBar {
-  readonly #bar: cliProgress.SingleBar | undefined;
+/** How far a piece of work is, on a terminal: one line, which is gone when it is over. */
+class ProgressBar {
+  readonly #bar: cliProgress.SingleBar;
   readonly #verb: string;
   readonly #started = performance.now();
   #running = false;
 
-  /** `verb` says what is being done; `shown` is false for `--quiet` and `--json`. */
-  constructor(verb: string, shown: boolean) {
+  constructor(verb: string) {
     this.#verb = verb;
-    const { stderr, env } = process;
-    if (!shown || !stderr.isTTY || env.TERM === 'dumb') return;
     this.#bar = new cliProgress.SingleBar({
-      stream: stderr,
+      stream: process.stderr,
       format: (_options, params, payload: { line?: (share: number) => string }) =>
         payload.line?.(params.progress) ?? '',
       clearOnComplete: true,
@@ -39,24 +35,22 @@ export class ProgressBar {
     });
   }
 
-  /** To be passed as `onProgress`. */
-  readonly update = (progress: Progress): void => {
-    if (!this.#bar) return;
-    const line = (share: number) => this.#line(progress, share);
+  update(stand: Stand): void {
+    const line = (share: number) => this.#line(stand, share);
     if (!this.#running) {
       this.#running = true;
       current = this;
-      this.#bar.start(progress.weightsTotal, progress.weightsDone, { line });
+      this.#bar.start(stand.total, stand.done, { line });
     } else {
-      this.#bar.update(progress.weightsDone, { line });
+      this.#bar.update(stand.done, { line });
     }
-  };
+  }
 
   /** Takes the bar off the screen, if it is on it. */
   stop(): void {
     if (!this.#running) return;
     this.#running = false;
-    this.#bar?.stop();
+    this.#bar.stop();
     current = undefined;
   }
 
@@ -65,23 +59,23 @@ export class ProgressBar {
     process.stderr.write('\r\x1b[K');
   }
 
-  #line({ tensor, weightsDone, weightsTotal, tensorsDone, tensorsTotal }: Progress, share: number): string {
-    const seconds = (performance.now() - this.#started) / 1000;
-    const columns = process.stderr.columns || 80;
-    const width = columns < NARROW_COLUMNS ? NARROW_BAR_WIDTH : BAR_WIDTH;
-    const filled = Math.round(share * width);
-    const bar = '#'.repeat(filled) + '.'.repeat(width - filled);
-    const left =
-      weightsDone > 0 && seconds > SETTLE_SECONDS ? ((weightsTotal - weightsDone) / weightsDone) * seconds : undefined;
-    const parts = [
-      `${this.#verb} [${bar}] ${String(Math.floor(share * 100)).padStart(3)} %`,
-      `${String(Math.min(tensorsDone + 1, tensorsTotal)).padStart(String(tensorsTotal).length)}/${tensorsTotal}`,
-      formatRate(weightsDone, seconds).padStart(RATE_WIDTH),
-      left === undefined ? '' : `${formatWait(left)} left`,
-    ].filter((part) => part !== '');
-    const rest = parts.join('  ');
-    const room = columns - rest.length - 3; // the last column stays free: some terminals wrap there
-    return room < SHORTEST_NAME ? rest : `${rest}  ${shorten(tensor, room)}`;
+  /** What fits of it: verb and share at least, then time left, count, rate, and the name. */
+  #line(stand: Stand, share: number): string {
+    const columns = columnsOf(process.stderr) ?? 80;
+    const { percent, step, rate, left } = words(stand, (performance.now() - this.#started) / 1000);
+    const width = BARS.find((bar) => columns >= bar.columns)?.width;
+    const filled = Math.round(share * (width ?? 0));
+    const bar = width === undefined ? '' : ` [${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`;
+    const speed = rate === '' ? '' : rate.padStart(RATE_WIDTH);
+    const start = `${this.#verb}${bar} ${percent}`;
+    const most = columns - 1; // the last column stays free: some terminals wrap there
+    const lines = [[start, step, speed, left], [start, step, left], [start, left], [start]].map((parts) =>
+      parts.filter((part) => part !== '').join('  '),
+    );
+    const line = lines.find(({ length }) => length <= most) ?? percent.trim();
+    const room = most - line.length - 2;
+    const named = stand.name !== undefined && line === lines[0] && room >= SHORTEST_NAME;
+    return named ? `${line}  ${shorten(stand.name, room)}` : line;
   }
 }
 
@@ -89,6 +83,32 @@ export class ProgressBar {
 function shorten(name: string, room: number): string {
   const printable = name.replaceAll(/\p{C}/gu, '?');
   return printable.length <= room ? printable : `...${printable.slice(printable.length - room + 3)}`;
+}
+
+/** Milliseconds before the first line where there is no terminal, and between two. A short run says nothing. */
+const FIRST_LINE = 10_000;
+const NEXT_LINE = 30_000;
+
+/** The same where nothing can be erased: in a log, a line now and then. */
+class ProgressLines {
+  readonly #verb: string;
+  readonly #started = performance.now();
+  #due = this.#started + FIRST_LINE;
+
+  constructor(verb: string) {
+    this.#verb = verb;
+  }
+
+  update(stand: Stand): void {
+    const now = performance.now();
+    if (now < this.#due) return;
+    this.#due = now + NEXT_LINE;
+    const { percent, step, rate, left } = words(stand, (now - this.#started) / 1000);
+    const parts = [`${this.#verb} ${percent.trim()}`, step.trim(), rate, left].filter((part) => part !== '');
+    process.stderr.write(`hqq: ${parts.join(', ')}\n`);
+  }
+
+  stop(): void {}
 }
 
 /** Makes room on the terminal for a line of text. */
@@ -101,16 +121,21 @@ export function endProgress(): void {
   current?.stop();
 }
 
-/** Runs `work` with a bar that is gone afterwards, also when it fails. */
+/**
+ * Runs `work`, which tells how far it is: on standard error, as a bar on a terminal, else as a line now and then. `verb` says what
+ * is being done; nothing is shown unless `shown`, which is false for `--quiet` and `--json`.
+ */
 export async function withProgress<T>(
   verb: string,
   shown: boolean,
-  work: (bar: ProgressBar) => Promise<T>,
+  work: (update: (stand: Stand) => void) => Promise<T>,
 ): Promise<T> {
-  const bar = new ProgressBar(verb, shown);
+  if (!shown) return work(() => {});
+  const { stderr, env } = process;
+  const display = stderr.isTTY && env.TERM !== 'dumb' ? new ProgressBar(verb) : new ProgressLines(verb);
   try {
-    return await work(bar);
+    return await work((stand) => display.update(stand));
   } finally {
-    bar.stop();
+    display.stop();
   }
 }
