@@ -6,6 +6,7 @@ import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
 import type { Scratch } from '../containers/scratch.js';
+import { type Lie, readMatrix, storedShape } from '../containers/transpose.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
@@ -108,7 +109,7 @@ function pairUp(a: TensorSource, b: TensorSource, layers: readonly StoredLayer[]
   for (const [name, tensor] of a.entries) {
     const other = theirs.get(name);
     if (!other) continue;
-    const [shape, otherShape] = [tensor.shape, other.shape];
+    const [shape, otherShape] = [tensor.shape, isLayer(other) ? storedShape(other) : other.shape];
     if (shape.join() !== otherShape.join()) {
       const sizes = `[${shape.join(', ')}] in ${plain(a.path)} and [${otherShape.join(', ')}] in ${plain(b.path)}`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected two forms of one model, but ${quote(name)} is ${sizes}.`);
@@ -197,7 +198,8 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   const aDtype = pair.a.type.float!;
   const count = b.byteLength / DTYPES[bDtype].bytes;
   const a = slot.take('original', Uint8Array, count * DTYPES[aDtype].bytes);
-  await readRanges(sources.a, pair.a, ranges, DTYPES[aDtype].bytes, a, signal);
+  const lie: Lie = isLayer(pair.b) ? pair.b : { shape: [1, count], stored: 'out-in' };
+  await readMatrix(sources.a, pair.a, lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
   if (pair.same && !isLayer(pair.b)) pair.same = isRounded(a, aDtype, b, bDtype, slot);
   const stats = new Float64Array(4);
   const ids = { aDtype: DTYPES[aDtype].id, bDtype: DTYPES[bDtype].id };

@@ -6,6 +6,7 @@ import { containerNamed, openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges, writeRanges } from '../containers/ranges.js';
 import type { Scratch } from '../containers/scratch.js';
 import { storedFloat } from '../containers/stored-types.js';
+import { storedShape, writeMatrix } from '../containers/transpose.js';
 import { endingNotes } from '../files/endings.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { checkDtype } from '../matrix/validate.js';
@@ -155,7 +156,7 @@ function shardsOf({ files, entries }: TensorSource, layers: readonly StoredLayer
 }
 
 function weightSpec(layer: StoredLayer, dtype: DType): TensorSpec {
-  return { name: weightName(layer), type: storedFloat(dtype), shape: layer.shape };
+  return { name: weightName(layer), type: storedFloat(dtype), shape: storedShape(layer) };
 }
 
 function specsOf({ layers, copies }: Shard, dtype: DType): readonly TensorSpec[] {
@@ -208,7 +209,7 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
       ...{ slot, threads, signal },
       compute: (operation, args) => runTask(activeBackend(), operation, args, { signal }),
     });
-    await writeRanges(sink, weightName(layer), chunk.weights, DTYPES[dtype].bytes, weights, signal);
+    await writeMatrix(sink, weightName(layer), layer, chunk.weights, DTYPES[dtype].bytes, weights, slot, signal);
     counter.add(weightName(layer), chunk.rows * chunk.cols, last);
   }
 }

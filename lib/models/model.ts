@@ -105,14 +105,14 @@ export class Model {
     return this.#entries.has(name) || this.#entries.has(`${name}.weight`);
   }
 
-  /** Shape of a tensor, or of a module's weight. */
+  /** Shape of a tensor, or of a module's weight: of a quantized layer always `[out, in]`, also where the original has `[in, out]`. */
   shape(name: string): readonly number[] {
     refuseSurplus(arguments.length, 1, 'model.shape(name)');
     return this.#find(name).shape;
   }
 
   /**
-   * The numbers of a tensor, row-major. Blocks until they are read and dequantized; `load` does not.
+   * The numbers of a tensor, row-major in the order of `shape`. Blocks until they are read and dequantized; `load` does not.
    *
    * @param name A tensor's name, or a module's for its weight.
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not floating-point.

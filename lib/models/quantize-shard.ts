@@ -6,6 +6,7 @@ import type { LinearSite, TensorEntry, TensorSink, TensorSource } from '../conta
 import { pieces, positionOf, type Range, readRanges, writeRanges } from '../containers/ranges.js';
 import type { Scratch } from '../containers/scratch.js';
 import { storedFloat } from '../containers/stored-types.js';
+import { readMatrix, storedPosition, storedShape } from '../containers/transpose.js';
 import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
@@ -98,17 +99,18 @@ function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Genera
   }
 }
 
-/** The weights of a chunk of a layer, as they are stored. In the slot's memory. */
+/** The weights of a chunk of a layer, in the type that they are stored in. In the slot's memory. */
 export async function readWeights(
   source: TensorSource,
-  { weight }: LinearSite,
+  site: LinearSite,
   chunk: Chunk,
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
+  const { weight } = site;
   const { bytes: size } = DTYPES[weight.type.float!];
   const bytes = slot.take('weights', Uint8Array, chunk.rows * chunk.cols * size);
-  await readRanges(source, weight, chunk.weights, size, bytes, signal);
+  await readMatrix(source, weight, site, chunk.weights, size, bytes, slot, signal);
   return bytes;
 }
 
@@ -140,12 +142,12 @@ async function quantizeChunk(
 
 /** The error for a weight that is not finite: element `index` of a chunk. */
 function badWeight(source: TensorSource, site: LinearSite, chunk: Chunk, bytes: Uint8Array, index: number): HqqError {
-  const { weight, shape } = site;
+  const { weight } = site;
   const dtype = weight.type.float!;
   const file = source.files.find(({ name }) => name === weight.file)!;
-  const position = positionOf(chunk.weights, index);
+  const position = storedPosition(site, positionOf(chunk.weights, index));
   const name = `${plain(weight.name)} of ${plain(file.path)}`;
-  const { code, message } = nonFiniteError(name, bitsOf(bytes, dtype), dtype, index, position, shape[1]);
+  const { code, message } = nonFiniteError(name, bitsOf(bytes, dtype), dtype, index, position, storedShape(site)[1]);
   return new HqqError(
     code,
     `${message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,

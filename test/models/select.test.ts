@@ -157,14 +157,13 @@ describe('what is quantized', () => {
   });
 
   it('is nothing in a GPT-2, and says why', async () => {
-    const error = await failure(() => plan(modules('h.0.attn.c_attn', 'wte'), {}, config({ model_type: 'gpt2' })));
-    expect(error).toMatchObject({
-      code: 'ERR_CHECKPOINT_CONTENT',
-      message: expect.stringContaining('Conv1D of gpt2, stored [in, out]'),
-    });
+    const gpt2 = await plan(modules('h.0.attn.c_attn', 'wte', 'score'), {}, config({ model_type: 'gpt2' }));
+    expect(gpt2.quantized).toEqual(['h.0.attn.c_attn']);
+    expect(gpt2.dense).toMatchObject({ 'score.weight': 'may be a Conv1D of gpt2' });
+    expect(gpt2.report.notes.join()).toContain('1 weight stored [in, out]');
   });
 
-  it('leaves the Conv1D layers of a part, and quantizes the linear layers of the others', async () => {
+  it('knows the Conv1D layers of a part from the linear layers of the others', async () => {
     const source = modules(
       'encoder.l.0.query',
       'decoder.h.0.attn.c_attn',
@@ -172,39 +171,40 @@ describe('what is quantized', () => {
       'decoder.h.0.mlp.c_fc',
     );
     for (const part of ['decoder', 'text_config']) {
-      const { quantized, dense } = await plan(
+      const { quantized, report } = await plan(
         source,
         {},
         config({ model_type: 'vision-x', [part]: { model_type: 'gpt2' } }),
       );
-      expect(quantized).toEqual(['encoder.l.0.query']);
-      expect(new Set(Object.values(dense))).toEqual(new Set(['Conv1D of gpt2, stored [in, out]']));
+      expect(quantized).toHaveLength(4);
+      expect(report.notes.join()).toContain('3 weights stored [in, out] ("decoder.h.0.attn.c_attn.weight" and 2 more)');
     }
     // Models of other types have linear layers of these names.
-    expect((await plan(source, {}, config({ model_type: 'gpt_bigcode' }))).quantized).toHaveLength(4);
+    const { quantized, report } = await plan(source, {}, config({ model_type: 'gpt_bigcode' }));
+    expect(quantized).toHaveLength(4);
+    expect(report.notes).toEqual([]);
     const convbert = await failure(() => plan(modules('l.0.query'), {}, config({ model_type: 'convbert' })));
     expect(convbert.message).toContain('Conv1D of convbert');
   });
 
-  it('leaves layers whose bias shows that they are stored [in, out], and those called alike', async () => {
+  it('knows layers whose bias shows that they are stored [in, out], and those called alike', async () => {
     const wide = {
       'h.0.attn.c_attn.weight': randomTensor([64, 192], 1),
       'h.0.attn.c_attn.bias': randomTensor([192], 2),
     };
     const gpt2 = { ...wide, ...modules('h.0.attn.c_proj', 'h.0.mlp.c_fc', 'other') };
-    const { quantized, dense } = await plan(gpt2, {}, '');
-    expect(quantized).toEqual(['other']);
-    expect(dense).toMatchObject({
-      'h.0.attn.c_attn.weight': 'stored [in, out], as the bias of h.0.attn.c_attn shows',
-      'h.0.attn.c_proj.weight': 'stored [in, out], as the bias of h.0.attn.c_attn shows',
-      'h.0.mlp.c_fc.weight': 'stored [in, out], as the bias of h.0.attn.c_attn shows',
-    });
+    const { quantized, report } = await plan(gpt2, {}, '');
+    expect(quantized).toHaveLength(4);
+    expect(report.tensors[0]!.shape).toEqual([192, 64]);
+    expect(report.notes.join()).toContain('3 weights stored [in, out]');
     const family = {
       'a.mix.weight': randomTensor([64, 192], 1),
       'a.mix.bias': randomTensor([192], 2),
       ...modules('b.mix', 'b.c_fc'),
     };
-    expect((await plan(family)).quantized).toEqual(['b.c_fc']);
+    const alike = await plan(family);
+    expect(alike.quantized).toHaveLength(3);
+    expect(alike.report.notes.join()).toContain('2 weights stored [in, out]');
   });
 
   it('takes a head only where it is known not to be tied', async () => {

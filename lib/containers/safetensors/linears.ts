@@ -1,11 +1,10 @@
-import { plain } from '../../messages/text.js';
 import type { LinearSite, OtherTensor, TensorEntry } from '../container.js';
 import { moduleOf } from '../names.js';
 import { isHead, tieOf } from './tied.js';
 
 // Which tensors of a Hugging Face model are the weights of linear layers, and what keeps the others from being so.
 
-/** Models whose layers are `Conv1D`: stored [in, out], and not nn.Linear, so that Python would load nothing. */
+/** Models with layers that are `Conv1D`: stored [in, out], and not nn.Linear. */
 const CONV1D_MODELS: ReadonlySet<unknown> = new Set([
   'gpt2',
   'openai-gpt',
@@ -53,8 +52,9 @@ export function linearsOf(entries: Entries, config: Config): readonly (LinearSit
     const [rows, cols] = entry.shape as [number, number];
     const bias = entries.get(`${name}.bias`);
     const head = headOf(name);
+    const turned = isTransposed(name, traits);
     return {
-      ...{ name, weight: entry, shape: [rows, cols], stored: 'out-in' },
+      ...{ name, weight: entry, shape: turned ? [cols, rows] : [rows, cols], stored: turned ? 'in-out' : 'out-in' },
       ...(bias === undefined ? {} : { bias }),
       ...(head === undefined ? {} : { head }),
       ...(isHead(name) && tie !== 'untied' ? { tied: tie } : {}),
@@ -75,13 +75,13 @@ interface Traits {
   readonly types: readonly unknown[];
   /** Modules that have tensors besides weight and bias. */
   readonly crowded: ReadonlySet<string>;
-  /** Last parts of the paths of layers that are stored [in, out], and one whose bias shows it. */
-  readonly transposed: ReadonlyMap<string, string>;
+  /** Last parts of the paths of layers that are stored [in, out], as the bias of one shows. */
+  readonly transposed: ReadonlySet<string>;
 }
 
 function traitsOf(entries: Entries, config: Config): Traits {
   const crowded = new Set<string>();
-  const transposed = new Map<string, string>();
+  const transposed = new Set<string>();
   for (const { name, shape } of entries.values()) {
     const module = moduleOf(name);
     if (name !== `${module}.bias` && name !== `${module}.weight`) crowded.add(module);
@@ -89,7 +89,7 @@ function traitsOf(entries: Entries, config: Config): Traits {
     if (name !== `${module}.weight` || shape.length !== 2 || bias?.length !== 1) continue;
     if (bias[0] === shape[0] || bias[0] !== shape[1]) continue;
     const leaf = module.split('.').at(-1)!;
-    for (const alike of CONV1D_LEAVES.includes(leaf) ? CONV1D_LEAVES : [leaf]) transposed.set(alike, module);
+    for (const alike of CONV1D_LEAVES.includes(leaf) ? CONV1D_LEAVES : [leaf]) transposed.add(alike);
   }
   const types = [config, ...Object.values(config ?? {})].map((part) => {
     return typeof part === 'object' && part !== null
@@ -111,25 +111,32 @@ function faultOf(entries: Entries, { name, shape, type: stored }: TensorEntry, t
   if (surely || parts.some((part) => EMBEDDING.test(part) && !HEAD.test(part)))
     return { reason: 'embedding', linear: !surely };
   if (NORM.test(leaf)) return { reason: 'norm', linear: true }; // A matrix: `norm_proj` for one is a layer.
-  const { type, types, crowded, transposed } = traits;
-  // Of a model of several parts, only the layers that are called so.
-  const conv = CONV1D_MODELS.has(type)
-    ? type
-    : CONV1D_LEAVES.includes(leaf) && types.find((part) => CONV1D_MODELS.has(part));
-  if (conv) return { reason: `Conv1D of ${String(conv)}, stored [in, out]`, linear: headOf(module) !== undefined };
+  const { type, types, crowded } = traits;
+  if (CONV1D_MODELS.has(type) && !CONV1D_LEAVES.includes(leaf) && headOf(module) === undefined) {
+    return { reason: `may be a Conv1D of ${String(type)}` };
+  }
   if (types.some((part) => PARAMETER_ROUTERS.has(part)) && /^(gate|router)$/.test(leaf)) {
     return { reason: 'router that is not an nn.Linear' };
   }
   if (crowded.has(module)) return { reason: 'its module has other tensors than weight and bias', linear: true };
-  const alike = transposed.get(leaf);
-  if (alike !== undefined) return { reason: `stored [in, out], as the bias of ${plain(alike)} shows`, linear: true };
   if (stored.float === undefined) return { reason: `stored as ${stored.name}`, linear: true };
   if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
   const bias = entries.get(`${module}.bias`);
-  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== shape[0] || bias.type.float === undefined)) {
+  if (
+    bias &&
+    (bias.shape.length !== 1 ||
+      bias.shape[0] !== shape[isTransposed(module, traits) ? 1 : 0] ||
+      bias.type.float === undefined)
+  ) {
     return { reason: `its bias is ${bias.type.name} [${bias.shape.join(', ')}]`, linear: true };
   }
   return undefined;
+}
+
+/** Whether a layer is stored `[in, out]`: it is called as the `Conv1D` layers of its model are, or as one whose bias shows it. */
+function isTransposed(module: string, { types, transposed }: Traits): boolean {
+  const leaf = module.split('.').at(-1)!;
+  return transposed.has(leaf) || (CONV1D_LEAVES.includes(leaf) && types.some((part) => CONV1D_MODELS.has(part)));
 }
 
 /** The part of a module's path that makes it an output head. */

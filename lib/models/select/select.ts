@@ -40,9 +40,10 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
       dense.push(item);
       continue;
     }
-    const { weight, head, tied } = item;
+    const { weight, head, tied, stored } = item;
     const { name } = weight;
-    const stay = (reason: string) => dense.push({ entry: weight, reason, linear: true });
+    // What is stored [in, out] is no nn.Linear: nobody who loads the model takes it for one.
+    const stay = (reason: string) => dense.push({ entry: weight, reason, linear: stored === 'out-in' });
     if (tied === 'tied') {
       stay('tied to the embedding');
       if ([...include, ...overrides].some((glob) => glob.matches(name))) {

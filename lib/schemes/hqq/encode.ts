@@ -8,7 +8,7 @@ import { quote } from '../../messages/text.js';
 import type { Chunk } from '../chunks.js';
 import type { Encoded, Piece, WorkRun } from '../scheme.js';
 import { toHalf } from './half.js';
-import type { HqqLayer } from './state-dict.js';
+import { formatOf, type HqqLayer } from './state-dict.js';
 
 /** A chunk's codes, scales and zeros. In the slot's memory. */
 export interface Solved {
@@ -25,7 +25,8 @@ export async function solveChunk(
   bytes: Uint8Array,
   run: WorkRun,
 ): Promise<Solved> {
-  const { config, format, metaDtype } = form;
+  const { config, metaDtype } = form;
+  const format = formatOf(form);
   const { rows, cols, step } = chunk;
   const { slot, threads } = run;
   const dtype = site.weight.type.float!;
@@ -55,7 +56,7 @@ export async function encodeChunk(layer: HqqLayer, chunk: Chunk, bytes: Uint8Arr
     elementBytes: DTYPES[form.metaDtype].bytes,
     bytes: storedMeta(layer, kind, values, run.slot),
   });
-  const { wordBytes } = form.format;
+  const { wordBytes } = formatOf(form);
   const codes = { tensor: `${site.name}.W_q`, ranges: chunk.packed, elementBytes: wordBytes, bytes: bytesOf(packed) };
   return { pieces: [codes, meta('scale', scale), meta('zero', zero)], sums };
 }

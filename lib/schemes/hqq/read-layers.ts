@@ -6,7 +6,7 @@ import { type Geometry, geometryOf } from '../../matrix/geometry.js';
 import { formatError, quote } from '../../messages/text.js';
 import type { LayerStorage, StoredLayer } from '../scheme.js';
 import { readSmall, type SmallValue } from './scalar-tensors.js';
-import { LAYER_KEYS, metaShape } from './state-dict.js';
+import { LAYER_KEYS, metaShape, TRANSPOSED } from './state-dict.js';
 
 /** A quantized layer of a model, checked: its large tensors have the sizes that its small ones say. */
 export interface ReadLayer extends StoredLayer {
@@ -41,6 +41,7 @@ const VALUES = [
   'quant_scale',
   'quant_zero',
   'offload_meta',
+  TRANSPOSED,
 ] as const;
 type ValueKey = (typeof VALUES)[number];
 
@@ -121,6 +122,9 @@ function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMa
     refuse(`has group_size ${groupSize}, which does not divide ${rows} x ${cols} weights`);
   }
 
+  const turned = number(TRANSPOSED);
+  if (turned !== 0 && turned !== 1) refuse(`has ${TRANSPOSED} ${turned}, where 0 or 1 is needed`);
+
   const matrix = [rows!, cols!] as const;
   const geometry = geometryOf(matrix, { groupSize, axis });
   const { scale, zero, bias } = { scale: at('scale')!, zero: at('zero')!, bias: at('bias') };
@@ -148,8 +152,8 @@ function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMa
   }
   const bits = [packed, scale, zero].reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);
   return {
-    ...{ scheme: 'hqq', name: module, shape: matrix, stored: 'out-in' },
-    entries: [packed, ...LAYER_KEYS.flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? [])))],
+    ...{ scheme: 'hqq', name: module, shape: matrix, stored: turned === 1 ? 'in-out' : 'out-in' },
+    entries: [packed, ...[...LAYER_KEYS, TRANSPOSED].flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? [])))],
     bias,
     storage: {
       ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype },

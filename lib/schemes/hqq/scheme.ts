@@ -2,6 +2,7 @@ import { DTYPES } from '../../matrix/dtype.js';
 import { formOf } from '../../matrix/fit.js';
 import { packedRows } from '../../matrix/format.js';
 import { plain, quoteSome } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
 import { checkChunks, chunksOf } from '../chunks.js';
 import type { Scheme } from '../scheme.js';
 import { quantizationConfig, skipModules } from './declare.js';
@@ -9,9 +10,12 @@ import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
 import { encodeChunk, storedMeta } from './encode.js';
 import { probe } from './probe.js';
 import { namesOfCodes, type ReadLayer, readLayers } from './read-layers.js';
-import { type HqqForm, LAYER_KEYS, largeSpecs, smallTensors } from './state-dict.js';
+import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, smallTensors } from './state-dict.js';
 
-const cutOf = ({ geometry, config, format }: HqqForm) => ({ geometry, axis: config.axis, format, config });
+const cutOf = (form: HqqForm) => {
+  const { geometry, config } = form;
+  return { geometry, axis: config.axis, format: formatOf(form), config };
+};
 
 /** Layers as Python's hqq stores them: codes, scales and zeros, and sixteen small tensors that say what they are. */
 export const hqq: Scheme<HqqForm, ReadLayer> = {
@@ -21,15 +25,18 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
   tensorsPerLayer: LAYER_KEYS.length,
 
   fit(site, { config, metaDtype }) {
-    const form = formOf(site.shape, config);
-    if ('reason' in form) return form;
-    const hqqForm: HqqForm = {
-      ...form,
+    const fit = formOf(site.shape, config);
+    if ('reason' in fit) return fit;
+    const form: HqqForm = {
+      config: fit.config,
+      ...(fit.adapted === undefined ? {} : { adapted: fit.adapted }),
+      packing: fit.format.packing,
+      geometry: fit.geometry,
       metaDtype: metaDtype === 'float32' ? 'float32' : 'float16',
       settled: metaDtype !== 'auto',
     };
-    checkChunks(plain(site.weight.name), cutOf(hqqForm));
-    return hqqForm;
+    checkChunks(plain(site.weight.name), cutOf(form));
+    return form;
   },
   probe,
   specs: (layer) => [
@@ -41,8 +48,10 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
   chunks: (form) => chunksOf(cutOf(form)),
   encode: encodeChunk,
   encodeBias: (layer, values, slot) => storedMeta(layer, 'bias', values, slot),
-  summarize({ format, geometry, metaDtype }) {
+  summarize(form) {
+    const { geometry, metaDtype } = form;
     const { rows, cols, groups } = geometry;
+    const format = formatOf(form);
     const bytes = packedRows(format, rows) * cols * format.wordBytes + 2 * groups * DTYPES[metaDtype].bytes;
     return { packing: format.packing, metaDtype, bytes };
   },
@@ -51,7 +60,15 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
     const set = { quantization_config: quantizationConfig(layers, skipModules(names, stays)) };
     return { set, drop: [] };
   },
-  notes: () => [],
+  notes(layers) {
+    const turned = layers.filter(({ site }) => site.stored === 'in-out').map(({ site }) => site.weight.name);
+    if (turned.length === 0) return [];
+    const what = `${plural(turned.length, 'weight')} stored [in, out] (${quoteSome(turned, 1)})`;
+    return [
+      `${what} ${turned.length === 1 ? 'is' : 'are'} quantized as [out, in]. hqq reads them and gives them back; loaders of HQQ in ` +
+        'Python (transformers, hqq) take nn.Linear only and will not load them.',
+    ];
+  },
 
   mark: 'is called <module>.W_q',
   settings: ['quantization_config'],

@@ -2,15 +2,17 @@ import type { TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import type { ResolvedQuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
-import type { LayerForm as FitForm } from '../../matrix/fit.js';
-import { packedRows } from '../../matrix/format.js';
+import { formatNamed, type PackFormat, type Packing, packedRows } from '../../matrix/format.js';
+import type { Geometry } from '../../matrix/geometry.js';
 import type { LayerForm, PlannedLayer, WholeTensor } from '../scheme.js';
 
 // A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
 // to read them. transformers 4.46 to 4.57 fail on one key less and on one more.
 
 /** How a layer is quantized and stored. */
-export interface HqqForm extends LayerForm, FitForm {
+export interface HqqForm extends LayerForm {
+  readonly packing: Packing;
+  readonly geometry: Geometry;
   /** Type of scale, zero and bias, and the one in which Python computes unless it is told otherwise. */
   readonly metaDtype: 'float16' | 'float32';
   /** Whether that is as asked for. Else float16 is where to begin, and the weights tell whether it holds them. */
@@ -18,6 +20,11 @@ export interface HqqForm extends LayerForm, FitForm {
 }
 
 export type HqqLayer = PlannedLayer<HqqForm>;
+
+/** How codes sit in words. */
+export function formatOf({ packing }: HqqForm): PackFormat {
+  return formatNamed(packing)!;
+}
 
 /** Names of all keys but `bias`, as Python's `state_dict_keys` has them. */
 export const LAYER_KEYS = [
@@ -42,6 +49,12 @@ export const LAYER_KEYS = [
   'stores_quant_config',
 ] as const;
 
+/**
+ * A key of ours, of layers whose weight the original has as `[in, out]`: U8, 1. Python has no such layers: its loaders take
+ * nn.Linear only, and would not take these without the key either.
+ */
+export const TRANSPOSED = 'transposed';
+
 const U8 = storedType('U8');
 
 /** Shape of scale and of zero. */
@@ -51,8 +64,9 @@ export function metaShape(axis: 0 | 1, groups: number): readonly [number, number
 
 /** `W_q`, `scale` and `zero`, whose bytes come in chunks. */
 export function largeSpecs({ site, form }: HqqLayer): readonly TensorSpec[] {
-  const { config, format, geometry, metaDtype } = form;
+  const { config, geometry, metaDtype } = form;
   const { rows, cols, groups } = geometry;
+  const format = formatOf(form);
   const words = storedType(format.wordBytes === 1 ? 'U8' : 'I32');
   const meta = { type: storedFloat(metaDtype), shape: metaShape(config.axis, groups) };
   return [
@@ -64,7 +78,8 @@ export function largeSpecs({ site, form }: HqqLayer): readonly TensorSpec[] {
 
 /** The other sixteen keys. */
 export function smallTensors({ site, form }: HqqLayer): readonly WholeTensor[] {
-  const { config, format, metaDtype } = form;
+  const { config, metaDtype } = form;
+  const format = formatOf(form);
   const { shape } = site;
   const text = (value: string) => ({ type: U8, shape: [value.length], bytes: Buffer.from(value, 'latin1') });
   const flag = (value: boolean) => ({ type: U8, shape: [], bytes: Uint8Array.of(value ? 1 : 0) });
@@ -92,6 +107,7 @@ export function smallTensors({ site, form }: HqqLayer): readonly WholeTensor[] {
     round_zero: flag(config.roundZero),
     encoded_state_dict: flag(true), // counts by being there
     stores_quant_config: flag(true),
+    ...(site.stored === 'in-out' ? { [TRANSPOSED]: flag(true) } : {}),
   };
   return Object.entries(values).map(([key, value]) => ({ name: `${site.name}.${key}`, ...value }));
 }

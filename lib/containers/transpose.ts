@@ -1,0 +1,129 @@
+import type { LinearSite, TensorEntry, TensorSink, TensorSource } from './container.js';
+import { type Range, readRanges, writeRanges } from './ranges.js';
+import type { Scratch } from './scratch.js';
+
+// Ranges of a layer's weight matrix, whichever way it is stored.
+
+/** A weight matrix, and how it lies in its tensor. */
+export type Lie = Pick<LinearSite, 'shape' | 'stored'>;
+
+/** Elements that are turned at once: they lie in memory a second time. */
+const BATCH_ELEMENTS = 1024 * 1024;
+const BATCH_SEGMENTS = 16 * 1024;
+
+/** The shape of the tensor that holds a weight matrix. */
+export function storedShape({ shape: [outs, ins], stored }: Lie): readonly [number, number] {
+  return stored === 'out-in' ? [outs, ins] : [ins, outs];
+}
+
+/** Where in its tensor element `position` of a weight matrix is, both row-major. */
+export function storedPosition({ shape: [outs, ins], stored }: Lie, position: number): number {
+  return stored === 'out-in' ? position : (position % ins) * outs + Math.floor(position / ins);
+}
+
+/** Fills `into` with ranges of a weight matrix `[out, in]`, one after the other. `size` is that of an element, in bytes. */
+export async function readMatrix(
+  source: TensorSource,
+  entry: TensorEntry,
+  lie: Lie,
+  ranges: readonly Range[],
+  size: 2 | 4,
+  into: Uint8Array,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<void> {
+  if (lie.stored === 'out-in') return readRanges(source, entry, ranges, size, into, signal);
+  for (const { segments, count } of batches(lie, ranges)) {
+    const turned = slot.take('turned', Uint8Array, count * size);
+    await readRanges(source, entry, segments, size, turned, signal);
+    move(segments, lie.shape[1], elements(into, size), elements(turned, size), 'into');
+  }
+}
+
+/** Writes `from` to ranges of a weight matrix `[out, in]`, one after the other. */
+export async function writeMatrix(
+  sink: TensorSink,
+  name: string,
+  lie: Lie,
+  ranges: readonly Range[],
+  size: 2 | 4,
+  from: Uint8Array,
+  slot: Scratch,
+  signal: AbortSignal,
+): Promise<void> {
+  if (lie.stored === 'out-in') return writeRanges(sink, name, ranges, size, from, signal);
+  for (const { segments, count } of batches(lie, ranges)) {
+    const turned = slot.take('turned', Uint8Array, count * size);
+    move(segments, lie.shape[1], elements(from, size), elements(turned, size), 'out of');
+    await writeRanges(sink, name, segments, size, turned, signal);
+  }
+}
+
+/** Elements that lie side by side in a tensor `[in, out]`: one of each of some rows of the weight matrix. */
+interface Segment extends Range {
+  /** Where the first of them is among the elements of the ranges; each next one is a row later. */
+  readonly first: number;
+}
+
+interface Batch {
+  readonly segments: readonly Segment[];
+  /** Elements of all. */
+  readonly count: number;
+}
+
+function* batches(lie: Lie, ranges: readonly Range[]): Generator<Batch> {
+  let segments: Segment[] = [];
+  let count = 0;
+  for (const segment of segmentsOf(lie, ranges)) {
+    if (segments.length === BATCH_SEGMENTS || (count > 0 && count + segment.count > BATCH_ELEMENTS)) {
+      yield { segments, count };
+      [segments, count] = [[], 0];
+    }
+    segments.push(segment);
+    count += segment.count;
+  }
+  if (count > 0) yield { segments, count };
+}
+
+/** In the order of the tensor, for sorted ranges. A range may begin and end within a row. */
+function* segmentsOf({ shape: [outs, ins] }: Lie, ranges: readonly Range[]): Generator<Segment> {
+  const blocks: { top: number; left: number; bottom: number; right: number; first: number }[] = [];
+  let first = 0;
+  for (const { at, count } of ranges) {
+    const last = at + count - 1;
+    const [top, bottom] = [Math.floor(at / ins), Math.floor(last / ins)];
+    blocks.push({ top, left: at - top * ins, bottom, right: last - bottom * ins, first: first - at });
+    first += count;
+  }
+  for (let column = 0; column < ins; column++) {
+    for (const { top, left, bottom, right, first: offset } of blocks) {
+      const from = column < left ? top + 1 : top;
+      const to = column > right ? bottom - 1 : bottom;
+      if (from <= to) yield { at: column * outs + from, count: to - from + 1, first: offset + from * ins + column };
+    }
+  }
+}
+
+function elements(bytes: Uint8Array, size: 2 | 4): Uint16Array | Uint32Array {
+  const { buffer, byteOffset, byteLength } = bytes;
+  return size === 2
+    ? new Uint16Array(buffer, byteOffset, byteLength / 2)
+    : new Uint32Array(buffer, byteOffset, byteLength / 4);
+}
+
+/** Moves elements between the ranges of a matrix, whose rows have `stride` of them, and its turned segments. */
+function move(
+  segments: readonly Segment[],
+  stride: number,
+  straight: Uint16Array | Uint32Array,
+  turned: Uint16Array | Uint32Array,
+  direction: 'into' | 'out of',
+): void {
+  let at = 0;
+  for (const { first, count } of segments) {
+    for (let k = 0, place = first; k < count; k++, place += stride) {
+      if (direction === 'into') straight[place] = turned[at++]!;
+      else turned[at++] = straight[place]!;
+    }
+  }
+}
