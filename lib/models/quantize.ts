@@ -11,7 +11,7 @@ import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.
 import { type Made, reportQuantized } from './quantize-report.js';
 import type { LayerResult } from './quantize-shard.js';
 import type { ModelReport } from './report.js';
-import { shardRun, writeShard } from './write-shard.js';
+import { shardRun, writeShardOf } from './write-shard.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
@@ -89,7 +89,7 @@ async function convert(
     envelope: changedEnvelope(source, plan),
     layouts: layoutsOf(source, plan),
     write: async (file, path, _, mode) => {
-      const written = await writeShard(plan, byFile.get(file)!, path, mode, shared);
+      const written = await writeShardOf(plan, byFile.get(file)!, path, mode, shared);
       results.push(...written.results);
       return written.layout;
     },

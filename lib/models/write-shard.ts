@@ -51,7 +51,7 @@ function bytesOf({ entries }: TensorSource, name: string): number {
  * Writes one shard to `path`, which must not exist, with permissions `mode`. What its weights decide is asked of them first: the file is created at its
  * size, and written once. A failure leaves nothing.
  */
-export async function writeShard(
+export async function writeShardOf(
   plan: ModelPlan,
   shard: ShardPlan,
   path: string,

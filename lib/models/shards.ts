@@ -1,0 +1,189 @@
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TensorEntry, TensorSource } from '../containers/container.js';
+import { digestOf } from '../containers/digest.js';
+import { openSource } from '../containers/list.js';
+import { withPath } from '../files/io.js';
+import { StagedOutput } from '../files/staged-output.js';
+import type { QuantConfig } from '../matrix/config.js';
+import { HqqError, show } from '../messages/errors.js';
+import { plain, quoteSome } from '../messages/text.js';
+import { type ConversionRun, checkPath, type ModelOptions, resolveOptions } from './options.js';
+import { inputsOf, writeCompanions } from './output-folder.js';
+import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
+import { reportQuantized } from './quantize-report.js';
+import type { LayerResult } from './quantize-shard.js';
+import type { ModelReport } from './report.js';
+import { shardRun, writeShardOf } from './write-shard.js';
+
+// A conversion in parts, by several processes or machines: one plans, each shard is written by whoever has the input and the plan,
+// and one puts the output together. What goes between them is plain JSON.
+
+/** A shard that was written. Plain data. */
+export interface ShardResult {
+  readonly file: string;
+  readonly layers: readonly LayerResult[];
+  /** Seconds in the backend. */
+  readonly computeSeconds: number;
+}
+
+/** How `writeShard` runs. */
+export interface ShardOptions extends ConversionRun {
+  readonly threads?: number | undefined;
+}
+
+/**
+ * Plans what `quantizeModel` would do with the same options. Nothing is written.
+ *
+ * @throws {HqqError} as `quantizeModel` does before it reads a weight
+ */
+export async function planConversion(
+  input: string,
+  options: QuantConfig & ModelOptions & ConversionRun = {},
+): Promise<ModelPlan> {
+  checkPath(input, 'the input');
+  const resolved = resolveOptions(options);
+  return withSource(input, (source) => planModel(source, resolved));
+}
+
+/**
+ * Writes one shard of a plan to `path`, which must not exist: the bytes that `quantizeModel` writes.
+ *
+ * @param input Where the model is that the plan was made for: on this machine perhaps elsewhere.
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for another model, one that has changed since, or a shard that the plan does not have;
+ *   else as `quantizeModel`. Nothing is left behind.
+ */
+export async function writeShard(
+  plan: ModelPlan,
+  file: string,
+  input: string,
+  path: string,
+  options: ShardOptions = {},
+): Promise<ShardResult> {
+  const { signal, threads } = options;
+  return withSource(input, async (source) => {
+    await checkPlan(plan, source, signal);
+    const shard = shardOf(plan, file);
+    const run = shardRun(source, plan, [shard], options, threads);
+    const { results } = await writeShardOf(plan, shard, path, undefined, run);
+    return { file, layers: results, computeSeconds: run.stopwatch.seconds };
+  });
+}
+
+/** The parts of an output, and where it will be. */
+export interface Parts {
+  readonly input: string;
+  /** What `writeShard` gave, of each shard, in any order. */
+  readonly results: readonly ShardResult[];
+  /** Where each shard was written, by its name. They are linked or copied, not moved. */
+  readonly paths: ReadonlyMap<string, string>;
+  readonly output: string;
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Puts shards and all that surrounds them in place, whole or not at all: the output of `quantizeModel`, to the byte.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for an input that the plan was not made for, or a shard that is missing; `ERR_IO`.
+ */
+export async function finishShards(plan: ModelPlan, parts: Parts): Promise<ModelReport> {
+  const started = performance.now();
+  const { input, results, output, force = false, signal } = parts;
+  return withSource(input, async (source) => {
+    await checkPlan(plan, source, signal);
+    const inputs = inputsOf(source);
+    const staged = await StagedOutput.begin(output, source.kind, { force, inputs, like: inputs[0] });
+    try {
+      const files = new Map<string, Iterable<TensorEntry>>();
+      let bytesAfter = 0;
+      for (const shard of plan.shards) {
+        const { entries, fileSize } = await placeShard(plan, shard, source, parts, staged);
+        files.set(shard.file, entries.values());
+        bytesAfter += fileSize;
+      }
+      if (staged.kind === 'folder') await writeCompanions(staged, changedEnvelope(source, plan), files, signal);
+      signal?.throwIfAborted();
+      await staged.commit();
+      const made = {
+        ...{ notes: [], bytesAfter, results: results.flatMap(({ layers }) => layers) },
+        computeSeconds: results.reduce((sum, { computeSeconds }) => sum + computeSeconds, 0),
+      };
+      return reportQuantized(
+        source,
+        plan,
+        { input, output, dryRun: false },
+        made,
+        (performance.now() - started) / 1000,
+      );
+    } catch (error) {
+      await staged.abandon();
+      throw error;
+    }
+  });
+}
+
+/** Puts a shard into the output; returns what it holds. */
+async function placeShard(
+  plan: ModelPlan,
+  shard: ShardPlan,
+  source: TensorSource,
+  { results, paths }: Parts,
+  staged: StagedOutput,
+) {
+  const { file } = shard;
+  const result = results.find((other) => other.file === file);
+  const from = paths.get(file);
+  if (result === undefined || from === undefined) {
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `Expected every shard of the plan to be written, but not ${plain(file)}.`,
+    );
+  }
+  const layout = shardLayout(source, plan, { ...shard, layers: result.layers.map(({ layer }) => layer) });
+  const { size } = await withPath('Cannot read', from, () => fs.stat(from));
+  if (size !== layout.fileSize) {
+    const message = `Expected ${plain(from)} to be ${plain(file)} of the plan, of ${layout.fileSize} bytes, got ${size} bytes`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Write the shard again.`);
+  }
+  const name = staged.kind === 'file' ? '.' : file;
+  const to = join(staged.path, name);
+  await withPath('Cannot put in place', to, async () => {
+    await fs.link(from, to).catch(() => fs.copyFile(from, to, fs.constants.COPYFILE_EXCL)); // another disk, or no links
+    await fs.chmod(to, await staged.modeOf(name));
+  });
+  return layout;
+}
+
+async function withSource<T>(input: string, work: (source: TensorSource) => Promise<T>): Promise<T> {
+  const source = await openSource(input);
+  try {
+    return await work(source);
+  } finally {
+    await source.close();
+  }
+}
+
+function shardOf({ shards }: ModelPlan, file: string): ShardPlan {
+  const shard = shards.find((other) => other.file === file);
+  if (shard !== undefined) return shard;
+  const names = quoteSome(shards.map((other) => other.file));
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a shard of the plan (${names}), got ${show(file)}.`);
+}
+
+/** Refuses a plan of another version, and a model that it was not made for. */
+async function checkPlan(plan: ModelPlan, source: TensorSource, signal: AbortSignal | undefined): Promise<void> {
+  if (plan?.version !== 1) {
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `Expected a plan of version 1, got ${show(plan?.version)}. Make it anew.`,
+    );
+  }
+  const digest = await digestOf(source, signal);
+  if (digest === plan.digest) return;
+  const message = `Expected ${plain(source.path)} to be the model that the plan was made for, but it is another, or has changed since`;
+  throw new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `${message}: its digest is ${digest}, that of the plan ${show(plan.digest)}.`,
+  );
+}

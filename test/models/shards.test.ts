@@ -1,0 +1,159 @@
+import { execFile } from 'node:child_process';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import type { ModelPlan } from '../../lib/models/plan.js';
+import { quantizeModel } from '../../lib/models/quantize.js';
+import type { ModelReport } from '../../lib/models/report.js';
+import { finishShards, planConversion, type ShardResult, writeShard } from '../../lib/models/shards.js';
+import { bundled } from '../support/bundle.js';
+import {
+  beside,
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFolder,
+  numbersOf,
+  randomTensor,
+  snapshot,
+  tensorOf,
+} from '../support/checkpoints.js';
+
+const run = promisify(execFile);
+const json = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
+
+/** A report without what differs from run to run. */
+function timeless(report: ModelReport): unknown {
+  return JSON.parse(
+    JSON.stringify(report, (key, value: unknown) => (/seconds$|^output$/i.test(key) ? undefined : value)),
+  );
+}
+
+/** Three shards: ordinary layers, one that float16 does not hold, one of weights stored [in, out]. */
+function model(): string {
+  const tiny = tensorOf(
+    numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-7),
+    [64, 64],
+  );
+  return modelFolder(
+    [
+      llama('bfloat16'),
+      { 'tiny.weight': tiny, 'tiny.bias': randomTensor([64], 9), 'x.norm.weight': randomTensor([64], 2) },
+      { 'h.0.wide.weight': randomTensor([64, 192], 3), 'h.0.wide.bias': randomTensor([192], 4, 'float16') },
+    ],
+    { files: { 'tokenizer.json': '{}', 'sub/more.txt': 'more' } },
+  );
+}
+
+async function writeAll(plan: ModelPlan, input: string, order: readonly string[]) {
+  const paths = new Map(order.map((file) => [file, freshPath(file)]));
+  const results: ShardResult[] = [];
+  for (const file of order) results.push(json(await writeShard(json(plan), file, input, paths.get(file)!)));
+  return { paths, results };
+}
+
+describe('a plan', () => {
+  it('is plain JSON, and its shards are written one by one, in any order and process, to the bytes of quantizeModel', async () => {
+    const input = model();
+    const options = { nbits: 4, overrides: { '*k_proj': { nbits: 3, axis: 0 } }, exclude: '*gate_proj' } as const;
+    const whole = freshPath();
+    const report = await quantizeModel(input, whole, options);
+    expect(report.tensors.map(({ metaDtype }) => metaDtype)).toContain('float32');
+
+    const plan = await planConversion(input, options);
+    expect(json(plan)).toEqual(plan);
+    const files = plan.shards.map(({ file }) => file);
+    expect(files).toHaveLength(3);
+    const { paths, results } = await writeAll(plan, input, [files[2]!, files[0]!]);
+
+    // The input is elsewhere on the other machine.
+    const moved = freshPath('moved');
+    fs.cpSync(input, moved, { recursive: true });
+    const planFile = freshPath('plan.json');
+    fs.writeFileSync(planFile, JSON.stringify(plan));
+    const last = freshPath(files[1]!);
+    const { stdout } = await run(process.execPath, [await bundled('write-shard.ts'), planFile, files[1]!, moved, last]);
+    paths.set(files[1]!, last);
+    results.push(JSON.parse(stdout) as ShardResult);
+
+    const output = freshPath();
+    const finished = await finishShards(json(plan), { input, results, paths, output });
+    expect(snapshot(output)).toEqual(snapshot(whole));
+    expect(timeless(finished)).toEqual(timeless(report));
+  });
+
+  it('of a single file gives a single file', async () => {
+    const input = freshPath('in.safetensors');
+    fs.writeFileSync(input, encode(llama()));
+    const [whole, output] = [freshPath('whole.safetensors'), freshPath('out.safetensors')];
+    await quantizeModel(input, whole);
+    const plan = await planConversion(input);
+    const parts = await writeAll(plan, input, ['in.safetensors']);
+    await finishShards(plan, { input, ...parts, output });
+    expect(snapshot(output)).toEqual(snapshot(whole));
+  });
+
+  it('is of one model: another, or a changed one, is refused before anything is written', async () => {
+    const input = model();
+    const plan = await planConversion(input);
+    const { file } = plan.shards[0]!;
+    const path = freshPath('shard');
+    const refused = async (pattern: RegExp, other = plan) => {
+      const error = await failure(() => writeShard(other, file, input, path));
+      expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringMatching(pattern) });
+      expect(beside(path)).toEqual([]);
+    };
+    const changed =
+      /to be the model that the plan was made for, but it is another, or has changed since: its digest is/;
+    const config = join(input, 'config.json');
+    const text = fs.readFileSync(config, 'utf8');
+    fs.writeFileSync(config, text.replace('llama', 'qwen3'));
+    await refused(changed);
+    fs.writeFileSync(config, text);
+    // The same names and sizes, other weights.
+    const last = join(input, plan.shards[2]!.file);
+    const bytes = fs.readFileSync(last);
+    const at = bytes.length - 64 * 192 * 4;
+    const flip = () => (bytes[at] = bytes[at]! ^ 1);
+    flip();
+    fs.writeFileSync(last, bytes);
+    await refused(changed);
+    flip();
+    fs.writeFileSync(last, bytes);
+    await refused(/a plan of version 1, got 2/, { ...plan, version: 2 as 1 });
+    const unknown = await failure(() => writeShard(plan, 'x', input, path));
+    expect(unknown.message).toMatch(/Expected a shard of the plan \("model-00001.*\), got "x"\./);
+    await writeShard(plan, file, input, path);
+  });
+
+  it('is finished when every shard is there, and not before', async () => {
+    const input = model();
+    const plan = await planConversion(input);
+    const [first, ...others] = plan.shards.map(({ file }) => file);
+    const { paths, results } = await writeAll(plan, input, others);
+    const output = freshPath();
+    const missing = await failure(() => finishShards(plan, { input, paths, results, output }));
+    expect(missing.message).toContain(`Expected every shard of the plan to be written, but not ${first}.`);
+    const more = await writeAll(plan, input, [first!]);
+    const all = { paths: new Map([...paths, ...more.paths]), results: [...results, ...more.results] };
+    fs.truncateSync(all.paths.get(first!)!, 1000);
+    const short = await failure(() => finishShards(plan, { input, ...all, output }));
+    expect(short.message).toMatch(/of the plan, of \d+ bytes, got 1000 bytes\. Write the shard again/);
+    expect(beside(output)).toEqual([]);
+  });
+
+  it('that fails or is aborted leaves no shard', async () => {
+    const input = modelFolder([{ 'a.weight': tensorOf(new Array(64 * 64).fill(NaN), [64, 64]) }]);
+    const path = freshPath('shard');
+    const plan = await planConversion(input);
+    const error = await failure(() => writeShard(plan, 'model.safetensors', input, path));
+    expect(error.code).toBe('ERR_NON_FINITE_WEIGHT');
+    const stop = AbortSignal.abort(new Error('enough'));
+    expect((await failure(() => writeShard(plan, 'model.safetensors', input, path, { signal: stop }))).message).toBe(
+      'enough',
+    );
+    expect(beside(path)).toEqual([]);
+  });
+});
