@@ -106,7 +106,7 @@ export interface Container {
 
 /** A linear layer, and the tensors that hold it. Plain data. */
 export interface LinearSite {
-  /** What the layer is called: `model.layers.0.self_attn.q_proj`. */
+  /** What the layer is called: `model.layers.0.self_attn.q_proj`. As its weight is, where that is not called `<name>.weight`. */
   readonly name: string;
   readonly weight: TensorEntry;
   readonly bias?: TensorEntry;
@@ -118,6 +118,16 @@ export interface LinearSite {
   readonly head?: string;
   /** Whether it is, or may be, the embedding matrix under another name; absent where it is not. */
   readonly tied?: 'tied' | 'unsaid';
+  /** Why it is not taken for a linear layer, and stays as it is unless its name is asked for; absent where it is taken for one. */
+  readonly doubt?: Doubt;
+}
+
+/** What a matrix may be that is not the weight of a linear layer. */
+export interface Doubt {
+  /** "embedding", "norm", "not named <module>.weight". */
+  readonly reason: string;
+  /** It may be the weight of a linear layer all the same. */
+  readonly linear: boolean;
 }
 
 /** A tensor that cannot be quantized as the weight of a linear layer, whatever the options say. */

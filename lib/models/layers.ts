@@ -1,4 +1,5 @@
 import type { TensorSource } from '../containers/container.js';
+import { weightOf } from '../containers/names.js';
 import { SCHEMES, schemeNamed } from '../schemes/list.js';
 import type { Scheme, StoredLayer } from '../schemes/scheme.js';
 
@@ -20,8 +21,8 @@ export function schemeOf(layer: StoredLayer): Scheme {
 }
 
 /** Name of a layer's weight in the original. */
-export function weightName({ name }: StoredLayer): string {
-  return `${name}.weight`;
+export function weightName({ name, bare }: StoredLayer): string {
+  return weightOf(name, bare);
 }
 
 /** By what a model is known to be quantized; undefined when it is not, as far as its names tell. */

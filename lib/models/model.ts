@@ -7,6 +7,7 @@ import { largeFloats } from '../compute/memory.js';
 import { checkRunOptions, resolveThreads, runTask, runTaskSync } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
+import { layerOf } from '../containers/names.js';
 import { storedFloat } from '../containers/stored-types.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { allocate, DTYPE_NAMES, DTYPES, type DType } from '../matrix/dtype.js';
@@ -185,9 +186,10 @@ export class Model {
   /** Bias of a module, or of the module that a weight belongs to; undefined where it has none. Blocks until it is read. */
   bias(name: string): Float32Array | undefined {
     refuseSurplus(arguments.length, 1, 'model.bias(name)');
-    this.#find(name);
-    const module = this.#entries.has(name) && name.endsWith('.weight') ? name.slice(0, -'.weight'.length) : name;
-    return this.#entries.has(`${module}.bias`) ? this.tensor(`${module}.bias`) : undefined;
+    const entry = this.#find(name);
+    if (isLayer(entry)) return entry.bias && this.tensor(entry.bias.name);
+    const bias = `${this.#entries.has(name) ? layerOf(name) : name}.bias`;
+    return this.#entries.has(bias) ? this.tensor(bias) : undefined;
   }
 
   /** Closes the files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */

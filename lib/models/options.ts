@@ -20,7 +20,11 @@ export type MetaDtype = (typeof META_DTYPES)[number];
 export interface ModelOptions {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
-   * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so, never embeddings.
+   * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
+   *
+   * A pattern that is the very name of a floating-point matrix includes it, whatever it is (an embedding, `encoder.kernel`). Of a
+   * model without any matrix that is called `<module>.weight`, patterns include every floating-point matrix that they match. A
+   * note of the report says who will not load such layers.
    *
    * @default `[]`, which means all but `lm_head`
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a pattern that matches no weight that can be quantized.

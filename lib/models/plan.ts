@@ -11,6 +11,7 @@ import type {
 } from '../containers/container.js';
 import { digestOf } from '../containers/digest.js';
 import { containerNamed } from '../containers/list.js';
+import { layerOf } from '../containers/names.js';
 import { storedFloat } from '../containers/stored-types.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
 import type { Misfit } from '../matrix/fit.js';
@@ -77,9 +78,9 @@ export async function planModel(
     else layers.push({ site, form });
   }
   if (misfits.length > 0) throw misfitError(misfits);
-  if (layers.length === 0) throw nothingLeft(source.path, dense);
+  if (layers.length === 0) throw nothingLeft(source.path, selection);
   rejectNameClashes(source, scheme, layers);
-  const stays = dense.filter(({ linear }) => linear).map(({ entry }) => entry.name.slice(0, -'.weight'.length));
+  const stays = dense.filter(({ linear }) => linear).map(({ entry }) => layerOf(entry.name));
   // Where nothing describes the model, names need suit nobody.
   const change = source.envelope.config ? scheme.declare(layers, stays) : { set: {}, drop: [] };
   return {
@@ -164,15 +165,20 @@ function specOf({ name, type, shape }: TensorEntry): TensorSpec {
   return { name, type, shape };
 }
 
-/** A tensor that is carried over must not have the name of a new one. */
+/** Tensors of a layer must not have the name of one that is carried over, or of one of another layer. */
 function rejectNameClashes({ entries }: TensorSource, scheme: Scheme, layers: readonly PlannedLayer[]): void {
+  const names = new Set<string>();
   for (const layer of layers) {
-    for (const { name } of scheme.specs(layer)) {
-      if (!entries.has(name)) continue;
-      const weight = quote(`${layer.site.name}.weight`);
-      const message = `Expected ${weight} to be quantized into names of its own, but the model has ${quote(name)} already`;
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Exclude it.`);
+    const { site } = layer;
+    const own = scheme.specs(layer).map(({ name }) => name);
+    const marks = (scheme.marks ?? []).map((key) => `${site.name}.${key}`);
+    for (const name of new Set([...own, ...marks])) {
+      if (!entries.has(name) && !names.has(name)) continue;
+      const whose = entries.has(name) ? 'the model has' : 'another layer becomes';
+      const message = `Expected ${quote(site.weight.name)} to be quantized into names of its own, but ${whose} ${quote(name)}`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}${entries.has(name) ? ' already' : ''}. Exclude it.`);
     }
+    for (const name of own) names.add(name);
   }
 }
 

@@ -77,8 +77,10 @@ export interface Encoded {
 export interface StoredLayer {
   /** Name of the scheme. */
   readonly scheme: string;
-  /** What the layer is called; its weight is `<name>.weight`. */
+  /** What the layer is called. */
   readonly name: string;
+  /** Whether its weight is called so, too, and not `<name>.weight`. */
+  readonly bare: boolean;
   readonly shape: readonly [outFeatures: number, inFeatures: number];
   /** How the weight of the original lies. */
   readonly stored: LinearSite['stored'];
@@ -127,6 +129,8 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
   readonly containers: readonly string[];
   /** Tensors that a layer becomes, without its bias. */
   readonly tensorsPerLayer: number;
+  /** Ends of the names of tensors that only some layers become: no other tensor of a model may be called as a layer and one of them. */
+  readonly marks?: readonly string[];
 
   /**
    * The form of a layer.

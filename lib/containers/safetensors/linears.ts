@@ -1,5 +1,5 @@
-import type { LinearSite, OtherTensor, TensorEntry } from '../container.js';
-import { moduleOf } from '../names.js';
+import type { Doubt, LinearSite, OtherTensor, TensorEntry } from '../container.js';
+import { layerOf, moduleOf } from '../names.js';
 import { isHead, tieOf } from './tied.js';
 
 // Which tensors of a Hugging Face model are the weights of linear layers, and what keeps the others from being so.
@@ -46,26 +46,26 @@ export function linearsOf(entries: Entries, config: Config): readonly (LinearSit
   const traits = traitsOf(entries, config);
   const tie = tieOf(config);
   return [...entries.values()].map((entry) => {
-    const fault = faultOf(entries, entry, traits);
-    if (fault) return { entry, reason: fault.reason, linear: fault.linear ?? false };
-    const name = moduleOf(entry.name);
-    const [rows, cols] = entry.shape as [number, number];
-    const bias = entries.get(`${name}.bias`);
+    const { shape } = entry;
+    if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(entry.name))
+      return { entry, reason: 'experts in one 3-D tensor', linear: false };
+    if (shape.length !== 2) return { entry, reason: 'not a matrix', linear: false };
+    const name = layerOf(entry.name);
+    const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);
+    const doubt = doubtOf(entry, traits);
+    const stored = isTransposed(name, traits) ? 'in-out' : 'out-in';
+    const reason = faultOf(entry, stored, bias);
+    if (reason !== undefined) return { entry, reason, linear: doubt?.linear ?? true };
+    const [rows, cols] = shape as [number, number];
     const head = headOf(name);
-    const turned = isTransposed(name, traits);
     return {
-      ...{ name, weight: entry, shape: turned ? [cols, rows] : [rows, cols], stored: turned ? 'in-out' : 'out-in' },
+      ...{ name, weight: entry, shape: stored === 'in-out' ? [cols, rows] : [rows, cols], stored },
       ...(bias === undefined ? {} : { bias }),
       ...(head === undefined ? {} : { head }),
       ...(isHead(name) && tie !== 'untied' ? { tied: tie } : {}),
+      ...(doubt === undefined ? {} : { doubt }),
     };
   });
-}
-
-/** Why a tensor cannot be quantized, whatever the options say. */
-interface Fault {
-  readonly reason: string;
-  readonly linear?: boolean;
 }
 
 /** What the model as a whole tells of its layers. */
@@ -99,12 +99,10 @@ function traitsOf(entries: Entries, config: Config): Traits {
   return { type: types[0], types, crowded, transposed };
 }
 
-/** Why a tensor cannot be quantized; undefined where it can. */
-function faultOf(entries: Entries, { name, shape, type: stored }: TensorEntry, traits: Traits): Fault | undefined {
-  const module = moduleOf(name);
-  if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(name)) return { reason: 'experts in one 3-D tensor' };
-  if (shape.length !== 2) return { reason: 'not a matrix' };
-  if (module === '' || !name.endsWith('.weight')) return { reason: 'not named <module>.weight' };
+/** Why a matrix is not taken for the weight of a linear layer; undefined where it is. */
+function doubtOf({ name }: TensorEntry, traits: Traits): Doubt | undefined {
+  const module = layerOf(name);
+  if (module === name) return { reason: 'not named <module>.weight', linear: false };
   const parts = module.split('.');
   const leaf = parts.at(-1)!;
   const surely = SURELY_EMBEDDING.test(leaf);
@@ -113,22 +111,26 @@ function faultOf(entries: Entries, { name, shape, type: stored }: TensorEntry, t
   if (NORM.test(leaf)) return { reason: 'norm', linear: true }; // A matrix: `norm_proj` for one is a layer.
   const { type, types, crowded } = traits;
   if (CONV1D_MODELS.has(type) && !CONV1D_LEAVES.includes(leaf) && headOf(module) === undefined) {
-    return { reason: `may be a Conv1D of ${String(type)}` };
+    return { reason: `may be a Conv1D of ${String(type)}`, linear: false };
   }
   if (types.some((part) => PARAMETER_ROUTERS.has(part)) && /^(gate|router)$/.test(leaf)) {
-    return { reason: 'router that is not an nn.Linear' };
+    return { reason: 'router that is not an nn.Linear', linear: false };
   }
   if (crowded.has(module)) return { reason: 'its module has other tensors than weight and bias', linear: true };
-  if (stored.float === undefined) return { reason: `stored as ${stored.name}`, linear: true };
-  if (shape[0] === 0 || shape[1] === 0) return { reason: 'empty', linear: true };
-  const bias = entries.get(`${module}.bias`);
-  if (
-    bias &&
-    (bias.shape.length !== 1 ||
-      bias.shape[0] !== shape[isTransposed(module, traits) ? 1 : 0] ||
-      bias.type.float === undefined)
-  ) {
-    return { reason: `its bias is ${bias.type.name} [${bias.shape.join(', ')}]`, linear: true };
+  return undefined;
+}
+
+/** Why a matrix cannot be quantized, whatever it is; undefined where it can. `stored`: which way it lies. */
+function faultOf(
+  { shape, type }: TensorEntry,
+  stored: LinearSite['stored'],
+  bias: TensorEntry | undefined,
+): string | undefined {
+  if (type.float === undefined) return `stored as ${type.name}`;
+  if (shape[0] === 0 || shape[1] === 0) return 'empty';
+  const outs = shape[stored === 'in-out' ? 1 : 0];
+  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== outs || bias.type.float === undefined)) {
+    return `its bias is ${bias.type.name} [${bias.shape.join(', ')}]`;
   }
   return undefined;
 }

@@ -1,4 +1,4 @@
-import { moduleOf } from '../../containers/names.js';
+import { layerOf } from '../../containers/names.js';
 import { HqqError } from '../../messages/errors.js';
 import { suggestion } from '../../messages/suggestion.js';
 import { quote } from '../../messages/text.js';
@@ -10,14 +10,17 @@ const MAX_SUGGESTED = 5000;
 /** A pattern over tensor names: `*` matches dots (and slashes) too. */
 export interface Glob {
   readonly text: string;
-  /** Whether it matches the tensor's name, or that of its module: without `.weight`. */
+  /** Whether it is the tensor's name, or that of its module: without `.weight`. */
+  readonly names: (tensor: string) => boolean;
+  /** Whether it is or matches one of these. */
   readonly matches: (tensor: string) => boolean;
 }
 
 /** @throws {HqqError} `ERR_INVALID_OPTION` for a pattern that is none. */
 export function compileGlob(text: string): Glob {
   const match = compileWildcard(text);
-  return { text, matches: (tensor) => match(tensor) || (tensor.endsWith('.weight') && match(moduleOf(tensor))) };
+  const names = (tensor: string) => tensor === text || layerOf(tensor) === text;
+  return { text, names, matches: (tensor) => names(tensor) || match(tensor) || match(layerOf(tensor)) };
 }
 
 /** The error for a pattern that would silently do nothing. */
@@ -25,7 +28,7 @@ export function unmatched(option: string, glob: Glob, names: Iterable<string>): 
   const spellings = new Set<string>();
   for (const name of names) {
     if (spellings.size > MAX_SUGGESTED) break;
-    const module = name.endsWith('.weight') ? moduleOf(name) : name;
+    const module = layerOf(name);
     const leaf = module.slice(module.lastIndexOf('.') + 1);
     const anyLayer = module.replaceAll(/\.\d+(?=\.|$)/g, '.*');
     for (const text of [module, name, anyLayer, leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`]) spellings.add(text);

@@ -1,7 +1,8 @@
 import type { LinearSite, OtherTensor, TensorSource } from '../../containers/container.js';
+import { layerOf } from '../../containers/names.js';
 import { overlay, type QuantConfig } from '../../matrix/config.js';
 import { HqqError } from '../../messages/errors.js';
-import { plain, quote } from '../../messages/text.js';
+import { plain, quote, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
@@ -18,11 +19,14 @@ export interface Selection {
   readonly layers: readonly SelectedLayer[];
   /** Tensors that stay, and why. */
   readonly dense: readonly OtherTensor[];
+  /** Names of those that would not, were they included by their names. */
+  readonly doubtful: ReadonlySet<string>;
   readonly notes: readonly string[];
 }
 
 /**
- * Chooses the linear weights, and says of every other tensor why it stays.
+ * Chooses the linear weights, and says of every other tensor why it stays. A matrix that is not taken for a linear weight is
+ * chosen where its very name is included, or where no matrix is called as linear weights are, a pattern that matches it.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already.
  */
@@ -33,24 +37,32 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
   const overrides = Object.entries(options.overrides).map(([text, override]) => ({ ...compileGlob(text), override }));
   const layers: SelectedLayer[] = [];
   const dense: OtherTensor[] = [];
+  const doubtful = new Set<string>();
   const notes = new Set<string>();
+  // Where no matrix is called as layers are, names tell nothing: it is for the patterns to choose.
+  const unnamed = ![...source.entries.values()].some(({ name, shape }) => shape.length === 2 && layerOf(name) !== name);
 
   for (const item of source.envelope.linears(source.entries)) {
     if ('reason' in item) {
       dense.push(item);
       continue;
     }
-    const { weight, head, tied, stored } = item;
+    const { weight, head, tied, stored, doubt } = item;
     const { name } = weight;
     // What is stored [in, out] is no nn.Linear: nobody who loads the model takes it for one.
-    const stay = (reason: string) => dense.push({ entry: weight, reason, linear: stored === 'out-in' });
-    if (tied === 'tied') {
+    const linear = doubt?.linear ?? stored === 'out-in';
+    const stay = (reason: string) => dense.push({ entry: weight, reason, linear });
+    const wanted = include.some((glob) => glob.matches(name));
+    if (doubt && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
+      stay(doubt.reason);
+      doubtful.add(name);
+    } else if (tied === 'tied') {
       stay('tied to the embedding');
       if ([...include, ...overrides].some((glob) => glob.matches(name))) {
         notes.add(`${plain(name)} is tied to the embedding (tie_word_embeddings) and was left as it is.`);
       }
     } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
-    else if (include.length > 0 && !include.some((glob) => glob.matches(name))) stay('not included');
+    else if (include.length > 0 && !wanted) stay('not included');
     else if (include.length === 0 && head !== undefined) stay(`excluded by default: ${head}`);
     else if (tied === 'unsaid') {
       stay('may be tied to the embedding');
@@ -64,7 +76,7 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
     }
   }
 
-  const selection = { layers, dense, notes: [...notes] };
+  const selection = { layers, dense, doubtful, notes: [...notes] };
   checkGlobs('include', include, source, selection);
   checkGlobs('overrides', overrides, source, selection);
   const names = [...source.entries.keys()];
@@ -73,7 +85,7 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
 }
 
 /** Why nothing is left to quantize. */
-export function nothingLeft(path: string, dense: readonly OtherTensor[]): HqqError {
+export function nothingLeft(path: string, { dense, doubtful }: Selection): HqqError {
   const counts = new Map<string, number>();
   for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   const reasons = [...counts]
@@ -83,11 +95,14 @@ export function nothingLeft(path: string, dense: readonly OtherTensor[]): HqqErr
   const what =
     dense.length === 1 ? 'its one tensor stays as it is' : `its ${plural(dense.length, 'tensor')} stay as they are`;
   const why = dense.length === 0 ? 'it holds no tensors' : `${what} (${reasons.join('; ')})`;
-  return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.`);
+  const advice =
+    doubtful.size === 0 ? '' : ` What is to be quantized all the same, include by name: ${quoteSome([...doubtful])}.`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.${advice}`);
 }
 
 /** A pattern must do something: a typo would go unnoticed. Only tied heads are excused; a note tells of them. */
-function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource, { layers, dense }: Selection): void {
+function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource, selection: Selection): void {
+  const { layers, dense, doubtful } = selection;
   for (const glob of globs) {
     if (layers.some(({ site }) => glob.matches(site.weight.name))) continue;
     const stays = dense.filter(({ entry }) => glob.matches(entry.name));
@@ -95,8 +110,11 @@ function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource
     if (stays.some(({ reason }) => reason.endsWith('tied to the embedding'))) continue;
     const first = stays[0]!;
     const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';
-    const advice =
-      option === 'overrides' && /^(excluded by default|not included)/.test(first.reason) ? ' Include it too.' : '';
+    const advice = doubtful.has(first.entry.name)
+      ? ' Include it by its very name to quantize it all the same.'
+      : option === 'overrides' && /^(excluded by default|not included)/.test(first.reason)
+        ? ' Include it too.'
+        : '';
     const name = quote(first.entry.name);
     const message = `Expected ${option} ${quote(glob.text)} to match a weight that is quantized, but ${name}${rest}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} stays as it is: ${first.reason}.${advice}`);

@@ -1,4 +1,5 @@
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
+import { layerOf, weightOf } from '../../containers/names.js';
 import { NBITS, type NBits } from '../../matrix/config.js';
 import { DTYPE_NAMES, DTYPES } from '../../matrix/dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from '../../matrix/format.js';
@@ -6,7 +7,7 @@ import { type Geometry, geometryOf } from '../../matrix/geometry.js';
 import { formatError, quote } from '../../messages/text.js';
 import type { LayerStorage, StoredLayer } from '../scheme.js';
 import { readSmall, type SmallValue } from './scalar-tensors.js';
-import { LAYER_KEYS, metaShape, TRANSPOSED } from './state-dict.js';
+import { BARE, LAYER_KEYS, MARKS, metaShape, TRANSPOSED } from './state-dict.js';
 
 /** A quantized layer of a model, checked: its large tensors have the sizes that its small ones say. */
 export interface ReadLayer extends StoredLayer {
@@ -41,7 +42,7 @@ const VALUES = [
   'quant_scale',
   'quant_zero',
   'offload_meta',
-  TRANSPOSED,
+  ...MARKS,
 ] as const;
 type ValueKey = (typeof VALUES)[number];
 
@@ -127,7 +128,10 @@ function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMa
 
   const matrix = [rows!, cols!] as const;
   const geometry = geometryOf(matrix, { groupSize, axis });
-  const { scale, zero, bias } = { scale: at('scale')!, zero: at('zero')!, bias: at('bias') };
+  const bare = number(BARE) !== 0;
+  if (bare && layerOf(module) !== module) refuse('is marked as bare, though it is called as a weight');
+  const [scale, zero] = [at('scale')!, at('zero')!];
+  const bias = bare ? undefined : at('bias'); // a tensor that is called so is not its own
   for (const [key, tensor] of [
     ['scale', scale],
     ['zero', zero],
@@ -141,7 +145,7 @@ function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMa
   if (bias && (bias.type.float === undefined || !sameShape(bias.shape, [matrix[0]]))) {
     refuse(`has ${describe(bias)} as bias, where a floating-point [${matrix[0]}] is needed`);
   }
-  if (at('weight')) refuse('has both a weight and codes of one');
+  if (entries.has(weightOf(module, bare))) refuse('has both a weight and codes of one');
   const metaDtype = scale.type.float!;
   const declared = text('compute_dtype');
   const computeDtype =
@@ -152,8 +156,8 @@ function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMa
   }
   const bits = [packed, scale, zero].reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);
   return {
-    ...{ scheme: 'hqq', name: module, shape: matrix, stored: turned === 1 ? 'in-out' : 'out-in' },
-    entries: [packed, ...[...LAYER_KEYS, TRANSPOSED].flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? [])))],
+    ...{ scheme: 'hqq', name: module, bare, shape: matrix, stored: turned === 1 ? 'in-out' : 'out-in' },
+    entries: [packed, ...[...LAYER_KEYS, ...MARKS].flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? [])))],
     bias,
     storage: {
       ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype },

@@ -10,7 +10,7 @@ import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
 import { encodeChunk, storedMeta } from './encode.js';
 import { probe } from './probe.js';
 import { namesOfCodes, type ReadLayer, readLayers } from './read-layers.js';
-import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, smallTensors } from './state-dict.js';
+import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, MARKS, smallTensors } from './state-dict.js';
 
 const cutOf = (form: HqqForm) => {
   const { geometry, config } = form;
@@ -23,6 +23,7 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
   title: 'HQQ',
   containers: ['safetensors'],
   tensorsPerLayer: LAYER_KEYS.length,
+  marks: MARKS,
 
   fit(site, { config, metaDtype }) {
     const fit = formOf(site.shape, config);
@@ -61,13 +62,25 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
     return { set, drop: [] };
   },
   notes(layers) {
-    const turned = layers.filter(({ site }) => site.stored === 'in-out').map(({ site }) => site.weight.name);
-    if (turned.length === 0) return [];
-    const what = `${plural(turned.length, 'weight')} stored [in, out] (${quoteSome(turned, 1)})`;
-    return [
-      `${what} ${turned.length === 1 ? 'is' : 'are'} quantized as [out, in]. hqq reads them and gives them back; loaders of HQQ in ` +
-        'Python (transformers, hqq) take nn.Linear only and will not load them.',
-    ];
+    const notes: string[] = [];
+    const namesOf = (chosen: typeof layers) => chosen.map(({ site }) => site.weight.name);
+    const turned = namesOf(layers.filter(({ site }) => site.stored === 'in-out'));
+    if (turned.length > 0) {
+      const what = `${plural(turned.length, 'weight')} stored [in, out] (${quoteSome(turned, 1)})`;
+      notes.push(
+        `${what} ${turned.length === 1 ? 'is' : 'are'} quantized as [out, in]. hqq reads them and gives them back; loaders of HQQ in ` +
+          'Python (transformers, hqq) take nn.Linear only and will not load them.',
+      );
+    }
+    const strange = namesOf(layers.filter(({ site }) => site.doubt));
+    if (strange.length > 0) {
+      const what = `${quoteSome(strange, 3)} ${strange.length === 1 ? 'is' : 'are'} quantized as you asked`;
+      notes.push(
+        `${what}. hqq reads and dequantizes ${strange.length === 1 ? 'it' : 'them'}; loaders of HQQ in Python (transformers, hqq, ` +
+          'vLLM) take linear layers only and will not load the output.',
+      );
+    }
+    return notes;
   },
 
   mark: 'is called <module>.W_q',

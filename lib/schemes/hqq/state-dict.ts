@@ -54,6 +54,11 @@ export const LAYER_KEYS = [
  * nn.Linear only, and would not take these without the key either.
  */
 export const TRANSPOSED = 'transposed';
+/** A key of ours, of layers whose weight is not called `<module>.weight` but as the layer: U8, 1. */
+export const BARE = 'bare';
+
+/** Keys that only some layers have. */
+export const MARKS = [TRANSPOSED, BARE] as const;
 
 const U8 = storedType('U8');
 
@@ -108,6 +113,7 @@ export function smallTensors({ site, form }: HqqLayer): readonly WholeTensor[] {
     encoded_state_dict: flag(true), // counts by being there
     stores_quant_config: flag(true),
     ...(site.stored === 'in-out' ? { [TRANSPOSED]: flag(true) } : {}),
+    ...(site.weight.name === site.name ? { [BARE]: flag(true) } : {}),
   };
   return Object.entries(values).map(([key, value]) => ({ name: `${site.name}.${key}`, ...value }));
 }
