@@ -11,6 +11,7 @@ export {
   quantizeSync,
   unpack,
 } from './compute/quantize.js';
+export type { FilePath } from './files/path.js';
 export type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from './matrix/arrays.js';
 export {
   NBITS,

@@ -7,13 +7,14 @@ import { openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
 import type { Scratch } from '../containers/scratch.js';
 import { type Lie, readMatrix, storedShape } from '../containers/transpose.js';
+import { type FilePath, pathOf } from '../files/path.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
 import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
 import type { StoredLayer, WorkRun } from '../schemes/scheme.js';
 import { findLayers, schemeOf, tracesOf, weightName } from './layers.js';
-import { type ConversionRun, checkConversion, checkPath } from './options.js';
+import { type ConversionRun, checkConversion } from './options.js';
 import type { CompareReport, TensorComparison } from './report.js';
 import { pipeline } from './stream/pipeline.js';
 import { Counter, makeSlots } from './stream/transfer.js';
@@ -44,12 +45,12 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 
 /** As entry.ts says, through which the package exports it. */
 export async function compareModels(
-  original: string,
-  quantized: string,
+  first: FilePath,
+  second: FilePath,
   options: CompareOptions = {},
 ): Promise<CompareReport> {
-  checkPath(original, 'the original');
-  checkPath(quantized, 'the quantized model');
+  const original = pathOf(first, 'the original');
+  const quantized = pathOf(second, 'the quantized model');
   checkConversion(options);
   const { signal, onProgress } = options;
   signal?.throwIfAborted();

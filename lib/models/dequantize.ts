@@ -8,6 +8,7 @@ import type { Scratch } from '../containers/scratch.js';
 import { storedFloat } from '../containers/stored-types.js';
 import { storedShape, writeMatrix } from '../containers/transpose.js';
 import { endingNotes } from '../files/endings.js';
+import { type FilePath, pathOf } from '../files/path.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { checkDtype } from '../matrix/validate.js';
 import { HqqError } from '../messages/errors.js';
@@ -15,7 +16,7 @@ import { plain } from '../messages/text.js';
 import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
 import type { StoredLayer } from '../schemes/scheme.js';
 import { findLayers, schemeOf, schemesOf, weightName } from './layers.js';
-import { type ConversionRun, checkConversion, checkPath } from './options.js';
+import { type ConversionRun, checkConversion } from './options.js';
 import { convertFolder } from './output-folder.js';
 import { pipeline } from './stream/pipeline.js';
 import { Counter, copyPiece, copyPieces, makeSlots } from './stream/transfer.js';
@@ -79,13 +80,13 @@ interface Run {
 
 /** As entry.ts says, through which the package exports it. */
 export async function dequantizeModel(
-  input: string,
-  output: string,
+  from: FilePath,
+  to: FilePath,
   options: DequantizeModelOptions = {},
 ): Promise<DequantizeReport> {
   const started = performance.now();
-  checkPath(input, 'the input');
-  checkPath(output, 'the output');
+  const input = pathOf(from, 'the input');
+  const output = pathOf(to, 'the output');
   checkConversion(options, ['dtype', 'force']);
   const { dtype = 'float32', force = false, signal, onProgress } = options;
   checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');

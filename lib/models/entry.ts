@@ -1,5 +1,6 @@
 // The operations on whole models as the package exports them. Their code, half of the package's, is read at the first call:
 // who only computes never waits for it, and an import stays short.
+import type { FilePath } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import type { CompareOptions } from './compare.js';
@@ -19,8 +20,8 @@ import type { CompareReport, ModelReport } from './report.js';
  *   `ERR_GROUP_SIZE` (a group size that was asked for does not divide a layer), `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
  */
 export async function quantizeModel(
-  input: string,
-  output: string,
+  input: FilePath,
+  output: FilePath,
   options?: QuantConfig & ModelOptions & ConversionRun,
 ): Promise<ModelReport> {
   refuseSurplus(arguments.length, 3, 'quantizeModel(input, output, options)');
@@ -35,8 +36,8 @@ export async function quantizeModel(
  *   quantized; the signal's reason when it is aborted.
  */
 export async function dequantizeModel(
-  input: string,
-  output: string,
+  input: FilePath,
+  output: FilePath,
   options?: DequantizeModelOptions,
 ): Promise<DequantizeReport> {
   refuseSurplus(arguments.length, 3, 'dequantizeModel(input, output, options)');
@@ -52,8 +53,8 @@ export async function dequantizeModel(
  *   belong together; the signal's reason when it is aborted.
  */
 export async function compareModels(
-  original: string,
-  quantized: string,
+  original: FilePath,
+  quantized: FilePath,
   options?: CompareOptions,
 ): Promise<CompareReport> {
   refuseSurplus(arguments.length, 3, 'compareModels(original, quantized, options)');
@@ -70,7 +71,7 @@ export async function compareModels(
  * await model.close();
  * @throws {HqqError} `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`
  */
-export async function openModel(path: string): Promise<Model> {
+export async function openModel(path: FilePath): Promise<Model> {
   refuseSurplus(arguments.length, 1, 'openModel(path)');
   return (await import('./model.js')).openModel(path);
 }

@@ -9,6 +9,7 @@ import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
 import { layerOf } from '../containers/names.js';
 import { storedFloat } from '../containers/stored-types.js';
+import { type FilePath, pathOf } from '../files/path.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { allocate, DTYPE_NAMES, DTYPES, type DType } from '../matrix/dtype.js';
 import { formatNamed } from '../matrix/format.js';
@@ -23,7 +24,6 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
 import { findLayers, schemeOf, weightName } from './layers.js';
-import { checkPath } from './options.js';
 import type { TensorInfo } from './report.js';
 
 /** How numbers of a tensor are computed. */
@@ -50,9 +50,8 @@ export type LoadOptions = TensorOptions & RunOptions;
 const UNKNOWN = Object.freeze({ meanAbsError: NaN, meanSquaredError: NaN, relativeError: NaN, iterations: NaN });
 
 /** As entry.ts says, through which the package exports it. */
-export async function openModel(path: string): Promise<Model> {
-  checkPath(path, 'the model');
-  const source = await openSource(path);
+export async function openModel(path: FilePath): Promise<Model> {
+  const source = await openSource(pathOf(path, 'the model'));
   try {
     return new Model(source, await findLayers(source));
   } catch (error) {

@@ -216,13 +216,6 @@ export function checkConversion(
   checkRun(given);
 }
 
-/** @throws {HqqError} `ERR_INVALID_OPTION` unless `path` is a path. */
-export function checkPath(path: unknown, name: string): asserts path is string {
-  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-    throw invalid(`Expected ${name} to be the path of a .safetensors file or a model folder, got ${show(path)}.`);
-  }
-}
-
 function resolveOne(name: keyof ResolvedModelOptions, given: unknown): unknown {
   const { default: fallback, accepts, expected } = MODEL_OPTIONS[name];
   const value = given === undefined ? fallback : given;

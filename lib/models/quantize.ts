@@ -3,9 +3,10 @@ import type { Layout, TensorSource } from '../containers/container.js';
 import { containerNamed, openSource } from '../containers/list.js';
 import { checkApart, checkReplaceable } from '../files/output-rules.js';
 import { checkParent } from '../files/parents.js';
+import { type FilePath, pathOf } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { HqqError } from '../messages/errors.js';
-import { type ConversionRun, checkPath, type ModelOptions, type ResolvedOptions, resolveOptions } from './options.js';
+import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from './options.js';
 import { convertFolder, inputsOf } from './output-folder.js';
 import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
 import { type Made, reportQuantized } from './quantize-report.js';
@@ -17,13 +18,13 @@ export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
 /** As entry.ts says, through which the package exports it. */
 export async function quantizeModel(
-  input: string,
-  output: string,
+  from: FilePath,
+  to: FilePath,
   options: QuantConfig & ModelOptions & ConversionRun = {},
 ): Promise<ModelReport> {
   const started = performance.now();
-  checkPath(input, 'the input');
-  checkPath(output, 'the output');
+  const input = pathOf(from, 'the input');
+  const output = pathOf(to, 'the output');
   const resolved = resolveOptions(options);
   const { model, run } = resolved;
   run.signal?.throwIfAborted();

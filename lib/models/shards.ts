@@ -4,11 +4,12 @@ import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { digestOf } from '../containers/digest.js';
 import { openSource } from '../containers/list.js';
 import { withPath } from '../files/io.js';
+import { type FilePath, pathOf } from '../files/path.js';
 import { StagedOutput } from '../files/staged-output.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
-import { type ConversionRun, checkPath, type ModelOptions, resolveOptions } from './options.js';
+import { type ConversionRun, type ModelOptions, resolveOptions } from './options.js';
 import { inputsOf, writeCompanions } from './output-folder.js';
 import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
 import { reportQuantized } from './quantize-report.js';
@@ -38,10 +39,10 @@ export interface ShardOptions extends ConversionRun {
  * @throws {HqqError} as `quantizeModel` does before it reads a weight
  */
 export async function planConversion(
-  input: string,
+  from: FilePath,
   options: QuantConfig & ModelOptions & ConversionRun = {},
 ): Promise<ModelPlan> {
-  checkPath(input, 'the input');
+  const input = pathOf(from, 'the input');
   const resolved = resolveOptions(options);
   return withSource(input, (source) => planModel(source, resolved));
 }

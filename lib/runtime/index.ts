@@ -1,3 +1,4 @@
+export type { FilePath } from '../files/path.js';
 export type { KvCache } from './blocks/cache.js';
 export type { LinearInput, Tap } from './blocks/tap.js';
 export type { LanguageModelConfig } from './config/model-config.js';

@@ -2,7 +2,9 @@ import { join } from 'node:path';
 import { activeBackend } from '../backend/index.js';
 import { readWhole, systemCode } from '../files/io.js';
 import { parseJson } from '../files/json.js';
+import type { FilePath } from '../files/path.js';
 import { HqqError } from '../messages/errors.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import { plain } from '../messages/text.js';
 import { openModel } from '../models/model.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
@@ -16,8 +18,8 @@ const MAX_GENERATION_BYTES = 1 << 20;
 
 /**
  * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2) from a Hugging Face folder, quantized by
- * `hqq` or
- * not. Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
+ * `hqq` or not,
+ * or one that is in this machine's Hugging Face cache (`org/name`). Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
  *
  * @example
  * const model = await loadLanguageModel('Llama-3.2-1B-hqq4');
@@ -27,7 +29,11 @@ const MAX_GENERATION_BYTES = 1 << 20;
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that this
  *   runtime does not compute.
  */
-export async function loadLanguageModel(path: string, options: LoadLanguageModelOptions = {}): Promise<LanguageModel> {
+export async function loadLanguageModel(
+  path: FilePath,
+  options: LoadLanguageModelOptions = {},
+): Promise<LanguageModel> {
+  refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
   const { activations, threads, maxContext, signal } = resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openModel(path);

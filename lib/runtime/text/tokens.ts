@@ -1,6 +1,8 @@
 import { join } from 'node:path';
 import { readWhole, systemCode } from '../../files/io.js';
+import { type FilePath, pathOf } from '../../files/path.js';
 import { HqqError } from '../../messages/errors.js';
+import { refuseSurplus } from '../../messages/surplus.js';
 import { formatError, plain } from '../../messages/text.js';
 
 /** Largest tokenizer.json. Real ones have up to 35 MB. */
@@ -20,7 +22,9 @@ export interface TextTokenizer {
  *
  * @throws {HqqError} `ERR_DEPENDENCY` when the package is not installed, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`
  */
-export async function openTokenizer(folder: string): Promise<TextTokenizer> {
+export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
+  refuseSurplus(arguments.length, 1, 'openTokenizer(path)');
+  const folder = pathOf(path, 'the tokenizer', 'a model folder');
   const { Tokenizer } = await loadPackage();
   const tokenizer = await readJson(folder, 'tokenizer.json');
   const config = await readJson(folder, 'tokenizer_config.json').catch((error: unknown) => {

@@ -1,0 +1,36 @@
+import { fileURLToPath } from 'node:url';
+import { HqqError, show } from '../messages/errors.js';
+
+/** A path, or a `file:` URL, as `new URL('model', import.meta.url)` makes one. */
+export type FilePath = string | URL;
+
+/** URLs of other realms are URLs, too. */
+function isUrl(value: unknown): value is URL {
+  const { href, protocol } = (value ?? {}) as Partial<URL>;
+  return typeof value === 'object' && typeof href === 'string' && typeof protocol === 'string';
+}
+
+/**
+ * The path that was given.
+ *
+ * @param name What it is, as a message calls it: "the input".
+ * @param kind What there must be: "a model folder".
+ * @throws {HqqError} `ERR_INVALID_OPTION` for what is neither a path nor a `file:` URL.
+ */
+export function pathOf(path: FilePath, name: string, kind = 'a .safetensors file or a model folder'): string {
+  const refuse = (got: string, options?: ErrorOptions): never => {
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      `Expected ${name} to be the path or file: URL of ${kind}, got ${got}.`,
+      options,
+    );
+  };
+  if (isUrl(path)) {
+    try {
+      return fileURLToPath(path.href);
+    } catch (error) {
+      return refuse(show(path.href), { cause: error });
+    }
+  }
+  return typeof path === 'string' && path !== '' && !path.includes('\0') ? path : refuse(show(path));
+}
