@@ -67,7 +67,7 @@ const PORTABLE_ENTRY = { js: 'lib/js.ts' };
 const types: UserConfig = {
   ...common,
   format: 'esm',
-  dts: { emitDtsOnly: true },
+  dts: { emitDtsOnly: true, compilerOptions: { stripInternal: true } },
   outExtensions: () => ({ js: '.cjs', dts: '.d.cts' }),
 };
 

@@ -5,7 +5,11 @@ import { QuantizedLinear } from '../lib/compute/linear.js';
 import type { ForwardOptions } from '../lib/compute/linear-options.js';
 import { dequantizeSync, quantizeSync, unpack } from '../lib/compute/quantize.js';
 import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
-import { randomWeights } from './support/checkpoints.js';
+import { type Model, openModel } from '../lib/models/model.js';
+import { quantizeModel } from '../lib/models/quantize.js';
+import { loadLanguageModel } from '../lib/runtime/load.js';
+import { freshPath, llama, modelFolder, randomWeights } from './support/checkpoints.js';
+import { SHIPPED } from './support/language-models.js';
 
 // What the package's objects are to the language: shown, spread, compared, cloned, posted.
 
@@ -97,5 +101,69 @@ describe('a layer', () => {
 
   test('is JSON all the same: what it says of itself', () => {
     expect(JSON.parse(JSON.stringify(layer))).toMatchObject({ inFeatures: 128, outFeatures: 64, path: 'fused' });
+  });
+});
+
+describe('a model', () => {
+  const open = async () => {
+    const path = freshPath();
+    await quantizeModel(modelFolder([llama()]), path);
+    return openModel(path);
+  };
+  const NAME = 'model.layers.0.self_attn.q_proj.weight';
+
+  test('is shown in a line', async () => {
+    const model = await open();
+    expect(inspect(model)).toBe(`Model { ${model.path}, ${model.tensors.length} tensors, 8 quantized }`);
+    await model.close();
+  });
+
+  test('gives arrays that can be transferred', async () => {
+    const model = await open();
+    expectTypeOf(model.tensor(NAME)).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    expectTypeOf(await model.load(NAME)).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+    expectTypeOf(model.bias(NAME)).toEqualTypeOf<Float32Array<ArrayBuffer> | undefined>();
+    await model.close();
+  });
+
+  test('cannot be cloned', async () => {
+    const model = await open();
+    expect(() => structuredClone(model)).toThrow(
+      'A Model, which stays in its thread: post its path, and open it there,',
+    );
+    await model.close();
+  });
+
+  test('has an error of its own after close, whoever reads', async () => {
+    const model = await open();
+    const reading = model.load(NAME);
+    await model.close();
+    expect((await reading).length).toBeGreaterThan(0); // what was under way ends as it would
+    await model.close();
+    const closed = expect.objectContaining({ code: 'ERR_CLOSED', message: expect.stringContaining('to be open, got') });
+    const calls: readonly ((m: Model) => unknown)[] = [
+      (m) => m.tensor(NAME),
+      (m) => m.tensor('model.norm.weight'),
+      (m) => m.load(NAME),
+      (m) => m.quantized(NAME),
+      (m) => m.linear(NAME),
+    ];
+    for (const call of calls) await expect((async () => call(model))()).rejects.toThrow(closed);
+    expect(model.has(NAME)).toBe(true); // what it knows it knows
+  });
+
+  test.each(['asyncDispose', 'dispose'] as const)('is closed by Symbol.%s, where there is one', async (name) => {
+    const symbol = (Symbol as Partial<Record<typeof name, symbol>>)[name];
+    const [model, language] = [await open(), await loadLanguageModel(SHIPPED)];
+    const closed = expect.objectContaining({ code: 'ERR_CLOSED' });
+    for (const each of [model, language]) {
+      const method = (each as unknown as Record<symbol, () => unknown>)[symbol as symbol];
+      expect(typeof method).toBe(symbol === undefined ? 'undefined' : 'function'); // Node.js before 20.5 has neither
+      const done = symbol === undefined ? each.close() : method!.call(each);
+      expect(done instanceof Promise).toBe(name === 'asyncDispose' || symbol === undefined);
+      await done;
+    }
+    await expect(model.load(NAME)).rejects.toThrow(closed);
+    expect(() => language.createCache()).toThrow(closed);
   });
 });

@@ -2,7 +2,9 @@ import * as fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import * as hqq from '../lib/index.js';
 import * as js from '../lib/js.js';
+import * as runtime from '../lib/runtime/index.js';
 import { encode, freshPath, randomTensor, randomWeights } from './support/checkpoints.js';
+import { SHIPPED } from './support/language-models.js';
 
 // Arguments and options that are in the wrong place are told, not ignored.
 
@@ -10,6 +12,7 @@ const weight: hqq.Weight = { data: randomWeights(64 * 64, 1), dtype: 'float32', 
 const file = freshPath('in.safetensors');
 fs.writeFileSync(file, encode({ 'a.weight': randomTensor([64, 64], 1) }));
 const model = await hqq.openModel(file);
+const languageModel = await runtime.loadLanguageModel(SHIPPED);
 
 type Callable = (...args: unknown[]) => unknown;
 
@@ -40,7 +43,10 @@ function everything(name: string, entry: object): [string, Callable][] {
 const calls = [
   ...everything('hqq', { ...hqq }),
   ...everything('js', { ...js }),
+  ...everything('runtime', { ...runtime }),
   ...functionsOf('model', Object.getPrototypeOf(model)),
+  ...functionsOf('languageModel', Object.getPrototypeOf(languageModel)),
+  ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'layer', 'prepared']),
 ];
 
 describe('surplus arguments', () => {
@@ -54,9 +60,12 @@ describe('surplus arguments', () => {
         'hqq.QuantizedLinear.forwardMany',
         'hqq.QuantizedLinear.prototype.forward',
         'model.load',
+        'runtime.loadLanguageModel',
+        'languageModel.generate',
+        'cache.truncate',
       ]),
     );
-    expect(labels.length).toBeGreaterThan(25);
+    expect(labels.length).toBeGreaterThan(40);
   });
 
   test.each(calls)('%s refuses them', async (_, call) => {

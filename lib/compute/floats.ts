@@ -1,4 +1,5 @@
 import { narrow, widen } from '../backend/js/lanes.js';
+import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocate, DTYPES, type DType } from '../matrix/dtype.js';
 
 // Numbers on their way to and from the disk.
@@ -29,7 +30,7 @@ export function bitsOf(bytes: Uint8Array, dtype: DType): Float32Array | Uint16Ar
 }
 
 /** `values` rounded to `dtype` and back. */
-export function roundThrough(values: Float32Array, dtype: DType): Float32Array {
+export function roundThrough(values: OwnedFloat32Array, dtype: DType): OwnedFloat32Array {
   if (dtype === 'float32') return values;
   const bits = allocate(dtype, values.length);
   narrow(values, values.length, DTYPES[dtype].id, bits, 0);

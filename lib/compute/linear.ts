@@ -4,7 +4,7 @@ import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
-import { INSPECT, notCloneable } from '../messages/inspect.js';
+import { INSPECT, notCloneable } from '../messages/objects.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes } from '../messages/units.js';
 import { activeBackend } from './host.js';

@@ -1,4 +1,4 @@
-import { INSPECT } from '../messages/inspect.js';
+import { INSPECT } from '../messages/objects.js';
 import { formatBytes, formatPercent } from '../messages/units.js';
 import type { QuantizedTensor } from './weight.js';
 

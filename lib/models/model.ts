@@ -10,6 +10,7 @@ import { openSource } from '../containers/list.js';
 import { layerOf } from '../containers/names.js';
 import { storedFloat } from '../containers/stored-types.js';
 import { type FilePath, pathOf } from '../files/path.js';
+import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { allocate, DTYPE_NAMES, DTYPES, type DType } from '../matrix/dtype.js';
 import { formatNamed } from '../matrix/format.js';
@@ -19,9 +20,11 @@ import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
+import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
 import { suggestion } from '../messages/suggestion.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
+import { formatCount, plural } from '../messages/units.js';
 import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
 import { findLayers, schemeOf, weightName } from './layers.js';
 import type { TensorInfo } from './report.js';
@@ -60,8 +63,10 @@ export async function openModel(path: FilePath): Promise<Model> {
   }
 }
 
+const NOT_CLONEABLE = notCloneable('A Model, which stays in its thread: post its path, and open it there,');
+
 /** A model on disk. Tensors are read when they are asked for; quantized layers go by the names that the original has. */
-export class Model {
+export class Model extends Closing {
   /** Where it was found: as it was given, or in the cache of Hugging Face. */
   readonly path: string;
   /** File after file: `<module>.weight` for a quantized layer, other tensors as they are called. */
@@ -72,11 +77,14 @@ export class Model {
   readonly tensors: readonly TensorInfo[];
   /** config.json; undefined for a single file. */
   readonly config: Readonly<Record<string, unknown>> | undefined;
+  /** @internal */
+  readonly notCloneable = NOT_CLONEABLE;
   readonly #source: TensorSource;
   readonly #entries = new Map<string, TensorEntry | StoredLayer>();
 
   /** @internal Use `openModel`. */
   constructor(source: TensorSource, layers: readonly StoredLayer[]) {
+    super();
     this.#source = source;
     this.path = source.path;
     this.config = source.envelope.config;
@@ -117,7 +125,7 @@ export class Model {
    * @param name A tensor's name, or a module's for its weight.
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not floating-point.
    */
-  tensor(name: string, options: TensorOptions = {}): Float32Array {
+  tensor(name: string, options: TensorOptions = {}): OwnedFloat32Array {
     refuseSurplus(arguments.length, 2, 'model.tensor(name, options)');
     rejectUnknownOptions(options, ['rounding', 'dtype']);
     checkTensorOptions(options);
@@ -134,7 +142,7 @@ export class Model {
   }
 
   /** `tensor`, read and computed without blocking the event loop. */
-  async load(name: string, options: LoadOptions = {}): Promise<Float32Array> {
+  async load(name: string, options: LoadOptions = {}): Promise<OwnedFloat32Array> {
     refuseSurplus(arguments.length, 2, 'model.load(name, options)');
     checkRunOptions(options, ['rounding', 'dtype']);
     checkTensorOptions(options);
@@ -183,7 +191,7 @@ export class Model {
   }
 
   /** Bias of a module, or of the module that a weight belongs to; undefined where it has none. Blocks until it is read. */
-  bias(name: string): Float32Array | undefined {
+  bias(name: string): OwnedFloat32Array | undefined {
     refuseSurplus(arguments.length, 1, 'model.bias(name)');
     const entry = this.#find(name);
     if (isLayer(entry)) return entry.bias && this.tensor(entry.bias.name);
@@ -191,10 +199,19 @@ export class Model {
     return this.#entries.has(bias) ? this.tensor(bias) : undefined;
   }
 
-  /** Closes the files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
+  /**
+   * Closes the files, when the reads under way are done. Closing twice is fine; reading afterwards is an error, `ERR_CLOSED`.
+   * `await using model = await openModel(path)` does it by itself, on Node.js from 20.5 on.
+   */
   async close(): Promise<void> {
     refuseSurplus(arguments.length, 0, 'model.close()');
     await this.#source.close();
+  }
+
+  /** @internal */
+  [INSPECT](): string {
+    const quantized = this.tensors.filter((tensor) => tensor.quantized).length;
+    return `Model { ${plain(this.path)}, ${plural(this.tensors.length, 'tensor')}, ${formatCount(quantized)} quantized }`;
   }
 
   #find(name: string): TensorEntry | StoredLayer {

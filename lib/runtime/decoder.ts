@@ -1,4 +1,5 @@
 import type { Backend } from '../../binding.js';
+import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import type { KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
 import { Plan, type PreparedPlan } from './blocks/plan.js';
@@ -51,7 +52,13 @@ export class Decoder {
    * Reads `ids` into a cache that has room for them from position `start` on. Gives the logits of the last one in the cache's own
    * array, or those of all in `all`, `[ids.length, vocabSize]`.
    */
-  async read(ids: TokenIds, cache: KvCache, start: number, run: ReadRun, all?: Float32Array): Promise<Float32Array> {
+  async read(
+    ids: TokenIds,
+    cache: KvCache,
+    start: number,
+    run: ReadRun,
+    all?: OwnedFloat32Array,
+  ): Promise<OwnedFloat32Array> {
     if (ids.length === 1 && run.tap === undefined) {
       const logits = await this.#readToken(ids[0]!, cache, start, run);
       all?.set(logits);
@@ -98,7 +105,7 @@ export class Decoder {
     return new Pass(this, plan, rows, frames);
   }
 
-  async #readToken(id: number, cache: KvCache, start: number, run: ReadRun): Promise<Float32Array> {
+  async #readToken(id: number, cache: KvCache, start: number, run: ReadRun): Promise<OwnedFloat32Array> {
     const { rows, plan } = cache.prepared(this, () => this.#prepareToken(cache));
     const { cos, sin } = this.#rope.rows(start, 1);
     this.#embed([id], rows.hidden);

@@ -70,13 +70,3 @@ export class Lifetime {
     }
   }
 }
-
-/** Lets `await using` close instances of a class, on engines that know it: Node.js from 20.5 on. */
-export function disposeByClosing({ prototype }: { readonly prototype: { close(): Promise<void> } }): void {
-  const { asyncDispose } = Symbol as { readonly asyncDispose?: symbol };
-  if (!asyncDispose) return;
-  const value = async function (this: typeof prototype) {
-    await this.close();
-  };
-  Object.defineProperty(prototype, asyncDispose, { value, writable: true, configurable: true });
-}

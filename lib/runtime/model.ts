@@ -1,12 +1,15 @@
 import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
+import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
+import { Closing } from '../messages/objects.js';
+import { refuseSurplus } from '../messages/surplus.js';
 import { KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { Decoder } from './decoder.js';
-import { disposeByClosing, Lifetime } from './lifetime.js';
+import { Lifetime } from './lifetime.js';
 import { measurePerplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
@@ -40,13 +43,7 @@ export interface ModelParts {
 }
 
 /** A decoder-only language model in memory. Any number of texts may be generated at once; they take turns token by token. */
-export class LanguageModel {
-  static {
-    disposeByClosing(LanguageModel);
-  }
-
-  /** `close`, for `await using`; on Node.js from 20.5 on. */
-  declare readonly [Symbol.asyncDispose]: () => Promise<void>;
+export class LanguageModel extends Closing {
   /** What config.json says. */
   readonly config: LanguageModelConfig;
   /** Most positions of a text. */
@@ -66,6 +63,7 @@ export class LanguageModel {
 
   /** @internal Use `loadLanguageModel`. */
   constructor({ weights, ...parts }: ModelParts) {
+    super();
     const { config, maxContext, threads, backend = activeBackend() } = parts;
     this.config = config;
     this.maxContext = maxContext;
@@ -76,11 +74,13 @@ export class LanguageModel {
 
   /** The model's tokenizer. @throws {HqqError} `ERR_CLOSED`, `ERR_DEPENDENCY`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT` */
   async tokenizer(): Promise<TextTokenizer> {
+    refuseSurplus(arguments.length, 0, 'model.tokenizer()');
     return this.#lifetime.run(() => this.#openTokenizer());
   }
 
   /** What a new text begins with. @throws {HqqError} `ERR_CLOSED` */
   createCache(): KvCache {
+    refuseSurplus(arguments.length, 0, 'model.createCache()');
     this.#lifetime.checkOpen();
     return new KvCache(this.config, this.maxContext);
   }
@@ -91,7 +91,8 @@ export class LanguageModel {
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, or more than `maxContext` positions; `ERR_CLOSED`
    */
-  async forward(ids: TokenIds, cache: KvCache, options: ForwardOptions = {}): Promise<Float32Array> {
+  async forward(ids: TokenIds, cache: KvCache, options: ForwardOptions = {}): Promise<OwnedFloat32Array> {
+    refuseSurplus(arguments.length, 3, 'model.forward(ids, cache, options)');
     return this.#lifetime.run(() => this.#forward(this.#decoder!, ids, cache, options));
   }
 
@@ -102,6 +103,7 @@ export class LanguageModel {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a text that is shorter than a window and one token more; `ERR_CLOSED`
    */
   async perplexity(ids: TokenIds, options: PerplexityOptions = {}): Promise<Perplexity> {
+    refuseSurplus(arguments.length, 2, 'model.perplexity(ids, options)');
     return this.#lifetime.run(() => measurePerplexity(this.#decoder!, this.maxContext, ids, options));
   }
 
@@ -113,6 +115,7 @@ export class LanguageModel {
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_CLOSED`, before anything runs.
    */
   generate(prompt: string | TokenIds, options: GenerateOptions = {}): AsyncGenerator<GeneratedToken, void, undefined> {
+    refuseSurplus(arguments.length, 2, 'model.generate(prompt, options)');
     this.#lifetime.checkOpen();
     checkPrompt(prompt, this.config.vocabSize);
     const resolved = resolveGenerateOptions(options);
@@ -136,6 +139,7 @@ export class LanguageModel {
    * reader is elsewhere, perhaps here) is not waited for, and goes on when it is asked. Then the weights are let go.
    */
   async close(): Promise<void> {
+    refuseSurplus(arguments.length, 0, 'model.close()');
     await this.#lifetime.close(() => {
       this.#tokenizer = undefined;
     });
@@ -147,7 +151,7 @@ export class LanguageModel {
     ids: TokenIds,
     cache: KvCache,
     { logits = 'last', signal, tap }: ForwardOptions,
-  ): Promise<Float32Array> {
+  ): Promise<OwnedFloat32Array> {
     const { vocabSize } = this.config;
     checkIds(ids, vocabSize);
     if (logits !== 'last' && logits !== 'all') {

@@ -64,9 +64,14 @@ const COMPILATIONS = {
     files: ['app.cts'],
     ...NODE,
   },
+  'with using': { module: 'node16', files: ['using.mts'], ...NODE, lib: ['es2023', 'esnext.disposable'] },
+  'without the declarations of Node': {
+    ...{ module: 'node16', files: ['plain.mts'], skipLibCheck: false, old: true },
+    ...{ lib: ['es2022', 'dom'], types: [] },
+  },
   bundler: { module: 'esnext', moduleResolution: 'bundler', files: ['app.ts', 'results.ts'], ...NODE },
   'bundler, in a browser': {
-    ...{ module: 'esnext', moduleResolution: 'bundler', files: ['web.ts'], skipLibCheck: false, old: true },
+    ...{ module: 'esnext', moduleResolution: 'bundler', files: ['web.ts'], skipLibCheck: false },
     ...{ lib: ['es2022', 'dom'], types: [] },
   },
 };
@@ -96,6 +101,7 @@ export async function types({ project, work, root, env, sources }) {
     cpSync(path.join(sources, 'web.ts'), path.join(folder, `web.${ending}`));
   }
   for (const name of ['mixed.mts', 'results.ts']) cpSync(path.join(sources, name), path.join(folder, name));
+  for (const name of ['using', 'plain']) cpSync(path.join(sources, `${name}.ts`), path.join(folder, `${name}.mts`));
   const compile = async (tsc, name, compilerOptions, files) => {
     const common = {
       target: 'es2022',

@@ -37,8 +37,8 @@ describe('SafetensorsFile', () => {
     await Promise.all([file.close(), reading]);
     await file.close();
     file.closeSync();
-    await expectError(() => file.read(0, into), 'ERR_INVALID_ARGUMENT', /to be open, got a read after close/);
-    await expectError(() => file.readSync(0, into), 'ERR_INVALID_ARGUMENT', /after close/);
+    await expectError(() => file.read(0, into), 'ERR_CLOSED', /to be open, got a read after close/);
+    await expectError(() => file.readSync(0, into), 'ERR_CLOSED', /after close/);
   });
 
   it('rejects an aborted read with the reason of the signal', async () => {

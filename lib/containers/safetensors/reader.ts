@@ -95,6 +95,6 @@ export class SafetensorsFile implements SourceFile {
 
   #open(): number {
     if (this.#fd !== undefined) return this.#fd;
-    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ${plain(this.name)} to be open, got a read after close.`);
+    throw new HqqError('ERR_CLOSED', `Expected ${plain(this.name)} to be open, got a read after close.`);
   }
 }

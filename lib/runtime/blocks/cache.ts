@@ -1,7 +1,9 @@
 import { largeFloats } from '../../compute/memory.js';
+import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError } from '../../messages/errors.js';
+import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import { yieldIfDue } from '../event-loop.js';
 
@@ -30,7 +32,7 @@ export class KvCache {
   #capacity = 0;
   #length = 0;
   #busy = false;
-  #logits: Float32Array | undefined;
+  #logits: OwnedFloat32Array | undefined;
   /** By owner, who holds weights: so a cache keeps none alive. */
   #prepared = new WeakMap<object, unknown>();
 
@@ -57,6 +59,7 @@ export class KvCache {
 
   /** Forgets all positions from `length` on. */
   truncate(length: number): void {
+    refuseSurplus(arguments.length, 1, 'cache.truncate(length)');
     this.#checkIdle();
     if (Number.isSafeInteger(length) && length >= 0 && length <= this.#length) this.#length = length;
     else
@@ -106,7 +109,7 @@ export class KvCache {
   }
 
   /** Where the logits of a text's last position go. @internal */
-  get logits(): Float32Array {
+  get logits(): OwnedFloat32Array {
     this.#logits ??= new Float32Array(this.#config.vocabSize);
     return this.#logits;
   }
