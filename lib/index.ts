@@ -38,7 +38,7 @@ export type { CompareOptions } from './models/compare.js';
 export type { DequantizeModelOptions, DequantizeReport } from './models/dequantize.js';
 export { compareModels, dequantizeModel, openModel, quantizeModel } from './models/entry.js';
 export type { LoadOptions, Model, TensorOptions } from './models/model.js';
-export type { ConversionRun, MetaDtype, ModelOptions } from './models/options.js';
+export type { ConversionRun, EmbeddingBits, MetaDtype, ModelOptions } from './models/options.js';
 export type {
   CompareReport,
   DenseReport,

@@ -120,6 +120,8 @@ export interface LinearSite {
   readonly tied?: 'tied' | 'unsaid';
   /** Why it is not taken for a linear layer, and stays as it is unless its name is asked for; absent where it is taken for one. */
   readonly doubt?: Doubt;
+  /** It is a table of embeddings that are looked up by token; absent where it is not. */
+  readonly embedding?: true;
 }
 
 /** What a matrix may be that is not the weight of a linear layer. */

@@ -16,6 +16,10 @@ export const META_DTYPES = ['auto', 'float16', 'float32'] as const;
 /** `auto`: float16 layer by layer where that holds scale and zero, else float32. */
 export type MetaDtype = (typeof META_DTYPES)[number];
 
+/** Bits that embeddings may be quantized to. */
+export const EMBEDDING_BITS = [8, 4] as const;
+export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
+
 /** What `quantizeModel` takes beside the options of one matrix. */
 export interface ModelOptions {
   /**
@@ -47,6 +51,16 @@ export interface ModelOptions {
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a pattern that matches no weight that is quantized.
    */
   readonly overrides?: Readonly<Record<string, QuantConfig>> | undefined;
+
+  /**
+   * Quantizes embeddings, too, to so many bits: tables that are looked up by token (`embed_tokens`, `wte`), a head that is tied to
+   * one with it; not those of positions. Only `hqq` reads them: `openModel` and `hqq/runtime`, which computes with them in float32;
+   * Python loads no such model. `exclude` and overrides hold for them, `include` does not.
+   *
+   * @default undefined, which leaves embeddings as they are
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where there are none.
+   */
+  readonly embeddings?: EmbeddingBits | undefined;
 
   /**
    * How scale and zero are stored. `'auto'`: in float16 where that holds them, else, layer by layer, in float32. Errors are
@@ -97,6 +111,7 @@ export interface ResolvedModelOptions {
   readonly include: Globs;
   readonly exclude: Globs;
   readonly overrides: Readonly<Record<string, QuantConfig>>;
+  readonly embeddings: EmbeddingBits | undefined;
   readonly metaDtype: MetaDtype;
   readonly force: boolean;
   readonly dryRun: boolean;
@@ -140,6 +155,13 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     accepts: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
     help: 'options per layer, as JSON: {"*.down_proj": {"nbits": 8}}',
     parse: json,
+  },
+  embeddings: {
+    default: undefined,
+    expected: `one of ${EMBEDDING_BITS.join(', ')}`,
+    accepts: (value) => value === undefined || (EMBEDDING_BITS as readonly unknown[]).includes(value),
+    help: 'quantize embeddings, too, to so many bits (for hqq alone)',
+    parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
   },
   metaDtype: {
     default: 'auto',

@@ -18,7 +18,7 @@ import type { Misfit } from '../matrix/fit.js';
 import { HqqError } from '../messages/errors.js';
 import { quote } from '../messages/text.js';
 import { plural } from '../messages/units.js';
-import { schemeNamed } from '../schemes/list.js';
+import { SCHEMES, schemeNamed } from '../schemes/list.js';
 import type { PlannedLayer, Scheme } from '../schemes/scheme.js';
 import { schemesOf } from './layers.js';
 import type { ResolvedOptions } from './options.js';
@@ -68,6 +68,7 @@ export async function planModel(
 ): Promise<ModelPlan> {
   const scheme = schemesOf(source)[0];
   if (scheme === undefined) throw new RangeError(`Expected a scheme for ${source.container}, got none.`);
+  if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   const selection = selectLayers(source, asked, model);
   const { dense } = selection;
   const layers: PlannedLayer[] = [];
@@ -94,6 +95,13 @@ export async function planModel(
     notes: [...selection.notes, ...scheme.notes(layers), ...source.envelope.notes],
     change,
   };
+}
+
+function embeddingsError({ title }: Scheme): HqqError {
+  const able = SCHEMES.filter(({ embeddings }) => embeddings).map((scheme) => scheme.title);
+  const which = able.length === 0 ? 'No format can.' : `Formats that can: ${able.join(', ')}.`;
+  const message = `Expected no embeddings (--embeddings) for ${title}, which cannot hold them quantized`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}. ${which}`);
 }
 
 /** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */

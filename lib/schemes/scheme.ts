@@ -131,6 +131,8 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
   readonly tensorsPerLayer: number;
   /** Ends of the names of tensors that only some layers become: no other tensor of a model may be called as a layer and one of them. */
   readonly marks?: readonly string[];
+  /** Whether a table of embeddings can be such a layer: what reads the scheme looks them up. */
+  readonly embeddings?: boolean;
 
   /**
    * The form of a layer.

@@ -20,6 +20,7 @@ export const quantize = defineCommand({
     out: OUT,
     ...QUANT_FLAGS,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
+    embeddings: fromOption(MODEL_OPTIONS.embeddings),
     include: { ...GLOBS, help: MODEL_OPTIONS.include.help },
     exclude: { ...GLOBS, help: MODEL_OPTIONS.exclude.help },
     override: OVERRIDE,
@@ -30,9 +31,30 @@ export const quantize = defineCommand({
     quiet: QUIET,
   },
   plan([input], values) {
-    const { out, metaDtype, include, exclude, threads, dryRun, force, json = false, quiet = false } = values;
+    const {
+      out,
+      metaDtype,
+      embeddings,
+      include,
+      exclude,
+      threads,
+      dryRun,
+      force,
+      json = false,
+      quiet = false,
+    } = values;
     const overrides = toOverrides(values.override);
-    const options = { ...quantConfig(values), metaDtype, include, exclude, overrides, threads, dryRun, force };
+    const options = {
+      ...quantConfig(values),
+      metaDtype,
+      embeddings,
+      include,
+      exclude,
+      overrides,
+      threads,
+      dryRun,
+      force,
+    };
     return async ({ signal, print }) => {
       const report = await withProgress('quantizing', !json && !quiet, (update) =>
         quantizeModel(input!, out!, { ...options, signal, onProgress: (progress) => update(standOf(progress)) }),

@@ -35,6 +35,8 @@ const EMBEDDING = /^(embed.*|.*(embedding|embeddings|embed))$/i;
 /** Last part of the path of what is an embedding for certain; `embedding_hidden_mapping_in` for one is a linear layer. */
 const SURELY_EMBEDDING =
   /^((.*_)?embed(ding)?s?|embed_(tokens|positions|in|words|pos)|wte|wpe|wtt|shared|relative_attention_bias)$/i;
+/** Of these, what is not looked up by token: small, and worth its bytes. */
+const BY_POSITION = /pos|wpe|relative|token_type/i;
 const NORM = /(^|_)(norm|ln|layernorm|rmsnorm|groupnorm|batchnorm)(\d|_|$)|(layer|rms|batch|group)_?norm/i;
 const HEAD = /^(lm_head|embed_out)$/;
 
@@ -64,6 +66,7 @@ export function linearsOf(entries: Entries, config: Config): readonly (LinearSit
       ...(head === undefined ? {} : { head }),
       ...(isHead(name) && tie !== 'untied' ? { tied: tie } : {}),
       ...(doubt === undefined ? {} : { doubt }),
+      ...(isEmbedding(name) ? { embedding: true } : {}),
     };
   });
 }
@@ -118,6 +121,12 @@ function doubtOf({ name }: TensorEntry, traits: Traits): Doubt | undefined {
   }
   if (crowded.has(module)) return { reason: 'its module has other tensors than weight and bias', linear: true };
   return undefined;
+}
+
+/** Whether a layer is for certain a table of embeddings that are looked up by token. */
+function isEmbedding(module: string): boolean {
+  const leaf = module.split('.').at(-1)!;
+  return SURELY_EMBEDDING.test(leaf) && !BY_POSITION.test(leaf);
 }
 
 /** Why a matrix cannot be quantized, whatever it is; undefined where it can. `stored`: which way it lies. */

@@ -53,7 +53,8 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
     const linear = doubt?.linear ?? stored === 'out-in';
     const stay = (reason: string) => dense.push({ entry: weight, reason, linear });
     const wanted = include.some((glob) => glob.matches(name));
-    if (doubt && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
+    const asEmbedding = options.embeddings !== undefined && item.embedding === true;
+    if (doubt && !asEmbedding && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
       stay(doubt.reason);
       doubtful.add(name);
     } else if (tied === 'tied') {
@@ -62,7 +63,7 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
         notes.add(`${plain(name)} is tied to the embedding (tie_word_embeddings) and was left as it is.`);
       }
     } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
-    else if (include.length > 0 && !wanted) stay('not included');
+    else if (include.length > 0 && !wanted && !asEmbedding) stay('not included');
     else if (include.length === 0 && head !== undefined) stay(`excluded by default: ${head}`);
     else if (tied === 'unsaid') {
       stay('may be tied to the embedding');
@@ -72,16 +73,27 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
       );
     } else {
       const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
-      layers.push({ site: item, config: own.reduce(overlay, asked) });
+      const start = asEmbedding ? overlay(asked, { nbits: options.embeddings }) : asked;
+      layers.push({ site: item, config: own.reduce(overlay, start) });
     }
   }
 
+  if (options.embeddings !== undefined && !layers.some(({ site }) => site.embedding)) throw noEmbedding(source.path);
   const selection = { layers, dense, doubtful, notes: [...notes] };
   checkGlobs('include', include, source, selection);
   checkGlobs('overrides', overrides, source, selection);
   const names = [...source.entries.keys()];
   for (const glob of exclude) if (!names.some(glob.matches)) throw unmatched('exclude', glob, names);
   return selection;
+}
+
+function noEmbedding(path: string): HqqError {
+  const message = `Expected ${plain(path)} to have an embedding to quantize (embeddings, --embeddings)`;
+  const what = 'a floating-point matrix called as such (embed_tokens.weight, wte.weight) that is not excluded';
+  return new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `${message}, ${what}. It has none; one of another name, include by it.`,
+  );
 }
 
 /** Why nothing is left to quantize. */

@@ -24,6 +24,7 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
   containers: ['safetensors'],
   tensorsPerLayer: LAYER_KEYS.length,
   marks: MARKS,
+  embeddings: true, // openModel and hqq/runtime read them; of Python's loaders none does, as the notes say
 
   fit(site, { config, metaDtype }) {
     const fit = formOf(site.shape, config);
