@@ -104,14 +104,14 @@ export async function dequantizeModel(
       counter: new Counter(onProgress, weights, layers.length + copies.length),
     };
     const slots = makeSlots();
+    const envelope = source.envelope.replace({
+      layers: layers.map((layer) => ({ name: layer.name, tensors: [weightSpec(layer, dtype)] })),
+      ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
+    });
     const bytesAfter = await convertFolder({
-      ...{ source, output, force, signal },
-      envelope: source.envelope.replace({
-        layers: layers.map((layer) => ({ name: layer.name, tensors: [weightSpec(layer, dtype)] })),
-        ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
-      }),
+      ...{ source, output, force, signal, envelope },
       layouts: new Map(
-        [...shards].map(([file, shard]) => [file, container.layout(file, specsOf(shard, dtype), source.envelope)]),
+        [...shards].map(([file, shard]) => [file, container.layout(file, specsOf(shard, dtype), envelope)]),
       ),
       write: async (file, path, layout, mode) => {
         const sink = await container.create(path, layout, mode);

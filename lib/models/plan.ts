@@ -145,8 +145,17 @@ function planShards(source: TensorSource, scheme: Scheme, layers: readonly Plann
     .map(({ file, layers: own, copies }) => ({ file, layers: own, copies }));
 }
 
-/** What a shard's output file will look like. */
-export function shardLayout(source: TensorSource, plan: ModelPlan, { file, layers, copies }: ShardPlan): Layout {
+/**
+ * What a shard's output file will look like.
+ *
+ * @param envelope What will surround the tensors: `changedEnvelope`. Some containers keep it in the same file.
+ */
+export function shardLayout(
+  source: TensorSource,
+  envelope: Envelope,
+  plan: ModelPlan,
+  { file, layers, copies }: ShardPlan,
+): Layout {
   const scheme = schemeNamed(plan.scheme);
   const specs: TensorSpec[] = copies.map((name) => specOf(source.entries.get(name)!));
   for (const layer of layers) {
@@ -156,7 +165,7 @@ export function shardLayout(source: TensorSource, plan: ModelPlan, { file, layer
     const dtype = scheme.biasDtype(layer.form);
     specs.push(dtype === undefined ? specOf(bias) : { ...specOf(bias), type: storedFloat(dtype) });
   }
-  return containerNamed(plan.container).layout(file, specs, source.envelope);
+  return containerNamed(plan.container).layout(file, specs, envelope);
 }
 
 /** What will surround the tensors. */

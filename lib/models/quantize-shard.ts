@@ -2,7 +2,7 @@ import type { Backend } from '../../binding.js';
 import { nonFiniteError, type QuantSums } from '../compute/arguments.js';
 import { bitsOf, widenBytes } from '../compute/floats.js';
 import { runTask } from '../compute/run.js';
-import type { LinearSite, TensorEntry, TensorSink, TensorSource } from '../containers/container.js';
+import type { Envelope, LinearSite, TensorEntry, TensorSink, TensorSource } from '../containers/container.js';
 import { pieces, positionOf, type Range, readRanges, writeRanges } from '../containers/ranges.js';
 import type { Scratch } from '../containers/scratch.js';
 import { storedFloat } from '../containers/stored-types.js';
@@ -19,6 +19,8 @@ import { type Counter, copyPiece, copyPieces, type Stopwatch } from './stream/tr
 /** What all work on the shards of a model shares. */
 export interface ShardRun {
   readonly source: TensorSource;
+  /** What will surround the output's tensors. */
+  readonly envelope: Envelope;
   readonly scheme: Scheme;
   readonly slots: readonly Scratch[];
   readonly backend: Backend;

@@ -1,5 +1,5 @@
 import { basename, dirname, join, resolve } from 'node:path';
-import type { Layout, TensorSource } from '../containers/container.js';
+import type { Envelope, Layout, TensorSource } from '../containers/container.js';
 import { containerNamed, openSource } from '../containers/list.js';
 import { checkApart, checkReplaceable } from '../files/output-rules.js';
 import { checkParent } from '../files/parents.js';
@@ -64,14 +64,17 @@ async function dryRun(source: TensorSource, plan: ModelPlan, output: string, for
   return {
     notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
     results: plan.shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0 }))),
-    bytesAfter: [...layoutsOf(source, plan).values()].reduce((sum, { fileSize }) => sum + fileSize, 0),
+    bytesAfter: [...layoutsOf(source, changedEnvelope(source, plan), plan).values()].reduce(
+      (sum, { fileSize }) => sum + fileSize,
+      0,
+    ),
     computeSeconds: 0,
   };
 }
 
 /** What each file becomes, by name. */
-function layoutsOf(source: TensorSource, plan: ModelPlan): ReadonlyMap<string, Layout> {
-  const layouts = new Map(plan.shards.map((shard) => [shard.file, shardLayout(source, plan, shard)]));
+function layoutsOf(source: TensorSource, envelope: Envelope, plan: ModelPlan): ReadonlyMap<string, Layout> {
+  const layouts = new Map(plan.shards.map((shard) => [shard.file, shardLayout(source, envelope, plan, shard)]));
   containerNamed(plan.container).checkReadable?.(layouts);
   return layouts;
 }
@@ -87,8 +90,8 @@ async function convert(
   const byFile = new Map(plan.shards.map((shard) => [shard.file, shard]));
   const bytesAfter = await convertFolder({
     ...{ source, output, force: model.force, signal: run.signal },
-    envelope: changedEnvelope(source, plan),
-    layouts: layoutsOf(source, plan),
+    envelope: shared.envelope,
+    layouts: layoutsOf(source, shared.envelope, plan),
     write: async (file, path, _, mode) => {
       const written = await writeShardOf(plan, byFile.get(file)!, path, mode, shared);
       results.push(...written.results);

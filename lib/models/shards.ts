@@ -1,6 +1,6 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TensorEntry, TensorSource } from '../containers/container.js';
+import type { Envelope, TensorEntry, TensorSource } from '../containers/container.js';
 import { digestOf } from '../containers/digest.js';
 import { openSource } from '../containers/list.js';
 import { withPath } from '../files/io.js';
@@ -96,14 +96,15 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
     const inputs = inputsOf(source);
     const staged = await StagedOutput.begin(output, source.kind, { force, inputs, like: inputs[0] });
     try {
+      const envelope = changedEnvelope(source, plan);
       const files = new Map<string, Iterable<TensorEntry>>();
       let bytesAfter = 0;
       for (const shard of plan.shards) {
-        const { entries, fileSize } = await placeShard(plan, shard, source, parts, staged);
+        const { entries, fileSize } = await placeShard(plan, shard, { source, envelope }, parts, staged);
         files.set(shard.file, entries.values());
         bytesAfter += fileSize;
       }
-      if (staged.kind === 'folder') await writeCompanions(staged, changedEnvelope(source, plan), files, signal);
+      if (staged.kind === 'folder') await writeCompanions(staged, envelope, files, signal);
       signal?.throwIfAborted();
       await staged.commit();
       const made = {
@@ -128,7 +129,7 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
 async function placeShard(
   plan: ModelPlan,
   shard: ShardPlan,
-  source: TensorSource,
+  { source, envelope }: { readonly source: TensorSource; readonly envelope: Envelope },
   { results, paths }: Parts,
   staged: StagedOutput,
 ) {
@@ -141,7 +142,7 @@ async function placeShard(
       `Expected every shard of the plan to be written, but not ${plain(file)}.`,
     );
   }
-  const layout = shardLayout(source, plan, { ...shard, layers: result.layers.map(({ layer }) => layer) });
+  const layout = shardLayout(source, envelope, plan, { ...shard, layers: result.layers.map(({ layer }) => layer) });
   const { size } = await withPath('Cannot read', from, () => fs.stat(from));
   if (size !== layout.fileSize) {
     const message = `Expected ${plain(from)} to be ${plain(file)} of the plan, of ${layout.fileSize} bytes, got ${size} bytes`;

@@ -5,7 +5,7 @@ import type { Layout, TensorSource } from '../containers/container.js';
 import { containerNamed } from '../containers/list.js';
 import { schemeNamed } from '../schemes/list.js';
 import type { ConversionRun } from './options.js';
-import { type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
+import { changedEnvelope, type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
 import { probeShard } from './probe-shard.js';
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 import { Counter, makeSlots, Stopwatch } from './stream/transfer.js';
@@ -32,6 +32,7 @@ export function shardRun(
   const weights = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
   return {
     source,
+    envelope: changedEnvelope(source, plan),
     scheme: schemeNamed(plan.scheme),
     slots: makeSlots(),
     backend: activeBackend(),
@@ -59,7 +60,7 @@ export async function writeShardOf(
   run: ShardRun,
 ): Promise<WrittenShard> {
   const settled = await probeShard(shard, run);
-  const layout = shardLayout(run.source, plan, settled);
+  const layout = shardLayout(run.source, run.envelope, plan, settled);
   const sink = await containerNamed(plan.container).create(path, layout, mode);
   try {
     const results = await quantizeShard(settled, sink, run);
