@@ -37,8 +37,9 @@ export { HqqError, type HqqErrorCode } from './messages/errors.js';
 export type { CompareOptions } from './models/compare.js';
 export type { DequantizeModelOptions, DequantizeReport } from './models/dequantize.js';
 export { compareModels, dequantizeModel, openModel, quantizeModel } from './models/entry.js';
-export type { LoadOptions, Model, TensorOptions } from './models/model.js';
+export type { LoadOptions, Model } from './models/model.js';
 export type { ConversionRun, EmbeddingBits, MetaDtype, ModelOptions } from './models/options.js';
+export type { TensorOptions } from './models/read-tensor.js';
 export type {
   CompareReport,
   DenseReport,

@@ -1,5 +1,6 @@
 import { allocating } from '../messages/allocating.js';
-import type { TensorEntry, TensorSink, TensorSource } from './container.js';
+import type { TensorEntry, TensorSink } from './container.js';
+import type { NumberSource } from './rounding.js';
 
 // Moving ranges of tensors between files and buffers.
 
@@ -45,7 +46,7 @@ function* bands(ranges: readonly Range[], size: number): Generator<Band> {
 
 /** Fills `into` with ranges of a tensor, one after the other. `size` is that of an element, in bytes. */
 export async function readRanges(
-  source: Pick<TensorSource, 'read'>,
+  source: NumberSource,
   entry: TensorEntry,
   ranges: readonly Range[],
   size: number,

@@ -9,6 +9,8 @@ export interface StoredType {
   readonly blockBytes: number;
   /** The type of numbers that can be computed with; absent for all others. */
   readonly float?: DType;
+  /** The type of numbers that its elements are rounded to, once, where they are to be computed with; absent for all others. */
+  readonly rounded?: 'float32';
 }
 
 const row = (name: string, blockBytes: number, float?: DType): StoredType =>
@@ -20,7 +22,7 @@ const packed = (name: string, blockElements: number, blockBytes: number): Stored
 export const STORED_TYPES: ReadonlyMap<string, StoredType> = new Map(
   [
     row('C64', 8),
-    row('F64', 8),
+    Object.freeze({ ...row('F64', 8), rounded: 'float32' } as const),
     row('I64', 8),
     row('U64', 8),
     row('F32', 4, 'float32'),
@@ -60,6 +62,11 @@ const FLOATS: { readonly [K in DType]: StoredType } = {
   float16: storedType('F16'),
   bfloat16: storedType('BF16'),
 };
+
+/** The type of numbers that elements are computed with: their own, or what they are rounded to; undefined for what is none. */
+export function numbersOf({ float, rounded }: StoredType): DType | undefined {
+  return float ?? rounded;
+}
 
 /** Bits of an element. */
 export function bitsOfType({ blockElements, blockBytes }: StoredType): number {

@@ -1,5 +1,6 @@
-import type { LinearSite, TensorEntry, TensorSink, TensorSource } from './container.js';
+import type { LinearSite, TensorEntry, TensorSink } from './container.js';
 import { type Range, readRanges, writeRanges } from './ranges.js';
+import type { NumberSource } from './rounding.js';
 import type { Scratch } from './scratch.js';
 
 // Ranges of a layer's weight matrix, whichever way it is stored.
@@ -23,7 +24,7 @@ export function storedPosition({ shape: [outs, ins], stored }: Lie, position: nu
 
 /** Fills `into` with ranges of a weight matrix `[out, in]`, one after the other. `size` is that of an element, in bytes. */
 export async function readMatrix(
-  source: TensorSource,
+  source: NumberSource,
   entry: TensorEntry,
   lie: Lie,
   ranges: readonly Range[],

@@ -5,7 +5,9 @@ import { resolveThreads, runTask } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
+import { rounding } from '../containers/rounding.js';
 import type { Scratch } from '../containers/scratch.js';
+import { numbersOf } from '../containers/stored-types.js';
 import { type Lie, readMatrix, storedShape } from '../containers/transpose.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
@@ -115,7 +117,7 @@ function pairUp(a: TensorSource, b: TensorSource, layers: readonly StoredLayer[]
       const sizes = `[${shape.join(', ')}] in ${plain(a.path)} and [${otherShape.join(', ')}] in ${plain(b.path)}`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected two forms of one model, but ${quote(name)} is ${sizes}.`);
     }
-    if (isLayer(other) && tensor.type.float === undefined) {
+    if (isLayer(other) && numbersOf(tensor.type) === undefined) {
       const message = `Expected ${quote(name)} of the original to be floating-point, got ${tensor.type.name}.`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
     }
@@ -196,11 +198,11 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
 /** Adds the distance between ranges of `a` and the same elements of `b`, which are given. */
 async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDtype: DType, run: JobRun): Promise<void> {
   const { sources, slot, signal, threads } = run;
-  const aDtype = pair.a.type.float!;
+  const aDtype = numbersOf(pair.a.type)!;
   const count = b.byteLength / DTYPES[bDtype].bytes;
   const a = slot.take('original', Uint8Array, count * DTYPES[aDtype].bytes);
   const lie: Lie = isLayer(pair.b) ? pair.b : { shape: [1, count], stored: 'out-in' };
-  await readMatrix(sources.a, pair.a, lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
+  await readMatrix(rounding(sources.a), pair.a, lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
   if (pair.same && !isLayer(pair.b)) pair.same = isRounded(a, aDtype, b, bDtype, slot);
   const stats = new Float64Array(4);
   const ids = { aDtype: DTYPES[aDtype].id, bDtype: DTYPES[bDtype].id };
@@ -230,7 +232,7 @@ function isLayer(b: TensorEntry | StoredLayer): b is StoredLayer {
 
 /** Both sides are numbers that the backend can compare. */
 function isNumeric({ a, b }: Pick<Pair, 'a' | 'b'>): boolean {
-  return a.type.float !== undefined && (isLayer(b) || b.type.float !== undefined);
+  return numbersOf(a.type) !== undefined && (isLayer(b) || b.type.float !== undefined);
 }
 
 function summarize(

@@ -1,50 +1,25 @@
 import { activeBackend } from '../backend/index.js';
-import { groupedDequantizeArgs } from '../compute/arguments.js';
-import { bytesOf, roundThrough, widenBytes } from '../compute/floats.js';
 import { QuantizedLinear } from '../compute/linear.js';
 import type { LinearOptions } from '../compute/linear-options.js';
-import { largeFloats } from '../compute/memory.js';
-import { checkRunOptions, resolveThreads, runTask, runTaskSync } from '../compute/run.js';
+import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
 import { layerOf } from '../containers/names.js';
-import { storedFloat } from '../containers/stored-types.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
-import { allocate, DTYPE_NAMES, DTYPES, type DType } from '../matrix/dtype.js';
-import { formatNamed } from '../matrix/format.js';
-import { geometryOf } from '../matrix/geometry.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
-import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
-import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
 import { suggestion } from '../messages/suggestion.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
-import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
+import type { StoredLayer } from '../schemes/scheme.js';
 import { findLayers, schemeOf, weightName } from './layers.js';
+import { checkTensorOptions, prepareDense, prepareLayer, type TensorOptions } from './read-tensor.js';
 import type { TensorInfo } from './report.js';
-
-/** How numbers of a tensor are computed. */
-export interface TensorOptions {
-  /**
-   * `'once'` computes in float32 and rounds the result to `dtype`. `'each'` rounds after every operation: with the layer's own
-   * compute dtype, the bits that Python's `HQQLinear.dequantize()` gives.
-   *
-   * @default 'once'
-   */
-  readonly rounding?: 'once' | 'each' | undefined;
-  /**
-   * Type that the numbers are rounded to. They come as float32 all the same, which holds each of them exactly.
-   *
-   * @default 'float32'; with rounding 'each' that in which Python computes the layer
-   */
-  readonly dtype?: DType | undefined;
-}
 
 /** `tensor` without blocking, and with what every call takes. */
 export type LoadOptions = TensorOptions & RunOptions;
@@ -223,13 +198,6 @@ export class Model extends Closing {
   }
 }
 
-function checkTensorOptions({ rounding, dtype }: TensorOptions): void {
-  if (rounding !== undefined && rounding !== 'once' && rounding !== 'each') {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected rounding to be one of once, each, got ${show(rounding)}.`);
-  }
-  if (dtype !== undefined) checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
-}
-
 function isLayer(entry: TensorEntry | StoredLayer): entry is StoredLayer {
   return 'storage' in entry;
 }
@@ -239,61 +207,4 @@ function describeLayer(layer: StoredLayer): TensorInfo {
   const bytes = entries.reduce((sum, { begin, end }) => sum + end - begin, 0);
   const quantized = Object.freeze({ ...storage, bias: bias !== undefined });
   return Object.freeze({ name: weightName(layer), shape, dtype: undefined, bytes, quantized });
-}
-
-/** Where the bytes of a dense tensor go, and how they become numbers. */
-function prepareDense({ name, type, begin, end }: TensorEntry, { dtype: to = 'float32' }: TensorOptions) {
-  const dtype = type.float;
-  if (dtype === undefined) {
-    const floats = DTYPE_NAMES.map((float) => storedFloat(float).name).join(', ');
-    const message = `Expected the name of a floating-point tensor (${floats}), got ${quote(name)}, which is ${type.name}.`;
-    throw new HqqError('ERR_INVALID_ARGUMENT', message);
-  }
-  const count = (end - begin) / DTYPES[dtype].bytes;
-  const values = allocating(quote(name), () => largeFloats(count));
-  const bytes = dtype === 'float32' ? bytesOf(values) : allocating(quote(name), () => new Uint8Array(end - begin));
-  const finish = () => {
-    if (dtype !== 'float32') widenBytes(bytes, dtype, values);
-    return roundThrough(values, to);
-  };
-  return { bytes, finish };
-}
-
-/** Where the bytes of a layer go, what then is computed, and where its weights are. */
-function prepareLayer(layer: StoredLayer, { rounding = 'once', dtype: given }: TensorOptions, threads?: number) {
-  const { shape, name, storage } = layer;
-  const count = shape[0] * shape[1];
-  if (count > MAX_WEIGHTS) {
-    const message = `Expected at most ${MAX_WEIGHTS} weights, got ${shape[0]} x ${shape[1]} in ${quote(name)}.`;
-    throw new HqqError('ERR_INVALID_ARGUMENT', `${message} Use dequantizeModel, which works in parts.`);
-  }
-  const dtype = given ?? (rounding === 'each' ? storage.computeDtype : 'float32');
-  const load: LayerLoad = schemeOf(layer).load(layer);
-  const out = allocating(`the weights of ${quote(name)}`, () => allocate(dtype, count));
-  const resolved = resolveThreads(threads);
-  const args = () => {
-    const { packed, scale, zero, packing, groupSize, axis } = load.finish();
-    const { rows, cols } = geometryOf(shape, { groupSize, axis });
-    const format = formatNamed(packing)!;
-    return groupedDequantizeArgs({
-      rows,
-      cols,
-      format,
-      axis,
-      packed,
-      scale,
-      zero,
-      dtype,
-      rounding,
-      out,
-      threads: resolved,
-    });
-  };
-  const finish = () => {
-    if (out instanceof Float32Array) return out;
-    const values = allocating(`the weights of ${quote(name)}`, () => new Float32Array(count));
-    widenBytes(bytesOf(out), dtype, values);
-    return values;
-  };
-  return { load, args, finish };
 }

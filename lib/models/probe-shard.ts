@@ -2,7 +2,9 @@ import { widenBytes } from '../compute/floats.js';
 import { runTask } from '../compute/run.js';
 import type { TensorEntry } from '../containers/container.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
+import { rounding } from '../containers/rounding.js';
 import type { Scratch } from '../containers/scratch.js';
+import { numbersOf } from '../containers/stored-types.js';
 import { DTYPES } from '../matrix/dtype.js';
 import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
 import type { LayerForm, PlannedLayer, Probe, WorkRun } from '../schemes/scheme.js';
@@ -37,7 +39,8 @@ function* jobsOf(open: readonly Question[], probe: Probe<LayerForm>, { scheme }:
   for (const question of open) {
     const { site, form } = question.layer;
     const { bias } = site;
-    if (bias && bias.type.float !== (scheme.biasDtype(form) ?? bias.type.float)) {
+    const to = scheme.biasDtype(form);
+    if (bias && to !== undefined && numbersOf(bias.type) !== to) {
       for (const piece of pieces(site.shape[0], CHUNK_WEIGHTS)) yield { question, bias, piece };
     }
     for (const chunk of scheme.chunks(form)) {
@@ -64,10 +67,10 @@ async function ask(
     };
     answer = await probe.weights(layer, job.chunk, bytes, { slot, threads: run.threads, signal, compute });
   } else {
-    const dtype = job.bias.type.float!;
+    const dtype = numbersOf(job.bias.type)!;
     const { bytes: size } = DTYPES[dtype];
     const bytes = slot.take('weights', Uint8Array, job.piece.count * size);
-    await readRanges(run.source, job.bias, [job.piece], size, bytes, signal);
+    await readRanges(rounding(run.source), job.bias, [job.piece], size, bytes, signal);
     const values = slot.take('bias', Float32Array, job.piece.count);
     widenBytes(bytes, dtype, values);
     answer = probe.bias(layer.form, values);

@@ -4,8 +4,9 @@ import { bitsOf, widenBytes } from '../compute/floats.js';
 import { runTask } from '../compute/run.js';
 import type { Envelope, LinearSite, TensorEntry, TensorSink, TensorSource } from '../containers/container.js';
 import { pieces, positionOf, type Range, readRanges, writeRanges } from '../containers/ranges.js';
+import { rounding } from '../containers/rounding.js';
 import type { Scratch } from '../containers/scratch.js';
-import { storedFloat } from '../containers/stored-types.js';
+import { numbersOf, storedFloat } from '../containers/stored-types.js';
 import { readMatrix, storedPosition, storedShape } from '../containers/transpose.js';
 import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
@@ -101,7 +102,7 @@ function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Genera
   }
 }
 
-/** The weights of a chunk of a layer, in the type that they are stored in. In the slot's memory. */
+/** The weights of a chunk of a layer, as the numbers that they are computed with. In the slot's memory. */
 export async function readWeights(
   source: TensorSource,
   site: LinearSite,
@@ -110,9 +111,9 @@ export async function readWeights(
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   const { weight } = site;
-  const { bytes: size } = DTYPES[weight.type.float!];
+  const { bytes: size } = DTYPES[numbersOf(weight.type)!];
   const bytes = slot.take('weights', Uint8Array, chunk.rows * chunk.cols * size);
-  await readMatrix(source, weight, site, chunk.weights, size, bytes, slot, signal);
+  await readMatrix(rounding(source), weight, site, chunk.weights, size, bytes, slot, signal);
   return bytes;
 }
 
@@ -145,14 +146,15 @@ async function quantizeChunk(
 /** The error for a weight that is not finite: element `index` of a chunk. */
 function badWeight(source: TensorSource, site: LinearSite, chunk: Chunk, bytes: Uint8Array, index: number): HqqError {
   const { weight } = site;
-  const dtype = weight.type.float!;
+  const dtype = numbersOf(weight.type)!;
   const file = source.files.find(({ name }) => name === weight.file)!;
   const position = storedPosition(site, positionOf(chunk.weights, index));
   const name = `${plain(weight.name)} of ${plain(file.path)}`;
   const { code, message } = nonFiniteError(name, bitsOf(bytes, dtype), dtype, index, position, storedShape(site)[1]);
+  const rounded = weight.type.rounded === undefined ? '' : ' (Numbers beyond float32 count as infinite.)';
   return new HqqError(
     code,
-    `${message} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,
+    `${message}${rounded} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,
   );
 }
 
@@ -165,17 +167,19 @@ async function convertBias(
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
-  const dtype = bias.type.float!;
-  const to = run.scheme.biasDtype(layer.form) ?? dtype;
-  const bytes = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
-  await readRanges(run.source, bias, [piece], DTYPES[dtype].bytes, bytes, signal);
+  const dtype = numbersOf(bias.type)!;
+  const to = run.scheme.biasDtype(layer.form);
+  const source = to === undefined ? run.source : rounding(run.source);
+  const { blockBytes: size } = to === undefined ? bias.type : storedFloat(dtype);
+  const bytes = slot.take('weights', Uint8Array, piece.count * size);
+  await readRanges(source, bias, [piece], size, bytes, signal);
   let stored: Uint8Array = bytes;
-  if (dtype !== to) {
+  if (to !== undefined && dtype !== to) {
     const values = slot.take('bias', Float32Array, piece.count);
     widenBytes(bytes, dtype, values);
     stored = run.scheme.encodeBias(layer, values, slot);
   }
-  await writeRanges(sink, bias.name, [piece], storedFloat(to).blockBytes, stored, signal);
+  await writeRanges(sink, bias.name, [piece], to === undefined ? size : storedFloat(to).blockBytes, stored, signal);
 }
 
 async function writeConstants({ layer }: LayerState, sink: TensorSink, { scheme }: ShardRun): Promise<void> {

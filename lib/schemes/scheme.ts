@@ -150,7 +150,7 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
   /** The parts of a layer's weight that are encoded one by one, in any order. */
   chunks(form: Form): Iterable<Chunk>;
   /**
-   * @param weights Those of the chunk, in the order of its ranges, as the site's weight stores them.
+   * @param weights Those of the chunk, in the order of its ranges, in the type that `numbersOf` gives for the site's weight.
    * @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored.
    */
   encode(layer: PlannedLayer<Form>, chunk: Chunk, weights: Uint8Array, run: WorkRun): Promise<Encoded>;

@@ -1,5 +1,6 @@
 import type { Doubt, LinearSite, OtherTensor, TensorEntry } from '../container.js';
 import { layerOf, moduleOf } from '../names.js';
+import { numbersOf, type StoredType } from '../stored-types.js';
 import { isHead, tieOf } from './tied.js';
 
 // Which tensors of a Hugging Face model are the weights of linear layers, and what keeps the others from being so.
@@ -51,10 +52,11 @@ export function linearsOf(entries: Entries, config: Config): readonly (LinearSit
     const { shape } = entry;
     if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(entry.name))
       return { entry, reason: 'experts in one 3-D tensor', linear: false };
-    if (shape.length !== 2) return { entry, reason: 'not a matrix', linear: false };
+    const scales = isFp8Scale(entry, traits) ? 'scale of an FP8 weight' : undefined;
+    if (shape.length !== 2) return { entry, reason: scales ?? 'not a matrix', linear: false };
     const name = layerOf(entry.name);
     const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);
-    const doubt = doubtOf(entry, traits);
+    const doubt = scales === undefined ? doubtOf(entry, traits) : { reason: scales, linear: false };
     const stored = isTransposed(name, traits) ? 'in-out' : 'out-in';
     const reason = faultOf(entry, stored, bias);
     if (reason !== undefined) return { entry, reason, linear: doubt?.linear ?? true };
@@ -80,13 +82,17 @@ interface Traits {
   readonly crowded: ReadonlySet<string>;
   /** Last parts of the paths of layers that are stored [in, out], as the bias of one shows. */
   readonly transposed: ReadonlySet<string>;
+  /** Modules whose weight is stored as FP8. */
+  readonly fp8: ReadonlySet<string>;
 }
 
 function traitsOf(entries: Entries, config: Config): Traits {
   const crowded = new Set<string>();
   const transposed = new Set<string>();
-  for (const { name, shape } of entries.values()) {
+  const fp8 = new Set<string>();
+  for (const { name, shape, type } of entries.values()) {
     const module = moduleOf(name);
+    if (name === `${module}.weight` && isFp8(type)) fp8.add(module);
     if (name !== `${module}.bias` && name !== `${module}.weight`) crowded.add(module);
     const bias = entries.get(`${module}.bias`)?.shape;
     if (name !== `${module}.weight` || shape.length !== 2 || bias?.length !== 1) continue;
@@ -99,7 +105,7 @@ function traitsOf(entries: Entries, config: Config): Traits {
       ? (part as Readonly<Record<string, unknown>>).model_type
       : undefined;
   });
-  return { type: types[0], types, crowded, transposed };
+  return { type: types[0], types, crowded, transposed, fp8 };
 }
 
 /** Why a matrix is not taken for the weight of a linear layer; undefined where it is. */
@@ -129,16 +135,26 @@ function isEmbedding(module: string): boolean {
   return SURELY_EMBEDDING.test(leaf) && !BY_POSITION.test(leaf);
 }
 
+function isFp8({ name }: StoredType): boolean {
+  return name.startsWith('F8_');
+}
+
+/** Whether a tensor is what the FP8 weight of its module is to be multiplied with: `weight_scale_inv`, `weight_scale`. */
+function isFp8Scale({ name }: TensorEntry, { fp8 }: Traits): boolean {
+  const module = moduleOf(name);
+  return fp8.has(module) && name.slice(module.length).includes('scale');
+}
+
 /** Why a matrix cannot be quantized, whatever it is; undefined where it can. `stored`: which way it lies. */
 function faultOf(
   { shape, type }: TensorEntry,
   stored: LinearSite['stored'],
   bias: TensorEntry | undefined,
 ): string | undefined {
-  if (type.float === undefined) return `stored as ${type.name}`;
+  if (numbersOf(type) === undefined) return `stored as ${isFp8(type) ? `FP8 (${type.name})` : type.name}`;
   if (shape[0] === 0 || shape[1] === 0) return 'empty';
   const outs = shape[stored === 'in-out' ? 1 : 0];
-  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== outs || bias.type.float === undefined)) {
+  if (bias && (bias.shape.length !== 1 || bias.shape[0] !== outs || numbersOf(bias.type) === undefined)) {
     return `its bias is ${bias.type.name} [${bias.shape.join(', ')}]`;
   }
   return undefined;

@@ -2,6 +2,7 @@ import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/ar
 import { allFinite, bitsOf, bytesOf } from '../../compute/floats.js';
 import { countOf } from '../../containers/ranges.js';
 import type { Scratch } from '../../containers/scratch.js';
+import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
@@ -29,7 +30,7 @@ export async function solveChunk(
   const format = formatOf(form);
   const { rows, cols, step } = chunk;
   const { slot, threads } = run;
-  const dtype = site.weight.type.float!;
+  const dtype = numbersOf(site.weight.type)!;
   const words = step * cols;
   const packed =
     format.wordBytes === 1 ? slot.take('packed', Uint8Array, words) : slot.take('packed', Int32Array, words);

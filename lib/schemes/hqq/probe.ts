@@ -1,6 +1,7 @@
 import { bitsOf } from '../../compute/floats.js';
 import { countOf } from '../../containers/ranges.js';
 import { Scratch } from '../../containers/scratch.js';
+import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { solverArgs } from '../../solvers/solver.js';
 import type { Probe } from '../scheme.js';
@@ -27,7 +28,7 @@ export const probe: Probe<HqqForm> = {
     const { axis } = form.config;
     const { rows, cols } = chunk;
     const { slot, threads } = run;
-    const dtype = site.weight.type.float!;
+    const dtype = numbersOf(site.weight.type)!;
     const groups = countOf(chunk.groups);
     const least = slot.take('scale', Float32Array, groups);
     const most = slot.take('zero', Float32Array, groups);
