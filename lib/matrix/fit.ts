@@ -14,7 +14,7 @@ export interface LayerForm {
 
 /** Why a matrix cannot be quantized as it was asked for. */
 export interface Misfit {
-  /** Completes "it stays as it is: ...". */
+  /** Why: "groups of 64 do not divide 5 x 100 weights". */
   readonly reason: string;
   /** The size that was asked for. */
   readonly asked: number;

@@ -86,7 +86,7 @@ describe('openModel', () => {
     expect(q.packed).toEqual(quantizeSync({ data: bits, dtype: 'bfloat16', shape: [64, 128] }, { nbits: 3 }).packed);
     await model.close();
     await model.close();
-    expect(await failure(() => model.tensor('lm_head'))).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+    expect(await failure(() => model.tensor('lm_head'))).toMatchObject({ code: 'ERR_CLOSED' });
   });
 
   it('says what is wrong with a name or an option', async () => {
