@@ -114,9 +114,8 @@ export const QUIET = toggle('say nothing but errors');
 export const NO_PROGRESS = toggle('say nothing but the result and errors');
 export const ALL = toggle('every tensor, however many there are');
 export const DTYPE: Flag<DType> = {
-  help: 'type of the weights',
+  help: 'type of every floating-point tensor; else weights become float32',
   value: 'type',
-  default: 'float32',
   accepts: (given) => (DTYPE_NAMES as readonly unknown[]).includes(given),
   expected: `one of ${DTYPE_NAMES.join(', ')}`,
 };

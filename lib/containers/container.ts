@@ -1,4 +1,5 @@
 import type { OutputKind } from '../files/output-rules.js';
+import type { DType } from '../matrix/dtype.js';
 import type { StoredType } from './stored-types.js';
 
 // What every file format that holds tensors gives and takes. The path of a model (lib/models) knows these interfaces and no format.
@@ -153,6 +154,8 @@ export interface EnvelopeChange {
   readonly set: Readonly<Record<string, unknown>>;
   /** Members that go. */
   readonly drop: readonly string[];
+  /** Type that every floating-point tensor has from now on: where the description says one, it says this. Absent: as it was. */
+  readonly dtype?: DType;
 }
 
 /** A file beside those that hold tensors: new text, or a copy of a file of the original. */

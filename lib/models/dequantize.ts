@@ -1,18 +1,20 @@
 import { activeBackend } from '../backend/index.js';
-import { narrowBytes, widenBytes } from '../compute/floats.js';
+import { bitsOf } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
 import type { TensorEntry, TensorSink, TensorSource, TensorSpec } from '../containers/container.js';
 import { containerNamed, openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges, writeRanges } from '../containers/ranges.js';
+import { rounding } from '../containers/rounding.js';
 import type { Scratch } from '../containers/scratch.js';
-import { storedFloat } from '../containers/stored-types.js';
+import { numbersOf, storedFloat } from '../containers/stored-types.js';
 import { storedShape, writeMatrix } from '../containers/transpose.js';
 import { endingNotes } from '../files/endings.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { checkDtype } from '../matrix/validate.js';
 import { HqqError } from '../messages/errors.js';
-import { plain } from '../messages/text.js';
+import { plain, quoteSome } from '../messages/text.js';
+import { plural } from '../messages/units.js';
 import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
 import type { StoredLayer } from '../schemes/scheme.js';
 import { findLayers, schemeOf, schemesOf, weightName } from './layers.js';
@@ -24,9 +26,10 @@ import { Counter, copyPiece, copyPieces, makeSlots } from './stream/transfer.js'
 /** How `dequantizeModel` runs, and what it gives. */
 export interface DequantizeModelOptions extends ConversionRun {
   /**
-   * Type of the weights, and of the biases of layers that were quantized. Other tensors keep theirs.
+   * Type of every floating-point tensor: weights, biases and all that was never quantized, each number rounded once (float64 ones
+   * by way of float32). `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays.
    *
-   * @default 'float32'
+   * @default undefined: weights and biases of layers that were quantized become float32, and all else stays as it is
    */
   readonly dtype?: DType | undefined;
   /**
@@ -67,6 +70,8 @@ export interface DequantizeReport {
 
 interface Shard {
   readonly layers: StoredLayer[];
+  /** Biases of the layers, and other tensors that take another type. */
+  readonly converted: TensorEntry[];
   readonly copies: TensorEntry[];
 }
 
@@ -76,6 +81,8 @@ interface Run {
   readonly dtype: DType;
   readonly threads: number;
   readonly counter: Counter;
+  /** Names of tensors with numbers that became infinite. */
+  readonly overflows: Set<string>;
 }
 
 /** As entry.ts says, through which the package exports it. */
@@ -88,7 +95,8 @@ export async function dequantizeModel(
   const input = pathOf(from, 'the input');
   const output = pathOf(to, 'the output');
   checkConversion(options, ['dtype', 'force']);
-  const { dtype = 'float32', force = false, signal, onProgress } = options;
+  const { dtype: all, force = false, signal, onProgress } = options;
+  const dtype = all ?? 'float32';
   checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
   signal?.throwIfAborted();
   const source = await openSource(input);
@@ -96,16 +104,20 @@ export async function dequantizeModel(
     const layers = await findLayers(source, signal);
     if (layers.length === 0) throw notQuantized(source, input);
     const container = containerNamed(source.container);
-    const shards = shardsOf(source, layers);
+    const shards = shardsOf(source, layers, all);
     const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-    const copies = [...shards.values()].flatMap((shard) => shard.copies).filter(({ begin, end }) => end > begin);
+    const biases = new Set(layers.map(({ bias }) => bias));
+    const others = [...shards.values()].flatMap(({ copies, converted }) => [...copies, ...converted]);
+    const counted = others.filter((entry) => entry.end > entry.begin && !biases.has(entry)).length;
     const shared = {
       ...{ source, dtype, threads: resolveThreads(options.threads) },
-      counter: new Counter(onProgress, weights, layers.length + copies.length),
+      counter: new Counter(onProgress, weights, layers.length + counted),
+      overflows: new Set<string>(),
     };
     const slots = makeSlots();
     const envelope = source.envelope.replace({
       layers: layers.map((layer) => ({ name: layer.name, tensors: [weightSpec(layer, dtype)] })),
+      ...(all === undefined ? {} : { dtype: all }),
       ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
     });
     const bytesAfter = await convertFolder({
@@ -129,7 +141,7 @@ export async function dequantizeModel(
     });
     const bytesBefore = source.files.reduce((sum, { size }) => sum + size, 0);
     const seconds = (performance.now() - started) / 1000;
-    const notes = endingNotes(output, source.kind);
+    const notes = [...endingNotes(output, source.kind), ...overflowNotes([...shared.overflows], dtype)];
     return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds, notes };
   } finally {
     await source.close();
@@ -144,15 +156,30 @@ function notQuantized(source: TensorSource, input: string): HqqError {
   return new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
-/** What each file holds, by name. */
-function shardsOf({ files, entries }: TensorSource, layers: readonly StoredLayer[]): ReadonlyMap<string, Shard> {
-  const taken = new Set(layers.flatMap(({ entries: own, bias }) => [...own, ...(bias ? [bias] : [])]));
-  const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], copies: [] }]));
+function overflowNotes(names: readonly string[], dtype: DType): readonly string[] {
+  if (names.length === 0) return [];
+  return [`Numbers of ${plural(names.length, 'tensor')} are beyond ${dtype} and became infinite: ${quoteSome(names)}.`];
+}
+
+/** What each file holds, by name. `dtype`: what every floating-point tensor becomes, if that was asked for. */
+function shardsOf(
+  { files, entries }: TensorSource,
+  layers: readonly StoredLayer[],
+  dtype: DType | undefined,
+): ReadonlyMap<string, Shard> {
+  const taken = new Set(layers.flatMap(({ entries: own }) => own));
+  const biases = new Set(layers.map(({ bias }) => bias));
+  const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], converted: [], copies: [] }]));
   for (const layer of layers) {
     schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
     shards.get(layer.entries[0].file)!.layers.push(layer);
   }
-  for (const entry of entries.values()) if (!taken.has(entry)) shards.get(entry.file)!.copies.push(entry);
+  for (const entry of entries.values()) {
+    if (taken.has(entry)) continue;
+    const { type, file } = entry;
+    const converts = dtype !== undefined && numbersOf(type) !== undefined && type.float !== dtype;
+    shards.get(file)![converts || biases.has(entry) ? 'converted' : 'copies'].push(entry);
+  }
   return shards;
 }
 
@@ -160,26 +187,31 @@ function weightSpec(layer: StoredLayer, dtype: DType): TensorSpec {
   return { name: weightName(layer), type: storedFloat(dtype), shape: storedShape(layer) };
 }
 
-function specsOf({ layers, copies }: Shard, dtype: DType): readonly TensorSpec[] {
+function specsOf({ layers, converted, copies }: Shard, dtype: DType): readonly TensorSpec[] {
   return [
     ...copies.map(({ name, type, shape }) => ({ name, type, shape })),
     ...layers.map((layer) => weightSpec(layer, dtype)),
-    ...layers.flatMap(({ bias }) => {
-      return bias ? [{ name: bias.name, type: storedFloat(dtype), shape: bias.shape }] : [];
-    }),
+    ...converted.map(({ name, shape }) => ({ name, type: storedFloat(dtype), shape })),
   ];
 }
 
 type Job =
   | { readonly kind: 'chunk'; readonly layer: StoredLayer; readonly chunk: Chunk; readonly last: boolean }
-  | { readonly kind: 'bias'; readonly bias: TensorEntry; readonly piece: Range }
+  | { readonly kind: 'convert'; readonly entry: TensorEntry; readonly piece: Range; readonly last: boolean }
   | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range };
 
-function* jobsOf({ layers, copies }: Shard): Generator<Job> {
+function* jobsOf({ layers, converted, copies }: Shard): Generator<Job> {
   for (const entry of copies) for (const piece of copyPieces(entry)) yield { kind: 'copy', entry, piece };
+  const biases = new Set(layers.map(({ bias }) => bias));
+  for (const entry of converted) {
+    const count = (entry.end - entry.begin) / entry.type.blockBytes;
+    for (const piece of pieces(count, CHUNK_WEIGHTS)) {
+      const last = piece.at + piece.count === count && !biases.has(entry); // a bias counts with its layer
+      yield { kind: 'convert', entry, piece, last };
+    }
+  }
   for (const layer of layers) {
-    const { bias, shape } = layer;
-    if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', bias, piece };
+    const { shape } = layer;
     let left = shape[0] * shape[1];
     for (const chunk of schemeOf(layer).storedChunks(layer)) {
       left -= chunk.rows * chunk.cols;
@@ -194,16 +226,18 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     const { entry, piece } = job;
     await copyPiece(source, entry, piece, sink, slot, signal);
     counter.add(entry.name, 0, piece.at + piece.count === entry.end - entry.begin);
-  } else if (job.kind === 'bias') {
-    const { bias, piece } = job;
-    const stored = bias.type.float!;
-    const bytes = slot.take('stored bias', Uint8Array, piece.count * DTYPES[stored].bytes);
-    await readRanges(source, bias, [piece], DTYPES[stored].bytes, bytes, signal);
-    const values = slot.take('bias', Float32Array, piece.count);
-    widenBytes(bytes, stored, values);
+  } else if (job.kind === 'convert') {
+    const { entry, piece, last } = job;
+    const stored = numbersOf(entry.type)!;
+    const bytes = slot.take('stored', Uint8Array, piece.count * DTYPES[stored].bytes);
+    await readRanges(rounding(source), entry, [piece], DTYPES[stored].bytes, bytes, signal);
     const out = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
-    narrowBytes(values, dtype, out);
-    await writeRanges(sink, bias.name, [piece], DTYPES[dtype].bytes, out, signal);
+    const [from, to] = [bitsOf(bytes, stored), bitsOf(out, dtype)];
+    const ids = { fromDtype: DTYPES[stored].id, toDtype: DTYPES[dtype].id };
+    await runTask(activeBackend(), 'convert', { from, to, ...ids, threads }, { signal });
+    if (dtype === 'float16' && overflows(from, stored, to as Uint16Array)) run.overflows.add(entry.name);
+    await writeRanges(sink, entry.name, [piece], DTYPES[dtype].bytes, out, signal);
+    counter.add(entry.name, 0, last);
   } else {
     const { layer, chunk, last } = job;
     const weights = await schemeOf(layer).decode(source, layer, chunk, dtype, {
@@ -213,4 +247,10 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     await writeMatrix(sink, weightName(layer), layer, chunk.weights, DTYPES[dtype].bytes, weights, slot, signal);
     counter.add(weightName(layer), chunk.rows * chunk.cols, last);
   }
+}
+
+/** Whether a number became infinite as float16. */
+function overflows(from: Float32Array | Uint16Array, dtype: DType, halves: Uint16Array): boolean {
+  const wasFinite = (bits: number) => (dtype === 'float32' ? Number.isFinite(bits) : (bits & 0x7f80) !== 0x7f80);
+  return dtype !== 'float16' && halves.some((half, i) => (half & 0x7fff) === 0x7c00 && wasFinite(from[i]!));
 }

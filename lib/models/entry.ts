@@ -30,7 +30,8 @@ export async function quantizeModel(
 
 /**
  * Turns a quantized model back into an ordinary one, which loads wherever the original loaded: every quantized layer becomes
- * a `weight` of `dtype`, rounded once, and config.json loses its `quantization_config`.
+ * a `weight`, rounded once to `dtype` (as every floating-point tensor is where one is given), and config.json loses its
+ * `quantization_config`.
  *
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that is not
  *   quantized; the signal's reason when it is aborted.

@@ -13,7 +13,7 @@ export const dequantize = defineCommand({
   args: ['model'],
   summary: 'turn a quantized model back into an ordinary one',
   details:
-    'Quantized weights, their biases included, become --dtype; all other tensors stay as they are, with all other files of a folder.',
+    'Quantized weights, their biases included, become float32, and all other tensors stay as they are. With --dtype every\nfloating-point tensor takes that type, and config.json says so. All other files of a folder are carried over.',
   flags: { out: OUT, dtype: DTYPE, threads: THREADS, force: FORCE, json: JSON_FLAG, quiet: QUIET },
   plan([input], { out, dtype, threads, force, json = false, quiet = false }) {
     return async ({ signal, print }) => {

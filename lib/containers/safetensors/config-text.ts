@@ -4,6 +4,8 @@
 interface Member {
   /** Of the comma before it, or of the key when it is the first. */
   readonly begin: number;
+  /** Where its value begins. */
+  readonly value: number;
   /** Behind the value. */
   readonly end: number;
   readonly first: boolean;
@@ -35,6 +37,15 @@ export function withoutMember(text: string, key: string): string {
   return text.slice(0, member.begin) + (comma ? rest.slice(comma[0].length) : rest);
 }
 
+/** `text` with another value, one of a single line, of a member that it has: `path` leads there through objects. */
+export function withValue(text: string, [key, ...rest]: readonly string[], value: unknown): string {
+  const member = key === undefined ? undefined : findMember(text, key);
+  if (!member) return text;
+  const old = text.slice(member.value, member.end);
+  const next = rest.length === 0 ? JSON.stringify(value) : withValue(old, rest, value);
+  return text.slice(0, member.value) + next + text.slice(member.end);
+}
+
 /** The text was parsed before: it is sound JSON, so strings and brackets are all that must be told apart. */
 function findMember(text: string, key: string): Member | undefined {
   let depth = 0;
@@ -51,7 +62,8 @@ function findMember(text: string, key: string): Member | undefined {
     else if ((char === ',' && depth === 1) || ((char === '}' || char === ']') && --depth === 0)) {
       const end = text.slice(0, at).trimEnd().length;
       if (keyAt >= 0 && JSON.parse(text.slice(keyAt, keyEnd)) === key) {
-        return { begin: previousEnd < 0 ? keyAt : previousEnd, end, first: previousEnd < 0 };
+        const value = keyEnd + /^\s*:\s*/.exec(text.slice(keyEnd, end))![0].length;
+        return { begin: previousEnd < 0 ? keyAt : previousEnd, value, end, first: previousEnd < 0 };
       }
       previousEnd = end;
       keyAt = -1;

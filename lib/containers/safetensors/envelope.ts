@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { show } from '../../messages/errors.js';
 import { compareBytes, plain, quoteSome } from '../../messages/text.js';
 import type { Companion, Envelope, EnvelopeChange, LinearSite, OtherTensor, TensorEntry } from '../container.js';
-import { withMember, withoutMember } from './config-text.js';
+import { withMember, withoutMember, withValue } from './config-text.js';
 import { linearsOf } from './linears.js';
 
 export const CONFIG_NAME = 'config.json';
@@ -89,7 +89,7 @@ export class CheckpointEnvelope implements Envelope {
     return linearsOf(entries, this.config);
   }
 
-  replace({ set, drop }: EnvelopeChange): CheckpointEnvelope {
+  replace({ set, drop, dtype }: EnvelopeChange): CheckpointEnvelope {
     if (!this.configFile) return this;
     let { text } = this.configFile;
     const value: Record<string, unknown> = { ...this.configFile.value };
@@ -101,6 +101,13 @@ export class CheckpointEnvelope implements Envelope {
       text = withMember(text, name, member);
       value[name] = member;
     }
+    if (dtype !== undefined) {
+      for (const [part, name] of dtypeMembers(value)) {
+        text = withValue(text, part === undefined ? [name] : [part, name], dtype);
+        if (part === undefined) value[name] = dtype;
+        else value[part] = { ...(value[part] as object), [name]: dtype };
+      }
+    }
     return new CheckpointEnvelope({ ...this.#given, config: { text, value } });
   }
 
@@ -110,6 +117,19 @@ export class CheckpointEnvelope implements Envelope {
     if (this.configFile) yield { name: CONFIG_NAME, text: this.configFile.text };
     for (const name of this.otherFiles) yield { name, copyOf: join(this.folder, name) };
   }
+}
+
+/** Members of config.json that say the type of the weights: of the model (without a part), and of its parts, `text_config` and so on. */
+function dtypeMembers(
+  config: Readonly<Record<string, unknown>>,
+): readonly (readonly [part: string | undefined, name: string])[] {
+  const namesIn = (part: Readonly<Record<string, unknown>>) =>
+    ['torch_dtype', 'dtype'].filter((name) => typeof part[name] === 'string');
+  const parts = Object.entries(config).flatMap(([part, value]) => {
+    if (!part.endsWith('_config') || typeof value !== 'object' || value === null || Array.isArray(value)) return [];
+    return namesIn(value as Readonly<Record<string, unknown>>).map((name) => [part, name] as const);
+  });
+  return [...namesIn(config).map((name) => [undefined, name] as const), ...parts];
 }
 
 /** The index of the shards, as transformers writes it. */
