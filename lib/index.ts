@@ -36,7 +36,14 @@ export type {
 export { HqqError, type HqqErrorCode } from './messages/errors.js';
 export type { CompareOptions } from './models/compare.js';
 export type { DequantizeModelOptions, DequantizeReport } from './models/dequantize.js';
-export { compareModels, dequantizeModel, openModel, quantizeModel } from './models/entry.js';
+export {
+  compareModels,
+  dequantizeModel,
+  loadTensors,
+  openModel,
+  quantizeModel,
+  saveTensors,
+} from './models/entry.js';
 export type { LoadOptions, Model } from './models/model.js';
 export type { ConversionRun, EmbeddingBits, MetaDtype, ModelOptions } from './models/options.js';
 export type { TensorOptions } from './models/read-tensor.js';
@@ -49,3 +56,4 @@ export type {
   TensorInfo,
   TensorReport,
 } from './models/report.js';
+export type { LoadedTensors, SaveOptions, Tensors } from './models/tensors.js';

@@ -8,6 +8,7 @@ import type { DequantizeModelOptions, DequantizeReport } from './dequantize.js';
 import type { Model } from './model.js';
 import type { ConversionRun, ModelOptions } from './options.js';
 import type { CompareReport, ModelReport } from './report.js';
+import type { LoadedTensors, SaveOptions, Tensors } from './tensors.js';
 
 /**
  * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
@@ -75,4 +76,34 @@ export async function compareModels(
 export async function openModel(path: FilePath): Promise<Model> {
   refuseSurplus(arguments.length, 1, 'openModel(path)');
   return (await import('./model.js')).openModel(path);
+}
+
+/**
+ * Writes matrices to a safetensors file: quantized ones as layers of HQQ, with scale and zero in float32, which `openModel` reads,
+ * others as they are. The file appears whole or not at all; the arrays must not be written to until the promise settles.
+ *
+ * `loadTensors` gives back the same numbers under the same names; `stats` and `adapted` are not kept. A dense `[1, outFeatures]`
+ * called `x.bias` beside a quantized `x.weight` is that layer's bias, which `openModel(path).linear('x')` adds.
+ *
+ * @example
+ * await saveTensors('layers.safetensors', { 'up.weight': await quantize(weight), 'up.bias': { data, shape: [1, 4096] } });
+ * @throws {HqqError} `ERR_INVALID_ARGUMENT` (what is neither, names that clash), `ERR_INVALID_OPTION`, `ERR_GROUP_SIZE`,
+ *   `ERR_CHECKPOINT_CONTENT`, `ERR_IO`
+ */
+export async function saveTensors(path: FilePath, tensors: Tensors, options?: SaveOptions): Promise<void> {
+  refuseSurplus(arguments.length, 3, 'saveTensors(path, tensors, options)');
+  return (await import('./tensors.js')).saveTensors(path, tensors, options);
+}
+
+/**
+ * Reads all matrices of a safetensors file: quantized ones as `quantize` gives them (their `stats` are NaN), others in the type that
+ * they have, lists of n numbers as 1 x n. What else a model may hold is an error; `openModel` reads that.
+ *
+ * @example const { 'up.weight': up } = await loadTensors('layers.safetensors');
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_OUT_OF_MEMORY`; `ERR_CHECKPOINT_CONTENT` for what
+ *   is no matrix of float32, float16 or bfloat16.
+ */
+export async function loadTensors(path: FilePath): Promise<LoadedTensors> {
+  refuseSurplus(arguments.length, 1, 'loadTensors(path)');
+  return (await import('./tensors.js')).loadTensors(path);
 }

@@ -1,5 +1,7 @@
 import type { TensorSource } from '../containers/container.js';
 import { weightOf } from '../containers/names.js';
+import { quantizedTensor } from '../matrix/quantized-tensor.js';
+import type { QuantizedTensor } from '../matrix/weight.js';
 import { SCHEMES, schemeNamed } from '../schemes/list.js';
 import type { Scheme, StoredLayer } from '../schemes/scheme.js';
 
@@ -18,6 +20,15 @@ export async function findLayers(source: TensorSource, signal?: AbortSignal): Pr
 /** The scheme that a layer is stored in. */
 export function schemeOf(layer: StoredLayer): Scheme {
   return schemeNamed(layer.scheme);
+}
+
+/** What a layer that was read cannot tell: the original is not there to be compared with. */
+const UNKNOWN = Object.freeze({ meanAbsError: NaN, meanSquaredError: NaN, relativeError: NaN, iterations: NaN });
+
+/** A layer that was read, as `quantize` gives one. */
+export function readTensor(tensor: Omit<QuantizedTensor, 'stats'>): QuantizedTensor {
+  const shape = Object.freeze([tensor.shape[0], tensor.shape[1]] as const);
+  return quantizedTensor({ ...tensor, shape, stats: UNKNOWN });
 }
 
 /** Name of a layer's weight in the original. */

@@ -8,7 +8,6 @@ import { layerOf } from '../containers/names.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
-import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
 import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
@@ -17,15 +16,12 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
 import type { StoredLayer } from '../schemes/scheme.js';
-import { findLayers, schemeOf, weightName } from './layers.js';
+import { findLayers, readTensor, schemeOf, weightName } from './layers.js';
 import { checkTensorOptions, prepareDense, prepareLayer, type TensorOptions } from './read-tensor.js';
 import type { TensorInfo } from './report.js';
 
 /** `tensor` without blocking, and with what every call takes. */
 export type LoadOptions = TensorOptions & RunOptions;
-
-/** What a layer that was read cannot tell: the original is not there to be compared with. */
-const UNKNOWN = Object.freeze({ meanAbsError: NaN, meanSquaredError: NaN, relativeError: NaN, iterations: NaN });
 
 /** As entry.ts says, through which the package exports it. */
 export async function openModel(path: FilePath): Promise<Model> {
@@ -149,9 +145,7 @@ export class Model extends Closing {
     }
     const { reads, finish } = schemeOf(entry).load(entry);
     reads.forEach((read) => this.#source.readSync(read.entry, 0, read.into));
-    const tensor = finish();
-    const shape = Object.freeze([tensor.shape[0], tensor.shape[1]] as const);
-    return quantizedTensor({ ...tensor, shape, stats: UNKNOWN });
+    return readTensor(finish());
   }
 
   /**

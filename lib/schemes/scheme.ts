@@ -167,8 +167,11 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
   /** What people should know of layers that are stored so. */
   notes(layers: readonly PlannedLayer<Form>[]): readonly string[];
 
+  /** The tensors that hold a matrix which is quantized already, exactly; `weight` is its name. Absent: it can hold none. */
+  hold?(weight: string, tensor: QuantizedTensor): readonly WholeTensor[];
+
   /** By what a model is known to hold such layers, cheaply: "3 layers hold HQQ codes"; undefined when it holds none. */
-  traces(source: TensorSource): string | undefined;
+  traces(source: Pick<TensorSource, 'entries'>): string | undefined;
   /** Completes "no tensor of it ...", where there are none. */
   readonly mark: string;
   /** Every layer that is stored so, in the order of `entries`. Trusts nothing. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */

@@ -36,6 +36,12 @@ export const safetensors: Container = {
     return planLayout(specs, envelope instanceof CheckpointEnvelope ? envelope.metadataOf(name) : {}, name);
   },
 
+  fresh: (name, metadata) =>
+    new CheckpointEnvelope({
+      ...{ path: name, folder: undefined },
+      metadata: new Map([[name, new Map(Object.entries(metadata))]]),
+    }),
+
   checkReadable(layouts) {
     checkReadable(layouts as ReadonlyMap<string, SafetensorsLayout>);
   },

@@ -2,7 +2,15 @@ import { HqqError } from '../../messages/errors.js';
 import { compareBytes, quote } from '../../messages/text.js';
 import type { Layout, TensorEntry, TensorSpec } from '../container.js';
 import { bitsOfType } from '../stored-types.js';
-import { isKnown, LENGTH_BYTES, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, tensorBytes } from './header.js';
+import {
+  isKnown,
+  LENGTH_BYTES,
+  MAX_DIMENSIONS,
+  MAX_HEADER_BYTES,
+  MAX_METADATA_ENTRIES,
+  MAX_TENSORS,
+  tensorBytes,
+} from './header.js';
 
 /** A file before its tensors are written: the bytes of its header, and where everything goes. */
 export interface SafetensorsLayout extends Layout {
@@ -40,6 +48,10 @@ export function planLayout(
   specs.sort((a, b) => b.bits - a.bits || compareBytes(a.name, b.name));
 
   const pairs = metadata instanceof Map ? [...(metadata as ReadonlyMap<string, string>)] : Object.entries(metadata);
+  if (pairs.length > MAX_METADATA_ENTRIES) {
+    const message = `Expected at most ${MAX_METADATA_ENTRIES} entries of metadata, got ${pairs.length}.`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', message);
+  }
   if (pairs.some((pair) => /\p{Cs}/u.test(pair.join(' ')))) {
     throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected metadata to be well-formed text, got a lone surrogate.');
   }

@@ -23,7 +23,7 @@ export interface ReadLayer extends StoredLayer {
 const CODES = '.W_q';
 
 /** Names of the tensors that hold codes. */
-export function namesOfCodes(source: TensorSource): readonly string[] {
+export function namesOfCodes(source: Pick<TensorSource, 'entries'>): readonly string[] {
   return [...source.entries.keys()].filter((name) => name.endsWith(CODES) && name.length > CODES.length);
 }
 

@@ -8,6 +8,7 @@ import type { Scheme } from '../scheme.js';
 import { quantizationConfig, skipModules } from './declare.js';
 import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
 import { encodeChunk, storedMeta } from './encode.js';
+import { holdTensor } from './hold.js';
 import { probe } from './probe.js';
 import { namesOfCodes, type ReadLayer, readLayers } from './read-layers.js';
 import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, MARKS, smallTensors } from './state-dict.js';
@@ -83,6 +84,8 @@ export const hqq: Scheme<HqqForm, ReadLayer> = {
     }
     return notes;
   },
+
+  hold: holdTensor,
 
   mark: 'is called <module>.W_q',
   settings: ['quantization_config'],

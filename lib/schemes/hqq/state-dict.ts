@@ -1,4 +1,4 @@
-import type { TensorSpec } from '../../containers/container.js';
+import type { LinearSite, TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import type { ResolvedQuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
@@ -20,6 +20,12 @@ export interface HqqForm extends LayerForm {
 }
 
 export type HqqLayer = PlannedLayer<HqqForm>;
+
+/** What its tensors depend on. */
+export interface HqqParts {
+  readonly site: Pick<LinearSite, 'name' | 'shape' | 'stored'> & { readonly weight: { readonly name: string } };
+  readonly form: HqqForm;
+}
 
 /** How codes sit in words. */
 export function formatOf({ packing }: HqqForm): PackFormat {
@@ -68,7 +74,7 @@ export function metaShape(axis: 0 | 1, groups: number): readonly [number, number
 }
 
 /** `W_q`, `scale` and `zero`, whose bytes come in chunks. */
-export function largeSpecs({ site, form }: HqqLayer): readonly TensorSpec[] {
+export function largeSpecs({ site, form }: HqqParts): readonly TensorSpec[] {
   const { config, geometry, metaDtype } = form;
   const { rows, cols, groups } = geometry;
   const format = formatOf(form);
@@ -82,7 +88,7 @@ export function largeSpecs({ site, form }: HqqLayer): readonly TensorSpec[] {
 }
 
 /** The other sixteen keys. */
-export function smallTensors({ site, form }: HqqLayer): readonly WholeTensor[] {
+export function smallTensors({ site, form }: HqqParts): readonly WholeTensor[] {
   const { config, metaDtype } = form;
   const format = formatOf(form);
   const { shape } = site;
