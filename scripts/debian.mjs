@@ -1,7 +1,24 @@
+#!/usr/bin/env node
 // Tools of the machine: whether they are there, and their installation where it is a Debian that we are root of.
+//
+//   node scripts/debian.mjs <tools>...   installs some of TOOLS at once, rather than each where it is first missed
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const QEMU = 'qemu-user-static';
+
+/** Programs, or alternatives of one, with the packages that bring them. */
+export const TOOLS = {
+  compiler: { cmake: 'cmake', 'g++': 'g++' },
+  clang: { 'clang++': 'clang libclang-rt-dev' },
+  x64: { 'qemu-x86_64-static': QEMU },
+  arm64: { 'qemu-aarch64-static': QEMU, 'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu' }, // the second for its C library, too
+  pip: { pip3: 'python3-pip' },
+  chromium: { 'chromium|chromium-browser|google-chrome': 'chromium' },
+  wine: { '/usr/lib/wine/wine64': 'wine64' },
+};
 
 /** A tool that is not there: what needs it may be left out, where that is allowed. */
 export class Missing extends Error {}
@@ -25,7 +42,7 @@ export function findProgram(name) {
 let isFresh = false;
 
 /** Installs packages, where that can be done; whether it worked is seen by what they bring. */
-export function aptInstall(packages, { recommended = false } = {}) {
+export function aptInstall(packages) {
   if (process.getuid?.() !== 0 || !findProgram('apt-get')) return;
   const options = {
     stdio: ['ignore', 'ignore', 'inherit'],
@@ -34,22 +51,33 @@ export function aptInstall(packages, { recommended = false } = {}) {
   const apt = (...args) => spawnSync('apt-get', ['-qq', '-o', 'DPkg::Lock::Timeout=120', ...args], options);
   if (!isFresh) apt('update');
   isFresh = true;
-  apt('install', '-y', ...(recommended ? [] : ['--no-install-recommends']), ...packages);
+  apt('install', '-y', '--no-install-recommends', ...packages);
+}
+
+const missingOf = (programs) => Object.keys(programs).filter((names) => !names.split('|').some(findProgram));
+
+/** Installs what is missing of `tools`, each like those in `TOOLS`, at once. What cannot be had is for `need` to tell. */
+export function install(...tools) {
+  const programs = Object.assign({}, ...tools);
+  const packages = missingOf(programs).flatMap((names) => programs[names].split(' '));
+  if (packages.length > 0) aptInstall([...new Set(packages)]);
 }
 
 /**
- * Makes programs available. `programs` are their names (or alternatives) with the packages that bring them.
+ * Makes programs available.
  *
  * @throws {Missing} with the names of what is not to be had.
  */
-export function need(programs, options) {
-  const missing = () => Object.entries(programs).filter(([names]) => !names.split('|').some(findProgram));
-  if (missing().length > 0)
-    aptInstall(
-      missing().map(([, name]) => name),
-      options,
-    );
-  if (missing().length === 0) return;
-  const names = missing().map(([program, name]) => `${program.split('|')[0]} (Debian: ${name})`);
+export function need(programs) {
+  install(programs);
+  const missing = missingOf(programs);
+  if (missing.length === 0) return;
+  const names = missing.map((name) => `${name.split('|')[0]} (Debian: ${programs[name]})`);
   throw new Missing(`missing: ${names.join(', ')}. HQQ_ALLOW_MISSING_EMULATORS=1 does without.`);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const unknown = process.argv.slice(2).filter((name) => !(name in TOOLS));
+  if (unknown.length > 0) throw new Error(`Expected ${Object.keys(TOOLS).join(', ')}, got ${unknown.join(', ')}.`);
+  install(...process.argv.slice(2).map((name) => TOOLS[name]));
 }

@@ -3,7 +3,8 @@
 // CMake and Zig, where node-gyp would have put it: build/Release below the current folder.
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { buildWithCMake, root, zigOptions } from './zig.mjs';
+import { build } from './cmake.mjs';
+import { root, zigEnvironment, zigOptions } from './zig.mjs';
 
 const { PREBUILD_PLATFORM: platform, PREBUILD_ARCH: arch, PREBUILD_LIBC: libc } = process.env;
 const targets = JSON.parse(readFileSync(path.join(root, 'scripts', 'prebuilds.json'), 'utf8'));
@@ -13,8 +14,8 @@ if (target === undefined)
 
 const folder = path.resolve('build');
 const output = path.join(folder, 'Release');
-buildWithCMake(folder, [
-  ...zigOptions(target.zig),
+const places = [
   `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${output}`,
   `-DCMAKE_RUNTIME_OUTPUT_DIRECTORY=${output}`, // Windows' shared libraries are run-time things to CMake
-]);
+];
+await build(folder, [...zigOptions(target.zig), ...places], ['hqq'], zigEnvironment());

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { aptInstall } from './debian.mjs';
+import { install, TOOLS } from './debian.mjs';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 export const cache = path.join(root, '.cache');
@@ -18,7 +18,7 @@ const works = (command, ...args) => spawnSync(command, args, { stdio: 'ignore' }
 /** pip, which Debian's Python comes without. */
 function needPip(what) {
   if (works('python3', '-m', 'pip', '--version')) return;
-  aptInstall(['python3-pip']);
+  install(TOOLS.pip);
   if (works('python3', '-m', 'pip', '--version')) return;
   throw new Error(
     `Expected Python 3 with pip, which downloads ${what}, got none (Debian: apt-get install python3-pip).`,

@@ -1,21 +1,18 @@
 #!/usr/bin/env node
-// Tests the addon in Node under AddressSanitizer: every operation, aborts, and workers and
-// processes that end while they compute. Linux with g++; `npm run build:ts` first, for the tests that start processes.
+// Tests the addon in Node under AddressSanitizer and UndefinedBehaviorSanitizer: every operation, aborts, and workers and
+// processes that end while they compute. Linux with clang; `npm run build:ts` first, for the tests that start processes.
 //
 //   node scripts/test-addon.mjs [vitest arguments]
 //
 // HQQ_TEST_SEED=N   repeats random cases
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { root } from './zig.mjs';
+import { root } from './pypi.mjs';
+import { buildSanitized, sanitizedFolder, sanitizerRuntime } from './sanitized.mjs';
 
-// The folder of test-core.mjs's part "asan": its objects are built once for both.
-const folder = path.join(root, 'build-core', 'asan');
-const addon = path.join(folder, 'build', 'Release', 'hqq.node');
-// Neither reads other memory than the rest does, and both take a minute here: leaks, and every 16-bit number.
-const TOO_LONG = ['memory does not grow', 'all 16-bit numbers'];
+// These read no other memory than the rest does, and take a minute here (leaks, every 16-bit number), or do without the addon.
+const LEFT_OUT = ['memory does not grow', 'all 16-bit numbers', 'without an addon'];
 const LANGUAGE_MODELS = ['operations', 'prepared', 'cache'].map((name) => `runtime/${name}`);
 const TESTS = ['identity', 'linear', 'quantized-linear', 'async', 'backend', ...LANGUAGE_MODELS].map(
   (name) => `test/${name}.test.ts`,
@@ -33,23 +30,16 @@ function must(command, args) {
   return stdout;
 }
 
-must('cmake', [
-  ...['-S', root, '-B', folder, '-DHQQ_BUILD_ADDON=ON', '-DHQQ_BUILD_TESTS=ON', '-DHQQ_OPENMP=OFF'],
-  ...['-DHQQ_SANITIZE=address', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'],
-  `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${path.dirname(addon)}`,
-]);
-must('cmake', ['--build', folder, '--target', 'hqq', '--parallel', String(availableParallelism())]);
-
-const compiler = /CMAKE_CXX_COMPILER:\w+=(.+)/.exec(readFileSync(path.join(folder, 'CMakeCache.txt'), 'utf8'))[1];
-const runtime = must(compiler, ['-print-file-name=libasan.so']).trim();
+const addon = await buildSanitized('hqq');
 // Node itself keeps memory until it exits: leaks are the tests' own to find. A wrong read ends the process.
 const env = {
   ...process.env,
-  HQQ_PREBUILD: folder,
+  HQQ_PREBUILD: sanitizedFolder,
   HQQ_REQUIRE_NATIVE: '1',
-  LD_PRELOAD: must('readlink', ['-f', runtime]).trim(),
+  LD_PRELOAD: sanitizerRuntime(),
   // A small quarantine, so that the test of memory that grows sees no more than what is kept from use for a while.
   ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=99:quarantine_size_mb=16',
+  UBSAN_OPTIONS: 'print_stacktrace=1',
 };
 
 // That the addon at hand is the instrumented one, and that a wrong read of it would be seen.
@@ -59,12 +49,13 @@ const probe = `
   console.log(addon.isas.join());`;
 const probed = run(process.execPath, ['-e', probe], { env });
 if (probed.status !== 0) throw new Error(`The addon does not load under AddressSanitizer:\n${probed.stderr}`);
-if (!must('nm', ['-D', addon]).includes('__asan_report_load4')) throw new Error(`${addon} is not instrumented.`);
-console.log(`AddressSanitizer, instruction sets: ${probed.stdout.trim()}`);
+for (const check of ['__asan_report_load4', '__ubsan_handle_pointer_overflow'])
+  if (!must('nm', ['-D', addon]).includes(check)) throw new Error(`${addon} is not instrumented: it has no ${check}.`);
+console.log(`AddressSanitizer and UndefinedBehaviorSanitizer, instruction sets: ${probed.stdout.trim()}`);
 
 const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
 if (!existsSync(vitest)) throw new Error('Expected vitest, got none: run npm ci first.');
-const names = ['--testNamePattern', `^(?!.*(${TOO_LONG.join('|')})).*$`];
+const names = ['--testNamePattern', `^(?!.*(${LEFT_OUT.join('|')})).*$`];
 const { status } = run(process.execPath, [vitest, 'run', ...TESTS, ...names, ...process.argv.slice(2)], {
   env,
   stdio: 'inherit',

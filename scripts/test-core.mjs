@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 // Builds the native core and tests it on every instruction set that it has, here or on an emulated machine.
 //
-//   native    OpenMP, and threads of our own: all instruction sets of this processor
+//   native    OpenMP, and threads of our own: all instruction sets of this processor; of the objects that the addon is made of
 //   x64       qemu-x86_64 as a processor without AVX2 and as one with it: run-time dispatch
 //   avx512    on this processor, else under Bochs (scripts/run-with-avx512.sh)
 //   arm64     cross-compiled, under qemu-aarch64
-//   asan      AddressSanitizer: a read or write past the end of any array
-//   ubsan     UndefinedBehaviorSanitizer: what C++ leaves undefined; with clang, in the build of scripts/fuzz.mjs
+//   asan      AddressSanitizer and UndefinedBehaviorSanitizer: a read or write past the end of any array, what C++ leaves
+//             undefined; with clang, in the build that scripts/test-addon.mjs and scripts/fuzz.mjs share
 //   tsan      ThreadSanitizer: threads of our own, because it does not see what OpenMP's runtime synchronizes
 //   symbols   scripts/check-isa-symbols.sh on the objects
 //
@@ -18,8 +18,7 @@
 //
 // HQQ_ALLOW_MISSING_EMULATORS=1   a part whose tools are missing is left out, not a failure
 // HQQ_TEST_SEED=N                 repeats random cases
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import {
   check,
@@ -33,45 +32,62 @@ import {
   run as runWith,
   seconds,
 } from './checks.mjs';
-import { findProgram, Missing, need, onlyOn } from './debian.mjs';
-import { root } from './zig.mjs';
+import { build, buildBesideAddon } from './cmake.mjs';
+import { install, Missing, need, onlyOn, TOOLS } from './debian.mjs';
+import { root } from './pypi.mjs';
+import { buildSanitized } from './sanitized.mjs';
 
-const folder = path.join(root, 'build-core');
-const jobs = String(availableParallelism());
 // Helpers that spin while they wait take the time that an emulator, or the other part, needs.
 const env = { OMP_WAIT_POLICY: 'passive', ...process.env };
 const run = (command, args) => runWith(command, args, { env });
 
-// ---- builds
+// ---- builds: each once, one after the other, while what is built is tested
 
-const builds = new Map();
+let queue = Promise.resolve();
 
-/** The test program, built once in build-core/<name>. */
-function build(name, ...options) {
-  if (!builds.has(name)) builds.set(name, buildNow(name, options));
-  return builds.get(name);
+/** A build that is made once, after those that were asked for before. */
+function queued(name, body) {
+  let built;
+  const now = async () => {
+    const started = performance.now();
+    const result = await body();
+    console.log(`  built ${name} in ${seconds(started)}`);
+    return result;
+  };
+  return () => {
+    if (built === undefined) {
+      built = queue.then(now);
+      queue = built.catch(() => {}); // it fails where it is used
+    }
+    return built;
+  };
 }
 
-async function buildNow(name, options) {
-  needTools(COMPILER);
-  const started = performance.now();
-  const dir = path.join(folder, name);
-  const isNew = !existsSync(path.join(dir, 'CMakeCache.txt'));
-  const generator = isNew && findProgram('ninja') ? ['-G', 'Ninja'] : [];
-  const configure = ['-S', root, '-B', dir, ...generator, '-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_TESTS=ON', ...options];
-  for (const args of [configure, ['--build', dir, '--parallel', jobs]]) {
-    const { status, all } = await run('cmake', args);
-    if (status !== 0) throw new Error(`build-core/${name} does not build:\n${all.split('\n').slice(-40).join('\n')}`);
-  }
-  console.log(`  built build-core/${name} in ${seconds(started)}`);
-  return path.join(dir, 'hqq_tests');
+const folderOf = (name) => path.join(root, 'build-core', name);
+
+/** The test program, in a build folder of its own. */
+async function buildTests(name, ...options) {
+  await build(folderOf(name), ['-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_TESTS=ON', ...options], ['hqq_tests']);
+  return path.join(folderOf(name), 'hqq_tests');
 }
 
-// Static: to be run on emulated machines that have no libraries.
-const buildThreads = () => build('threads', '-DHQQ_OPENMP=OFF', '-DCMAKE_EXE_LINKER_FLAGS=-static');
-const buildSanitized = (name, sanitizers) =>
-  build(name, '-DHQQ_OPENMP=OFF', `-DHQQ_SANITIZE=${sanitizers}`, '-DCMAKE_BUILD_TYPE=RelWithDebInfo');
-const buildOpenmp = () => build('openmp', '-DHQQ_OPENMP=ON');
+/** The same objects with both kinds of threads; `threads` is static, to be run on emulated machines that have no libraries. */
+const buildNative = queued('native', async () => {
+  await buildBesideAddon(['hqq_tests', 'hqq_tests_threads']);
+  const folder = path.join(root, 'build');
+  return { folder, openmp: path.join(folder, 'hqq_tests'), threads: path.join(folder, 'hqq_tests_threads') };
+});
+
+const buildArm64 = queued('arm64', () => {
+  const toolchain = path.join(root, 'cmake', 'toolchain-aarch64-linux-gnu.cmake');
+  return buildTests('arm64', `-DCMAKE_TOOLCHAIN_FILE=${toolchain}`);
+});
+
+const buildAsan = queued('asan', () => buildSanitized('hqq_tests'));
+
+const buildTsan = queued('tsan', () =>
+  buildTests('tsan', '-DHQQ_OPENMP=OFF', '-DHQQ_SANITIZE=thread', '-DCMAKE_BUILD_TYPE=RelWithDebInfo'),
+);
 
 // ---- parts
 
@@ -100,11 +116,9 @@ async function testOn(name, command, args, isas, options = []) {
   return result.stdout;
 }
 
-async function native() {
-  for (const [threading, program] of [
-    ['openmp', await buildOpenmp()],
-    ['threads', await buildThreads()],
-  ]) {
+async function native(programs) {
+  for (const threading of ['openmp', 'threads']) {
+    const program = programs[threading];
     const tested = await testOn(`native, ${threading}`, program, []);
     const isas = await isasOf(program, []);
     // Without the extension, only its instruction is emulated: what is compiled for it runs on every machine with AVX2.
@@ -113,19 +127,11 @@ async function native() {
         `native, ${threading}: AVX-VNNI, emulated`,
         tested.includes('avx2 (vnni) runs with this instruction emulated'),
       );
-    const { stdout } = await run(program, ['--quick']);
-    check(
-      `build-core/${threading} has that threading`,
-      stdout.includes(`threads: ${threading}`),
-      stdout.split('\n')[0],
-    );
+    check(`native, ${threading}: has that threading`, tested.includes(`threads: ${threading},`), tested.split('\n')[0]);
   }
 }
 
-async function x64() {
-  onlyOn('x64', 'qemu-x86_64');
-  needTools(X64);
-  const program = await buildThreads();
+async function x64({ threads: program }) {
   // No emulation in an emulator: qemu 7.2 does not survive a handler of signals that changes ymm registers.
   for (const [cpu, isas] of [
     ['Nehalem', ['scalar plain']],
@@ -141,9 +147,7 @@ async function x64() {
   }
 }
 
-async function avx512() {
-  onlyOn('x64', 'AVX-512');
-  const program = await buildThreads();
+async function avx512({ threads: program }) {
   if (namesOf(await isasOf(program, [])).includes('avx512')) {
     console.log('  this processor has AVX-512: part "native" has tested it');
     return;
@@ -166,13 +170,7 @@ async function avx512() {
   checkDigests('bochs, avx512, all but float16', avx512Lines, roundsToHalf);
 }
 
-async function arm64() {
-  onlyOn('x64', 'cross-compilation');
-  needTools(ARM64);
-  const program = await build(
-    'arm64',
-    `-DCMAKE_TOOLCHAIN_FILE=${path.join(root, 'cmake', 'toolchain-aarch64-linux-gnu.cmake')}`,
-  );
+async function arm64(program) {
   const args = ['-L', '/usr/aarch64-linux-gnu', program];
   await testOn(
     'qemu-aarch64',
@@ -192,65 +190,53 @@ async function arm64() {
       ['-cpu', cpu, ...args],
       [`neon ${dot}`, 'scalar plain'],
     );
-  await symbolsOf('arm64', 'aarch64-linux-gnu-nm');
+  await symbolsOf(folderOf('arm64'), 'aarch64-linux-gnu-nm');
 }
 
-async function asan() {
-  const program = await buildSanitized('asan', 'address');
-  countSums('AddressSanitizer', await run(program, ['--quick']));
+async function asan(program) {
+  countSums('AddressSanitizer, UndefinedBehaviorSanitizer', await run(program, ['--quick']));
 }
 
-async function ubsan() {
-  const result = await run(process.execPath, [path.join(root, 'scripts', 'fuzz.mjs'), '--build']);
-  if (result.status !== 0) throw new Error(`it does not build:\n${result.all.slice(-2000)}`);
-  countSums('UndefinedBehaviorSanitizer, clang', await run(path.join(root, 'build-fuzz', 'hqq_tests'), ['--quick']));
-}
-
-async function tsan() {
-  const program = await buildSanitized('tsan', 'thread');
+async function tsan(program) {
   let result = await run(program, ['--quick']);
   // It knows fewer layouts of memory than newer kernels choose at random: without chance, then.
   if (result.all.includes('unexpected memory mapping')) result = await run('setarch', ['-R', program, '--quick']);
   countSums('ThreadSanitizer', result);
 }
 
-async function symbolsOf(name, nm) {
+async function symbolsOf(folder, nm) {
   const script = path.join(root, 'scripts', 'check-isa-symbols.sh');
-  const { status, all } = await run('env', [`NM=${nm}`, script, path.join(folder, name)]);
-  check(`build-core/${name}: symbols of instruction sets are their own`, status === 0, all);
+  const { status, all } = await run('env', [`NM=${nm}`, script, folder]);
+  check(`${path.relative(root, folder)}: symbols of instruction sets are their own`, status === 0, all);
 }
 
-async function symbols() {
-  await buildOpenmp();
-  await symbolsOf('openmp', 'nm');
-}
+const symbols = ({ folder }) => symbolsOf(folder, 'nm');
 
-const PARTS = { native, symbols, x64, arm64, asan, ubsan, tsan, avx512 };
-
-const COMPILER = { cmake: 'cmake', 'g++': 'g++' };
-const ARM64 = {
-  ...COMPILER,
-  'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu',
-  'qemu-aarch64-static': 'qemu-user-static',
+/** What each part needs, is built with, and tests; those with `only` are for such machines alone. */
+const PARTS = {
+  native: { tools: TOOLS.compiler, build: buildNative, test: native },
+  symbols: { tools: TOOLS.compiler, build: buildNative, test: symbols },
+  x64: { only: ['x64', 'qemu-x86_64'], tools: { ...TOOLS.compiler, ...TOOLS.x64 }, build: buildNative, test: x64 },
+  arm64: {
+    only: ['x64', 'cross-compilation'],
+    tools: { ...TOOLS.compiler, ...TOOLS.arm64 },
+    build: buildArm64,
+    test: arm64,
+  },
+  asan: { tools: { ...TOOLS.compiler, ...TOOLS.clang }, build: buildAsan, test: asan },
+  tsan: { tools: TOOLS.compiler, build: buildTsan, test: tsan },
+  avx512: { only: ['x64', 'AVX-512'], tools: TOOLS.compiler, build: buildNative, test: avx512 },
 };
-const X64 = { ...COMPILER, 'qemu-x86_64-static': 'qemu-user-static' };
 
-/** With what they recommend: the libraries of a cross compiler. */
-const needTools = (programs) => need(programs, { recommended: true });
-
-/** All at once and first: parts run beside each other, and apt does not. What cannot be had is the part's own affair. */
-function installTools(wanted) {
-  const ours =
-    process.arch === 'x64' ? { ...(wanted.includes('x64') && X64), ...(wanted.includes('arm64') && ARM64) } : {};
-  try {
-    needTools({ ...COMPILER, ...ours });
-  } catch (error) {
-    if (!(error instanceof Missing)) throw error;
-  }
+async function testPart(name) {
+  const { only, tools, build, test } = PARTS[name];
+  if (only) onlyOn(...only);
+  need(tools);
+  await test(await build());
 }
 
 async function writeDigests() {
-  const { stdout } = await run(await buildThreads(), ['--digest', '--isa', 'scalar']);
+  const { stdout } = await run((await buildNative()).threads, ['--digest', '--isa', 'scalar']);
   const header = readFileSync(digestFile, 'utf8')
     .split('\n')
     .filter((line) => line.startsWith('#'));
@@ -259,14 +245,15 @@ async function writeDigests() {
 }
 
 async function main(args) {
-  mkdirSync(folder, { recursive: true });
   if (args.includes('--write-digests')) return writeDigests();
   checkParts(args, PARTS);
   const wanted = Object.keys(PARTS).filter((name) => args.length === 0 || args.includes(name));
-  installTools(wanted);
+  const here = wanted.map((name) => PARTS[name]).filter(({ only }) => only === undefined || only[0] === process.arch);
+  install(...here.map(({ tools }) => tools)); // all at once and first: parts run beside each other, and apt does not
+  for (const { build } of here) build().catch(() => {}); // each goes on while others are tested; a part tells its own failure
   // The emulator is slow and uses one core: it runs beside the others.
-  const beside = wanted.includes('avx512') ? part('avx512', PARTS.avx512) : undefined;
-  for (const name of wanted) if (name !== 'avx512') await part(name, PARTS[name]);
+  const beside = wanted.includes('avx512') ? part('avx512', () => testPart('avx512')) : undefined;
+  for (const name of wanted) if (name !== 'avx512') await part(name, () => testPart(name));
   await beside;
   finish();
 }

@@ -22,7 +22,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { check, checkParts, finish, lastJson, part, run } from './checks.mjs';
-import { findProgram, need, onlyOn } from './debian.mjs';
+import { findProgram, need, onlyOn, TOOLS } from './debian.mjs';
 import { chromium, denoAndBun, reference } from './install/engines.mjs';
 import { fallback, processors } from './install/fallback.mjs';
 import { formats, isNative, types } from './install/formats.mjs';
@@ -82,9 +82,6 @@ async function installed() {
   return context;
 }
 
-/** What Chromium is called, the first by preference. */
-const CHROMIUM = ['chromium', 'chromium-browser', 'google-chrome'];
-
 const PARTS = {
   formats,
   types,
@@ -94,12 +91,12 @@ const PARTS = {
   fallback,
   async processors(context) {
     onlyOn('x64', 'qemu-x86_64');
-    need({ 'qemu-x86_64-static': 'qemu-user-static' });
+    need(TOOLS.x64);
     await processors(context);
   },
   async chromium(context) {
-    need({ [CHROMIUM.join('|')]: 'chromium' });
-    const program = CHROMIUM.find(findProgram);
+    need(TOOLS.chromium);
+    const program = Object.keys(TOOLS.chromium)[0].split('|').find(findProgram);
     await chromium({ ...context, program, native: await context.reference() });
   },
   async engines(context) {

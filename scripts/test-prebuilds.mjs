@@ -21,13 +21,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { buildConformance } from './build-conformance.mjs';
 import { check, checkDigests, checkParts, countSums, finish, part, run as runWith } from './checks.mjs';
-import { need } from './debian.mjs';
+import { build } from './cmake.mjs';
+import { need, TOOLS } from './debian.mjs';
 import { nodeFor } from './nodes.mjs';
-import { buildWithCMake, root, zigOptions } from './zig.mjs';
+import { root, zigEnvironment, zigOptions } from './zig.mjs';
 
 const VERSIONS = ['20', '22', '24', '26'];
-const QEMU_ARM64 = { 'qemu-aarch64-static': 'qemu-user-static', 'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu' }; // the second for its C library
-const QEMU_X64 = { 'qemu-x86_64-static': 'qemu-user-static' };
 /** Prebuilt binaries only, whatever was built in build/. */
 const ENV = { PREBUILDS_ONLY: '1', HQQ_BACKEND: 'native' };
 
@@ -116,7 +115,7 @@ async function linuxX64({ versions }) {
 }
 
 async function processors() {
-  need(QEMU_X64);
+  need(TOOLS.x64);
   const node = await nodeFor('linux-x64', '20');
   for (const [cpu, isas] of [
     ['Nehalem', ['scalar/plain']],
@@ -127,7 +126,7 @@ async function processors() {
 }
 
 async function linuxArm64({ versions }) {
-  need(QEMU_ARM64);
+  need(TOOLS.arm64);
   const emulator = (cpu) => ['qemu-aarch64-static', '-cpu', cpu, '-L', '/usr/aarch64-linux-gnu'];
   for (const version of versions) {
     const node = await nodeFor('linux-arm64', version);
@@ -151,7 +150,7 @@ async function linuxArm64({ versions }) {
 }
 
 async function win32X64() {
-  need({ '/usr/lib/wine/wine64': 'wine64' });
+  need(TOOLS.wine);
   const node = await nodeFor('win32-x64', '20');
   const folder = mkdtempSync(path.join(tmpdir(), 'hqq-wine-'));
   const wineEnv = {
@@ -191,10 +190,10 @@ async function win32X64() {
 }
 
 /** The core's test program for musl, linked statically: it needs nothing of the machine that it is run on. */
-function buildStatic(name, target) {
+async function buildStatic(name, target) {
   const folder = path.join(root, 'build-prebuilds', name);
   const options = ['-DHQQ_BUILD_ADDON=OFF', '-DHQQ_BUILD_TESTS=ON', '-DCMAKE_EXE_LINKER_FLAGS=-static'];
-  buildWithCMake(folder, [...zigOptions(target), ...options]);
+  await build(folder, [...zigOptions(target), ...options], ['hqq_tests'], zigEnvironment());
   return path.join(folder, 'hqq_tests');
 }
 
@@ -209,9 +208,9 @@ async function testCore(name, [command, ...args], isas, options = ['--quick']) {
 }
 
 async function musl() {
-  const x64 = buildStatic('tests-x64-musl', 'x86_64-linux-musl');
+  const x64 = await buildStatic('tests-x64-musl', 'x86_64-linux-musl');
   await testCore('musl, x64', [x64], undefined, []);
-  need(QEMU_X64);
+  need(TOOLS.x64);
   // No emulation in an emulator: scripts/test-core.mjs says why.
   for (const [cpu, isas] of [
     ['Nehalem', ['scalar plain']],
@@ -220,8 +219,8 @@ async function musl() {
     await testCore(`musl, x64, ${cpu}`, ['qemu-x86_64-static', '-cpu', cpu, x64], isas, ['--quick', '--no-emulation']);
   const { stdout } = await run(x64, ['--list']);
   if (!stdout.includes('avx512')) await bochs(x64);
-  need(QEMU_ARM64);
-  const arm64 = buildStatic('tests-arm64-musl', 'aarch64-linux-musl');
+  need(TOOLS.arm64);
+  const arm64 = await buildStatic('tests-arm64-musl', 'aarch64-linux-musl');
   await testCore('musl, arm64', ['qemu-aarch64-static', '-cpu', 'max', arm64], ['neon i8mm', 'scalar plain']);
   await testCore(
     'musl, arm64 without sdot',

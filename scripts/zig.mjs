@@ -1,6 +1,5 @@
 // Zig's C++ compiler, from PyPI: one package that builds for every platform.
-import { spawnSync } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { cache, needPackage, root } from './pypi.mjs';
 
@@ -8,8 +7,6 @@ export { root };
 
 /** What CMake wants as single programs, and Zig has as subcommands. */
 const SUBCOMMANDS = ['ar', 'ranlib'];
-
-const works = (command, ...args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0;
 
 /** The folder of the compiler's programs, which is downloaded where it is not there. */
 export function needZig() {
@@ -36,23 +33,4 @@ export function zigOptions(target) {
     `-DHQQ_ZIG_TARGET=${target}`,
     '-DHQQ_OPENMP=OFF', // Zig has no OpenMP, and threads of our own are as fast: docs/architecture.md
   ];
-}
-
-/** Configures and builds a folder. What the compiler says is shown where that fails. */
-export function buildWithCMake(folder, options) {
-  const ninja = works('ninja', '--version') && !existsSync(path.join(folder, 'Makefile')) ? ['-G', 'Ninja'] : [];
-  const steps = [
-    ['-S', root, '-B', folder, ...ninja, ...options],
-    ['--build', folder, '--parallel'],
-  ];
-  for (const args of steps) {
-    const { status, error, stdout, stderr } = spawnSync('cmake', args, {
-      encoding: 'utf8',
-      env: zigEnvironment(),
-      maxBuffer: 2 ** 28,
-    });
-    if (status === 0) continue;
-    const output = error?.message ?? `${stdout}${stderr}`.split('\n').slice(-60).join('\n');
-    throw new Error(`cmake ${args.join(' ')} failed:\n${output}`);
-  }
 }
