@@ -1,13 +1,12 @@
 #!/usr/bin/env node
 // What prebuildify calls in place of node-gyp: builds the addon for the platform that it names in its environment, with
 // CMake and Zig, where node-gyp would have put it: build/Release below the current folder.
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { build } from './cmake.mjs';
-import { root, zigEnvironment, zigOptions } from './zig.mjs';
+import { targets } from './targets.mjs';
+import { zigEnvironment, zigOptions } from './zig.mjs';
 
 const { PREBUILD_PLATFORM: platform, PREBUILD_ARCH: arch, PREBUILD_LIBC: libc } = process.env;
-const targets = JSON.parse(readFileSync(path.join(root, 'scripts', 'prebuilds.json'), 'utf8'));
 const target = targets.find((t) => t.platform === platform && t.arch === arch && (t.libc ?? libc) === libc);
 if (target === undefined)
   throw new Error(`Expected a platform of scripts/prebuilds.json, got ${platform}-${arch}, ${libc}.`);

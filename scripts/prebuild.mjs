@@ -12,13 +12,10 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import prebuildify from 'prebuildify';
+import { fileOf, nameOf, targets } from './targets.mjs';
 import { needZig, root } from './zig.mjs';
 
 const prebuilds = path.join(root, 'prebuilds');
-const nameOf = ({ platform, arch, libc }) => [platform, arch, libc].filter(Boolean).join('-');
-const fileOf = ({ platform, arch, libc }) =>
-  path.join(`${platform}-${arch}`, ['hqq', libc, 'node'].filter(Boolean).join('.'));
-const all = JSON.parse(readFileSync(path.join(root, 'scripts', 'prebuilds.json'), 'utf8'));
 
 /** Builds one. prebuildify works in a folder of its own: in the project's, it would take what is in build/ for its own. */
 async function build(target) {
@@ -49,12 +46,12 @@ function writeChecksums() {
 }
 
 async function main(names) {
-  const unknown = names.filter((name) => !all.some((target) => nameOf(target) === name));
+  const unknown = names.filter((name) => !targets.some((target) => nameOf(target) === name));
   if (unknown.length > 0)
-    throw new Error(`Expected names among ${all.map(nameOf).join(', ')}, got ${unknown.join(', ')}.`);
-  const wanted = all.filter((target) => names.length === 0 || names.includes(nameOf(target)));
+    throw new Error(`Expected names among ${targets.map(nameOf).join(', ')}, got ${unknown.join(', ')}.`);
+  const wanted = targets.filter((target) => names.length === 0 || names.includes(nameOf(target)));
   needZig();
-  if (wanted.length === all.length) rmSync(prebuilds, { recursive: true, force: true });
+  if (wanted.length === targets.length) rmSync(prebuilds, { recursive: true, force: true });
   for (const target of wanted) await build(target);
   writeChecksums();
 }

@@ -24,6 +24,7 @@ import { check, checkDigests, checkParts, countSums, finish, part, run as runWit
 import { build } from './cmake.mjs';
 import { need, TOOLS } from './debian.mjs';
 import { nodeFor } from './nodes.mjs';
+import { nameOf, targets } from './targets.mjs';
 import { root, zigEnvironment, zigOptions } from './zig.mjs';
 
 const VERSIONS = ['20', '22', '24', '26'];
@@ -75,9 +76,7 @@ async function testEnds(name, [command, ...args], runIt = run) {
 }
 
 async function facts({ present }) {
-  const targets = JSON.parse(readFileSync(path.join(root, 'scripts', 'prebuilds.json'), 'utf8'));
-  const all = targets.map(({ platform, arch, libc }) => [platform, arch, ...(libc ? [libc] : [])].join('-')).join(' ');
-  const env = { HQQ_REQUIRE_PREBUILDS: present ? 'linux-x64-glibc' : all };
+  const env = { HQQ_REQUIRE_PREBUILDS: present ? 'linux-x64-glibc' : targets.map(nameOf).join(' ') };
   const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const files = ['test/prebuilds.test.ts', 'test/pack.test.ts'];
   const result = await run(process.execPath, [vitest, 'run', ...files, '--reporter=json'], env);
