@@ -1,5 +1,13 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  test: { include: ['test/**/*.test.ts'], pool: 'forks', testTimeout: 120_000, hookTimeout: 120_000 },
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: 'test/support/dist.ts',
+    pool: 'forks',
+    maxWorkers: availableParallelism(), // the default leaves one idle: half of a small machine
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
 });

@@ -15,7 +15,7 @@ afterEach(async () => {
   await Promise.all(closing.splice(0).map((close) => close()));
 });
 
-/** Starts the example in a process of its own, as users would. It needs dist/, which `npm test` builds. */
+/** Starts the example in a process of its own, as users would. */
 async function start(limits: object = {}): Promise<{ url: string; server: ChildProcess }> {
   const env = { ...process.env, LIMITS: JSON.stringify(limits) };
   const server = spawn(process.execPath, [MAIN, SHIPPED, '0'], { env, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -1,67 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-
-/** Below the repository: the program looks for its package and its dependencies above itself. */
-const CACHE = join(ROOT, 'node_modules', '.cache', 'hqq-test-cli');
-const LOCK = `${CACHE}.lock`;
-/** A lock that is older belongs to a run that was killed: a build takes seconds. */
-const STALE_MS = 60_000;
-
-/** Time of the newest file that the program is made from. */
-function sourcesTime(): number {
-  const lib = readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' }).map((name) =>
-    join(ROOT, 'lib', name),
-  );
-  return Math.max(...[...lib, join(ROOT, 'tsdown.config.ts')].map((file) => statSync(file).mtimeMs));
-}
-
-function isFresh(file: string): boolean {
-  return existsSync(file) && statSync(file).mtimeMs >= sourcesTime();
-}
-
-async function build(outDir: string): Promise<void> {
-  const { build } = await import('tsdown');
-  const { default: configs } = await import('../../tsdown.config.js');
-  const config = [configs].flat().find(({ entry }) => typeof entry === 'object' && entry !== null && 'cli' in entry);
-  await build({ ...config, config: false, cwd: ROOT, outDir, logLevel: 'silent' });
-}
-
-async function prepare(): Promise<string> {
-  const shipped = join(ROOT, 'dist', 'cli.mjs');
-  if (isFresh(shipped)) return shipped;
-  const own = join(CACHE, 'cli.mjs');
-  for (;;) {
-    if (!existsSync(LOCK) && isFresh(own)) return own;
-    try {
-      mkdirSync(join(CACHE, '..'), { recursive: true });
-      mkdirSync(LOCK); // fails where another test file builds
-    } catch {
-      const age = existsSync(LOCK) ? Date.now() - statSync(LOCK).mtimeMs : 0;
-      if (age > STALE_MS) rmSync(LOCK, { recursive: true, force: true });
-      await sleep(50);
-      continue;
-    }
-    try {
-      await build(CACHE);
-      return own;
-    } finally {
-      rmSync(LOCK, { recursive: true, force: true });
-    }
-  }
-}
-
-let prepared: Promise<string> | undefined;
-
-/** The program as users get it: `dist/cli.mjs` when that is up to date, else a build of its own. */
-export function builtCli(): Promise<string> {
-  return (prepared ??= prepare());
-}
+/** The program as users get it. */
+const CLI = fileURLToPath(new URL('../../dist/cli.mjs', import.meta.url));
 
 export interface CliResult {
   readonly status: number | null;
@@ -81,16 +23,15 @@ export interface CliOptions {
 }
 
 /** Runs `hqq` in a process of its own. */
-export async function hqq(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const file = await builtCli();
+export function hqq(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const keep = (name: string) =>
     (!name.startsWith('HQQ_') || name === 'HQQ_PREBUILD') && !/^(FORCE_COLOR|NO_COLOR)$/.test(name);
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => keep(name)));
   const env = { ...inherited, ...options.env };
-  const program = `'${process.execPath}' '${file}'`;
+  const program = `'${process.execPath}' '${CLI}'`;
   const [command, argv] =
     options.shell === undefined
-      ? [process.execPath, [file, ...args]]
+      ? [process.execPath, [CLI, ...args]]
       : ['/bin/bash', ['-c', options.shell.replaceAll('$HQQ', program)]];
   return new Promise((resolve, reject) => {
     const child = spawn(command, argv, { env, cwd: options.cwd, stdio: ['ignore', 'pipe', 'pipe'] });
