@@ -79,6 +79,8 @@ async function installed() {
     scripts.length === 0 && !gyp && !lock.includes('hasInstallScript'),
     { scripts, gyp },
   );
+  const { status, all } = await install(path.join(work, 'scripts'), packed.tarball, env, []);
+  check('npm install has nothing to warn of', status === 0 && !/warn/i.test(all), all);
   return context;
 }
 

@@ -70,11 +70,11 @@ export function bareEnvironment(work) {
   return { ...Object.fromEntries(kept), PATH: bin };
 }
 
-/** Installs the tarball in an empty folder. Returns what npm said. */
-export function install(project, tarball, env) {
+/** Installs the tarball in an empty folder, by default without scripts. Returns what npm said. */
+export function install(project, tarball, env, options = ['--ignore-scripts', '--loglevel', 'error']) {
   rmSync(project, { recursive: true, force: true });
   mkdirSync(project, { recursive: true });
   writeFileSync(path.join(project, 'package.json'), '{ "private": true }\n');
-  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error'];
+  const flags = ['--no-audit', '--no-fund', ...options];
   return run('npm', ['install', '--prefix', project, tarball, ...flags], { cwd: project, env });
 }
