@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Makes the native addon available: the `prepare` step of this repository, and what users run where no prebuilt binary fits.
+// Makes the native addon available: what `npm ci` does in this repository, and what users run where no prebuilt binary fits.
 //
 //   a binary that loads, no older than its sources   nothing to do
 //   else                                             built with cmake-js, which needs CMake and a C++ compiler
@@ -78,6 +78,7 @@ function isForeignBuildFolder() {
 function build() {
   const missing = missingTools();
   if (missing) return missing;
+  say('building the native addon with CMake, which takes a minute or two. HQQ_SKIP_NATIVE=1 does without.');
   const tool = require.resolve('cmake-js/bin/cmake-js', { paths: [root] });
   const args = [tool, isForeignBuildFolder() ? 'rebuild' : 'build'];
   const parallel = { CMAKE_BUILD_PARALLEL_LEVEL: String(os.availableParallelism()) };
@@ -98,13 +99,21 @@ function build() {
 }
 
 function main() {
-  if (env.HQQ_SKIP_NATIVE === '1') return 0;
+  if (env.HQQ_SKIP_NATIVE === '1') {
+    say('no native addon is built: HQQ_SKIP_NATIVE=1.');
+    return 0;
+  }
   const before = failureToLoad();
-  if (before === undefined && !isStale()) return 0;
+  const found = () => path.relative(root, require('node-gyp-build').path(root));
+  if (before === undefined && !isStale()) {
+    say(`the native addon is there: ${found()}.`);
+    return 0;
+  }
 
+  const started = Date.now();
   const failure = build() ?? failureToLoad();
   if (failure === undefined) {
-    say('built the native addon.');
+    say(`built the native addon in ${Math.round((Date.now() - started) / 1000)} s: ${found()}.`);
     return 0;
   }
   if (before === undefined) {
