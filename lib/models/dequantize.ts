@@ -167,18 +167,19 @@ function shardsOf(
   layers: readonly StoredLayer[],
   dtype: DType | undefined,
 ): ReadonlyMap<string, Shard> {
-  const taken = new Set(layers.flatMap(({ entries: own }) => own));
-  const biases = new Set(layers.map(({ bias }) => bias));
+  const taken = new Set(layers.flatMap(({ entries: own, bias }) => [...own, ...(bias ? [bias] : [])]));
   const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], converted: [], copies: [] }]));
   for (const layer of layers) {
     schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
-    shards.get(layer.entries[0].file)!.layers.push(layer);
+    const shard = shards.get(layer.entries[0].file)!;
+    shard.layers.push(layer);
+    if (layer.bias) shard.converted.push(layer.bias); // where its weight goes, wherever it comes from
   }
   for (const entry of entries.values()) {
     if (taken.has(entry)) continue;
     const { type, file } = entry;
     const converts = dtype !== undefined && numbersOf(type) !== undefined && type.float !== dtype;
-    shards.get(file)![converts || biases.has(entry) ? 'converted' : 'copies'].push(entry);
+    shards.get(file)![converts ? 'converted' : 'copies'].push(entry);
   }
   return shards;
 }

@@ -93,6 +93,22 @@ it('without a type changes what was quantized, and nothing else', async () => {
   expect([...after.values()].filter(({ dtype }) => dtype === 'BF16').length).toBeGreaterThan(3);
 });
 
+it('puts a bias where its weight goes', async () => {
+  const [quantized, out] = [freshPath('q'), freshPath('out')];
+  await quantizeModel(modelFolder([llama()]), quantized);
+  const tensors = Object.entries(Object.fromEntries(readBack(quantized)) as Source);
+  const isBias = ([name]: readonly [string, unknown]) => name.endsWith('.bias');
+  const shards = [tensors.filter((tensor) => !isBias(tensor)), tensors.filter(isBias)];
+  const apart = modelFolder([...shards, [['alone', llama()['lm_head.weight']!] as const]].map(Object.fromEntries));
+  for (const dtype of [undefined, 'float16'] as const) {
+    await dequantizeModel(apart, out, { dtype, force: true });
+    const { weight_map } = JSON.parse(fs.readFileSync(join(out, 'model.safetensors.index.json'), 'utf8'));
+    for (const [name, file] of Object.entries(weight_map)) {
+      expect(file).toBe(`model-0000${name === 'alone' ? 3 : 1}-of-00003.safetensors`);
+    }
+  }
+});
+
 it('converts a file of many tensors that are larger than a piece', async () => {
   const count = 2 * 1024 * 1024 + 12345;
   const numbers = Float32Array.from({ length: count }, (_, i) => Math.sin(i));
