@@ -72,14 +72,18 @@ const types: UserConfig = {
 };
 
 export default defineConfig([
-  // gyp.ts is written for those who follow `import`, the other for those who follow `require`.
+  // gyp.ts and library.ts are written for those who follow `import`, the others for those who follow `require`.
   {
     ...node,
     entry: ENTRY,
     format: 'cjs',
     dts: false,
     clean: true,
-    plugins: [replaced('gyp.js', 'backend/native/gyp-cjs.ts'), imported()],
+    plugins: [
+      replaced('gyp.js', 'backend/native/gyp-cjs.ts'),
+      replaced('library.js', 'runtime/text/library-cjs.ts'),
+      imported(),
+    ],
   },
   {
     ...node,

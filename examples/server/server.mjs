@@ -95,25 +95,24 @@ export function createServer(model, name, given = {}) {
 
   app.post('/v1/completions', { schema }, async (request, reply) => {
     const { body } = request;
-    if (closing) throw failure(503, 'The server is about to stop.', { type: 'server_error' });
-    if ((body.model ?? name) !== name)
-      throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`, { param: 'model' });
-    if (body.stream_options && !body.stream)
-      throw failure(400, 'stream_options is only allowed when stream is true.', { param: 'stream_options' });
-    const most = Math.min(limits.promptTokens, model.maxContext - 1);
-    const ids = typeof body.prompt === 'string' ? await encode(body.prompt, most) : body.prompt;
-    if (ids.length > most)
-      throw failure(400, `The prompt has ${ids.length} tokens; at most ${most} are served.`, { param: 'prompt' });
-
     const controller = new AbortController();
     const { signal } = controller;
     reply.raw.on('close', () => {
       if (!reply.raw.writableFinished) controller.abort(new Error('The client left.'));
     });
+    if (closing) throw failure(503, 'The server is about to stop.', { type: 'server_error' });
+    if ((body.model ?? name) !== name)
+      throw failure(404, `There is no model ${JSON.stringify(body.model)}, only ${name}.`, { param: 'model' });
+    if (body.stream_options && !body.stream)
+      throw failure(400, 'stream_options is only allowed when stream is true.', { param: 'stream_options' });
     running.add(controller);
-    counts.received++;
     let leave;
     try {
+      const most = Math.min(limits.promptTokens, model.maxContext - 1);
+      const ids = typeof body.prompt === 'string' ? await encode(body.prompt, most) : body.prompt;
+      if (ids.length > most)
+        throw failure(400, `The prompt has ${ids.length} tokens; at most ${most} are served.`, { param: 'prompt' });
+      counts.received++;
       leave = await gate.enter(signal);
       if (!leave) {
         counts.refused++;

@@ -9,4 +9,4 @@ export type { ForwardOptions, LanguageModel } from './model.js';
 export type { Perplexity, PerplexityOptions } from './perplexity.js';
 export type { GeneratedToken, GenerateOptions } from './text/generate.js';
 export type { TokenIds } from './text/ids.js';
-export { openTokenizer, type TextTokenizer } from './text/tokens.js';
+export { openTokenizer, type TextTokenizer } from './text/tokenizer.js';

@@ -7,7 +7,7 @@ export class Lifetime {
   readonly #calls = new Set<Promise<unknown>>();
   #closed = false;
   #generations = 0;
-  #whenOver: (() => void) | undefined;
+  #whenOver: (() => Promise<void>) | undefined;
 
   /** @param what As messages call it: "the model". */
   constructor(what: string) {
@@ -42,23 +42,26 @@ export class Lifetime {
     } finally {
       await values.return();
       this.#generations--;
-      this.#finish();
+      await this.#finish();
     }
   }
 
   /**
    * Lets nothing begin any more, and resolves when nothing is under way. `whenOver` is called when no generator can go on either.
    */
-  async close(whenOver: () => void): Promise<void> {
+  async close(whenOver: () => Promise<void>): Promise<void> {
+    if (!this.#closed) this.#whenOver = whenOver;
     this.#closed = true;
-    this.#whenOver ??= whenOver;
     // Who reads a generator asks for the next value within the turn in which it gets one.
     for (; this.#calls.size > 0; await nextTurn()) await Promise.allSettled(this.#calls);
-    this.#finish();
+    await this.#finish();
   }
 
-  #finish(): void {
-    if (this.#closed && this.#generations === 0 && this.#calls.size === 0) this.#whenOver?.();
+  async #finish(): Promise<void> {
+    if (!this.#closed || this.#generations > 0 || this.#calls.size > 0) return;
+    const whenOver = this.#whenOver;
+    this.#whenOver = undefined;
+    await whenOver?.();
   }
 
   async #track<T>(call: Promise<T>): Promise<T> {

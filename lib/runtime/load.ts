@@ -10,7 +10,7 @@ import { openModel } from '../models/model.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
-import { openTokenizer } from './text/tokens.js';
+import { openTokenizer } from './text/tokenizer.js';
 import { readWeights } from './weights/read.js';
 
 /** Largest generation_config.json. Real ones have a few hundred bytes. */

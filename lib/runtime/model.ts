@@ -13,7 +13,7 @@ import { Lifetime } from './lifetime.js';
 import { measurePerplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
-import type { TextTokenizer } from './text/tokens.js';
+import type { TextTokenizer } from './text/tokenizer.js';
 import type { ModelWeights } from './weights/read.js';
 
 /** How `forward` runs. */
@@ -72,7 +72,7 @@ export class LanguageModel extends Closing {
     this.#decoder = new Decoder(config, weights, { backend, threads });
   }
 
-  /** The model's tokenizer. @throws {HqqError} `ERR_CLOSED`, `ERR_DEPENDENCY`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT` */
+  /** The model's tokenizer, which `close` ends, too. @throws {HqqError} `ERR_CLOSED`, `ERR_DEPENDENCY`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT` */
   async tokenizer(): Promise<TextTokenizer> {
     refuseSurplus(arguments.length, 0, 'model.tokenizer()');
     return this.#lifetime.run(() => this.#openTokenizer());
@@ -140,9 +140,7 @@ export class LanguageModel extends Closing {
    */
   async close(): Promise<void> {
     refuseSurplus(arguments.length, 0, 'model.close()');
-    await this.#lifetime.close(() => {
-      this.#tokenizer = undefined;
-    });
+    await this.#lifetime.close(() => this.#closeTokenizer());
     this.#decoder = undefined;
   }
 
@@ -162,6 +160,11 @@ export class LanguageModel extends Closing {
     }
     const all = logits === 'all' ? allocating('the logits', () => new Float32Array(ids.length * vocabSize)) : undefined;
     return cache.extend(ids.length, (start) => decoder.read(ids, cache, start, { signal, tap }, all));
+  }
+
+  async #closeTokenizer(): Promise<void> {
+    const opened = await this.#tokenizer?.catch(() => undefined);
+    await opened?.close();
   }
 
   #openTokenizer(): Promise<TextTokenizer> {

@@ -15,7 +15,7 @@ const TEXT =
 /** Each linear layer's weights and what went into it while the model read a text. */
 async function layersWithInputs() {
   const [model, checkpoint] = await Promise.all([loadLanguageModel(SHIPPED), openModel(SHIPPED)]);
-  const ids = (await model.tokenizer()).encode(TEXT);
+  const ids = await (await model.tokenizer()).encode(TEXT);
   const layers: { name: string; shape: readonly [number, number]; weights: Float32Array; x: Float32Array }[] = [];
   const tap = ({ module, x }: LinearInput) => {
     if (module === 'lm_head') return;

@@ -35,7 +35,7 @@ export const generate = defineCommand({
       const prompt = await readText(given!, 'a prompt', { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
       // Loads the tokenizer, which is not to be part of the times.
-      const promptTokens = (await model.tokenizer()).encode(prompt).length;
+      const promptTokens = (await (await model.tokenizer()).encode(prompt)).length;
       const ids: number[] = [];
       let whole = '';
       let finish: string | undefined;

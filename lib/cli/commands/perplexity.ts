@@ -28,7 +28,7 @@ export const perplexity = defineCommand({
     return async ({ signal, print }) => {
       const content = await readTextFile(file!, { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
-      const ids = (await model.tokenizer()).encode(content);
+      const ids = await (await model.tokenizer()).encode(content);
       const measured = await withProgress('measuring', !json && !quiet, (update) =>
         model.perplexity(ids, {
           window,

@@ -6,7 +6,8 @@ import { yieldIfDue } from '../event-loop.js';
 import type { TokenIds } from './ids.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
 import { StopWatch } from './stop.js';
-import { TextStream, type TextTokenizer } from './tokens.js';
+import { TextStream } from './text-stream.js';
+import type { TextTokenizer } from './tokenizer.js';
 
 /** How a text goes on. */
 export interface GenerateOptions {
@@ -154,7 +155,7 @@ export async function* generateTokens(
   const { maxTokens, signal, stop } = options;
   signal?.throwIfAborted();
   const tokenizer = await tokenizerFor(model, typeof prompt === 'string' || stop.length > 0);
-  const ids = typeof prompt === 'string' ? tokenizer!.encode(prompt) : Array.from(prompt);
+  const ids = typeof prompt === 'string' ? await tokenizer!.encode(prompt) : Array.from(prompt);
   if (ids.length >= model.maxContext) {
     const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
@@ -168,8 +169,9 @@ export async function* generateTokens(
     const id = sampler.next(logits);
     const ended = endIds.includes(id);
     const last = count === maxTokens || cache.length === model.maxContext;
-    let text = watch.push(ended ? '' : (stream?.push(id) ?? ''));
-    if (!watch.found && (ended || last)) text += watch.push(stream?.end() ?? '') + (watch.found ? '' : watch.rest());
+    let text = watch.push(ended ? '' : ((await stream?.push(id)) ?? ''));
+    if (!watch.found && (ended || last))
+      text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
     if (ended || watch.found) {
       yield { id, text, finish: 'stop' };
       return;

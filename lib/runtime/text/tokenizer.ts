@@ -1,0 +1,66 @@
+import { join } from 'node:path';
+import { readWhole, systemCode } from '../../files/io.js';
+import { type FilePath, pathOf } from '../../files/path.js';
+import { HqqError } from '../../messages/errors.js';
+import { refuseSurplus } from '../../messages/surplus.js';
+import { formatError, plain } from '../../messages/text.js';
+import { findTokenizers } from './library.js';
+import { WorkerTokenizer } from './tokenizer-worker.js';
+
+/** Largest tokenizer.json. Real ones have up to 35 MB. */
+const MAX_TOKENIZER_BYTES = 256 * 1024 * 1024;
+
+/** Text to token ids and back, on a thread of its own: neither making one nor a long text holds the event loop up. */
+export interface TextTokenizer {
+  /** With what the tokenizer puts around a text, such as a token for its beginning. */
+  encode(text: string): Promise<number[]>;
+  /** Without special tokens. A character whose last bytes are still to come is shown as U+FFFD. */
+  decode(ids: readonly number[]): Promise<string>;
+  /** Ends the thread, which otherwise ends with the process, or some time after the tokenizer is used no more. */
+  close(): Promise<void>;
+}
+
+/** Ends the threads of tokenizers that nobody closed. */
+const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer>((worker) => worker.closeWhenIdle());
+
+/**
+ * The tokenizer of a model folder (`tokenizer.json` and, if there, `tokenizer_config.json`), read by `@huggingface/tokenizers`: the
+ * one that is installed where this package is, else that of the working directory.
+ *
+ * @throws {HqqError} `ERR_DEPENDENCY` when the package is not installed, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`
+ */
+export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
+  refuseSurplus(arguments.length, 1, 'openTokenizer(path)');
+  const folder = pathOf(path, 'the tokenizer', 'a model folder');
+  const library = findLibrary();
+  const tokenizer = await readWhole(join(folder, 'tokenizer.json'), MAX_TOKENIZER_BYTES);
+  const config = await readWhole(join(folder, 'tokenizer_config.json'), MAX_TOKENIZER_BYTES).catch((error: unknown) => {
+    if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return undefined;
+    throw error;
+  });
+  const worker = await WorkerTokenizer.open(library, { tokenizer, config });
+  if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
+  const opened: TextTokenizer = {
+    encode: (text) => worker.encode(text),
+    decode: (ids) => worker.decode(ids),
+    close: () => worker.close(),
+  };
+  FORGOTTEN.register(opened, worker);
+  return opened;
+}
+
+function findLibrary(): string {
+  try {
+    return findTokenizers(process.cwd()); // hqq may be installed for all, its tokenizer for a project
+  } catch (error) {
+    const message =
+      'Text needs the package @huggingface/tokenizers, which is found neither beside hqq nor from the working directory';
+    throw new HqqError(
+      'ERR_DEPENDENCY',
+      `${message}. Install it (npm install @huggingface/tokenizers), or pass token ids.`,
+      {
+        cause: error,
+      },
+    );
+  }
+}

@@ -1,0 +1,111 @@
+import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import { openTokenizer } from '../../lib/runtime/text/tokenizer.js';
+import { runFixture } from '../child.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const work = scratchFolder('tokenizer');
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+function folderWith(name: string, files: Readonly<Record<string, string>>): string {
+  const folder = join(work, name);
+  mkdirSync(folder, { recursive: true });
+  for (const [file, text] of Object.entries(files)) writeFileSync(join(folder, file), text);
+  return folder;
+}
+
+describe('a tokenizer', () => {
+  test('answers many at once, each what it asked', async () => {
+    const tokenizer = await openTokenizer(SHIPPED);
+    const texts = Array.from({ length: 50 }, (_, i) => `Call me Ishmael. ${'Some years ago '.repeat(i)}`);
+    const ids = await Promise.all(texts.map((text) => tokenizer.encode(text)));
+    expect(new Set(ids.map(String)).size).toBe(texts.length);
+    const back = await Promise.all(ids.map((some) => tokenizer.decode(some)));
+    expect(back).toEqual(texts);
+    expect(await tokenizer.decode([])).toBe('');
+    expect(await tokenizer.encode('')).toEqual([0]); // its token for the beginning
+    await tokenizer.close();
+  });
+
+  test('is closed with its model, or by itself: later calls are errors, and those under way do not hang', async () => {
+    const [alone, model] = [await openTokenizer(SHIPPED), await loadLanguageModel(SHIPPED)];
+    const ofModel = await model.tokenizer();
+    await ofModel.encode('The sea');
+    const pending = alone.encode('The sea '.repeat(10_000));
+    await Promise.all([expect(pending).rejects.toMatchObject({ code: 'ERR_CLOSED' }), alone.close(), model.close()]);
+    for (const tokenizer of [alone, ofModel]) {
+      await expect(tokenizer.encode('The sea')).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+      await expect(tokenizer.decode([1])).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+      await tokenizer.close();
+    }
+  });
+
+  test('serves a text that goes on after its model was closed', async () => {
+    const model = await loadLanguageModel(SHIPPED);
+    let text = '';
+    for await (const token of model.generate('The sea', { maxTokens: 12 })) {
+      text += token.text;
+      if (text !== '') await model.close();
+    }
+    const again = await loadLanguageModel(SHIPPED);
+    let want = '';
+    for await (const token of again.generate('The sea', { maxTokens: 12 })) want += token.text;
+    expect(text).toBe(want);
+    await again.close();
+  });
+
+  test.each([
+    ['no JSON', { 'tokenizer.json': '{"model"' }, 'tokenizer.json: expected JSON: SyntaxError'],
+    ['a list', { 'tokenizer.json': '[]' }, 'tokenizer.json: expected a JSON object.'],
+    ['nothing', { 'tokenizer.json': 'null' }, 'tokenizer.json: expected a JSON object.'],
+    [
+      'another model',
+      { 'tokenizer.json': '{"model":{"type":"none"}}' },
+      'tokenizer.json: the tokenizer cannot be made:',
+    ],
+    [
+      'a broken config',
+      { 'tokenizer.json': '{}', 'tokenizer_config.json': '3' },
+      'tokenizer_config.json: expected a JSON',
+    ],
+  ])('of %s is an error that names the file', async (name, files, message) => {
+    const folder = folderWith(name.replaceAll(' ', '-'), files);
+    await expect(openTokenizer(folder)).rejects.toMatchObject({
+      code: 'ERR_CHECKPOINT_FORMAT',
+      message: expect.stringContaining(message) as string,
+    });
+  });
+
+  test('of a folder without one is an error of the system', async () => {
+    await expect(openTokenizer(folderWith('empty', {}))).rejects.toMatchObject({ code: 'ERR_IO' });
+  });
+
+  test('keeps no process alive that waits for nothing of it', async () => {
+    const { status, stdout, stderr } = await runFixture('tokenizer.mjs', [join(ROOT, 'dist'), SHIPPED]);
+    expect({ status, stdout: stdout.trim() }, stderr).toEqual({ status: 0, stdout: '10' });
+  });
+});
+
+describe('the package of tokenizers', () => {
+  /** hqq as it is where nothing else is installed. */
+  const alone = join(work, 'alone', 'dist');
+  cpSync(join(ROOT, 'dist'), alone, { recursive: true });
+
+  test('is found in the working directory, where hqq is installed for all', async () => {
+    const project = join(work, 'project');
+    const installed = join(project, 'node_modules', '@huggingface', 'tokenizers');
+    mkdirSync(dirname(installed), { recursive: true });
+    symlinkSync(join(ROOT, 'node_modules', '@huggingface', 'tokenizers'), installed, 'junction');
+    const { status, stdout, stderr } = await runFixture('tokenizer.mjs', [alone, SHIPPED, project]);
+    expect({ status, stdout: stdout.trim() }, stderr).toEqual({ status: 0, stdout: '10' });
+  });
+
+  test('is asked for where it is not', async () => {
+    const { stdout } = await runFixture('tokenizer.mjs', [alone, SHIPPED, work]);
+    expect(stdout).toMatch(/^ERR_DEPENDENCY .*neither beside hqq nor from the working directory.*npm install/);
+  });
+});
