@@ -17,7 +17,7 @@ export const isOneCopy = (seen) =>
   seen.differing?.length === 0 &&
   seen.instances.every((holds) => holds) &&
   seen.products.join() === '64,64' &&
-  seen.names.every(({ length }) => length > 2);
+  seen.names.every(({ length }) => length >= 2);
 
 export async function formats({ project, env }) {
   const labels = {
