@@ -12,6 +12,9 @@ import type { ShardPlan } from './plan.js';
 import { readWeights, type ShardRun } from './quantize-shard.js';
 import { pipeline } from './stream/pipeline.js';
 
+/** Chunks in flight: one being read, one looked through. More would only push each other out of the caches. */
+export const PROBE_SLOTS = 2;
+
 /** A layer whose form the weights decide. */
 interface Question {
   readonly layer: PlannedLayer;
@@ -31,7 +34,7 @@ export async function probeShard(shard: ShardPlan, run: ShardRun): Promise<Shard
   if (open.length === 0) return shard;
   open.sort((a, b) => a.layer.site.weight.begin - b.layer.site.weight.begin);
   const work = (job: Job, slot: Scratch, signal: AbortSignal) => ask(job, probe, run, slot, signal);
-  await pipeline(run.slots, jobsOf(open, probe, run), work, run.signal);
+  await pipeline(run.slots.slice(0, PROBE_SLOTS), jobsOf(open, probe, run), work, run.signal);
   return { ...shard, layers: questions.map(({ layer, form }) => ({ ...layer, form })) };
 }
 

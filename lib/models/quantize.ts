@@ -9,10 +9,11 @@ import { HqqError } from '../messages/errors.js';
 import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from './options.js';
 import { convertFolder, inputsOf } from './output-folder.js';
 import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
+import { ProbesAhead } from './probe-ahead.js';
 import { type Made, reportQuantized } from './quantize-report.js';
 import type { LayerResult } from './quantize-shard.js';
 import type { ModelReport } from './report.js';
-import { shardRun, writeShardOf } from './write-shard.js';
+import { shardRun, writeSettled } from './write-shard.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from './options.js';
 
@@ -88,15 +89,21 @@ async function convert(
   const shared = shardRun(source, plan, plan.shards, run, model.threads);
   const results: LayerResult[] = [];
   const byFile = new Map(plan.shards.map((shard) => [shard.file, shard]));
-  const bytesAfter = await convertFolder({
-    ...{ source, output, force: model.force, signal: run.signal },
-    envelope: shared.envelope,
-    layouts: layoutsOf(source, shared.envelope, plan),
-    write: async (file, path, _, mode) => {
-      const written = await writeShardOf(plan, byFile.get(file)!, path, mode, shared);
-      results.push(...written.results);
-      return written.layout;
-    },
-  });
-  return { notes: [], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
+  const probes = new ProbesAhead(plan.shards, shared);
+  try {
+    const bytesAfter = await convertFolder({
+      ...{ source, output, force: model.force, signal: run.signal },
+      envelope: shared.envelope,
+      layouts: layoutsOf(source, shared.envelope, plan),
+      write: async (file, path, _, mode) => {
+        const settled = await probes.settle(byFile.get(file)!);
+        const written = await writeSettled(plan, settled, path, mode, shared);
+        results.push(...written.results);
+        return written.layout;
+      },
+    });
+    return { notes: [], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
+  } finally {
+    await probes.close();
+  }
 }

@@ -12,10 +12,11 @@ import { plain, quoteSome } from '../messages/text.js';
 import { type ConversionRun, type ModelOptions, resolveOptions } from './options.js';
 import { inputsOf, writeCompanions } from './output-folder.js';
 import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
+import { probeShard } from './probe-shard.js';
 import { reportQuantized } from './quantize-report.js';
 import type { LayerResult } from './quantize-shard.js';
 import type { ModelReport } from './report.js';
-import { shardRun, writeShardOf } from './write-shard.js';
+import { shardRun, writeSettled } from './write-shard.js';
 
 // A conversion in parts, by several processes or machines: one plans, each shard is written by whoever has the input and the plan,
 // and one puts the output together. What goes between them is plain JSON.
@@ -66,7 +67,7 @@ export async function writeShard(
     await checkPlan(plan, source, signal);
     const shard = shardOf(plan, file);
     const run = shardRun(source, plan, [shard], options, threads);
-    const { results } = await writeShardOf(plan, shard, path, undefined, run);
+    const { results } = await writeSettled(plan, await probeShard(shard, run), path, undefined, run);
     return { file, layers: results, computeSeconds: run.stopwatch.seconds };
   });
 }

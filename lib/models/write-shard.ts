@@ -6,7 +6,6 @@ import { containerNamed } from '../containers/list.js';
 import { schemeNamed } from '../schemes/list.js';
 import type { ConversionRun } from './options.js';
 import { changedEnvelope, type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
-import { probeShard } from './probe-shard.js';
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 import { Counter, makeSlots, Stopwatch } from './stream/transfer.js';
 
@@ -49,17 +48,18 @@ function bytesOf({ entries }: TensorSource, name: string): number {
 }
 
 /**
- * Writes one shard to `path`, which must not exist, with permissions `mode`. What its weights decide is asked of them first: the file is created at its
- * size, and written once. A failure leaves nothing.
+ * Writes one shard to `path`, which must not exist, with permissions `mode`: at its size, which is known, and once. A failure leaves
+ * nothing.
+ *
+ * @param settled with what its weights decide: `probeShard`
  */
-export async function writeShardOf(
+export async function writeSettled(
   plan: ModelPlan,
-  shard: ShardPlan,
+  settled: ShardPlan,
   path: string,
   mode: number | undefined,
   run: ShardRun,
 ): Promise<WrittenShard> {
-  const settled = await probeShard(shard, run);
   const layout = shardLayout(run.source, run.envelope, plan, settled);
   const sink = await containerNamed(plan.container).create(path, layout, mode);
   try {

@@ -23,6 +23,9 @@ const ftruncate = promisify(fs.ftruncate);
 const TURN_BYTES = 256 * 1024;
 const TURN_PIECES = 512;
 
+/** Bytes that are sent to the disk while others are still computed: at the end there is little left to wait for. */
+const FLUSH_BYTES = 32 * 1024 * 1024;
+
 /** A part of a tensor, in bytes from its begin. */
 interface Span {
   begin: number;
@@ -35,6 +38,9 @@ export class SafetensorsWriter implements TensorSink {
   readonly layout: SafetensorsLayout;
   #fd: number | undefined;
   #failed = false;
+  #unflushed = 0;
+  #flush: Promise<void> | undefined;
+  #flushError: unknown;
   /** What is written of each tensor: sorted, apart, one span as long as pieces come in order. */
   readonly #written = new Map<string, Span[]>();
   readonly #writes = new Set<Promise<void>>();
@@ -78,6 +84,7 @@ export class SafetensorsWriter implements TensorSink {
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
     this.#claim(entry, byteOffset, byteOffset + bytes.byteLength);
     await this.#track(writeFully(fd, this.path, entry.begin + byteOffset, bytes));
+    this.#flushSome(fd, bytes.byteLength);
   }
 
   /**
@@ -113,6 +120,21 @@ export class SafetensorsWriter implements TensorSink {
       }
     };
     await this.#track(writing());
+    this.#flushSome(fd, bytes.byteLength);
+  }
+
+  /** Begins to send what was written to the disk, where that is worth it. Nobody waits for it but the end. */
+  #flushSome(fd: number, bytes: number): void {
+    this.#unflushed += bytes;
+    if (this.#unflushed < FLUSH_BYTES || this.#flush !== undefined || this.#fd === undefined) return;
+    this.#unflushed = 0;
+    this.#flush = syncFile(fd, this.path)
+      .catch((error: unknown) => {
+        this.#flushError ??= error;
+      })
+      .finally(() => {
+        this.#flush = undefined;
+      });
   }
 
   async #track(writing: Promise<void>): Promise<void> {
@@ -134,7 +156,8 @@ export class SafetensorsWriter implements TensorSink {
    */
   async finish(): Promise<void> {
     const fd = this.#open();
-    await Promise.allSettled(this.#writes);
+    await Promise.allSettled([...this.#writes, this.#flush]);
+    if (this.#flushError !== undefined) throw this.#flushError;
     if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
     const incomplete: string[] = [];
     for (const { name, begin, end } of this.layout.entries.values()) {
@@ -155,7 +178,7 @@ export class SafetensorsWriter implements TensorSink {
     const fd = this.#fd;
     this.#fd = undefined;
     if (fd === undefined) return;
-    await Promise.allSettled(this.#writes);
+    await Promise.allSettled([...this.#writes, this.#flush]);
     await closeFile(fd);
   }
 

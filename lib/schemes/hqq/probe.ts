@@ -17,7 +17,7 @@ const REFERENCE_LEVEL = 1e-4;
 
 /**
  * Whether float16 holds the scales and zeros of a layer, told from its weights before anything is written. A group's least and
- * greatest weights tell it for nearly all: see `isCertain`. A chunk with a group for which they do not is quantized, and its
+ * greatest weights tell it for nearly all: see `areCertain`. A chunk with a group for which they do not is quantized, and its
  * scales and zeros looked at: so the answer is always that of what will be stored.
  */
 export const probe: Probe<HqqForm> = {
@@ -27,13 +27,14 @@ export const probe: Probe<HqqForm> = {
     const { site, form } = layer;
     const { axis } = form.config;
     const { rows, cols } = chunk;
-    const { slot, threads } = run;
+    const { slot } = run;
     const dtype = numbersOf(site.weight.type)!;
     const groups = countOf(chunk.groups);
     const least = slot.take('scale', Float32Array, groups);
     const most = slot.take('zero', Float32Array, groups);
     const weights = bitsOf(bytes, dtype);
-    await run.compute('extremes', { weights, dtype: DTYPES[dtype].id, rows, cols, axis, least, most, threads });
+    // One thread looks through weights as fast as several read them.
+    await run.compute('extremes', { weights, dtype: DTYPES[dtype].id, rows, cols, axis, least, most, threads: 1 });
     const { maxCode } = solverArgs(form.config, { size: axis === 1 ? cols : rows });
     if (areCertain(least, most, maxCode)) return form;
     const { scale, zero } = await solveChunk(layer, chunk, bytes, run);
@@ -65,12 +66,12 @@ function areCertain(least: Float32Array, most: Float32Array, maxCode: number): b
   for (let i = 0; i < least.length; i++) {
     const low = least[i]!;
     const high = most[i]!;
-    const magnitude = -low > high ? -low : high;
     const range = high - low;
-    // Every comparison is false for NaN.
-    const ordinary = range >= smallest && magnitude <= largest && magnitude <= levels * range;
-    if (ordinary && (range < unitFrom || range > unitTo)) continue;
-    if (!(low === 0 && high === 0)) return false; // a group of zeros has scale 1 and zero 0
+    // There are millions of groups: comparisons that nearly always hold, which are false for NaN.
+    const ordinary = range >= smallest && -low <= largest && high <= largest;
+    const near = -low <= levels * range && high <= levels * range;
+    if (ordinary && near && (range < unitFrom || range > unitTo)) continue;
+    if (low !== 0 || high !== 0) return false; // a group of zeros has scale 1 and zero 0
   }
   return true;
 }
