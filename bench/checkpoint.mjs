@@ -52,7 +52,8 @@ try {
     const [wall] = timed(() =>
       execFileSync('sh', [
         '-c',
-        'rss=$1; shift; exec "$@" 2>"$rss" >/dev/null',
+        // Not `exec`: a process that only changes its program keeps the peak of the one before, which is this one's.
+        'rss=$1; shift; "$@" 2>"$rss" >/dev/null; exit $?',
         'sh',
         stderr,
         process.execPath,
