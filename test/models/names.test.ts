@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -7,7 +7,7 @@ import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
-import { encode, failure, freshPath, llama, randomTensor, readBack, type Source } from '../support/checkpoints.js';
+import { failure, freshPath, llama, modelFile, randomTensor, readBack, type Source } from '../support/checkpoints.js';
 
 // Matrices that are not called as linear layers are.
 
@@ -20,12 +20,6 @@ const oddly: Source = {
   ids: { dtype: 'I64', shape: [2, 2], bytes: new Uint8Array(32) },
   table: randomTensor([3, 4, 5], 6),
 };
-
-function file(source: Source): string {
-  const path = freshPath('in.safetensors');
-  writeFileSync(path, encode(source));
-  return path;
-}
 
 /** Quantizes a file, holds all that reads it against the original, and gives the report. */
 async function roundTrip(input: string, options: Parameters<typeof quantizeModel>[2]) {
@@ -56,7 +50,7 @@ async function roundTrip(input: string, options: Parameters<typeof quantizeModel
 
 describe('a model without a matrix that is called <module>.weight', () => {
   it('is quantized by patterns, and keeps its names', async () => {
-    const { names, report, out } = await roundTrip(file(oddly), { include: '*' });
+    const { names, report, out } = await roundTrip(modelFile(oddly), { include: '*' });
     expect(names).toEqual(['encoder.kernel', 'scope/dense:0', 'rnn[0].weight_ih']);
     expect(Object.fromEntries(report.dense.map(({ name, reason }) => [name, reason]))).toEqual({
       'encoder.kernel.bias': 'not a matrix',
@@ -67,11 +61,11 @@ describe('a model without a matrix that is called <module>.weight', () => {
     const model = await openModel(out);
     expect(model.bias('encoder.kernel')).toBeUndefined();
     await model.close();
-    expect((await roundTrip(file(oddly), { include: ['rnn[0].weight_ih', '*dense*'] })).names).toHaveLength(2);
+    expect((await roundTrip(modelFile(oddly), { include: ['rnn[0].weight_ih', '*dense*'] })).names).toHaveLength(2);
   });
 
   it('is left alone without them, with a word about the way', async () => {
-    const error = await failure(() => quantizeModel(file(oddly), freshPath('out.safetensors')));
+    const error = await failure(() => quantizeModel(modelFile(oddly), freshPath('out.safetensors')));
     expect(error).toMatchObject({
       code: 'ERR_CHECKPOINT_CONTENT',
       message: expect.stringMatching(/3 not named <module>\.weight.*include by name: "encoder\.kernel", /),
@@ -108,7 +102,7 @@ describe('a matrix that is not taken for a linear layer', () => {
     ['score.norm_proj', 'score.norm_proj.weight'],
     ['gate.weight', 'gate.weight'],
   ])('is quantized where %s is included', async (include, name) => {
-    const { names, report } = await roundTrip(file(source), { include: [include, '*.q_proj'] });
+    const { names, report } = await roundTrip(modelFile(source), { include: [include, '*.q_proj'] });
     expect([...names].sort()).toEqual(
       ['model.layers.0.self_attn.q_proj.weight', 'model.layers.1.self_attn.q_proj.weight', name].sort(),
     );
@@ -117,31 +111,31 @@ describe('a matrix that is not taken for a linear layer', () => {
 
   it('stays where a mere pattern matches it', async () => {
     for (const include of ['*embed_tokens', 'tower.*', '*norm_proj*', '*gate.weight']) {
-      const error = await failure(() => quantizeModel(file(source), freshPath('out.safetensors'), { include }));
+      const error = await failure(() => quantizeModel(modelFile(source), freshPath('out.safetensors'), { include }));
       expect(error.message).toMatch(/stays as it is: .*Include it by its very name to quantize it all the same\.$/);
     }
-    const { report } = await roundTrip(file(source), { include: '*' });
+    const { report } = await roundTrip(modelFile(source), { include: '*' });
     expect(report.dense.map(({ name }) => name)).toContain('model.embed_tokens.weight');
   });
 
   it('stays where it is excluded, too, and takes overrides', async () => {
     const include = ['tower.proj_out', '*q_proj'];
     const options = { include: [...include, '*'], exclude: 'tower.*' };
-    const excluded = await failure(() => quantizeModel(file(source), freshPath('out.safetensors'), options));
+    const excluded = await failure(() => quantizeModel(modelFile(source), freshPath('out.safetensors'), options));
     expect(excluded.message).toMatch(/"tower\.proj_out" stays as it is: excluded\.$/);
-    const { report } = await roundTrip(file(source), { include, overrides: { 'tower.*': { nbits: 8 } } });
+    const { report } = await roundTrip(modelFile(source), { include, overrides: { 'tower.*': { nbits: 8 } } });
     expect(report.tensors.find(({ name }) => name === 'tower.proj_out')?.config.nbits).toBe(8);
   });
 
   it('may not become tensors of names that there are', async () => {
     const twins = { table: matrix(1), 'table.weight': matrix(2) };
     const twice = await failure(() =>
-      quantizeModel(file(twins), freshPath('out.safetensors'), { include: ['table', 'table.weight'] }),
+      quantizeModel(modelFile(twins), freshPath('out.safetensors'), { include: ['table', 'table.weight'] }),
     );
     expect(twice.message).toMatch(/"table\.weight" to be quantized.*another layer becomes "table\.W_q"\. Exclude it/);
     const marked = { 'x.weight': matrix(1), 'x.bare': randomTensor([7], 2) };
     const taken = await failure(() =>
-      quantizeModel(file(marked), freshPath('out.safetensors'), { include: 'x.weight' }),
+      quantizeModel(modelFile(marked), freshPath('out.safetensors'), { include: 'x.weight' }),
     );
     expect(taken.message).toMatch(/"x\.weight" to be quantized.*the model has "x\.bare" already\. Exclude it/);
   });
@@ -149,11 +143,11 @@ describe('a matrix that is not taken for a linear layer', () => {
 
 it('refuses a layer whose weight would be called as another tensor is', async () => {
   const out = freshPath('out.safetensors');
-  await quantizeModel(file({ table: matrix(1) }), out, { include: 'table' });
+  await quantizeModel(modelFile({ table: matrix(1) }), out, { include: 'table' });
   const layer = Object.fromEntries(readBack(out)) as Source;
-  const both = await failure(() => openModel(file({ ...layer, table: matrix(2) })));
+  const both = await failure(() => openModel(modelFile({ ...layer, table: matrix(2) })));
   expect(both).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT', message: expect.stringContaining('both a weight and') });
   const renamed = Object.entries(layer).map(([name, tensor]) => [name.replace('table.', 'table.weight.'), tensor]);
-  const odd = await failure(() => openModel(file(Object.fromEntries(renamed) as Source)));
+  const odd = await failure(() => openModel(modelFile(Object.fromEntries(renamed) as Source)));
   expect(odd).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT', message: expect.stringContaining('marked as bare') });
 });

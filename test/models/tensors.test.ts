@@ -12,9 +12,9 @@ import {
 } from '../../lib/index.js';
 import {
   beside,
-  encode,
   failure,
   freshPath,
+  modelFile,
   randomTensor,
   randomWeights,
   type Source,
@@ -149,11 +149,7 @@ describe('saveTensors and loadTensors', () => {
   });
 
   it('load lists as rows, and refuse what is no matrix', async () => {
-    const load = (source: Source) => {
-      const path = fresh();
-      fs.writeFileSync(path, encode(source));
-      return loadTensors(path);
-    };
+    const load = (source: Source) => loadTensors(modelFile(source));
     expect((await load({ list: randomTensor([5], 1, 'bfloat16') })).list).toMatchObject({
       shape: [1, 5],
       dtype: 'bfloat16',
@@ -170,8 +166,7 @@ describe('saveTensors and loadTensors', () => {
         message: expect.stringMatching(/to be a matrix or a list of F32, F16, BF16, got .*openModel reads the others/),
       });
     }
-    const broken = fresh();
-    fs.writeFileSync(broken, encode({ 'a.W_q': randomTensor([2, 2], 1) }));
-    expect(await failure(() => loadTensors(broken))).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT' });
+    const broken = { 'a.W_q': randomTensor([2, 2], 1) };
+    expect(await failure(() => load(broken))).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT' });
   });
 });

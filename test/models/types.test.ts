@@ -1,12 +1,11 @@
-import { writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { compareModels } from '../../lib/models/compare.js';
 import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
 import {
-  encode,
   failure,
   freshPath,
+  modelFile,
   numbersOf,
   randomTensor,
   readBack,
@@ -14,12 +13,6 @@ import {
   type SourceTensor,
   tensorOf,
 } from '../support/checkpoints.js';
-
-function file(source: Source): string {
-  const path = freshPath('in.safetensors');
-  writeFileSync(path, encode(source));
-  return path;
-}
 
 /** Numbers that float32 does not hold, as float64; and rounded. */
 function wide(count: number, shape: readonly number[]): { readonly f64: SourceTensor; readonly f32: SourceTensor } {
@@ -47,10 +40,10 @@ describe('float64', () => {
     'is rounded once to float32 where it is quantized, and else copied (%j)',
     async (options) => {
       const [out, rounded] = [freshPath('out.safetensors'), freshPath('rounded.safetensors')];
-      const input = file(source('f64'));
+      const input = modelFile(source('f64'));
       const report = await quantizeModel(input, out, options);
       expect(report.tensors).toHaveLength(2);
-      await quantizeModel(file(source('f32')), rounded, options);
+      await quantizeModel(modelFile(source('f32')), rounded, options);
       const [got, want] = [readBack(out), readBack(rounded)];
       expect([...got.keys()]).toEqual([...want.keys()]);
       for (const [name, { dtype, bytes }] of want) {
@@ -64,7 +57,7 @@ describe('float64', () => {
   );
 
   it('is read as float32', async () => {
-    const model = await openModel(file(source('f64')));
+    const model = await openModel(modelFile(source('f64')));
     const want = numbersOf(table.f32);
     expect(model.tensor('embed')).toEqual(want);
     expect(await model.load('embed.weight')).toEqual(want);
@@ -75,7 +68,7 @@ describe('float64', () => {
     const values = new Float64Array(64 * 64).fill(0.5);
     values[70] = 1e300;
     const huge: SourceTensor = { dtype: 'F64', shape: [64, 64], bytes: new Uint8Array(values.buffer) };
-    const error = await failure(() => quantizeModel(file({ 'a.weight': huge }), freshPath('out.safetensors')));
+    const error = await failure(() => quantizeModel(modelFile({ 'a.weight': huge }), freshPath('out.safetensors')));
     expect(error.code).toBe('ERR_NON_FINITE_WEIGHT');
     expect(error.message).toMatch(/Infinity at row 1, column 6\. \(Numbers beyond float32 count as infinite\.\)/);
   });
@@ -85,7 +78,7 @@ it('says FP8 of what stays for it', async () => {
   const bytes = (count: number) => new Uint8Array(count);
   const fp8 = (dtype: string): SourceTensor => ({ dtype, shape: [64, 64], bytes: bytes(64 * 64) });
   const report = await quantizeModel(
-    file({
+    modelFile({
       'a.weight': fp8('F8_E4M3'),
       'a.weight_scale_inv': randomTensor([2, 2], 1),
       'b.weight': fp8('F8_E5M2'),

@@ -66,6 +66,13 @@ export function encode(tensors: Source, metadata: Readonly<Record<string, string
   return Buffer.concat([length, Buffer.from(text), ...Object.values(tensors).map(({ bytes }) => bytes)]);
 }
 
+/** A model of one file. */
+export function modelFile(tensors: Source): string {
+  const path = freshPath('in.safetensors');
+  fs.writeFileSync(path, encode(tensors));
+  return path;
+}
+
 export const CONFIG = `{
   "architectures": ["LlamaForCausalLM"],
   "model_type": "llama",
