@@ -1,10 +1,11 @@
 // hqq/js outside of Node: in a browser, in Deno and in Bun, against the bytes of the native backend.
 
 import { spawn } from 'node:child_process';
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { check, lastJson, run } from '../checks.mjs';
 import { isNative, isOneCopy } from './formats.mjs';
+import { installTools } from './project.mjs';
 import { bundleForBrowsers } from './tools.mjs';
 
 /** Relative, of the largest result: the order of additions differs, no more. */
@@ -106,17 +107,12 @@ const ENGINES = { deno: '2.9.6', bun: '1.4.5' };
 
 /** Their npm packages bring the programs as packages of each platform, without an install script. */
 async function installEngines(work) {
-  const folder = path.join(work, 'engines');
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
   const wanted = Object.entries(ENGINES).map(([name, version]) => `${name}@${version}`);
-  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error', '--prefix', folder];
-  const { status, stderr } = await run('npm', ['install', ...wanted, ...flags], { cwd: folder, seconds: 180 });
-  if (status !== 0) throw new Error(`npm install ${wanted.join(' ')} failed: ${stderr}`);
+  const modules = await installTools(path.join(work, 'engines'), wanted);
   const arch = process.arch === 'arm64' ? { deno: 'arm64', bun: 'aarch64' } : { deno: 'x64', bun: 'x64' };
   return {
-    deno: path.join(folder, 'node_modules', '@deno', `linux-${arch.deno}-glibc`, 'deno'),
-    bun: path.join(folder, 'node_modules', '@oven', `bun-linux-${arch.bun}`, 'bin', 'bun'),
+    deno: path.join(modules, '@deno', `linux-${arch.deno}-glibc`, 'deno'),
+    bun: path.join(modules, '@oven', `bun-linux-${arch.bun}`, 'bin', 'bun'),
   };
 }
 

@@ -2,6 +2,7 @@
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { check, lastJson, run } from '../checks.mjs';
+import { installTools } from './project.mjs';
 
 /** Whether a program computed natively, without a word. */
 export const isNative = (seen) =>
@@ -79,20 +80,6 @@ const COMPILATIONS = {
 /** The last version whose typed arrays have no parameter. */
 const OLD_TYPESCRIPT = '5.6.3';
 
-/** The compiler of that version. */
-async function oldTypeScript(work) {
-  const folder = path.join(work, 'typescript');
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
-  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error', '--prefix', folder];
-  const { status, stderr } = await run('npm', ['install', `typescript@${OLD_TYPESCRIPT}`, ...flags], {
-    cwd: folder,
-    seconds: 180,
-  });
-  if (status !== 0) throw new Error(`npm install typescript@${OLD_TYPESCRIPT} failed: ${stderr}`);
-  return path.join(folder, 'node_modules', 'typescript', 'bin', 'tsc');
-}
-
 export async function types({ project, work, root, env, sources }) {
   const folder = path.join(project, 'typescript');
   mkdirSync(folder, { recursive: true });
@@ -117,7 +104,8 @@ export async function types({ project, work, root, env, sources }) {
     check(`TypeScript, ${name}`, status === 0, stdout.slice(0, 3000));
   };
   const current = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-  const older = await oldTypeScript(work);
+  const modules = await installTools(path.join(work, 'typescript'), [`typescript@${OLD_TYPESCRIPT}`]);
+  const older = path.join(modules, 'typescript', 'bin', 'tsc');
   for (const [name, { files, old, ...options }] of Object.entries(COMPILATIONS)) {
     await compile(current, name, options, files);
     if (old) await compile(older, `${OLD_TYPESCRIPT}, ${name}`, options, files);

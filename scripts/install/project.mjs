@@ -78,3 +78,13 @@ export function install(project, tarball, env, options = ['--ignore-scripts', '-
   const flags = ['--no-audit', '--no-fund', ...options];
   return run('npm', ['install', '--prefix', project, tarball, ...flags], { cwd: project, env });
 }
+
+/** Installs packages that tests need, such as `typescript@5.6.3`, in a folder of their own. Returns its node_modules. */
+export async function installTools(folder, packages) {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
+  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel', 'error', '--prefix', folder];
+  const { status, stderr } = await run('npm', ['install', ...packages, ...flags], { cwd: folder, seconds: 180 });
+  if (status !== 0) throw new Error(`npm install ${packages.join(' ')} failed: ${stderr}`);
+  return path.join(folder, 'node_modules');
+}
