@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Tests the addon in Node under AddressSanitizer and UndefinedBehaviorSanitizer: every operation, aborts, and workers and
-// processes that end while they compute. Linux with clang; `npm run build:ts` first, for the tests that start processes.
+// processes that end while they compute. Linux with clang.
 //
 //   node scripts/test-addon.mjs [vitest arguments]
 //
