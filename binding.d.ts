@@ -12,6 +12,12 @@ export type FormatId = number;
 /** 0 float32, 1 float16, 2 bfloat16: see `Constants`. */
 export type DTypeId = 0 | 1 | 2;
 
+/** A place in the list of solvers: see `Constants`. */
+export type SolverId = number;
+
+/** Which zeros a group may have, a place in a list: see `Constants`. */
+export type ZeroKindId = number;
+
 /** Weights in one of the three element types; the two 16-bit ones as raw bits. */
 export type FloatBits = Float32Array | Uint16Array;
 export type Words = Uint8Array | Int32Array;
@@ -28,6 +34,21 @@ export interface PackArgs {
   readonly threads: number;
 }
 
+/**
+ * One number for each input feature of the weight matrix, in which a chunk's groups may start anywhere: weight `i` of group `g`
+ * has the feature `(starts[g] + i * stride) % values.length`.
+ *
+ * A group whose weights all have the same importance, which may be 0, is solved as without, to the bit.
+ */
+export interface ImportanceArgs {
+  /** `[inFeatures]`, finite, at least 0. */
+  readonly values: Float32Array;
+  /** `[groups]` */
+  readonly starts: Int32Array;
+  /** From a weight of a group to its next: 1 where groups are parts of rows, the columns of the whole grouped matrix on axis 0. */
+  readonly stride: number;
+}
+
 export interface QuantizeArgs {
   /** The grouped matrix `[rows, cols]`, which is the weight matrix in its own order. */
   readonly weights: FloatBits;
@@ -38,11 +59,15 @@ export interface QuantizeArgs {
   readonly axis: 0 | 1;
   /** Highest code. */
   readonly maxCode: number;
-  /** `[iterations * 2]`: `1 / beta` and the residual up to which shrinkage gives 0, per iteration. Empty: no solver. */
-  readonly schedule: Float32Array;
-  readonly lpNorm: number;
-  readonly roundZero: boolean;
+  /** What finds the scale and zero of each group. */
+  readonly solver: SolverId;
+  /** The solver's own numbers: its file in native/kernels/solve/ and its row in lib/solvers/solvers.ts say which. */
+  readonly parameters: Float32Array;
+  readonly zeroKind: ZeroKindId;
+  /** Use the reference's absolute guards for the range that solvers start from. */
   readonly referenceGuards: boolean;
+  /** How much the error of each weight counts; left out: all count alike. */
+  readonly importance?: ImportanceArgs | undefined;
   readonly format: FormatId;
   readonly step: number;
   /** Groups that are solved together; the unit over which `stats` are summed. */
@@ -387,10 +412,16 @@ export interface Constants {
   readonly formats: readonly FormatConstants[];
   /** Element types of weights, in the order of their ids. */
   readonly dtypes: readonly { readonly name: string; readonly bytes: number }[];
+  /** Names, in the order of their ids. */
+  readonly solvers: readonly string[];
+  /** `float`: any zero. `roundedStart`: likewise, but the solver starts from a whole one. In the order of their ids. */
+  readonly zeroKinds: readonly string[];
   readonly limits: {
     /** Weights of a group in panels. */
     readonly group: number;
     readonly threads: number;
+    /** Steps of a solver. */
+    readonly iterations: number;
   };
 }
 

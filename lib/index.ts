@@ -13,14 +13,7 @@ export {
 } from './compute/quantize.js';
 export type { FilePath } from './files/path.js';
 export type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from './matrix/arrays.js';
-export {
-  NBITS,
-  type NBits,
-  type QuantConfig,
-  type ResolvedQuantConfig,
-  SOLVERS,
-  type Solver,
-} from './matrix/config.js';
+export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig } from './matrix/config.js';
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';
 export type {
@@ -57,3 +50,4 @@ export type {
   TensorReport,
 } from './models/report.js';
 export type { LoadedTensors, SaveOptions, Tensors } from './models/tensors.js';
+export { SOLVERS, type Solver } from './solvers/solvers.js';

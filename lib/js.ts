@@ -12,14 +12,7 @@ export {
   unpack,
 } from './compute/quantize.js';
 export type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from './matrix/arrays.js';
-export {
-  NBITS,
-  type NBits,
-  type QuantConfig,
-  type ResolvedQuantConfig,
-  SOLVERS,
-  type Solver,
-} from './matrix/config.js';
+export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig } from './matrix/config.js';
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';
 export type {
@@ -33,3 +26,4 @@ export type {
   Weight,
 } from './matrix/weight.js';
 export { HqqError, type HqqErrorCode } from './messages/errors.js';
+export { SOLVERS, type Solver } from './solvers/solvers.js';

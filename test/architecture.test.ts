@@ -55,8 +55,8 @@ describe('imports of lib', () => {
   /** The rooms of lib/, lowest first, and the rooms below that each may import from. Files directly in lib/ may import any. */
   const ROOMS: Readonly<Record<string, readonly string[]>> = {
     messages: [],
-    matrix: ['messages'],
-    solvers: ['messages', 'matrix'],
+    solvers: [],
+    matrix: ['messages', 'solvers'],
     backend: ['messages', 'matrix', 'solvers'],
     compute: ['messages', 'matrix', 'solvers', 'backend'],
     files: ['messages'],
@@ -138,7 +138,7 @@ describe('imports of lib', () => {
     };
     visit('lib/compute/linear.ts');
     visit('lib/compute/host-js.ts');
-    expect(reached).toContain('lib/backend/js/solve.ts');
+    expect(reached).toContain('lib/backend/js/solve/hqq.ts');
     const naming = [...reached].filter((file) =>
       /\bnode:|\bprocess\.\w|\bBuffer\.\w/.test(readFileSync(join(root, file), 'utf8')),
     );
@@ -156,7 +156,8 @@ describe('includes of native', () => {
   const edges = graph(files, /#include "([^"]+)"/g);
   const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'native/core': ['native/kernels/table.h'],
-    'native/kernels': ['native/simd', 'native/core/formats.h', 'native/core/types.h'],
+    'native/kernels': ['native/simd', 'native/core/formats.h', 'native/core/types.h', 'native/kernels/solve/solvers.h'],
+    'native/kernels/solve': ['native/simd', 'native/kernels/convert.h', 'native/kernels/table.h'],
     'native/simd': [],
     'native/isa': ['native/kernels', 'native/simd'],
     'native/addon': ['native/core', 'native/isa/cpu.h', 'native/isa/dispatch.h', 'native/kernels/table.h'],

@@ -5,8 +5,10 @@ import { groupedQuantizeArgs } from '../lib/compute/arguments.js';
 import { dequantize, quantize, quantizeSync } from '../lib/compute/quantize.js';
 import { runTask } from '../lib/compute/run.js';
 import { resolveQuantConfig } from '../lib/matrix/config.js';
+import { MAX_ITERATIONS } from '../lib/matrix/constants.js';
 import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
 import type { PlainWeight } from '../lib/matrix/weight.js';
+import { SOLVERS, ZERO_KINDS } from '../lib/solvers/solvers.js';
 import { runFixture } from './child.js';
 
 const isa = availableBackends()[0]!;
@@ -171,8 +173,14 @@ describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
     });
   }
 
+  const importance = (change: object) => ({
+    ...{ values: new Float32Array(64), starts: new Int32Array(128), stride: 1 },
+    ...change,
+  });
+
   it('takes what is right', async () => {
     backend.run('quantize', validArgs());
+    backend.run('quantize', { ...validArgs(), importance: importance({}) });
     await runTask(backend, 'quantize', validArgs());
   });
 
@@ -193,12 +201,21 @@ describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
     ['scales that are too few', { scale: new Float32Array(127) }],
     ['zeros that are missing', { zero: undefined }],
     ['stats that are too short', { stats: new Float64Array(4) }],
-    ['a schedule that is odd', { schedule: new Float32Array(3) }],
+    ['a schedule that is odd', { parameters: new Float32Array(4) }],
     ['a block of none', { block: 0 }],
     ['a block that is too large', { block: 17 }],
     ['no threads', { threads: 0 }],
     ['too many threads', { threads: 1025 }],
-    ['a flag that is a number', { roundZero: 1 }],
+    ['a flag that is a number', { referenceGuards: 1 }],
+    ['a solver that does not exist', { solver: SOLVERS.length }],
+    ['parameters of another solver', { solver: SOLVERS.indexOf('minmax') }],
+    ['more iterations than there may be', { parameters: new Float32Array(3 + 2 * (MAX_ITERATIONS + 1)) }],
+    ['a zero kind that does not exist', { zeroKind: ZERO_KINDS.length }],
+    ['an importance that is no object', { importance: 1 }],
+    ['importance of no feature', { importance: importance({ values: new Float32Array(0) }) }],
+    ['importance of another type', { importance: importance({ values: new Float64Array(64) }) }],
+    ['starts that are too few', { importance: importance({ starts: new Int32Array(127) }) }],
+    ['a stride of none', { importance: importance({ stride: 0 }) }],
     ['a code that no byte holds', { maxCode: 256 }],
   ])('refuses %s', (_, change) => {
     const args = { ...validArgs(), ...change };

@@ -4,6 +4,7 @@ import { loadAddon } from '../lib/backend/native/load.js';
 import * as constants from '../lib/matrix/constants.js';
 import { DTYPE_NAMES, DTYPES } from '../lib/matrix/dtype.js';
 import { FORMATS } from '../lib/matrix/format.js';
+import { SOLVERS, ZERO_KINDS } from '../lib/solvers/solvers.js';
 
 // What both languages are built on, each by itself. A number that is in one alone does not compile, or is not equal.
 
@@ -17,7 +18,13 @@ const OURS: Constants = {
   distanceTile: constants.DISTANCE_TILE,
   formats: FORMATS.map(({ codeBits, wordBytes, fields, panel }) => ({ codeBits, wordBytes, fields, panel })),
   dtypes: DTYPE_NAMES.map((name) => ({ name, bytes: DTYPES[name].bytes })),
-  limits: { group: constants.LONGEST_GROUP, threads: constants.MAX_THREADS },
+  solvers: SOLVERS,
+  zeroKinds: ZERO_KINDS,
+  limits: {
+    group: constants.LONGEST_GROUP,
+    threads: constants.MAX_THREADS,
+    iterations: constants.MAX_ITERATIONS,
+  },
 };
 
 const { addon } = loadAddon();

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import type { Backend, DTypeId, FloatBits, FormatId, Operations, Words } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { FORMATS } from '../lib/matrix/format.js';
+import { SOLVERS, ZERO_KINDS } from '../lib/solvers/solvers.js';
 import { unifyNans } from './support/nan.js';
 
 // The same digests as the C++ tests print on x64 and on 64-bit ARM: inputs are made as native/tests/digest.cc makes them.
@@ -14,6 +15,7 @@ interface DigestLine {
   readonly operation: keyof Operations;
   readonly number: (name: string) => number;
   readonly list: (name: string) => number[];
+  readonly has: (name: string) => boolean;
 }
 
 const lines: readonly DigestLine[] = readFileSync(new URL('../native/tests/digests.txt', import.meta.url), 'utf8')
@@ -26,7 +28,8 @@ const lines: readonly DigestLine[] = readFileSync(new URL('../native/tests/diges
       if (fields[name] === undefined) throw new Error(`No ${name} in: ${text}`);
       return fields[name].split(',').map(Number);
     };
-    return { text, operation: operation as keyof Operations, list, number: (name) => list(name)[0]! };
+    const has = (name: string) => fields[name] !== undefined;
+    return { text, operation: operation as keyof Operations, list, has, number: (name) => list(name)[0]! };
   });
 
 /** xorshift32, and what is made of it. */
@@ -76,7 +79,7 @@ interface Case {
   readonly outputs: Readonly<Record<string, ArrayBufferView>>;
 }
 
-function caseOf({ operation, number, list }: DigestLine, threads: number): Case {
+function caseOf({ operation, number, list, has }: DigestLine, threads: number): Case {
   const stream = new Stream(number('seed'));
   if (operation === 'distance') {
     const [aDtype, bDtype] = [number('aDtype') as DTypeId, number('bDtype') as DTypeId];
@@ -128,13 +131,21 @@ function caseOf({ operation, number, list }: DigestLine, threads: number): Case 
   for (let i = 0, beta = number('beta'); 2 * i < schedule.length; i++, beta *= number('kappa')) {
     schedule.set([1 / beta, number('threshold')], 2 * i);
   }
+  const moves = schedule.length > 0;
+  const grows = schedule[0] !== schedule.at(-2) ? 1 : 0;
+  const importanceOf = (features: number) => ({
+    values: (stream.elements(0, features, number('low'), number('span')) as Float32Array).map(Math.abs),
+    starts: Int32Array.from({ length: groups }, (_, g) => (7 * g) % features),
+    stride: number('stride'),
+  });
   const [scale, zero] = [new Float32Array(groups), new Float32Array(groups)];
   const outputs = { packed: empty(), scale, zero, stats: new Float64Array(5) };
   const options = {
     maxCode: number('maxCode'),
-    schedule,
-    lpNorm: number('lpNorm'),
-    roundZero: number('roundZero') === 1,
+    solver: SOLVERS.indexOf(moves ? 'hqq' : 'minmax'),
+    parameters: Float32Array.from(moves ? [number('lpNorm'), number('threshold'), grows, ...schedule] : []),
+    zeroKind: ZERO_KINDS.indexOf(number('roundZero') === 1 ? 'roundedStart' : 'float'),
+    importance: has('features') ? importanceOf(number('features')) : undefined,
     referenceGuards: number('referenceGuards') === 1,
     block: number('block'),
     metaDtype: number('metaDtype') as DTypeId,

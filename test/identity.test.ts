@@ -1,11 +1,12 @@
 import { expect, test } from 'vitest';
-import type { Backend, DTypeId, FloatBits, Operations, QuantizeArgs, Words } from '../binding.js';
+import type { Backend, DTypeId, FloatBits, ImportanceArgs, Operations, QuantizeArgs, Words } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/js/lanes.js';
+import { solverArgs } from '../lib/compute/arguments.js';
 import { NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { panelSizes } from '../lib/matrix/panels.js';
-import { solverArgs } from '../lib/solvers/solver.js';
+
 import { unifyNans } from './support/nan.js';
 
 // JavaScript, and every native instruction set with any number of threads, write the same bytes: random operations, with the
@@ -80,6 +81,13 @@ function randomGrid(random: Random) {
   return { format, rows, cols, step, count: rows * cols, words: step * cols };
 }
 
+function randomImportance(random: Random, groups: number): ImportanceArgs {
+  const features = random.pick(SIZES);
+  const values = (randomWeights(random, features, 0) as Float32Array).map(Math.abs);
+  const starts = Int32Array.from({ length: groups }, () => random.below(features));
+  return { values, starts, stride: 1 + random.below(2 * features) };
+}
+
 function randomBytes(random: Random, count: number, mask = 255): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: count }, () => random.below(256) & mask);
 }
@@ -141,7 +149,8 @@ const CASES: Cases = {
     const groups = axis === 1 ? rows : cols;
     const inputs: Omit<QuantizeArgs, 'packed' | 'scale' | 'zero' | 'stats' | 'threads'> = {
       ...{ weights: randomWeights(random, count, dtype), dtype, rows, cols, axis, format: format.id, step },
-      ...solverArgs(config, { size: axis === 1 ? cols : rows }),
+      ...solverArgs(config),
+      ...(random.chance(40) && { importance: randomImportance(random, groups) }),
       block: 1 + random.below(16),
       metaDtype: random.pick(DTYPE_IDS),
     };

@@ -1,9 +1,10 @@
-import type { DequantizeArgs, FloatBits, PackArgs, QuantizeArgs, Words } from '../../binding.js';
-import type { ResolvedQuantConfig } from '../matrix/config.js';
+import type { DequantizeArgs, FloatBits, ImportanceArgs, PackArgs, QuantizeArgs, Words } from '../../binding.js';
+import { blockOf } from '../matrix/block.js';
+import { highestCode, type ResolvedQuantConfig } from '../matrix/config.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { type PackFormat, packedRows } from '../matrix/format.js';
 import { HqqError } from '../messages/errors.js';
-import { solverArgs } from '../solvers/solver.js';
+import { solverNamed, ZERO_KINDS } from '../solvers/solvers.js';
 
 // Arguments of the backend's operations, made in this one place for blocking calls, asynchronous calls and the checkpoint
 // converter, which works on chunks of the grouped matrix. Arrays must be as long as binding.d.ts says.
@@ -26,6 +27,8 @@ export interface GroupedQuantize extends Grid {
   readonly config: ResolvedQuantConfig;
   /** How scale and zero will be stored; errors are measured with them rounded so. */
   readonly metaDtype: DType;
+  /** How much the errors of each input feature count: default all alike. */
+  readonly importance?: ImportanceArgs | undefined;
   readonly packed: Words;
   readonly scale: Float32Array;
   readonly zero: Float32Array;
@@ -38,7 +41,9 @@ export function groupedQuantizeArgs(given: GroupedQuantize): QuantizeArgs {
   const { rows, cols, axis, config } = given;
   return {
     ...grid(given),
-    ...solverArgs(config, { size: axis === 1 ? cols : rows }),
+    ...solverArgs(config),
+    importance: given.importance,
+    block: blockOf(axis === 1 ? cols : rows),
     weights: given.weights,
     dtype: DTYPES[given.dtype].id,
     axis,
@@ -47,6 +52,20 @@ export function groupedQuantizeArgs(given: GroupedQuantize): QuantizeArgs {
     scale: given.scale,
     zero: given.zero,
     stats: given.stats,
+  };
+}
+
+type SolverArgs = Pick<QuantizeArgs, 'maxCode' | 'solver' | 'parameters' | 'zeroKind' | 'referenceGuards'>;
+
+/** What backends are told of the configuration: every number that both must agree on is computed here, once. */
+export function solverArgs(config: ResolvedQuantConfig): SolverArgs {
+  const { id, parameters } = solverNamed(config.solver);
+  return {
+    maxCode: highestCode(config.nbits),
+    solver: id,
+    parameters: parameters(config),
+    zeroKind: ZERO_KINDS.indexOf(config.roundZero ? 'roundedStart' : 'float'),
+    referenceGuards: config.referenceGuards,
   };
 }
 

@@ -1,15 +1,15 @@
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
+import { SOLVERS, SOLVERS_HELP, type Solver } from '../solvers/solvers.js';
+import { MAX_ITERATIONS } from './constants.js';
 
 /** Bit widths that HQQ defines. 5 and 6 are stored one per byte, 1.58 (three levels) as 2 bits. */
 export const NBITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 /** One of `NBITS`. */
 export type NBits = (typeof NBITS)[number];
 
-/** How scale and zero are found. `hqq` is the reference's solver; `minmax` keeps the start (round to nearest). */
-export const SOLVERS = ['hqq', 'minmax'] as const;
-/** One of `SOLVERS`. */
-export type Solver = (typeof SOLVERS)[number];
+/** The highest code of so many bits. */
+export const highestCode = (nbits: NBits): number => (nbits === 1.58 ? 2 : 2 ** nbits - 1);
 
 /**
  * How to quantize one weight matrix `W[outFeatures, inFeatures]`.
@@ -151,7 +151,7 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     default: 'hqq',
     expected: `one of ${SOLVERS.join(', ')}`,
     accepts: isOneOf(SOLVERS),
-    help: 'how zero points are found',
+    help: `how zero points are found (${SOLVERS_HELP})`,
     parse: (text) => text,
   },
   lpNorm: {
@@ -177,8 +177,8 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
   },
   iterations: {
     default: 20,
-    expected: 'an integer in [1, 1000]',
-    accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= 1000,
+    expected: `an integer in [1, ${MAX_ITERATIONS}]`,
+    accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ITERATIONS,
     help: 'most iterations of a group',
     parse: number,
   },

@@ -13,5 +13,8 @@ export const DISTANCE_TILE = 16384;
 /** Longest group whose products, summed as integers, fit 32 bits. */
 export const LONGEST_GROUP = 1 << 16;
 
+/** Most steps of a solver. */
+export const MAX_ITERATIONS = 1000;
+
 /** Most threads of a call: beyond any machine's cores, and short of what exhausts a process. */
 export const MAX_THREADS = 256;

@@ -1,10 +1,9 @@
 import type { Range } from '../containers/ranges.js';
-import type { ResolvedQuantConfig } from '../matrix/config.js';
+import { blockOf } from '../matrix/block.js';
 import { LANES } from '../matrix/constants.js';
 import { type PackFormat, packedRows } from '../matrix/format.js';
 import type { Geometry } from '../matrix/geometry.js';
 import { HqqError } from '../messages/errors.js';
-import { solverArgs } from '../solvers/solver.js';
 
 /**
  * A part of a matrix that is quantized or dequantized by itself, and is a grouped matrix too: `[rows, cols]`, packed into
@@ -38,8 +37,6 @@ export interface Cut {
   readonly geometry: Geometry;
   readonly axis: 0 | 1;
   readonly format: PackFormat;
-  /** Chunks are whole multiples of the solver's block: `config` tells its size. */
-  readonly config: ResolvedQuantConfig;
 }
 
 /**
@@ -47,10 +44,9 @@ export interface Cut {
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
  */
-export function checkChunks(name: string, { geometry, axis, format, config }: Cut): void {
+export function checkChunks(name: string, { geometry, axis, format }: Cut): void {
   const { rows, cols, size } = geometry;
-  const together =
-    axis === 1 ? Math.min(rows, format.fields) : Math.min(cols, LANES * solverArgs(config, { size: rows }).block);
+  const together = axis === 1 ? Math.min(rows, format.fields) : Math.min(cols, LANES * blockOf(rows));
   if (size * together <= MAX_CHUNK_WEIGHTS) return;
   const message = `${name}: Expected groups of at most ${Math.floor(MAX_CHUNK_WEIGHTS / together)} weights`;
   const why = `${together} of them are held in memory together`;
@@ -66,8 +62,8 @@ export function chunksOf(cut: Cut, most = CHUNK_WEIGHTS): Iterable<Chunk> {
   return cut.axis === 1 ? packedRowChunks(cut, most) : columnChunks(cut, most);
 }
 
-function* packedRowChunks({ geometry: { rows, cols }, format, config }: Cut, most: number): Generator<Chunk> {
-  const { block } = solverArgs(config, { size: cols });
+function* packedRowChunks({ geometry: { rows, cols }, format }: Cut, most: number): Generator<Chunk> {
+  const block = blockOf(cols);
   const step = packedRows(format, rows);
   const height = block * Math.max(1, Math.floor(most / (format.fields * cols * block)));
   for (let first = 0; first < step; first += height) {
@@ -92,8 +88,8 @@ function* packedRowChunks({ geometry: { rows, cols }, format, config }: Cut, mos
   }
 }
 
-function* columnChunks({ geometry: { rows, cols }, format, config }: Cut, most: number): Generator<Chunk> {
-  const unit = LANES * solverArgs(config, { size: rows }).block;
+function* columnChunks({ geometry: { rows, cols }, format }: Cut, most: number): Generator<Chunk> {
+  const unit = LANES * blockOf(rows);
   const step = packedRows(format, rows);
   const fitting = (weights: number) => unit * Math.max(1, Math.floor(weights / (rows * unit)));
   let width = fitting(most);

@@ -160,6 +160,9 @@ class Args {
     return Napi::TypeError::New(env_, message);
   }
 
+  // Whether a field that may be left out is there.
+  bool has(const char* name) const { return !fields_.Get(name).IsUndefined(); }
+
   // An object; what it is, is for the caller to check.
   Napi::Object object(const char* name) const {
     const Napi::Value value = fields_.Get(name);

@@ -51,6 +51,7 @@ inline Napi::Object constants(Napi::Env env) {
   const Napi::Object limits = Napi::Object::New(env);
   limits.Set("group", static_cast<double>(kLongestGroup));
   limits.Set("threads", kMaxThreads);
+  limits.Set("iterations", static_cast<double>(kernels::kMaxIterations));
   const Napi::Object all = Napi::Object::New(env);
   const auto set = [&all](const char* name, size_t value) { all.Set(name, static_cast<double>(value)); };
   set("lanes", kernels::kLanes);
@@ -67,6 +68,10 @@ inline Napi::Object constants(Napi::Env env) {
             object.Set("bytes", static_cast<double>(row.bytes));
             return frozen(object);
           }));
+  const auto text = [env](const char* name) { return Napi::String::New(env, name); };
+  all.Set("solvers", frozen_list(env, kernels::kScalar.solvers,
+                                 [text](const kernels::Solver& solver) { return text(solver.name); }));
+  all.Set("zeroKinds", frozen_list(env, kernels::kZeroKinds, text));
   all.Set("limits", frozen(limits));
   return frozen(all);
 }

@@ -22,20 +22,11 @@ struct QuantizeOp {
     op.dtype = args.dtype("dtype");
     op.weights = args.floats("weights", op.dtype, grid.weights());
     op.axis = static_cast<int>(args.integer("axis", 0, 1));
-    op.max_code = static_cast<float>(args.integer("maxCode", 1, kMaxCode));
-    const Span<float> schedule = args.array<float>("schedule");
-    if (schedule.length % 2 != 0 || schedule.length / 2 > kMaxIterations) {
-      throw args.range_error("Expected schedule to have two numbers for each of at most " +
-                             std::to_string(kMaxIterations) + " iterations, got " + std::to_string(schedule.length) +
-                             ".");
-    }
-    op.schedule = schedule.data;
-    op.iterations = static_cast<int>(schedule.length / 2);
-    op.lp_norm = static_cast<float>(args.number("lpNorm"));
-    op.round_zero = args.flag("roundZero");
-    op.reference_guards = args.flag("referenceGuards");
+    op.solver = args.integer("solver", 0, static_cast<uint32_t>(kernels::kScalar.solvers.size()) - 1);
+    op.options = read_options(args, kernels::kScalar.solvers[op.solver]);
+    if (args.has("importance"))
+      args.within("importance", [&] { op.importance = read_importance(args, grid.groups(op.axis)); });
     op.block = args.integer("block", 1, kernels::kMaxBlock);
-    op.meta_dtype = args.dtype("metaDtype");
     op.packed = args.words("packed", op.format, grid.words());
     op.scale = args.array<float>("scale", grid.groups(op.axis));
     op.zero = args.array<float>("zero", grid.groups(op.axis));
@@ -43,8 +34,34 @@ struct QuantizeOp {
     return op;
   }
 
+  static kernels::SolveOptions read_options(Args& args, const kernels::Solver& solver) {
+    kernels::SolveOptions options{};
+    options.max_code = static_cast<float>(args.integer("maxCode", 1, kMaxCode));
+    options.zero_kind = static_cast<kernels::ZeroKind>(args.integer("zeroKind", 0, std::size(kernels::kZeroKinds) - 1));
+    options.reference_guards = args.flag("referenceGuards");
+    options.meta_dtype = args.dtype("metaDtype");
+    const Span<float> parameters = args.array<float>("parameters");
+    if (!solver.takes(parameters.length)) {
+      throw args.range_error(std::string("Expected parameters to be those of solver ") + solver.name + ", got " +
+                             std::to_string(parameters.length) + " numbers.");
+    }
+    options.parameters = parameters.data;
+    options.parameter_count = parameters.length;
+    return options;
+  }
+
+  static core::Importance read_importance(Args& args, uint64_t groups) {
+    core::Importance importance{};
+    const Span<float> values = args.array<float>("values");
+    if (values.length < 1) throw args.range_error("Expected values to have a number for each input feature.");
+    importance.values = values.data;
+    importance.features = values.length;
+    importance.starts = args.array<int32_t>("starts", groups);
+    importance.stride = args.dimension("stride");
+    return importance;
+  }
+
   static constexpr uint32_t kMaxCode = 255;  // codes are bytes
-  static constexpr uint32_t kMaxIterations = 1u << 20;
 };
 
 struct ExtremesOp {

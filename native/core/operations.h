@@ -22,20 +22,25 @@ struct Context {
 
 enum class Status { ok, cancelled };
 
+// How much the errors of each input feature count. Weight i of group g has that of (starts[g] + i * stride) % features.
+struct Importance {
+  const float* values;  // [features]  read; null: all count alike
+  size_t features;
+  const int32_t* starts;  // [groups]  read
+  size_t stride;
+};
+
 struct Quantize {
   const void* weights;  // [rows, cols]  read
   DType dtype;
   size_t rows, cols;
   int axis;
-  float max_code;
-  const float* schedule;  // [iterations, 2]  read
-  int iterations;
-  float lp_norm;
-  bool round_zero, reference_guards;
+  size_t solver;  // in the table's list
+  kernels::SolveOptions options;
+  Importance importance;
   Format format;
   size_t step;
   size_t block;
-  DType meta_dtype;
   void* packed;   // [step, cols]  written
   float* scale;   // [groups]      written
   float* zero;    // [groups]      written

@@ -17,26 +17,6 @@ using kernels::BlockStats;
 using kernels::KernelTable;
 using kernels::kLanes;
 using kernels::padded;
-using kernels::SolverOptions;
-
-SolverOptions solver_options(const Quantize& op) {
-  SolverOptions options{
-      .max_code = op.max_code,
-      .schedule = op.schedule,
-      .iterations = op.iterations,
-      .min_threshold = std::numeric_limits<float>::infinity(),
-      .constant_beta = true,
-      .lp_norm = op.lp_norm,
-      .round_zero = op.round_zero,
-      .reference_guards = op.reference_guards,
-      .meta_dtype = op.meta_dtype,
-  };
-  for (int i = 0; i < op.iterations; ++i) {
-    options.min_threshold = std::min(options.min_threshold, op.schedule[2 * i + 1]);
-    options.constant_beta = options.constant_beta && op.schedule[2 * i] == op.schedule[0];
-  }
-  return options;
-}
 
 const std::byte* offset_bytes(const void* base, size_t elements, size_t element_bytes) {
   return static_cast<const std::byte*>(base) + elements * element_bytes;
@@ -48,17 +28,28 @@ std::byte* offset_bytes(void* base, size_t elements, size_t element_bytes) {
 // Kernels work on whole vectors: what fills up a group's last one must not disturb its minimum and maximum.
 void pad_group(float* group, size_t size) { std::fill(group + size, group + padded(size), group[0]); }
 
+// to[i] = importance of weight i of a group
+void gather(const Importance& importance, size_t group, size_t size, float* to) {
+  const size_t features = importance.features, stride = importance.stride % features;
+  // Whatever a start may be, it is a feature: others may write to the array while this runs.
+  size_t feature = static_cast<uint32_t>(importance.starts[group]) % features;
+  for (size_t i = 0; i < size; ++i) {
+    to[i] = importance.values[feature];
+    feature += stride;
+    if (feature >= features) feature -= features;
+  }
+  pad_group(to, size);
+}
+
 // What both axes share: the operation, its kernels and the sizes that follow from them.
 struct Plan {
   const Quantize& op;
   const KernelTable& kernels;
-  SolverOptions options;
   size_t fields, word_bytes;
 
   Plan(const Context& context, const Quantize& quantize)
       : op(quantize),
         kernels(context.kernels),
-        options(solver_options(quantize)),
         fields(row_of(quantize.format).fields),
         word_bytes(row_of(quantize.format).word_bytes) {}
 
@@ -67,6 +58,17 @@ struct Plan {
   }
   void pack_row(const uint8_t* const* field_rows, size_t count, void* words) const {
     kernels.pack_row[static_cast<size_t>(op.format)](field_rows, count, words);
+  }
+  // Floats of a block's importance.
+  size_t importance_floats(size_t stride) const { return op.importance.values == nullptr ? 0 : op.block * stride; }
+  // Solves a block whose first group is `group`; `importance` is scratch of as many floats.
+  void solve(Block block, size_t group, float* importance, BlockStats* stats) const {
+    if (op.importance.values != nullptr) {
+      for (size_t g = 0; g < block.groups; ++g)
+        gather(op.importance, group + g, block.size, importance + g * padded(block.size));
+      block.importance = importance;
+    }
+    kernels.solvers[op.solver].solve_block(op.options, block, stats);
   }
 };
 
@@ -77,6 +79,7 @@ class RowGroups {
     in_place_ = op_.dtype == DType::f32 && op_.cols == stride_;
     weights_ = scratch_.reserve<float>(in_place_ ? 0 : op_.block * stride_);
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
+    importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
     codes_ = scratch_.reserve<uint8_t>(plan.fields * op_.block * stride_);
     scratch_.allocate(threads);
   }
@@ -114,6 +117,7 @@ class RowGroups {
     const Block block{
         .weights = weights,
         .scaled = scratch_.at<float>(scaled_, slot),
+        .importance = nullptr,
         .codes = codes,
         .scale = op_.scale + group,
         .zero = op_.zero + group,
@@ -122,7 +126,7 @@ class RowGroups {
         .stride = stride_,
         .codes_stride = stride_,
     };
-    plan_.kernels.solve_block(plan_.options, block, stats);
+    plan_.solve(block, group, scratch_.at<float>(importance_, slot), stats);
   }
 
   const Plan& plan_;
@@ -130,35 +134,36 @@ class RowGroups {
   const size_t stride_;
   bool in_place_;
   Scratch scratch_;
-  size_t weights_, scaled_, codes_;
+  size_t weights_, scaled_, importance_, codes_;
 };
 
-// Axis 0: a group is a column of the grouped matrix. A unit is a panel of neighbouring columns: wide enough to read and
+// Axis 0: a group is a column of the grouped matrix. A unit is a strip of neighbouring columns: wide enough to read and
 // write whole cache lines, turned sixteen columns at a time into rows for the kernels and back.
 class ColumnGroups {
  public:
   ColumnGroups(const Plan& plan, int threads)
       : plan_(plan),
         op_(plan.op),
-        panel_(op_.block * kLanes),
+        strip_(op_.block * kLanes),
         stride_(padded(op_.rows)),
         codes_stride_(padded(std::max(op_.rows, plan.fields * op_.step))) {
-    wide_ = scratch_.reserve<float>(op_.rows * panel_);
+    wide_ = scratch_.reserve<float>(op_.rows * strip_);
     weights_ = scratch_.reserve<float>(kLanes * stride_);
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
+    importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
     codes_ = scratch_.reserve<uint8_t>(kLanes * codes_stride_);
     words_ = scratch_.reserve<uint32_t>(kLanes * op_.step);
-    packed_ = scratch_.reserve<uint32_t>(panel_ * op_.step);
+    packed_ = scratch_.reserve<uint32_t>(strip_ * op_.step);
     scratch_.allocate(threads);
   }
 
-  size_t units() const { return (op_.cols + panel_ - 1) / panel_; }
+  size_t units() const { return (op_.cols + strip_ - 1) / strip_; }
 
   void run(size_t unit, int slot, BlockStats* stats) const {
-    const size_t first = unit * panel_, columns = std::min(panel_, op_.cols - first);
+    const size_t first = unit * strip_, columns = std::min(strip_, op_.cols - first);
     auto* wide = scratch_.at<float>(wide_, slot);
     auto* packed = scratch_.at<std::byte>(packed_, slot);
-    for (size_t r = 0; r < op_.rows; ++r) plan_.widen(r * op_.cols + first, columns, wide + r * panel_);
+    for (size_t r = 0; r < op_.rows; ++r) plan_.widen(r * op_.cols + first, columns, wide + r * strip_);
     for (size_t c = 0; c < columns; c += kLanes) {
       const size_t count = std::min(kLanes, columns - c);
       solve(wide + c, first + c, count, slot, stats);
@@ -166,20 +171,21 @@ class ColumnGroups {
     }
     for (size_t r = 0; r < op_.step; ++r)
       std::memcpy(offset_bytes(op_.packed, r * op_.cols + first, plan_.word_bytes),
-                  packed + r * panel_ * plan_.word_bytes, columns * plan_.word_bytes);
+                  packed + r * strip_ * plan_.word_bytes, columns * plan_.word_bytes);
   }
 
  private:
   void solve(const float* wide, size_t group, size_t count, int slot, BlockStats* stats) const {
     auto* weights = scratch_.at<float>(weights_, slot);
     auto* codes = scratch_.at<uint8_t>(codes_, slot);
-    plan_.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(wide), op_.rows, count, panel_,
+    plan_.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(wide), op_.rows, count, strip_,
                                 reinterpret_cast<uint32_t*>(weights), stride_);
     for (size_t g = 0; g < count; ++g) pad_group(weights + g * stride_, op_.rows);
     for (size_t g = 0; g < count; g += op_.block) {
       const Block block{
           .weights = weights + g * stride_,
           .scaled = scratch_.at<float>(scaled_, slot),
+          .importance = nullptr,
           .codes = codes + g * codes_stride_,
           .scale = op_.scale + group + g,
           .zero = op_.zero + group + g,
@@ -188,7 +194,7 @@ class ColumnGroups {
           .stride = stride_,
           .codes_stride = codes_stride_,
       };
-      plan_.kernels.solve_block(plan_.options, block, stats);
+      plan_.solve(block, group + g, scratch_.at<float>(importance_, slot), stats);
     }
   }
 
@@ -205,18 +211,18 @@ class ColumnGroups {
     }
     if (plan_.word_bytes == 1) {
       plan_.kernels.transpose_u8(reinterpret_cast<uint8_t*>(words), count, op_.step, op_.step,
-                                 reinterpret_cast<uint8_t*>(packed), panel_);
+                                 reinterpret_cast<uint8_t*>(packed), strip_);
     } else {
       plan_.kernels.transpose_u32(reinterpret_cast<uint32_t*>(words), count, op_.step, op_.step,
-                                  reinterpret_cast<uint32_t*>(packed), panel_);
+                                  reinterpret_cast<uint32_t*>(packed), strip_);
     }
   }
 
   const Plan& plan_;
   const Quantize& op_;
-  const size_t panel_, stride_, codes_stride_;
+  const size_t strip_, stride_, codes_stride_;
   Scratch scratch_;
-  size_t wide_, weights_, scaled_, codes_, words_, packed_;
+  size_t wide_, weights_, scaled_, importance_, codes_, words_, packed_;
 };
 
 // Index of the first weight that is NaN or infinite, or -1: all bits of its exponent are set.

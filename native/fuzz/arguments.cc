@@ -84,18 +84,19 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
       value->entries.emplace_back(std::make_unique<Stored>())->kind = Kind::object;
     return value;
   }
-  if (name == "args") {
+  if (name == "args" || (name == "importance" && input->below(2) == 1)) {
     value->kind = Kind::object;
     return value;
   }
-  constexpr std::string_view kFlags[] = {"roundZero", "referenceGuards", "roundEach", "int8"};
+  if (name == "importance") return value;  // left out
+  constexpr std::string_view kFlags[] = {"referenceGuards", "roundEach", "int8"};
   if (std::ranges::count(kFlags, name) > 0) {
     value->kind = Kind::boolean, value->flag = input->below(2) == 1;
     return value;
   }
-  constexpr std::string_view kFloats[] = {"schedule", "scale", "zero", "bias", "x",   "weight", "meta", "weights",
-                                          "cos",      "sin",   "q",    "keys", "out", "values", "gate", "up",
-                                          "to",       "from",  "a",    "b",    "k",   "v",      "array"};
+  constexpr std::string_view kFloats[] = {"parameters", "scale", "zero", "bias", "x",   "weight", "meta", "weights",
+                                          "cos",        "sin",   "q",    "keys", "out", "values", "gate", "up",
+                                          "to",         "from",  "a",    "b",    "k",   "v",      "array"};
   if (std::ranges::count(kFloats, name) > 0) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;
@@ -105,8 +106,8 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     become_array(*value, napi_uint8_array, input->below(64), name);
     return value;
   }
-  if (name == "shape" || name == "positions") {
-    become_array(*value, napi_int32_array, 4, name);
+  if (name == "shape" || name == "positions" || name == "starts") {
+    become_array(*value, napi_int32_array, name == "starts" ? input->below(40) : 4, name);
     return value;
   }
   value->kind = Kind::number, value->number = any_number();
@@ -169,8 +170,15 @@ bool repair_relation(Stored& object, std::string_view message) {
   if (message.find("kvHeads to divide") != std::string_view::npos) return number("kvHeads") = 1, true;
   if (message.find("capacity to be a multiple") != std::string_view::npos)
     return number("capacity") = std::ceil(number("capacity") / 16) * 16, number("capacity") < kMaxElements;
-  if (message.find("two numbers for each") != std::string_view::npos)
-    return become_array(*object.find("schedule"), napi_float32_array, 2 * input->below(8), "schedule"), true;
+  const auto set_floats = [&](std::string_view name, size_t length) {
+    Stored* array = object.find(name);
+    return array != nullptr && (become_array(*array, napi_float32_array, length, name), true);
+  };
+  if (message.find("those of solver hqq") != std::string_view::npos)
+    return set_floats("parameters", 3 + 2 * input->below(8));
+  if (message.find("those of solver") != std::string_view::npos) return set_floats("parameters", 0);
+  if (message.find("for each input feature") != std::string_view::npos)
+    return set_floats("values", 1 + input->below(40));
   const auto features_of = [](const Stored& holder) {
     int32_t shape[4];
     const Stored* array = holder.find("shape");

@@ -7,7 +7,7 @@
 #include "extremes.h"
 #include "layers.h"
 #include "linear.h"
-#include "solve.h"
+#include "solve/solvers.h"
 #include "table.h"
 
 namespace hqq::kernels {
@@ -17,7 +17,7 @@ template <simd::Simd V, class... F>
 constexpr KernelTable make_table_for(FormatList<F...> formats) {
   return {
       .isa = V::kName,
-      .solve_block = &solve_block<V>,
+      .solvers = Solvers<V>::kRows,
       .extremes = {&extremes_of<V, Float32>, &extremes_of<V, Float16>, &extremes_of<V, BFloat16>},
       .take_extremes = &take_extremes<V>,
       .pack_row = {&pack_row<V, F>...},

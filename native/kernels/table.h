@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "../core/formats.h"
 #include "../core/types.h"
@@ -17,24 +18,30 @@ inline constexpr size_t kMaxBlock = 16;
 
 inline constexpr size_t padded(size_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
-// The solver's options. schedule[2 * i] is 1 / beta of iteration i, schedule[2 * i + 1] the residual up to which its
-// shrinkage gives zero; min_threshold is the least of these.
-struct SolverOptions {
+// Most steps of a solver from one start.
+inline constexpr size_t kMaxIterations = 1000;
+
+// Which zeros a group may have: any, and any, but whole at the start.
+enum class ZeroKind : uint8_t { real, rounded_start };
+inline constexpr const char* kZeroKinds[] = {"float", "roundedStart"};
+
+// What all groups are solved with.
+struct SolveOptions {
   float max_code;
-  const float* schedule;
-  int iterations;
-  float min_threshold;
-  bool constant_beta;
-  float lp_norm;
-  bool round_zero, reference_guards;
+  ZeroKind zero_kind;
+  bool reference_guards;
   DType meta_dtype;
+  const float* parameters;  // the solver's own: see its file in solve/
+  size_t parameter_count;
 };
 
 // A few groups that are solved together. Rows are `stride` apart, a multiple of kLanes with padded(size) <= stride, or
-// stride == size where size is a multiple of kLanes; what pads a row of `weights` is a copy of its first weight.
+// stride == size where size is a multiple of kLanes; what pads a row of `weights` or `importance` is a copy of its
+// first element.
 struct Block {
   const float* weights;  // [groups, stride]  read
   float* scaled;         // [groups, padded(size)]  scratch
+  float* importance;     // [groups, padded(size)]  read, and scratch; null: all weights count alike
   uint8_t* codes;        // [groups, codes_stride]  written, with padding
   float* scale;          // [groups]  written
   float* zero;           // [groups]  written
@@ -45,6 +52,13 @@ struct Block {
 struct BlockStats {
   double abs_error, squared_error, squared_weight;
   int iterations;
+};
+
+// A row of the list of solvers.
+struct Solver {
+  const char* name;
+  bool (*takes)(size_t count);  // whether these may be as many parameters
+  void (*solve_block)(const SolveOptions& options, const Block& block, BlockStats* stats);
 };
 
 // out[b][o] = bias[o] + sum over i < count of x[b][i] * w[o][i]; bias may be null.
@@ -139,7 +153,7 @@ struct LinearKernels {
 
 struct KernelTable {
   const char* isa;
-  void (*solve_block)(const SolverOptions& options, const Block& block, BlockStats* stats);
+  std::span<const Solver> solvers;
   // the least and the greatest weight of each of some groups of `size`, one after the other
   void (*extremes[kDTypes])(const void* from, size_t groups, size_t size, float* least, float* most);
   // least[c] = min(least[c], weights[c]), most likewise

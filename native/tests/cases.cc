@@ -97,6 +97,14 @@ QuantizeCase QuantizeCase::random(Random& random) {
   c.reference_guards = random.chance(30);
   c.block = 1 + random.below(kernels::kMaxBlock);
   c.meta_dtype = random.pick(kAllDTypes);
+  if (random.chance(40)) {
+    const size_t features = random.pick(kOddSizes);
+    std::vector<float> values = random_weights(random, features, DType::f32);
+    for (float& value : values) value = std::fabs(value);
+    c.importance = Elements(DType::f32, values);
+    c.stride = 1 + random.below(2 * features);
+    for (size_t g = 0; g < c.grid.groups(c.axis); ++g) c.starts.push_back(static_cast<int32_t>(random.below(features)));
+  }
   return c;
 }
 
@@ -108,32 +116,51 @@ Buffers QuantizeCase::outputs(uint8_t fill) const {
           {"stats", Element::f64, 5, fill}};
 }
 
-core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) const {
-  std::vector<float> schedule;
+std::vector<float> hqq_parameters(double lp_norm, double beta, double kappa, double threshold, int iterations) {
+  std::vector<float> parameters = {static_cast<float>(lp_norm), INFINITY, 0};
   double b = beta;
   for (int i = 0; i < iterations; ++i, b *= kappa) {
-    schedule.push_back(static_cast<float>(1 / b));
-    schedule.push_back(static_cast<float>(threshold >= 0 ? threshold : std::pow(1 / b, 1 / (2 - lp_norm)) * 0.999));
+    parameters.push_back(static_cast<float>(1 / b));
+    const double limit = threshold >= 0 ? threshold : std::pow(1 / b, 1 / (2 - lp_norm)) * 0.999;
+    parameters.push_back(static_cast<float>(limit));
+    parameters[1] = std::min(parameters[1], parameters.back());
+    if (parameters[3 + 2 * static_cast<size_t>(i)] != parameters[3]) parameters[2] = 1;
   }
-  return core::quantize(context, {.weights = weights.bytes.data(),
-                                  .dtype = weights.dtype,
-                                  .rows = grid.rows,
-                                  .cols = grid.cols,
-                                  .axis = axis,
-                                  .max_code = static_cast<float>(max_code),
-                                  .schedule = schedule.data(),
-                                  .iterations = iterations,
-                                  .lp_norm = static_cast<float>(lp_norm),
-                                  .round_zero = round_zero,
-                                  .reference_guards = reference_guards,
-                                  .format = grid.format,
-                                  .step = grid.step,
-                                  .block = block,
-                                  .meta_dtype = meta_dtype,
-                                  .packed = outputs[0].at(),
-                                  .scale = outputs[1].at<float>(),
-                                  .zero = outputs[2].at<float>(),
-                                  .stats = outputs[3].at<double>()});
+  return parameters;
+}
+
+size_t solver_named(std::string_view name) {
+  const auto solvers = kernels::kScalar.solvers;
+  return static_cast<size_t>(std::ranges::find(solvers, name, &kernels::Solver::name) - solvers.begin());
+}
+
+core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) const {
+  const bool moves = iterations > 0;
+  const auto parameters = moves ? hqq_parameters(lp_norm, beta, kappa, threshold, iterations) : std::vector<float>();
+  return core::quantize(
+      context, {.weights = weights.bytes.data(),
+                .dtype = weights.dtype,
+                .rows = grid.rows,
+                .cols = grid.cols,
+                .axis = axis,
+                .solver = solver_named(moves ? "hqq" : "minmax"),
+                .options = {.max_code = static_cast<float>(max_code),
+                            .zero_kind = round_zero ? kernels::ZeroKind::rounded_start : kernels::ZeroKind::real,
+                            .reference_guards = reference_guards,
+                            .meta_dtype = meta_dtype,
+                            .parameters = parameters.data(),
+                            .parameter_count = parameters.size()},
+                .importance = {.values = importance.count == 0 ? nullptr : importance.floats(),
+                               .features = importance.count,
+                               .starts = starts.data(),
+                               .stride = stride},
+                .format = grid.format,
+                .step = grid.step,
+                .block = block,
+                .packed = outputs[0].at(),
+                .scale = outputs[1].at<float>(),
+                .zero = outputs[2].at<float>(),
+                .stats = outputs[3].at<double>()});
 }
 
 std::string QuantizeCase::describe() const {
@@ -142,7 +169,8 @@ std::string QuantizeCase::describe() const {
              " dtype=%d axis=%d maxCode=%u iterations=%d beta=%g kappa=%g threshold=%g lpNorm=%g roundZero=%d "
              "referenceGuards=%d block=%zu metaDtype=%d",
              static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
-             reference_guards, block, static_cast<int>(meta_dtype));
+             reference_guards, block, static_cast<int>(meta_dtype)) +
+         (importance.count == 0 ? "" : text(" features=%zu stride=%zu", importance.count, stride));
 }
 
 // ---- pack and unpack

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "../core/operations.h"
@@ -60,6 +61,9 @@ struct QuantizeCase {
   bool round_zero = false, reference_guards = false;
   size_t block = 1;
   DType meta_dtype = DType::f32;
+  Elements importance;  // of float32; empty: none
+  std::vector<int32_t> starts;
+  size_t stride = 1;
 
   static QuantizeCase random(Random& random);
   Buffers outputs(uint8_t fill) const;
@@ -136,6 +140,12 @@ struct ConvertCase {
   core::Status run(const core::Context& context, Buffers& outputs) const;
   std::string describe() const;
 };
+
+// Parameters of solver hqq: solve/hqq.h.
+std::vector<float> hqq_parameters(double lp_norm, double beta, double kappa, double threshold, int iterations);
+
+// The place of a solver in the list.
+size_t solver_named(std::string_view name);
 
 // Weights of every kind that has hurt somebody: ordinary ones, constant groups, zeros of both signs, ties, outliers,
 // subnormal, tiny and huge ones.

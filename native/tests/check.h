@@ -53,6 +53,7 @@ void test_pow(const Options& options);
 void test_packing(const Options& options);
 void test_identity(const Options& options);
 void test_threads(const Options& options);
+void test_solver(const Options& options);
 void test_linear(const Options& options);
 void test_layers(const Options& options);
 void test_attention(const Options& options);

@@ -29,6 +29,12 @@ class Stream {
     return result;
   }
 
+  Elements magnitudes(size_t count, uint32_t low, uint32_t span) {
+    Elements result = elements(DType::f32, count, low, span);
+    for (size_t i = 0; i < count; ++i) result.bytes[4 * i + 3] &= std::byte{0x7f};  // without its sign
+    return result;
+  }
+
   template <class Byte>
   std::vector<Byte> bytes(size_t count, uint32_t mask) {
     std::vector<Byte> result(count);
@@ -69,8 +75,14 @@ uint32_t max_code_of(Format format) { return row_of(format).bits == 2 ? 2 : (1u 
 // Exponents of ordinary weights of each type: magnitudes in [2^-8, 2).
 constexpr uint32_t kUnitLow[] = {119, 7, 119}, kUnitSpan = 9;
 
-void quantize(const kernels::KernelTable& kernels, QuantizeCase c, uint32_t seed, uint32_t low, uint32_t span) {
-  c.weights = Stream(seed).elements(c.weights.dtype, c.grid.weights(), low, span);
+void quantize(const kernels::KernelTable& kernels, QuantizeCase c, uint32_t seed, uint32_t low, uint32_t span,
+              size_t features = 0) {
+  Stream stream(seed);
+  c.weights = stream.elements(c.weights.dtype, c.grid.weights(), low, span);
+  if (features > 0) {
+    c.importance = stream.magnitudes(features, low, span);
+    for (size_t g = 0; g < c.grid.groups(c.axis); ++g) c.starts.push_back(static_cast<int32_t>(7 * g % features));
+  }
   print(kernels, c, text("seed=%u low=%u span=%u", seed, low, span));
 }
 
@@ -104,6 +116,23 @@ void quantize_all(const kernels::KernelTable& kernels) {
     quantize(kernels, c, seed++, 110, 17);
     c.weights.dtype = DType::bf16;
     quantize(kernels, c, seed++, 110, 17);
+  }
+}
+
+// With importance: without shrinkage, and with it in every iteration.
+void weigh_all(const kernels::KernelTable& kernels) {
+  uint32_t seed = 5001;
+  for (const Format format : kAllFormats) {
+    for (const int axis : {0, 1}) {
+      QuantizeCase c;
+      c.grid = axis == 1 ? grid_of(format, 45, 40) : grid_of(format, 40, 45);
+      c.axis = axis, c.max_code = max_code_of(format), c.block = 3, c.stride = axis == 1 ? 1 : 11;
+      c.weights.dtype = DType::f32;
+      c.iterations = 20, c.beta = 10, c.lp_norm = 0.7, c.threshold = 0.125;
+      quantize(kernels, c, seed++, 110, 17, 37);
+      c.kappa = 1.01, c.lp_norm = 0.5, c.threshold = 0, c.meta_dtype = DType::bf16;
+      quantize(kernels, c, seed++, 110, 17, 37);
+    }
   }
 }
 
@@ -180,6 +209,7 @@ void print_digests(const kernels::KernelTable& kernels) {
   dequantize_all(kernels);
   distance_all(kernels);
   convert_all(kernels);
+  weigh_all(kernels);
 }
 
 }  // namespace hqq::test

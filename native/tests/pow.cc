@@ -6,8 +6,7 @@
 #include "../kernels/table.h"
 #include "../simd/math.h"
 #include "../simd/scalar.h"
-#include "check.h"
-#include "random.h"
+#include "cases.h"
 
 namespace hqq::test {
 namespace {
@@ -38,16 +37,13 @@ double worst_error(Random& random, int count, int low, int high) {
 std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const std::vector<float>& residuals,
                                    float norm) {
   constexpr size_t kGroups = kernels::kMaxBlock, kStride = kernels::kLanes;
-  const float schedule[] = {0.0625f, 0.0f};
-  const kernels::SolverOptions options{.max_code = 1,
-                                       .schedule = schedule,
-                                       .iterations = 1,
-                                       .min_threshold = 0,
-                                       .constant_beta = true,
-                                       .lp_norm = norm,
-                                       .round_zero = false,
-                                       .reference_guards = false,
-                                       .meta_dtype = DType::f32};
+  const auto parameters = hqq_parameters(static_cast<double>(norm), 16, 1, 0, 1);
+  const kernels::SolveOptions options{.max_code = 1,
+                                      .zero_kind = kernels::ZeroKind::real,
+                                      .reference_guards = false,
+                                      .meta_dtype = DType::f32,
+                                      .parameters = parameters.data(),
+                                      .parameter_count = parameters.size()};
   std::vector<float> zeros(residuals.size());
   for (size_t first = 0; first < residuals.size(); first += kGroups) {
     float weights[kGroups * kStride], scaled[kGroups * kStride], scale[kGroups];
@@ -59,6 +55,7 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
     }
     const kernels::Block block{.weights = weights,
                                .scaled = scaled,
+                               .importance = nullptr,
                                .codes = codes,
                                .scale = scale,
                                .zero = zeros.data() + first,
@@ -67,7 +64,7 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
                                .stride = kStride,
                                .codes_stride = kStride};
     kernels::BlockStats stats{};
-    kernels.solve_block(options, block, &stats);
+    kernels.solvers[solver_named("hqq")].solve_block(options, block, &stats);
   }
   return zeros;
 }

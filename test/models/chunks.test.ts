@@ -7,7 +7,6 @@ import { planLayout } from '../../lib/containers/safetensors/layout.js';
 import { SafetensorsWriter } from '../../lib/containers/safetensors/writer.js';
 import { Scratch } from '../../lib/containers/scratch.js';
 import { storedType } from '../../lib/containers/stored-types.js';
-import { resolveQuantConfig } from '../../lib/matrix/config.js';
 import { formatFor } from '../../lib/matrix/format.js';
 import { geometryOf } from '../../lib/matrix/geometry.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
@@ -19,8 +18,7 @@ const never = new AbortController().signal;
 
 /** A cut of a matrix whose groups are rows (axis 1) or columns. */
 function cutOf(shape: readonly [number, number], axis: 0 | 1, nbits: 4 | 3 = 4) {
-  const config = resolveQuantConfig({ nbits, axis, groupSize: null });
-  return { geometry: geometryOf(shape, { groupSize: null, axis }), axis, format: formatFor(nbits), config };
+  return { geometry: geometryOf(shape, { groupSize: null, axis }), axis, format: formatFor(nbits) };
 }
 
 describe('groups too large for memory', () => {

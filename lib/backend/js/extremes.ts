@@ -1,11 +1,12 @@
 import type { ExtremesArgs } from '../../../binding.js';
 import { widen } from './lanes.js';
+import type { Units } from './slices.js';
 
 /** Weights after which the event loop may have its turn. */
 const TURN_WEIGHTS = 65_536;
 
 /** The twin of native/kernels/extremes.h. */
-export function* extremes({ weights, dtype, rows, cols, axis, least, most }: ExtremesArgs): Generator<void> {
+export function* extremes({ weights, dtype, rows, cols, axis, least, most }: ExtremesArgs): Units {
   const floats = new Float32Array(cols);
   const pause = Math.max(1, Math.floor(TURN_WEIGHTS / cols));
   if (axis === 0) {

@@ -8,12 +8,10 @@ import type {
   SwigluArgs,
 } from '../../../binding.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
+import type { Units } from './slices.js';
 
 // The operations of language models in plain JavaScript: sums in float64, results rounded to float32. Native kernels add in
 // another order and round as they go, so the two agree to a few units of float32, not to the bit.
-
-/** Work cut into units of well under a millisecond: after each, the event loop may have its turn. */
-type Units = Generator<void, void, void>;
 
 /** Multiply-adds, or elements of slower kinds, between turns. */
 const UNIT = 1 << 17;

@@ -2,12 +2,12 @@ import type { LayerArgs, LinearArgs, LinearTiledArgs } from '../../../binding.js
 import { INPUT_BLOCK, PANEL } from '../../matrix/constants.js';
 import { groupBytes } from '../../matrix/panels.js';
 import { roundEven } from './lanes.js';
-import { panelsOf, readCodes } from './panels.js';
+import { readCodes } from './packing.js';
+import { panelsOf } from './panels.js';
 import { addBytes, addFloats, dotQuads } from './products.js';
+import type { Units } from './slices.js';
 
 /** The twin of native/core/linear.cc. With `int8` its results are the native ones to the bit; else they are sums in float64. */
-
-type Units = Generator<void, void, void>;
 
 const f = Math.fround;
 const TINY = 2 ** -100;

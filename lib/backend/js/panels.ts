@@ -1,9 +1,9 @@
-import type { ExpandArgs, FormatId, LayOutArgs, Words } from '../../../binding.js';
+import type { ExpandArgs, FormatId, LayOutArgs } from '../../../binding.js';
 import { PANEL, QUAD_BYTES } from '../../matrix/constants.js';
 import { FORMATS } from '../../matrix/format.js';
 import { groupBytes, quadsOf } from '../../matrix/panels.js';
-
-type Units = Generator<void, void, void>;
+import { readCodes } from './packing.js';
+import type { Units } from './slices.js';
 
 const f = Math.fround;
 
@@ -14,25 +14,6 @@ export function panelsOf(shape: Int32Array) {
   const groups = inFeatures / groupSize;
   const count = Math.ceil(outFeatures / PANEL);
   return { outFeatures, inFeatures, groupSize, format, quads, groups, count, bytes: groupBytes(format, groupSize) };
-}
-
-/** `codes[to + i]` = code of row `row`, column `col + i` of the grouped matrix. */
-export function readCodes(
-  words: Words,
-  format: FormatId,
-  cols: number,
-  step: number,
-  row: number,
-  col: number,
-  count: number,
-  codes: Uint8Array,
-  to: number,
-): void {
-  const { fields, codeBits } = FORMATS[format]!;
-  const shift = (fields - 1 - Math.floor(row / step)) * codeBits;
-  const mask = (1 << codeBits) - 1;
-  const at = (row % step) * cols + col;
-  for (let i = 0; i < count; i++) codes[to + i] = (words[at + i]! >>> shift) & mask;
 }
 
 /** One group of a panel: `codes[output * 4 * quads + weight]`. */

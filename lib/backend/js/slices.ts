@@ -1,10 +1,13 @@
 import type { Task } from '../../../binding.js';
 
+/** Work cut into pieces of about a millisecond: after each, the event loop may have its turn. */
+export type Units = Generator<void, void, void>;
+
 /** Milliseconds of work between turns of the event loop: short enough that nobody waits, long enough to get on. */
 const SLICE_MS = 2;
 
 interface Entry {
-  readonly units: Generator<void, void, void>;
+  readonly units: Units;
   readonly resolve: () => void;
   readonly reject: (reason: unknown) => void;
 }
@@ -14,7 +17,7 @@ export class Slices {
   readonly #queue: Entry[] = [];
   #scheduled = false;
 
-  add(units: Generator<void, void, void>): Task {
+  add(units: Units): Task {
     let entry: Entry;
     const promise = new Promise<void>((resolve, reject) => {
       entry = { units, resolve, reject };

@@ -2,7 +2,6 @@ import { groupedDequantizeArgs } from '../../compute/arguments.js';
 import { bitsOf, bytesOf, widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { countOf, type Range, readRanges } from '../../containers/ranges.js';
-import { OPTIONS, resolveQuantConfig } from '../../matrix/config.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { allocateWords, packedRows } from '../../matrix/format.js';
 import { allocating } from '../../messages/allocating.js';
@@ -11,12 +10,9 @@ import { type Chunk, checkChunks, chunksOf } from '../chunks.js';
 import type { LayerLoad, WorkRun } from '../scheme.js';
 import type { ReadLayer } from './read-layers.js';
 
-/** Chunks need a solver's block size to end at; dequantizing has none of its own, and any will do. */
-const ANY = resolveQuantConfig({ solver: OPTIONS.solver.default });
-
 /** The chunks in which a quantized layer is read. Refuses one that cannot be: `checkChunks`. */
 export function layerChunks({ name, geometry, storage: { axis }, format }: ReadLayer): Iterable<Chunk> {
-  const cut = { geometry, axis, format, config: ANY };
+  const cut = { geometry, axis, format };
   checkChunks(plain(name), cut);
   return chunksOf(cut);
 }

@@ -2,8 +2,8 @@ import { bitsOf } from '../../compute/floats.js';
 import { countOf } from '../../containers/ranges.js';
 import { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
+import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
-import { solverArgs } from '../../solvers/solver.js';
 import type { Probe } from '../scheme.js';
 import { solveChunk } from './encode.js';
 import { HALF_OVERFLOW, LARGEST_ZERO, SMALLEST_SCALE, toHalf, worse } from './half.js';
@@ -35,8 +35,7 @@ export const probe: Probe<HqqForm> = {
     const weights = bitsOf(bytes, dtype);
     // One thread looks through weights as fast as several read them.
     await run.compute('extremes', { weights, dtype: DTYPES[dtype].id, rows, cols, axis, least, most, threads: 1 });
-    const { maxCode } = solverArgs(form.config, { size: axis === 1 ? cols : rows });
-    if (areCertain(least, most, maxCode)) return form;
+    if (areCertain(least, most, highestCode(form.config.nbits))) return form;
     const { scale, zero } = await solveChunk(layer, chunk, bytes, run);
     const half = slot.take('half scale', Uint16Array, groups);
     const fit = worse(toHalf(scale, 'scale', half), toHalf(zero, 'zero', half, scale));

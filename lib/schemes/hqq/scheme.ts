@@ -13,10 +13,7 @@ import { probe } from './probe.js';
 import { namesOfCodes, type ReadLayer, readLayers } from './read-layers.js';
 import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, MARKS, smallTensors } from './state-dict.js';
 
-const cutOf = (form: HqqForm) => {
-  const { geometry, config } = form;
-  return { geometry, axis: config.axis, format: formatOf(form), config };
-};
+const cutOf = (form: HqqForm) => ({ geometry: form.geometry, axis: form.config.axis, format: formatOf(form) });
 
 /** Layers as Python's hqq stores them: codes, scales and zeros, and sixteen small tensors that say what they are. */
 export const hqq: Scheme<HqqForm, ReadLayer> = {

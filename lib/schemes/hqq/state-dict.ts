@@ -4,6 +4,7 @@ import type { ResolvedQuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { formatNamed, type PackFormat, type Packing, packedRows } from '../../matrix/format.js';
 import type { Geometry } from '../../matrix/geometry.js';
+import { solverNamed } from '../../solvers/solvers.js';
 import type { LayerForm, PlannedLayer, WholeTensor } from '../scheme.js';
 
 // A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
@@ -126,7 +127,7 @@ export function smallTensors({ site, form }: HqqParts): readonly WholeTensor[] {
 
 /** What the reference calls `optimize`: whether a solver moved the zero points. */
 export function isOptimized({ solver }: ResolvedQuantConfig): boolean {
-  return solver !== 'minmax';
+  return solverNamed(solver).optimizes;
 }
 
 function littleEndian(length: number, fill: (view: DataView) => void): Uint8Array {

@@ -1,0 +1,100 @@
+#pragma once
+#include "finish.h"
+#include "range.h"
+
+// A solver finds the scale and the zero of each group: from a start, step by step. It is a template over V in a file of
+// its own, and a row of solvers.h. Codes and statistics are finish.h's.
+namespace hqq::kernels {
+
+//   kName                            as lib/solvers/solvers.ts spells it
+//   takes(count)                     whether these may be as many parameters: checked before they are read
+//   read(options)                    its parameters
+//   round(parameters, iteration)     what a step needs of them, the same for all groups
+//   iterations(parameters)           most steps from a start
+//   kStarts                          how many starts it tries
+template <class S>
+concept SolverKernel = requires(const SolveOptions& o, const typename S::Parameters& p, size_t count, int i) {
+  static_cast<const char*>(S::kName);
+  static_cast<bool>(S::takes(count));
+  static_cast<typename S::Parameters>(S::read(o));
+  static_cast<int>(S::iterations(p));
+  S::round(p, i);
+  static_cast<int>(S::kStarts);
+};
+
+//   start(group, options, parameters, index)     the state that it starts from; FromRange: the range, which all can
+//   have step(group, options, round)                  moves the group's state; whether another step may move it
+//   further.
+//                                                One that changes inv_scale calls scale_weights
+//   objective(group, options, parameters)        of several starts the one that ends with the least is kept
+template <class S, class Group>
+concept SolvesGroups =
+    SolverKernel<S> && requires(const Group& g, const SolveOptions& o, const typename S::Parameters& p, int i) {
+      static_cast<State>(S::start(g, o, p, i));
+      static_cast<bool>(S::step(g, o, S::round(p, i)));
+      requires S::kStarts == 1 || requires { static_cast<double>(S::objective(g, o, p)); };
+    };
+
+// Steps all groups together, so that the processor works on several at a time; those that no longer move leave. Returns
+// the most steps of a group.
+template <class S, class Groups>
+HQQ_INLINE int iterate(Groups& groups, size_t count, const SolveOptions& o, const typename S::Parameters& p) {
+  const int most = S::iterations(p);
+  uint8_t moving[kMaxBlock];
+  for (size_t g = 0; g < kMaxBlock; ++g) moving[g] = static_cast<uint8_t>(g);
+  if (most == 0) count = 0;
+  int iteration = 0;
+  for (; iteration < most && count > 0; ++iteration) {
+    const auto round = S::round(p, iteration);
+    size_t left = 0;
+    for (size_t k = 0; k < count; ++k) {
+      const uint8_t g = moving[k];
+      moving[left] = g;
+      left += static_cast<size_t>(S::step(groups[g], o, round));
+    }
+    count = left;
+  }
+  return iteration;
+}
+
+template <class V, SolverKernel S, size_t Size, bool Weighted>
+  requires SolvesGroups<S, Group<V, Size, Weighted>>
+void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
+  const auto parameters = S::read(o);
+  Groups<V, Size, Weighted> groups(b);
+  for (size_t g = 0; g < b.groups; ++g) groups[g].measure();
+  if constexpr (Weighted)
+    for (size_t g = 0; g < b.groups; ++g) groups[g].weigh();
+
+  State best[kMaxBlock];
+  double least[kMaxBlock];
+  for (int start = 0; start < S::kStarts; ++start) {
+    for (size_t g = 0; g < b.groups; ++g) groups.now[g] = S::start(groups[g], o, parameters, start);
+    for (size_t g = 0; g < b.groups; ++g) groups[g].scale_weights();
+    const int iterations = iterate<S>(groups, b.groups, o, parameters);
+    stats->iterations = iterations > stats->iterations ? iterations : stats->iterations;
+    if constexpr (S::kStarts > 1) {
+      for (size_t g = 0; g < b.groups; ++g) {
+        const double objective = S::objective(groups[g], o, parameters);
+        if (start == 0 || objective < least[g]) least[g] = objective, best[g] = groups.now[g];
+      }
+    }
+  }
+  if constexpr (S::kStarts > 1) {
+    for (size_t g = 0; g < b.groups; ++g) groups.now[g] = best[g], groups[g].scale_weights();
+  }
+  finish(groups, o, b, stats);
+}
+
+template <class V, SolverKernel S>
+void solve_block(const SolveOptions& options, const Block& block, BlockStats* stats) {
+  if (block.importance != nullptr) return solve_block_of<V, S, 0, true>(options, block, stats);
+  switch (block.size) {
+    case 32: return solve_block_of<V, S, 32, false>(options, block, stats);
+    case 64: return solve_block_of<V, S, 64, false>(options, block, stats);
+    case 128: return solve_block_of<V, S, 128, false>(options, block, stats);
+    default: return solve_block_of<V, S, 0, false>(options, block, stats);
+  }
+}
+
+}  // namespace hqq::kernels
