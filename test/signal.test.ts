@@ -34,6 +34,11 @@ async function manyAtOnce(count: number, call: (signal: AbortSignal, index: numb
   expect(warnings).toEqual([]);
 }
 
+test('a signal that lacks what calls use is told so', async () => {
+  const half = { aborted: false, addEventListener() {}, removeEventListener() {} };
+  await expect(quantize(weight, {}, { signal: half as never })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+});
+
 describe('one signal for many calls', () => {
   test('of one matrix: a thousand at once', async () => {
     const q = await quantize(weight);

@@ -8,8 +8,9 @@ import { HqqError, show } from '../messages/errors.js';
  */
 export function checkSignal(signal: unknown): asserts signal is AbortSignal | undefined {
   if (signal === undefined) return;
-  const { addEventListener, aborted } = (signal ?? {}) as Partial<AbortSignal>;
-  if (typeof addEventListener === 'function' && typeof aborted === 'boolean') return;
+  const { addEventListener, removeEventListener, throwIfAborted, aborted } = (signal ?? {}) as Partial<AbortSignal>;
+  const methods = [addEventListener, removeEventListener, throwIfAborted];
+  if (methods.every((method) => typeof method === 'function') && typeof aborted === 'boolean') return;
   throw new HqqError('ERR_INVALID_OPTION', `Expected signal to be an AbortSignal, got ${show(signal)}.`);
 }
 
@@ -44,4 +45,23 @@ function begin(signal: AbortSignal): Watch {
   signal.addEventListener('abort', watch.listener, { once: true });
   watches.set(signal, watch);
   return watch;
+}
+
+/**
+ * The value of a promise, or the signal's reason as soon as it is aborted: for work that cannot be stopped and whose result nobody
+ * waits for then.
+ */
+export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  work.catch(() => {}); // it may fail when nobody waits any more
+  signal.throwIfAborted();
+  let forget = () => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    forget = onAbort(signal, () => reject(signal.reason));
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    forget();
+  }
 }

@@ -1,3 +1,4 @@
+import type { FloatBits } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { bitsOf } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
@@ -236,7 +237,7 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     const [from, to] = [bitsOf(bytes, stored), bitsOf(out, dtype)];
     const ids = { fromDtype: DTYPES[stored].id, toDtype: DTYPES[dtype].id };
     await runTask(activeBackend(), 'convert', { from, to, ...ids, threads }, { signal });
-    if (dtype === 'float16' && overflows(from, stored, to as Uint16Array)) run.overflows.add(entry.name);
+    if (overflows(from, stored, to, dtype)) run.overflows.add(entry.name);
     await writeRanges(sink, entry.name, [piece], DTYPES[dtype].bytes, out, signal);
     counter.add(entry.name, 0, last);
   } else {
@@ -245,13 +246,23 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
       ...{ slot, threads, signal },
       compute: (operation, args) => runTask(activeBackend(), operation, args, { signal }),
     });
+    const out = bitsOf(weights, dtype);
+    if (dtype !== 'float32' && out.some((bits) => isInfinite(bits, dtype))) run.overflows.add(weightName(layer));
     await writeMatrix(sink, weightName(layer), layer, chunk.weights, DTYPES[dtype].bytes, weights, slot, signal);
     counter.add(weightName(layer), chunk.rows * chunk.cols, last);
   }
 }
 
-/** Whether a number became infinite as float16. */
-function overflows(from: Float32Array | Uint16Array, dtype: DType, halves: Uint16Array): boolean {
-  const wasFinite = (bits: number) => (dtype === 'float32' ? Number.isFinite(bits) : (bits & 0x7f80) !== 0x7f80);
-  return dtype !== 'float16' && halves.some((half, i) => (half & 0x7fff) === 0x7c00 && wasFinite(from[i]!));
+/** What infinity is without its sign, in raw bits. */
+const INFINITY = { float16: 0x7c00, bfloat16: 0x7f80 } as const;
+
+function isInfinite(bits: number, dtype: DType): boolean {
+  return dtype === 'float32' ? Math.abs(bits) === Infinity : (bits & 0x7fff) === INFINITY[dtype];
+}
+
+/** Whether a number became infinite. */
+function overflows(from: FloatBits, stored: DType, to: FloatBits, dtype: DType): boolean {
+  if (dtype === 'float32' || dtype === stored) return false;
+  for (let i = 0; i < to.length; i++) if (isInfinite(to[i]!, dtype) && !isInfinite(from[i]!, stored)) return true;
+  return false;
 }

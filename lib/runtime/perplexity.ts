@@ -1,3 +1,5 @@
+import { checkSignal } from '../compute/signal.js';
+import { rejectUnknownOptions } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
 import { KvCache } from './blocks/cache.js';
 import type { Decoder, ReadRun } from './decoder.js';
@@ -32,8 +34,14 @@ export async function measurePerplexity(
   decoder: Decoder,
   maxContext: number,
   ids: TokenIds,
-  { window = 128, signal, onProgress }: PerplexityOptions,
+  options: PerplexityOptions,
 ): Promise<Perplexity> {
+  if (typeof options !== 'object' || options === null) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
+  }
+  rejectUnknownOptions(options, ['window', 'signal', 'onProgress'] satisfies (keyof PerplexityOptions)[]);
+  const { window = 128, signal, onProgress } = options;
+  checkSignal(signal);
   checkIds(ids, decoder.config.vocabSize);
   if (!Number.isSafeInteger(window) || window < 1 || window > maxContext) {
     throw new HqqError(

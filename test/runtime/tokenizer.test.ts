@@ -80,6 +80,24 @@ describe('a tokenizer', () => {
     });
   });
 
+  test('refuses what is no text and no ids', async () => {
+    const tokenizer = await openTokenizer(SHIPPED);
+    const wrong = { code: 'ERR_INVALID_ARGUMENT' };
+    await expect(tokenizer.encode(undefined as never)).rejects.toMatchObject(wrong);
+    for (const ids of [null, [2 ** 40], ['x'], [-1]]) {
+      await expect(tokenizer.decode(ids as never)).rejects.toMatchObject(wrong);
+    }
+    await tokenizer.close();
+  });
+
+  test('lets go of a long prompt at once when it is aborted', async () => {
+    const model = await loadLanguageModel(SHIPPED);
+    await model.tokenizer();
+    const text = model.generate('The sea '.repeat(400_000), { signal: AbortSignal.timeout(20) });
+    await expect(text.next()).rejects.toMatchObject({ name: 'TimeoutError' });
+    await model.close();
+  });
+
   test('of a folder without one is an error of the system', async () => {
     await expect(openTokenizer(folderWith('empty', {}))).rejects.toMatchObject({ code: 'ERR_IO' });
   });

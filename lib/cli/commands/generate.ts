@@ -1,3 +1,4 @@
+import { untilAborted } from '../../compute/signal.js';
 import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { GENERATE_OPTIONS } from '../../runtime/text/generate.js';
@@ -34,14 +35,18 @@ export const generate = defineCommand({
     return async ({ signal, print }) => {
       const prompt = await readText(given!, 'a prompt', { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
-      // Loads the tokenizer, which is not to be part of the times.
-      const promptTokens = (await (await model.tokenizer()).encode(prompt)).length;
+      // Not part of the times.
+      const promptIds = await untilAborted(
+        model.tokenizer().then((tokenizer) => tokenizer.encode(prompt)),
+        signal,
+      );
+      const promptTokens = promptIds.length;
       const ids: number[] = [];
       let whole = '';
       let finish: string | undefined;
       const started = performance.now();
       let first = started;
-      for await (const token of model.generate(prompt, { ...options, signal })) {
+      for await (const token of model.generate(promptIds, { ...options, signal })) {
         if (ids.length === 0) first = performance.now();
         ids.push(token.id);
         whole += token.text;

@@ -1,3 +1,4 @@
+import { untilAborted } from '../../compute/signal.js';
 import { plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { defineCommand, toJson } from '../command.js';
@@ -28,7 +29,10 @@ export const perplexity = defineCommand({
     return async ({ signal, print }) => {
       const content = await readTextFile(file!, { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
-      const ids = await (await model.tokenizer()).encode(content);
+      const ids = await untilAborted(
+        model.tokenizer().then((tokenizer) => tokenizer.encode(content)),
+        signal,
+      );
       const measured = await withProgress('measuring', !json && !quiet, (update) =>
         model.perplexity(ids, {
           window,

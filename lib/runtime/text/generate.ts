@@ -1,4 +1,4 @@
-import { checkSignal } from '../../compute/signal.js';
+import { checkSignal, untilAborted } from '../../compute/signal.js';
 import { type Option, rejectUnknownOptions } from '../../matrix/config.js';
 import { HqqError, show } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
@@ -154,8 +154,8 @@ export async function* generateTokens(
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { maxTokens, signal, stop } = options;
   signal?.throwIfAborted();
-  const tokenizer = await tokenizerFor(model, typeof prompt === 'string' || stop.length > 0);
-  const ids = typeof prompt === 'string' ? await tokenizer!.encode(prompt) : Array.from(prompt);
+  const tokenizer = await untilAborted(tokenizerFor(model, typeof prompt === 'string' || stop.length > 0), signal);
+  const ids = typeof prompt === 'string' ? await untilAborted(tokenizer!.encode(prompt), signal) : Array.from(prompt);
   if (ids.length >= model.maxContext) {
     const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);

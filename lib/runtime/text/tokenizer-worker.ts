@@ -63,7 +63,7 @@ try {
   serve(make());
   parentPort.postMessage([{ value: undefined }]);
 } catch (refusal) {
-  parentPort.postMessage([{ value: refusal }]);
+  parentPort.postMessage([refusal.file ? { value: refusal } : { error: refusal }]);
 }
 `;
 
@@ -108,8 +108,14 @@ export class WorkerTokenizer {
     worker.on('message', (answers: readonly Answer[]) => tokenizer.#settle(answers));
     worker.on('error', (error) => tokenizer.#fail(error));
     worker.on('exit', () => tokenizer.#fail(new Error('The thread of the tokenizer has ended.')));
-    const refusal = await tokenizer.#expect<Refusal | undefined>();
-    if (!refusal) return tokenizer;
+    let refusal: Refusal | undefined;
+    try {
+      refusal = await tokenizer.#expect<Refusal | undefined>();
+      if (!refusal) return tokenizer;
+    } catch (error) {
+      await tokenizer.close();
+      throw error;
+    }
     await tokenizer.close();
     return refusal;
   }

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { readWhole, systemCode } from '../../files/io.js';
 import { type FilePath, pathOf } from '../../files/path.js';
-import { HqqError } from '../../messages/errors.js';
+import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { formatError, plain } from '../../messages/text.js';
 import { findTokenizers } from './library.js';
@@ -38,15 +38,24 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
     if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return undefined;
     throw error;
   });
-  const worker = await WorkerTokenizer.open(library, { tokenizer, config });
+  const worker = await WorkerTokenizer.open(library, { tokenizer, config }).catch((cause: unknown) => {
+    throw new HqqError('ERR_DEPENDENCY', `The tokenizer package at ${plain(library)} does not run here.`, { cause });
+  });
   if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
-  const opened: TextTokenizer = {
-    encode: (text) => worker.encode(text),
-    decode: (ids) => worker.decode(ids),
-    close: () => worker.close(),
+  const held = { worker }; // by each of the methods: `const { encode } = await openTokenizer(...)` keeps the thread, too
+  FORGOTTEN.register(held, worker);
+  return {
+    encode: async (text) => {
+      if (typeof text !== 'string') throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a text, got ${show(text)}.`);
+      return held.worker.encode(text);
+    },
+    decode: async (ids) => {
+      const isId = (id: unknown) => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < 2 ** 31;
+      if (Array.isArray(ids) && ids.every(isId)) return held.worker.decode(ids);
+      throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ids to be a list of token ids, got ${show(ids)}.`);
+    },
+    close: () => held.worker.close(),
   };
-  FORGOTTEN.register(opened, worker);
-  return opened;
 }
 
 function findLibrary(): string {
