@@ -183,10 +183,25 @@ async function checkPlan(plan: ModelPlan, source: TensorSource, signal: AbortSig
     );
   }
   const digest = await digestOf(source, signal);
-  if (digest === plan.digest) return;
+  if (digest === plan.digest) return checkEntries(plan, source);
   const message = `Expected ${plain(source.path)} to be the model that the plan was made for, but it is another, or has changed since`;
   throw new HqqError(
     'ERR_CHECKPOINT_CONTENT',
     `${message}: its digest is ${digest}, that of the plan ${show(plan.digest)}.`,
   );
+}
+
+/** Refuses a plan that was edited by hand: what it says of tensors must be what the model says. */
+function checkEntries({ shards }: ModelPlan, { entries }: TensorSource): void {
+  for (const { file, layers, copies } of shards) {
+    const planned = layers.flatMap(({ site: { weight, bias } }) => (bias ? [weight, bias] : [weight]));
+    const strange = planned.find(({ name, begin, end, ...entry }) => {
+      const own = entries.get(name);
+      return own === undefined || own.file !== entry.file || own.begin !== begin || own.end !== end;
+    });
+    const name = strange?.name ?? copies.find((copy) => !entries.has(copy));
+    if (name === undefined) continue;
+    const message = `Expected the plan of ${plain(file)} to name tensors of the model where they are, but not ${show(name)}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Make the plan anew.`);
+  }
 }

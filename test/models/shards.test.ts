@@ -123,6 +123,12 @@ describe('a plan', () => {
     flip();
     fs.writeFileSync(last, bytes);
     await refused(/a plan of version 1, got 2/, { ...plan, version: 2 as 1 });
+    const { shards } = json(plan);
+    const edited = { ...plan, shards: [{ ...shards[0]!, copies: ['none'] }, ...shards.slice(1)] };
+    await refused(
+      /of model-00001.* to name tensors of the model where they are, but not "none"\. Make the plan anew/,
+      edited,
+    );
     const unknown = await failure(() => writeShard(plan, 'x', input, path));
     expect(unknown.message).toMatch(/Expected a shard of the plan \("model-00001.*\), got "x"\./);
     await writeShard(plan, file, input, path);
