@@ -8,6 +8,7 @@ export class Lifetime {
   #closed = false;
   #generations = 0;
   #whenOver: (() => Promise<void>) | undefined;
+  #over: Promise<void> | undefined;
 
   /** @param what As messages call it: "the model". */
   constructor(what: string) {
@@ -42,7 +43,7 @@ export class Lifetime {
     } finally {
       await values.return();
       this.#generations--;
-      await this.#finish();
+      this.#finish().catch(() => {}); // `close` tells of it; who reads does not wait for what comes after the last value
     }
   }
 
@@ -57,11 +58,10 @@ export class Lifetime {
     await this.#finish();
   }
 
+  /** Begins the end where nothing is under way, and resolves when it is over. */
   async #finish(): Promise<void> {
-    if (!this.#closed || this.#generations > 0 || this.#calls.size > 0) return;
-    const whenOver = this.#whenOver;
-    this.#whenOver = undefined;
-    await whenOver?.();
+    if (this.#closed && this.#generations === 0 && this.#calls.size === 0) this.#over ??= this.#whenOver?.();
+    await this.#over;
   }
 
   async #track<T>(call: Promise<T>): Promise<T> {
