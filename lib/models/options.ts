@@ -18,6 +18,7 @@ export type MetaDtype = (typeof META_DTYPES)[number];
 
 /** Bits that embeddings may be quantized to. */
 export const EMBEDDING_BITS = [8, 4] as const;
+/** One of them. */
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
