@@ -4,7 +4,12 @@ import type { SolverRow } from './solver.js';
 /** The one list of solvers, in the order of native/kernels/solve/solvers.h. */
 const ROWS = [
   { name: 'hqq', help: 'moved to a fixed point', optimizes: true, parameters: hqqParameters },
-  { name: 'minmax', help: 'left where they start', optimizes: false, parameters: () => new Float32Array(0) },
+  {
+    name: 'minmax',
+    help: 'left where they start',
+    optimizes: false,
+    parameters: (): Float32Array => new Float32Array(0),
+  },
 ] as const satisfies readonly SolverRow[];
 
 /** One of `SOLVERS`. */
