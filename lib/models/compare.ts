@@ -1,12 +1,11 @@
 import { activeBackend } from '../backend/index.js';
 import { relativeError } from '../compute/arguments.js';
-import { bitsOf, narrowBytes, widenBytes } from '../compute/floats.js';
+import { bitsOf } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
 import { rounding } from '../containers/rounding.js';
-import type { Scratch } from '../containers/scratch.js';
 import { numbersOf } from '../containers/stored-types.js';
 import { type Lie, readMatrix, storedShape } from '../containers/transpose.js';
 import { type FilePath, pathOf } from '../files/path.js';
@@ -16,6 +15,7 @@ import { plain, quote, quoteSome } from '../messages/text.js';
 import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
 import type { StoredLayer, WorkRun } from '../schemes/scheme.js';
 import { findLayers, schemeOf, tracesOf, weightName } from './layers.js';
+import { type Likeness, lessLike, likenessOf } from './likeness.js';
 import { type ConversionRun, checkConversion } from './options.js';
 import type { CompareReport, TensorComparison } from './report.js';
 import { pipeline } from './stream/pipeline.js';
@@ -37,8 +37,8 @@ interface Pair {
   readonly a: TensorEntry;
   readonly b: TensorEntry | StoredLayer;
   readonly totals: { weights: number; abs: number; squared: number; squaredA: number; largest: number };
-  /** Stored the same, as far as has been seen: bit for bit, or rounded to the type that `b` has. */
-  same: boolean;
+  /** How like the two are, as far as has been seen. */
+  likeness: Likeness;
   left: number;
 }
 
@@ -122,7 +122,7 @@ function pairUp(a: TensorSource, b: TensorSource, layers: readonly StoredLayer[]
       throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
     }
     const totals = { weights: 0, abs: 0, squared: 0, squaredA: 0, largest: 0 };
-    const pair = { name, a: tensor, b: other, totals, same: true, left: 0 };
+    const pair: Pair = { name, a: tensor, b: other, totals, likeness: 'equal', left: 0 };
     pair.left = isNumeric(pair) ? shape.reduce((product, size) => product * size, 1) : tensor.end - tensor.begin;
     pairs.push(pair);
   }
@@ -178,7 +178,7 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
         yield { pair, count: piece.count, run };
       }
     } else if (pair.a.type.name !== b.type.name) {
-      pair.same = false;
+      pair.likeness = 'different';
     } else {
       for (const piece of pieces(pair.left, PIECE_BYTES)) {
         const run = async ({ sources, slot, signal }: JobRun) => {
@@ -187,7 +187,7 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
             readRanges(sources.a, pair.a, [piece], 1, x, signal),
             readRanges(sources.b, b, [piece], 1, y, signal),
           ]);
-          if (Buffer.compare(x, y) !== 0) pair.same = false;
+          if (Buffer.compare(x, y) !== 0) pair.likeness = 'different';
         };
         yield { pair, count: piece.count, run };
       }
@@ -202,8 +202,12 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   const count = b.byteLength / DTYPES[bDtype].bytes;
   const a = slot.take('original', Uint8Array, count * DTYPES[aDtype].bytes);
   const lie: Lie = isLayer(pair.b) ? pair.b : { shape: [1, count], stored: 'out-in' };
-  await readMatrix(rounding(sources.a), pair.a, lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
-  if (pair.same && !isLayer(pair.b)) pair.same = isRounded(a, aDtype, b, bDtype, slot);
+  const lower = (likeness: Likeness) => {
+    pair.likeness = lessLike(pair.likeness, likeness);
+  };
+  const source = rounding(sources.a, (_entry, { overflows }) => lower(overflows > 0 ? 'different' : 'rounded'));
+  await readMatrix(source, pair.a, lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
+  if (pair.likeness !== 'different' && !isLayer(pair.b)) lower(likenessOf(a, aDtype, b, bDtype, slot));
   const stats = new Float64Array(4);
   const ids = { aDtype: DTYPES[aDtype].id, bDtype: DTYPES[bDtype].id };
   await run.compute('distance', { a: bitsOf(a, aDtype), b: bitsOf(b, bDtype), ...ids, stats, threads });
@@ -214,16 +218,6 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   totals.squared += squared;
   totals.squaredA += squaredA;
   totals.largest = Math.max(totals.largest, largest);
-}
-
-/** Whether `b` is `a`, rounded to the type of `b`. */
-function isRounded(a: Uint8Array, aDtype: DType, b: Uint8Array, bDtype: DType, slot: Scratch): boolean {
-  if (aDtype === bDtype) return Buffer.compare(a, b) === 0;
-  const values = slot.take('values', Float32Array, a.byteLength / DTYPES[aDtype].bytes);
-  widenBytes(a, aDtype, values);
-  const rounded = slot.take('rounded', Uint8Array, b.byteLength);
-  narrowBytes(values, bDtype, rounded);
-  return Buffer.compare(rounded, b) === 0;
 }
 
 function isLayer(b: TensorEntry | StoredLayer): b is StoredLayer {
@@ -243,11 +237,17 @@ function summarize(
 ): CompareReport {
   // Vectors that differ (norms, biases) are named; of matrices it matters by how much.
   const measured = pairs.filter(
-    (pair) => isLayer(pair.b) || (!pair.same && isNumeric(pair) && pair.b.shape.length >= 2),
+    (pair) => isLayer(pair.b) || (pair.likeness === 'different' && isNumeric(pair) && pair.b.shape.length >= 2),
   );
   const shown = new Set(measured);
   const rest = pairs.filter((pair) => !shown.has(pair));
-  const different = rest.filter(({ same }) => !same).map(({ name }) => name);
+  const like = (likeness: Likeness) => rest.filter((pair) => pair.likeness === likeness);
+  const rounded: Partial<Record<DType, number>> = {};
+  for (const { b } of like('rounded')) {
+    const { float } = (b as TensorEntry).type;
+    rounded[float!] = (rounded[float!] ?? 0) + 1;
+  }
+  const different = like('different').map(({ name }) => name);
   const sum = (part: (totals: Pair['totals']) => number) =>
     measured.reduce((total, { totals }) => total + part(totals), 0);
   const weights = sum((totals) => totals.weights);
@@ -255,7 +255,7 @@ function summarize(
     original,
     quantized,
     tensors: measured.map(compareOne),
-    dense: { equal: rest.length - different.length, different: [...different, ...lone] },
+    dense: { equal: like('equal').length, rounded, different: [...different, ...lone] },
     totals: {
       weights,
       meanAbsError: weights === 0 ? 0 : sum((totals) => totals.abs) / weights,

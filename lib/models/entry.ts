@@ -48,8 +48,8 @@ export async function dequantizeModel(
 
 /**
  * Measures how far a quantized (or dequantized) model is from the original: every quantized weight, and every matrix that
- * differs, number by number; all other tensors as equal or different. A tensor that was only rounded to the type it is
- * stored in counts as equal.
+ * differs, number by number; all other tensors as equal, as equal but for rounding to the type that the second stores them
+ * in, or as different. A tensor of which rounding made a number infinite is different.
  *
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for models that do not
  *   belong together; the signal's reason when it is aborted.

@@ -120,11 +120,16 @@ export interface CompareReport {
   readonly quantized: string;
   /** Tensors that the second holds quantized. */
   readonly tensors: readonly TensorComparison[];
-  /** Floating-point tensors that are carried over: compared too, as a count of equal and different ones. */
+  /** Tensors that are not in `tensors`, which are equal or nearly or are no matrices: counted, and named where they differ. */
   readonly dense: {
-    /** How many are equal to the bit. */
+    /** How many hold the same numbers: in the same type the same bits, or in one that holds each of them exactly. */
     readonly equal: number;
-    /** Names of the others. */
+    /**
+     * How many are equal but for rounding to the type that the second holds them in, by that type: `{ float16: 3 }`. No number
+     * of them became infinite.
+     */
+    readonly rounded: Readonly<Partial<Record<DType, number>>>;
+    /** Names of the others: they hold other numbers, ones that overflowed to infinity too, or only one of the two has them. */
     readonly different: readonly string[];
   };
   /** Over all of `tensors`. */

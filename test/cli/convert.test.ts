@@ -284,6 +284,13 @@ describe('compare', () => {
     expect(compared.totals.relativeError).toBeCloseTo(converted.totals.relativeError, 6);
   });
 
+  test('what was rounded is told apart from what is equal', async () => {
+    const dense = fresh();
+    await hqq(['dequantize', await quantized(), '--out', dense, '--dtype', 'float16']);
+    const { stdout } = await hqq(['compare', MODEL, dense]);
+    expect(stdout).toMatch(/the others +0 tensors equal, 7 tensors equal but for rounding \(float16\)\n/);
+  });
+
   test('strangers, and a model with itself, are errors', async () => {
     const out = await quantized();
     const other = writeLlama(fresh('other'), 2, 96);

@@ -13,6 +13,7 @@ import {
   failure,
   freshPath,
   llama,
+  modelFile,
   modelFolder,
   numbersOf,
   randomTensor,
@@ -198,6 +199,42 @@ describe('compareModels', () => {
     const without = Object.fromEntries(Object.entries(changed).filter(([name]) => name !== 'lm_head.weight'));
     const report = await compareModels(modelFolder([source]), modelFolder([without]));
     expect(report.dense.different).toEqual(['model.norm.weight', 'lm_head.weight', 'extra']);
+  });
+
+  it('tells equal, equal but for rounding and overflow apart', async () => {
+    const wide = (...values: number[]) => ({ dtype: 'F64', shape: [values.length], bytes: bytesOf(values) });
+    const bytesOf = (values: number[]) => new Uint8Array(Float64Array.from(values).buffer);
+    const first = {
+      same: tensorOf([1 / 3, NaN], [2]),
+      exact: tensorOf([0.5, -0, NaN, Infinity], [4]),
+      exact64: wide(0.5, -0, NaN, Infinity),
+      third: tensorOf([1, 1 / 3], [2]),
+      brain: tensorOf([1, 1 / 3], [2]),
+      wide: wide(1, 1 / 3),
+      matrix: tensorOf([1, 1 / 3], [1, 2]),
+      over: tensorOf([1, 70000], [2]),
+      over32: wide(1, 1e300),
+      overMatrix: tensorOf([1, 70000], [1, 2]),
+    };
+    const second = {
+      same: first.same,
+      exact: tensorOf([0.5, -0, NaN, Infinity], [4], 'float16'),
+      exact64: tensorOf([0.5, -0, NaN, Infinity], [4], 'bfloat16'),
+      third: tensorOf([1, 1 / 3], [2], 'float16'),
+      brain: tensorOf([1, 1 / 3], [2], 'bfloat16'),
+      wide: tensorOf([1, 1 / 3], [2]),
+      matrix: tensorOf([1, 1 / 3], [1, 2], 'float16'),
+      over: tensorOf([1, Infinity], [2], 'float16'),
+      over32: tensorOf([1, Infinity], [2]),
+      overMatrix: tensorOf([1, Infinity], [1, 2], 'float16'),
+    };
+    const { dense, tensors } = await compareModels(modelFile(first), modelFile(second));
+    expect(dense).toEqual({
+      equal: 3,
+      rounded: { float16: 2, bfloat16: 1, float32: 1 },
+      different: ['over', 'over32'],
+    });
+    expect(tensors.map(({ name }) => name)).toEqual(['overMatrix']);
   });
 
   it('refuses strangers and swapped arguments', async () => {

@@ -72,8 +72,11 @@ function describe(report: CompareReport, all: boolean): string {
   return `${title}\n\n${rows.length > 0 ? `${table(columns, rows)}${cut}\n` : ''}${pairs(summary)}`;
 }
 
-function describeDense({ equal, different }: CompareReport['dense']): string {
-  const same = `${plural(equal, 'tensor')} equal`;
+function describeDense({ equal, rounded, different }: CompareReport['dense']): string {
+  const nearly = Object.entries(rounded).map(
+    ([dtype, count]) => `${plural(count, 'tensor')} equal but for rounding (${dtype})`,
+  );
+  const same = [`${plural(equal, 'tensor')} equal`, ...nearly].join(', ');
   if (different.length === 0) return same;
   const named = different.slice(0, NAMED).map(plain).join(', ');
   const more = different.length > NAMED ? ` and ${different.length - NAMED} more` : '';
