@@ -28,7 +28,7 @@ import { Counter, copyPiece, copyPieces, makeSlots } from './stream/transfer.js'
 export interface DequantizeModelOptions extends ConversionRun {
   /**
    * Type of every floating-point tensor: weights, biases and all that was never quantized, each number rounded once (float64 ones
-   * by way of float32). `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays.
+   * by way of float32). A note of the report counts numbers that became infinite. `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays.
    *
    * @default undefined: weights and biases of layers that were quantized become float32, and all else stays as it is
    */
@@ -82,8 +82,8 @@ interface Run {
   readonly dtype: DType;
   readonly threads: number;
   readonly counter: Counter;
-  /** Names of tensors with numbers that became infinite. */
-  readonly overflows: Set<string>;
+  /** How many numbers became infinite, by the tensor's name; of those alone where some did. */
+  readonly overflows: Map<string, number>;
 }
 
 /** As entry.ts says, through which the package exports it. */
@@ -113,7 +113,7 @@ export async function dequantizeModel(
     const shared = {
       ...{ source, dtype, threads: resolveThreads(options.threads) },
       counter: new Counter(onProgress, weights, layers.length + counted),
-      overflows: new Set<string>(),
+      overflows: new Map<string, number>(),
     };
     const slots = makeSlots();
     const envelope = source.envelope.replace({
@@ -142,7 +142,7 @@ export async function dequantizeModel(
     });
     const bytesBefore = source.files.reduce((sum, { size }) => sum + size, 0);
     const seconds = (performance.now() - started) / 1000;
-    const notes = [...endingNotes(output, source.kind), ...overflowNotes([...shared.overflows], dtype)];
+    const notes = [...endingNotes(output, source.kind), ...overflowNotes(shared.overflows, dtype)];
     return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds, notes };
   } finally {
     await source.close();
@@ -157,9 +157,12 @@ function notQuantized(source: TensorSource, input: string): HqqError {
   return new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
-function overflowNotes(names: readonly string[], dtype: DType): readonly string[] {
-  if (names.length === 0) return [];
-  return [`Numbers of ${plural(names.length, 'tensor')} are beyond ${dtype} and became infinite: ${quoteSome(names)}.`];
+function overflowNotes(overflows: ReadonlyMap<string, number>, dtype: DType): readonly string[] {
+  if (overflows.size === 0) return [];
+  const count = [...overflows.values()].reduce((sum, one) => sum + one, 0);
+  const what = `${plural(count, 'number')} of ${plural(overflows.size, 'tensor')}`;
+  const became = count === 1 ? 'is beyond' : 'are beyond';
+  return [`${what} ${became} ${dtype} and became infinite: ${quoteSome([...overflows.keys()])}.`];
 }
 
 /** What each file holds, by name. `dtype`: what every floating-point tensor becomes, if that was asked for. */
@@ -224,6 +227,9 @@ function* jobsOf({ layers, converted, copies }: Shard): Generator<Job> {
 
 async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Promise<void> {
   const { source, sink, dtype, threads, counter } = run;
+  const lose = (name: string, count: number) => {
+    if (count > 0) run.overflows.set(name, (run.overflows.get(name) ?? 0) + count);
+  };
   if (job.kind === 'copy') {
     const { entry, piece } = job;
     await copyPiece(source, entry, piece, sink, slot, signal);
@@ -232,12 +238,13 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     const { entry, piece, last } = job;
     const stored = numbersOf(entry.type)!;
     const bytes = slot.take('stored', Uint8Array, piece.count * DTYPES[stored].bytes);
-    await readRanges(rounding(source), entry, [piece], DTYPES[stored].bytes, bytes, signal);
+    const numbers = rounding(source, (_entry, losses) => lose(entry.name, losses.overflows));
+    await readRanges(numbers, entry, [piece], DTYPES[stored].bytes, bytes, signal);
     const out = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
     const [from, to] = [bitsOf(bytes, stored), bitsOf(out, dtype)];
     const ids = { fromDtype: DTYPES[stored].id, toDtype: DTYPES[dtype].id };
     await runTask(activeBackend(), 'convert', { from, to, ...ids, threads }, { signal });
-    if (overflows(from, stored, to, dtype)) run.overflows.add(entry.name);
+    if (dtype !== 'float32' && dtype !== stored) lose(entry.name, infinities(to, dtype) - infinities(from, stored));
     await writeRanges(sink, entry.name, [piece], DTYPES[dtype].bytes, out, signal);
     counter.add(entry.name, 0, last);
   } else {
@@ -247,7 +254,7 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
       compute: (operation, args) => runTask(activeBackend(), operation, args, { signal }),
     });
     const out = bitsOf(weights, dtype);
-    if (dtype !== 'float32' && out.some((bits) => isInfinite(bits, dtype))) run.overflows.add(weightName(layer));
+    if (dtype !== 'float32') lose(weightName(layer), infinities(out, dtype));
     await writeMatrix(sink, weightName(layer), layer, chunk.weights, DTYPES[dtype].bytes, weights, slot, signal);
     counter.add(weightName(layer), chunk.rows * chunk.cols, last);
   }
@@ -260,9 +267,9 @@ function isInfinite(bits: number, dtype: DType): boolean {
   return dtype === 'float32' ? Math.abs(bits) === Infinity : (bits & 0x7fff) === INFINITY[dtype];
 }
 
-/** Whether a number became infinite. */
-function overflows(from: FloatBits, stored: DType, to: FloatBits, dtype: DType): boolean {
-  if (dtype === 'float32' || dtype === stored) return false;
-  for (let i = 0; i < to.length; i++) if (isInfinite(to[i]!, dtype) && !isInfinite(from[i]!, stored)) return true;
-  return false;
+/** How many numbers are infinite. */
+function infinities(values: FloatBits, dtype: DType): number {
+  let count = 0;
+  for (let i = 0; i < values.length; i++) if (isInfinite(values[i]!, dtype)) count++;
+  return count;
 }

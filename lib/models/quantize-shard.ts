@@ -10,7 +10,7 @@ import { numbersOf, storedFloat } from '../containers/stored-types.js';
 import { readMatrix, storedPosition, storedShape } from '../containers/transpose.js';
 import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
-import { plain } from '../messages/text.js';
+import { plain, quote } from '../messages/text.js';
 import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
 import type { PlannedLayer, Scheme, WorkRun } from '../schemes/scheme.js';
 import type { ShardPlan } from './plan.js';
@@ -169,7 +169,7 @@ async function convertBias(
 ): Promise<void> {
   const dtype = numbersOf(bias.type)!;
   const to = run.scheme.biasDtype(layer.form);
-  const source = to === undefined ? run.source : rounding(run.source);
+  const source = to === undefined ? run.source : rounding(run.source, refuseOverflow);
   const { blockBytes: size } = to === undefined ? bias.type : storedFloat(dtype);
   const bytes = slot.take('weights', Uint8Array, piece.count * size);
   await readRanges(source, bias, [piece], size, bytes, signal);
@@ -180,6 +180,14 @@ async function convertBias(
     stored = run.scheme.encodeBias(layer, values, slot);
   }
   await writeRanges(sink, bias.name, [piece], to === undefined ? size : storedFloat(to).blockBytes, stored, signal);
+}
+
+/** A bias beyond float32 is refused as such a weight is. */
+function refuseOverflow({ name, file }: TensorEntry, { overflows }: { readonly overflows: number }): void {
+  if (overflows === 0) return;
+  const what = `Expected the numbers of ${quote(name)} in ${plain(file)} to fit into float32, in which biases are computed`;
+  const advice = 'Leave its layer as it is (exclude, --exclude).';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${what}, but ${overflows} of them would be infinite. ${advice}`);
 }
 
 async function writeConstants({ layer }: LayerState, sink: TensorSink, { scheme }: ShardRun): Promise<void> {
