@@ -4,7 +4,7 @@ import { UsageError } from './flags.js';
 import { Interruption } from './process.js';
 
 /** What went wrong, for people and for scripts. */
-export interface Failure {
+interface Failure {
   /** Exit status. */
   readonly status: number;
   /** What `--json` says: the library's codes, Node.js' own for an abort, and one for a fault of this program. */

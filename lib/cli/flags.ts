@@ -41,7 +41,7 @@ export function kebab(name: string): string {
 
 // Kinds of flags.
 
-export function toggle(help: string): Flag<boolean> {
+function toggle(help: string): Flag<boolean> {
   return { help };
 }
 

@@ -13,7 +13,7 @@ const MAX_TEXT_BYTES = 256 * 1024 * 1024;
 const STANDARD_INPUT = '-';
 
 /** How a text is read. */
-export interface TextInput {
+interface TextInput {
   readonly signal: AbortSignal;
   /** Says nothing to somebody who is to type the text. */
   readonly quiet: boolean;

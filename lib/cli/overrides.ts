@@ -4,7 +4,7 @@ import { suggestion } from '../messages/suggestion.js';
 import { type Flag, kebab, QUANT_FLAGS, readValue, UsageError } from './flags.js';
 
 /** `--override 'glob:nbits=8,group-size=32'`: what some tensors get instead. */
-export type Override = readonly [glob: string, config: Partial<QuantConfig>];
+type Override = readonly [glob: string, config: Partial<QuantConfig>];
 
 const EXAMPLE = "'model.layers.0.*:nbits=8,group-size=32'";
 

@@ -10,7 +10,7 @@ import { solverNamed, ZERO_KINDS } from '../solvers/solvers.js';
 // converter, which works on chunks of the grouped matrix. Arrays must be as long as binding.d.ts says.
 
 /** The grouped matrix `[rows, cols]`, or a chunk of it, and how its codes are packed. */
-export interface Grid {
+interface Grid {
   readonly rows: number;
   readonly cols: number;
   readonly format: PackFormat;
@@ -19,7 +19,7 @@ export interface Grid {
   readonly threads: number;
 }
 
-export interface GroupedQuantize extends Grid {
+interface GroupedQuantize extends Grid {
   readonly weights: FloatBits;
   readonly dtype: DType;
   readonly axis: 0 | 1;
@@ -69,7 +69,7 @@ export function solverArgs(config: ResolvedQuantConfig): SolverArgs {
   };
 }
 
-export interface GroupedDequantize extends Grid {
+interface GroupedDequantize extends Grid {
   readonly packed: Words;
   readonly axis: 0 | 1;
   readonly scale: Float32Array;

@@ -14,7 +14,7 @@ export const MAX_JSON_DEPTH = 64;
 export const MAX_JSON_VALUES = 4_000_000;
 
 /** Where the bytes come from, for messages. */
-export interface JsonSource {
+interface JsonSource {
   /** File name, as messages show it. */
   readonly file: string;
   /** What the bytes are: `header`, `index`, `config.json`. */

@@ -5,10 +5,10 @@ import { compareBytes, plain } from '../messages/text.js';
 import { ioError, withPath } from './io.js';
 
 /** Deepest folder below a model that is listed. Real ones have one or two levels. */
-export const MAX_FOLDER_DEPTH = 8;
+const MAX_FOLDER_DEPTH = 8;
 
 /** Most entries of a model folder: a home directory given by mistake must not be walked, let alone copied. */
-export const MAX_FOLDER_ENTRIES = 20_000;
+const MAX_FOLDER_ENTRIES = 20_000;
 
 /** Weights in other formats, and their indexes. Carrying the float weights along would defeat the purpose. */
 const OTHER_WEIGHTS = [
@@ -31,7 +31,7 @@ export interface Listing {
 }
 
 /** Weights that this package does not carry along, by file name. */
-export function isOtherWeights(name: string): boolean {
+function isOtherWeights(name: string): boolean {
   return OTHER_WEIGHTS.some((pattern) => pattern.test(name));
 }
 

@@ -10,7 +10,7 @@ import { checkReplaceable, type OutputKind } from './output-rules.js';
 const COMMIT_ATTEMPTS = 5;
 
 /** An output that is written, and where it goes. */
-export interface Placement {
+interface Placement {
   /** Where it was written. */
   readonly path: string;
   readonly target: string;

@@ -25,7 +25,7 @@ export type { OutputKind } from './output-rules.js';
 /** Bytes of a copied file that are in memory at once. */
 const COPY_BYTES = 1024 * 1024;
 
-export interface StagedOutputOptions {
+interface StagedOutputOptions {
   /** Replace what stands there: a safetensors file, an empty folder or a model folder. */
   readonly force?: boolean | undefined;
   /** Every file and folder that is read, so that none is harmed. */

@@ -38,7 +38,7 @@ const answers = (ask: (() => unknown) | undefined, buffer: ArrayBufferLike) => {
 };
 
 /** Whether a buffer's memory is shared between threads: then it can neither shrink nor be transferred. */
-export function isShared(buffer: ArrayBufferLike): boolean {
+function isShared(buffer: ArrayBufferLike): boolean {
   // The common case comes first: the other getter throws at it, which takes longer than multiplying a small layer.
   return !answers(ownLength, buffer) && answers(sharedLength, buffer);
 }

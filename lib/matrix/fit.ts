@@ -4,7 +4,7 @@ import { formatFor, formatNamed, holdsRows, type PackFormat } from './format.js'
 import { type Geometry, geometryOf, nearestDivisors } from './geometry.js';
 
 /** How one matrix is quantized: its options with `groupSize` as a number, and what follows from them. */
-export interface LayerForm {
+interface LayerForm {
   readonly config: ResolvedQuantConfig & { readonly groupSize: number };
   readonly format: PackFormat;
   readonly geometry: Geometry;

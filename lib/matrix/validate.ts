@@ -124,7 +124,7 @@ function numbersOf(data: unknown, dtype: DType, count: number): Float32Array | U
 }
 
 /** What the fields of a quantized tensor imply. */
-export interface TensorLayout {
+interface TensorLayout {
   readonly geometry: Geometry;
   readonly format: PackFormat;
 }

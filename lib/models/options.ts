@@ -12,12 +12,12 @@ import { HqqError, show } from '../messages/errors.js';
 import type { Progress } from './report.js';
 
 /** How scale and zero may be stored. */
-export const META_DTYPES = ['auto', 'float16', 'float32'] as const;
+const META_DTYPES = ['auto', 'float16', 'float32'] as const;
 /** `auto`: float16 layer by layer where that holds scale and zero, else float32. */
 export type MetaDtype = (typeof META_DTYPES)[number];
 
 /** Bits that embeddings may be quantized to. */
-export const EMBEDDING_BITS = [8, 4] as const;
+const EMBEDDING_BITS = [8, 4] as const;
 /** One of them. */
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
@@ -187,7 +187,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
   },
 };
 
-export const MODEL_OPTION_NAMES = Object.keys(MODEL_OPTIONS) as readonly (keyof ResolvedModelOptions)[];
+const MODEL_OPTION_NAMES = Object.keys(MODEL_OPTIONS) as readonly (keyof ResolvedModelOptions)[];
 
 const RUN_NAMES = ['signal', 'onProgress'] as const satisfies readonly (keyof ConversionRun)[];
 

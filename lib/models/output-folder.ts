@@ -4,7 +4,7 @@ import { ensureFreeSpace } from '../files/io.js';
 import { StagedOutput } from '../files/staged-output.js';
 
 /** A conversion of a model into another of the same shape: a file into a file, a folder into a folder. */
-export interface Conversion {
+interface Conversion {
   readonly source: TensorSource;
   readonly output: string;
   readonly force: boolean;

@@ -30,7 +30,7 @@ export interface ShardResult {
 }
 
 /** How `writeShard` runs. */
-export interface ShardOptions extends ConversionRun {
+interface ShardOptions extends ConversionRun {
   readonly threads?: number | undefined;
 }
 
@@ -73,7 +73,7 @@ export async function writeShard(
 }
 
 /** The parts of an output, and where it will be. */
-export interface Parts {
+interface Parts {
   readonly input: string;
   /** What `writeShard` gave, of each shard, in any order. */
   readonly results: readonly ShardResult[];

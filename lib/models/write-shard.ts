@@ -10,7 +10,7 @@ import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard
 import { Counter, makeSlots, Stopwatch } from './stream/transfer.js';
 
 /** A shard that was written. */
-export interface WrittenShard {
+interface WrittenShard {
   readonly layout: Layout;
   readonly results: readonly LayerResult[];
 }

@@ -31,7 +31,7 @@ export interface ForwardOptions {
 }
 
 /** What a model is made of; `loadLanguageModel` puts it together. */
-export interface ModelParts {
+interface ModelParts {
   readonly config: LanguageModelConfig;
   readonly weights: ModelWeights;
   readonly tokenizer: () => Promise<TextTokenizer>;

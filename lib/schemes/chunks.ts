@@ -33,7 +33,7 @@ const NARROW_FACTOR = 4;
 /** Most weights of a chunk that cannot be smaller, 256 MiB in float32: it holds whole groups, as many as make words. */
 export const MAX_CHUNK_WEIGHTS = 64 * 1024 * 1024;
 
-export interface Cut {
+interface Cut {
   readonly geometry: Geometry;
   readonly axis: 0 | 1;
   readonly format: PackFormat;

@@ -13,7 +13,7 @@ import type { Chunk } from './chunks.js';
 // interfaces and no scheme.
 
 /** What is asked of a layer. */
-export interface LayerOptions {
+interface LayerOptions {
   /** As it was given: defaults may give way, what was asked for may not. */
   readonly config: QuantConfig;
   /** How scale and zero are stored; `auto` leaves it to the scheme. */
@@ -34,7 +34,7 @@ export interface PlannedLayer<Form extends LayerForm = LayerForm> {
 }
 
 /** What a form comes to, for reports. */
-export interface FormSummary {
+interface FormSummary {
   /** How codes are stored. */
   readonly packing: string;
   /** How scale and zero are stored. */

@@ -17,7 +17,7 @@ export function panelsOf(shape: Int32Array) {
 }
 
 /** One group of a panel: `codes[output * 4 * quads + weight]`. */
-export function unpackPanel(panel: Uint8Array, at: number, format: FormatId, quads: number, codes: Uint8Array): void {
+function unpackPanel(panel: Uint8Array, at: number, format: FormatId, quads: number, codes: Uint8Array): void {
   const unit = FORMATS[format]!.panel;
   const stride = 4 * quads;
   for (let first = 0; first < quads; first += unit.quads.length, at += unit.vectors * QUAD_BYTES) {

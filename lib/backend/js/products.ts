@@ -9,7 +9,7 @@ import type { PanelPiece } from '../../matrix/panel-unit.js';
 const WORDS = QUAD_BYTES / 4;
 
 /** `dots[output]` += the products of one quad: four codes of each output, in the bytes of `words[at + output] >>> shift & mask`. */
-export type AddQuad<X, Dots> = (
+type AddQuad<X, Dots> = (
   words: Uint32Array,
   at: number,
   shift: number,

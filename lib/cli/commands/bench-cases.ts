@@ -21,7 +21,7 @@ export interface Memcpy {
 export const BATCHES = [1, 64] as const;
 
 /** What a product multiplies its weights with. */
-export interface Product {
+interface Product {
   /** Rows of x. */
   readonly batch: (typeof BATCHES)[number];
   readonly activations: 'float32' | 'int8';

@@ -1,7 +1,7 @@
 import { formatCount } from '../../messages/units.js';
 
 /** Rows that differ in their names' numbers only, as one. */
-export interface Family<T> {
+interface Family<T> {
   /** `model.layers.*.mlp.up_proj.weight`, or the one name. */
   readonly name: string;
   readonly members: readonly T[];

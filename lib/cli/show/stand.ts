@@ -15,7 +15,7 @@ export interface Stand {
 }
 
 /** A stand in words, each '' where there is nothing to say. */
-export interface StandWords {
+interface StandWords {
   readonly percent: string;
   readonly step: string;
   readonly rate: string;

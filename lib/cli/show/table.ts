@@ -1,7 +1,7 @@
 import { outputColumns, wrap, wrapText } from './columns.js';
 
 /** A column: its title, and the side that cells keep to. */
-export interface Column {
+interface Column {
   readonly title: string;
   readonly align?: 'left' | 'right';
 }

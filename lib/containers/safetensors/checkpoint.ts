@@ -11,7 +11,7 @@ import { SafetensorsFile } from './reader.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 
 /** Largest config.json. Real ones have a few kilobytes, with the labels of a large classifier a few megabytes. */
-export const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
+const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 
 const WEIGHTS_NAME = 'model.safetensors';
 const INDEX_NAME = 'model.safetensors.index.json';

@@ -41,7 +41,7 @@ export interface Header {
 }
 
 /** The file that a header belongs to. */
-export interface HeaderSource {
+interface HeaderSource {
   /** Name, as messages show it. */
   readonly file: string;
   /** Bytes in all. */

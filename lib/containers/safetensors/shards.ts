@@ -6,13 +6,13 @@ import type { SafetensorsLayout } from './layout.js';
 import type { SafetensorsFile } from './reader.js';
 
 /** Largest index. That of a 671B model quantized with nineteen keys a layer has some 100 MB; unquantized, 9 MB. */
-export const MAX_INDEX_BYTES = 128 * 1024 * 1024;
+const MAX_INDEX_BYTES = 128 * 1024 * 1024;
 
 /** Largest index of shards of any size: more must be a sixteenth of them at most. Real ones are below a hundredth. */
 const SMALL_INDEX_BYTES = 32 * 1024 * 1024;
 
 /** Most tensors of an index: 20 bytes of text cost over 100 of memory. The model above has 900,000. */
-export const MAX_INDEX_TENSORS = 1_000_000;
+const MAX_INDEX_TENSORS = 1_000_000;
 
 /** Most tensors of shards of any size: a command takes up to 300 MB for them. Models that are not quantized have fewer. */
 export const SMALL_TENSORS = 200_000;
@@ -97,7 +97,7 @@ export function parseIndex(bytes: Uint8Array, file: string, shardBytes: number):
 const STRANGERS = 'Index and shards do not belong together; fetch both again.';
 
 /** Most bytes of the headers of all shards together. Those of the model above have some 150 MB. */
-export const MAX_HEADERS_BYTES = 256 * 1024 * 1024;
+const MAX_HEADERS_BYTES = 256 * 1024 * 1024;
 
 /**
  * Holds shards against their index while they are opened one by one: each tensor must be in exactly the shard that the index

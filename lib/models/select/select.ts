@@ -9,13 +9,13 @@ import type { ResolvedModelOptions } from '../options.js';
 import { compileGlob, type Glob, unmatched } from './globs.js';
 
 /** A layer that will be quantized. */
-export interface SelectedLayer {
+interface SelectedLayer {
   readonly site: LinearSite;
   /** What was asked for, overrides included. */
   readonly config: QuantConfig;
 }
 
-export interface Selection {
+interface Selection {
   readonly layers: readonly SelectedLayer[];
   /** Tensors that stay, and why. */
   readonly dense: readonly OtherTensor[];

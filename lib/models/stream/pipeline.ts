@@ -1,7 +1,7 @@
 import { onAbort } from '../../compute/signal.js';
 
 /** Jobs and the slots that they share. */
-export interface Line<Job, Slot> {
+interface Line<Job, Slot> {
   readonly slots: readonly Slot[];
   readonly jobs: Iterable<Job>;
 }

@@ -9,7 +9,7 @@ import type { Rows } from './rows.js';
 import type { LinearInput } from './tap.js';
 
 /** Linear layers of a block: what checkpoints call their modules, and which array of a frame goes into each. */
-export const BLOCK_LINEARS = {
+const BLOCK_LINEARS = {
   /** Queries. */
   q: { module: 'self_attn.q_proj', input: 'attentionIn' },
   /** Keys. */
@@ -27,17 +27,17 @@ export const BLOCK_LINEARS = {
 } as const satisfies Readonly<Record<string, { module: string; input: keyof Frame }>>;
 
 /** The layers themselves. */
-export type BlockLinears = { readonly [K in keyof typeof BLOCK_LINEARS]: Linear };
+type BlockLinears = { readonly [K in keyof typeof BLOCK_LINEARS]: Linear };
 
 /** What a block is made of. */
-export interface BlockParts {
+interface BlockParts {
   readonly linears: BlockLinears;
   readonly attentionNorm: RmsNorm;
   readonly mlpNorm: RmsNorm;
 }
 
 /** What checkpoints call a block. */
-export function blockName(index: number): string {
+function blockName(index: number): string {
   return `model.layers.${index}`;
 }
 

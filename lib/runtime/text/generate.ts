@@ -43,7 +43,7 @@ export interface GeneratedToken {
 
 type Tuning = SamplingOptions & { readonly maxTokens: number };
 
-export interface ResolvedGenerateOptions extends Tuning {
+interface ResolvedGenerateOptions extends Tuning {
   readonly stop: readonly string[];
   readonly signal: AbortSignal | undefined;
 }

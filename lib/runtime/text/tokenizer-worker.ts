@@ -3,13 +3,13 @@ import { workerThreads } from '../../backend/worker-threads.js';
 import { HqqError } from '../../messages/errors.js';
 
 /** A file of a tokenizer, as its bytes. */
-export interface TokenizerFiles {
+interface TokenizerFiles {
   readonly tokenizer: Uint8Array;
   readonly config: Uint8Array | undefined;
 }
 
 /** Why a tokenizer cannot be made, and which file is to blame. */
-export interface Refusal {
+interface Refusal {
   readonly file: 'tokenizer.json' | 'tokenizer_config.json';
   readonly message: string;
 }

@@ -19,7 +19,7 @@ export interface ModelWeights {
 }
 
 /** How weights are read, and what quantized layers compute with. */
-export interface ReadOptions extends RunOptions {
+interface ReadOptions extends RunOptions {
   readonly activations: 'float32' | 'int8';
 }
 

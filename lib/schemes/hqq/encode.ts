@@ -12,7 +12,7 @@ import { toHalf } from './half.js';
 import { formatOf, type HqqLayer } from './state-dict.js';
 
 /** A chunk's codes, scales and zeros. In the slot's memory. */
-export interface Solved {
+interface Solved {
   readonly packed: Uint8Array | Int32Array;
   readonly scale: Float32Array;
   readonly zero: Float32Array;

@@ -12,7 +12,7 @@ const MOST_LOSS = 2 ** -10;
 export const HALF_OVERFLOW = 65520;
 
 /** How well float16 would hold values: precisely enough, with loss, or not at all. */
-export type HalfFit = 'holds' | 'loses' | 'overflows';
+type HalfFit = 'holds' | 'loses' | 'overflows';
 
 export function worse(a: HalfFit, b: HalfFit): HalfFit {
   if (a === 'overflows' || b === 'overflows') return 'overflows';
