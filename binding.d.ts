@@ -101,7 +101,8 @@ export interface ExtremesArgs {
   readonly threads: number;
 }
 
-export interface DequantizeArgs {
+/** A quantized matrix: the grouped matrix `[rows, cols]`, packed into `[step, cols]`, and a scale and zero for each group. */
+export interface QuantizedArgs {
   readonly packed: Words;
   readonly format: FormatId;
   readonly rows: number;
@@ -110,6 +111,9 @@ export interface DequantizeArgs {
   readonly axis: 0 | 1;
   readonly scale: Float32Array;
   readonly zero: Float32Array;
+}
+
+export interface DequantizeArgs extends QuantizedArgs {
   /** Type of `out`. */
   readonly dtype: DTypeId;
   /** Round to `dtype` after each operation, as the reference computes, instead of once at the end. */
@@ -184,16 +188,8 @@ export interface LinearArgs {
   readonly threads: number;
 }
 
-/** The same for any grouped matrix, dequantized in tiles. */
-export interface LinearTiledArgs {
-  readonly packed: Words;
-  readonly format: FormatId;
-  readonly rows: number;
-  readonly cols: number;
-  readonly step: number;
-  readonly axis: 0 | 1;
-  readonly scale: Float32Array;
-  readonly zero: Float32Array;
+/** The same for any quantized matrix, dequantized in tiles. */
+export interface LinearTiledArgs extends QuantizedArgs {
   readonly inFeatures: number;
   readonly outFeatures: number;
   readonly bias: Float32Array;

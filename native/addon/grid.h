@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 
+#include "../core/operations.h"
 #include "args.h"
 
 namespace hqq::addon {
@@ -25,5 +26,19 @@ struct Grid {
   uint64_t words() const { return uint64_t{step} * cols; }
   uint64_t groups(int axis) const { return axis == 1 ? rows : cols; }
 };
+
+inline core::Quantized read_quantized(Args& args) {
+  const Grid grid(args);
+  core::Quantized q{};
+  q.rows = grid.rows;
+  q.cols = grid.cols;
+  q.step = grid.step;
+  q.format = grid.format;
+  q.packed = args.words("packed", q.format, grid.words());
+  q.axis = static_cast<int>(args.integer("axis", 0, 1));
+  q.scale = args.array<float>("scale", grid.groups(q.axis));
+  q.zero = args.array<float>("zero", grid.groups(q.axis));
+  return q;
+}
 
 }  // namespace hqq::addon

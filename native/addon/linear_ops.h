@@ -86,21 +86,13 @@ struct LinearTiledOp {
   static constexpr auto kRun = core::linear_tiled;
 
   static core::LinearTiled parse(Args& args) {
-    const Grid grid(args);
     core::LinearTiled op{};
-    op.rows = grid.rows;
-    op.cols = grid.cols;
-    op.step = grid.step;
-    op.format = grid.format;
-    op.packed = args.words("packed", op.format, grid.words());
-    op.axis = static_cast<int>(args.integer("axis", 0, 1));
-    op.scale = args.array<float>("scale", grid.groups(op.axis));
-    op.zero = args.array<float>("zero", grid.groups(op.axis));
+    static_cast<core::Quantized&>(op) = read_quantized(args);
     op.in_features = args.dimension("inFeatures");
     op.out_features = args.dimension("outFeatures");
     const Span<float> x = args.array<float>("x");
     op.batch = x.length / op.in_features;
-    if (uint64_t{op.in_features} * op.out_features != grid.weights() || op.batch < 1 ||
+    if (uint64_t{op.in_features} * op.out_features != uint64_t{op.rows} * op.cols || op.batch < 1 ||
         op.batch * op.in_features != x.length) {
       throw args.range_error("Expected x to have rows of inFeatures elements, and the weights to be a matrix of them.");
     }

@@ -110,19 +110,11 @@ struct DequantizeOp {
   static constexpr auto kRun = core::dequantize;
 
   static core::Dequantize parse(Args& args) {
-    const Grid grid(args);
     core::Dequantize op{};
-    op.rows = grid.rows;
-    op.cols = grid.cols;
-    op.step = grid.step;
-    op.format = grid.format;
-    op.packed = args.words("packed", op.format, grid.words());
-    op.axis = static_cast<int>(args.integer("axis", 0, 1));
-    op.scale = args.array<float>("scale", grid.groups(op.axis));
-    op.zero = args.array<float>("zero", grid.groups(op.axis));
+    static_cast<core::Quantized&>(op) = read_quantized(args);
     op.dtype = args.dtype("dtype");
     op.round_each = args.flag("roundEach");
-    op.out = args.floats("out", op.dtype, grid.weights());
+    op.out = args.floats("out", op.dtype, uint64_t{op.rows} * op.cols);
     return op;
   }
 };

@@ -68,13 +68,17 @@ struct Pack {
 Status pack(const Context& context, const Pack& op);
 Status unpack(const Context& context, const Pack& op);
 
-struct Dequantize {
+// A quantized matrix.
+struct Quantized {
   const void* packed;  // [step, cols]  read
   Format format;
   size_t rows, cols, step;
   int axis;
   const float* scale;  // [groups]  read
   const float* zero;   // [groups]  read
+};
+
+struct Dequantize : Quantized {
   DType dtype;
   bool round_each;
   void* out;  // [rows, cols]  written
@@ -209,14 +213,8 @@ struct Linear {
 };
 Status linear(const Context& context, const Linear& op);
 
-// The same for any grouped matrix, dequantized in tiles: slower.
-struct LinearTiled {
-  const void* packed;  // [step, cols]  read
-  Format format;
-  size_t rows, cols, step;
-  int axis;
-  const float* scale;  // [groups]  read
-  const float* zero;   // [groups]  read
+// The same for any quantized matrix, dequantized in tiles: slower.
+struct LinearTiled : Quantized {
   size_t out_features, in_features;
   const float* bias;  // [out_features]  read; or null
   const float* x;     // [batch, in_features]  read
