@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { activeBackend } from '../lib/backend/index.js';
 import { QuantizedLinear } from '../lib/compute/linear.js';
 import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
-import type { Weight } from '../lib/matrix/weight.js';
+import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
 import { openModel } from '../lib/models/model.js';
 import { quantizeModel } from '../lib/models/quantize.js';
 import { runFixture } from './child.js';
@@ -78,6 +78,49 @@ describe('a layer', () => {
     await expect(QuantizedLinear.fromWeight(weight, {}, { bias: inputOf(63) })).rejects.toThrow(
       'Expected bias to have 64 elements',
     );
+  });
+
+  describe('create', () => {
+    // Panels; groups that are no parts of rows; groups across rows.
+    const tensors = [
+      quantizeSync(weightOf(48, 128), { nbits: 3 }),
+      quantizeSync(weightOf(64, 64), { axis: 0 }),
+      quantizeSync(weightOf(64, 48), { groupSize: 64 }),
+    ];
+    test.each(tensors)('makes what the constructor makes (%#)', async (q) => {
+      const bias = inputOf(q.shape[0]);
+      for (const activations of ['float32', 'int8'] as const) {
+        const layer = await QuantizedLinear.create(q, { bias, activations, threads: 2 });
+        const same = new QuantizedLinear(q, { bias, activations });
+        const x = inputOf(3 * q.shape[1]);
+        expectSameBytes(layer.forwardSync(x), same.forwardSync(x));
+        expect({ ...layer }).toEqual({ ...same });
+      }
+    });
+
+    test('takes its arguments as they were when it was called', async () => {
+      const q = { ...tensors[0]!, shape: [48, 128] as [number, number] };
+      const bias = inputOf(48);
+      const expected = new QuantizedLinear(q, { bias }).forwardSync(inputOf(128));
+      const pending = QuantizedLinear.create(q, { bias });
+      q.shape.fill(1);
+      Object.assign(q, { packing: 'none', groupSize: 7 });
+      bias.fill(9);
+      expectSameBytes((await pending).forwardSync(inputOf(128)), expected);
+    });
+
+    test('refuses what the constructor refuses, and options of elsewhere', async () => {
+      const [q] = tensors as [QuantizedTensor];
+      const wrong = (given: unknown, options?: unknown) => QuantizedLinear.create(given as never, options as never);
+      await expect(wrong(undefined)).rejects.toThrow('Expected the quantized tensor to be an object, got undefined.');
+      await expect(wrong({ ...q, axis: 2 })).rejects.toThrow('Expected axis to be 0 or 1, got 2.');
+      await expect(wrong(q, null)).rejects.toThrow('Expected the options of a layer to be an object, got null.');
+      await expect(wrong(q, { activation: 'int8' })).rejects.toThrow('Did you mean "activations"?');
+      await expect(wrong(q, { activations: 'int4' })).rejects.toThrow('Expected activations to be one of');
+      await expect(wrong(q, { threads: 0 })).rejects.toThrow('Expected threads to be an integer in [1, 256], got 0.');
+      await expect(wrong(q, { bias: inputOf(5) })).rejects.toThrow('Expected bias to have 48 elements');
+      await expect(wrong(q, { signal: AbortSignal.abort('enough') })).rejects.toBe('enough');
+    });
   });
 
   test('keeps a bias of its own', () => {

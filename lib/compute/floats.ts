@@ -1,6 +1,10 @@
+import type { FloatBits } from '../../binding.js';
 import { narrow, widen } from '../backend/js/lanes.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocate, DTYPES, type DType } from '../matrix/dtype.js';
+import type { RunOptions } from '../matrix/weight.js';
+import { activeBackend } from './host.js';
+import { resolveThreads, runTask } from './run.js';
 
 // Numbers on their way to and from the disk.
 
@@ -13,6 +17,16 @@ export function allFinite(values: Float32Array): boolean {
 /** Bytes of `dtype` as numbers, into `to`. The bytes must lie as aligned as their elements. */
 export function widenBytes(bytes: Uint8Array, dtype: DType, to: Float32Array): void {
   widen(bitsOf(bytes, dtype), DTYPES[dtype].id, 0, to.length, to);
+}
+
+/** `widenBytes` on other threads. */
+export async function widenBytesLater(
+  bytes: Uint8Array,
+  dtype: DType,
+  to: Float32Array,
+  run: RunOptions = {},
+): Promise<void> {
+  await convertLater(bitsOf(bytes, dtype), dtype, to, 'float32', run);
 }
 
 /** Numbers as bytes of `dtype`, rounded. */
@@ -37,6 +51,32 @@ export function roundThrough(values: OwnedFloat32Array, dtype: DType): OwnedFloa
   const rounded = new Float32Array(values.length);
   widen(bits, DTYPES[dtype].id, 0, values.length, rounded);
   return rounded;
+}
+
+/** `roundThrough` on other threads. */
+export async function roundThroughLater(
+  values: OwnedFloat32Array,
+  dtype: DType,
+  run: RunOptions,
+): Promise<OwnedFloat32Array> {
+  if (dtype === 'float32') return values;
+  const bits = allocate(dtype, values.length);
+  await convertLater(values, 'float32', bits, dtype, run);
+  const rounded = new Float32Array(values.length);
+  await convertLater(bits, dtype, rounded, 'float32', run);
+  return rounded;
+}
+
+async function convertLater(
+  from: FloatBits,
+  fromDtype: DType,
+  to: FloatBits,
+  toDtype: DType,
+  run: RunOptions,
+): Promise<void> {
+  const [fromId, toId] = [DTYPES[fromDtype].id, DTYPES[toDtype].id];
+  const args = { from, fromDtype: fromId, to, toDtype: toId, threads: resolveThreads(run.threads) };
+  await runTask(activeBackend(), 'convert', args, run);
 }
 
 /** The bytes of an array. */

@@ -4,6 +4,7 @@ import { checkArray, checkObject, isArray } from '../matrix/validate.js';
 import type { RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
+import { checkRunOptions, RUN_OPTIONS, resolveThreads } from './run.js';
 
 /** How a `QuantizedLinear` computes. */
 export interface LinearOptions {
@@ -55,6 +56,18 @@ export function checkLinearOptions(options: LinearOptions, outFeatures: number) 
   }
   if (bias !== undefined) checkArray(bias, 'bias', 'Float32Array', outFeatures, `for ${outFeatures} outputs`);
   return { bias, activations };
+}
+
+/**
+ * The options of a call that makes a layer on other threads: how the layer computes, and how the call runs. Checked, save that
+ * `bias` waits for the layer's shape.
+ */
+export function checkLayerOptions(options: LinearOptions & RunOptions) {
+  checkObject(options, 'the options of a layer');
+  const { signal, threads, ...own } = options;
+  checkRunOptions({ signal, threads });
+  rejectUnknownOptions(own, [...LINEAR_OPTIONS, ...RUN_OPTIONS]);
+  return { own, run: { signal, threads: resolveThreads(threads) } };
 }
 
 interface Features {

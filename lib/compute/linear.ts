@@ -1,4 +1,4 @@
-import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
+import type { LayerArgs, LinearArgs, LinearTiledArgs, Step } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
@@ -9,6 +9,7 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes } from '../messages/units.js';
 import { activeBackend } from './host.js';
 import {
+  checkLayerOptions,
   checkLinearOptions,
   type ForwardInto,
   type ForwardNew,
@@ -17,7 +18,7 @@ import {
   type LinearOptions,
   resultOf,
 } from './linear-options.js';
-import { layOutArgs } from './panels.js';
+import { LaidOut, type Weights } from './panels.js';
 import { quantize } from './quantize.js';
 import {
   checkRunOptions,
@@ -35,17 +36,6 @@ const NO_BIAS = new Float32Array(0);
 const NOT_CLONEABLE = notCloneable(
   'A QuantizedLinear, which stays in its thread: post the QuantizedTensor, and make a layer of it there,',
 );
-
-/** The weight matrix in panels (`path` 'fused'), or as it was (`path` 'tiled'). */
-type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensorLike };
-
-/** What `fromWeight` hands to the constructor: a weight that was laid out without blocking the event loop. */
-class LaidOut {
-  constructor(
-    readonly q: QuantizedTensorLike,
-    readonly panels: PanelArgs | undefined,
-  ) {}
-}
 
 /**
  * A linear layer on quantized weights: `y = x . W^T + bias`, multiplied straight from the codes; the weights are never
@@ -84,21 +74,13 @@ export class QuantizedLinear {
   readonly #threads = resolveThreads();
 
   /**
-   * Lays the codes out for multiplication, on the calling thread (`fromWeight` does it on others).
+   * Lays the codes out for multiplication, on the calling thread (`create` does it on others).
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`
    */
   constructor(q: QuantizedTensorLike, options: LinearOptions = {}) {
     refuseSurplus(arguments.length, 2, 'new QuantizedLinear(q, options)');
-    const given = q as QuantizedTensorLike | LaidOut;
-    if (given instanceof LaidOut) {
-      q = given.q;
-      this.#weights = given.panels ? { panels: given.panels } : { q };
-    } else {
-      const job = layOutArgs(q);
-      if (job) runTaskSync(activeBackend(), 'layOut', { ...job.args, threads: this.#threads });
-      this.#weights = job ? { panels: job.panels } : { q };
-    }
+    ({ q, weights: this.#weights } = LaidOut.of(q, this.#threads));
     [this.outFeatures, this.inFeatures] = q.shape;
     const { bias, activations } = checkLinearOptions(options, this.outFeatures);
     this.bias = bias?.slice();
@@ -123,6 +105,23 @@ export class QuantizedLinear {
   }
 
   /**
+   * Makes a layer as the constructor does, and lays the codes out on other threads. The arrays of `q` may not be written to until
+   * the promise settles, and can never be transferred afterwards.
+   *
+   * @example const layer = await QuantizedLinear.create(q, { activations: 'int8', signal });
+   * @throws {HqqError} as the constructor does; the signal's reason when it is aborted.
+   */
+  static async create(q: QuantizedTensorLike, options: LinearOptions & RunOptions = {}): Promise<QuantizedLinear> {
+    refuseSurplus(arguments.length, 2, 'QuantizedLinear.create(q, options)');
+    const { own, run } = checkLayerOptions(options);
+    run.signal?.throwIfAborted();
+    const ready = LaidOut.begin(q, run);
+    const { bias, activations } = checkLinearOptions(own, q.shape[0]);
+    const held = { bias: bias?.slice(), activations }; // whatever the caller does with them meanwhile
+    return new QuantizedLinear((await ready()) as unknown as QuantizedTensorLike, held);
+  }
+
+  /**
    * Quantizes a weight matrix and makes a layer of it, on other threads.
    *
    * @throws {HqqError} as `quantize` and the constructor do.
@@ -136,13 +135,9 @@ export class QuantizedLinear {
     const place = (argument: string) => `QuantizedLinear.fromWeight(weight, ${argument})`;
     rejectMisplaced(config, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(options, OPTION_NAMES, (name) => place(`{ ${name} }, options`));
-    const { signal, threads, ...own } = options;
-    checkRunOptions({ signal, threads });
+    const { own, run } = checkLayerOptions(options);
     if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
-    const q = await quantize(weight, config, { signal, threads });
-    const job = layOutArgs(q);
-    if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: resolveThreads(threads) }, { signal });
-    return new QuantizedLinear(new LaidOut(q, job?.panels) as unknown as QuantizedTensorLike, own);
+    return QuantizedLinear.create(await quantize(weight, config, run), { ...own, ...run });
   }
 
   /**

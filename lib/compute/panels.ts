@@ -1,8 +1,48 @@
+import type { PanelArgs } from '../../binding.js';
 import { formatNamed, packedRows } from '../matrix/format.js';
 import { fitsPanels, panelSizes } from '../matrix/panels.js';
 import { checkQuantized } from '../matrix/validate.js';
-import type { QuantizedTensorLike } from '../matrix/weight.js';
+import type { QuantizedTensorLike, RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
+import { activeBackend } from './host.js';
+import { pinInputs, runTask, runTaskSync } from './run.js';
+
+/** The weight matrix in panels, or as it was. */
+export type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensorLike };
+
+/** A weight matrix that is laid out for multiplication, if it can be. */
+export class LaidOut {
+  readonly q: QuantizedTensorLike;
+  readonly weights: Weights;
+
+  private constructor(q: QuantizedTensorLike, panels: PanelArgs | undefined) {
+    this.q = q;
+    this.weights = panels ? { panels } : { q };
+  }
+
+  /** Lays a matrix out on the calling thread, unless that was done. */
+  static of(given: QuantizedTensorLike | LaidOut, threads: number): LaidOut {
+    if (given instanceof LaidOut) return given;
+    const job = layOutArgs(given);
+    if (job) runTaskSync(activeBackend(), 'layOut', { ...job.args, threads });
+    return new LaidOut(given, job?.panels);
+  }
+
+  /** Checks a matrix, and gives what lays it out on other threads. */
+  static begin(given: QuantizedTensorLike, run: RunOptions & { readonly threads: number }): () => Promise<LaidOut> {
+    const job = layOutArgs(given);
+    const { nbits, groupSize, axis, shape, packing, packed, scale, zero } = given;
+    // Whatever the caller does with the object meanwhile.
+    const q = { nbits, groupSize, axis, shape: [shape[0], shape[1]] as const, packing, packed, scale, zero };
+    return async () => {
+      if (job) {
+        pinInputs(packed, scale, zero);
+        await runTask(activeBackend(), 'layOut', { ...job.args, threads: run.threads }, run);
+      }
+      return new LaidOut(q, job?.panels);
+    };
+  }
+}
 
 /** The operation that lays `q` out in panels, and the panels; undefined where they do not fit. */
 export function layOutArgs(q: QuantizedTensorLike) {

@@ -1,9 +1,10 @@
+import { widenBytes, widenBytesLater } from '../compute/floats.js';
 import type { TensorSource } from '../containers/container.js';
 import { weightOf } from '../containers/names.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
-import type { QuantizedTensor } from '../matrix/weight.js';
+import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
 import { SCHEMES, schemeNamed } from '../schemes/list.js';
-import type { Scheme, StoredLayer } from '../schemes/scheme.js';
+import type { LayerLoad, Scheme, StoredLayer } from '../schemes/scheme.js';
 
 /** The schemes that a model may hold layers of. */
 export function schemesOf({ container }: TensorSource): readonly Scheme[] {
@@ -20,6 +21,23 @@ export async function findLayers(source: TensorSource, signal?: AbortSignal): Pr
 /** The scheme that a layer is stored in. */
 export function schemeOf(layer: StoredLayer): Scheme {
   return schemeNamed(layer.scheme);
+}
+
+/** Reads what a layer is made of. */
+export function fillLayerSync(source: TensorSource, { reads, widens = [] }: LayerLoad): void {
+  for (const { entry, into } of reads) source.readSync(entry, 0, into);
+  for (const { bytes, dtype, to } of widens) widenBytes(bytes, dtype, to);
+}
+
+/** `fillLayerSync` without blocking the event loop. */
+export async function fillLayer(
+  source: TensorSource,
+  { reads, widens = [] }: LayerLoad,
+  run: RunOptions,
+): Promise<void> {
+  const reading = await Promise.allSettled(reads.map(({ entry, into }) => source.read(entry, 0, into, run.signal)));
+  for (const result of reading) if (result.status === 'rejected') throw result.reason;
+  for (const { bytes, dtype, to } of widens) await widenBytesLater(bytes, dtype, to, run);
 }
 
 /** What a layer that was read cannot tell: the original is not there to be compared with. */

@@ -1,6 +1,6 @@
 import { activeBackend } from '../backend/index.js';
 import { QuantizedLinear } from '../compute/linear.js';
-import type { LinearOptions } from '../compute/linear-options.js';
+import { checkLayerOptions, type LinearOptions } from '../compute/linear-options.js';
 import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
@@ -15,8 +15,8 @@ import { suggestion } from '../messages/suggestion.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
-import type { StoredLayer } from '../schemes/scheme.js';
-import { findLayers, readTensor, schemeOf, weightName } from './layers.js';
+import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
+import { fillLayer, fillLayerSync, findLayers, readTensor, schemeOf, weightName } from './layers.js';
 import { checkTensorOptions, prepareDense, prepareLayer, type TensorOptions } from './read-tensor.js';
 import type { TensorInfo } from './report.js';
 
@@ -107,7 +107,7 @@ export class Model extends Closing {
       return finish();
     }
     const { load, args, finish } = prepareLayer(entry, options);
-    load.reads.forEach((read) => this.#source.readSync(read.entry, 0, read.into));
+    fillLayerSync(this.#source, load);
     runTaskSync(activeBackend(), 'dequantize', args());
     return finish();
   }
@@ -118,17 +118,18 @@ export class Model extends Closing {
     checkRunOptions(options, ['rounding', 'dtype']);
     checkTensorOptions(options);
     const { signal, threads } = options;
+    const run = { signal, threads };
     signal?.throwIfAborted();
     const entry = this.#find(name);
     if (!isLayer(entry)) {
-      const { bytes, finish } = prepareDense(entry, options);
+      const { bytes, finishLater } = prepareDense(entry, options);
       await this.#source.read(entry, 0, bytes, signal);
-      return finish();
+      return finishLater(run);
     }
-    const { load, args, finish } = prepareLayer(entry, options, threads);
-    await Promise.all(load.reads.map((read) => this.#source.read(read.entry, 0, read.into, signal)));
-    await runTask(activeBackend(), 'dequantize', args(), { signal });
-    return finish();
+    const { load, args, finishLater } = prepareLayer(entry, options, threads);
+    await fillLayer(this.#source, load, run);
+    await runTask(activeBackend(), 'dequantize', args(), run);
+    return finishLater(run);
   }
 
   /**
@@ -138,14 +139,19 @@ export class Model extends Closing {
    */
   quantized(name: string): QuantizedTensor {
     refuseSurplus(arguments.length, 1, 'model.quantized(name)');
-    const entry = this.#find(name);
-    if (!isLayer(entry)) {
-      const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.type.name}.`;
-      throw new HqqError('ERR_INVALID_ARGUMENT', message);
-    }
-    const { reads, finish } = schemeOf(entry).load(entry);
-    reads.forEach((read) => this.#source.readSync(read.entry, 0, read.into));
-    return readTensor(finish());
+    const load = this.#prepareQuantized(name);
+    fillLayerSync(this.#source, load);
+    return readTensor(load.finish());
+  }
+
+  /** `quantized`, read without blocking the event loop. */
+  async loadQuantized(name: string, run: RunOptions = {}): Promise<QuantizedTensor> {
+    refuseSurplus(arguments.length, 2, 'model.loadQuantized(name, run)');
+    checkRunOptions(run);
+    run.signal?.throwIfAborted();
+    const load = this.#prepareQuantized(name);
+    await fillLayer(this.#source, load, run);
+    return readTensor(load.finish());
   }
 
   /**
@@ -159,13 +165,32 @@ export class Model extends Closing {
     return new QuantizedLinear(this.quantized(name), bias ? { ...options, bias } : options);
   }
 
+  /**
+   * `linear`, read and laid out without blocking the event loop.
+   *
+   * @example const layer = await model.loadLinear('model.layers.0.mlp.up_proj', { activations: 'int8' });
+   */
+  async loadLinear(name: string, options: Omit<LinearOptions, 'bias'> & RunOptions = {}): Promise<QuantizedLinear> {
+    refuseSurplus(arguments.length, 2, 'model.loadLinear(name, options)');
+    const { run } = checkLayerOptions(options);
+    const q = await this.loadQuantized(name, run);
+    const bias = await this.loadBias(name, run);
+    return QuantizedLinear.create(q, bias ? { ...options, bias } : options);
+  }
+
   /** Bias of a module, or of the module that a weight belongs to; undefined where it has none. Blocks until it is read. */
   bias(name: string): OwnedFloat32Array | undefined {
     refuseSurplus(arguments.length, 1, 'model.bias(name)');
-    const entry = this.#find(name);
-    if (isLayer(entry)) return entry.bias && this.tensor(entry.bias.name);
-    const bias = `${this.#entries.has(name) ? layerOf(name) : name}.bias`;
-    return this.#entries.has(bias) ? this.tensor(bias) : undefined;
+    const bias = this.#biasName(name);
+    return bias === undefined ? undefined : this.tensor(bias);
+  }
+
+  /** `bias`, read without blocking the event loop. */
+  async loadBias(name: string, run: RunOptions = {}): Promise<OwnedFloat32Array | undefined> {
+    refuseSurplus(arguments.length, 2, 'model.loadBias(name, run)');
+    checkRunOptions(run);
+    const bias = this.#biasName(name);
+    return bias === undefined ? undefined : this.load(bias, run);
   }
 
   /**
@@ -181,6 +206,20 @@ export class Model extends Closing {
   [INSPECT](): string {
     const quantized = this.tensors.filter((tensor) => tensor.quantized).length;
     return `Model { ${plain(this.path)}, ${plural(this.tensors.length, 'tensor')}, ${formatCount(quantized)} quantized }`;
+  }
+
+  #biasName(name: string): string | undefined {
+    const entry = this.#find(name);
+    if (isLayer(entry)) return entry.bias?.name;
+    const bias = `${this.#entries.has(name) ? layerOf(name) : name}.bias`;
+    return this.#entries.has(bias) ? bias : undefined;
+  }
+
+  #prepareQuantized(name: string): LayerLoad {
+    const entry = this.#find(name);
+    if (isLayer(entry)) return schemeOf(entry).load(entry);
+    const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.type.name}.`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', message);
   }
 
   #find(name: string): TensorEntry | StoredLayer {

@@ -1,13 +1,15 @@
 import { groupedDequantizeArgs } from '../compute/arguments.js';
-import { bytesOf, roundThrough, widenBytes } from '../compute/floats.js';
+import { bytesOf, roundThrough, roundThroughLater, widenBytes, widenBytesLater } from '../compute/floats.js';
 import { largeFloats } from '../compute/memory.js';
 import { resolveThreads } from '../compute/run.js';
 import type { TensorEntry } from '../containers/container.js';
 import { numbersOf, STORED_TYPES } from '../containers/stored-types.js';
+import { yieldIfDue } from '../files/event-loop.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { formatNamed } from '../matrix/format.js';
 import { geometryOf } from '../matrix/geometry.js';
 import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
+import type { RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { quote } from '../messages/text.js';
@@ -15,6 +17,9 @@ import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
 import { schemeOf } from './layers.js';
 
 // Reading a tensor, dense or quantized, as numbers: where its bytes go, and how they become numbers.
+
+/** Numbers of float64 that are rounded before the event loop may have its turn. */
+const TURN_NUMBERS = 1 << 16;
 
 /** How numbers of a tensor are computed. */
 export interface TensorOptions {
@@ -61,7 +66,20 @@ export function prepareDense({ name, type, begin, end }: TensorEntry, { dtype: t
     else if (dtype !== 'float32') widenBytes(bytes, dtype, values);
     return roundThrough(values, to);
   };
-  return { bytes, finish };
+  const finishLater = async (run: RunOptions) => {
+    if (rounded !== undefined) await roundInTurns(new Float64Array(bytes.buffer), values, run);
+    else if (dtype !== 'float32') await widenBytesLater(bytes, dtype, values, run);
+    return roundThroughLater(values, to, run);
+  };
+  return { bytes, finish, finishLater };
+}
+
+async function roundInTurns(from: Float64Array, to: Float32Array, { signal }: RunOptions): Promise<void> {
+  for (let at = 0; at < from.length; at += TURN_NUMBERS) {
+    to.set(from.subarray(at, at + TURN_NUMBERS), at);
+    await yieldIfDue();
+    signal?.throwIfAborted();
+  }
 }
 
 /** Where the bytes of a layer go, what then is computed, and where its weights are. */
@@ -100,5 +118,11 @@ export function prepareLayer(layer: StoredLayer, { rounding = 'once', dtype: giv
     widenBytes(bytesOf(out), dtype, values);
     return values;
   };
-  return { load, args, finish };
+  const finishLater = async (run: RunOptions) => {
+    if (out instanceof Float32Array) return out;
+    const values = allocating(`the weights of ${quote(name)}`, () => new Float32Array(count));
+    await widenBytesLater(bytesOf(out), dtype, values, run);
+    return values;
+  };
+  return { load, args, finish, finishLater };
 }

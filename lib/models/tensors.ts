@@ -15,7 +15,7 @@ import { HqqError, show } from '../messages/errors.js';
 import { plain, quote } from '../messages/text.js';
 import { SCHEMES } from '../schemes/list.js';
 import type { Scheme, WholeTensor } from '../schemes/scheme.js';
-import { findLayers, readTensor, schemeOf, weightName } from './layers.js';
+import { fillLayer, findLayers, readTensor, schemeOf, weightName } from './layers.js';
 
 /** Matrices by name, as `saveTensors` takes them. */
 export type Tensors = Readonly<Record<string, QuantizedTensor | Weight>>;
@@ -83,9 +83,9 @@ export async function loadTensors(path: FilePath): Promise<LoadedTensors> {
     for (const entry of source.entries.values()) {
       const layer = places.get(entry);
       if (layer) {
-        const { reads, finish } = schemeOf(layer).load(layer);
-        for (const read of reads) await source.read(read.entry, 0, read.into);
-        loaded.push([weightName(layer), readTensor(finish())]);
+        const load = schemeOf(layer).load(layer);
+        await fillLayer(source, load, {});
+        loaded.push([weightName(layer), readTensor(load.finish())]);
       } else if (!parts.has(entry)) loaded.push([entry.name, await readMatrix(source, entry)]);
     }
     return Object.fromEntries(loaded); // own properties, `__proto__` too

@@ -1,9 +1,9 @@
 import { checkSignal } from '../compute/signal.js';
+import { yieldIfDue } from '../files/event-loop.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
 import { KvCache } from './blocks/cache.js';
 import type { Decoder, ReadRun } from './decoder.js';
-import { yieldIfDue } from './event-loop.js';
 import { checkIds, type TokenIds } from './text/ids.js';
 
 /** Rows whose logits are in memory at once: a vocabulary may have 150,000 tokens. */

@@ -106,7 +106,9 @@ export interface LayerStorage {
 /** Where the bytes of a layer go, and what they then are. */
 export interface LayerLoad {
   readonly reads: readonly { readonly entry: TensorEntry; readonly into: Uint8Array }[];
-  /** To be called once when `reads` are filled. */
+  /** What was read as `bytes` of `dtype` and is then widened to `to`. Absent: nothing. */
+  readonly widens?: readonly { readonly bytes: Uint8Array; readonly dtype: DType; readonly to: Float32Array }[];
+  /** To be called once when `reads` are filled and `widens` are done. */
   readonly finish: () => Omit<QuantizedTensor, 'stats'>;
 }
 

@@ -47,6 +47,33 @@ describe('a checkpoint that Python wrote', () => {
     });
   }
 
+  it('is read without blocking as it is with', async () => {
+    const model = await openModel(goldenFile());
+    for (const { layer, bias } of golden.serialization.layers) {
+      const q = model.quantized(layer);
+      expect(await model.loadQuantized(`${layer}.weight`, { threads: 1 })).toEqual(q);
+      expect(await model.loadBias(layer)).toEqual(model.bias(layer));
+      const x = Float32Array.from({ length: 2 * q.shape[1] }, (_, i) => Math.sin(i));
+      for (const activations of ['float32', 'int8'] as const) {
+        const [blocking, loaded] = [
+          model.linear(layer, { activations }),
+          await model.loadLinear(layer, { activations, threads: 1 }),
+        ];
+        expect(loaded.forwardSync(x)).toEqual(blocking.forwardSync(x));
+        expect(loaded.bias?.length).toBe(bias ? q.shape[0] : undefined);
+      }
+    }
+    const [first] = golden.serialization.layers;
+    const signal = AbortSignal.abort('enough');
+    await expect(model.loadQuantized(first!.layer, { signal })).rejects.toBe('enough');
+    await expect(model.loadLinear(first!.layer, { signal })).rejects.toBe('enough');
+    await expect(model.loadLinear(first!.layer, { activation: 'int8' } as never)).rejects.toThrow('Did you mean');
+    await expect(model.loadLinear('nothing')).rejects.toThrow('Expected the name of a tensor of');
+    await expect(model.loadQuantized(first!.layer, 2 as never)).rejects.toThrow('run options to be an object');
+    await model.close();
+    await expect(model.loadLinear(first!.layer)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
   it('becomes a dense one with the same numbers', async () => {
     const out = freshPath('dense.safetensors');
     const file = goldenFile();

@@ -1,11 +1,11 @@
 import { largeFloats } from '../../compute/memory.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { yieldIfDue } from '../event-loop.js';
 
 /** Keys and values of one layer, as `AttentionArgs` of binding.d.ts says. */
 export interface LayerCache {

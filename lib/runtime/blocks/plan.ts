@@ -1,6 +1,6 @@
 import type { Backend, PreparedSequences, Step } from '../../../binding.js';
 import { prepareSequences, runTask } from '../../compute/run.js';
-import { yieldIfDue } from '../event-loop.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 
 /** Multiply-adds below which one thread is faster than waking another. */
 const SERIAL_WORK = 1 << 17;

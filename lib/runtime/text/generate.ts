@@ -1,8 +1,8 @@
 import { checkSignal, untilAborted } from '../../compute/signal.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import { type Option, rejectUnknownOptions } from '../../matrix/config.js';
 import { HqqError, show } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
-import { yieldIfDue } from '../event-loop.js';
 import type { TokenIds } from './ids.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
 import { StopWatch } from './stop.js';

@@ -8,7 +8,6 @@ import { Head } from '../blocks/head.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { yieldIfDue } from '../event-loop.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {
@@ -95,11 +94,9 @@ class Reader {
     const bias = hasBias ? await this.tensor(`${module}.bias`, [shape[0]]) : undefined;
     if (!this.#coded.has(name)) return new DenseLinear(await this.tensor(name, shape), shape, bias);
     this.#take(name, shape);
-    await yieldIfDue(); // reading codes and laying them out blocks
-    this.#run.signal?.throwIfAborted();
-    return new CodedLinear(
-      new QuantizedLinear(this.#model.quantized(name), { bias, activations: this.#run.activations }),
-    );
+    const { activations, signal, threads } = this.#run;
+    const q = await this.#model.loadQuantized(name, { signal, threads });
+    return new CodedLinear(await QuantizedLinear.create(q, { bias, activations, signal, threads }));
   }
 
   ignore(name: string): void {

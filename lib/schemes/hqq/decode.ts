@@ -72,19 +72,16 @@ export function loadLayer({ name, shape, geometry, format, storage, packed, scal
     const dtype = entry.type.float!;
     const values = new Float32Array(groups);
     const into = dtype === 'float32' ? bytesOf(values) : new Uint8Array(groups * DTYPES[dtype].bytes);
-    const widened = () => {
-      if (dtype !== 'float32') widenBytes(into, dtype, values);
-      return values;
-    };
-    return { read: { entry, into }, widened };
+    return { read: { entry, into }, values, widens: dtype === 'float32' ? [] : [{ bytes: into, dtype, to: values }] };
   };
   const [scales, zeros] = [meta(scale), meta(zero)];
   const { nbits, groupSize, axis } = storage;
   return {
     reads: [{ entry: packed, into: bytesOf(words) }, scales.read, zeros.read],
+    widens: [...scales.widens, ...zeros.widens],
     finish: () => ({
       ...{ nbits, groupSize, axis, shape, packing: format.packing },
-      ...{ packed: words, scale: scales.widened(), zero: zeros.widened() },
+      ...{ packed: words, scale: scales.values, zero: zeros.values },
     }),
   };
 }
