@@ -161,6 +161,22 @@ describe('SafetensorsWriter', () => {
     expect([...fs.readFileSync(path).subarray(-10)]).toEqual(new Array(10).fill(7));
   });
 
+  it('waits for writes under way when it is finished, and lets no other begin', async () => {
+    const path = freshPath();
+    const writer = await SafetensorsWriter.create(path, layout);
+    const writing = writer.write('a', 0, new Uint8Array(10).fill(7));
+    // A write that began now would count as done, and might reach the file after it was closed, or another file.
+    const early = expectError(() => writer.finish(), 'ERR_INVALID_ARGUMENT', /got "b" not or not completely/);
+    const late = [
+      () => writer.write('b', 0, new Uint8Array(8)),
+      () => writer.writePieces('b', [{ at: 0, count: 8 }], new Uint8Array(8), new AbortController().signal),
+      () => writer.finish(),
+    ].map((call) => expectError(call, 'ERR_INVALID_ARGUMENT', /nothing to begin while finish is under way/));
+    await Promise.all([early, writing, ...late]);
+    await Promise.all([writer.write('b', 0, new Uint8Array(8)), writer.finish()]);
+    expect([...fs.readFileSync(path).subarray(-10)]).toEqual(new Array(10).fill(7));
+  });
+
   it('closes when abandoned, with writes under way too', async () => {
     const path = freshPath();
     const writer = await SafetensorsWriter.create(path, layout);

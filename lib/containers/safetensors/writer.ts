@@ -38,6 +38,8 @@ export class SafetensorsWriter implements TensorSink {
   readonly layout: SafetensorsLayout;
   #fd: number | undefined;
   #failed = false;
+  /** `finish` is under way: nothing may begin that it would not wait for. */
+  #finishing = false;
   #unflushed = 0;
   #flush: Promise<void> | undefined;
   #flushError: unknown;
@@ -127,6 +129,8 @@ export class SafetensorsWriter implements TensorSink {
   #flushSome(fd: number, bytes: number): void {
     this.#unflushed += bytes;
     if (this.#unflushed < FLUSH_BYTES || this.#flush !== undefined || this.#fd === undefined) return;
+    // Its descriptor would be closed under it; and of an error the system tells the first who asks, which must be `finish`.
+    if (this.#finishing) return;
     this.#unflushed = 0;
     this.#flush = syncFile(fd, this.path)
       .catch((error: unknown) => {
@@ -156,9 +160,23 @@ export class SafetensorsWriter implements TensorSink {
    */
   async finish(): Promise<void> {
     const fd = this.#open();
-    await Promise.allSettled([...this.#writes, this.#flush]);
-    if (this.#flushError !== undefined) throw this.#flushError;
-    if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
+    this.#finishing = true;
+    try {
+      await Promise.allSettled([...this.#writes, this.#flush]);
+      if (this.#flushError !== undefined) throw this.#flushError;
+      if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
+      this.#demandWhole();
+      await syncFile(fd, this.path);
+      await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
+      await syncFile(fd, this.path);
+    } finally {
+      this.#finishing = false;
+    }
+    this.#fd = undefined;
+    await closeFile(fd);
+  }
+
+  #demandWhole(): void {
     const incomplete: string[] = [];
     for (const { name, begin, end } of this.layout.entries.values()) {
       const [span] = this.#written.get(name) ?? [];
@@ -166,11 +184,6 @@ export class SafetensorsWriter implements TensorSink {
     }
     if (incomplete.length > 0)
       throw this.#misuse('every tensor to be written', `${quoteSome(incomplete)} not or not completely`);
-    await syncFile(fd, this.path);
-    await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
-    await syncFile(fd, this.path);
-    this.#fd = undefined;
-    await closeFile(fd);
   }
 
   /** Closes the file as it is, when writes under way are done; the caller removes it. After `finish` it does nothing. */
@@ -184,6 +197,7 @@ export class SafetensorsWriter implements TensorSink {
 
   #open(): number {
     if (this.#fd === undefined) throw this.#misuse('the file to be open', 'a call after finish or abandon');
+    if (this.#finishing) throw this.#misuse('nothing to begin while finish is under way', 'a call');
     return this.#fd;
   }
 
