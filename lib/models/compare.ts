@@ -14,7 +14,7 @@ import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
 import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
 import type { StoredLayer, WorkRun } from '../schemes/scheme.js';
-import { findLayers, schemeOf, tracesOf, weightName } from './layers.js';
+import { findLayers, isLayer, schemeOf, tensorsOf, tracesOf } from './layers.js';
 import { type Likeness, lessLike, likenessOf } from './likeness.js';
 import { type ConversionRun, checkConversion } from './options.js';
 import type { CompareReport, TensorComparison } from './report.js';
@@ -100,14 +100,7 @@ interface Pairs {
 }
 
 function pairUp(a: TensorSource, b: TensorSource, layers: readonly StoredLayer[]): Pairs {
-  const theirs = new Map<string, TensorEntry | StoredLayer>();
-  const places = new Map(layers.map((layer) => [layer.entries[0], layer]));
-  const parts = new Set(layers.flatMap((layer) => layer.entries));
-  for (const [name, entry] of b.entries) {
-    const layer = places.get(entry);
-    if (layer) theirs.set(weightName(layer), layer);
-    else if (!parts.has(entry)) theirs.set(name, entry);
-  }
+  const theirs = tensorsOf(b, layers);
   const pairs: Pair[] = [];
   for (const [name, tensor] of a.entries) {
     const other = theirs.get(name);
@@ -218,10 +211,6 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   totals.squared += squared;
   totals.squaredA += squaredA;
   totals.largest = Math.max(totals.largest, largest);
-}
-
-function isLayer(b: TensorEntry | StoredLayer): b is StoredLayer {
-  return 'storage' in b;
 }
 
 /** Both sides are numbers that the backend can compare. */

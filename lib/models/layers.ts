@@ -1,5 +1,5 @@
 import { widenBytes, widenBytesLater } from '../compute/floats.js';
-import type { TensorSource } from '../containers/container.js';
+import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { weightOf } from '../containers/names.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
@@ -16,6 +16,30 @@ export async function findLayers(source: TensorSource, signal?: AbortSignal): Pr
   const layers: StoredLayer[] = [];
   for (const scheme of schemesOf(source)) layers.push(...(await scheme.find(source, signal)));
   return layers;
+}
+
+/**
+ * What a model holds, under the names of the original, in the order of its files: each of `layers` where its first tensor stands,
+ * and every tensor that is no part of one.
+ */
+export function tensorsOf(
+  { entries }: TensorSource,
+  layers: readonly StoredLayer[],
+): ReadonlyMap<string, TensorEntry | StoredLayer> {
+  const places = new Map(layers.map((layer) => [layer.entries[0], layer]));
+  const parts = new Set(layers.flatMap((layer) => layer.entries));
+  const tensors = new Map<string, TensorEntry | StoredLayer>();
+  for (const entry of entries.values()) {
+    const layer = places.get(entry);
+    if (layer) tensors.set(weightName(layer), layer);
+    else if (!parts.has(entry)) tensors.set(entry.name, entry);
+  }
+  return tensors;
+}
+
+/** Whether it is a quantized layer. */
+export function isLayer(tensor: TensorEntry | StoredLayer): tensor is StoredLayer {
+  return 'storage' in tensor;
 }
 
 /** The scheme that a layer is stored in. */

@@ -16,7 +16,7 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
 import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
-import { fillLayer, fillLayerSync, findLayers, readTensor, schemeOf, weightName } from './layers.js';
+import { fillLayer, fillLayerSync, findLayers, isLayer, readTensor, schemeOf, tensorsOf, weightName } from './layers.js';
 import { checkTensorOptions, prepareDense, prepareLayer, type TensorOptions } from './read-tensor.js';
 import type { TensorInfo } from './report.js';
 
@@ -51,7 +51,7 @@ export class Model extends Closing {
   /** @internal */
   readonly notCloneable = NOT_CLONEABLE;
   readonly #source: TensorSource;
-  readonly #entries = new Map<string, TensorEntry | StoredLayer>();
+  readonly #entries: ReadonlyMap<string, TensorEntry | StoredLayer>;
 
   /** @internal Use `openModel`. */
   constructor(source: TensorSource, layers: readonly StoredLayer[]) {
@@ -59,20 +59,10 @@ export class Model extends Closing {
     this.#source = source;
     this.path = source.path;
     this.config = source.envelope.config;
-    const places = new Map(layers.map((layer) => [layer.entries[0], layer]));
-    const parts = new Set(layers.flatMap((layer) => layer.entries));
-    const tensors: TensorInfo[] = [];
-    for (const entry of source.entries.values()) {
-      const layer = places.get(entry);
-      if (layer) {
-        this.#entries.set(weightName(layer), layer);
-        tensors.push(describeLayer(layer));
-      } else if (!parts.has(entry)) {
-        const { name, shape, type, begin, end } = entry;
-        this.#entries.set(name, entry);
-        tensors.push(Object.freeze({ name, shape, dtype: type.name, bytes: end - begin }));
-      }
-    }
+    this.#entries = tensorsOf(source, layers);
+    const tensors = [...this.#entries.values()].map((entry) =>
+      isLayer(entry) ? describeLayer(entry) : describeDense(entry),
+    );
     this.names = Object.freeze([...this.#entries.keys()]);
     this.tensors = Object.freeze(tensors);
     this.shapes = new Map(tensors.map(({ name, shape }) => [name, shape]));
@@ -231,8 +221,8 @@ export class Model extends Closing {
   }
 }
 
-function isLayer(entry: TensorEntry | StoredLayer): entry is StoredLayer {
-  return 'storage' in entry;
+function describeDense({ name, shape, type, begin, end }: TensorEntry): TensorInfo {
+  return Object.freeze({ name, shape, dtype: type.name, bytes: end - begin });
 }
 
 function describeLayer(layer: StoredLayer): TensorInfo {

@@ -15,7 +15,7 @@ import { HqqError, show } from '../messages/errors.js';
 import { plain, quote } from '../messages/text.js';
 import { SCHEMES } from '../schemes/list.js';
 import type { Scheme, WholeTensor } from '../schemes/scheme.js';
-import { fillLayer, findLayers, readTensor, schemeOf, weightName } from './layers.js';
+import { fillLayer, findLayers, isLayer, readTensor, schemeOf, tensorsOf } from './layers.js';
 
 /** Matrices by name, as `saveTensors` takes them. */
 export type Tensors = Readonly<Record<string, QuantizedTensor | Weight>>;
@@ -77,16 +77,13 @@ export async function loadTensors(path: FilePath): Promise<LoadedTensors> {
   const source = await openSource(pathOf(path, 'the file', 'a .safetensors file'));
   try {
     const layers = await findLayers(source);
-    const places = new Map(layers.map((layer) => [layer.entries[0], layer]));
-    const parts = new Set(layers.flatMap(({ entries }) => entries));
     const loaded: [string, QuantizedTensor | RawWeight][] = [];
-    for (const entry of source.entries.values()) {
-      const layer = places.get(entry);
-      if (layer) {
-        const load = schemeOf(layer).load(layer);
+    for (const [name, tensor] of tensorsOf(source, layers)) {
+      if (isLayer(tensor)) {
+        const load = schemeOf(tensor).load(tensor);
         await fillLayer(source, load, {});
-        loaded.push([weightName(layer), readTensor(load.finish())]);
-      } else if (!parts.has(entry)) loaded.push([entry.name, await readMatrix(source, entry)]);
+        loaded.push([name, readTensor(load.finish())]);
+      } else loaded.push([name, await readMatrix(source, tensor)]);
     }
     return Object.fromEntries(loaded); // own properties, `__proto__` too
   } finally {
