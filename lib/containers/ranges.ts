@@ -1,6 +1,6 @@
-import { allocating } from '../messages/allocating.js';
 import type { TensorEntry, TensorSink } from './container.js';
 import type { NumberSource } from './rounding.js';
+import type { Scratch } from './scratch.js';
 
 // Moving ranges of tensors between files and buffers.
 
@@ -44,17 +44,20 @@ function* bands(ranges: readonly Range[], size: number): Generator<Band> {
   }
 }
 
-/** Fills `into` with ranges of a tensor, one after the other. `size` is that of an element, in bytes. */
+/**
+ * Fills `into` with ranges of a tensor, one after the other. `size` is that of an element, in bytes. Takes `band` of the slot, which
+ * no other call may use meanwhile.
+ */
 export async function readRanges(
   source: NumberSource,
   entry: TensorEntry,
   ranges: readonly Range[],
   size: number,
   into: Uint8Array,
+  slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
   let offset = 0;
-  let memory: Uint8Array | undefined;
   const direct: (() => Promise<void>)[] = [];
   for (const { span, parts } of bands(ranges, size)) {
     if (parts.length === 1) {
@@ -62,8 +65,7 @@ export async function readRanges(
       direct.push(() => source.read(entry, span.at * size, target, signal));
       continue;
     }
-    memory ??= allocating('a band of a tensor', () => new Uint8Array(BAND_BYTES));
-    const band = memory.subarray(0, span.count * size);
+    const band = slot.take('band', Uint8Array, span.count * size);
     await source.read(entry, span.at * size, band, signal);
     for (const { at, count } of parts) {
       const start = (at - span.at) * size;

@@ -14,6 +14,14 @@ interface ArrayClass<T> {
 /** Buffers of one slot, by name, used again and again: memory that is given back and taken anew costs more than the work. */
 export class Scratch {
   readonly #buffers = new Map<string, ArrayBuffer>();
+  readonly #parts = new Map<string, Scratch>();
+
+  /** A scratch of its own, the same for the same name: for what runs at the same time as others of this slot. */
+  part(name: string): Scratch {
+    let part = this.#parts.get(name);
+    if (part === undefined) this.#parts.set(name, (part = new Scratch()));
+    return part;
+  }
 
   /**
    * An array of `length` elements with anything in it. It is the caller's until the same name is asked for again.

@@ -33,10 +33,10 @@ export async function readMatrix(
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
-  if (lie.stored === 'out-in') return readRanges(source, entry, ranges, size, into, signal);
+  if (lie.stored === 'out-in') return readRanges(source, entry, ranges, size, into, slot, signal);
   for (const { segments, count } of batches(lie, ranges)) {
     const turned = slot.take('turned', Uint8Array, count * size);
-    await readRanges(source, entry, segments, size, turned, signal);
+    await readRanges(source, entry, segments, size, turned, slot, signal);
     move(segments, lie.shape[1], elements(into, size), elements(turned, size), 'into');
   }
 }

@@ -165,7 +165,7 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
       for (const piece of pieces(pair.left, CHUNK_WEIGHTS)) {
         const run = async (how: JobRun) => {
           const bytes = how.slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
-          await readRanges(how.sources.b, b, [piece], DTYPES[dtype].bytes, bytes, how.signal);
+          await readRanges(how.sources.b, b, [piece], DTYPES[dtype].bytes, bytes, how.slot, how.signal);
           await measure(pair, [piece], bytes, dtype, how);
         };
         yield { pair, count: piece.count, run };
@@ -177,8 +177,8 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
         const run = async ({ sources, slot, signal }: JobRun) => {
           const [x, y] = ['x', 'y'].map((name) => slot.take(name, Uint8Array, piece.count)) as [Uint8Array, Uint8Array];
           await Promise.all([
-            readRanges(sources.a, pair.a, [piece], 1, x, signal),
-            readRanges(sources.b, b, [piece], 1, y, signal),
+            readRanges(sources.a, pair.a, [piece], 1, x, slot.part('x'), signal),
+            readRanges(sources.b, b, [piece], 1, y, slot.part('y'), signal),
           ]);
           if (Buffer.compare(x, y) !== 0) pair.likeness = 'different';
         };

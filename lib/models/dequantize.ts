@@ -239,7 +239,7 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     const stored = numbersOf(entry.type)!;
     const bytes = slot.take('stored', Uint8Array, piece.count * DTYPES[stored].bytes);
     const numbers = rounding(source, (_entry, losses) => lose(entry.name, losses.overflows));
-    await readRanges(numbers, entry, [piece], DTYPES[stored].bytes, bytes, signal);
+    await readRanges(numbers, entry, [piece], DTYPES[stored].bytes, bytes, slot, signal);
     const out = slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
     const [from, to] = [bitsOf(bytes, stored), bitsOf(out, dtype)];
     const ids = { fromDtype: DTYPES[stored].id, toDtype: DTYPES[dtype].id };

@@ -16,7 +16,16 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
 import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
-import { fillLayer, fillLayerSync, findLayers, isLayer, readTensor, schemeOf, tensorsOf, weightName } from './layers.js';
+import {
+  fillLayer,
+  fillLayerSync,
+  findLayers,
+  isLayer,
+  readTensor,
+  schemeOf,
+  tensorsOf,
+  weightName,
+} from './layers.js';
 import { checkTensorOptions, prepareDense, prepareLayer, type TensorOptions } from './read-tensor.js';
 import type { TensorInfo } from './report.js';
 

@@ -73,7 +73,7 @@ async function ask(
     const dtype = numbersOf(job.bias.type)!;
     const { bytes: size } = DTYPES[dtype];
     const bytes = slot.take('weights', Uint8Array, job.piece.count * size);
-    await readRanges(rounding(run.source), job.bias, [job.piece], size, bytes, signal);
+    await readRanges(rounding(run.source), job.bias, [job.piece], size, bytes, slot, signal);
     const values = slot.take('bias', Float32Array, job.piece.count);
     widenBytes(bytes, dtype, values);
     answer = probe.bias(layer.form, values);

@@ -172,7 +172,7 @@ async function convertBias(
   const source = to === undefined ? run.source : rounding(run.source, refuseOverflow);
   const { blockBytes: size } = to === undefined ? bias.type : storedFloat(dtype);
   const bytes = slot.take('weights', Uint8Array, piece.count * size);
-  await readRanges(source, bias, [piece], size, bytes, signal);
+  await readRanges(source, bias, [piece], size, bytes, slot, signal);
   let stored: Uint8Array = bytes;
   if (to !== undefined && dtype !== to) {
     const values = slot.take('bias', Float32Array, piece.count);

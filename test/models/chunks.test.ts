@@ -96,13 +96,14 @@ describe('ranges', () => {
         return checkpoint.read(...call);
       },
     };
+    const slot = new Scratch();
     for (const [first, count] of [
       [128, 128],
       [0, 128],
       [256, 44],
     ] as const) {
       const bytes = new Uint8Array(ROWS * count * 4);
-      await readRanges(counted, tensor, columns(first, count), 4, bytes, never);
+      await readRanges(counted, tensor, columns(first, count), 4, bytes, slot, never);
       await writeRanges(writer, 'x', columns(first, count), 4, bytes, never);
     }
     expect(reads).toBeLessThan(10);

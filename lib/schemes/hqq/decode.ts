@@ -32,7 +32,7 @@ export async function dequantizeChunk(
   const groups = countOf(chunk.groups);
   const meta = (name: 'scale' | 'zero') => readMeta(source, layer[name], chunk.groups, groups, name, run);
   const [, scale, zero] = await Promise.all([
-    readRanges(source, layer.packed, chunk.packed, format.wordBytes, bytes, signal),
+    readRanges(source, layer.packed, chunk.packed, format.wordBytes, bytes, slot, signal),
     meta('scale'),
     meta('zero'),
   ]);
@@ -57,7 +57,7 @@ async function readMeta(
 ): Promise<Float32Array> {
   const dtype = tensor.type.float!;
   const bytes = slot.take(`stored ${name}`, Uint8Array, count * DTYPES[dtype].bytes);
-  await readRanges(source, tensor, ranges, DTYPES[dtype].bytes, bytes, signal);
+  await readRanges(source, tensor, ranges, DTYPES[dtype].bytes, bytes, slot.part(name), signal);
   if (dtype === 'float32') return bitsOf(bytes, dtype) as Float32Array;
   const values = slot.take(name, Float32Array, count);
   widenBytes(bytes, dtype, values);

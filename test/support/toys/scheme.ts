@@ -120,8 +120,8 @@ export const toyScheme: Scheme<ToyForm, ToyLayer> = {
   storedChunks: ({ shape }) => rowsOf(shape),
   async decode(source, { codes, step }, { rows, cols, weights: ranges, groups }, dtype, { slot, signal }) {
     const [packed, steps] = [slot.take('packed', Uint8Array, rows * cols), slot.take('steps', Uint8Array, rows * 4)];
-    await readRanges(source, codes, ranges, 1, packed, signal);
-    await readRanges(source, step, groups, 4, steps, signal);
+    await readRanges(source, codes, ranges, 1, packed, slot, signal);
+    await readRanges(source, step, groups, 4, steps, slot, signal);
     const scale = bitsOf(steps, 'float32');
     const signed = new Int8Array(packed.buffer, packed.byteOffset, packed.byteLength);
     const floats = slot.take('floats', Float32Array, rows * cols);
