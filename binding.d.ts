@@ -87,6 +87,20 @@ export interface QuantizeArgs {
   readonly threads: number;
 }
 
+/** Gives each weight the code that is nearest, with scale and zero as they are given. */
+export interface EncodeArgs
+  extends Pick<
+    QuantizeArgs,
+    'weights' | 'dtype' | 'rows' | 'cols' | 'axis' | 'maxCode' | 'format' | 'step' | 'block' | 'packed' | 'threads'
+  > {
+  /** `[groups]`, finite; of either sign. Where it is 0 all weights become 0. */
+  readonly scale: Float32Array;
+  /** `[groups]`, finite. */
+  readonly zero: Float32Array;
+  /** `[5]`, written: as in `QuantizeArgs`, without iterations. */
+  readonly stats: Float64Array;
+}
+
 /** The least and the greatest weight of each group. */
 export interface ExtremesArgs {
   /** The grouped matrix `[rows, cols]`, as in `QuantizeArgs`. */
@@ -331,6 +345,7 @@ export interface PreparedArgs {
 /** Every operation, by name. */
 export interface Operations {
   quantize: QuantizeArgs;
+  encode: EncodeArgs;
   extremes: ExtremesArgs;
   pack: PackArgs;
   unpack: PackArgs;

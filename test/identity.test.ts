@@ -1,9 +1,18 @@
 import { expect, test } from 'vitest';
-import type { Backend, DTypeId, FloatBits, ImportanceArgs, Operations, QuantizeArgs, Words } from '../binding.js';
+import type {
+  Backend,
+  DTypeId,
+  EncodeArgs,
+  FloatBits,
+  ImportanceArgs,
+  Operations,
+  QuantizeArgs,
+  Words,
+} from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/js/lanes.js';
 import { solverArgs } from '../lib/compute/arguments.js';
-import { NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
+import { highestCode, NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { panelSizes } from '../lib/matrix/panels.js';
 
@@ -110,6 +119,7 @@ interface Case<K extends Exact> {
  */
 type Exact =
   | 'quantize'
+  | 'encode'
   | 'extremes'
   | 'pack'
   | 'unpack'
@@ -158,6 +168,24 @@ const CASES: Cases = {
       packed: allocateWords(format, words).fill(0x5a),
       scale: new Float32Array(groups).fill(5),
       zero: new Float32Array(groups).fill(5),
+      stats: new Float64Array(5).fill(5),
+    });
+    return { inputs, outputs };
+  },
+  encode(random) {
+    const { format, rows, cols, step, count, words } = randomGrid(random);
+    const [axis, dtype] = [random.pick([0, 1] as const), random.pick(DTYPE_IDS)];
+    const groups = axis === 1 ? rows : cols;
+    const maxCode = highestCode(random.pick(NBITS.filter((bits) => bits <= format.codeBits)));
+    const sizes = [0, 2 ** -130, 2 ** -127, 2 ** -126, 1e-9, 0.001, 0.02, 0.5, 1, 2 ** 100];
+    const scale = Float32Array.from({ length: groups }, () => random.pick(sizes) * random.pick([1, 1, -1]));
+    const zero = Float32Array.from({ length: groups }, () => (random.next() * 3 - 1) * maxCode);
+    const inputs: Omit<EncodeArgs, 'packed' | 'stats' | 'threads'> = {
+      ...{ weights: randomWeights(random, count, dtype), dtype, rows, cols, axis, format: format.id, step },
+      ...{ maxCode, scale, zero, block: 1 + random.below(16) },
+    };
+    const outputs = () => ({
+      packed: allocateWords(format, words).fill(0x5a),
       stats: new Float64Array(5).fill(5),
     });
     return { inputs, outputs };
@@ -282,6 +310,7 @@ function compare<K extends Exact>(operation: K, count: number): void {
 
 test.runIf(NATIVE.length > 0).each([
   ['quantize', 400],
+  ['encode', 300],
   ['extremes', 200],
   ['pack', 150],
   ['unpack', 150],

@@ -36,8 +36,8 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
   return {{{Ops::kName, parse_work<Ops>}...}};
 }
 inline constexpr auto kOperations =
-    list_operations<QuantizeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp, ExpandOp,
-                    LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp,
+    list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp,
+                    ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp,
                     LargePagesOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {

@@ -14,6 +14,16 @@ struct QuantizeOp {
 
   static core::Quantize parse(Args& args) {
     const Grid grid(args);
+    core::Quantize op = parse_codes(args, grid);
+    op.solver = args.integer("solver", 0, static_cast<uint32_t>(kernels::kScalar.solvers.size()) - 1);
+    read_options(args, kernels::kScalar.solvers[op.solver], op.options);
+    if (args.has("importance"))
+      args.within("importance", [&] { op.importance = read_importance(args, grid.groups(op.axis)); });
+    return op;
+  }
+
+  // What has to do with weights and codes, whatever finds the scale and zero of these.
+  static core::Quantize parse_codes(Args& args, const Grid& grid) {
     core::Quantize op{};
     op.rows = grid.rows;
     op.cols = grid.cols;
@@ -22,10 +32,7 @@ struct QuantizeOp {
     op.dtype = args.dtype("dtype");
     op.weights = args.floats("weights", op.dtype, grid.weights());
     op.axis = static_cast<int>(args.integer("axis", 0, 1));
-    op.solver = args.integer("solver", 0, static_cast<uint32_t>(kernels::kScalar.solvers.size()) - 1);
-    op.options = read_options(args, kernels::kScalar.solvers[op.solver]);
-    if (args.has("importance"))
-      args.within("importance", [&] { op.importance = read_importance(args, grid.groups(op.axis)); });
+    op.options.max_code = static_cast<float>(args.integer("maxCode", 1, kMaxCode));
     op.block = args.integer("block", 1, kernels::kMaxBlock);
     op.packed = args.words("packed", op.format, grid.words());
     op.scale = args.array<float>("scale", grid.groups(op.axis));
@@ -34,9 +41,7 @@ struct QuantizeOp {
     return op;
   }
 
-  static kernels::SolveOptions read_options(Args& args, const kernels::Solver& solver) {
-    kernels::SolveOptions options{};
-    options.max_code = static_cast<float>(args.integer("maxCode", 1, kMaxCode));
+  static void read_options(Args& args, const kernels::Solver& solver, kernels::SolveOptions& options) {
     options.zero_kind = static_cast<kernels::ZeroKind>(args.integer("zeroKind", 0, std::size(kernels::kZeroKinds) - 1));
     options.reference_guards = args.flag("referenceGuards");
     options.meta_dtype = args.dtype("metaDtype");
@@ -47,7 +52,6 @@ struct QuantizeOp {
     }
     options.parameters = parameters.data;
     options.parameter_count = parameters.length;
-    return options;
   }
 
   static core::Importance read_importance(Args& args, uint64_t groups) {
@@ -62,6 +66,12 @@ struct QuantizeOp {
   }
 
   static constexpr uint32_t kMaxCode = 255;  // codes are bytes
+};
+
+struct EncodeOp {
+  static constexpr const char* kName = "encode";
+  static constexpr auto kRun = core::encode;
+  static core::Quantize parse(Args& args) { return QuantizeOp::parse_codes(args, Grid(args)); }
 };
 
 struct ExtremesOp {

@@ -47,6 +47,8 @@ struct Quantize {
   double* stats;  // [5]           written
 };
 Status quantize(const Context& context, const Quantize& op);
+// Codes of scales and zeros that are given: these are read, and no solver is.
+Status encode(const Context& context, const Quantize& op);
 
 // The least and the greatest weight of each group; of a group that holds a NaN, anything.
 struct Extremes {

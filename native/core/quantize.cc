@@ -41,15 +41,20 @@ void gather(const Importance& importance, size_t group, size_t size, float* to) 
   pad_group(to, size);
 }
 
+// What gives a block its codes.
+using SolveBlock = decltype(KernelTable::encode_block);
+
 // What both axes share: the operation, its kernels and the sizes that follow from them.
 struct Plan {
   const Quantize& op;
   const KernelTable& kernels;
+  const SolveBlock solve_block;
   size_t fields, word_bytes;
 
-  Plan(const Context& context, const Quantize& quantize)
+  Plan(const Context& context, const Quantize& quantize, SolveBlock solve)
       : op(quantize),
         kernels(context.kernels),
+        solve_block(solve),
         fields(row_of(quantize.format).fields),
         word_bytes(row_of(quantize.format).word_bytes) {}
 
@@ -68,7 +73,7 @@ struct Plan {
         gather(op.importance, group + g, block.size, importance + g * padded(block.size));
       block.importance = importance;
     }
-    kernels.solvers[op.solver].solve_block(op.options, block, stats);
+    solve_block(op.options, block, stats);
   }
 };
 
@@ -238,8 +243,8 @@ double first_non_finite(const Quantize& op) {
 }
 
 template <class Groups>
-Status run(const Context& context, const Quantize& op) {
-  const Plan plan(context, op);
+Status run(const Context& context, const Quantize& op, SolveBlock solve) {
+  const Plan plan(context, op, solve);
   prefer_large_pages(op.packed, op.step * op.cols * plan.word_bytes);
   const Groups groups(plan, context.threads);
   std::vector<BlockStats> parts(groups.units());
@@ -269,7 +274,13 @@ Status run(const Context& context, const Quantize& op) {
 }  // namespace
 
 Status quantize(const Context& context, const Quantize& op) {
-  return op.axis == 1 ? run<RowGroups>(context, op) : run<ColumnGroups>(context, op);
+  const auto solve = context.kernels.solvers[op.solver].solve_block;
+  return op.axis == 1 ? run<RowGroups>(context, op, solve) : run<ColumnGroups>(context, op, solve);
+}
+
+Status encode(const Context& context, const Quantize& op) {
+  const auto solve = context.kernels.encode_block;
+  return op.axis == 1 ? run<RowGroups>(context, op, solve) : run<ColumnGroups>(context, op, solve);
 }
 
 }  // namespace hqq::core

@@ -18,6 +18,7 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
   return {
       .isa = V::kName,
       .solvers = Solvers<V>::kRows,
+      .encode_block = &encode_block<V>,
       .extremes = {&extremes_of<V, Float32>, &extremes_of<V, Float16>, &extremes_of<V, BFloat16>},
       .take_extremes = &take_extremes<V>,
       .pack_row = {&pack_row<V, F>...},

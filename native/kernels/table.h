@@ -43,8 +43,8 @@ struct Block {
   float* scaled;         // [groups, padded(size)]  scratch
   float* importance;     // [groups, padded(size)]  read, and scratch; null: all weights count alike
   uint8_t* codes;        // [groups, codes_stride]  written, with padding
-  float* scale;          // [groups]  written
-  float* zero;           // [groups]  written
+  float* scale;          // [groups]  written by solvers, else read
+  float* zero;           // [groups]  likewise
   size_t groups, size, stride, codes_stride;
 };
 
@@ -154,6 +154,8 @@ struct LinearKernels {
 struct KernelTable {
   const char* isa;
   std::span<const Solver> solvers;
+  // codes of scales and zeros that are given: of the options it reads max_code alone
+  void (*encode_block)(const SolveOptions& options, const Block& block, BlockStats* stats);
   // the least and the greatest weight of each of some groups of `size`, one after the other
   void (*extremes[kDTypes])(const void* from, size_t groups, size_t size, float* least, float* most);
   // least[c] = min(least[c], weights[c]), most likewise

@@ -105,11 +105,19 @@ QuantizeCase QuantizeCase::random(Random& random) {
     c.stride = 1 + random.below(2 * features);
     for (size_t g = 0; g < c.grid.groups(c.axis); ++g) c.starts.push_back(static_cast<int32_t>(random.below(features)));
   }
+  if (random.chance(20)) {
+    constexpr float kScales[] = {0, 0x1p-130f, 0x1p-126f, 1e-9f, 0.001f, 0.02f, 1, -0.02f, -1, 0x1p100f};
+    const auto top = static_cast<float>(c.max_code);
+    for (size_t g = 0; g < c.grid.groups(c.axis); ++g) {
+      c.scales.push_back(random.pick(kScales));
+      c.zeros.push_back(top * (static_cast<float>(random.below(301)) / 100.0f - 1.0f));
+    }
+  }
   return c;
 }
 
 Buffers QuantizeCase::outputs(uint8_t fill) const {
-  const size_t groups = grid.groups(axis);
+  const size_t groups = scales.empty() ? grid.groups(axis) : 0;
   return {{"packed", grid.word(), grid.words(), fill},
           {"scale", Element::f32, groups, fill},
           {"zero", Element::f32, groups, fill},
@@ -137,30 +145,32 @@ size_t solver_named(std::string_view name) {
 core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) const {
   const bool moves = iterations > 0;
   const auto parameters = moves ? hqq_parameters(lp_norm, beta, kappa, threshold, iterations) : std::vector<float>();
-  return core::quantize(
-      context, {.weights = weights.bytes.data(),
-                .dtype = weights.dtype,
-                .rows = grid.rows,
-                .cols = grid.cols,
-                .axis = axis,
-                .solver = solver_named(moves ? "hqq" : "minmax"),
-                .options = {.max_code = static_cast<float>(max_code),
-                            .zero_kind = round_zero ? kernels::ZeroKind::rounded_start : kernels::ZeroKind::real,
-                            .reference_guards = reference_guards,
-                            .meta_dtype = meta_dtype,
-                            .parameters = parameters.data(),
-                            .parameter_count = parameters.size()},
-                .importance = {.values = importance.count == 0 ? nullptr : importance.floats(),
-                               .features = importance.count,
-                               .starts = starts.data(),
-                               .stride = stride},
-                .format = grid.format,
-                .step = grid.step,
-                .block = block,
-                .packed = outputs[0].at(),
-                .scale = outputs[1].at<float>(),
-                .zero = outputs[2].at<float>(),
-                .stats = outputs[3].at<double>()});
+  const bool given = !scales.empty();
+  const auto operation = given ? &core::encode : &core::quantize;
+  return operation(context,
+                   {.weights = weights.bytes.data(),
+                    .dtype = weights.dtype,
+                    .rows = grid.rows,
+                    .cols = grid.cols,
+                    .axis = axis,
+                    .solver = solver_named(moves ? "hqq" : "minmax"),
+                    .options = {.max_code = static_cast<float>(max_code),
+                                .zero_kind = round_zero ? kernels::ZeroKind::rounded_start : kernels::ZeroKind::real,
+                                .reference_guards = reference_guards,
+                                .meta_dtype = meta_dtype,
+                                .parameters = parameters.data(),
+                                .parameter_count = parameters.size()},
+                    .importance = {.values = importance.count == 0 ? nullptr : importance.floats(),
+                                   .features = importance.count,
+                                   .starts = starts.data(),
+                                   .stride = stride},
+                    .format = grid.format,
+                    .step = grid.step,
+                    .block = block,
+                    .packed = outputs[0].at(),
+                    .scale = given ? const_cast<float*>(scales.data()) : outputs[1].at<float>(),
+                    .zero = given ? const_cast<float*>(zeros.data()) : outputs[2].at<float>(),
+                    .stats = outputs[3].at<double>()});
 }
 
 std::string QuantizeCase::describe() const {
@@ -170,6 +180,7 @@ std::string QuantizeCase::describe() const {
              "referenceGuards=%d block=%zu metaDtype=%d",
              static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
              reference_guards, block, static_cast<int>(meta_dtype)) +
+         (scales.empty() ? "" : " given") +
          (importance.count == 0 ? "" : text(" features=%zu stride=%zu", importance.count, stride));
 }
 

@@ -64,6 +64,7 @@ struct QuantizeCase {
   Elements importance;  // of float32; empty: none
   std::vector<int32_t> starts;
   size_t stride = 1;
+  std::vector<float> scales, zeros;  // given, to be encoded with; empty: to be found
 
   static QuantizeCase random(Random& random);
   Buffers outputs(uint8_t fill) const;

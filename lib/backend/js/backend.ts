@@ -7,7 +7,7 @@ import { add, attention, denseLinear, largePages, rmsNorm, rope, swiglu } from '
 import { linear, linearTiled } from './linear.js';
 import { pack, unpack } from './packing.js';
 import { expand, layOut } from './panels.js';
-import { quantize } from './quantize.js';
+import { encode, quantize } from './quantize.js';
 import { Slices, type Units } from './slices.js';
 
 /**
@@ -33,6 +33,7 @@ export function createJsBackend(): Backend {
 
 const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => Units } = {
   quantize,
+  encode,
   extremes,
   pack,
   unpack,

@@ -1,10 +1,12 @@
-import type { ImportanceArgs, QuantizeArgs } from '../../../binding.js';
+import type { EncodeArgs, ImportanceArgs, QuantizeArgs } from '../../../binding.js';
 import { LANES } from '../../matrix/constants.js';
 import { FORMATS } from '../../matrix/format.js';
 import { widen } from './lanes.js';
 import { addField, shiftOf } from './packing.js';
 import type { Units } from './slices.js';
+import { encodeGroup } from './solve/encode.js';
 import type { GroupStats } from './solve/finish.js';
+import { Group } from './solve/group.js';
 import { GroupSolver } from './solve/solve.js';
 import { stepsOf } from './solve/solvers.js';
 
@@ -12,9 +14,40 @@ import { stepsOf } from './solve/solvers.js';
 
 const newStats = (): GroupStats => ({ absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0 });
 
-export function* quantize(args: QuantizeArgs): Units {
+/** What gives groups of a size their codes, one at a time: `group` holds the weights, which are the caller's to write, and the codes. */
+interface Coder {
+  readonly group: Group;
+  code(index: number, stats: GroupStats): void;
+}
+
+type NewCoder = (size: number, codesLength: number) => Coder;
+
+export function quantize(args: QuantizeArgs): Units {
+  const { importance } = args;
+  return run(args, (size, codesLength) => {
+    const solver = new GroupSolver(size, codesLength, args, stepsOf(args.solver));
+    const { group } = solver;
+    const code = (index: number, stats: GroupStats) => {
+      if (importance) gather(importance, index, group.importance);
+      solver.solve(stats, importance !== undefined);
+      args.scale[index] = group.scale;
+      args.zero[index] = group.zero;
+    };
+    return { group, code };
+  });
+}
+
+export function encode(args: EncodeArgs): Units {
+  const { scale, zero, maxCode } = args;
+  return run(args, (size, codesLength) => {
+    const group = new Group(size, codesLength);
+    return { group, code: (index, stats) => encodeGroup(group, scale[index]!, zero[index]!, maxCode, stats) };
+  });
+}
+
+function* run(args: EncodeArgs, newCoder: NewCoder): Units {
   const total = newStats();
-  for (const unit of args.axis === 1 ? rowGroups(args) : columnGroups(args)) {
+  for (const unit of args.axis === 1 ? rowGroups(args, newCoder) : columnGroups(args, newCoder)) {
     yield;
     if (unit === undefined) continue;
     // Summed per unit first, as threads do: one order of additions for every backend.
@@ -31,11 +64,11 @@ export function* quantize(args: QuantizeArgs): Units {
 const TURN_WEIGHTS = 8192;
 
 /** Axis 1: a group is a row of the grouped matrix. A unit is `block` packed rows. Yields a unit's sums, or nothing for a pause. */
-function* rowGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
-  const { rows, cols, step, block, importance } = args;
+function* rowGroups(args: EncodeArgs, newCoder: NewCoder): Generator<GroupStats | undefined> {
+  const { rows, cols, step, block } = args;
   const format = FORMATS[args.format]!;
-  const solver = new GroupSolver(cols, cols, args, stepsOf(args.solver));
-  const { group } = solver;
+  const coder = newCoder(cols, cols);
+  const { group } = coder;
   const pause = Math.max(1, Math.floor(TURN_WEIGHTS / cols));
   args.packed.fill(0);
   for (let first = 0; first < step; first += block) {
@@ -46,10 +79,7 @@ function* rowGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
         const index = field * step + r;
         if (index >= rows) break;
         widen(args.weights, args.dtype, index * cols, cols, group.weights);
-        if (importance) gather(importance, index, group.importance);
-        solver.solve(stats, importance !== undefined);
-        args.scale[index] = group.scale;
-        args.zero[index] = group.zero;
+        coder.code(index, stats);
         addField(args.packed, r * cols, group.codes, 0, cols, shiftOf(format, field));
         if ((index + 1) % pause === 0) yield undefined;
       }
@@ -59,11 +89,11 @@ function* rowGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
 }
 
 /** Axis 0: a group is a column of the grouped matrix. A unit is a strip of `block * 16` columns. */
-function* columnGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
-  const { rows, cols, step, importance } = args;
+function* columnGroups(args: EncodeArgs, newCoder: NewCoder): Generator<GroupStats | undefined> {
+  const { rows, cols, step } = args;
   const format = FORMATS[args.format]!;
-  const solver = new GroupSolver(rows, Math.max(rows, format.fields * step), args, stepsOf(args.solver));
-  const { group } = solver;
+  const coder = newCoder(rows, Math.max(rows, format.fields * step));
+  const { group } = coder;
   const strip = args.block * LANES;
   const pause = Math.max(1, Math.floor(TURN_WEIGHTS / rows));
   const wide = new Float32Array(rows * strip);
@@ -75,10 +105,7 @@ function* columnGroups(args: QuantizeArgs): Generator<GroupStats | undefined> {
     for (let c = 0; c < count; c++) {
       const index = first + c;
       group.weights.set(wide.subarray(c * rows, (c + 1) * rows));
-      if (importance) gather(importance, index, group.importance);
-      solver.solve(stats, importance !== undefined);
-      args.scale[index] = group.scale;
-      args.zero[index] = group.zero;
+      coder.code(index, stats);
       for (let r = 0; r < rows; r++) {
         const at = (r % step) * cols + index;
         args.packed[at] = args.packed[at]! | (group.codes[r]! << shiftOf(format, Math.floor(r / step)));
@@ -99,7 +126,7 @@ function gather({ values, starts, stride }: ImportanceArgs, group: number, to: F
 }
 
 /** Index of the first weight that is NaN or infinite, or -1: all bits of its exponent are set. */
-function firstNonFinite({ weights, dtype }: QuantizeArgs): number {
+function firstNonFinite({ weights, dtype }: EncodeArgs): number {
   if (dtype === 0) return (weights as Float32Array).findIndex((w) => !Number.isFinite(w));
   const exponent = dtype === 1 ? 0x7c00 : 0x7f80;
   return (weights as Uint16Array).findIndex((w) => (w & exponent) === exponent);

@@ -1,4 +1,5 @@
 #pragma once
+#include "encode.h"
 #include "hqq.h"
 #include "minmax.h"
 #include "solve.h"

@@ -16,9 +16,19 @@ export interface GroupStats {
 
 /** Writes the group's codes, and adds what they cost with scale and zero as they will be stored. */
 export function finish(group: Group, { maxCode, metaDtype }: SolveOptions, stats: GroupStats): void {
+  finishAs(group, roundTo(metaDtype, group.scale), roundTo(metaDtype, group.zero), maxCode, stats);
+}
+
+/** The same with what is stored in place of the group's scale and zero. */
+export function finishAs(
+  group: Group,
+  storedScale: number,
+  storedZero: number,
+  maxCode: number,
+  stats: GroupStats,
+): void {
   const { zero, scale, scaled, codes, size } = group;
-  const storedZero = roundTo(metaDtype, zero);
-  const storedLevels = f(roundTo(metaDtype, scale) * group.invScale);
+  const storedLevels = f(storedScale * group.invScale);
   const [errors, squares, weights] = group.lanes;
   errors.fill(0);
   squares.fill(0);
