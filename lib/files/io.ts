@@ -55,6 +55,16 @@ export async function withPath<T>(doing: string, path: string, action: () => Pro
   }
 }
 
+/** What stands at `path` itself (links are not followed); undefined for nothing. */
+export async function standing(path: string): Promise<fs.Stats | undefined> {
+  try {
+    return await fs.promises.lstat(path);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw ioError('Cannot look at', path, error);
+  }
+}
+
 /** What `path` is when it is not a regular file. */
 export function kindOf(stat: fs.Stats): string {
   if (stat.isDirectory()) return 'a folder';

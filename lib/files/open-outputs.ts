@@ -1,9 +1,16 @@
+import { utimes } from 'node:fs/promises';
+
+/** Milliseconds between signs of life: many in the week after which other machines take a silent run for dead (leftovers.ts). */
+const PULSE = 10 * 60 * 1000;
+
 /** Outputs of this thread that are being written. */
 interface OpenOutputs {
   /** How to clear each at once, by the path that it is written to meanwhile. */
   readonly clear: Map<string, () => void>;
   /** The one listener for the end of the process, or of a worker thread, while there are any. */
   listener: (() => void) | undefined;
+  /** Touches each now and then, while there are any. */
+  pulse: NodeJS.Timeout | undefined;
 }
 
 /** Global, since two copies of this package may be loaded. */
@@ -11,6 +18,7 @@ const KEY = Symbol.for('hqq.openOutputs');
 const outputs = ((globalThis as Record<symbol, unknown>)[KEY] ??= {
   clear: new Map(),
   listener: undefined,
+  pulse: undefined,
 } satisfies OpenOutputs) as OpenOutputs;
 
 /** Whether something is being written to `path`. */
@@ -29,6 +37,14 @@ export function register(path: string, clear: () => void): void {
     for (const clearOne of [...outputs.clear.values()]) clearOne();
   };
   process.on('exit', outputs.listener);
+  outputs.pulse = setInterval(touchAll, PULSE).unref();
+}
+
+/** Whoever cannot look for this process sees that it is alive. */
+function touchAll(): void {
+  const now = new Date();
+  // What is not there yet, or in its place already, needs no sign.
+  for (const path of outputs.clear.keys()) utimes(path, now, now).catch(() => {});
 }
 
 /** `path` is in its place, or gone. */
@@ -37,4 +53,6 @@ export function release(path: string): void {
   if (outputs.clear.size > 0 || !outputs.listener) return;
   process.off('exit', outputs.listener);
   outputs.listener = undefined;
+  clearInterval(outputs.pulse);
+  outputs.pulse = undefined;
 }

@@ -1,30 +1,16 @@
-import type { BigIntStats, Stats } from 'node:fs';
+import type { BigIntStats } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
-import { isMainThread, threadId } from 'node:worker_threads';
+import { isAbsolute, join, relative, sep } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
-import { ioError, kindOf, systemCode, withPath } from './io.js';
+import { ioError, kindOf, standing, systemCode, withPath } from './io.js';
 
 /** What an output is. */
 export type OutputKind = 'file' | 'folder';
 
 /** Most entries of an input folder that are compared with the output; a model folder of more is refused when it is listed. */
 const MAX_INPUT_ENTRIES = 20_000;
-
-/** Marks what this run writes. Worker threads share the process id: each has its own mark. */
-export const RUN_MARK = isMainThread ? `${process.pid}` : `${process.pid}-${threadId}`;
-
-/** What stands at `path` itself (links are not followed); undefined for nothing. */
-export async function standing(path: string): Promise<Stats | undefined> {
-  try {
-    return await fs.lstat(path);
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError('Cannot look at', path, error);
-  }
-}
 
 /** `inner` is `outer` or below it. Both are real paths. */
 function isWithin(inner: string, outer: string): boolean {
@@ -139,42 +125,4 @@ async function whyNotModel(folder: string): Promise<string | undefined> {
     if (entry.name === '.git') return 'is a git repository';
   }
   return undefined;
-}
-
-/** Whether a process runs. One of another user does. */
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return systemCode(error) !== 'ESRCH';
-  }
-}
-
-/**
- * Clears what runs left beside `target` that were killed: a half-written output is removed; an old folder that was moved
- * aside goes back if nothing took its place. `isOurs` says which marks of this process are in use. Leftovers of live
- * processes stay. (Processes of other machines on a shared disk look dead: two machines must not write one target at once.)
- */
-export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<void> {
-  const folder = dirname(target);
-  const name = basename(target);
-  const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
-  const leftovers = names.flatMap((entry) => {
-    if (!entry.startsWith(`${name}.`)) return [];
-    const match = /^\.(\d{1,10})(?:-(\d{1,10}))?(\.replaced)?\.partial$/.exec(entry.slice(name.length));
-    if (match === null) return [];
-    const pid = Number(match[1]);
-    const mark = match[2] === undefined ? `${pid}` : `${pid}-${match[2]}`;
-    const partial = join(folder, `${name}.${mark}.partial`);
-    // Of this process: another thread's may be in use, this thread's is known.
-    const dead = pid === process.pid ? mark === RUN_MARK && !isOurs(partial) : pid > 0 && !isAlive(pid);
-    return dead ? [{ path: join(folder, entry), replaced: match[3] !== undefined }] : [];
-  });
-  for (const { path, replaced } of leftovers) {
-    if (!replaced || (await standing(target)) !== undefined) continue;
-    await withPath('Cannot restore', target, () => fs.rename(path, target));
-  }
-  // Best effort: what cannot be removed now is tried again by the next run.
-  for (const { path } of leftovers) await fs.rm(path, { recursive: true, force: true }).catch(() => {});
 }

@@ -3,8 +3,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { ioError, systemCode, withPath } from './io.js';
-import { standing } from './output-rules.js';
+import { ioError, standing, systemCode, withPath } from './io.js';
 
 /**
  * The real path of the folder that the output will be in. What is missing of it is to be made (`makeParents`), so that the

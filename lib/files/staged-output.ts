@@ -14,9 +14,10 @@ import {
   withPath,
   writeFully,
 } from './io.js';
+import { asideOf, clearLeftovers, partialOf } from './leftovers.js';
 import { modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
-import { checkApart, checkReplaceable, clearLeftovers, type OutputKind, RUN_MARK } from './output-rules.js';
+import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
 import { checkParent, makeParents, removeParents, removeParentsSync } from './parents.js';
 import { placeFile, placeFolder, settleAsideSync, syncTree } from './placing.js';
 
@@ -38,7 +39,7 @@ interface StagedOutputOptions {
 }
 
 /**
- * An output that appears whole or not at all. It is written to `<target>.<pid>.partial` beside the target and renamed at the
+ * An output that appears whole or not at all. It is written to `<target>.<run>.partial` (`partialOf`) beside the target and renamed at the
  * end. A process that ends before that removes it; one that is killed leaves it behind, and the next run for the same target
  * clears it.
  */
@@ -86,7 +87,7 @@ export class StagedOutput {
     }
     const place = join(await checkParent(dirname(absolute)), basename(absolute));
     await checkApart(place, inputs);
-    const path = `${place}.${RUN_MARK}.partial`;
+    const path = partialOf(place);
     if (isOpen(path)) {
       throw new HqqError('ERR_IO', `${plain(place)} is being written by this process already. Wait for that to end.`);
     }
@@ -210,7 +211,7 @@ export class StagedOutput {
 
   /** Where an old folder waits while the new one takes its place. */
   get #aside(): string {
-    return `${this.target}.${RUN_MARK}.replaced.partial`;
+    return asideOf(this.target);
   }
 
   #demandOpen(): void {

@@ -2,7 +2,9 @@ import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import ts from 'typescript';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { asideOf, partialOf } from '../../lib/files/leftovers.js';
+import { formatMark, isAlive, OWN_RUN, parseMark, type RunMark } from '../../lib/files/run-mark.js';
 import { StagedOutput } from '../../lib/files/staged-output.js';
 import { expectError, folderOf, freshPath, SCRATCH } from './helpers.js';
 import { beside, content, force, none, stageFolder } from './staged.js';
@@ -50,6 +52,10 @@ describe('after a crash', () => {
     return { pid: running.pid ?? expect.unreachable(), kill };
   }
 
+  /** The process ids of the runs that left something beside `target`. */
+  const pidsBeside = (target: string) =>
+    beside(target).map((name) => parseMark(name.slice(2).replace(/(\.replaced)?\.partial$/, ''))?.pid ?? name);
+
   it('the next run clears the half-written output, and leaves that of a live run alone', async () => {
     const target = freshPath();
     const body = `
@@ -58,12 +64,12 @@ describe('after a crash', () => {
       await hang();`;
     const { pid, kill } = await child(target, body);
     const live = await stageFolder(target, 'new');
-    expect(beside(target)).toEqual([`x.${pid}.partial`, `x.${process.pid}.partial`].sort());
+    expect(pidsBeside(target).sort()).toEqual([pid, process.pid].sort());
     await live.abandon();
     await kill();
-    expect(beside(target)).toEqual([`x.${pid}.partial`]);
+    expect(pidsBeside(target)).toEqual([pid]);
     const staged = await stageFolder(target, 'new');
-    expect(beside(target)).toEqual([`x.${process.pid}.partial`]);
+    expect(pidsBeside(target)).toEqual([process.pid]);
     await staged.commit();
     expect([beside(target), content(target)]).toEqual([['x'], { 'config.json': 'new' }]);
   });
@@ -77,36 +83,110 @@ describe('after a crash', () => {
       fsPromises.rename = (from, to) => (from === staged.path ? hang() : rename(from, to));
       syncBuiltinESMExports();
       await staged.commit();`;
-    const { pid, kill } = await child(target, body);
+    const { kill } = await child(target, body);
     await kill();
-    expect(beside(target)).toEqual([`model.${pid}.partial`, `model.${pid}.replaced.partial`]);
+    expect(beside(target).map((name) => name.replace(/\d.*\d/, '*'))).toEqual([
+      'model.*.partial',
+      'model.*.replaced.partial',
+    ]);
     await expectError(() => StagedOutput.begin(target, 'folder', none), 'ERR_IO', /exists\. Pass --force/);
     expect([beside(target), content(target)]).toEqual([['model'], { 'config.json': 'old' }]);
   });
 
+  /** Of the same machine and boot: a run that has ended. */
+  const deadRun = (): RunMark => ({ ...OWN_RUN, pid: spawnSync(process.execPath, ['-e', '']).pid, start: '1' });
+
   it('after both renames, the next run removes the old folder', async () => {
     const target = folderOf({ 'config.json': 'new' });
-    const dead = spawnSync(process.execPath, ['-e', '']).pid;
-    fs.cpSync(target, `${target}.${dead}.replaced.partial`, { recursive: true });
+    fs.cpSync(target, asideOf(target, formatMark(deadRun())), { recursive: true });
     await (await stageFolder(target, 'newer', force)).abandon();
     expect([beside(target), content(target)]).toEqual([['model'], { 'config.json': 'new' }]);
   });
 
-  it('clears what an earlier process of the same id left, and nothing that only looks alike', async () => {
+  it('clears what this thread left before, and nothing that only looks alike', async () => {
     const target = freshPath();
-    const dead = spawnSync(process.execPath, ['-e', '']).pid;
+    const dead = formatMark(deadRun());
     const keep = [
       'x.1.partial',
       'x.partial',
       'x.abc.partial',
       `y.${dead}.partial`,
       `x.${dead}.partial.txt`,
-      `x.${process.pid}-99.partial`,
+      `x.${formatMark({ ...OWN_RUN, thread: 99 })}.partial`,
       `xx.${dead}.partial`,
     ];
-    for (const name of [...keep, `x.${process.pid}.partial`, `x.${dead}.partial`, `x.${dead}-3.partial`])
-      fs.writeFileSync(join(dirname(target), name), '');
+    const thread = formatMark({ ...deadRun(), thread: 3 });
+    const clear = [partialOf('x'), `x.${dead}.partial`, `x.${thread}.partial`];
+    for (const name of [...keep, ...clear]) fs.writeFileSync(join(dirname(target), name), '');
     await (await StagedOutput.begin(target, 'file', none)).abandon();
     expect(beside(target)).toEqual(keep.sort());
+  });
+
+  const elsewhere: RunMark = { ...OWN_RUN, pid: 999_999_999, machine: '0', space: 'abcdef' };
+
+  it('what another container or machine writes stays while it gives signs of life', async () => {
+    const target = freshPath();
+    const [file, folder] = [elsewhere, { ...elsewhere, pid: 7 }].map((run) => partialOf(target, formatMark(run)));
+    fs.writeFileSync(file!, '');
+    fs.mkdirSync(folder!);
+    const age = (path: string, days: number) => fs.utimesSync(path, new Date(), new Date(Date.now() - days * 864e5));
+    age(file!, 6);
+    await (await StagedOutput.begin(target, 'file', none)).abandon();
+    expect(beside(target)).toHaveLength(2);
+    age(file!, 8);
+    await (await StagedOutput.begin(target, 'file', none)).abandon();
+    expect(beside(target).map((name) => join(dirname(target), name))).toEqual([fs.realpathSync(folder!)]);
+    const old = asideOf(target, formatMark({ ...elsewhere, pid: 7 }));
+    fs.mkdirSync(old);
+    age(old, 99); // an old folder is as old as it is: what its run writes counts
+    await (await StagedOutput.begin(target, 'file', none)).abandon();
+    expect(beside(target)).toHaveLength(2);
+    age(folder!, 8);
+    await expectError(() => StagedOutput.begin(target, 'file', none), 'ERR_IO', /exists and is a folder/);
+    expect(beside(target)).toEqual(['x']);
+  });
+
+  it('an output that is being written is touched now and then', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'], now: Date.now() + 7.2e6 });
+    try {
+      const staged = await stageFolder(freshPath(), 'new');
+      const before = fs.statSync(staged.path).mtimeMs;
+      vi.advanceTimersByTime(3.6e6);
+      await vi.waitFor(() => expect(fs.statSync(staged.path).mtimeMs).toBeGreaterThan(before + 3.6e6));
+      await staged.abandon();
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('judges no run that it cannot look up, and of its own kind each', async () => {
+    expect(isAlive(OWN_RUN)).toBe('yes');
+    expect(isAlive(deadRun())).toBe('no');
+    expect(isAlive(elsewhere)).toBe('unknown');
+    expect(isAlive({ ...OWN_RUN, space: '0' })).toBe('unknown');
+    const { machine } = OWN_RUN;
+    expect(isAlive({ ...OWN_RUN, space: 'abcdef' })).toBe(machine === '0' ? 'unknown' : 'no'); // an earlier boot
+  });
+
+  it.runIf(OWN_RUN.start !== '0')('a process id that was given again, and a zombie, are dead', async () => {
+    expect(isAlive({ ...OWN_RUN, start: '1' })).toBe('no');
+    expect(isAlive({ ...OWN_RUN, pid: process.ppid, start: '1' })).toBe('no');
+    const startOf = (pid: number) => {
+      const text = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+      return text.slice(text.lastIndexOf(')') + 2).split(' ')[19]!;
+    };
+    const parentRun = { ...OWN_RUN, pid: process.ppid, start: startOf(process.ppid) };
+    expect(isAlive(parentRun)).toBe('yes');
+    // What became a `sleep` never waits for the child that it had as a shell.
+    const parent = spawn('sh', ['-c', 'sleep 1 & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    try {
+      const pid = Number(await new Promise((resolve) => parent.stdout.once('data', resolve)));
+      await vi.waitFor(() => expect(fs.readFileSync(`/proc/${pid}/stat`, 'latin1')).toMatch(/\) Z /), 1e4);
+      process.kill(pid, 0); // which tells nothing
+      expect(isAlive({ ...OWN_RUN, pid, start: startOf(pid) })).toBe('no');
+    } finally {
+      parent.kill();
+    }
   });
 });

@@ -3,6 +3,7 @@ import fsPromises from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { asideOf, partialOf } from '../../lib/files/leftovers.js';
 import { StagedOutput } from '../../lib/files/staged-output.js';
 import { expectError, folderOf, freshPath, SCRATCH, smallFile } from './helpers.js';
 import { beside, content, force, none, stageFile, stageFolder } from './staged.js';
@@ -13,7 +14,7 @@ describe('a file', () => {
   it('appears whole, at commit', async () => {
     const target = freshPath();
     const staged = await stageFile(target, 'new');
-    expect(staged.path).toBe(`${fs.realpathSync(dirname(target))}/x.${process.pid}.partial`);
+    expect(staged.path).toBe(partialOf(join(fs.realpathSync(dirname(target)), 'x')));
     expect(beside(target)).toEqual([basename(staged.path)]);
     await staged.commit();
     await staged.abandon();
@@ -390,7 +391,7 @@ describe('the end of the process', () => {
     const before = listeners();
     const old = folderOf({ 'config.json': 'old' });
     const replacing = await stageFolder(old, 'new', force);
-    fs.renameSync(old, `${old}.${process.pid}.replaced.partial`); // as in the middle of a commit
+    fs.renameSync(old, asideOf(old)); // as in the middle of a commit
     const ending = await stageFolder(freshPath(), 'new');
     const [open, deep] = [await stageFile(freshPath(), 'new'), await stageFile(join(freshPath('a'), 'b', 'x'), 'new')];
     const abandoned = ending.abandon(); // has only begun
