@@ -165,16 +165,26 @@ export type Companion =
   | { readonly name: string; readonly text: string }
   | { readonly name: string; readonly copyOf: string };
 
+/** Why a model is not one to be quantized. */
+export interface Obstacle {
+  /** Another tool has quantized it, wholly or in parts; or it is an addition to a model. */
+  readonly kind: 'quantized' | 'adapter';
+  /** Goes on after the model's path: "is quantized already: 14 layers hold GPTQ weights". */
+  readonly what: string;
+  /** What to do, as a sentence. */
+  readonly advice: string;
+}
+
 /** What surrounds the tensors and must follow their change: config.json and files, the key-value pairs or the graph of a model. */
 export interface Envelope {
   /** The model's description, `config.json`; undefined without one. */
   readonly config: Readonly<Record<string, unknown>> | undefined;
-  /** How the description says that the model is quantized already: "its config.json has ..."; undefined when it does not. */
-  readonly quantized: string | undefined;
   /** What people should know of a model that is made from this one. */
   readonly notes: readonly string[];
   /** All that the files to be written depend on, but for the tensors: two models that differ in it differ here. */
   readonly fingerprint: string;
+  /** Why no quantized model can be made of one that holds `entries`; undefined where nothing speaks against it. Looks at names and types. */
+  obstacle(entries: ReadonlyMap<string, TensorEntry>): Obstacle | undefined;
   /** Of each tensor, in the order of `entries`, what it is to a quantizer. The bias of a site comes as other tensor too. */
   linears(entries: ReadonlyMap<string, TensorEntry>): readonly (LinearSite | OtherTensor)[];
   replace(change: EnvelopeChange): Envelope;

@@ -152,6 +152,11 @@ export async function dequantizeModel(
 function notQuantized(source: TensorSource, input: string): HqqError {
   const schemes = schemesOf(source);
   const names = schemes.map(({ title }) => title).join(', ');
+  const obstacle = source.envelope.obstacle(source.entries);
+  if (obstacle?.kind === 'quantized') {
+    const message = `Expected ${plain(input)} to be quantized with ${names}, but it ${obstacle.what}`;
+    return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Only the tool that made it turns it back.`);
+  }
   const marks = schemes.map(({ mark }) => mark).join(', or ');
   const message = `${plain(input)} is not quantized with ${names}: no tensor of it ${marks}. Nothing to do.`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', message);

@@ -87,10 +87,8 @@ it('says FP8 of what stays for it', async () => {
   const report = await quantizeModel(
     modelFile({
       'a.weight': fp8('F8_E4M3'),
-      'a.weight_scale_inv': randomTensor([2, 2], 1),
+      'a.activation_scale': randomTensor([2, 2], 1),
       'b.weight': fp8('F8_E5M2'),
-      'b.weight_scale': randomTensor([], 1),
-      'b.input_scale': randomTensor([1], 1),
       'b.bias': randomTensor([64], 1),
       'c.weight': randomTensor([64, 64], 1),
     }),
@@ -100,10 +98,8 @@ it('says FP8 of what stays for it', async () => {
   expect(report.tensors.map(({ name }) => name)).toEqual(['c.weight']);
   expect(Object.fromEntries(report.dense.map(({ name, reason }) => [name, reason]))).toEqual({
     'a.weight': 'stored as FP8 (F8_E4M3)',
-    'a.weight_scale_inv': 'scale of an FP8 weight',
+    'a.activation_scale': 'scale of an FP8 weight',
     'b.weight': 'stored as FP8 (F8_E5M2)',
-    'b.weight_scale': 'scale of an FP8 weight',
-    'b.input_scale': 'scale of an FP8 weight',
     'b.bias': 'not a matrix',
   });
 });

@@ -1,9 +1,18 @@
-import { join } from 'node:path';
-import { show } from '../../messages/errors.js';
+import { basename, join } from 'node:path';
 import { compareBytes, plain, quoteSome } from '../../messages/text.js';
-import type { Companion, Envelope, EnvelopeChange, LinearSite, OtherTensor, TensorEntry } from '../container.js';
+import type {
+  Companion,
+  Envelope,
+  EnvelopeChange,
+  LinearSite,
+  Obstacle,
+  OtherTensor,
+  TensorEntry,
+} from '../container.js';
+import { ADAPTER_CONFIG, isAdapterFile } from './adapter.js';
 import { withMember, withoutMember, withValue } from './config-text.js';
 import { linearsOf } from './linears.js';
+import { obstacleOf } from './obstacle.js';
 
 export const CONFIG_NAME = 'config.json';
 
@@ -51,11 +60,9 @@ export class CheckpointEnvelope implements Envelope {
     return this.configFile?.value;
   }
 
-  get quantized(): string | undefined {
-    const declared = this.config?.quantization_config ?? this.config?.compression_config;
-    if (typeof declared !== 'object' || declared === null) return undefined;
-    const method = (declared as Record<string, unknown>).quant_method;
-    return `its config.json has a quantization_config of method ${plain(show(method ?? 'unknown'))}`;
+  obstacle(entries: ReadonlyMap<string, TensorEntry>): Obstacle | undefined {
+    const { path, metadata } = this.#given;
+    return obstacleOf(entries, { path, metadata, config: this.config });
   }
 
   get notes(): readonly string[] {
@@ -66,10 +73,18 @@ export class CheckpointEnvelope implements Envelope {
         `${where} no config.json: Python needs one, with a quantization_config, beside the output to load it.`,
       );
     }
-    if (this.skippedFiles.length > 0) {
-      const names = quoteSome(this.skippedFiles);
+    const ofAdapter = (name: string) => isAdapterFile(name) || basename(name) === ADAPTER_CONFIG;
+    const adapters = this.skippedFiles.filter(ofAdapter);
+    const others = this.skippedFiles.filter((name) => !ofAdapter(name));
+    if (others.length > 0) {
       notes.push(
-        `Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${names}.`,
+        `Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${quoteSome(others)}.`,
+      );
+    }
+    if (adapters.length > 0) {
+      notes.push(
+        `Not carried over, as what belongs to an adapter: ${quoteSome(adapters)}. To have it in, merge it into the model first; or load ` +
+          'it onto the output, from where it is (peft: PeftModel.from_pretrained).',
       );
     }
     return notes;

@@ -28,10 +28,10 @@ interface Selection {
  * Chooses the linear weights, and says of every other tensor why it stays. A matrix that is not taken for a linear weight is
  * chosen where its very name is included, or where no matrix is called as linear weights are, a pattern that matches it.
  *
- * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already.
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already, or an adapter.
  */
 export function selectLayers(source: TensorSource, asked: QuantConfig, options: ResolvedModelOptions): Selection {
-  rejectQuantized(source);
+  rejectUnfit(source, tracesOf(source));
   const include = options.include.map(compileGlob);
   const exclude = options.exclude.map(compileGlob);
   const overrides = Object.entries(options.overrides).map(([text, override]) => ({ ...compileGlob(text), override }));
@@ -133,9 +133,15 @@ function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource
   }
 }
 
-function rejectQuantized(source: TensorSource): void {
-  const quantized = tracesOf(source) ?? source.envelope.quantized;
-  if (quantized === undefined) return;
-  const message = `${plain(source.path)} is quantized already: ${quantized}. Quantize the original model instead.`;
-  throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+/** Refuses what is no model of floating-point weights, before anything is written. */
+function rejectUnfit({ path, entries, envelope }: TensorSource, traces: string | undefined): void {
+  const obstacle =
+    traces === undefined
+      ? envelope.obstacle(entries)
+      : {
+          what: `is quantized already: ${traces}`,
+          advice: 'Quantize the original model instead, or turn this one back first (hqq dequantize, dequantizeModel).',
+        };
+  if (obstacle === undefined) return;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} ${obstacle.what}. ${obstacle.advice}`);
 }

@@ -33,13 +33,14 @@ const MARK = 'TOY';
 const PREFIX = MARK.length + 8;
 
 class ToyEnvelope implements Envelope {
-  readonly quantized = undefined;
   readonly notes = ['This is a toy.'];
 
   constructor(
     readonly config: Readonly<Record<string, unknown>>,
     readonly layers: readonly Layer[],
   ) {}
+
+  obstacle(): undefined {}
 
   get fingerprint(): string {
     return JSON.stringify([this.config, this.layers]);

@@ -1,0 +1,44 @@
+import { basename, dirname } from 'node:path';
+import { quote } from '../../messages/text.js';
+import type { TensorEntry } from '../container.js';
+
+// Adapters: small matrices that are added to those of a model, which is elsewhere.
+
+/** What peft describes an adapter with (utils/constants.py). */
+export const ADAPTER_CONFIG = 'adapter_config.json';
+
+/** Files that hold one: peft's (utils/constants.py), and those of mlx-lm, checkpoints among them (tuner/trainer.py). */
+const ADAPTER_FILE = /^(adapter_model|(\d+_)?adapters)\.(safetensors|bin)$/;
+
+/** Parts of the names of its tensors: in peft (`adapter_layer_names` in tuners/<method>/layer.py), kohya's scripts and diffusers, mlx-lm. */
+const ADAPTER_PART =
+  /(^|[._])(lora_([AB]|[ab]|up|down|mid|E|embedding_[AB]|magnitude_vector)|hada_(w[12]_[ab]|t[12])|lokr_(w[12](_[ab])?|t2)|ia3_l|oft_R|boft_[Rs]|vera_lambda_[bd]|randlora_(lambda|gamma)|fourierft_spectrum|hra_u|miss_block|vblora_logits_[AB]|trainable_tokens_delta)([._]|$)/;
+/** Numbers beside them. */
+const ADAPTER_NUMBER = /[._](alpha|dora_scale)$/;
+/** What peft puts in front of the names of modules that it wraps, also of those that are trained whole and saved along. */
+const WRAPPED = 'base_model.';
+
+/** Whether a file is an adapter's by its name. */
+export function isAdapterFile(path: string): boolean {
+  return ADAPTER_FILE.test(basename(path));
+}
+
+/** The name of a tensor that shows that all of a model's tensors are those of an adapter; undefined where they are not. */
+export function adapterTensor(entries: ReadonlyMap<string, TensorEntry>): string | undefined {
+  let example: string | undefined;
+  for (const name of entries.keys()) {
+    if (ADAPTER_PART.test(name)) example ??= name;
+    else if (!name.startsWith(WRAPPED) && !ADAPTER_NUMBER.test(name)) return undefined;
+  }
+  return example;
+}
+
+/** How an adapter becomes part of its model. `path`: its folder, or its file; `sign`: a file or a tensor of it. */
+export function mergeAdvice(path: string, sign: string): string {
+  if (/\.lora_[ab]$|adapters\.safetensors$/.test(sign)) {
+    return 'Merge it into its model (mlx_lm.fuse), and quantize that.';
+  }
+  const folder = path.endsWith('.safetensors') ? dirname(path) : path;
+  const call = `AutoPeftModelForCausalLM.from_pretrained(${quote(folder)}).merge_and_unload().save_pretrained("merged")`;
+  return `Merge it into its model, with peft in Python: ${call}, and quantize that.`;
+}

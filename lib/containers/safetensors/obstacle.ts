@@ -1,0 +1,48 @@
+import { show } from '../../messages/errors.js';
+import { plain, quote } from '../../messages/text.js';
+import type { Obstacle, TensorEntry } from '../container.js';
+import { adapterTensor, isAdapterFile, mergeAdvice } from './adapter.js';
+import { foreignLayers, tellForeign } from './foreign.js';
+
+interface Around {
+  /** Of the model, as it was opened. */
+  readonly path: string;
+  /** `__metadata__` of each file that holds tensors, by its name. */
+  readonly metadata: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  readonly config: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** Why a file or a folder is not one to be quantized: what its tensors show counts, then what config.json says. */
+export function obstacleOf(entries: ReadonlyMap<string, TensorEntry>, around: Around): Obstacle | undefined {
+  const { path, metadata, config } = around;
+  const found = foreignLayers(entries, metadata);
+  if (found.length > 0) return quantized(tellForeign(found, metadata.size));
+  const declared = config?.quantization_config ?? config?.compression_config;
+  if (typeof declared === 'object' && declared !== null) {
+    const method = (declared as Record<string, unknown>).quant_method;
+    return quantized(`its config.json has a quantization_config of method ${plain(show(method ?? 'unknown'))}`);
+  }
+  return adapterOf(entries, path, [...metadata.keys()]);
+}
+
+function quantized(evidence: string): Obstacle {
+  return {
+    kind: 'quantized',
+    what: `is quantized already: ${evidence}`,
+    advice: 'Quantize the float original instead: what is quantized twice has the errors of both, and loads nowhere.',
+  };
+}
+
+function adapterOf(
+  entries: ReadonlyMap<string, TensorEntry>,
+  path: string,
+  files: readonly string[],
+): Obstacle | undefined {
+  const example = adapterTensor(entries);
+  const file = files.length === 1 && isAdapterFile(files[0]!) ? files[0]! : undefined;
+  const sign = example ?? file;
+  if (sign === undefined) return undefined;
+  const evidence =
+    example === undefined ? `it holds ${plain(file!)} alone` : `its tensors are such as ${quote(example)}`;
+  return { kind: 'adapter', what: `is an adapter, not a model: ${evidence}`, advice: mergeAdvice(path, sign) };
+}
