@@ -1,11 +1,13 @@
 import * as fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { kindOf, readWhole, withPath } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { type Listing, listFolder } from '../../files/model-folder.js';
 import { HqqError } from '../../messages/errors.js';
 import { compareBytes, formatError, plain, quoteSome } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
 import type { TensorEntry, TensorSource } from '../container.js';
+import { ADAPTER_CONFIG } from './adapter.js';
 import { CheckpointEnvelope, CONFIG_NAME, type ConfigFile } from './envelope.js';
 import { SafetensorsFile } from './reader.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
@@ -15,6 +17,12 @@ const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 
 const WEIGHTS_NAME = 'model.safetensors';
 const INDEX_NAME = 'model.safetensors.index.json';
+
+/** Weights as Mistral's own code has them. */
+const CONSOLIDATED = /^consolidated\b.*\.safetensors$/;
+
+/** One model, saved twice, differs in fewer than one of so many tensors. */
+const ONE_OF = 10;
 
 /** Of paths below the folder, those of safetensors files in the folder itself. */
 const isShardName = (path: string) => path.endsWith('.safetensors') && !path.includes('/');
@@ -112,12 +120,14 @@ async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): 
     throw error;
   }
   const used = new Set([...names, indexName, CONFIG_NAME]);
+  // An adapter's description goes where its weights go: with it alone, transformers loads the model that it names, not this one.
+  const goes = new Set([...listing.skipped, ...listing.files.filter((name) => basename(name) === ADAPTER_CONFIG)]);
   return build({
     files,
     config,
     indexName,
-    otherFiles: listing.files.filter((name) => !used.has(name)),
-    skippedFiles: listing.skipped.filter((name) => !used.has(name)),
+    otherFiles: listing.files.filter((name) => !used.has(name) && !goes.has(name)),
+    skippedFiles: [...goes].filter((name) => !used.has(name)).sort(compareBytes),
   });
 }
 
@@ -140,11 +150,13 @@ interface Weights {
 /** Which files of the folder are the model. `model.safetensors` wins over an index, as in transformers. */
 async function chooseWeights(folder: string, listing: Listing): Promise<Weights> {
   const present = new Set(listing.skipped);
-  if (present.has(WEIGHTS_NAME)) return { names: [WEIGHTS_NAME] };
+  if (present.has(WEIGHTS_NAME)) {
+    if (present.has(INDEX_NAME)) await demandOneModel(folder, listing);
+    return { names: [WEIGHTS_NAME] };
+  }
   if (present.has(INDEX_NAME)) {
     demandOwn(folder, listing, INDEX_NAME);
-    const bytes = await shardBytes(folder, listing);
-    const weightMap = parseIndex(await readWhole(join(folder, INDEX_NAME), mostIndexBytes(bytes)), INDEX_NAME, bytes);
+    const weightMap = await readIndex(folder, listing);
     const names = [...new Set(weightMap.values())].sort(compareBytes);
     const missing = names.filter((name) => !present.has(name));
     if (missing.length > 0) {
@@ -155,9 +167,14 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
     return { names, indexName: INDEX_NAME, weightMap };
   }
   const names = listing.skipped.filter(isShardName);
-  if (names.length === 1) return { names };
   const where = plain(folder);
   const content = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', message);
+  if (names.length > 0 && names.every((name) => CONSOLIDATED.test(name))) {
+    const what = `${quoteSome(names)}, in the names of Mistral's own code, which transformers and hqq/runtime do not know`;
+    const advice = `Fetch the model's ${WEIGHTS_NAME}, or its shards with ${INDEX_NAME}; or pass a file itself, to quantize its matrices`;
+    throw content(`${where} has its weights in ${what}. ${advice}.`);
+  }
+  if (names.length === 1) return { names };
   if (names.length > 1) {
     const several = `${names.length} safetensors files but no ${INDEX_NAME}`;
     throw content(`${where} holds ${several}: ${quoteSome(names)}. Pass one of them.`);
@@ -170,6 +187,37 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
     throw content(`${where} has no safetensors file, but ${plain(other)}. ${advice}.`);
   }
   throw content(`${where} has no safetensors file. Expected ${WEIGHTS_NAME}, or shards with ${INDEX_NAME}.`);
+}
+
+async function readIndex(folder: string, listing: Listing): Promise<ReadonlyMap<string, string>> {
+  const bytes = await shardBytes(folder, listing);
+  return parseIndex(await readWhole(join(folder, INDEX_NAME), mostIndexBytes(bytes)), INDEX_NAME, bytes);
+}
+
+/**
+ * Refuses a folder that holds two: `model.safetensors`, and all shards of an index, with other tensors. People put what one tool has
+ * made beside what another has. The same model, saved twice, is one: with a tied head in one of both, say.
+ */
+async function demandOneModel(folder: string, listing: Listing): Promise<void> {
+  if (listing.strays.has(INDEX_NAME)) return;
+  const weightMap = await readIndex(folder, listing).catch((error: unknown) => {
+    if (error instanceof HqqError) return undefined; // what is left of an index gives no model
+    throw error;
+  });
+  if (weightMap === undefined) return;
+  const shards = new Set(weightMap.values());
+  const present = new Set(listing.skipped);
+  if (shards.has(WEIGHTS_NAME) || ![...shards].every((name) => present.has(name))) return;
+  const file = await SafetensorsFile.open(join(folder, WEIGHTS_NAME));
+  await file.close();
+  const unnamed = [...file.tensors.keys()].filter((name) => !weightMap.has(name));
+  const missing = weightMap.size - (file.tensors.size - unnamed.length);
+  if ((unnamed.length + missing) * ONE_OF < weightMap.size) return;
+  const strange =
+    unnamed.length > 0 ? `holds ${quoteSome(unnamed, 2)}` : `lacks ${missing} of ${weightMap.size} tensors`;
+  const message = `${plain(folder)} holds two models: ${WEIGHTS_NAME} ${strange}, and does not belong to the ${plural(shards.size, 'shard')} of ${INDEX_NAME}`;
+  const advice = 'transformers would load it in their place. Move away what is not the model, or pass that file itself';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. ${advice}.`);
 }
 
 /** Bytes of what may be shards, before their index is read. */
