@@ -91,6 +91,57 @@ describe('surplus arguments', () => {
   });
 });
 
+describe('what holds no options', () => {
+  const controller = new AbortController();
+  const [path, q] = [freshPath(), hqq.quantizeSync(weight)];
+  const layer = new hqq.QuantizedLinear(q);
+  const x = new Float32Array(64);
+  const stoppable: [string, (options: never) => unknown][] = [
+    ['quantize', (run) => hqq.quantize(weight, {}, run)],
+    ['quantizeSync', (run) => hqq.quantizeSync(weight, {}, run)],
+    ['js.quantize', (run) => js.quantize(weight, {}, run)],
+    ['dequantize', (run) => hqq.dequantize(q, run)],
+    ['dequantizeSync', (run) => hqq.dequantizeSync(q, run)],
+    ['fromWeight', (options) => hqq.QuantizedLinear.fromWeight(weight, {}, options)],
+    ['forward', (run) => layer.forward(x, run)],
+    ['forwardSync', (run) => layer.forwardSync(x, run)],
+    ['forwardMany', (run) => hqq.QuantizedLinear.forwardMany([layer], x, run)],
+    ['layer.dequantize', (run) => layer.dequantize(run)],
+    ['quantizeModel', (options) => hqq.quantizeModel(file, path, options)],
+    ['dequantizeModel', (options) => hqq.dequantizeModel(file, path, options)],
+    ['compareModels', (options) => hqq.compareModels(file, path, options)],
+    ['model.load', (options) => model.load('a.weight', options)],
+    ['loadLanguageModel', (options) => runtime.loadLanguageModel(SHIPPED, options)],
+    ['generate', (options) => languageModel.generate('Alice', options).next()],
+    ['perplexity', (options) => languageModel.perplexity([1, 2, 3], options)],
+  ];
+  const others: [string, (options: never) => unknown][] = [
+    ['quantize', (config) => hqq.quantize(weight, config)],
+    ['fromWeight', (config) => hqq.QuantizedLinear.fromWeight(weight, config)],
+    ['new QuantizedLinear', (options) => new hqq.QuantizedLinear(q, options)],
+    ['model.tensor', (options) => model.tensor('a.weight', options)],
+    ['saveTensors', (options) => hqq.saveTensors(path, { q }, options)],
+  ];
+  const refusal = (pattern: RegExp) =>
+    expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringMatching(pattern) });
+
+  test.each([...stoppable, ...others])('%s says where a signal goes', async (_, call) => {
+    const outcome = async (given: unknown) => call(given as never);
+    await expect(outcome(controller.signal)).rejects.toThrow(
+      refusal(/^Expected an object of options, got an AbortSignal\. A signal goes into \{ signal \}/),
+    );
+    await expect(outcome(controller)).rejects.toThrow(
+      refusal(/got an AbortController\. A signal goes into \{ signal: controller\.signal \}/),
+    );
+    await expect(outcome([])).rejects.toThrow(refusal(/^Expected an object of options, got \[\]\. Options: \w/));
+  });
+
+  test.each(others)('%s has none itself', async (_, call) => {
+    const outcome = async () => call(controller.signal as never);
+    await expect(outcome()).rejects.toThrow('{ signal } in the last argument of calls that can be stopped.');
+  });
+});
+
 describe('options in the wrong argument', () => {
   const signal = new AbortController().signal;
   const misplaced = (message: string) =>

@@ -64,9 +64,9 @@ export function checkLinearOptions(options: LinearOptions, outFeatures: number) 
  */
 export function checkLayerOptions(options: LinearOptions & RunOptions) {
   checkObject(options, 'the options of a layer');
+  rejectUnknownOptions(options, [...LINEAR_OPTIONS, ...RUN_OPTIONS]);
   const { signal, threads, ...own } = options;
   checkRunOptions({ signal, threads });
-  rejectUnknownOptions(own, [...LINEAR_OPTIONS, ...RUN_OPTIONS]);
   return { own, run: { signal, threads: resolveThreads(threads) } };
 }
 

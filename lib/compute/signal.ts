@@ -1,16 +1,13 @@
 import { HqqError, show } from '../messages/errors.js';
+import { isSignal } from '../messages/options-object.js';
 
 /**
- * An option that is a signal, or nothing. It goes by what it does, not by its class: polyfills and other realms have classes
- * of their own.
+ * An option that is a signal, or nothing.
  *
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
 export function checkSignal(signal: unknown): asserts signal is AbortSignal | undefined {
-  if (signal === undefined) return;
-  const { addEventListener, removeEventListener, throwIfAborted, aborted } = (signal ?? {}) as Partial<AbortSignal>;
-  const methods = [addEventListener, removeEventListener, throwIfAborted];
-  if (methods.every((method) => typeof method === 'function') && typeof aborted === 'boolean') return;
+  if (signal === undefined || isSignal(signal)) return;
   throw new HqqError('ERR_INVALID_OPTION', `Expected signal to be an AbortSignal, got ${show(signal)}.`);
 }
 

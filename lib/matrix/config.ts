@@ -1,4 +1,5 @@
 import { HqqError, show } from '../messages/errors.js';
+import { checkOptionsObject } from '../messages/options-object.js';
 import { suggestion } from '../messages/suggestion.js';
 import { SOLVERS, SOLVERS_HELP, type Solver } from '../solvers/solvers.js';
 import { MAX_ITERATIONS } from './constants.js';
@@ -193,8 +194,12 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
 
 export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuantConfig)[];
 
-/** An unknown name is an error that offers the nearest one. `known` are the names that the caller accepts. */
+/**
+ * An unknown name is an error that offers the nearest one, and so is what holds no options. `known` are the names that the caller
+ * accepts.
+ */
 export function rejectUnknownOptions(given: object, known: readonly string[]): void {
+  checkOptionsObject(given, known);
   for (const name of Object.keys(given)) {
     if (!known.includes(name)) {
       throw new HqqError(

@@ -1,4 +1,5 @@
 import { resolveThreads } from '../compute/run.js';
+import { checkSignal } from '../compute/signal.js';
 import { type Option, rejectUnknownOptions } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
 
@@ -70,6 +71,7 @@ export function resolveLoadOptions(
     return value as Tuning[K];
   };
   const { threads, signal } = options;
+  checkSignal(signal);
   return {
     activations: resolve('activations'),
     maxContext: resolve('maxContext'),

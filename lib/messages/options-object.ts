@@ -1,0 +1,32 @@
+import { HqqError, show } from './errors.js';
+
+/** Whether a value is a signal. It goes by what it does, not by its class: polyfills and other realms have classes of their own. */
+export function isSignal(value: unknown): value is AbortSignal {
+  const { addEventListener, removeEventListener, throwIfAborted, aborted } = (value ?? {}) as Partial<AbortSignal>;
+  const methods = [addEventListener, removeEventListener, throwIfAborted];
+  return methods.every((method) => typeof method === 'function') && typeof aborted === 'boolean';
+}
+
+function isController(value: object): boolean {
+  const { signal, abort } = value as Partial<AbortController>;
+  return typeof abort === 'function' && isSignal(signal);
+}
+
+/**
+ * Refuses objects that hold no options, which a call would ignore in silence: a signal in place of `{ signal }`, a list.
+ *
+ * @param known Names of the options that the call takes.
+ * @throws {HqqError} `ERR_INVALID_OPTION`
+ */
+export function checkOptionsObject(given: object, known: readonly string[]): void {
+  const refuse = (got: string, advice: string): never => {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected an object of options, got ${got}. ${advice}`);
+  };
+  const kind = isSignal(given) ? 'an AbortSignal' : isController(given) ? 'an AbortController' : undefined;
+  if (kind !== undefined) {
+    const value = kind === 'an AbortSignal' ? '{ signal }' : '{ signal: controller.signal }';
+    const where = known.includes('signal') ? '' : ' in the last argument of calls that can be stopped';
+    refuse(kind, `A signal goes into ${value}${where}.`);
+  }
+  if (Array.isArray(given) || ArrayBuffer.isView(given)) refuse(show(given), `Options: ${known.join(', ')}.`);
+}
