@@ -1,3 +1,4 @@
+import type { FileKind } from '../files/file-kind.js';
 import type { OutputKind } from '../files/output-rules.js';
 import type { DType } from '../matrix/dtype.js';
 import type { StoredType } from './stored-types.js';
@@ -81,10 +82,11 @@ export interface TensorSink {
 }
 
 /** A file format that holds tensors. */
-export interface Container {
+export interface Container extends FileKind {
   readonly name: string;
-  /** Whether a model is its own: a file that begins with `prefix`, or a folder, which has none. */
-  sniff(path: string, prefix: Uint8Array | undefined): boolean;
+  /** Whether a folder may be such a model. Absent: a model is always a file. */
+  opensFolder?(path: string): Promise<boolean>;
+  /** Opens what `begins` or `opensFolder` takes. The first container of the list is given everything else too. */
   open(path: string): Promise<TensorSource>;
   /**
    * Refuses a file of `tensors` tensors whose names have `nameBytes` in all: before hundreds of thousands of them are laid out.

@@ -1,4 +1,5 @@
 import * as fs from 'node:fs/promises';
+import { PREFIX_BYTES } from '../files/file-kind.js';
 import { findModel } from '../files/hub-cache.js';
 import { closeFile, openRegular, readFully } from '../files/io.js';
 import type { Container, TensorSource } from './container.js';
@@ -6,9 +7,6 @@ import { safetensors } from './safetensors/container.js';
 
 /** Every container, once. Of several that would open a model the first one does; the very first opens what none knows, and says why not. */
 export const CONTAINERS: Container[] = [safetensors];
-
-/** Bytes of a file that are shown to containers. */
-const PREFIX_BYTES = 64;
 
 /** The container of this name. */
 export function containerNamed(name: string): Container {
@@ -28,16 +26,21 @@ export async function openSource(given: string): Promise<TensorSource> {
   const first = CONTAINERS[0]!;
   const stat = await fs.stat(path).catch(() => undefined);
   if (!stat?.isFile() && !stat?.isDirectory()) return first.open(path); // which says what it is instead
-  const prefix = stat.isFile() ? await prefixOf(path) : undefined;
-  return (CONTAINERS.find((container) => container.sniff(path, prefix)) ?? first).open(path);
+  const own = stat.isFile() ? await containerOfFile(path) : await containerOfFolder(path);
+  return (own ?? first).open(path);
 }
 
-async function prefixOf(path: string): Promise<Uint8Array> {
+async function containerOfFolder(path: string): Promise<Container | undefined> {
+  for (const container of CONTAINERS) if (await container.opensFolder?.(path)) return container;
+  return undefined;
+}
+
+async function containerOfFile(path: string): Promise<Container | undefined> {
   const { fd, size } = await openRegular(path);
   try {
     const prefix = new Uint8Array(Math.min(PREFIX_BYTES, size));
     await readFully(fd, path, 0, prefix);
-    return prefix;
+    return CONTAINERS.find((container) => container.begins(prefix, size));
   } finally {
     await closeFile(fd);
   }

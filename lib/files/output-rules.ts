@@ -4,6 +4,7 @@ import { homedir } from 'node:os';
 import { isAbsolute, join, relative, sep } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
+import { type FileKind, PREFIX_BYTES } from './file-kind.js';
 import { ioError, kindOf, standing, systemCode, withPath } from './io.js';
 
 /** What an output is. */
@@ -55,10 +56,15 @@ export async function checkApart(target: string, inputs: readonly string[]): Pro
   }
 }
 
-/** Throws when the output may not take the place of what stands at `target`. True when there is something to replace. */
+/**
+ * Throws when the output may not take the place of what stands at `target`. True when there is something to replace.
+ *
+ * @param made What the output's files are: only such a file, or a folder of such, is replaced.
+ */
 export async function checkReplaceable(
   target: string,
   kind: OutputKind,
+  made: FileKind,
   force: boolean,
   appeared = false,
 ): Promise<boolean> {
@@ -73,8 +79,8 @@ export async function checkReplaceable(
   if (!force)
     refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
   if (kind === 'file') {
-    const isOurs = await withPath('Cannot read', target, () => isSafetensors(target));
-    if (!isOurs) refuse(`${path} exists and is not a safetensors file: it is not replaced. Choose another path.`);
+    const isOurs = await withPath('Cannot read', target, () => isEmptyOr(made, target));
+    if (!isOurs) refuse(`${path} exists and is not ${made.title}: it is not replaced. Choose another path.`);
     return true;
   }
   const precious = await Promise.all([homedir(), process.cwd()].map((place) => fs.realpath(place).catch(() => place)));
@@ -82,7 +88,7 @@ export async function checkReplaceable(
     refuse(`${path} holds your home or working folder and is never replaced. Choose another path.`);
   }
   try {
-    const reason = await whyNotModel(target);
+    const reason = await whyNotModel(target, made);
     if (reason !== undefined) refuse(`${path} exists and ${reason}: it is not replaced. Choose another path.`);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return false; // Another run moved it aside in this moment.
@@ -91,33 +97,30 @@ export async function checkReplaceable(
   return true;
 }
 
-/** Whether a file is empty or begins as safetensors files do: the length of a header that fits into it, then the header. */
-async function isSafetensors(path: string): Promise<boolean> {
+/** Whether a file is empty, or of a kind. */
+async function isEmptyOr(kind: FileKind, path: string): Promise<boolean> {
   const file = await fs.open(path, 'r');
   try {
     const { size } = await file.stat();
-    const start = Buffer.alloc(9);
-    const { bytesRead } = await file.read(start, 0, 9, 0);
-    return size === 0 || (bytesRead === 9 && start.readBigUInt64LE(0) <= BigInt(size - 8) && start[8] === 0x7b);
+    const { buffer, bytesRead } = await file.read(new Uint8Array(PREFIX_BYTES), 0, PREFIX_BYTES, 0);
+    return size === 0 || kind.begins(buffer.subarray(0, bytesRead), size);
   } finally {
     await file.close();
   }
 }
 
-const isWeights = (name: string) => name.endsWith('.safetensors');
-
 /**
  * Why a folder is not certainly one model and nothing else. Replacing removes all that it holds, and `--out models` typed for
  * `--out models/mine` must not cost anybody their other models, or a project its sources.
  */
-async function whyNotModel(folder: string): Promise<string | undefined> {
+async function whyNotModel(folder: string, { ending, isPart }: FileKind): Promise<string | undefined> {
+  const isWeights = (name: string) => name.endsWith(ending);
   const entries = await fs.readdir(folder, { withFileTypes: true });
   const names = entries.map(({ name }) => name);
   if (names.every((name) => name === 'config.json')) return undefined; // nothing that somebody would miss
   const weights = names.filter(isWeights);
-  if (weights.length === 0) return 'does not look like a model folder (no *.safetensors)';
-  const parts = weights.filter((name) => name !== 'model.safetensors' && !/-\d+-of-\d+\.safetensors$/.test(name));
-  if (weights.length > 1 && parts.length > 0) return `holds more than one model (${quoteSome(weights)})`;
+  if (weights.length === 0) return `does not look like a model folder (no *${ending})`;
+  if (weights.length > 1 && !weights.every(isPart)) return `holds more than one model (${quoteSome(weights)})`;
   for (const entry of entries.filter((candidate) => candidate.isDirectory())) {
     const inner = await fs.readdir(join(folder, entry.name));
     if (inner.some((name) => isWeights(name) || name === 'config.json'))

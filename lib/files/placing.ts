@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
+import type { FileKind } from './file-kind.js';
 import { ioError, syncFile, syncFolder, systemCode, withPath } from './io.js';
 import { checkReplaceable, type OutputKind } from './output-rules.js';
 
@@ -16,19 +17,21 @@ interface Placement {
   readonly target: string;
   /** Where an old folder waits while the new one takes its place. */
   readonly aside: string;
+  /** What the output's files are. */
+  readonly made: FileKind;
   /** Replace what stands there. */
   readonly force: boolean;
 }
 
 /** Puts a file in its place. */
-export async function placeFile({ path, target, force }: Placement): Promise<void> {
-  const occupied = await checkReplaceable(target, 'file', force, true);
+export async function placeFile({ path, target, made, force }: Placement): Promise<void> {
+  const occupied = await checkReplaceable(target, 'file', made, force, true);
   if (force || occupied) return withPath('Cannot put in place', target, () => fs.rename(path, target));
   try {
     // Unlike a rename, a link never replaces what appears in this moment.
     await fs.link(path, target);
   } catch (error) {
-    if (systemCode(error) === 'EEXIST') await checkReplaceable(target, 'file', false, true);
+    if (systemCode(error) === 'EEXIST') await checkReplaceable(target, 'file', made, false, true);
     // No hard links on this file system.
     return withPath('Cannot put in place', target, () => fs.rename(path, target));
   }
@@ -37,9 +40,9 @@ export async function placeFile({ path, target, force }: Placement): Promise<voi
 
 /** Puts a folder in its place; one that stood there is moved aside, for the caller to remove. */
 export async function placeFolder(placement: Placement): Promise<void> {
-  const { path, target, aside, force } = placement;
+  const { path, target, aside, made, force } = placement;
   for (let attempt = 1; ; attempt++) {
-    const occupied = await checkReplaceable(target, 'folder', force, true);
+    const occupied = await checkReplaceable(target, 'folder', made, force, true);
     try {
       if (occupied) {
         // From an attempt before: another run has replaced it since, as this one meant to.

@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, normalize, resolve, sep } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote } from '../messages/text.js';
+import type { FileKind } from './file-kind.js';
 import {
   closeFile,
   createFile,
@@ -27,7 +28,9 @@ export type { OutputKind } from './output-rules.js';
 const COPY_BYTES = 1024 * 1024;
 
 interface StagedOutputOptions {
-  /** Replace what stands there: a safetensors file, an empty folder or a model folder. */
+  /** What the output's files are: the container that writes them. */
+  readonly made: FileKind;
+  /** Replace what stands there: an empty file or one of this kind, an empty folder or a model folder. */
   readonly force?: boolean | undefined;
   /** Every file and folder that is read, so that none is harmed. */
   readonly inputs: readonly string[];
@@ -49,6 +52,7 @@ export class StagedOutput {
   readonly kind: OutputKind;
   /** Where to write meanwhile: a file that the caller creates, or a folder that exists. */
   readonly path: string;
+  readonly #made: FileKind;
   readonly #force: boolean;
   readonly #like: string | undefined;
   /** Folders above the output that were made for it, the deepest first. */
@@ -58,10 +62,16 @@ export class StagedOutput {
   /** Whether something of it may be on the disk that is not to stay. */
   #unsettled = true;
 
-  private constructor(target: string, kind: OutputKind, path: string, { force = false, like }: StagedOutputOptions) {
+  private constructor(
+    target: string,
+    kind: OutputKind,
+    path: string,
+    { made, force = false, like }: StagedOutputOptions,
+  ) {
     this.target = target;
     this.kind = kind;
     this.path = path;
+    this.#made = made;
     this.#force = force;
     this.#like = like;
   }
@@ -73,7 +83,7 @@ export class StagedOutput {
    * `force` is not set or does not suffice, when its parent cannot be made or written to, or when an input is missing.
    */
   static async begin(target: string, kind: OutputKind, options: StagedOutputOptions): Promise<StagedOutput> {
-    const { force = false, inputs } = options;
+    const { made, force = false, inputs } = options;
     const absolute = resolve(target);
     if (target === '' || target.includes('\0') || basename(absolute) === '') {
       throw new HqqError(
@@ -83,7 +93,7 @@ export class StagedOutput {
     }
     if (kind === 'file' && (target.endsWith('/') || target.endsWith(sep))) {
       const message = `Expected the output to be a file, as the model is one, got ${quote(target)}`;
-      throw new HqqError('ERR_INVALID_OPTION', `${message}, which names a folder. Name a .safetensors file.`);
+      throw new HqqError('ERR_INVALID_OPTION', `${message}, which names a folder. Name a ${made.ending} file.`);
     }
     const place = join(await checkParent(dirname(absolute)), basename(absolute));
     await checkApart(place, inputs);
@@ -96,7 +106,7 @@ export class StagedOutput {
     try {
       await makeParents(dirname(place), staged.#parents);
       await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
-      await checkReplaceable(place, kind, force);
+      await checkReplaceable(place, kind, made, force);
       if (kind === 'folder') await staged.#makeFolder('.');
       return staged;
     } catch (error) {
@@ -164,7 +174,7 @@ export class StagedOutput {
     }
     await syncTree(this.path, this.kind);
     const { path, target } = this;
-    const placement = { path, target, aside: this.#aside, force: this.#force };
+    const placement = { path, target, aside: this.#aside, made: this.#made, force: this.#force };
     await (this.kind === 'file' ? placeFile(placement) : placeFolder(placement));
     this.#open = false;
     try {

@@ -122,7 +122,7 @@ export async function dequantizeModel(
       ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
     });
     const bytesAfter = await convertFolder({
-      ...{ source, output, force, signal, envelope },
+      ...{ source, output, made: container, force, signal, envelope },
       layouts: new Map(
         [...shards].map(([file, shard]) => [file, container.layout(file, specsOf(shard, dtype), envelope)]),
       ),
@@ -142,7 +142,7 @@ export async function dequantizeModel(
     });
     const bytesBefore = source.files.reduce((sum, { size }) => sum + size, 0);
     const seconds = (performance.now() - started) / 1000;
-    const notes = [...endingNotes(output, source.kind), ...overflowNotes(shared.overflows, dtype)];
+    const notes = [...endingNotes(output, source.kind, container), ...overflowNotes(shared.overflows, dtype)];
     return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds, notes };
   } finally {
     await source.close();

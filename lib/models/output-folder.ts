@@ -1,5 +1,6 @@
 import { dirname, join, resolve } from 'node:path';
 import type { Envelope, Layout, TensorEntry, TensorSource } from '../containers/container.js';
+import type { FileKind } from '../files/file-kind.js';
 import { ensureFreeSpace } from '../files/io.js';
 import { StagedOutput } from '../files/staged-output.js';
 
@@ -7,6 +8,8 @@ import { StagedOutput } from '../files/staged-output.js';
 interface Conversion {
   readonly source: TensorSource;
   readonly output: string;
+  /** What its files will be: their container. */
+  readonly made: FileKind;
   readonly force: boolean;
   readonly signal: AbortSignal | undefined;
   /** What will surround the new tensors. */
@@ -24,9 +27,9 @@ interface Conversion {
  * @returns bytes of all files that hold tensors
  */
 export async function convertFolder(conversion: Conversion): Promise<number> {
-  const { source, output, force, signal, envelope, layouts } = conversion;
+  const { source, output, made, force, signal, envelope, layouts } = conversion;
   const inputs = inputsOf(source);
-  const staged = await StagedOutput.begin(output, source.kind, { force, inputs, like: inputs[0] });
+  const staged = await StagedOutput.begin(output, source.kind, { made, force, inputs, like: inputs[0] });
   try {
     const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, 0);
     await ensureFreeSpace(dirname(resolve(output)), needed);

@@ -1,5 +1,6 @@
 import { relativeError } from '../compute/arguments.js';
 import type { TensorSource } from '../containers/container.js';
+import { containerNamed } from '../containers/list.js';
 import { endingNotes } from '../files/endings.js';
 import { formatCount, plural } from '../messages/units.js';
 import { schemeNamed } from '../schemes/list.js';
@@ -22,7 +23,7 @@ export interface Made {
 /** The report of a conversion. */
 export function reportQuantized(
   source: TensorSource,
-  { scheme, config, dense, notes }: ModelPlan,
+  { container, scheme, config, dense, notes }: ModelPlan,
   { input, output, dryRun }: { readonly input: string; readonly output: string; readonly dryRun: boolean },
   made: Made,
   seconds: number,
@@ -58,7 +59,7 @@ export function reportQuantized(
     },
     notes: [
       ...notes,
-      ...endingNotes(output, source.kind),
+      ...endingNotes(output, source.kind, containerNamed(container)),
       ...made.notes,
       ...(ruined.length === 0 ? [] : [ruinedNote(ruined.length, tensors.length)]),
     ],

@@ -49,6 +49,7 @@ export async function quantizeModel(
 async function dryRun(source: TensorSource, plan: ModelPlan, output: string, force: boolean): Promise<Made> {
   const parent = dirname(resolve(output));
   const { kind } = source;
+  const made = containerNamed(plan.container);
   const obstacles: string[] = [];
   const attempt = <T>(check: Promise<T>): Promise<T | undefined> => {
     return check.catch((error: unknown) => {
@@ -59,8 +60,8 @@ async function dryRun(source: TensorSource, plan: ModelPlan, output: string, for
   };
   const target = join((await attempt(checkParent(parent))) ?? parent, basename(resolve(output)));
   await checkApart(target, inputsOf(source));
-  await checkReplaceable(target, kind, true);
-  await attempt(checkReplaceable(target, kind, force));
+  await checkReplaceable(target, kind, made, true);
+  await attempt(checkReplaceable(target, kind, made, force));
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
   return {
     notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
@@ -92,7 +93,7 @@ async function convert(
   const probes = new ProbesAhead(plan.shards, shared);
   try {
     const bytesAfter = await convertFolder({
-      ...{ source, output, force: model.force, signal: run.signal },
+      ...{ source, output, made: containerNamed(plan.container), force: model.force, signal: run.signal },
       envelope: shared.envelope,
       layouts: layoutsOf(source, shared.envelope, plan),
       write: async (file, path, _, mode) => {

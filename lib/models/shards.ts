@@ -2,7 +2,7 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Envelope, TensorEntry, TensorSource } from '../containers/container.js';
 import { digestOf } from '../containers/digest.js';
-import { openSource } from '../containers/list.js';
+import { containerNamed, openSource } from '../containers/list.js';
 import { withPath } from '../files/io.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { StagedOutput } from '../files/staged-output.js';
@@ -95,7 +95,9 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
   return withSource(input, async (source) => {
     await checkPlan(plan, source, signal);
     const inputs = inputsOf(source);
-    const staged = await StagedOutput.begin(output, source.kind, { force, inputs, like: inputs[0] });
+    const staged = await StagedOutput.begin(output, source.kind, {
+      ...{ made: containerNamed(plan.container), force, inputs, like: inputs[0] },
+    });
     try {
       const envelope = changedEnvelope(source, plan);
       const files = new Map<string, Iterable<TensorEntry>>();

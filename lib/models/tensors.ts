@@ -55,7 +55,7 @@ export async function saveTensors(path: FilePath, tensors: Tensors, options: Sav
     const message = `Expected names of matrices that cannot be taken for a layer's codes, but ${traces}`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message}. Call them otherwise.`);
   }
-  const staged = await StagedOutput.begin(output, 'file', { force, inputs: [] });
+  const staged = await StagedOutput.begin(output, 'file', { made: container, force, inputs: [] });
   try {
     const sink = await container.create(staged.path, layout, await staged.modeOf('.'));
     try {

@@ -37,6 +37,7 @@ describe('after a crash', () => {
       import { syncBuiltinESMExports } from 'node:module';
       import { StagedOutput } from ${JSON.stringify(join(build, 'files/staged-output.js'))};
       const target = ${JSON.stringify(target)};
+      const made = { title: 'a file', ending: '.safetensors', begins: () => true, isPart: () => false };
       const hang = () => { console.log('ready'); return new Promise(() => setInterval(() => {}, 1000)); };
       ${body}`;
     const running = spawn(process.execPath, ['--input-type=module', '-e', script], {
@@ -59,7 +60,7 @@ describe('after a crash', () => {
   it('the next run clears the half-written output, and leaves that of a live run alone', async () => {
     const target = freshPath();
     const body = `
-      const staged = await StagedOutput.begin(target, 'folder', { inputs: [] });
+      const staged = await StagedOutput.begin(target, 'folder', { made, inputs: [] });
       await staged.writeFile('sub/half', 'x'.repeat(1e6));
       await hang();`;
     const { pid, kill } = await child(target, body);
@@ -77,7 +78,7 @@ describe('after a crash', () => {
   it('between the two renames, the next run puts the old folder back', async () => {
     const target = folderOf({ 'config.json': 'old' });
     const body = `
-      const staged = await StagedOutput.begin(target, 'folder', { inputs: [], force: true });
+      const staged = await StagedOutput.begin(target, 'folder', { made, inputs: [], force: true });
       await staged.writeFile('config.json', 'new');
       const { rename } = fsPromises;
       fsPromises.rename = (from, to) => (from === staged.path ? hang() : rename(from, to));

@@ -248,7 +248,7 @@ describe.skipIf(process.platform === 'win32')('modes', () => {
     for (const [name, mode] of Object.entries(set)) fs.chmodSync(join(input, name), mode);
     const before = process.umask(0o022);
     try {
-      const staged = await StagedOutput.begin(freshPath(), 'folder', { inputs: [], like: input });
+      const staged = await StagedOutput.begin(freshPath(), 'folder', { ...none, inputs: [], like: input });
       await staged.writeFile('config.json', '{}');
       await staged.writeFile('new.json', '{}');
       for (const name of ['private/key.txt', 'run.sh', 'read-only', 'open'])
@@ -257,7 +257,11 @@ describe.skipIf(process.platform === 'win32')('modes', () => {
       await staged.commit();
       const files = { 'config.json': '600', 'new.json': '640', 'run.sh': '755', 'read-only': '644', open: '644' };
       expect(modes(staged.target)).toEqual(['750', { ...files, private: ['700', { 'key.txt': '644' }] }]);
-      const file = await StagedOutput.begin(freshPath(), 'file', { inputs: [], like: join(input, 'config.json') });
+      const file = await StagedOutput.begin(freshPath(), 'file', {
+        ...none,
+        inputs: [],
+        like: join(input, 'config.json'),
+      });
       expect(await file.modeOf('.')).toBe(0o600);
       await file.abandon();
     } finally {
@@ -282,7 +286,7 @@ describe('inputs', () => {
     const hard = freshPath('hard');
     fs.linkSync(file, hard);
     const refuse = (target: string, kind: 'file' | 'folder', input: string, pattern: RegExp) =>
-      expectError(() => StagedOutput.begin(target, kind, { inputs: [input], force: true }), OPTION, pattern);
+      expectError(() => StagedOutput.begin(target, kind, { ...none, inputs: [input], force: true }), OPTION, pattern);
     await refuse(file, 'file', file, /Expected an output apart from the input, got .*which is /);
     await refuse(join(link, 'model.safetensors'), 'file', file, /which is /);
     await refuse(hard, 'file', file, /which is /);
@@ -301,10 +305,10 @@ describe('inputs', () => {
     fs.symlinkSync(dirname(folder), join(linked, 'up'));
     await refuse(file, 'file', linked, /which is /);
     await refuse(folder, 'folder', linked, /which holds /);
-    await (await StagedOutput.begin(`${folder}-out`, 'folder', { inputs: [folder, linked] })).abandon();
-    await (await StagedOutput.begin(join(folder, 'q.safetensors'), 'file', { inputs: [file] })).abandon();
+    await (await StagedOutput.begin(`${folder}-out`, 'folder', { ...none, inputs: [folder, linked] })).abandon();
+    await (await StagedOutput.begin(join(folder, 'q.safetensors'), 'file', { ...none, inputs: [file] })).abandon();
     await expectError(
-      () => StagedOutput.begin(freshPath(), 'file', { inputs: [freshPath()] }),
+      () => StagedOutput.begin(freshPath(), 'file', { ...none, inputs: [freshPath()] }),
       'ERR_IO',
       /does not exist/,
     );
@@ -338,10 +342,14 @@ describe('the folders above', () => {
   it('are not made for what is refused', async () => {
     const input = folderOf({ 'config.json': '{}' });
     const inside = join(input, 'new', 'x');
-    await expectError(() => StagedOutput.begin(inside, 'folder', { inputs: [input] }), OPTION, /which lies inside /);
+    await expectError(
+      () => StagedOutput.begin(inside, 'folder', { ...none, inputs: [input] }),
+      OPTION,
+      /which lies inside /,
+    );
     expect(content(input)).toEqual({ 'config.json': '{}' });
     const missing = freshPath();
-    const gone = { inputs: [freshPath()] };
+    const gone = { ...none, inputs: [freshPath()] };
     await expectError(() => StagedOutput.begin(join(missing, 'x'), 'file', gone), 'ERR_IO', /does not exist/);
     expect(beside(missing)).toEqual([]);
   });

@@ -1,9 +1,10 @@
 import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
+import { safetensors } from '../../lib/containers/safetensors/container.js';
 import { StagedOutput } from '../../lib/files/staged-output.js';
 
-export const none = { inputs: [] };
-export const force = { inputs: [], force: true };
+export const none = { made: safetensors, inputs: [] };
+export const force = { ...none, force: true };
 /** What is in the folder of `target`. */
 export const beside = (target: string) => fs.readdirSync(dirname(target)).sort();
 

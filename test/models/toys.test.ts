@@ -124,6 +124,21 @@ describe('a container that is a folder and a row', () => {
     await dense.close();
   });
 
+  it('replaces its own files and no others, and says how they should be called', async () => {
+    const input = await toyModel();
+    const [out, other] = [freshPath('out.toy'), freshPath('x.safetensors')];
+    await quantizeModel(input, out);
+    await quantizeModel(input, out, { force: true });
+    fs.writeFileSync(other, encode({ 'a.weight': SOURCE['a.weight']! }));
+    for (const dryRun of [true, false]) {
+      const error = await failure(() => quantizeModel(input, other, { force: true, dryRun }));
+      expect(error.message).toMatch(/exists and is not a toy: it is not replaced/);
+    }
+    fs.rmSync(other);
+    const note = 'x.safetensors is a toy, whatever its name says: call it x.toy, or programs take it for another.';
+    expect((await quantizeModel(input, other)).notes).toContain(note);
+  });
+
   it('is written shard by shard', async () => {
     const input = await toyModel();
     const [whole, out, shard] = [freshPath('whole.toy'), freshPath('out.toy'), freshPath('shard')];

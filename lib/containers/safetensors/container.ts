@@ -15,9 +15,17 @@ const SHORTEST_ENTRY = '"":{"dtype":"U8","shape":[],"data_offsets":[0,1]},'.leng
 /** Files of the safetensors library, and Hugging Face folders of such. */
 export const safetensors: Container = {
   name: 'safetensors',
+  title: 'a safetensors file',
+  ending: '.safetensors',
 
-  /** The length of a header, which begins with a brace. */
-  sniff: (_, prefix) => prefix === undefined || prefix[LENGTH_BYTES] === 0x7b,
+  /** The length of a header that fits into the file, then the header, which begins with a brace. */
+  begins(prefix, size) {
+    if (prefix.byteLength <= LENGTH_BYTES || prefix[LENGTH_BYTES] !== 0x7b) return false;
+    const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
+    return length <= BigInt(size - LENGTH_BYTES);
+  },
+  isPart: (name) => name === 'model.safetensors' || /-\d+-of-\d+\.safetensors$/.test(name),
+  opensFolder: async () => true,
 
   open: (path) => Checkpoint.open(path),
 

@@ -149,7 +149,10 @@ async function createToy(path: string, { head, entries, fileSize }: ToyLayout): 
 /** The container, for the list. */
 export const toyContainer: Container = {
   name: 'toy',
-  sniff: (_, prefix) => prefix !== undefined && Buffer.from(prefix).toString('latin1', 0, MARK.length) === MARK,
+  title: 'a toy',
+  ending: '.toy',
+  begins: (prefix) => Buffer.from(prefix).toString('latin1', 0, MARK.length) === MARK,
+  isPart: () => false,
   open: openToy,
   layout: (name, specs, envelope) => layoutOf(name, specs, envelope as ToyEnvelope),
   create: (path, layout) => createToy(path, layout as ToyLayout),

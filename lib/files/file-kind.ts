@@ -1,0 +1,14 @@
+/** What tells files of a kind from others. Containers are such kinds. */
+export interface FileKind {
+  /** As a message calls such a file: "a safetensors file". */
+  readonly title: string;
+  /** How names of such files end, with the dot, in small letters. */
+  readonly ending: string;
+  /** Whether a file of `size` bytes that begins with `prefix` is one. */
+  begins(prefix: Uint8Array, size: number): boolean;
+  /** Whether a file of this name may be one of several that hold one model. */
+  isPart(name: string): boolean;
+}
+
+/** Bytes of a file that a kind may look at, where there are as many. */
+export const PREFIX_BYTES = 64;
