@@ -183,7 +183,7 @@ export interface Envelope {
   readonly config: Readonly<Record<string, unknown>> | undefined;
   /** What people should know of a model that is made from this one. */
   readonly notes: readonly string[];
-  /** All that the files to be written depend on, but for the tensors: two models that differ in it differ here. */
+  /** All that what is written depends on, but for the tensors and the files that are only copied: models that differ in it differ here. */
   readonly fingerprint: string;
   /** Why no quantized model can be made of one that holds `entries`; undefined where nothing speaks against it. Looks at names and types. */
   obstacle(entries: ReadonlyMap<string, TensorEntry>): Obstacle | undefined;

@@ -1,14 +1,17 @@
 import { createHash } from 'node:crypto';
 import type { TensorEntry, TensorSource } from './container.js';
 
-/** Places of a file that are looked at, evenly spread over its tensors, and the bytes of each. */
+/** Places of a file that are looked at, evenly spread over its bytes, and the bytes of each. */
 const SAMPLES = 64;
 const SAMPLE_BYTES = 4096;
 
 /**
- * What tells a model from another, or from itself after a change, without reading terabytes: names and sizes of its files, name,
- * type, shape and place of every tensor, what surrounds them, and 64 samples of the bytes of each file. Training changes every
- * weight, so a fine-tuned model of the same shape has another digest. Moving or copying the model changes nothing.
+ * What tells a model from another without reading terabytes: names and sizes of its files, name, type, shape and place of every
+ * tensor, what surrounds them as far as the output depends on it (`Envelope.fingerprint`: of a folder config.json, the index's name and
+ * each file's metadata), and samples of the tensors' bytes, 64 places of each file. Training changes every weight, so a fine-tuned
+ * model of the same shape has another digest. It is no checksum: a few weights that were changed between the samples are not
+ * noticed. Nor are files that are only carried along, as tokenizers are: the output has those of the input that it is finished with.
+ * Moving or copying the model changes nothing.
  *
  * @returns SHA-256 in hexadecimal
  */

@@ -1,14 +1,14 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Envelope, TensorEntry, TensorSource } from '../containers/container.js';
+import type { Envelope, Layout, TensorEntry, TensorSource } from '../containers/container.js';
 import { digestOf } from '../containers/digest.js';
 import { containerNamed, openSource } from '../containers/list.js';
-import { withPath } from '../files/io.js';
+import { kindOf, withPath } from '../files/io.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { StagedOutput } from '../files/staged-output.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
-import { plain, quoteSome } from '../messages/text.js';
+import { plain, quote, quoteSome } from '../messages/text.js';
 import { type ConversionRun, type ModelOptions, resolveOptions } from './options.js';
 import { inputsOf, writeCompanions } from './output-folder.js';
 import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
@@ -19,7 +19,7 @@ import type { ModelReport } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 // A conversion in parts, by several processes or machines: one plans, each shard is written by whoever has the input and the plan,
-// and one puts the output together. What goes between them is plain JSON.
+// and one puts the output together. What goes between them is plain JSON. Not yet public: docs/architecture.md says what it is for.
 
 /** A shard that was written. Plain data. */
 export interface ShardResult {
@@ -35,6 +35,7 @@ interface ShardOptions extends ConversionRun {
 }
 
 /**
+ * @internal
  * Plans what `quantizeModel` would do with the same options. Nothing is written.
  *
  * @throws {HqqError} as `quantizeModel` does before it reads a weight
@@ -49,6 +50,7 @@ export async function planConversion(
 }
 
 /**
+ * @internal
  * Writes one shard of a plan to `path`, which must not exist: the bytes that `quantizeModel` writes.
  *
  * @param input Where the model is that the plan was made for: on this machine perhaps elsewhere.
@@ -77,7 +79,7 @@ interface Parts {
   readonly input: string;
   /** What `writeShard` gave, of each shard, in any order. */
   readonly results: readonly ShardResult[];
-  /** Where each shard was written, by its name. They are linked or copied, not moved. */
+  /** Where each shard was written, by its name. They stay as they are: the output has links to them where it can, or copies. */
   readonly paths: ReadonlyMap<string, string>;
   readonly output: string;
   readonly force?: boolean;
@@ -85,9 +87,12 @@ interface Parts {
 }
 
 /**
- * Puts shards and all that surrounds them in place, whole or not at all: the output of `quantizeModel`, to the byte.
+ * @internal
+ * Puts shards and all that surrounds them in place, whole or not at all: the output of `quantizeModel`, to the byte. Of each shard the
+ * header is checked, which says what it holds and where; its tensors are what `writeShard` put there.
  *
- * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for an input that the plan was not made for, or a shard that is missing; `ERR_IO`.
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for an input that the plan was not made for, or a shard that is missing or another;
+ *   `ERR_CHECKPOINT_FORMAT` for one that cannot be read; `ERR_IO`.
  */
 export async function finishShards(plan: ModelPlan, parts: Parts): Promise<ModelReport> {
   const started = performance.now();
@@ -146,18 +151,53 @@ async function placeShard(
     );
   }
   const layout = shardLayout(source, envelope, plan, { ...shard, layers: result.layers.map(({ layer }) => layer) });
-  const { size } = await withPath('Cannot read', from, () => fs.stat(from));
-  if (size !== layout.fileSize) {
-    const message = `Expected ${plain(from)} to be ${plain(file)} of the plan, of ${layout.fileSize} bytes, got ${size} bytes`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Write the shard again.`);
-  }
+  await checkPart(plan, file, from, layout);
   const name = staged.kind === 'file' ? '.' : file;
-  const to = join(staged.path, name);
-  await withPath('Cannot put in place', to, async () => {
-    await fs.link(from, to).catch(() => fs.copyFile(from, to, fs.constants.COPYFILE_EXCL)); // another disk, or no links
-    await fs.chmod(to, await staged.modeOf(name));
-  });
+  await linkOrCopy(from, join(staged.path, name), await staged.modeOf(name));
   return layout;
+}
+
+/** Refuses what is not the file that the layout describes. */
+async function checkPart(plan: ModelPlan, file: string, from: string, layout: Layout): Promise<void> {
+  const refuse = (got: string): never => {
+    const message = `Expected ${plain(from)} to be ${plain(file)} of the plan, got ${got}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Write the shard again.`);
+  };
+  const stat = await withPath('Cannot read', from, () => fs.lstat(from));
+  // A link could lead to anybody's file, which would be in the output then, and change with it.
+  if (!stat.isFile()) refuse(kindOf(stat));
+  if (stat.size !== layout.fileSize) refuse(`${stat.size} bytes where it has ${layout.fileSize}`);
+  const part = await containerNamed(plan.container).open(from);
+  try {
+    const own = [...part.entries.values()];
+    const planned = [...layout.entries.values()];
+    const other = planned.find((entry, index) => !isSame(entry, own[index]));
+    if (other !== undefined) refuse(`a file without its tensor ${quote(other.name)}, or with it elsewhere`);
+    if (own.length > planned.length) refuse(`a file that holds ${quote(own[planned.length]!.name)} too`);
+  } finally {
+    await part.close();
+  }
+}
+
+function isSame(a: TensorEntry, b: TensorEntry | undefined): boolean {
+  const place = ({ name, type, shape, begin, end }: TensorEntry) =>
+    JSON.stringify([name, type.name, shape, begin, end]);
+  return b !== undefined && place(a) === place(b);
+}
+
+/** Puts a file at `to` too, with permissions `mode`. The file itself stays as it is, its permissions too: with others it is copied. */
+async function linkOrCopy(from: string, to: string, mode: number): Promise<void> {
+  await withPath('Cannot put in place', to, async () => {
+    if (((await fs.lstat(from)).mode & 0o777) === mode) {
+      const linked = await fs.link(from, to).then(
+        () => true,
+        () => false, // another disk, or no links
+      );
+      if (linked) return;
+    }
+    await fs.copyFile(from, to, fs.constants.COPYFILE_EXCL | fs.constants.COPYFILE_FICLONE);
+    await fs.chmod(to, mode);
+  });
 }
 
 async function withSource<T>(input: string, work: (source: TensorSource) => Promise<T>): Promise<T> {

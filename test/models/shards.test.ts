@@ -146,8 +146,39 @@ describe('a plan', () => {
     const all = { paths: new Map([...paths, ...more.paths]), results: [...results, ...more.results] };
     fs.truncateSync(all.paths.get(first!)!, 1000);
     const short = await failure(() => finishShards(plan, { input, ...all, output }));
-    expect(short.message).toMatch(/of the plan, of \d+ bytes, got 1000 bytes\. Write the shard again/);
+    expect(short.message).toMatch(/of the plan, got 1000 bytes where it has \d+\. Write the shard again/);
     expect(beside(output)).toEqual([]);
+  });
+
+  it('takes no file for a shard that is another of the same size, or a link, and leaves shards as they are', async () => {
+    const input = freshPath('in.safetensors');
+    fs.writeFileSync(input, encode(llama()), { mode: 0o640 });
+    const plan = await planConversion(input);
+    const [file, output] = ['in.safetensors', freshPath('out.safetensors')];
+    const { paths, results } = await writeAll(plan, input, [file]);
+    const path = paths.get(file)!;
+    const refused = async (from: string, pattern: RegExp) => {
+      const parts = { input, results, paths: new Map([[file, from]]), output };
+      const error = await failure(() => finishShards(plan, parts));
+      expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringMatching(pattern) });
+      expect(beside(output)).toEqual([]);
+    };
+    const bytes = fs.readFileSync(path);
+    const [renamed, retyped, link] = [freshPath('a'), freshPath('b'), freshPath('c')];
+    const edited = (from: string, to: string) => Buffer.from(bytes.toString('latin1').replace(from, to), 'latin1');
+    fs.writeFileSync(renamed, edited('k_proj.W_q', 'x_proj.W_q'));
+    await refused(renamed, /of the plan, got a file without its tensor ".*k_proj\.W_q", or with it elsewhere\. Write/);
+    fs.writeFileSync(retyped, edited('"dtype":"F16"', '"dtype":"I16"'));
+    await refused(retyped, /of the plan, got a file without its tensor/);
+    fs.symlinkSync(path, link);
+    await refused(link, /of the plan, got a symbolic link/);
+
+    for (const mode of [0o600, 0o640]) {
+      fs.chmodSync(path, mode);
+      await finishShards(plan, { input, results, paths, output, force: true });
+      expect([fs.statSync(path).mode & 0o777, fs.statSync(output).mode & 0o777]).toEqual([mode, 0o640]);
+      expect(fs.readFileSync(output).equals(bytes)).toBe(true);
+    }
   });
 
   it('that fails or is aborted leaves no shard', async () => {
