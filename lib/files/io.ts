@@ -20,6 +20,8 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOTDIR: 'A part of the path is a file, not a folder. Check the path.',
   EACCES: 'Permission is denied. Check who may read and write there.',
   EPERM: 'Permission is denied. Check who may read and write there.',
+  ERR_ACCESS_DENIED:
+    'Node.js was started with --permission, and may not do this: --allow-fs-read and --allow-fs-write say where it may.',
   EROFS: 'The file system is read-only. Choose another place.',
   ENOSPC: 'The disk is full. Free space there or choose another place.',
   EDQUOT: 'Your disk quota is used up. Free space there or choose another place.',
@@ -178,9 +180,16 @@ export function writeFullySync(fd: number, path: string, position: number, bytes
   }
 }
 
-/** Waits until the bytes of a file are on the disk. */
+/** What fsync fails with where Node.js runs with --permission, which has it for no file at all, also not for one that may be written. */
+const NO_SYNC = 'ERR_ACCESS_DENIED';
+
+/** Waits until the bytes of a file are on the disk, where Node.js may. */
 export async function syncFile(fd: number, path: string): Promise<void> {
-  await withPath('Cannot write', path, () => fsync(fd));
+  try {
+    await fsync(fd);
+  } catch (error) {
+    if (systemCode(error) !== NO_SYNC) throw ioError('Cannot write', path, error);
+  }
 }
 
 export async function closeFile(fd: number): Promise<void> {
@@ -193,6 +202,7 @@ const NO_FOLDER_SYNC: ReadonlySet<string | undefined> = new Set([
   'ENOTSUP',
   'EOPNOTSUPP',
   'ENOSYS',
+  NO_SYNC,
   ...(process.platform === 'win32' ? ['EPERM', 'EISDIR', 'EACCES'] : []),
 ]);
 

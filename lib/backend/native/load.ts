@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Addon } from '../../../binding.js';
+import { forbidden } from './forbidden.js';
 import { requireNodeGypBuild } from './gyp.js';
 import { hasLibc, libc, target } from './machine.js';
 
@@ -40,7 +41,7 @@ function load(): LoadResult {
   try {
     root = packageRoot();
   } catch (error) {
-    return { attempts: [{ path: 'hqq', failure: messageOf(error) }], fix: BUNDLED };
+    return { attempts: [{ path: 'hqq', failure: messageOf(error) }], fix: forbidden(error) ?? BUNDLED };
   }
   let file: string;
   try {
@@ -48,7 +49,7 @@ function load(): LoadResult {
   } catch (error) {
     return {
       attempts: [...searched(root), { path: root, failure: messageOf(error) }],
-      fix: misled() + fixForMissing(root),
+      fix: forbidden(error) ?? misled() + fixForMissing(root),
     };
   }
   try {
@@ -59,7 +60,7 @@ function load(): LoadResult {
     return { addon: addon as Addon, attempts: [{ path: file }] };
   } catch (error) {
     const failure = messageOf(error);
-    return { attempts: [{ path: file, failure }], fix: misled() + fixForBroken(failure, root) };
+    return { attempts: [{ path: file, failure }], fix: forbidden(error) ?? misled() + fixForBroken(failure, root) };
   }
 }
 
