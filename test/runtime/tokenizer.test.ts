@@ -31,6 +31,19 @@ describe('a tokenizer', () => {
     await tokenizer.close();
   });
 
+  test('in another form is refused with the call that makes tokenizer.json of it', async () => {
+    for (const form of ['tokenizer.model', 'tekken.json', 'vocab.json']) {
+      const folder = folderWith(`as-${form}`, { [form]: 'x', 'tokenizer_config.json': '{}' });
+      await expect(openTokenizer(folder)).rejects.toMatchObject({
+        code: 'ERR_CHECKPOINT_CONTENT',
+        message: expect.stringContaining(`as ${form}, without the tokenizer.json`),
+      });
+      const call = `AutoTokenizer.from_pretrained(${JSON.stringify(folder)}).save_pretrained(${JSON.stringify(folder)})`;
+      await expect(openTokenizer(folder)).rejects.toThrow(call);
+    }
+    await expect(openTokenizer(folderWith('no-tokenizer', {}))).rejects.toMatchObject({ code: 'ERR_IO' });
+  });
+
   test('is closed with its model, or by itself: later calls are errors, and those under way do not hang', async () => {
     const [alone, model] = [await openTokenizer(SHIPPED), await loadLanguageModel(SHIPPED)];
     const ofModel = await model.tokenizer();

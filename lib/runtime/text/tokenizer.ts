@@ -1,9 +1,10 @@
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readWhole, systemCode } from '../../files/io.js';
 import { type FilePath, pathOf } from '../../files/path.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
-import { formatError, plain } from '../../messages/text.js';
+import { formatError, plain, quote } from '../../messages/text.js';
 import { findTokenizers } from './library.js';
 import { WorkerTokenizer } from './tokenizer-worker.js';
 
@@ -20,6 +21,9 @@ export interface TextTokenizer {
   close(): Promise<void>;
 }
 
+const NO_THREADS =
+  'Text needs a thread for the tokenizer, and Node.js was started with --permission. Add --allow-worker, or pass token ids.';
+
 /** Ends the threads of tokenizers that nobody closed. */
 const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer>((worker) => worker.closeWhenIdle());
 
@@ -27,18 +31,24 @@ const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer>((worker) => worker.c
  * The tokenizer of a model folder (`tokenizer.json` and, if there, `tokenizer_config.json`), read by `@huggingface/tokenizers`: the
  * one that is installed where this package is, else that of the working directory.
  *
- * @throws {HqqError} `ERR_DEPENDENCY` when the package is not installed, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`
+ * @throws {HqqError} `ERR_DEPENDENCY` when the package is not installed or may not have a thread, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`,
+ *   `ERR_CHECKPOINT_CONTENT` for a tokenizer in another form (`tokenizer.model`)
  */
 export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
   refuseSurplus(arguments.length, 1, 'openTokenizer(path)');
   const folder = pathOf(path, 'the tokenizer', 'a model folder');
   const library = findLibrary();
-  const tokenizer = await readWhole(join(folder, 'tokenizer.json'), MAX_TOKENIZER_BYTES);
+  const tokenizer = await readWhole(join(folder, 'tokenizer.json'), MAX_TOKENIZER_BYTES).catch(
+    async (error: unknown) => {
+      throw (isMissing(error) && (await otherForm(folder))) || error;
+    },
+  );
   const config = await readWhole(join(folder, 'tokenizer_config.json'), MAX_TOKENIZER_BYTES).catch((error: unknown) => {
-    if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return undefined;
+    if (isMissing(error)) return undefined;
     throw error;
   });
   const worker = await WorkerTokenizer.open(library, { tokenizer, config }).catch((cause: unknown) => {
+    if (systemCode(cause) === 'ERR_ACCESS_DENIED') throw new HqqError('ERR_DEPENDENCY', NO_THREADS, { cause });
     throw new HqqError('ERR_DEPENDENCY', `The tokenizer package at ${plain(library)} does not run here.`, { cause });
   });
   if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
@@ -56,6 +66,31 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
     },
     close: () => held.worker.close(),
   };
+}
+
+const isMissing = (error: unknown) => error instanceof HqqError && systemCode(error.cause) === 'ENOENT';
+
+/** Files of the forms that a tokenizer has elsewhere, of which transformers makes a tokenizer.json. */
+const OTHER_FORMS = [
+  'tokenizer.model',
+  'spiece.model',
+  'sentencepiece.bpe.model',
+  'tekken.json',
+  'vocab.json',
+  'vocab.txt',
+];
+
+/** The error for a folder whose tokenizer has another form than is read here; undefined where it has none. */
+async function otherForm(folder: string): Promise<HqqError | undefined> {
+  const names = new Set(await readdir(folder).catch(() => []));
+  const form = OTHER_FORMS.find((name) => names.has(name));
+  if (form === undefined) return undefined;
+  const call = `from transformers import AutoTokenizer; AutoTokenizer.from_pretrained(${quote(folder)}).save_pretrained(${quote(folder)})`;
+  return new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `${plain(folder)} has its tokenizer as ${form}, without the tokenizer.json that is read here. Make one, in Python (pip install ` +
+      `transformers sentencepiece protobuf): ${call}`,
+  );
 }
 
 function findLibrary(): string {
