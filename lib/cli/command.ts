@@ -4,8 +4,12 @@ import { type Flags, kebab, parseArguments, UsageError, type Values } from './fl
 export interface Context {
   /** Aborted by Ctrl-C and its like. */
   readonly signal: AbortSignal;
-  /** Results: the only way to standard output. */
-  readonly print: (text: string) => void;
+  /**
+   * Results: the only way to standard output.
+   *
+   * @param written The output that is in its place by now, if there is one: it stays where the text cannot be written.
+   */
+  readonly print: (text: string, written?: string) => void;
 }
 
 /** One command: what its help, its checks and its dispatch read. */

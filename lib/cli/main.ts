@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { ioError } from '../files/io.js';
-import { plain } from '../messages/errors.js';
+import { HqqError, plain } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { type Command, type Context, toJson } from './command.js';
 import { COMMANDS } from './commands/list.js';
@@ -13,8 +13,12 @@ import { VERSION } from './version.js';
 /** Whether there is a result, or a part of one, on standard output. */
 let printed = false;
 
-function print(text: string): void {
+/** What the run wrote and leaves in its place, whatever becomes of the report. */
+let output: string | undefined;
+
+function print(text: string, written?: string): void {
   printed = true;
+  output = written;
   process.stdout.write(text);
 }
 
@@ -85,7 +89,9 @@ const signal = interruptible();
 takeOverWarnings(flagsOf(args).includes('--quiet'));
 watchOutput((error) => {
   printed = true; // and a second attempt would fail as the first did
-  return report(ioError('Cannot write to', 'standard output', error));
+  const failure = ioError('Cannot write to', 'standard output', error);
+  const stays = output === undefined ? '' : ` Only the report is lost: ${plain(output)} is complete.`;
+  return report(failure instanceof HqqError ? new HqqError(failure.code, failure.message + stays) : failure);
 });
 watchEscapes(report);
 try {

@@ -64,6 +64,11 @@ export interface TensorSource {
   close(): Promise<void>;
 }
 
+/** Path of the file that holds a tensor, as messages show it. */
+export function pathOfFile({ files }: Pick<TensorSource, 'files'>, { file }: TensorEntry): string {
+  return files.find(({ name }) => name === file)?.path ?? file;
+}
+
 /** One file being written: tensors in any order, in any pieces, each byte once. */
 export interface TensorSink {
   /** Writes `bytes` from byte `at` of tensor `name`. `bytes` must stay as they are until the promise settles. */

@@ -15,10 +15,10 @@ export const MAX_JSON_VALUES = 4_000_000;
 
 /** Where the bytes come from, for messages. */
 interface JsonSource {
-  /** File name, as messages show it. */
+  /** Path, as messages show it. */
   readonly file: string;
-  /** What the bytes are: `header`, `index`, `config.json`. */
-  readonly what: string;
+  /** What part of the file the bytes are, if they are not the whole: `header`. */
+  readonly what?: string | undefined;
   /** Accept `NaN`, `Infinity` and `-Infinity`, as Python writes them. */
   readonly allowNonFinite?: boolean | undefined;
   /** Position in the file of the first byte; messages add it. */
@@ -175,7 +175,10 @@ export class JsonReader {
   fail(message: string, at = this.#at): never {
     const { file, what, offset = 0 } = this.#source;
     const where = `${message} (byte ${at + offset})`;
-    throw formatError(file, `the ${what} is not valid JSON: ${where}. The file is damaged; fetch it again.`);
+    throw formatError(
+      file,
+      `${what === undefined ? '' : `the ${what} is `}not valid JSON: ${where}. The file is damaged; fetch it again.`,
+    );
   }
 
   /** The next byte that is not white space, not consumed; undefined at the end. */

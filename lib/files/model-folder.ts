@@ -2,7 +2,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { compareBytes, plain } from '../messages/text.js';
-import { ioError, withPath } from './io.js';
+import { ioError, systemCode, withPath } from './io.js';
 
 /** Deepest folder below a model that is listed. Real ones have one or two levels. */
 const MAX_FOLDER_DEPTH = 8;
@@ -43,6 +43,15 @@ export async function listFolder(root: string): Promise<Listing> {
   let count = 0;
   const homes = await linkHomes(root);
   const walk = async (relative: string, depth: number): Promise<void> => {
+    try {
+      await list(relative, depth);
+    } catch (error) {
+      // A folder within that is gone by now holds nothing any more.
+      if (relative !== '' && systemCode(error) === 'ENOENT') return;
+      throw ioError('Cannot list', join(root, relative), error);
+    }
+  };
+  const list = async (relative: string, depth: number): Promise<void> => {
     // Read step by step: a folder of millions of entries stops at the limit.
     for await (const entry of await fs.opendir(join(root, relative))) {
       if (++count > MAX_FOLDER_ENTRIES) {
@@ -63,11 +72,7 @@ export async function listFolder(root: string): Promise<Listing> {
       (regular && !isOtherWeights(entry.name) ? files : skipped).push(path);
     }
   };
-  try {
-    await walk('', 0);
-  } catch (error) {
-    throw ioError('Cannot list', root, error);
-  }
+  await walk('', 0);
   return { files: files.sort(compareBytes), skipped: skipped.sort(compareBytes), strays };
 }
 

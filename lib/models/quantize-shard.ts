@@ -2,7 +2,14 @@ import type { Backend } from '../../binding.js';
 import { nonFiniteError, type QuantSums } from '../compute/arguments.js';
 import { bitsOf, widenBytes } from '../compute/floats.js';
 import { runTask } from '../compute/run.js';
-import type { Envelope, LinearSite, TensorEntry, TensorSink, TensorSource } from '../containers/container.js';
+import {
+  type Envelope,
+  type LinearSite,
+  pathOfFile,
+  type TensorEntry,
+  type TensorSink,
+  type TensorSource,
+} from '../containers/container.js';
 import { pieces, positionOf, type Range, readRanges, writeRanges } from '../containers/ranges.js';
 import { rounding } from '../containers/rounding.js';
 import type { Scratch } from '../containers/scratch.js';
@@ -147,9 +154,8 @@ async function quantizeChunk(
 function badWeight(source: TensorSource, site: LinearSite, chunk: Chunk, bytes: Uint8Array, index: number): HqqError {
   const { weight } = site;
   const dtype = numbersOf(weight.type)!;
-  const file = source.files.find(({ name }) => name === weight.file)!;
   const position = storedPosition(site, positionOf(chunk.weights, index));
-  const name = `${plain(weight.name)} of ${plain(file.path)}`;
+  const name = `${plain(weight.name)} of ${plain(pathOfFile(source, weight))}`;
   const { code, message } = nonFiniteError(name, bitsOf(bytes, dtype), dtype, index, position, storedShape(site)[1]);
   const rounded = weight.type.rounded === undefined ? '' : ' (Numbers beyond float32 count as infinite.)';
   return new HqqError(
@@ -169,7 +175,10 @@ async function convertBias(
 ): Promise<void> {
   const dtype = numbersOf(bias.type)!;
   const to = run.scheme.biasDtype(layer.form);
-  const source = to === undefined ? run.source : rounding(run.source, refuseOverflow);
+  const source =
+    to === undefined
+      ? run.source
+      : rounding(run.source, (entry, { overflows }) => refuseOverflow(run.source, entry, overflows));
   const { blockBytes: size } = to === undefined ? bias.type : storedFloat(dtype);
   const bytes = slot.take('weights', Uint8Array, piece.count * size);
   await readRanges(source, bias, [piece], size, bytes, slot, signal);
@@ -183,9 +192,9 @@ async function convertBias(
 }
 
 /** A bias beyond float32 is refused as such a weight is. */
-function refuseOverflow({ name, file }: TensorEntry, { overflows }: { readonly overflows: number }): void {
+function refuseOverflow(source: TensorSource, bias: TensorEntry, overflows: number): void {
   if (overflows === 0) return;
-  const what = `Expected the numbers of ${quote(name)} in ${plain(file)} to fit into float32, in which biases are computed`;
+  const what = `Expected the numbers of ${quote(bias.name)} in ${plain(pathOfFile(source, bias))} to fit into float32, in which biases are computed`;
   const advice = 'Leave its layer as it is (exclude, --exclude).';
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `${what}, but ${overflows} of them would be infinite. ${advice}`);
 }

@@ -44,8 +44,8 @@ export async function loadLanguageModel(
         `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`,
       );
     }
-    const config = readModelConfig(model.config);
     const { path: folder } = model; // not as it was given, which may be an id
+    const config = readModelConfig(model.config, join(folder, 'config.json'));
     const endIds = await readEndIds(folder, config);
     const weights = await readWeights(model, config, { activations, threads, signal });
     const context = maxContext ?? naturalContext(config);
@@ -71,11 +71,11 @@ export function naturalContext({ maxPositions, rope: { scaling } }: LanguageMode
 
 /** generation_config.json, if there is one, knows end tokens that config.json does not. */
 async function readEndIds(path: string, config: LanguageModelConfig): Promise<readonly number[]> {
-  const file = 'generation_config.json';
+  const file = join(path, 'generation_config.json');
   try {
-    const bytes = await readWhole(join(path, file), MAX_GENERATION_BYTES);
-    const value = parseJson(bytes, { file, what: file, allowNonFinite: true }) as { eos_token_id?: unknown } | null;
-    const ids = readIds(value?.eos_token_id);
+    const bytes = await readWhole(file, MAX_GENERATION_BYTES);
+    const value = parseJson(bytes, { file, allowNonFinite: true }) as { eos_token_id?: unknown } | null;
+    const ids = readIds(value?.eos_token_id, file);
     return ids.length > 0 ? ids : config.endIds;
   } catch (error) {
     if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return config.endIds;

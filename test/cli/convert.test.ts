@@ -149,6 +149,17 @@ describe('what cannot be done is one clear error', () => {
     expectFailure(await hqq(['quantize', join(SCRATCH, 'nope'), '--out', fresh()]), 1, /nope\. It does not exist/);
   });
 
+  test('names a damaged file by the folder that was given', async () => {
+    const [cwd, good] = [fresh(), await quantized()];
+    for (const name of ['model.safetensors', 'config.json']) {
+      fs.rmSync(cwd, { recursive: true, force: true });
+      fs.cpSync(good, join(cwd, 'a', 'b'), { recursive: true });
+      fs.truncateSync(join(cwd, 'a', 'b', name), 99);
+      const { stderr } = await hqq(['compare', MODEL, 'a/b'], { cwd });
+      expect(stderr).toMatch(/^hqq: a\/b\/(model\.safetensors: the header claims|config\.json: not valid JSON)/);
+    }
+  });
+
   test('a truncated file', async () => {
     const file = fresh('cut.safetensors');
     fs.writeFileSync(file, fs.readFileSync(FILE).subarray(0, -1000));

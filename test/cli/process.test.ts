@@ -98,6 +98,18 @@ describe('standard output', () => {
     expectFailure(result, 1, /^hqq: Cannot write to standard output\. The disk is full/);
     const json = await hqq([], { shell: `$HQQ inspect '${SMALL}' --json > /dev/full` });
     expectFailure(json, 1, /^hqq: Cannot write to standard output\. The disk is full/);
+    const out = `${freshFolder()}/out`;
+    for (const flag of ['', '--json']) {
+      const kept = await hqq([], { shell: `$HQQ quantize '${SMALL}' --out '${out}' --force ${flag} > /dev/full` });
+      expectFailure(
+        kept,
+        1,
+        /standard output\. The disk is full\. .* Only the report is lost: \S+\/out is complete\.\n$/,
+      );
+      expect(fs.existsSync(out)).toBe(true);
+    }
+    const planned = await hqq([], { shell: `$HQQ quantize '${SMALL}' --out '${out}' --dry-run > /dev/full` });
+    expect(planned.stderr).not.toContain('is complete');
     const lost = await hqq([], { shell: `$HQQ inspect /nope --json > /dev/full` });
     expect(lost.status).toBe(1);
     expect(lost.stderr).toMatch(/^hqq: Cannot read \/nope\. .*\nhqq: Cannot write to standard output\. .*\n$/);

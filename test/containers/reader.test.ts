@@ -94,7 +94,7 @@ describe('SafetensorsFile', () => {
     await expectError(
       () => SafetensorsFile.open(written(Buffer.alloc(0))),
       'ERR_CHECKPOINT_FORMAT',
-      /^m\.safetensors: expected at least 8/,
+      /\/m\.safetensors: expected at least 8/,
     );
     await expectError(
       () => SafetensorsFile.open(written(fileBytes('{}', 1))),

@@ -1,6 +1,9 @@
 import * as fs from 'node:fs';
+import fsPromises from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
 import {
   beside,
@@ -20,7 +23,34 @@ const LAYER = 'model.layers.0.self_attn.q_proj';
 const hexOf = (tensors: ReturnType<typeof readBack>, name: string) =>
   Buffer.from(tensors.get(name)!.bytes).toString('hex');
 
+/** Runs `action` while folders called `sub` cannot be opened. */
+async function whereSubFails<T>(code: string, action: () => Promise<T>): Promise<T> {
+  const { opendir } = fsPromises;
+  fsPromises.opendir = ((path: string, ...rest: []) => {
+    if (path.endsWith('sub')) throw Object.assign(new Error(code), { code });
+    return opendir(path, ...rest);
+  }) as typeof opendir;
+  syncBuiltinESMExports();
+  try {
+    return await action();
+  } finally {
+    fsPromises.opendir = opendir;
+    syncBuiltinESMExports();
+  }
+}
+
 describe('a model folder', () => {
+  it('may lose a folder while it is listed; one that cannot be listed is named', async () => {
+    const folder = modelFolder([llama()], { files: { 'sub/merges.txt': 'x' } });
+    await (await whereSubFails('ENOENT', () => openModel(folder))).close();
+    const { message } = await whereSubFails('EACCES', () => failure(() => openModel(folder)));
+    expect(message).toBe(
+      `Cannot list ${join(folder, 'sub')}. Permission is denied. Check who may read and write there.`,
+    );
+    const gone = await failure(() => openModel(`${folder}-gone`));
+    expect(gone.message).toMatch(/-gone\. It does not exist/);
+  });
+
   it('keeps shards, other files and metadata; a bias goes where its weight goes', async () => {
     const source = llama('bfloat16');
     const names = Object.keys(source);

@@ -278,5 +278,11 @@ describe('the shipped model', () => {
     await expect(variant('fewer-layers', { num_hidden_layers: 2 })).rejects.toThrow('tensors that the architecture');
     await expect(variant('wider', { intermediate_size: 513 })).rejects.toThrow('513 x 256');
     await expect(variant('biased', { attention_bias: true })).rejects.toThrow('q_proj.bias');
+    const file = join(work, 'headless', 'config.json');
+    await expect(variant('headless', { head_dim: 0 })).rejects.toThrow(`${file}: Expected head_dim to be an integer`);
+    const generation = join(work, 'headless', 'generation_config.json');
+    writeFileSync(generation, '{"eos_token_id": -1}');
+    writeFileSync(file, JSON.stringify(config));
+    await expect(loadLanguageModel(join(work, 'headless'))).rejects.toThrow(`${generation}: Expected eos_token_id`);
   });
 });

@@ -26,8 +26,8 @@ export const dequantize = defineCommand({
           onProgress: (progress) => update(standOf(progress)),
         }),
       );
-      if (json) print(toJson(report));
-      else if (!quiet) print(describe(report));
+      if (json) print(toJson(report), report.output);
+      else if (!quiet) print(describe(report), report.output);
     };
   },
 });

@@ -59,10 +59,14 @@ export const quantize = defineCommand({
       const report = await withProgress('quantizing', !json && !quiet, (update) =>
         quantizeModel(input!, out!, { ...options, signal, onProgress: (progress) => update(standOf(progress)) }),
       );
-      if (json) print(toJson(report));
+      const written = report.dryRun ? undefined : report.output;
+      if (json) print(toJson(report), written);
       else if (report.dryRun) print(planTable(report));
       else if (!quiet)
-        print(`${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`);
+        print(
+          `${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`,
+          written,
+        );
     };
   },
 });

@@ -108,7 +108,10 @@ async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): 
   const config = await readConfig(folder, listing);
   const files: SafetensorsFile[] = [];
   try {
-    const check = indexName !== undefined && weightMap !== undefined ? new ShardCheck(indexName, weightMap) : undefined;
+    const check =
+      indexName !== undefined && weightMap !== undefined
+        ? new ShardCheck(join(folder, indexName), weightMap)
+        : undefined;
     for (const name of names) {
       const file = await SafetensorsFile.open(join(folder, name));
       files.push(file);
@@ -160,9 +163,9 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
     const names = [...new Set(weightMap.values())].sort(compareBytes);
     const missing = names.filter((name) => !present.has(name));
     if (missing.length > 0) {
-      const which = `${quoteSome(missing)} ${missing.length === 1 ? 'is' : 'are'} missing from ${plain(folder)}`;
+      const which = `${quoteSome(missing)} ${missing.length === 1 ? 'is' : 'are'} missing`;
       const advice = 'The download is incomplete; fetch what is missing';
-      throw formatError(INDEX_NAME, `${which}: ${missing.length} of ${names.length} shards. ${advice}.`);
+      throw formatError(join(folder, INDEX_NAME), `${which}: ${missing.length} of ${names.length} shards. ${advice}.`);
     }
     return { names, indexName: INDEX_NAME, weightMap };
   }
@@ -191,7 +194,8 @@ async function chooseWeights(folder: string, listing: Listing): Promise<Weights>
 
 async function readIndex(folder: string, listing: Listing): Promise<ReadonlyMap<string, string>> {
   const bytes = await shardBytes(folder, listing);
-  return parseIndex(await readWhole(join(folder, INDEX_NAME), mostIndexBytes(bytes)), INDEX_NAME, bytes);
+  const path = join(folder, INDEX_NAME);
+  return parseIndex(await readWhole(path, mostIndexBytes(bytes)), path, bytes);
 }
 
 /**
@@ -234,9 +238,10 @@ async function readConfig(folder: string, listing: Listing): Promise<ConfigFile 
   // A link that leads nowhere is not the same as no config: reading it says so.
   if (!listing.files.includes(CONFIG_NAME) && !listing.skipped.includes(CONFIG_NAME)) return undefined;
   demandOwn(folder, listing, CONFIG_NAME);
-  const bytes = await readWhole(join(folder, CONFIG_NAME), MAX_CONFIG_BYTES);
-  const value = parseJson(bytes, { file: CONFIG_NAME, what: CONFIG_NAME, allowNonFinite: true });
+  const path = join(folder, CONFIG_NAME);
+  const bytes = await readWhole(path, MAX_CONFIG_BYTES);
+  const value = parseJson(bytes, { file: path, allowNonFinite: true });
   const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (!isObject) throw formatError(CONFIG_NAME, 'expected a JSON object.');
+  if (!isObject) throw formatError(path, 'expected a JSON object.');
   return { text: bytes.toString('utf8'), value: value as Readonly<Record<string, unknown>> };
 }

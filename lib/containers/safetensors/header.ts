@@ -42,8 +42,10 @@ export interface Header {
 
 /** The file that a header belongs to. */
 interface HeaderSource {
-  /** Name, as messages show it. */
+  /** Name, as entries say it. */
   readonly file: string;
+  /** As messages show it: two models have a model.safetensors each. Default: its name. */
+  readonly path?: string | undefined;
   /** Bytes in all. */
   readonly fileSize: number;
 }
@@ -65,27 +67,27 @@ export function tensorBytes(shape: readonly number[], bits: number): number {
 }
 
 /** Length of the JSON that follows the first eight bytes. */
-export function headerLength(prefix: Uint8Array, { file, fileSize }: HeaderSource): number {
+export function headerLength(prefix: Uint8Array, { file, path = file, fileSize }: HeaderSource): number {
   if (fileSize < LENGTH_BYTES || prefix.byteLength < LENGTH_BYTES) {
     const missing = `expected at least ${LENGTH_BYTES} bytes, got ${fileSize}`;
-    throw formatError(file, `${missing}. The file is truncated or not a safetensors file.`);
+    throw formatError(path, `${missing}. The file is truncated or not a safetensors file.`);
   }
   // As a BigInt: the field is unsigned and may say anything up to 2^64 - 1.
   const claimed = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES).getBigUint64(0, true);
   if (claimed === 0n) {
     throw formatError(
-      file,
+      path,
       'the header claims 0 bytes. The file was not written to its end, or is not a safetensors file.',
     );
   }
   if (claimed > BigInt(fileSize - LENGTH_BYTES)) {
     const message = `the header claims ${claimed} bytes, but the file has ${fileSize}`;
-    throw formatError(file, `${message}. ${lookalike(prefix) ?? 'The file is truncated or not a safetensors file.'}`);
+    throw formatError(path, `${message}. ${lookalike(prefix) ?? 'The file is truncated or not a safetensors file.'}`);
   }
   if (claimed > BigInt(MAX_HEADER_BYTES)) {
     const message = `the header claims ${claimed} bytes; at most ${MAX_HEADER_BYTES} are read`;
     const advice = lookalike(prefix) ?? 'This is not a safetensors file, or one made to exhaust memory.';
-    throw formatError(file, `${message}. ${advice}`);
+    throw formatError(path, `${message}. ${advice}`);
   }
   return Number(claimed);
 }
@@ -101,37 +103,37 @@ function lookalike(prefix: Uint8Array): string | undefined {
 
 /** Checks and reads the JSON of a header: `bytes` begin after the eight bytes of length. Trusts nothing. */
 export function parseHeader(bytes: Uint8Array, source: HeaderSource): Header {
-  const { file, fileSize } = source;
+  const { file, path = file, fileSize } = source;
   const dataStart = LENGTH_BYTES + bytes.byteLength;
   if (bytes[0] !== 0x7b) {
     const got = bytes[0] === undefined ? 'nothing' : `byte ${bytes[0]}`;
-    throw formatError(file, `expected the header to begin with "{", got ${got}. This is not a safetensors file.`);
+    throw formatError(path, `expected the header to begin with "{", got ${got}. This is not a safetensors file.`);
   }
-  const reader = new JsonReader(bytes, { file, what: 'header', offset: LENGTH_BYTES });
+  const reader = new JsonReader(bytes, { file: path, what: 'header', offset: LENGTH_BYTES });
   const tensors = new Map<string, TensorEntry>();
   let metadata: ReadonlyMap<string, string> | undefined;
   reader.members((name, at) => {
     if (name === '__metadata__') {
       if (metadata !== undefined) reader.duplicate(name, at);
-      metadata = readMetadata(reader, file);
+      metadata = readMetadata(reader, path);
       return;
     }
     const where = at + LENGTH_BYTES;
     if (name === '')
-      throw formatError(file, `expected every tensor to have a name, got an empty one at byte ${where}.`);
+      throw formatError(path, `expected every tensor to have a name, got an empty one at byte ${where}.`);
     if (tensors.has(name))
-      throw formatError(file, `expected every tensor once, got ${quote(name)} again at byte ${where}.`);
+      throw formatError(path, `expected every tensor once, got ${quote(name)} again at byte ${where}.`);
     if (tensors.size >= MAX_TENSORS)
-      throw formatError(file, `expected at most ${MAX_TENSORS} tensors. Split the model into shards.`);
-    tensors.set(name, readEntry(reader, name, file, dataStart));
+      throw formatError(path, `expected at most ${MAX_TENSORS} tensors. Split the model into shards.`);
+    tensors.set(name, readEntry(reader, name, { file, path }, dataStart));
   });
   reader.end();
-  return { tensors: inFileOrder(tensors, file, dataStart, fileSize), metadata: metadata ?? new Map() };
+  return { tensors: inFileOrder(tensors, path, dataStart, fileSize), metadata: metadata ?? new Map() };
 }
 
-function readMetadata(reader: JsonReader, file: string): ReadonlyMap<string, string> {
+function readMetadata(reader: JsonReader, path: string): ReadonlyMap<string, string> {
   const metadata = new Map<string, string>();
-  const wrong = (message: string) => formatError(file, `expected "__metadata__" to ${message}.`);
+  const wrong = (message: string) => formatError(path, `expected "__metadata__" to ${message}.`);
   if (reader.kind() !== 'object') throw wrong('be an object of strings');
   reader.members((key, at) => {
     if (metadata.has(key)) reader.duplicate(key, at);
@@ -142,8 +144,13 @@ function readMetadata(reader: JsonReader, file: string): ReadonlyMap<string, str
   return metadata;
 }
 
-function readEntry(reader: JsonReader, name: string, file: string, dataStart: number): TensorEntry {
-  const wrong = (message: string) => formatError(file, `tensor ${quote(name)} ${message}.`);
+function readEntry(
+  reader: JsonReader,
+  name: string,
+  { file, path }: { readonly file: string; readonly path: string },
+  dataStart: number,
+): TensorEntry {
+  const wrong = (message: string) => formatError(path, `tensor ${quote(name)} ${message}.`);
   let dtype: StoredType | undefined;
   let shape: number[] | undefined;
   let offsets: number[] | undefined;
@@ -187,7 +194,7 @@ function readEntry(reader: JsonReader, name: string, file: string, dataStart: nu
 /** The tensors sorted by position, which must tile the file from the header to its last byte. */
 function inFileOrder(
   tensors: ReadonlyMap<string, TensorEntry>,
-  file: string,
+  path: string,
   dataStart: number,
   fileSize: number,
 ): ReadonlyMap<string, TensorEntry> {
@@ -197,17 +204,17 @@ function inFileOrder(
   for (const entry of sorted) {
     if (entry.end > fileSize) {
       const message = `tensor ${quote(entry.name)} ends at byte ${entry.end}, past the end of the file (${fileSize} bytes)`;
-      throw formatError(file, `${message}. The file is truncated.`);
+      throw formatError(path, `${message}. The file is truncated.`);
     }
     if (entry.begin < position) {
       const other = quote(previous?.name ?? '');
       const where = `begins at byte ${entry.begin}, inside tensor ${other}, which ends at byte ${position}`;
-      throw formatError(file, `tensor ${quote(entry.name)} ${where}. The file is damaged.`);
+      throw formatError(path, `tensor ${quote(entry.name)} ${where}. The file is damaged.`);
     }
     if (entry.begin > position) {
       const hole = `${entry.begin - position} bytes from byte ${position}, before tensor ${quote(entry.name)},`;
       throw formatError(
-        file,
+        path,
         `${hole} belong to no tensor. The format allows no gaps; the file is damaged or hides data.`,
       );
     }
@@ -216,7 +223,7 @@ function inFileOrder(
   }
   if (position !== fileSize) {
     const message = `the last tensor ends at byte ${position}, but the file has ${fileSize} bytes`;
-    throw formatError(file, `${message}. The format allows nothing behind it; the file is damaged or hides data.`);
+    throw formatError(path, `${message}. The format allows nothing behind it; the file is damaged or hides data.`);
   }
   let same = true;
   let index = 0;

@@ -13,7 +13,7 @@ import { type Header, headerLength, LENGTH_BYTES, parseHeader } from './header.j
 export class SafetensorsFile implements SourceFile {
   /** As it was opened. */
   readonly path: string;
-  /** Last part of `path`, as messages show it. */
+  /** Last part of `path`. */
   readonly name: string;
   /** Bytes. */
   readonly size: number;
@@ -41,7 +41,7 @@ export class SafetensorsFile implements SourceFile {
   static async open(path: string): Promise<SafetensorsFile> {
     const { fd, size } = await openRegular(path);
     try {
-      const source = { file: basename(path), fileSize: size };
+      const source = { file: basename(path), path, fileSize: size };
       const prefix = Buffer.alloc(Math.min(LENGTH_BYTES, size));
       await readFully(fd, path, 0, prefix);
       const json = Buffer.allocUnsafe(headerLength(prefix, source));
@@ -95,6 +95,6 @@ export class SafetensorsFile implements SourceFile {
 
   #open(): number {
     if (this.#fd !== undefined) return this.#fd;
-    throw new HqqError('ERR_CLOSED', `Expected ${plain(this.name)} to be open, got a read after close.`);
+    throw new HqqError('ERR_CLOSED', `Expected ${plain(this.path)} to be open, got a read after close.`);
   }
 }

@@ -52,11 +52,12 @@ function shardNameFault(name: string): string | undefined {
 /**
  * `weight_map` of an index: tensor name to shard name. Checked as hostile input; shard names are plain file names.
  *
+ * @param file its path, as messages show it
  * @param shardBytes of all shards
  */
 export function parseIndex(bytes: Uint8Array, file: string, shardBytes: number): ReadonlyMap<string, string> {
   const most = mostTensors(shardBytes);
-  const reader = new JsonReader(bytes, { file, what: 'index' });
+  const reader = new JsonReader(bytes, { file });
   // One string a shard: hundreds of thousands of tensors repeat it.
   const shards = new Map<string, string>();
   let map: Map<string, string> | undefined;
@@ -104,21 +105,22 @@ const MAX_HEADERS_BYTES = 256 * 1024 * 1024;
  * names. The first shard that is not so ends it, so that shards cost no more than their index says.
  */
 export class ShardCheck {
-  readonly #indexName: string;
+  readonly #indexPath: string;
   readonly #weightMap: ReadonlyMap<string, string>;
   readonly #files = new Map<string, SafetensorsFile>();
   #tensors = 0;
   #headers = 0;
   #metadata = 0;
 
-  constructor(indexName: string, weightMap: ReadonlyMap<string, string>) {
-    this.#indexName = indexName;
+  /** @param indexPath as messages show it */
+  constructor(indexPath: string, weightMap: ReadonlyMap<string, string>) {
+    this.#indexPath = indexPath;
     this.#weightMap = weightMap;
   }
 
   /** The next shard. */
   add(file: SafetensorsFile): void {
-    const { name, tensors, metadata, size } = file;
+    const { name, path, tensors, metadata, size } = file;
     for (const tensor of tensors.keys()) if (this.#weightMap.get(tensor) !== name) this.#refuse(file, tensor);
     this.#files.set(name, file);
     this.#tensors += tensors.size;
@@ -127,11 +129,11 @@ export class ShardCheck {
     this.#metadata += metadata.size;
     if (this.#headers > MAX_HEADERS_BYTES) {
       const message = `the headers of all shards up to this one have ${this.#headers} bytes`;
-      throw formatError(name, `${message}; at most ${MAX_HEADERS_BYTES} are read.`);
+      throw formatError(path, `${message}; at most ${MAX_HEADERS_BYTES} are read.`);
     }
     if (this.#metadata <= MAX_METADATA_ENTRIES) return;
     throw formatError(
-      name,
+      path,
       `expected at most ${MAX_METADATA_ENTRIES} entries of "__metadata__" in all shards together.`,
     );
   }
@@ -143,21 +145,21 @@ export class ShardCheck {
     for (const [tensor, shard] of this.#weightMap) {
       if (this.#files.get(shard)?.tensors.has(tensor)) continue;
       const message = `tensor ${quote(tensor)} should be in ${plain(shard)}, but no shard has it`;
-      throw formatError(this.#indexName, `${message}. ${STRANGERS}`);
+      throw formatError(this.#indexPath, `${message}. ${STRANGERS}`);
     }
   }
 
-  #refuse({ name, tensors }: SafetensorsFile, tensor: string): never {
+  #refuse({ name, path, tensors }: SafetensorsFile, tensor: string): never {
     const shard = this.#weightMap.get(tensor);
     if (shard === undefined) {
       const names = quoteSome([...tensors.keys()].filter((other) => !this.#weightMap.has(other)));
-      throw formatError(this.#indexName, `"weight_map" does not name ${names} of ${plain(name)}. ${STRANGERS}`);
+      throw formatError(this.#indexPath, `"weight_map" does not name ${names} of ${plain(name)}. ${STRANGERS}`);
     }
     if (this.#files.get(shard)?.tensors.has(tensor)) {
-      throw formatError(name, `tensor ${quote(tensor)} is in ${plain(shard)} too. A tensor belongs to one shard.`);
+      throw formatError(path, `tensor ${quote(tensor)} is in ${plain(shard)} too. A tensor belongs to one shard.`);
     }
     const message = `tensor ${quote(tensor)} should be in ${plain(shard)}, but it is in ${plain(name)}`;
-    throw formatError(this.#indexName, `${message}. ${STRANGERS}`);
+    throw formatError(this.#indexPath, `${message}. ${STRANGERS}`);
   }
 }
 

@@ -4,18 +4,21 @@ import { plain } from '../../messages/text.js';
 /** Largest dimension of a config that is believed: beyond any model, and short of what overflows or exhausts. */
 const MAX_SIZE = 1 << 24;
 
-/** The error for a value of config.json that cannot be. */
-export function configError(message: string): HqqError {
-  return new HqqError('ERR_CHECKPOINT_FORMAT', `config.json: ${plain(message)}`);
+/** The error for a value of config.json, or of `file`, that cannot be. */
+export function configError(file: string, message: string): HqqError {
+  return new HqqError('ERR_CHECKPOINT_FORMAT', `${plain(file)}: ${plain(message)}`);
 }
 
 /** Fields of config.json, or of an object in it, checked as they are read. `null` counts as absent, as in Python. */
 export class Fields {
   readonly #values: Readonly<Record<string, unknown>>;
+  readonly #file: string;
   readonly #prefix: string;
 
-  constructor(values: Readonly<Record<string, unknown>>, prefix = '') {
+  /** @param file Its path, as messages show it. */
+  constructor(values: Readonly<Record<string, unknown>>, file: string, prefix = '') {
     this.#values = values;
+    this.#file = file;
     this.#prefix = prefix;
   }
 
@@ -53,18 +56,18 @@ export class Fields {
     const value = this.get(name);
     if (value === undefined) return undefined;
     if (typeof value !== 'object' || Array.isArray(value)) throw this.wrong(name, 'to be an object');
-    return new Fields(value as Readonly<Record<string, unknown>>, `${this.#prefix}${name}.`);
+    return new Fields(value as Readonly<Record<string, unknown>>, this.#file, `${this.#prefix}${name}.`);
   }
 
   wrong(name: string, expected: string, got: unknown = this.get(name)): HqqError {
-    return configError(`Expected ${this.#prefix}${name} ${expected}, got ${show(got)}.`);
+    return configError(this.#file, `Expected ${this.#prefix}${name} ${expected}, got ${show(got)}.`);
   }
 
   unsupported(name: string, supported: string): HqqError {
     const got = plain(show(this.get(name)));
     return new HqqError(
       'ERR_CHECKPOINT_CONTENT',
-      `config.json: ${this.#prefix}${name} ${got} is not supported. Supported: ${supported}.`,
+      `${plain(this.#file)}: ${this.#prefix}${name} ${got} is not supported. Supported: ${supported}.`,
     );
   }
 }

@@ -1,5 +1,5 @@
 import { HqqError, show } from '../../messages/errors.js';
-import { quote } from '../../messages/text.js';
+import { plain, quote } from '../../messages/text.js';
 import { configError, Fields } from './fields.js';
 import { type RopeConfig, readRope } from './rope-config.js';
 
@@ -62,14 +62,15 @@ export interface LanguageModelConfig {
 /**
  * Reads config.json. What this runtime does not compute is an error, never a result that is silently wrong.
  *
+ * @param file Its path, as messages show it.
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for an architecture or a feature that is not supported,
  *   `ERR_CHECKPOINT_FORMAT` for a value that cannot be.
  */
-export function readModelConfig(config: Readonly<Record<string, unknown>>): LanguageModelConfig {
-  const fields = new Fields(config);
-  const architecture = readArchitecture(config);
+export function readModelConfig(config: Readonly<Record<string, unknown>>, file = 'config.json'): LanguageModelConfig {
+  const fields = new Fields(config, file);
+  const architecture = readArchitecture(config, file);
   const { qkvBias, window } = ARCHITECTURES[architecture];
-  checkSupported(fields, config);
+  checkSupported(fields, config, file);
   const hiddenSize = fields.count('hidden_size');
   const heads = fields.count('num_attention_heads');
   const kvHeads = fields.count('num_key_value_heads', heads);
@@ -96,19 +97,19 @@ export function readModelConfig(config: Readonly<Record<string, unknown>>): Lang
     outputBias: attentionBias,
     mlpBias: fields.flag('mlp_bias', false),
     tied: fields.flag('tie_word_embeddings', false),
-    endIds: readIds(config.eos_token_id),
+    endIds: readIds(config.eos_token_id, file),
   });
 }
 
 /** `eos_token_id` of config.json or generation_config.json: one id, several, or none. */
-export function readIds(value: unknown): readonly number[] {
+export function readIds(value: unknown, file: string): readonly number[] {
   const ids = value === undefined || value === null ? [] : Array.isArray(value) ? value : [value];
   const bad = ids.find((id) => !Number.isSafeInteger(id) || id < 0);
-  if (bad !== undefined) throw configError(`Expected eos_token_id to be token ids, got ${show(bad)}.`);
+  if (bad !== undefined) throw configError(file, `Expected eos_token_id to be token ids, got ${show(bad)}.`);
   return ids as number[];
 }
 
-function readArchitecture(config: Readonly<Record<string, unknown>>): keyof typeof ARCHITECTURES {
+function readArchitecture(config: Readonly<Record<string, unknown>>, file: string): keyof typeof ARCHITECTURES {
   const names = Object.keys(ARCHITECTURES) as (keyof typeof ARCHITECTURES)[];
   const given = Array.isArray(config.architectures) ? config.architectures[0] : undefined;
   const found = names.find((name) =>
@@ -119,12 +120,12 @@ function readArchitecture(config: Readonly<Record<string, unknown>>): keyof type
   const got = typeof shown === 'string' ? quote(shown) : show(shown);
   throw new HqqError(
     'ERR_CHECKPOINT_CONTENT',
-    `Expected a model of one of the architectures ${names.join(', ')}, got ${got}.`,
+    `${plain(file)}: Expected a model of one of the architectures ${names.join(', ')}, got ${got}.`,
   );
 }
 
 /** Features that other models of these architectures have. */
-function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>>): void {
+function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>>, file: string): void {
   const activation = config.hidden_act ?? 'silu';
   if (activation !== 'silu' && activation !== 'swish') throw fields.unsupported('hidden_act', 'silu');
   const quantization = config.quantization_config;
@@ -133,7 +134,7 @@ function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>
   if (method !== 'hqq')
     throw new HqqError(
       'ERR_CHECKPOINT_CONTENT',
-      `Expected weights in floating point or of quant_method "hqq", got ${show(method)}.`,
+      `${plain(file)}: Expected weights in floating point or of quant_method "hqq", got ${show(method)}.`,
     );
 }
 

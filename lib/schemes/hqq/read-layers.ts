@@ -1,4 +1,4 @@
-import type { TensorEntry, TensorSource } from '../../containers/container.js';
+import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
 import { layerOf, weightOf } from '../../containers/names.js';
 import { NBITS, type NBits } from '../../matrix/config.js';
 import { DTYPE_NAMES, DTYPES } from '../../matrix/dtype.js';
@@ -66,7 +66,7 @@ export async function readLayers(source: TensorSource, signal?: AbortSignal): Pr
     for (const key of NEEDED) {
       if (entries.has(`${module}.${key}`)) continue;
       const missing = NEEDED.filter((other) => !entries.has(`${module}.${other}`)).join(', ');
-      throw wrong(entries.get(`${module}.W_q`)!, module, `has W_q but no ${missing}`);
+      throw wrong(source, entries.get(`${module}.W_q`)!, module, `has W_q but no ${missing}`);
     }
     for (const key of VALUES) {
       const tensor = entries.get(`${module}.${key}`);
@@ -77,11 +77,12 @@ export async function readLayers(source: TensorSource, signal?: AbortSignal): Pr
   return modules.map((module) => readLayer(source, module, values));
 }
 
-function readLayer({ entries }: TensorSource, module: string, values: ReadonlyMap<TensorEntry, SmallValue>): ReadLayer {
+function readLayer(source: TensorSource, module: string, values: ReadonlyMap<TensorEntry, SmallValue>): ReadLayer {
+  const { entries } = source;
   const at = (key: string) => entries.get(`${module}.${key}`);
   const packed = at('W_q')!;
   const refuse = (message: string): never => {
-    throw wrong(packed, module, message);
+    throw wrong(source, packed, module, message);
   };
   const text = (key: ValueKey): string | undefined => {
     const tensor = at(key);
@@ -200,6 +201,6 @@ function describe({ type, shape }: TensorEntry): string {
   return `${type.name} [${shape.slice(0, 8).join(', ')}]`;
 }
 
-function wrong({ file }: TensorEntry, module: string, message: string) {
-  return formatError(file, `quantized layer ${quote(module)} ${message}.`);
+function wrong(source: TensorSource, entry: TensorEntry, module: string, message: string) {
+  return formatError(pathOfFile(source, entry), `quantized layer ${quote(module)} ${message}.`);
 }

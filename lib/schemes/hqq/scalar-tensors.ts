@@ -1,4 +1,4 @@
-import type { TensorEntry, TensorSource } from '../../containers/container.js';
+import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
 import { formatError, quote } from '../../messages/text.js';
 
 /** Most bytes of a tensor that holds a number, two numbers or a word. */
@@ -41,7 +41,7 @@ export async function readSmall(
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<TensorEntry, SmallValue>> {
   const values = new Map<TensorEntry, SmallValue>();
-  for (const { file, begin, end, members } of spansOf(tensors)) {
+  for (const { file, begin, end, members } of spansOf(source, tensors)) {
     const bytes = Buffer.allocUnsafe(end - begin);
     await source.readSpan(file, begin, bytes, signal);
     for (const entry of members) {
@@ -58,14 +58,14 @@ interface Span {
   readonly members: TensorEntry[];
 }
 
-function spansOf(tensors: readonly TensorEntry[]): readonly Span[] {
+function spansOf(source: TensorSource, tensors: readonly TensorEntry[]): readonly Span[] {
   const byFile = new Map<string, TensorEntry[]>();
   for (const tensor of tensors) {
     const { name, type, begin, end, shape } = tensor;
     if (!GETTERS.has(type.name) || shape.length > 1 || end - begin > MAX_BYTES) {
       const got = `${type.name} [${shape.slice(0, 8).join(', ')}]`;
       throw formatError(
-        tensor.file,
+        pathOfFile(source, tensor),
         `expected ${quote(name)} of a quantized layer to be a number or a word, got ${got}.`,
       );
     }
