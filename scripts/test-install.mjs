@@ -54,6 +54,8 @@ async function installed() {
     'both.mjs',
     'one-copy.mjs',
     'one-copy.cjs',
+    'blocks.mjs',
+    'blocks.cjs',
   ];
 
   let best = Infinity;

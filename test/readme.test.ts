@@ -22,8 +22,8 @@ if (posix) symlinkSync(join(ROOT, 'dist', 'cli.mjs'), join(work, 'node_modules',
 cpSync(join(ROOT, 'examples', 'models', 'llama-2.3m-books'), join(work, MODEL), { recursive: true });
 
 /** The blocks of code in a language. */
-const blocks = (language: string) =>
-  [...README.matchAll(/^```(\w+)\n(.*?)^```$/gms)].filter((match) => match[1] === language).map((match) => match[2]!);
+const blocks = (language: string, text = README) =>
+  [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].filter((match) => match[1] === language).map((match) => match[2]!);
 
 test('it is short', () => {
   expect(README.split('\n').length).toBeLessThanOrEqual(100);
@@ -38,6 +38,14 @@ test('its code runs', async () => {
   const { stdout } = await run(process.execPath, [file], { cwd: work });
   expect(stdout).toMatch(/^4\.5 bits per weight, error 0\.086\d+\n$/);
   rmSync(join(work, `${MODEL}-4bit`), { recursive: true });
+});
+
+test('the code of docs/runtime.md runs', async () => {
+  const [code] = blocks('js', readFileSync(join(ROOT, 'docs', 'runtime.md'), 'utf8'));
+  const file = join(work, 'runtime.mjs');
+  writeFileSync(file, `${code}\nconsole.log(squares.size, logits.length, squares.get('lm_head'));\n`);
+  const { stdout } = await run(process.execPath, [file], { cwd: work });
+  expect(stdout).toBe('21 2048 undefined\n');
 });
 
 test.runIf(posix)('its commands run, one after the other', async () => {

@@ -53,7 +53,7 @@ export function roundThrough(values: OwnedFloat32Array, dtype: DType): OwnedFloa
   return rounded;
 }
 
-/** `roundThrough` on other threads. */
+/** `roundThrough` on other threads, in place. */
 export async function roundThroughLater(
   values: OwnedFloat32Array,
   dtype: DType,
@@ -62,9 +62,8 @@ export async function roundThroughLater(
   if (dtype === 'float32') return values;
   const bits = allocate(dtype, values.length);
   await convertLater(values, 'float32', bits, dtype, run);
-  const rounded = new Float32Array(values.length);
-  await convertLater(bits, dtype, rounded, 'float32', run);
-  return rounded;
+  await convertLater(bits, dtype, values, 'float32', run);
+  return values;
 }
 
 async function convertLater(

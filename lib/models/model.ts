@@ -1,4 +1,5 @@
 import { activeBackend } from '../backend/index.js';
+import { roundThroughLater } from '../compute/floats.js';
 import { QuantizedLinear } from '../compute/linear.js';
 import { checkLayerOptions, type LinearOptions } from '../compute/linear-options.js';
 import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';
@@ -26,7 +27,16 @@ import {
   tensorsOf,
   weightName,
 } from './layers.js';
-import { checkTensorOptions, prepareDense, prepareLayer, type TensorOptions } from './read-tensor.js';
+import {
+  checkTensorOptions,
+  floatsFor,
+  Pieces,
+  prepareLayer,
+  readDense,
+  readDenseSync,
+  readRows,
+  type TensorOptions,
+} from './read-tensor.js';
 import type { TensorInfo } from './report.js';
 
 /** `tensor` without blocking, and with what every call takes. */
@@ -60,6 +70,7 @@ export class Model extends Closing {
   /** @internal */
   readonly notCloneable = NOT_CLONEABLE;
   readonly #source: TensorSource;
+  readonly #pieces = new Pieces();
   readonly #entries: ReadonlyMap<string, TensorEntry | StoredLayer>;
 
   /** @internal Use `openModel`. */
@@ -100,11 +111,7 @@ export class Model extends Closing {
     rejectUnknownOptions(options, ['rounding', 'dtype']);
     checkTensorOptions(options);
     const entry = this.#find(name);
-    if (!isLayer(entry)) {
-      const { bytes, finish } = prepareDense(entry, options);
-      this.#source.readSync(entry, 0, bytes);
-      return finish();
-    }
+    if (!isLayer(entry)) return readDenseSync(this.#source, entry, options);
     const { load, args, finish } = prepareLayer(entry, options);
     fillLayerSync(this.#source, load);
     runTaskSync(activeBackend(), 'dequantize', args());
@@ -121,14 +128,31 @@ export class Model extends Closing {
     signal?.throwIfAborted();
     const entry = this.#find(name);
     if (!isLayer(entry)) {
-      const { bytes, finishLater } = prepareDense(entry, options);
-      await this.#source.read(entry, 0, bytes, signal);
-      return finishLater(run);
+      const values = floatsFor(entry);
+      await readDense(this.#source, entry, 0, values, this.#pieces, run);
+      return roundThroughLater(values, options.dtype ?? 'float32', run);
     }
     const { load, args, finishLater } = prepareLayer(entry, options, threads);
     await fillLayer(this.#source, load, run);
     await runTask(activeBackend(), 'dequantize', args(), run);
     return finishLater(run);
+  }
+
+  /** `load` into memory that is there, and as long as the tensor. @internal */
+  async loadInto(name: string, out: Float32Array, run: RunOptions): Promise<void> {
+    run.signal?.throwIfAborted();
+    const entry = this.#find(name);
+    if (!isLayer(entry)) return readDense(this.#source, entry, 0, out, this.#pieces, run);
+    const { load, args } = prepareLayer(entry, {}, run.threads, out);
+    await fillLayer(this.#source, load, run);
+    await runTask(activeBackend(), 'dequantize', args(), run);
+  }
+
+  /** Rows of a dense matrix, one after the other in `out`. @internal */
+  async loadRows(name: string, rows: ArrayLike<number>, out: Float32Array, run: RunOptions): Promise<void> {
+    const entry = this.#find(name);
+    if (isLayer(entry)) throw new RangeError(`Expected a dense matrix, got ${name}.`);
+    await readRows(this.#source, entry, rows, out, this.#pieces, run);
   }
 
   /**

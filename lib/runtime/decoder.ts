@@ -11,13 +11,13 @@ import type { TokenIds } from './text/ids.js';
 import type { ModelWeights } from './weights/read.js';
 
 /** Positions that go through the blocks at once: a longer prompt is several passes, so that others get their turn. */
-const CHUNK = 256;
+export const CHUNK = 256;
 
 /** Bytes that frames may take while a tap watches, when each block has its own. */
 const TAPPED_BYTES = 256 * 1024 * 1024;
 
 /** What computes, and on how many threads. */
-interface Machine {
+export interface Machine {
   readonly backend: Backend;
   readonly threads: number;
 }

@@ -58,11 +58,12 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
 /** @throws {HqqError} `ERR_INVALID_OPTION` */
 export function resolveLoadOptions(
   options: LoadLanguageModelOptions,
+  names: readonly (keyof LoadLanguageModelOptions)[] = ['activations', 'threads', 'maxContext', 'signal'],
 ): Tuning & { threads: number; signal: AbortSignal | undefined } {
   if (typeof options !== 'object' || options === null) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
   }
-  rejectUnknownOptions(options, ['activations', 'threads', 'maxContext', 'signal']);
+  rejectUnknownOptions(options, names);
   const resolve = <K extends keyof Tuning>(name: K): Tuning[K] => {
     const { default: fallback, accepts, expected } = LOAD_OPTIONS[name];
     const value = options[name] ?? fallback;

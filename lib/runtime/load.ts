@@ -6,7 +6,7 @@ import type { FilePath } from '../files/path.js';
 import { HqqError } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain } from '../messages/text.js';
-import { openModel } from '../models/model.js';
+import { type Model, openModel } from '../models/model.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
@@ -38,14 +38,8 @@ export async function loadLanguageModel(
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openModel(path);
   try {
-    if (model.config === undefined) {
-      throw new HqqError(
-        'ERR_CHECKPOINT_CONTENT',
-        `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`,
-      );
-    }
+    const config = configOf(model);
     const { path: folder } = model; // not as it was given, which may be an id
-    const config = readModelConfig(model.config, join(folder, 'config.json'));
     const endIds = await readEndIds(folder, config);
     const weights = await readWeights(model, config, { activations, threads, signal });
     const context = maxContext ?? naturalContext(config);
@@ -60,6 +54,13 @@ export async function loadLanguageModel(
   } finally {
     await model.close();
   }
+}
+
+/** What a model's config.json says. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
+export function configOf(model: Model): LanguageModelConfig {
+  if (model.config !== undefined) return readModelConfig(model.config, join(model.path, 'config.json'));
+  const message = `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
 /** Positions that a model is good for. Files with `llama3` count the stretching in already, those with `yarn` may. */

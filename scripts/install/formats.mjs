@@ -31,6 +31,16 @@ export async function formats({ project, env }) {
     const seen = lastJson(await run('node', [file], { cwd: project, env }));
     check(`${label}: native, the bytes of hqq/js, no warning`, isNative(seen), seen);
   }
+  for (const [file, label] of Object.entries({ 'blocks.mjs': 'ESM', 'blocks.cjs': 'CommonJS' })) {
+    const { status, same, modules, last } = lastJson(await run('node', [file], { cwd: project, env }));
+    const sound = status === 0 && same && modules === 21 && last === 'model.layers.2.mlp.down_proj 8';
+    check(`${label}: a language model block by block, the bits of the whole one`, sound, {
+      status,
+      same,
+      modules,
+      last,
+    });
+  }
   const both = lastJson(await run('node', ['one-copy.mjs'], { cwd: project, env }));
   check('import and require: one copy', isOneCopy(both), both);
   const doctor = await run('node', [path.join(project, 'node_modules', '.bin', 'hqq'), 'doctor'], {

@@ -10,7 +10,14 @@ import {
   quantizeModel,
 } from 'hqq';
 import { dequantizeSync, quantizeSync, type Weight } from 'hqq/js';
-import { type LanguageModel, loadLanguageModel } from 'hqq/runtime';
+import {
+  type BlockSource,
+  type LanguageModel,
+  type LinearInput,
+  loadLanguageModel,
+  type OpenBlock,
+  openBlockSource,
+} from 'hqq/runtime';
 
 const config: QuantConfig = { nbits: 4, groupSize: 64 };
 const weight: Weight = { data: new Float32Array(64), dtype: 'float32', shape: [1, 64] };
@@ -26,6 +33,20 @@ export async function main(signal: AbortSignal): Promise<Float32Array> {
   const layer = new QuantizedLinear(q, { activations: 'int8' });
   if (back.length > totals.seconds) throw new HqqError('ERR_IO', opened.path);
   return layer.forward(back);
+}
+
+export async function inputs(tap: (input: LinearInput) => void): Promise<Float32Array> {
+  const source: BlockSource = await openBlockSource('folder', { activations: 'int8' });
+  let texts: Float32Array[] = [await source.embed([1, 2, 3])];
+  for await (const block of source.blocks()) {
+    const { module } = block.linears[0]!;
+    const other: OpenBlock = await block.replace({
+      [module]: await quantize({ data: await block.weight(module), shape: [1, 64] }),
+    });
+    texts = await other.forward(texts, { tap, onProgress: ({ rowsDone }) => rowsDone.toFixed() });
+  }
+  const head = await source.head();
+  return head.forward(texts[0]!.subarray(-source.config.hiddenSize));
 }
 
 /** For mixed.mts. */

@@ -9,7 +9,7 @@ import type { Rows } from './rows.js';
 import type { LinearInput } from './tap.js';
 
 /** Linear layers of a block: what checkpoints call their modules, and which array of a frame goes into each. */
-const BLOCK_LINEARS = {
+export const BLOCK_LINEARS = {
   /** Queries. */
   q: { module: 'self_attn.q_proj', input: 'attentionIn' },
   /** Keys. */
@@ -27,7 +27,7 @@ const BLOCK_LINEARS = {
 } as const satisfies Readonly<Record<string, { module: string; input: keyof Frame }>>;
 
 /** The layers themselves. */
-type BlockLinears = { readonly [K in keyof typeof BLOCK_LINEARS]: Linear };
+export type BlockLinears = { readonly [K in keyof typeof BLOCK_LINEARS]: Linear };
 
 /** What a block is made of. */
 interface BlockParts {
@@ -37,7 +37,7 @@ interface BlockParts {
 }
 
 /** What checkpoints call a block. */
-function blockName(index: number): string {
+export function blockName(index: number): string {
   return `model.layers.${index}`;
 }
 
@@ -51,6 +51,15 @@ export class Block {
     this.#config = config;
     this.#index = index;
     this.#parts = parts;
+  }
+
+  get linears(): BlockLinears {
+    return this.#parts.linears;
+  }
+
+  /** The same block, but for some of its linear layers. */
+  with(linears: Partial<BlockLinears>): Block {
+    return new Block(this.#config, this.#index, { ...this.#parts, linears: { ...this.#parts.linears, ...linears } });
   }
 
   /** Bytes that the linear layers take in memory, and all weights. */

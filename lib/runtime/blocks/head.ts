@@ -4,7 +4,7 @@ import type { Plan } from './plan.js';
 import type { LinearInput } from './tap.js';
 
 /** What checkpoints call the last linear layer. */
-const HEAD_MODULE = 'lm_head';
+export const HEAD_MODULE = 'lm_head';
 
 /** What follows the blocks: a norm, and the linear layer that gives logits. */
 export class Head {

@@ -1,4 +1,7 @@
 import { QuantizedLinear } from '../../compute/linear.js';
+import type { OwnedFloat32Array } from '../../matrix/arrays.js';
+import type { RunOptions } from '../../matrix/weight.js';
+import { allocating } from '../../messages/allocating.js';
 import type { Plan } from './plan.js';
 
 /** A linear layer, `out = x . W^T + bias`, whatever its weights are. */
@@ -9,6 +12,10 @@ export interface Linear {
   readonly outFeatures: number;
   /** Bytes that the weights take in memory. */
   readonly bytes: number;
+  /** What is added to every row of the result. */
+  readonly bias: Float32Array | undefined;
+  /** A copy of the weights, `[outFeatures, inFeatures]`. */
+  weights(run: RunOptions): Promise<OwnedFloat32Array>;
   /** `x` is `[batch, inFeatures]`, `out` is `[batch, outFeatures]`. */
   addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void;
 }
@@ -20,24 +27,28 @@ export class DenseLinear implements Linear {
   readonly inFeatures: number;
   readonly outFeatures: number;
   readonly #weights: Float32Array;
-  readonly #bias: Float32Array;
+  readonly bias: Float32Array | undefined;
 
   constructor(weights: Float32Array, shape: readonly [outFeatures: number, inFeatures: number], bias?: Float32Array) {
     this.#weights = weights;
-    this.#bias = bias ?? NO_BIAS;
+    this.bias = bias;
     [this.outFeatures, this.inFeatures] = shape;
   }
 
   get bytes(): number {
-    return this.#weights.byteLength + this.#bias.byteLength;
+    return this.#weights.byteLength + (this.bias?.byteLength ?? 0);
+  }
+
+  async weights(): Promise<OwnedFloat32Array> {
+    return allocating('a copy of the weights', () => new Float32Array(this.#weights));
   }
 
   addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void {
-    const { inFeatures, outFeatures } = this;
+    const { inFeatures, outFeatures, bias = NO_BIAS } = this;
     plan.add(batch * inFeatures * outFeatures, (threads) => [
       {
         operation: 'denseLinear',
-        args: { batch, inFeatures, outFeatures, x, weights: this.#weights, bias: this.#bias, out, threads },
+        args: { batch, inFeatures, outFeatures, x, weights: this.#weights, bias, out, threads },
       },
     ]);
   }
@@ -61,6 +72,14 @@ export class CodedLinear implements Linear {
 
   get bytes(): number {
     return this.layer.memoryUsage;
+  }
+
+  get bias(): Float32Array | undefined {
+    return this.layer.bias;
+  }
+
+  weights(run: RunOptions): Promise<OwnedFloat32Array> {
+    return this.layer.dequantize(run);
   }
 
   addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void {

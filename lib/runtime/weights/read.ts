@@ -1,13 +1,16 @@
 import { QuantizedLinear } from '../../compute/linear.js';
+import { largeFloats } from '../../compute/memory.js';
+import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
-import { HqqError } from '../../messages/errors.js';
-import { plain, quoteSome } from '../../messages/text.js';
+import { allocating } from '../../messages/allocating.js';
+import { quote } from '../../messages/text.js';
 import type { Model } from '../../models/model.js';
-import { Block } from '../blocks/block.js';
+import { Block, type BlockLinears } from '../blocks/block.js';
 import { Head } from '../blocks/head.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
+import { blockSpec, checkTensors, EMBEDDING, FINAL_NORM, headSpec, type LinearSpec } from './tensors.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {
@@ -18,107 +21,97 @@ export interface ModelWeights {
 }
 
 /** How weights are read, and what quantized layers compute with. */
-interface ReadOptions extends RunOptions {
+export interface ReadOptions extends RunOptions {
   readonly activations: 'float32' | 'int8';
 }
 
-/** What some files hold beside the weights: computed from the config here. */
-const IGNORED = /(^|\.)rotary_emb\.inv_freq$/;
-
-/**
- * Reads the weights of a model. Every tensor must have the shape that the config gives it, and every tensor must be known: one
- * that is not belongs to a feature that would be left out.
- *
- * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
- */
+/** Reads all weights of a model. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` as `checkTensors` does */
 export async function readWeights(model: Model, config: LanguageModelConfig, run: ReadOptions): Promise<ModelWeights> {
-  const reader = new Reader(model, run);
-  const { hiddenSize, vocabSize, normEpsilon } = config;
-  const embedding = await reader.tensor('model.embed_tokens.weight', [vocabSize, hiddenSize]);
+  checkTensors(model, config);
+  const reader = new WeightReader(model, config);
+  const embedding = await reader.embedding(run);
   const blocks: Block[] = [];
-  for (let layer = 0; layer < config.layers; layer++) blocks.push(await readBlock(reader, config, layer));
-  const norm = new RmsNorm(await reader.tensor('model.norm.weight', [hiddenSize]), normEpsilon);
-  if (config.tied) reader.ignore('lm_head.weight');
-  const head = config.tied
-    ? new DenseLinear(embedding, [vocabSize, hiddenSize])
-    : await reader.linear('lm_head', [vocabSize, hiddenSize], false);
-  reader.finish();
-  return { embedding, blocks, head: new Head(norm, head) };
+  for (let index = 0; index < config.layers; index++) blocks.push(await reader.block(index, run));
+  return { embedding, blocks, head: await reader.head(run, embedding) };
 }
 
-async function readBlock(reader: Reader, config: LanguageModelConfig, layer: number): Promise<Block> {
-  const { hiddenSize, intermediateSize, heads, kvHeads, headDim, qkvBias, outputBias, mlpBias, normEpsilon } = config;
-  const at = `model.layers.${layer}`;
-  const attention = (name: string, out: number) =>
-    reader.linear(`${at}.self_attn.${name}_proj`, [out, hiddenSize], qkvBias);
-  const linears = {
-    q: await attention('q', heads * headDim),
-    k: await attention('k', kvHeads * headDim),
-    v: await attention('v', kvHeads * headDim),
-    o: await reader.linear(`${at}.self_attn.o_proj`, [hiddenSize, heads * headDim], outputBias),
-    gate: await reader.linear(`${at}.mlp.gate_proj`, [intermediateSize, hiddenSize], mlpBias),
-    up: await reader.linear(`${at}.mlp.up_proj`, [intermediateSize, hiddenSize], mlpBias),
-    down: await reader.linear(`${at}.mlp.down_proj`, [hiddenSize, intermediateSize], mlpBias),
-  };
-  const norm = async (name: string) =>
-    new RmsNorm(await reader.tensor(`${at}.${name}.weight`, [hiddenSize]), normEpsilon);
-  return new Block(config, layer, {
-    linears,
-    attentionNorm: await norm('input_layernorm'),
-    mlpNorm: await norm('post_attention_layernorm'),
-  });
-}
-
-/** Reads tensors by name, and knows in the end which were left. */
-class Reader {
+/** Reads the parts of a model that `checkTensors` has passed. */
+export class WeightReader {
   readonly #model: Model;
-  readonly #run: ReadOptions;
-  readonly #left: Set<string>;
+  readonly #config: LanguageModelConfig;
   readonly #coded: ReadonlySet<string>;
+  readonly #floats: (count: number) => Float32Array;
 
-  constructor(model: Model, run: ReadOptions) {
+  /** @param floats Gives memory for the weights of a matrix. */
+  constructor(model: Model, config: LanguageModelConfig, floats: (count: number) => Float32Array = largeFloats) {
     this.#model = model;
-    this.#run = run;
+    this.#config = config;
+    this.#floats = floats;
     this.#coded = new Set(model.tensors.flatMap(({ name, quantized }) => (quantized ? [name] : [])));
-    this.#left = new Set(model.names.filter((name) => !IGNORED.test(name)));
   }
 
-  async tensor(name: string, shape: readonly number[]): Promise<Float32Array> {
-    this.#take(name, shape);
-    const { signal, threads } = this.#run;
-    return this.#model.load(name, { signal, threads });
+  /** Whether a layer's weights are codes in the file. */
+  isCoded({ module }: LinearSpec): boolean {
+    return this.#coded.has(`${module}.weight`);
   }
 
-  async linear(module: string, shape: readonly [number, number], hasBias: boolean): Promise<Linear> {
-    const name = `${module}.weight`;
-    const bias = hasBias ? await this.tensor(`${module}.bias`, [shape[0]]) : undefined;
-    if (!this.#coded.has(name)) return new DenseLinear(await this.tensor(name, shape), shape, bias);
-    this.#take(name, shape);
-    const { activations, signal, threads } = this.#run;
-    const q = await this.#model.loadQuantized(name, { signal, threads });
+  async embedding(run: RunOptions): Promise<Float32Array> {
+    const { vocabSize, hiddenSize } = this.#config;
+    return this.#matrix(EMBEDDING, vocabSize * hiddenSize, run);
+  }
+
+  /** The rows of the embedding that belong to `ids`, `[ids.length, hiddenSize]`. */
+  async embeddingRows(ids: ArrayLike<number>, run: RunOptions): Promise<OwnedFloat32Array> {
+    const { hiddenSize } = this.#config;
+    const rows = allocating('the embeddings of the tokens', () => new Float32Array(ids.length * hiddenSize));
+    if (!this.#coded.has(EMBEDDING)) {
+      await this.#model.loadRows(EMBEDDING, ids, rows, run);
+      return rows;
+    }
+    const all = await this.embedding(run);
+    for (let row = 0; row < ids.length; row++) {
+      rows.set(all.subarray(ids[row]! * hiddenSize, (ids[row]! + 1) * hiddenSize), row * hiddenSize);
+    }
+    return rows;
+  }
+
+  async block(index: number, run: ReadOptions): Promise<Block> {
+    const { linears, attentionNorm, mlpNorm } = blockSpec(this.#config, index);
+    const read: Record<string, Linear> = {};
+    for (const [name, spec] of Object.entries(linears)) read[name] = await this.#linear(spec, run);
+    return new Block(this.#config, index, {
+      linears: read as unknown as BlockLinears,
+      attentionNorm: await this.#norm(attentionNorm, run),
+      mlpNorm: await this.#norm(mlpNorm, run),
+    });
+  }
+
+  /** @param embedding Where it is in memory: a tied head is that. */
+  async head(run: ReadOptions, embedding?: Float32Array): Promise<Head> {
+    const { shape } = headSpec(this.#config);
+    const norm = await this.#norm(FINAL_NORM, run);
+    if (!this.#config.tied) return new Head(norm, await this.#linear(headSpec(this.#config), run));
+    return new Head(norm, new DenseLinear(embedding ?? (await this.embedding(run)), shape));
+  }
+
+  async #norm(name: string, { signal, threads }: RunOptions): Promise<RmsNorm> {
+    return new RmsNorm(await this.#model.load(name, { signal, threads }), this.#config.normEpsilon);
+  }
+
+  async #linear(spec: LinearSpec, { activations, signal, threads }: ReadOptions): Promise<Linear> {
+    const { module, shape } = spec;
+    const bias = spec.bias ? await this.#model.load(`${module}.bias`, { signal, threads }) : undefined;
+    if (!this.isCoded(spec)) {
+      const weights = await this.#matrix(`${module}.weight`, shape[0] * shape[1], { signal, threads });
+      return new DenseLinear(weights, shape, bias);
+    }
+    const q = await this.#model.loadQuantized(module, { signal, threads });
     return new CodedLinear(await QuantizedLinear.create(q, { bias, activations, signal, threads }));
   }
 
-  ignore(name: string): void {
-    this.#left.delete(name);
-  }
-
-  finish(): void {
-    if (this.#left.size === 0) return;
-    const message = `${this.#where()} holds tensors that the architecture of its config.json does not have`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${quoteSome([...this.#left])}.`);
-  }
-
-  #take(name: string, expected: readonly number[]): void {
-    if (!this.#left.delete(name))
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${this.#where()} has no tensor ${name}.`);
-    const got = this.#model.shape(name);
-    if (got.length === expected.length && got.every((size, i) => size === expected[i])) return;
-    const message = `Expected ${name} to be ${expected.join(' x ')} after config.json, got ${got.join(' x ')}`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${this.#where()}: ${message}.`);
-  }
-
-  #where(): string {
-    return plain(this.#model.path);
+  async #matrix(name: string, count: number, { signal, threads }: RunOptions): Promise<Float32Array> {
+    const out = allocating(quote(name), () => this.#floats(count));
+    await this.#model.loadInto(name, out, { signal, threads });
+    return out;
   }
 }

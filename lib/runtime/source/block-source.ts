@@ -1,0 +1,234 @@
+import { activeBackend } from '../../backend/index.js';
+import { checkSignal } from '../../compute/signal.js';
+import type { FilePath } from '../../files/path.js';
+import type { OwnedFloat32Array } from '../../matrix/arrays.js';
+import { rejectUnknownOptions } from '../../matrix/config.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { Closing, INSPECT, notCloneable } from '../../messages/objects.js';
+import { refuseSurplus } from '../../messages/surplus.js';
+import { plain } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
+import { type Model, openModel } from '../../models/model.js';
+import { blockName } from '../blocks/block.js';
+import { Rope } from '../blocks/rope.js';
+import type { LanguageModelConfig } from '../config/model-config.js';
+import type { Machine } from '../decoder.js';
+import { Lifetime } from '../lifetime.js';
+import { configOf } from '../load.js';
+import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
+import { checkIds, type TokenIds } from '../text/ids.js';
+import { WeightReader } from '../weights/read.js';
+import { checkTensors } from '../weights/tensors.js';
+import { OpenBlock } from './open-block.js';
+import { OpenHead } from './open-head.js';
+import type { OpenPart, PartContext } from './open-part.js';
+import { Desk, Shelf } from './shelf.js';
+
+/** How the parts of a model compute. */
+export type BlockSourceOptions = Omit<LoadLanguageModelOptions, 'maxContext'>;
+
+/** How one part is read. */
+export interface PartOptions {
+  /** Ends the reading: the call rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Opens a language model to run it part by part: whatever `loadLanguageModel` loads, with the weights of one block in memory at a time.
+ *
+ * @example
+ * const source = await openBlockSource('Llama-2-7b');
+ * let texts = [await source.embed(ids)];
+ * for await (const block of source.blocks()) texts = await block.forward(texts, { tap });
+ * const head = await source.head();
+ * const logits = await head.forward(texts[0].subarray(-source.config.hiddenSize));
+ * await source.close();
+ * @throws {HqqError} as `loadLanguageModel` does; what the model's tensors are is checked before any of them is read.
+ */
+export async function openBlockSource(path: FilePath, options: BlockSourceOptions = {}): Promise<BlockSource> {
+  refuseSurplus(arguments.length, 2, 'openBlockSource(path, options)');
+  const { activations, threads, signal } = resolveLoadOptions(options, ['activations', 'threads', 'signal']);
+  signal?.throwIfAborted();
+  const machine = { backend: activeBackend(), threads };
+  const model = await openModel(path);
+  try {
+    signal?.throwIfAborted();
+    const config = configOf(model);
+    checkTensors(model, config);
+    return new BlockSource(model, config, { machine, activations });
+  } catch (error) {
+    await model.close();
+    throw error;
+  }
+}
+
+interface How {
+  readonly machine: Machine;
+  readonly activations: 'float32' | 'int8';
+}
+
+const NOT_CLONEABLE = notCloneable('A BlockSource, which stays in its thread: post its path, and open it there,');
+
+/**
+ * A language model on disk, whose blocks are read when they are asked for. One part of it is in memory at a time: the next one, block or
+ * head, closes the one before it when the calls on that are done (so a tap must not wait for the next part).
+ */
+export class BlockSource extends Closing {
+  /** Where it was found: as it was given, or in the cache of Hugging Face. */
+  readonly path: string;
+  /** What config.json says: `hiddenSize` numbers a row between blocks, `layers` blocks, `vocabSize` logits a row. */
+  readonly config: LanguageModelConfig;
+  /** @internal */
+  readonly notCloneable = NOT_CLONEABLE;
+  readonly #model: Model;
+  readonly #how: How;
+  /** What all blocks compute with. */
+  readonly #run: Omit<ConstructorParameters<typeof OpenBlock>[2], keyof PartContext>;
+  readonly #lifetime = new Lifetime('the block source');
+  readonly #shelf = new Shelf();
+  #part: OpenPart | undefined;
+  /** Of what kind the last part was: memory for the weights of one is of no use to another. */
+  #kind: 'block' | 'head' | undefined;
+  /** When the part that was asked for last is there. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** @internal Use `openBlockSource`. */
+  constructor(model: Model, config: LanguageModelConfig, how: How) {
+    super();
+    this.path = model.path;
+    this.config = config;
+    this.#model = model;
+    this.#how = how;
+    this.#run = { rope: new Rope(config.rope), desk: new Desk(config), activations: how.activations };
+  }
+
+  /** Blocks that there are. */
+  get count(): number {
+    return this.config.layers;
+  }
+
+  /** Bytes that weights take in memory now. */
+  get memoryUsage(): number {
+    return this.#part?.memoryUsage ?? 0;
+  }
+
+  /**
+   * What a text is to the first block: the embeddings of its tokens, `[ids.length, hiddenSize]`. Where they are not quantized, only theirs
+   * are read; otherwise the whole table is, for as long as the call takes.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, `ERR_IO`, `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`; the signal's reason
+   */
+  async embed(ids: TokenIds, options: PartOptions = {}): Promise<OwnedFloat32Array> {
+    refuseSurplus(arguments.length, 2, 'source.embed(ids, options)');
+    const { signal } = checkPartOptions(options);
+    checkIds(ids, this.config.vocabSize);
+    return this.#lifetime.run(async () => {
+      signal?.throwIfAborted();
+      const { threads } = this.#how.machine;
+      return new WeightReader(this.#model, this.config).embeddingRows(ids, { signal, threads });
+    });
+  }
+
+  /**
+   * Reads a block, and lets go the part before it.
+   *
+   * @param index 0 to `count - 1`
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`; the signal's reason
+   */
+  async block(index: number, options: PartOptions = {}): Promise<OpenBlock> {
+    refuseSurplus(arguments.length, 2, 'source.block(index, options)');
+    const { signal } = checkPartOptions(options);
+    if (!Number.isSafeInteger(index) || index < 0 || index >= this.count) {
+      const message = `Expected index to be an integer in [0, ${this.count - 1}], got ${show(index)}.`;
+      throw new HqqError('ERR_INVALID_ARGUMENT', message);
+    }
+    return this.#open('block', blockName(index), signal, async (reader, run, context) => {
+      const block = await reader.block(index, run);
+      return new OpenBlock(index, block, { ...context, ...this.#run });
+    });
+  }
+
+  /** All blocks, one after the other: each is closed when the next one is asked for, and when the loop ends. */
+  async *blocks(options: PartOptions = {}): AsyncGenerator<OpenBlock, void, undefined> {
+    refuseSurplus(arguments.length, 1, 'source.blocks(options)');
+    let block: OpenBlock | undefined;
+    try {
+      for (let index = 0; index < this.count; index++) yield (block = await this.block(index, options));
+    } finally {
+      await block?.close();
+    }
+  }
+
+  /** Reads what follows the blocks, and lets go the part before it. A tied head is the whole embedding. @throws as `block` */
+  async head(options: PartOptions = {}): Promise<OpenHead> {
+    refuseSurplus(arguments.length, 1, 'source.head(options)');
+    const { signal } = checkPartOptions(options);
+    return this.#open('head', 'the head', signal, async (reader, run, context) => {
+      return new OpenHead(await reader.head(run), context);
+    });
+  }
+
+  /** Closes the part that is open and the files, when the calls under way are done; later ones are `ERR_CLOSED` errors. */
+  async close(): Promise<void> {
+    refuseSurplus(arguments.length, 0, 'source.close()');
+    await this.#lifetime.close(async () => {
+      await this.#part?.close();
+      this.#shelf.clear();
+      await this.#model.close();
+    });
+  }
+
+  /** @internal */
+  [INSPECT](): string {
+    const { hiddenSize, architecture } = this.config;
+    return `BlockSource { ${plain(this.path)}, ${architecture}, ${plural(this.count, 'block')} of ${hiddenSize} }`;
+  }
+
+  /** Parts are opened one after the other, however many are asked for at once. */
+  #open<T extends OpenPart>(
+    kind: 'block' | 'head',
+    name: string,
+    signal: AbortSignal | undefined,
+    read: (reader: WeightReader, run: Parameters<WeightReader['block']>[1], context: PartContext) => Promise<T>,
+  ): Promise<T> {
+    return this.#lifetime.run(() => {
+      const opened = this.#turn.then(async () => {
+        await this.#part?.close();
+        if (this.#kind !== kind) this.#shelf.clear();
+        this.#kind = kind;
+        signal?.throwIfAborted();
+        const { machine, activations } = this.#how;
+        const taken: Float32Array[] = [];
+        const letGo = () => {
+          this.#part = undefined;
+          this.#shelf.giveBack(taken);
+        };
+        const reader = new WeightReader(this.#model, this.config, (count) => {
+          const array = this.#shelf.take(count);
+          taken.push(array);
+          return array;
+        });
+        try {
+          const context = { config: this.config, machine, lifetime: new Lifetime(name), whenClosed: [letGo] };
+          return (this.#part = await read(reader, { activations, signal, threads: machine.threads }, context));
+        } catch (error) {
+          letGo();
+          throw error;
+        } finally {
+          this.#shelf.clear();
+        }
+      });
+      this.#turn = opened.catch(() => {});
+      return opened;
+    });
+  }
+}
+
+function checkPartOptions(options: PartOptions): PartOptions {
+  if (typeof options !== 'object' || options === null) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
+  }
+  rejectUnknownOptions(options, ['signal']);
+  checkSignal(options.signal);
+  return options;
+}

@@ -1,0 +1,83 @@
+import { pinInputs } from '../../compute/run.js';
+import type { OwnedFloat32Array } from '../../matrix/arrays.js';
+import { checkArray } from '../../matrix/validate.js';
+import { allocating } from '../../messages/allocating.js';
+import { INSPECT } from '../../messages/objects.js';
+import { refuseSurplus } from '../../messages/surplus.js';
+import { formatBytes } from '../../messages/units.js';
+import type { Head } from '../blocks/head.js';
+import { Plan } from '../blocks/plan.js';
+import { showInputs } from '../blocks/tap.js';
+import { CHUNK } from '../decoder.js';
+import { OpenPart, type PartContext } from './open-part.js';
+import { checkPartRun, checkRows, type PartRun } from './texts.js';
+
+/** How a head runs. */
+export interface HeadRun extends PartRun {
+  /** Where the logits go, `[rows, vocabSize]`: it is also what the call returns. @default a new array */
+  readonly out?: Float32Array | undefined;
+}
+
+/** What follows the blocks, with its weights in memory: a norm, and the linear layer that gives logits. */
+export class OpenHead extends OpenPart {
+  readonly #context: PartContext;
+  /** Undefined once it is closed. */
+  #head: Head | undefined;
+
+  /** @internal Use `BlockSource.head`. */
+  constructor(head: Head, context: PartContext) {
+    super(context);
+    this.#head = head;
+    this.#context = context;
+    context.whenClosed.push(() => {
+      this.#head = undefined;
+    });
+  }
+
+  /** Bytes that the weights take in memory; 0 once it is closed. */
+  get memoryUsage(): number {
+    return this.#head?.bytes ?? 0;
+  }
+
+  /**
+   * Logits of rows that came out of the last block, `[rows, hiddenSize]`, of whatever texts: `[rows, vocabSize]`. Rows are independent:
+   * `text.subarray(-hiddenSize)` gives those of the token that comes next.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`; the signal's reason
+   */
+  async forward(x: Float32Array, run?: HeadRun & { readonly out?: undefined }): Promise<OwnedFloat32Array>;
+  async forward(x: Float32Array, run: HeadRun): Promise<Float32Array>;
+  async forward(x: Float32Array, run: HeadRun = {}): Promise<Float32Array> {
+    refuseSurplus(arguments.length, 2, 'head.forward(x, run)');
+    return this.#context.lifetime.run(() => this.#forward(x, run));
+  }
+
+  /** @internal */
+  [INSPECT](): string {
+    return `OpenHead { ${formatBytes(this.memoryUsage)} }`;
+  }
+
+  async #forward(x: Float32Array, run: HeadRun): Promise<Float32Array> {
+    checkPartRun(run, ['out']);
+    const { signal, tap } = run;
+    const head = this.#head!;
+    const { config, machine } = this.#context;
+    const { hiddenSize, vocabSize } = config;
+    const rows = checkRows(x, 'x', hiddenSize);
+    signal?.throwIfAborted();
+    const out = run.out ?? allocating('the logits', () => new Float32Array(rows * vocabSize));
+    checkArray(out, 'out', 'Float32Array', rows * vocabSize, `for ${rows} x ${vocabSize} logits`);
+    pinInputs(x, ...(run.out ? [out] : []));
+    const normed = new Float32Array(Math.min(rows, CHUNK) * hiddenSize);
+    for (let at = 0; at < rows; at += CHUNK) {
+      const end = Math.min(at + CHUNK, rows);
+      const input = normed.subarray(0, (end - at) * hiddenSize);
+      const plan = new Plan(machine.threads);
+      const logits = out.subarray(at * vocabSize, end * vocabSize);
+      head.addTo(plan, x.subarray(at * hiddenSize, end * hiddenSize), end - at, input, logits);
+      await plan.run(machine.backend, { signal });
+      if (tap) await showInputs(tap, [head.input(input, end - at)]);
+    }
+    return out;
+  }
+}

@@ -1,0 +1,41 @@
+import { Closing, notCloneable } from '../../messages/objects.js';
+import { refuseSurplus } from '../../messages/surplus.js';
+import type { LanguageModelConfig } from '../config/model-config.js';
+import type { Machine } from '../decoder.js';
+import type { Lifetime } from '../lifetime.js';
+
+const NOT_CLONEABLE = notCloneable('A part of a model, which stays in its thread: post its path, and open it there,');
+
+/** What parts of a model share. */
+export interface PartContext {
+  readonly config: LanguageModelConfig;
+  readonly machine: Machine;
+  readonly lifetime: Lifetime;
+  /** What is done when nothing computes with the weights any more. */
+  readonly whenClosed: (() => void)[];
+}
+
+/** A part of a model whose weights are in memory. */
+export abstract class OpenPart extends Closing {
+  /** @internal */
+  readonly notCloneable = NOT_CLONEABLE;
+  readonly #context: PartContext;
+
+  /** @internal */
+  constructor(context: PartContext) {
+    super();
+    this.#context = context;
+  }
+
+  /** Bytes that the weights take in memory; 0 once it is closed. */
+  abstract readonly memoryUsage: number;
+
+  /** Lets the weights go when the calls under way are done; later ones are `ERR_CLOSED` errors. The next part does it, too. */
+  async close(): Promise<void> {
+    refuseSurplus(arguments.length, 0, 'close()');
+    const { lifetime, whenClosed } = this.#context;
+    await lifetime.close(async () => {
+      for (const letGo of whenClosed.splice(0)) letGo();
+    });
+  }
+}

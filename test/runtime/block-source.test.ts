@@ -1,0 +1,399 @@
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { inspect } from 'node:util';
+import { describe, expect, test, vi } from 'vitest';
+import { quantizeSync } from '../../lib/compute/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize.js';
+import type { LinearInput } from '../../lib/runtime/blocks/tap.js';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import { openBlockSource } from '../../lib/runtime/source/block-source.js';
+import { runFixture } from '../child.js';
+import { expectSameBytes } from '../support/bytes.js';
+import { SHIPPED } from '../support/language-models.js';
+import { llamaTensors, safetensorsBytes, writeLlama } from '../support/models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const scratch = scratchFolder('blocks');
+const someIds = (count: number, step = 37) => Array.from({ length: count }, (_, i) => (i * step) % 2048);
+
+async function quantized(name: string, options: Parameters<typeof quantizeModel>[2]): Promise<string> {
+  const path = join(scratch, name);
+  await quantizeModel(SHIPPED, path, options);
+  return path;
+}
+
+/** The shipped model with another config.json. */
+function changed(name: string, change: object): string {
+  const path = join(scratch, name);
+  cpSync(SHIPPED, path, { recursive: true });
+  const config = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as object;
+  writeFileSync(join(path, 'config.json'), JSON.stringify({ ...config, ...change }));
+  return path;
+}
+
+/** A Llama with a head of its own, in float32. */
+function untied(): string {
+  const path = writeLlama(join(scratch, 'untied'), 3, 32);
+  const file = join(path, 'config.json');
+  const sizes = { num_attention_heads: 4, intermediate_size: 64, vocab_size: 96, rms_norm_eps: 1e-5 };
+  writeFileSync(file, JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), ...sizes }));
+  return path;
+}
+
+/** Logits of every position of texts that go through a model part by part, and what a tap was shown, copied. */
+async function partByPart(folder: string, texts: readonly (readonly number[])[], options = {}) {
+  const source = await openBlockSource(folder, options);
+  const seen = new Map<string, Float32Array[]>();
+  const tap = async ({ module, x }: LinearInput) => {
+    await new Promise(setImmediate);
+    seen.set(module, [...(seen.get(module) ?? []), x.slice()]);
+  };
+  let rows: Float32Array[] = await Promise.all(texts.map((ids) => source.embed(ids)));
+  for (let index = 0; index < source.count; index++) {
+    const block = await source.block(index);
+    rows = await block.forward(rows, { tap });
+  }
+  const head = await source.head();
+  const logits: Float32Array[] = [];
+  for (const text of rows) logits.push(await head.forward(text, { tap }));
+  await source.close();
+  return { logits, seen };
+}
+
+describe.each([
+  ['as it is', async () => SHIPPED, {}],
+  ['of 4 bits', () => quantized('q4', { nbits: 4 }), {}],
+  ['of 3 bits, with int8', () => quantized('q3', { nbits: 3, groupSize: 32 }), { activations: 'int8', threads: 1 }],
+  ['in groups of columns', () => quantized('axis0', { nbits: 8, axis: 0, groupSize: 16 }), {}],
+  ['with quantized embeddings', () => quantized('embeddings', { embeddings: 8 }), {}],
+  ['with a window', async () => changed('window', { architectures: ['MistralForCausalLM'], sliding_window: 17 }), {}],
+  [
+    'with dynamic scaling',
+    async () => changed('dynamic', { rope_scaling: { type: 'dynamic', factor: 2 }, max_position_embeddings: 64 }),
+    {},
+  ],
+  ['with a head of its own', async () => untied(), {}],
+] as const)('a model %s', (_, make, options) => {
+  test('gives the logits and inputs of the whole one, to the bit', async () => {
+    const folder = await make();
+    const model = await loadLanguageModel(folder, { ...options, maxContext: 400 });
+    const texts = [[5], someIds(33), someIds(300, 11), [7, 7, 7]].map((ids) =>
+      ids.map((id) => id % model.config.vocabSize),
+    );
+    const { logits, seen } = await partByPart(folder, texts, options);
+    const whole = new Map<string, Float32Array[]>();
+    const tap = ({ module, x }: LinearInput) => void whole.set(module, [...(whole.get(module) ?? []), x.slice()]);
+    for (const [i, ids] of texts.entries()) {
+      const expected = await model.forward(ids, model.createCache(), { logits: 'all', tap });
+      expectSameBytes(logits[i]!, expected);
+    }
+    await model.close();
+    expect([...seen.keys()]).toEqual([...whole.keys()]);
+    for (const [module, inputs] of whole) {
+      expect(seen.get(module)).toHaveLength(inputs.length);
+      inputs.forEach((x, i) => {
+        expectSameBytes(seen.get(module)![i]!, x);
+      });
+    }
+  });
+});
+
+describe('a block', () => {
+  test('is described', async () => {
+    const source = await openBlockSource(await quantized('described', { exclude: ['*.o_proj'] }));
+    expect(source.count).toBe(3);
+    expect(inspect(source)).toMatch(/^BlockSource \{ .*described, LlamaForCausalLM, 3 blocks of 256 \}$/);
+    const block = await source.block(1);
+    expect(block).toMatchObject({ index: 1, name: 'model.layers.1' });
+    expect(inspect(block)).toMatch(/^OpenBlock \{ model\.layers\.1, [\d.]+ kB \}$/);
+    expect(block.linears).toHaveLength(7);
+    const { hiddenSize, intermediateSize } = source.config;
+    const shape = [hiddenSize, hiddenSize];
+    expect(block.linears[0]).toEqual({
+      module: 'model.layers.1.self_attn.q_proj',
+      shape,
+      quantized: true,
+      bias: false,
+    });
+    expect(block.linears[3]).toMatchObject({ module: 'model.layers.1.self_attn.o_proj', quantized: false });
+    expect(block.linears[6]).toMatchObject({
+      module: 'model.layers.1.mlp.down_proj',
+      shape: [hiddenSize, intermediateSize],
+    });
+    expect(source.memoryUsage).toBe(block.memoryUsage);
+    expect(block.memoryUsage).toBeGreaterThan(0);
+    const head = await source.head();
+    expect(inspect(head)).toMatch(/^OpenHead \{ [\d.]+ MB \}$/);
+    expect([block.memoryUsage, source.memoryUsage]).toEqual([0, head.memoryUsage]);
+    await source.close();
+    expect(source.memoryUsage).toBe(0);
+  });
+
+  test('is the same however its rows are shared out, and runs in place', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const texts = await Promise.all([someIds(20), someIds(270, 3)].map((ids) => source.embed(ids)));
+    const block = await source.block(0);
+    const rows = vi.fn();
+    const together = await block.forward(texts, { onProgress: rows });
+    expect(rows.mock.calls).toEqual([[{ rowsDone: 20, rowsTotal: 290 }], [{ rowsDone: 290, rowsTotal: 290 }]]);
+    const alone = await Promise.all(texts.map((text) => block.forward([text])));
+    alone.forEach(([text], i) => expectSameBytes(text!, together[i]!));
+    expect(await block.forward([])).toEqual([]);
+    // Views on one buffer, each its own result.
+    const buffer = new Float32Array(texts[0]!.length + texts[1]!.length);
+    const views = [buffer.subarray(0, texts[0]!.length), buffer.subarray(texts[0]!.length)];
+    views.forEach((view, i) => {
+      view.set(texts[i]!);
+    });
+    const results = await block.forward(views, { out: views });
+    expect(results).toEqual(views);
+    results.forEach((text, i) => expectSameBytes(text.slice(), together[i]!));
+    await source.close();
+  });
+
+  test('gives weights, and takes others: quantized, and fed to the next', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const x = [await source.embed(someIds(40))];
+    const block = await source.block(0);
+    const { module, shape } = block.linears[4]!;
+    const data = await block.weight(module);
+    const q = quantizeSync({ data, shape }, { nbits: 4 });
+    const before = await block.forward(x);
+    const coded = await block.replace({ [module]: q });
+    expect(coded.linears[4]).toMatchObject({ module, quantized: true });
+    const after = await coded.forward(x);
+    expect(after).not.toEqual(before);
+    expect(coded.memoryUsage).toBeLessThan(block.memoryUsage);
+    // As a model is that was quantized so.
+    const path = await quantized('replaced', { nbits: 4, include: [`${module}.weight`], metaDtype: 'float32' });
+    const stored = await openBlockSource(path);
+    const expected = await (await stored.block(0)).forward(x);
+    expectSameBytes(after[0]!, expected[0]!);
+    expectSameBytes(await coded.weight(module), await (await stored.block(0)).weight(module));
+    await stored.close();
+    // Numbers too, and back again.
+    data.fill(0);
+    expect(await block.forward(x)).toEqual(before); // it was a copy
+    const same = await coded.replace({ [module]: await block.weight(module) });
+    expect(await same.forward(x)).toEqual(before);
+    await coded.close();
+    for (const closed of [block, coded, same]) {
+      await expect(closed.forward(x)).rejects.toThrow('Expected model.layers.0 to be open, got a call after close.');
+      await expect(closed.weight(module)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+      await expect(closed.replace({})).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    }
+    await source.close();
+  });
+
+  test('keeps the bias of a layer whose weight is replaced', async () => {
+    const path = untied();
+    const tensors = llamaTensors(3, 32);
+    for (const layer of [0, 1, 2]) {
+      for (const name of ['gate', 'up']) tensors[`model.layers.${layer}.mlp.${name}_proj.bias`] = { shape: [64] };
+      tensors[`model.layers.${layer}.mlp.down_proj.bias`] = { shape: [32] };
+    }
+    writeFileSync(join(path, 'model.safetensors'), safetensorsBytes(tensors));
+    const file = join(path, 'config.json');
+    writeFileSync(file, JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), mlp_bias: true }));
+    const source = await openBlockSource(path);
+    const x = [await source.embed([1, 2, 3])];
+    const block = await source.block(1);
+    const { module, bias } = block.linears[4]!;
+    expect(bias).toBe(true);
+    const same = await block.replace({ [module]: await block.weight(module) });
+    const other = await block.replace({
+      [module]: quantizeSync({ data: await block.weight(module), shape: [64, 32] }, { nbits: 8 }),
+    });
+    expect(await same.forward(x)).toEqual(await block.forward(x));
+    const [exact] = await block.forward(x);
+    const [near] = await other.forward(x);
+    near!.forEach((value, i) => {
+      expect(Math.abs(value - exact![i]!)).toBeLessThan(0.02); // 8 bits; without the bias it would be ten times as far
+    });
+    await source.close();
+  });
+});
+
+describe('parts', () => {
+  test('are one at a time: the next closes the one before it, when its calls are done', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const texts = [await source.embed(someIds(300))];
+    const first = await source.block(0);
+    const running = first.forward(texts);
+    const [second, third] = await Promise.all([source.block(1), source.block(2)]);
+    expect(await running).toHaveLength(1);
+    await expect(first.forward(texts)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await expect(second.forward(texts)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    expect(await third.forward(texts)).toHaveLength(1);
+    await source.close();
+    await expect(third.forward(texts)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
+  test('of a loop are closed when it ends, early too', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const seen: number[] = [];
+    let last: { memoryUsage: number } | undefined;
+    for await (const block of source.blocks()) {
+      expect(last?.memoryUsage ?? 0).toBe(0);
+      last = block;
+      seen.push(block.index);
+      if (seen.length === 5) break;
+      if (block.index === 2) break;
+    }
+    expect([seen, last?.memoryUsage, source.memoryUsage]).toEqual([[0, 1, 2], 0, 0]);
+    await source.close();
+  });
+
+  test('are no more after close, which waits for what is under way and may come twice', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const texts = [await source.embed(someIds(300))];
+    const block = await source.block(0);
+    let done = false;
+    const running = block.forward(texts).then(() => (done = true));
+    await Promise.all([source.close(), source.close()]);
+    expect(done).toBe(true);
+    await running;
+    const calls = [() => source.block(0), () => source.head(), () => source.embed([1]), () => source.blocks().next()];
+    for (const call of calls) await expect(call()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await source.close();
+    await block.close();
+  });
+
+  test('are read anew after an abort', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const signal = AbortSignal.abort('enough');
+    await expect(source.block(0, { signal })).rejects.toBe('enough');
+    await expect(source.head({ signal })).rejects.toBe('enough');
+    await expect(source.embed([1], { signal })).rejects.toBe('enough');
+    const controller = new AbortController();
+    const pending = source.block(1, { signal: controller.signal });
+    const outcome = expect(pending).rejects.toBe('later');
+    await new Promise(setImmediate);
+    controller.abort('later');
+    await outcome;
+    const block = await source.block(1);
+    const x = [await source.embed(someIds(3))];
+    await expect(block.forward(x, { signal })).rejects.toBe('enough');
+    const other = await openBlockSource(SHIPPED);
+    expect(await block.forward(x)).toEqual(await (await other.block(1)).forward(x));
+    await Promise.all([source.close(), other.close()]);
+  });
+
+  test('what a tap throws ends the call', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const block = await source.block(0);
+    const x = [await source.embed([1, 2])];
+    const tap = () => {
+      throw new Error('seen enough');
+    };
+    await expect(block.forward(x, { tap })).rejects.toThrow('seen enough');
+    expect(await block.forward(x)).toHaveLength(1);
+    await source.close();
+  });
+
+  test('one is in memory at a time', async () => {
+    const folder = join(scratch, 'large');
+    mkdirSync(folder, { recursive: true });
+    writeLlama(folder, 8, 384);
+    const file = join(folder, 'config.json');
+    const sizes = { num_attention_heads: 4, intermediate_size: 768, vocab_size: 96, rms_norm_eps: 1e-5 };
+    writeFileSync(file, JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), ...sizes }));
+    const { stdout, stderr } = await runFixture('block-memory.mjs', [folder]);
+    expect(stderr).toBe('');
+    const { block, most, afterBlocks, total } = JSON.parse(stdout) as Record<string, number>;
+    expect(block).toBe(4 * (4 * 384 * 384 + 3 * 384 * 768 + 2 * 384));
+    expect(total).toBeGreaterThan(8 * block!);
+    expect(afterBlocks).toBe(0);
+    // Beside the block: keys and values of 256 positions, and a frame of 40 rows.
+    expect(most).toBeLessThan(1.6 * block!);
+  });
+});
+
+describe('what is wrong', () => {
+  test('of a model is said before a weight is read', async () => {
+    await expect(openBlockSource(changed('layers', { num_hidden_layers: 4 }))).rejects.toThrow(
+      'has no tensor model.layers.3.self_attn.q_proj.weight.',
+    );
+    await expect(openBlockSource(changed('size', { intermediate_size: 7 }))).rejects.toThrow(
+      /Expected model\.layers\.0\.mlp\.gate_proj\.weight to be 7 x 256 after config\.json, got 512 x 256/,
+    );
+    await expect(openBlockSource(changed('fewer', { num_hidden_layers: 2 }))).rejects.toThrow(
+      'holds tensors that the architecture of its config.json does not have',
+    );
+    await expect(openBlockSource(join(SHIPPED, 'model.safetensors'))).rejects.toThrow('which has none');
+    await expect(openBlockSource(join(scratch, 'nowhere'))).rejects.toMatchObject({ code: 'ERR_IO' });
+  });
+
+  test('of options is named', async () => {
+    const open = (options: unknown) => openBlockSource(SHIPPED, options as never);
+    await expect(open(null)).rejects.toThrow('Expected the options to be an object, got null.');
+    await expect(open({ activation: 'int8' })).rejects.toThrow('Did you mean "activations"?');
+    await expect(open({ maxContext: 5 })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    await expect(open({ signal: 5 })).rejects.toThrow('Expected signal to be an AbortSignal, got 5.');
+    await expect(open({ signal: AbortSignal.abort('enough') })).rejects.toBe('enough');
+    const source = await openBlockSource(SHIPPED);
+    for (const index of [-1, 3, 0.5, '0', undefined, NaN]) {
+      await expect(source.block(index as never)).rejects.toThrow('Expected index to be an integer in [0, 2], got ');
+    }
+    await expect(source.block(0, { abort: 1 } as never)).rejects.toThrow('abort');
+    await expect(source.head(null as never)).rejects.toThrow('Expected the options to be an object, got null.');
+    await expect(source.embed([])).rejects.toThrow('Expected ids to be a list of token ids');
+    await expect(source.embed([2048])).rejects.toThrow(
+      'Expected every token id to be an integer in [0, 2047], got 2048.',
+    );
+    await expect(source.embed('text' as never)).rejects.toThrow('Expected ids to be a list of token ids');
+    await source.close();
+  });
+
+  test('of rows and weights is named', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const block = await source.block(0);
+    const x = await source.embed([1, 2]);
+    const run = (texts: unknown, options?: unknown) => block.forward(texts as never, options as never);
+    await expect(run(x)).rejects.toThrow('Expected texts to be a list of Float32Array, one a text, got');
+    await expect(run([x, [1]])).rejects.toThrow('Expected texts[1] to be a Float32Array, got');
+    await expect(run([new Float32Array(191)])).rejects.toThrow(
+      'Expected texts[0] to have 1 to 16777216 rows of 256 numbers (hiddenSize), got 191.',
+    );
+    await expect(run([new Float32Array(0)])).rejects.toThrow('got 0.');
+    await expect(run([x], null)).rejects.toThrow('Expected the options to be an object, got null.');
+    await expect(run([x], { taps: 1 })).rejects.toThrow('Did you mean "tap"?');
+    await expect(run([x], { tap: 1 })).rejects.toThrow('Expected tap to be a function, got 1.');
+    await expect(run([x], { onProgress: 1 })).rejects.toThrow('Expected onProgress to be a function, got 1.');
+    await expect(run([x], { signal: 1 })).rejects.toThrow('Expected signal to be an AbortSignal, got 1.');
+    await expect(run([x], { out: x })).rejects.toThrow('Expected out to be a list of Float32Array');
+    await expect(run([x], { out: [] })).rejects.toThrow('Expected out to have 1 arrays as texts, got 0.');
+    await expect(run([x], { out: [new Float32Array(256)] })).rejects.toThrow('Expected out[0] to have 512 numbers');
+    const two = new Float32Array(4 * 256);
+    const [a, b, shifted] = [two.subarray(0, 512), two.subarray(512), two.subarray(256, 768)];
+    await expect(run([a], { out: [shifted] })).rejects.toThrow(
+      'Expected out to be memory of its own, or texts themselves',
+    );
+    await expect(run([a, b], { out: [b, a] })).rejects.toThrow('share some');
+    await expect(run([x, x], { out: [a, a] })).rejects.toThrow('out[0] and out[1] share some');
+    await expect(run([a, a], { out: [a, x.slice()] })).rejects.toThrow('out[0] and texts[1] share some');
+
+    const name = 'model.layers.0.self_attn.q_proj';
+    await expect(block.weight('model.layers.0.self_attn.q_pro')).rejects.toThrow(`Did you mean "${name}"?`);
+    await expect(block.weight(`model.layers.1.self_attn.q_proj`)).rejects.toThrow('a linear layer of model.layers.0');
+    await expect(block.weight(name, { signal: AbortSignal.abort('enough') })).rejects.toBe('enough');
+    await expect(block.replace(null as never)).rejects.toThrow('Expected the weights to be an object, got null.');
+    await expect(block.replace({ [name]: x })).rejects.toThrow(
+      `Expected the weight of ${name} to have 65536 elements for 256 x 256, got 512.`,
+    );
+    await expect(block.replace({ [name]: 5 as never })).rejects.toThrow(
+      `Expected the weight of ${name} to be an object`,
+    );
+    const other = quantizeSync({ data: new Float32Array(64 * 256), shape: [64, 256] });
+    await expect(block.replace({ [name]: other })).rejects.toThrow(
+      `Expected the weight of ${name} to be 256 x 256, got`,
+    );
+
+    const head = await source.head();
+    await expect(head.forward([x] as never)).rejects.toThrow('Expected x to be a Float32Array, got');
+    await expect(head.forward(x.subarray(1))).rejects.toThrow('rows of 256 numbers (hiddenSize), got 511.');
+    await expect(head.forward(x, { out: new Float32Array(5) })).rejects.toThrow('Expected out to have 4096 elements');
+    await expect(head.forward(x, { logits: 'all' } as never)).rejects.toThrow('logits');
+    await source.close();
+  });
+});
