@@ -158,7 +158,7 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
           const weights = await schemeOf(b).decode(how.sources.b, b, chunk, 'float32', how);
           await measure(pair, chunk.weights, weights, 'float32', how);
         };
-        yield { pair, count: chunk.rows * chunk.cols, run };
+        yield { pair, count: chunk.count, run };
       }
     } else if (isNumeric(pair)) {
       const dtype = b.type.float!;

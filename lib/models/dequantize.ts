@@ -16,8 +16,8 @@ import { checkDtype } from '../matrix/validate.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
 import { plural } from '../messages/units.js';
-import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
-import type { StoredLayer } from '../schemes/scheme.js';
+import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
+import type { Chunk, StoredLayer } from '../schemes/scheme.js';
 import { findLayers, schemeOf, schemesOf, weightName } from './layers.js';
 import { type ConversionRun, checkConversion } from './options.js';
 import { convertFolder } from './output-folder.js';
@@ -224,7 +224,7 @@ function* jobsOf({ layers, converted, copies }: Shard): Generator<Job> {
     const { shape } = layer;
     let left = shape[0] * shape[1];
     for (const chunk of schemeOf(layer).storedChunks(layer)) {
-      left -= chunk.rows * chunk.cols;
+      left -= chunk.count;
       yield { kind: 'chunk', layer, chunk, last: left === 0 };
     }
   }
@@ -261,7 +261,7 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     const out = bitsOf(weights, dtype);
     if (dtype !== 'float32') lose(weightName(layer), infinities(out, dtype));
     await writeMatrix(sink, weightName(layer), layer, chunk.weights, DTYPES[dtype].bytes, weights, slot, signal);
-    counter.add(weightName(layer), chunk.rows * chunk.cols, last);
+    counter.add(weightName(layer), chunk.count, last);
   }
 }
 

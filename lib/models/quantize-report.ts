@@ -80,7 +80,7 @@ function reportTensor(scheme: Scheme, { layer: { site, form }, sums, seconds }: 
     shape,
     config: form.config,
     packing,
-    metaDtype,
+    ...(metaDtype && { metaDtype }),
     ...(form.adapted === undefined ? {} : { adapted: form.adapted }),
     meanAbsError: sums.absError / count,
     meanSquaredError: sums.squaredError / count,

@@ -18,8 +18,8 @@ import { readMatrix, storedPosition, storedShape } from '../containers/transpose
 import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote } from '../messages/text.js';
-import { CHUNK_WEIGHTS, type Chunk } from '../schemes/chunks.js';
-import type { PlannedLayer, Scheme, WorkRun } from '../schemes/scheme.js';
+import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
+import type { Chunk, PlannedLayer, Scheme, WorkRun } from '../schemes/scheme.js';
 import type { ShardPlan } from './plan.js';
 import { pipelines } from './stream/pipeline.js';
 import { type Counter, copyPiece, copyPieces, type Stopwatch } from './stream/transfer.js';
@@ -119,7 +119,7 @@ export async function readWeights(
 ): Promise<Uint8Array> {
   const { weight } = site;
   const { bytes: size } = DTYPES[numbersOf(weight.type)!];
-  const bytes = slot.take('weights', Uint8Array, chunk.rows * chunk.cols * size);
+  const bytes = slot.take('weights', Uint8Array, chunk.count * size);
   await readMatrix(rounding(source), weight, site, chunk.weights, size, bytes, slot, signal);
   return bytes;
 }
@@ -145,7 +145,7 @@ async function quantizeChunk(
   if (sums.badIndex >= 0) throw badWeight(run.source, site, chunk, bytes, sums.badIndex);
   state.sums[index] = sums;
   await settle(parts.map((part) => writeRanges(sink, part.tensor, part.ranges, part.elementBytes, part.bytes, signal)));
-  const count = chunk.rows * chunk.cols;
+  const count = chunk.count;
   state.left -= count;
   run.counter.add(site.weight.name, count, state.left === 0);
 }

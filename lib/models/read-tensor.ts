@@ -196,7 +196,7 @@ export function prepareLayer(
     const message = `Expected at most ${MAX_WEIGHTS} weights, got ${shape[0]} x ${shape[1]} in ${quote(name)}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} Use dequantizeModel, which works in parts.`);
   }
-  const dtype = given ?? (rounding === 'each' ? storage.computeDtype : 'float32');
+  const dtype = given ?? (rounding === 'each' ? storage.computeDtype : undefined) ?? 'float32';
   const load: LayerLoad = schemeOf(layer).load(layer);
   const out = allocating(
     `the weights of ${quote(name)}`,

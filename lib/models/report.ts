@@ -11,8 +11,8 @@ export interface TensorReport {
   readonly config: ResolvedQuantConfig;
   /** How its codes are stored: a `Packing` of HQQ. */
   readonly packing: string;
-  /** How scale and zero are stored. */
-  readonly metaDtype: DType;
+  /** How scale and zero are stored; absent where they are no floating-point numbers. */
+  readonly metaDtype?: DType;
   /** Why the layer differs from what was asked for, if it does: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
   readonly adapted?: string;
   /** Mean of `|W - W'|`, in units of the weights. */
@@ -163,10 +163,10 @@ export interface TensorInfo {
     readonly axis: 0 | 1;
     /** How codes are stored: a `Packing` of HQQ. */
     readonly packing: string;
-    /** How scale and zero are stored. */
-    readonly metaDtype: DType;
-    /** The dtype in which Python computes the layer unless told otherwise. */
-    readonly computeDtype: DType;
+    /** How scale and zero are stored; absent where they are no floating-point numbers. */
+    readonly metaDtype?: DType;
+    /** The dtype in which Python computes the layer unless told otherwise; absent where the format does not say. */
+    readonly computeDtype?: DType;
     /** Whether the layer has a bias. */
     readonly bias: boolean;
     /** Stored bits per weight: codes, scale and zero. */

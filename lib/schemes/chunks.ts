@@ -4,20 +4,21 @@ import { LANES } from '../matrix/constants.js';
 import { type PackFormat, packedRows } from '../matrix/format.js';
 import type { Geometry } from '../matrix/geometry.js';
 import { HqqError } from '../messages/errors.js';
+import type { Chunk } from './scheme.js';
+
+// The cuts of a grouped matrix (lib/matrix/geometry.ts), which `quantize` and `dequantize` of the backend work on.
 
 /**
- * A part of a matrix that is quantized or dequantized by itself, and is a grouped matrix too: `[rows, cols]`, packed into
- * `[step, cols]`. Each list of ranges says where its elements, one range after the other, belong in the whole tensor.
+ * A part of a grouped matrix that is one too: `[rows, cols]`, packed into `[step, cols]`. Each list of ranges says where its
+ * elements, one range after the other, belong in the whole.
  */
-export interface Chunk {
+export interface GroupedChunk extends Chunk {
   readonly rows: number;
   readonly cols: number;
   readonly step: number;
-  /** In the weight matrix, row-major. */
-  readonly weights: readonly Range[];
-  /** Words of `W_q`. */
+  /** Words of packed codes. */
   readonly packed: readonly Range[];
-  /** Elements of `scale` and of `zero`. */
+  /** Groups: elements of what has one for each, as scales and zeros do. */
   readonly groups: readonly Range[];
 }
 
@@ -58,11 +59,11 @@ export function checkChunks(name: string, { geometry, axis, format }: Cut): void
  * Cuts a matrix into chunks that can be worked on in any order. Packed rows (axis 1) or columns (axis 0) of a chunk lie side
  * by side; since field `f` of packed row `r` holds grouped row `f * step + r`, its weights on axis 1 are one range a field.
  */
-export function chunksOf(cut: Cut, most = CHUNK_WEIGHTS): Iterable<Chunk> {
+export function chunksOf(cut: Cut, most = CHUNK_WEIGHTS): Iterable<GroupedChunk> {
   return cut.axis === 1 ? packedRowChunks(cut, most) : columnChunks(cut, most);
 }
 
-function* packedRowChunks({ geometry: { rows, cols }, format }: Cut, most: number): Generator<Chunk> {
+function* packedRowChunks({ geometry: { rows, cols }, format }: Cut, most: number): Generator<GroupedChunk> {
   const block = blockOf(cols);
   const step = packedRows(format, rows);
   const height = block * Math.max(1, Math.floor(most / (format.fields * cols * block)));
@@ -77,10 +78,9 @@ function* packedRowChunks({ geometry: { rows, cols }, format }: Cut, most: numbe
         groups[groups.length - 1] = { at: last.at, count: last.count + range.count };
       else groups.push(range);
     }
+    const own = groups.reduce((sum, range) => sum + range.count, 0);
     yield {
-      rows: groups.reduce((sum, range) => sum + range.count, 0),
-      cols,
-      step: count,
+      ...{ rows: own, cols, step: count, count: own * cols },
       weights: groups.map((range) => ({ at: range.at * cols, count: range.count * cols })),
       packed: [{ at: first * cols, count: count * cols }],
       groups,
@@ -88,7 +88,7 @@ function* packedRowChunks({ geometry: { rows, cols }, format }: Cut, most: numbe
   }
 }
 
-function* columnChunks({ geometry: { rows, cols }, format }: Cut, most: number): Generator<Chunk> {
+function* columnChunks({ geometry: { rows, cols }, format }: Cut, most: number): Generator<GroupedChunk> {
   const unit = LANES * blockOf(rows);
   const step = packedRows(format, rows);
   const fitting = (weights: number) => unit * Math.max(1, Math.floor(weights / (rows * unit)));
@@ -101,6 +101,9 @@ function* columnChunks({ geometry: { rows, cols }, format }: Cut, most: number):
       count === cols
         ? [{ at: 0, count: height * cols }]
         : Array.from({ length: height }, (_, row) => ({ at: row * cols + first, count }));
-    yield { rows, cols: count, step, weights: ranges(rows), packed: ranges(step), groups: [{ at: first, count }] };
+    yield {
+      ...{ rows, cols: count, step, count: rows * count },
+      ...{ weights: ranges(rows), packed: ranges(step), groups: [{ at: first, count }] },
+    };
   }
 }

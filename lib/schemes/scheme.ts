@@ -7,16 +7,15 @@ import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
 import type { Misfit } from '../matrix/fit.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
-import type { Chunk } from './chunks.js';
 
-// What every way of storing a quantized layer in a container gives and takes. The path of a model (lib/models) knows these
-// interfaces and no scheme.
+// What every way of storing a quantized layer in a container gives and takes, whatever lies there: words of codes beside scales and
+// zeros, or blocks that hold all three. The path of a model (lib/models) knows these interfaces and no scheme.
 
 /** What is asked of a layer. */
 interface LayerOptions {
   /** As it was given: defaults may give way, what was asked for may not. */
   readonly config: QuantConfig;
-  /** How scale and zero are stored; `auto` leaves it to the scheme. */
+  /** How scale and zero are stored, where a scheme leaves that open; `auto` lets it choose. */
   readonly metaDtype: 'auto' | 'float16' | 'float32';
 }
 
@@ -35,10 +34,10 @@ export interface PlannedLayer<Form extends LayerForm = LayerForm> {
 
 /** What a form comes to, for reports. */
 interface FormSummary {
-  /** How codes are stored. */
+  /** How codes are stored, as the scheme calls it. */
   readonly packing: string;
-  /** How scale and zero are stored. */
-  readonly metaDtype: DType;
+  /** How scale and zero are stored; absent where they are no floating-point numbers, but codes themselves. */
+  readonly metaDtype?: DType;
   /** Bytes of codes, scales and zeros. */
   readonly bytes: number;
 }
@@ -46,6 +45,16 @@ interface FormSummary {
 /** A small tensor, whole. */
 export interface WholeTensor extends TensorSpec {
   readonly bytes: Uint8Array;
+}
+
+/**
+ * A part of a layer that is encoded or decoded by itself. Schemes add what they need: `GroupedChunk`, or which blocks they are.
+ */
+export interface Chunk {
+  /** Its weights in the weight matrix, row-major, one range after the other. */
+  readonly weights: readonly Range[];
+  /** Weights of all ranges. */
+  readonly count: number;
 }
 
 /** What a worker of the pipeline works with. The slot's arrays are the chunk's until it is done. */
@@ -95,10 +104,11 @@ export interface LayerStorage {
   readonly nbits: number;
   readonly groupSize: number;
   readonly axis: 0 | 1;
+  /** As in `FormSummary`, and the next too. */
   readonly packing: string;
-  readonly metaDtype: DType;
-  /** Type in which Python computes unless it is told otherwise. */
-  readonly computeDtype: DType;
+  readonly metaDtype?: DType;
+  /** Type in which the loaders that the scheme is made for compute unless told otherwise; absent: they do not say. */
+  readonly computeDtype?: DType;
   /** Codes, scales and zeros. */
   readonly bitsPerWeight: number;
 }
@@ -113,17 +123,21 @@ export interface LayerLoad {
 }
 
 /** What only the weights of a layer can tell of its form: how large it will be depends on it, so it is asked before anything is written. */
-export interface Probe<Form extends LayerForm> {
+export interface Probe<Form extends LayerForm, Part extends Chunk = Chunk> {
   /** Whether there is something to ask. */
   needed(form: Form): boolean;
   /** The form that a chunk of the weights demands: the same one, or another, which then stays. */
-  weights(layer: PlannedLayer<Form>, chunk: Chunk, weights: Uint8Array, run: WorkRun): Promise<Form>;
+  weights(layer: PlannedLayer<Form>, chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Form>;
   /** The form that the bias demands, or a part of it. */
   bias(form: Form, values: Float32Array): Form;
 }
 
 /** One way of storing quantized layers. */
-export interface Scheme<Form extends LayerForm = LayerForm, Layer extends StoredLayer = StoredLayer> {
+export interface Scheme<
+  Form extends LayerForm = LayerForm,
+  Layer extends StoredLayer = StoredLayer,
+  Part extends Chunk = Chunk,
+> {
   readonly name: string;
   /** As people call it. */
   readonly title: string;
@@ -142,7 +156,7 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that cannot be worked on in bounded memory.
    */
   fit(site: LinearSite, options: LayerOptions): Form | Misfit;
-  readonly probe?: Probe<Form>;
+  readonly probe?: Probe<Form, Part>;
   /** The tensors that a layer becomes, without its bias. */
   specs(layer: PlannedLayer<Form>): readonly TensorSpec[];
   /** Those of them that are known without the weights. */
@@ -150,12 +164,12 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
   /** Type in which the layer's bias is stored; undefined: as it was. */
   biasDtype(form: Form): DType | undefined;
   /** The parts of a layer's weight that are encoded one by one, in any order. */
-  chunks(form: Form): Iterable<Chunk>;
+  chunks(form: Form): Iterable<Part>;
   /**
    * @param weights Those of the chunk, in the order of its ranges, in the type that `numbersOf` gives for the site's weight.
    * @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored.
    */
-  encode(layer: PlannedLayer<Form>, chunk: Chunk, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
+  encode(layer: PlannedLayer<Form>, chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
   /** Part of a bias in the type of `biasDtype`. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what that cannot hold. */
   encodeBias(layer: PlannedLayer<Form>, values: Float32Array, slot: Scratch): Uint8Array;
   summarize(form: Form): FormSummary;
@@ -181,9 +195,9 @@ export interface Scheme<Form extends LayerForm = LayerForm, Layer extends Stored
   /** Members of the description that say how layers are stored: they go when these do. */
   readonly settings: readonly string[];
   /** The parts in which a layer is decoded. @throws {HqqError} as `fit` */
-  storedChunks(layer: Layer): Iterable<Chunk>;
+  storedChunks(layer: Layer): Iterable<Part>;
   /** The weights of a chunk, rounded once to `dtype`, in the order of its ranges. In the slot's memory. */
-  decode(source: TensorSource, layer: Layer, chunk: Chunk, dtype: DType, run: WorkRun): Promise<Uint8Array>;
+  decode(source: TensorSource, layer: Layer, chunk: Part, dtype: DType, run: WorkRun): Promise<Uint8Array>;
   /** Reads a layer whole. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
   load(layer: Layer): LayerLoad;
 }

@@ -52,7 +52,7 @@ describe('float64', () => {
       }
       const compared = await compareModels(input, out);
       expect(compared.totals.relativeError).toBeCloseTo(report.totals.relativeError, 6);
-      expect(compared.dense).toEqual({ equal: 2, rounded: { [report.tensors[0]!.metaDtype]: 2 }, different: [] }); // rounded: the biases
+      expect(compared.dense).toEqual({ equal: 2, rounded: { [report.tensors[0]!.metaDtype!]: 2 }, different: [] }); // rounded: the biases
     },
   );
 

@@ -98,7 +98,10 @@ function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, 
 
 function storage({ dtype, quantized: q }: TensorInfo): string {
   if (!q) return dtype ?? '?';
-  return `${q.nbits}-bit, group ${q.groupSize}, axis ${q.axis}, ${q.packing}, ${q.metaDtype} scales${q.bias ? ', bias' : ''}`;
+  const parts = [`${q.nbits}-bit`, `group ${q.groupSize}`, `axis ${q.axis}`, q.packing];
+  if (q.metaDtype) parts.push(`${q.metaDtype} scales`);
+  if (q.bias) parts.push('bias');
+  return parts.join(', ');
 }
 
 function bits(tensor: TensorInfo): string {

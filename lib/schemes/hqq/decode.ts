@@ -6,12 +6,12 @@ import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { allocateWords, packedRows } from '../../matrix/format.js';
 import { allocating } from '../../messages/allocating.js';
 import { plain, quote } from '../../messages/text.js';
-import { type Chunk, checkChunks, chunksOf } from '../chunks.js';
+import { checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
 import type { LayerLoad, WorkRun } from '../scheme.js';
 import type { ReadLayer } from './read-layers.js';
 
 /** The chunks in which a quantized layer is read. Refuses one that cannot be: `checkChunks`. */
-export function layerChunks({ name, geometry, storage: { axis }, format }: ReadLayer): Iterable<Chunk> {
+export function layerChunks({ name, geometry, storage: { axis }, format }: ReadLayer): Iterable<GroupedChunk> {
   const cut = { geometry, axis, format };
   checkChunks(plain(name), cut);
   return chunksOf(cut);
@@ -21,7 +21,7 @@ export function layerChunks({ name, geometry, storage: { axis }, format }: ReadL
 export async function dequantizeChunk(
   source: TensorSource,
   layer: ReadLayer,
-  chunk: Chunk,
+  chunk: GroupedChunk,
   dtype: DType,
   run: WorkRun,
 ): Promise<Uint8Array> {

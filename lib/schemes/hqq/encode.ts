@@ -6,7 +6,7 @@ import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
-import type { Chunk } from '../chunks.js';
+import type { GroupedChunk } from '../chunks.js';
 import type { Encoded, Piece, WorkRun } from '../scheme.js';
 import { toHalf } from './half.js';
 import { formatOf, type HqqLayer } from './state-dict.js';
@@ -22,7 +22,7 @@ interface Solved {
 /** Quantizes a chunk. */
 export async function solveChunk(
   { site, form }: HqqLayer,
-  chunk: Chunk,
+  chunk: GroupedChunk,
   bytes: Uint8Array,
   run: WorkRun,
 ): Promise<Solved> {
@@ -47,7 +47,12 @@ export async function solveChunk(
 }
 
 /** Quantizes a chunk, to be written. */
-export async function encodeChunk(layer: HqqLayer, chunk: Chunk, bytes: Uint8Array, run: WorkRun): Promise<Encoded> {
+export async function encodeChunk(
+  layer: HqqLayer,
+  chunk: GroupedChunk,
+  bytes: Uint8Array,
+  run: WorkRun,
+): Promise<Encoded> {
   const { site, form } = layer;
   const { packed, scale, zero, sums } = await solveChunk(layer, chunk, bytes, run);
   if (sums.badIndex >= 0) return { pieces: [], sums };

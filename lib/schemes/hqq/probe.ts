@@ -4,6 +4,7 @@ import { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import type { GroupedChunk } from '../chunks.js';
 import type { Probe } from '../scheme.js';
 import { solveChunk } from './encode.js';
 import { HALF_OVERFLOW, LARGEST_ZERO, SMALLEST_SCALE, toHalf, worse } from './half.js';
@@ -20,7 +21,7 @@ const REFERENCE_LEVEL = 1e-4;
  * greatest weights tell it for nearly all: see `areCertain`. A chunk with a group for which they do not is quantized, and its
  * scales and zeros looked at: so the answer is always that of what will be stored.
  */
-export const probe: Probe<HqqForm> = {
+export const probe: Probe<HqqForm, GroupedChunk> = {
   needed: ({ settled, metaDtype }) => !settled && metaDtype === 'float16',
 
   async weights(layer, chunk, bytes, run) {

@@ -3,7 +3,7 @@ import { formOf } from '../../matrix/fit.js';
 import { packedRows } from '../../matrix/format.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { checkChunks, chunksOf } from '../chunks.js';
+import { checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
 import type { Scheme } from '../scheme.js';
 import { quantizationConfig, skipModules } from './declare.js';
 import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
@@ -16,7 +16,7 @@ import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, MARKS, smallTensors } f
 const cutOf = (form: HqqForm) => ({ geometry: form.geometry, axis: form.config.axis, format: formatOf(form) });
 
 /** Layers as Python's hqq stores them: codes, scales and zeros, and sixteen small tensors that say what they are. */
-export const hqq: Scheme<HqqForm, ReadLayer> = {
+export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   name: 'hqq',
   title: 'HQQ',
   containers: ['safetensors'],

@@ -1,11 +1,10 @@
 import { bitsOf, narrowBytes, widenBytes } from '../../../lib/compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../../lib/containers/container.js';
-import { readRanges } from '../../../lib/containers/ranges.js';
+import { pieces, type Range, readRanges } from '../../../lib/containers/ranges.js';
 import { storedType } from '../../../lib/containers/stored-types.js';
 import { resolveQuantConfig } from '../../../lib/matrix/config.js';
 import { DTYPES } from '../../../lib/matrix/dtype.js';
-import type { Chunk } from '../../../lib/schemes/chunks.js';
-import type { LayerForm, Scheme, StoredLayer } from '../../../lib/schemes/scheme.js';
+import type { Chunk, LayerForm, Scheme, StoredLayer } from '../../../lib/schemes/scheme.js';
 
 // A scheme for tests: bytes with a sign and one step a row, `<name>.rows8` [out, in] and `<name>.step` [out].
 
@@ -21,12 +20,15 @@ interface ToyLayer extends StoredLayer {
 const CODES = '.rows8';
 
 /** A few rows at once. */
-function* rowsOf([rows, cols]: readonly [number, number]): Generator<Chunk> {
-  const height = 24;
-  for (let first = 0; first < rows; first += height) {
-    const count = Math.min(height, rows - first);
-    const range = { at: first * cols, count: count * cols };
-    yield { rows: count, cols, step: count, weights: [range], packed: [range], groups: [{ at: first, count }] };
+interface Rows extends Chunk {
+  readonly cols: number;
+  readonly rows: Range;
+}
+
+function* rowsOf([rows, cols]: readonly [number, number]): Generator<Rows> {
+  for (const piece of pieces(rows, 24)) {
+    const count = piece.count * cols;
+    yield { rows: piece, cols, weights: [{ at: piece.at * cols, count }], count };
   }
 }
 
@@ -46,14 +48,14 @@ function layerOf({ entries }: TensorSource, codes: TensorEntry): ToyLayer {
     },
     ...{ entries: turned ? [codes, step, turned] : [codes, step], codes, step },
     storage: {
-      ...{ nbits: 8, groupSize: cols, axis: 1, packing: 'rows8', metaDtype: 'float32', computeDtype: 'float32' },
+      ...{ nbits: 8, groupSize: cols, axis: 1, packing: 'rows8', metaDtype: 'float32' },
       bitsPerWeight: 8 + 32 / cols,
     },
   };
 }
 
 /** The scheme, for the list. */
-export const toyScheme: Scheme<ToyForm, ToyLayer> = {
+export const toyScheme: Scheme<ToyForm, ToyLayer, Rows> = {
   name: 'toy8',
   title: 'toy bytes',
   containers: ['toy', 'safetensors'],
@@ -72,7 +74,8 @@ export const toyScheme: Scheme<ToyForm, ToyLayer> = {
   biasDtype: () => undefined,
   encodeBias: () => new Uint8Array(),
   chunks: ({ shape }) => rowsOf(shape),
-  async encode({ site }, { rows, cols, weights: ranges, groups }, bytes, { slot }) {
+  async encode({ site }, { rows: { at, count: rows }, cols, weights: ranges }, bytes, { slot }) {
+    const groups = [{ at, count: rows }];
     const weights = slot.take('floats', Float32Array, rows * cols);
     widenBytes(bytes, site.weight.type.float!, weights);
     const codes = slot.take('codes', Int8Array, rows * cols);
@@ -118,7 +121,8 @@ export const toyScheme: Scheme<ToyForm, ToyLayer> = {
   find: async (source) =>
     [...source.entries.values()].filter(({ name }) => name.endsWith(CODES)).map((entry) => layerOf(source, entry)),
   storedChunks: ({ shape }) => rowsOf(shape),
-  async decode(source, { codes, step }, { rows, cols, weights: ranges, groups }, dtype, { slot, signal }) {
+  async decode(source, { codes, step }, { rows: own, cols, weights: ranges }, dtype, { slot, signal }) {
+    const [rows, groups] = [own.count, [own]];
     const [packed, steps] = [slot.take('packed', Uint8Array, rows * cols), slot.take('steps', Uint8Array, rows * 4)];
     await readRanges(source, codes, ranges, 1, packed, slot, signal);
     await readRanges(source, step, groups, 4, steps, slot, signal);
