@@ -3,7 +3,7 @@ import { roundThroughLater } from '../compute/floats.js';
 import { QuantizedLinear } from '../compute/linear.js';
 import { checkLayerOptions, type LinearOptions } from '../compute/linear-options.js';
 import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';
-import type { TensorEntry, TensorSource } from '../containers/container.js';
+import type { Obstacle, TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
 import { layerOf } from '../containers/names.js';
 import { type FilePath, pathOf } from '../files/path.js';
@@ -223,6 +223,11 @@ export class Model extends Closing {
   async close(): Promise<void> {
     refuseSurplus(arguments.length, 0, 'model.close()');
     await this.#source.close();
+  }
+
+  /** @internal Why it is not one of floats: another tool has quantized it, or it is an adapter. */
+  obstacle(): Obstacle | undefined {
+    return this.#source.envelope.obstacle(this.#source.entries);
   }
 
   /** @internal */

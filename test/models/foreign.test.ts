@@ -18,8 +18,10 @@ import {
   type SourceTensor,
 } from '../support/checkpoints.js';
 
-// Layers as other tools store them, [out, in] = [64, 128]: names, types and shapes of their tensors. What each tool was read in
-// stands with its marks in lib/containers/safetensors/foreign.ts; those of MLX were written by MLX 0.32.
+// Layers as other tools store them, [out, in] = [64, 128]: names, types and shapes of their tensors. Where each tool's were read
+// stands with its marks in lib/containers/safetensors/foreign.ts. Of MLX 0.32, bitsandbytes 0.50, quanto 0.2.7, torchao 0.18,
+// compressed-tensors 0.20 (packed, int8, FP8, NVFP4) and ModelOpt 0.47 (NVFP4, FP8, int8) layers that the tools themselves had
+// quantized and saved had just these.
 
 const BYTES: Readonly<Record<string, number>> = { F32: 4, I32: 4, U32: 4, I64: 8, F16: 2, BF16: 2, I16: 2 };
 const t = (dtype: string, ...shape: number[]): SourceTensor => {

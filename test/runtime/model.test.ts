@@ -4,6 +4,8 @@ import { describe, expect, test } from 'vitest';
 import { quantizeModel } from '../../lib/models/quantize.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
+import { encode } from '../support/checkpoints.js';
+import { parseTensors } from '../support/golden.js';
 import { modelFolder, readTokenIds, SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -284,5 +286,34 @@ describe('the shipped model', () => {
     writeFileSync(generation, '{"eos_token_id": -1}');
     writeFileSync(file, JSON.stringify(config));
     await expect(loadLanguageModel(join(work, 'headless'))).rejects.toThrow(`${generation}: Expected eos_token_id`);
+  });
+});
+
+test.each([
+  ['GPTQ', 'qweight', 'I32', { g_idx: 'I32', scales: 'F16', qzeros: 'I32' }],
+  ['fine-grained FP8', 'weight', 'F8_E4M3', { weight_scale_inv: 'F32' }],
+  ['bitsandbytes 4-bit', 'weight', 'U8', { 'weight.absmax': 'F32', 'weight.quant_map': 'F32' }],
+] as const)('a folder that %s has quantized is told as such', async (tool, codes, type, others) => {
+  const folder = join(work, `by-${tool}`);
+  cpSync(SHIPPED, folder, { recursive: true });
+  const tensors = parseTensors(readFileSync(join(SHIPPED, 'model.safetensors')));
+  const of = (dtype: string) => ({
+    dtype,
+    shape: [1],
+    bytes: new Uint8Array(/^F16/.test(dtype) ? 2 : /32$/.test(dtype) ? 4 : 1),
+  });
+  const changed = [...tensors].flatMap(([name, tensor]) => {
+    const module = name.replace(/\.weight$/, '');
+    if (!module.endsWith('q_proj')) return [[name, tensor] as const];
+    return Object.entries({ [codes]: type, ...others }).map(([key, dtype]) => [`${module}.${key}`, of(dtype)] as const);
+  });
+  writeFileSync(join(folder, 'model.safetensors'), encode(Object.fromEntries(changed)));
+  await expect(loadLanguageModel(folder)).rejects.toMatchObject({
+    code: 'ERR_CHECKPOINT_CONTENT',
+    message: expect.stringMatching(
+      new RegExp(
+        `is quantized already: \\d+ layers hold ${tool} weights .* what hqq has quantized\\. Quantize the float`,
+      ),
+    ),
   });
 });

@@ -114,6 +114,16 @@ const MARKS: readonly Mark[] = [
   mark('EXL3', '.trellis', whole, { '.svh': float }),
 ];
 
+/** Letters at the end of a name by which marks are looked up: each tensor is held against few of them. */
+const LETTERS = 3;
+
+const MARKS_BY_END: ReadonlyMap<string, readonly Mark[]> = new Map(
+  MARKS.map(({ end }) => {
+    const letters = end.slice(-LETTERS);
+    return [letters, MARKS.filter((other) => other.end.endsWith(letters))];
+  }),
+);
+
 type Entries = ReadonlyMap<string, TensorEntry>;
 
 /** Layers that a tool has quantized, and a tensor of one of them. */
@@ -142,7 +152,7 @@ export function foreignLayers(
     else found.set(tool, { example, file, layers: new Set([layer]) });
   };
   for (const entry of entries.values()) {
-    for (const row of MARKS) {
+    for (const row of MARKS_BY_END.get(entry.name.slice(-LETTERS)) ?? []) {
       const layer = layerOf(row, entry, entries);
       if (layer === undefined) continue;
       add(row.tool, layer, entry.name, entry.file);
@@ -157,11 +167,13 @@ export function foreignLayers(
     .sort((a, b) => b.layers - a.layers);
 }
 
+const isBare = (name: string, end: string) => name.length === end.length - 1 && end.endsWith(name);
+
 /** What the names of a layer's tensors begin with, if a tensor is one of a layer that a tool has quantized. */
 function layerOf({ end, kind, beside, shaped }: Mark, tensor: TensorEntry, entries: Entries): string | undefined {
   const { name, type } = tensor;
   // The tensors of a layer that was saved by itself have no module in front.
-  const stem = name.endsWith(end) ? name.slice(0, -end.length) : `.${name}` === end ? '' : undefined;
+  const stem = name.endsWith(end) ? name.slice(0, -end.length) : isBare(name, end) ? '' : undefined;
   if (stem === undefined || !kind(type)) return undefined;
   const others: TensorEntry[] = [];
   for (const [other, otherKind] of Object.entries(beside)) {

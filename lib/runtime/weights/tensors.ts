@@ -66,7 +66,13 @@ export function checkTensors(model: Model, config: LanguageModelConfig): void {
   const { hiddenSize, vocabSize } = config;
   const left = new Set(model.names.filter((name) => !IGNORED.test(name)));
   const where = plain(model.path);
-  const fail = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', message);
+  const fail = (message: string) => {
+    // Of what another tool has quantized, that it is says more than which tensor shows it first.
+    const obstacle = model.tensors.some(({ quantized }) => quantized) ? undefined : model.obstacle();
+    if (obstacle === undefined) return new HqqError('ERR_CHECKPOINT_CONTENT', message);
+    const what = `${where} ${obstacle.what}. What can be computed with are floats, and what hqq has quantized`;
+    return new HqqError('ERR_CHECKPOINT_CONTENT', `${what}. ${obstacle.advice}`);
+  };
   const take = (name: string, expected: readonly number[]) => {
     if (!left.delete(name)) throw fail(`${where} has no tensor ${name}.`);
     const got = model.shape(name);
