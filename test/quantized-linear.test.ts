@@ -182,7 +182,7 @@ describe('refuses', () => {
     [
       'x of another type',
       () => layer.forwardSync(new Float64Array(64) as never),
-      'Expected x to be a Float32Array, got Float64Array(64).',
+      'Expected x to be a Float32Array, got Float64Array(64). Convert it: Float32Array.from(x).',
     ],
     [
       'out of another length',

@@ -1,4 +1,4 @@
-import { checkInput, type OwnedFloat32Array } from '../matrix/arrays.js';
+import { checkInput, conversionHint, type OwnedFloat32Array } from '../matrix/arrays.js';
 import { rejectUnknownOptions } from '../matrix/config.js';
 import { checkArray, checkObject, isArray } from '../matrix/validate.js';
 import type { RunOptions } from '../matrix/weight.js';
@@ -80,7 +80,7 @@ export function resultOf(layer: Features, x: Float32Array, out: undefined): Owne
 export function resultOf(layer: Features, x: Float32Array, out: Float32Array | undefined): Float32Array;
 export function resultOf(layer: Features, x: Float32Array, out: Float32Array | undefined): Float32Array {
   const { inFeatures, outFeatures } = layer;
-  if (!isArray(x, 'Float32Array')) refuse(`Expected x to be a Float32Array, got ${show(x)}.`);
+  if (!isArray(x, 'Float32Array')) refuse(`Expected x to be a Float32Array, got ${show(x)}.${conversionHint(x, 'x')}`);
   checkInput(x, 'x');
   const batch = x.length / inFeatures;
   if (!Number.isInteger(batch) || batch === 0) {

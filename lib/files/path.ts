@@ -18,10 +18,10 @@ function isUrl(value: unknown): value is URL {
  * @throws {HqqError} `ERR_INVALID_OPTION` for what is neither a path nor a `file:` URL.
  */
 export function pathOf(path: FilePath, name: string, kind = 'a .safetensors file or a model folder'): string {
-  const refuse = (got: string, options?: ErrorOptions): never => {
+  const refuse = (got: string, advice = '', options?: ErrorOptions): never => {
     throw new HqqError(
       'ERR_INVALID_OPTION',
-      `Expected ${name} to be the path or file: URL of ${kind}, got ${got}.`,
+      `Expected ${name} to be the path or file: URL of ${kind}, got ${got}.${advice}`,
       options,
     );
   };
@@ -29,8 +29,25 @@ export function pathOf(path: FilePath, name: string, kind = 'a .safetensors file
     try {
       return fileURLToPath(path.href);
     } catch (error) {
-      return refuse(show(path.href), { cause: error });
+      return refuse(show(path.href), webAdvice(path.href), { cause: error });
     }
   }
+  if (typeof path === 'string' && /^(file|https?):\/\//i.test(path))
+    return refuse(`the text ${show(path)}`, adviceFor(path));
   return typeof path === 'string' && path !== '' && !path.includes('\0') ? path : refuse(show(path));
+}
+
+/** What to write in place of a URL that came as text. */
+function adviceFor(text: string): string {
+  const web = webAdvice(text);
+  if (web !== '') return web;
+  try {
+    return ` Write the path, ${show(fileURLToPath(text))}; in a program, new URL(...) does as well.`;
+  } catch {
+    return ' Write the path.';
+  }
+}
+
+function webAdvice(url: string): string {
+  return /^https?:/i.test(url) ? ' Nothing is downloaded: fetch it first (hf download), and pass its folder.' : '';
 }

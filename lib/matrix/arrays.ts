@@ -24,6 +24,14 @@ export function typedArrayClass(value: unknown): string | undefined {
   return className.call(value) as string | undefined;
 }
 
+/** How numbers in a list, or in floats of another size, become a `Float32Array`; nothing for what may be bits or bytes. */
+export function conversionHint(value: unknown, name: string): string {
+  const isList = Array.isArray(value);
+  if (!isList && !['Float64Array', 'Float16Array'].includes(typedArrayClass(value) ?? '')) return '';
+  const flat = isList && Array.isArray(value[0]) ? '.flat()' : '';
+  return ` Convert it: Float32Array.from(${name}${flat}).`;
+}
+
 const ownLength = getter(ArrayBuffer.prototype, 'byteLength');
 // Browsers hide the class from pages that are not isolated from others.
 const sharedLength =

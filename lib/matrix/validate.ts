@@ -1,6 +1,6 @@
 import { HqqError, show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
-import { checkBuffer, checkInput, isBuffer, typedArrayClass } from './arrays.js';
+import { checkBuffer, checkInput, conversionHint, isBuffer, typedArrayClass } from './arrays.js';
 import { NBITS, type ResolvedQuantConfig } from './config.js';
 import { DTYPE_NAMES, DTYPES, type DType } from './dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from './format.js';
@@ -61,7 +61,8 @@ export function isArray<K extends keyof Arrays>(value: unknown, kind: K): value 
 export function checkArray(array: unknown, name: string, kind: keyof Arrays, length: number, because: string): void {
   if (!isArray(array, kind)) {
     const article = kind === 'Int32Array' ? 'an' : 'a';
-    refuse(`Expected ${name} to be ${article} ${kind} ${because}, got ${show(array)}.`);
+    const hint = kind === 'Float32Array' ? conversionHint(array, name) : '';
+    refuse(`Expected ${name} to be ${article} ${kind} ${because}, got ${show(array)}.${hint}`);
   }
   checkInput(array, name);
   if (array.length !== length) refuse(`Expected ${name} to have ${length} elements ${because}, got ${array.length}.`);
@@ -78,8 +79,19 @@ const SPEAKING: Readonly<Record<string, DType>> = { Float32Array: 'float32', Flo
  */
 export function readWeight(weight: Weight): PlainWeight {
   checkObject(weight, 'weight');
+  if (Array.isArray(weight) || typedArrayClass(weight) !== undefined) {
+    refuse(`Expected weight to be an object { data, shape: [outFeatures, inFeatures] }, got ${show(weight)}.`);
+  }
   const { data, dtype = SPEAKING[typedArrayClass(data) ?? ''], shape } = weight;
-  if (dtype === undefined && data !== undefined) {
+  const conversion = typedArrayClass(data) === 'Float16Array' ? '' : conversionHint(data, 'weight.data');
+  // Of what is to be converted, its dtype does not matter.
+  const isDtype = (DTYPE_NAMES as readonly unknown[]).includes(dtype);
+  if (!isDtype && (conversion !== '' || (data === undefined && dtype === undefined))) {
+    refuse(
+      `Expected weight.data to be a Float32Array, or raw bits or bytes with a dtype, got ${show(data)}.${conversion}`,
+    );
+  }
+  if (dtype === undefined) {
     const names = DTYPE_NAMES.join(', ');
     refuse(`Expected weight.dtype to say what ${show(data)} holds, one of ${names}, got undefined.`);
   }
@@ -90,7 +102,9 @@ export function readWeight(weight: Weight): PlainWeight {
   const kind = kindOf(dtype);
   if (numbers === undefined) {
     const hint = kind === 'Uint16Array' ? ' of raw bits' : '';
-    refuse(`Expected weight.data to be a ${kind}${hint}, or bytes, for dtype ${dtype}, got ${show(data)}.`);
+    refuse(
+      `Expected weight.data to be a ${kind}${hint}, or bytes, for dtype ${dtype}, got ${show(data)}.${conversion}`,
+    );
   }
   checkArray(numbers, 'weight.data', kind, rows * cols, `for shape ${rows} x ${cols}`);
   return { data: numbers, dtype, shape: Object.freeze([rows, cols] as const) };

@@ -96,7 +96,7 @@ export async function saveTensors(path: FilePath, tensors: Tensors, options?: Sa
 }
 
 /**
- * Reads all matrices of a safetensors file: quantized ones as `quantize` gives them (their `stats` are NaN), others in the type that
+ * Reads all matrices of a safetensors file, or of a model's folder: quantized ones as `quantize` gives them (their `stats` are NaN), others in the type that
  * they have, lists of n numbers as 1 x n. What else a model may hold is an error; `openModel` reads that.
  *
  * @example const { 'up.weight': up } = await loadTensors('layers.safetensors');

@@ -15,11 +15,11 @@ export interface TensorReport {
   readonly metaDtype?: DType;
   /** Why the layer differs from what was asked for, if it does: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
   readonly adapted?: string;
-  /** Mean of `|W - W'|`, in units of the weights. */
+  /** Mean of `|W - W'|`, in units of the weights. NaN in a dry run. */
   readonly meanAbsError: number;
-  /** Mean of `(W - W')^2`. */
+  /** Mean of `(W - W')^2`. NaN in a dry run. */
   readonly meanSquaredError: number;
-  /** `||W - W'|| / ||W||` with scale and zero as they are stored. */
+  /** `||W - W'|| / ||W||` with scale and zero as they are stored. NaN in a dry run. */
   readonly relativeError: number;
   /** Stored bits per weight: codes, scale and zero. */
   readonly bitsPerWeight: number;
@@ -27,7 +27,7 @@ export interface TensorReport {
   readonly bytesBefore: number;
   /** Bytes of all that the layer becomes: codes, scale, zero and flags. */
   readonly bytesAfter: number;
-  /** Seconds in the backend. */
+  /** Seconds in the backend. 0 in a dry run. */
   readonly seconds: number;
 }
 
@@ -53,7 +53,11 @@ export interface ModelReport {
   readonly output: string;
   /** The options that apply where no override says otherwise. */
   readonly config: ResolvedQuantConfig;
-  /** Whether this was only a plan: nothing was written, and errors are NaN. */
+  /**
+   * Whether this was only a plan: nothing was written, and errors are NaN (`null` in JSON): of each tensor `meanAbsError`,
+   * `meanSquaredError` and `relativeError`, of `totals` `meanAbsError` and `relativeError`. Seconds of computing are 0. Sizes, types
+   * and bits are those that a run would come to, where weights do not decide: `metaDtype` `'auto'` is counted as float16.
+   */
   readonly dryRun: boolean;
   /** Quantized weights, file after file. */
   readonly tensors: readonly TensorReport[];
@@ -69,13 +73,13 @@ export interface ModelReport {
     readonly bytesBefore: number;
     /** The same of the output. */
     readonly bytesAfter: number;
-    /** Over all quantized weights. */
+    /** Over all quantized weights. NaN in a dry run. */
     readonly meanAbsError: number;
-    /** `||W - W'|| / ||W||` over all quantized weights. */
+    /** `||W - W'|| / ||W||` over all quantized weights. NaN in a dry run. */
     readonly relativeError: number;
     /** Seconds from start to renamed output. */
     readonly seconds: number;
-    /** Of these, seconds in the backend. */
+    /** Of these, seconds in the backend. 0 in a dry run. */
     readonly computeSeconds: number;
   };
   /** Remarks for people: "lm_head.weight is tied to the embedding and was left as it is". */

@@ -74,7 +74,7 @@ export async function saveTensors(path: FilePath, tensors: Tensors, options: Sav
 
 /** As entry.ts says, through which the package exports it. */
 export async function loadTensors(path: FilePath): Promise<LoadedTensors> {
-  const source = await openSource(pathOf(path, 'the file', 'a .safetensors file'));
+  const source = await openSource(pathOf(path, 'the model'));
   try {
     const layers = await findLayers(source);
     const loaded: [string, QuantizedTensor | RawWeight][] = [];

@@ -95,6 +95,7 @@ describe('wrong usage is said before anything is read', () => {
     [['dequantize', '/nope', '--out', 'x', '--dtype', 'bfloat61'], /Expected --dtype .* Did you mean "bfloat16"\?/],
     [['inspect'], /Expected <model> after "hqq inspect"\./],
     [['inspect', '/nope', '/nope'], /Unexpected argument "\/nope"/],
+    [['inspect', 'file:///nope'], /Write the path, "\/nope"/],
     [['compare', '/nope'], /Expected <quantized> after "hqq compare \/nope"\./],
     [['bench', '--size', '100'], /Expected --size to be a multiple of 64, got 100\./],
     [['doctor', 'now'], /Unexpected argument "now": "hqq doctor" takes no arguments\./],

@@ -28,8 +28,10 @@ describe('a path', () => {
   });
 
   test.each<readonly [string, unknown, string]>([
-    ['of the web', new URL('https://example.org/model'), 'got "https://example.org/model".'],
+    ['of the web', new URL('https://example.org/model'), 'got "https://example.org/model". Nothing is downloaded'],
     ['with a host', new URL('file://host/model%2F..'), 'got "file://host/model%2F..".'],
+    ['of the web, as text', 'https://example.org/model', 'Nothing is downloaded: fetch it first (hf download)'],
+    ['as text', 'file:///a%20b/c', 'Write the path, "/a b/c"; in a program, new URL(...) does as well.'],
     ['that is empty', '', 'got "".'],
     ['with a zero', 'a\0b', 'got "a'],
     ['that is a number', 7, 'got 7.'],

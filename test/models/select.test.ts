@@ -123,7 +123,10 @@ describe('what is quantized', () => {
     [{ overrides: { '*.upp_proj': { nbits: 8 } } }, /overrides "\*\.upp_proj" to match a tensor/],
     [{ overrides: { lm_head: { nbits: 8 } } }, /stays as it is: excluded by default: lm_head\. Include it too\./],
     [{ include: '*embed_tokens' }, /"model.embed_tokens.weight" stays as it is: embedding/],
-    [{ exclude: '*' }, /no linear weight to quantize: its 15 tensors stay as they are \(9 excluded; /],
+    [
+      { exclude: '*' },
+      /exclude \(--exclude\) matches all 9 weights of \S+ that would be quantized, .* Narrow its patterns/,
+    ],
   ] as const)('refuses %j', async (options, message) => {
     const error = await failure(() => plan(llama(), options as QuantConfig));
     expect(error.message).toMatch(message);

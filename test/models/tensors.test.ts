@@ -15,6 +15,7 @@ import {
   failure,
   freshPath,
   modelFile,
+  modelFolder,
   randomTensor,
   randomWeights,
   type Source,
@@ -99,6 +100,12 @@ describe('saveTensors and loadTensors', () => {
     expect((await loadTensors(path))['up.bias']).toEqual({ ...bias, dtype: 'float32' });
     const error = await failure(() => saveTensors(fresh(), { 'up.weight': quantized, 'up.bias': weight(2, 64) }));
     expect(error.message).toBe('"up.bias": Expected the bias of "up.weight" to be 1 x 64, got 2 x 64.');
+  });
+
+  it('are read from a folder, too', async () => {
+    const folder = modelFolder([{ 'a.weight': randomTensor([8, 8], 1) }]);
+    expect(Object.keys(await loadTensors(folder))).toEqual(['a.weight']);
+    await expect(loadTensors('')).rejects.toThrow('a .safetensors file or a model folder');
   });
 
   it('write metadata, and replace a file only where that was asked for', async () => {

@@ -78,7 +78,7 @@ export class CheckpointEnvelope implements Envelope {
     const others = this.skippedFiles.filter((name) => !ofAdapter(name));
     if (others.length > 0) {
       notes.push(
-        `Not carried over (weights in other formats, not regular files, links that lead elsewhere): ${quoteSome(others)}.`,
+        `Not carried over (weights that are not the model's, not regular files, links that lead elsewhere): ${quoteSome(others)}.`,
       );
     }
     if (adapters.length > 0) {

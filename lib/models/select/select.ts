@@ -3,7 +3,7 @@ import { layerOf } from '../../containers/names.js';
 import { overlay, type QuantConfig } from '../../matrix/config.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
-import { plural } from '../../messages/units.js';
+import { formatCount, plural } from '../../messages/units.js';
 import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
 import { compileGlob, type Glob, unmatched } from './globs.js';
@@ -107,6 +107,12 @@ export function nothingLeft(path: string, { dense, doubtful }: Selection): HqqEr
   const what =
     dense.length === 1 ? 'its one tensor stays as it is' : `its ${plural(dense.length, 'tensor')} stay as they are`;
   const why = dense.length === 0 ? 'it holds no tensors' : `${what} (${reasons.join('; ')})`;
+  const excluded = counts.get('excluded') ?? 0;
+  if (excluded > 0) {
+    const all = excluded === 1 ? 'the one weight' : `all ${formatCount(excluded)} weights`;
+    const message = `exclude (--exclude) matches ${all} of ${plain(path)} that would be quantized, so that nothing is left`;
+    return new HqqError('ERR_CHECKPOINT_CONTENT', `Expected fewer to stay: ${message}. Narrow its patterns.`);
+  }
   const advice =
     doubtful.size === 0 ? '' : ` What is to be quantized all the same, include by name: ${quoteSome([...doubtful])}.`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} has no linear weight to quantize: ${why}.${advice}`);
