@@ -152,6 +152,13 @@ describe('a model', () => {
     expect(model.has(NAME)).toBe(true); // what it knows it knows
   });
 
+  test('of a language is shown in a line, and not posted', async () => {
+    const language = await loadLanguageModel(SHIPPED);
+    expect(inspect(language)).toBe('LanguageModel { LlamaForCausalLM, 3 blocks of 256, 2,048 tokens, 9.18 MB }');
+    expect(() => structuredClone(language)).toThrow('A LanguageModel, which stays in its thread');
+    await language.close();
+  });
+
   test.each(['asyncDispose', 'dispose'] as const)('is closed by Symbol.%s, where there is one', async (name) => {
     const symbol = (Symbol as Partial<Record<typeof name, symbol>>)[name];
     const [model, language] = [await open(), await loadLanguageModel(SHIPPED)];

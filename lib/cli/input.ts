@@ -19,10 +19,13 @@ interface TextInput {
   readonly quiet: boolean;
 }
 
-/** The text of a file, or of standard input for `-`. */
+/** The text of a file, or of standard input for `-`. Nothing is an error. */
 export async function readTextFile(file: string, input: TextInput): Promise<string> {
-  if (file === STANDARD_INPUT) return decode('standard input', await readStandardInput(input));
-  return decode(file, await readWhole(file, MAX_TEXT_BYTES));
+  const isStandard = file === STANDARD_INPUT;
+  const bytes = isStandard ? await readStandardInput(input) : await readWhole(file, MAX_TEXT_BYTES);
+  if (bytes.length > 0) return decode(isStandard ? 'standard input' : file, bytes);
+  const where = isStandard ? 'on standard input' : `in ${plain(file)}`;
+  throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a text ${where}, got nothing.`);
 }
 
 /** The value of a flag that is a text, or what standard input holds for `-`, without the end of its last line. */

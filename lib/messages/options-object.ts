@@ -13,7 +13,7 @@ function isController(value: object): boolean {
 }
 
 /**
- * Refuses objects that hold no options, which a call would ignore in silence: a signal in place of `{ signal }`, a list.
+ * Refuses what holds no options, which a call would ignore in silence: a signal in place of `{ signal }`, a list.
  *
  * @param known Names of the options that the call takes.
  * @throws {HqqError} `ERR_INVALID_OPTION`
@@ -22,6 +22,7 @@ export function checkOptionsObject(given: object, known: readonly string[]): voi
   const refuse = (got: string, advice: string): never => {
     throw new HqqError('ERR_INVALID_OPTION', `Expected an object of options, got ${got}. ${advice}`);
   };
+  if (typeof given !== 'object' || given === null) refuse(show(given), `Options: ${known.join(', ')}.`);
   const kind = isSignal(given) ? 'an AbortSignal' : isController(given) ? 'an AbortController' : undefined;
   if (kind !== undefined) {
     const value = kind === 'an AbortSignal' ? '{ signal }' : '{ signal: controller.signal }';

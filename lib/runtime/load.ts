@@ -56,6 +56,16 @@ export async function loadLanguageModel(
   }
 }
 
+/** Most positions of a text of a model that is not loaded: its weights are not read. @throws as `loadLanguageModel` */
+export async function contextOf(path: FilePath): Promise<number> {
+  const model = await openModel(path);
+  try {
+    return naturalContext(configOf(model));
+  } finally {
+    await model.close();
+  }
+}
+
 /** What a model's config.json says. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
 export function configOf(model: Model): LanguageModelConfig {
   if (model.config !== undefined) return readModelConfig(model.config, join(model.path, 'config.json'));

@@ -1,11 +1,14 @@
 import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
+import { checkSignal } from '../compute/signal.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
+import { rejectUnknownOptions } from '../matrix/config.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
-import { Closing } from '../messages/objects.js';
+import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
 import { refuseSurplus } from '../messages/surplus.js';
-import { KvCache } from './blocks/cache.js';
+import { formatBytes, plural } from '../messages/units.js';
+import { checkCache, KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { Decoder } from './decoder.js';
@@ -42,6 +45,8 @@ interface ModelParts {
   readonly backend?: Backend;
 }
 
+const NOT_CLONEABLE = notCloneable('A LanguageModel, which stays in its thread: post its path, and load it there,');
+
 /** A decoder-only language model in memory. Any number of texts may be generated at once; they take turns token by token. */
 export class LanguageModel extends Closing {
   /** What config.json says. */
@@ -55,6 +60,8 @@ export class LanguageModel extends Closing {
     /** Linear layers of the blocks. */
     readonly linears: number;
   };
+  /** @internal */
+  readonly notCloneable = NOT_CLONEABLE;
   readonly #parts: Omit<ModelParts, 'weights'>;
   readonly #lifetime = new Lifetime('the model');
   /** Undefined once the model is closed and nothing computes. */
@@ -89,7 +96,8 @@ export class LanguageModel extends Closing {
    * Reads `ids` after what `cache` holds, and gives logits: for each token of the vocabulary, how likely it comes next, as a
    * logarithm up to a constant. With `logits: 'last'` the array is the cache's own and stays as it is until the next call on it.
    *
-   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, or more than `maxContext` positions; `ERR_CLOSED`
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, more than `maxContext` positions, or a cache that is none of this
+   *   model's; `ERR_INVALID_OPTION`, `ERR_CLOSED`
    */
   async forward(ids: TokenIds, cache: KvCache, options: ForwardOptions = {}): Promise<OwnedFloat32Array> {
     refuseSurplus(arguments.length, 3, 'model.forward(ids, cache, options)');
@@ -144,14 +152,20 @@ export class LanguageModel extends Closing {
     this.#decoder = undefined;
   }
 
-  async #forward(
-    decoder: Decoder,
-    ids: TokenIds,
-    cache: KvCache,
-    { logits = 'last', signal, tap }: ForwardOptions,
-  ): Promise<OwnedFloat32Array> {
+  /** @internal */
+  [INSPECT](): string {
+    const { architecture, layers, hiddenSize, vocabSize } = this.config;
+    const parts = [`${plural(layers, 'block')} of ${hiddenSize}`, plural(vocabSize, 'token')];
+    return `LanguageModel { ${architecture}, ${parts.join(', ')}, ${formatBytes(this.memoryUsage.total)} }`;
+  }
+
+  async #forward(decoder: Decoder, ids: TokenIds, cache: KvCache, options: ForwardOptions): Promise<OwnedFloat32Array> {
     const { vocabSize } = this.config;
     checkIds(ids, vocabSize);
+    checkCache(cache, this.config);
+    rejectUnknownOptions(options, ['logits', 'signal', 'tap']);
+    const { logits = 'last', signal, tap } = options;
+    checkSignal(signal);
     if (logits !== 'last' && logits !== 'all') {
       throw new HqqError('ERR_INVALID_OPTION', `Expected logits to be one of last, all, got ${show(logits)}.`);
     }
@@ -168,8 +182,13 @@ export class LanguageModel extends Closing {
   }
 
   #openTokenizer(): Promise<TextTokenizer> {
-    this.#tokenizer ??= this.#parts.tokenizer();
-    return this.#tokenizer;
+    if (this.#tokenizer) return this.#tokenizer;
+    const opening = this.#parts.tokenizer();
+    this.#tokenizer = opening;
+    opening.catch(() => {
+      if (this.#tokenizer === opening) this.#tokenizer = undefined; // what was missing may be there the next time
+    });
+    return opening;
   }
 }
 

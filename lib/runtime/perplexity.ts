@@ -29,6 +29,16 @@ export interface Perplexity {
   readonly tokens: number;
 }
 
+/** Tokens of a window where nothing is said. */
+export const WINDOW = 128;
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` unless a window of so many tokens fits a text. */
+export function checkWindow(window: number, maxContext: number): void {
+  if (Number.isSafeInteger(window) && window >= 1 && window <= maxContext) return;
+  const message = `Expected window to be an integer in [1, ${maxContext}], got ${show(window)}`;
+  throw new HqqError('ERR_INVALID_OPTION', `${message}. maxContext (--max-context) sets the limit.`);
+}
+
 /** As `LanguageModel.perplexity` says. */
 export async function measurePerplexity(
   decoder: Decoder,
@@ -40,15 +50,10 @@ export async function measurePerplexity(
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
   }
   rejectUnknownOptions(options, ['window', 'signal', 'onProgress'] satisfies (keyof PerplexityOptions)[]);
-  const { window = 128, signal, onProgress } = options;
+  const { window = WINDOW, signal, onProgress } = options;
   checkSignal(signal);
   checkIds(ids, decoder.config.vocabSize);
-  if (!Number.isSafeInteger(window) || window < 1 || window > maxContext) {
-    throw new HqqError(
-      'ERR_INVALID_OPTION',
-      `Expected window to be an integer in [1, ${maxContext}], got ${show(window)}. maxContext (--max-context) sets the limit.`,
-    );
-  }
+  checkWindow(window, maxContext);
   const windows = Math.floor((ids.length - 1) / window);
   if (windows === 0) {
     throw new HqqError(

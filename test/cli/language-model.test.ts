@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { cpSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { expectFailure, hqq } from '../support/cli.js';
@@ -71,6 +71,39 @@ describe('hqq perplexity', () => {
       (await hqq(['perplexity', SHIPPED, '--text', file, '--json'])).stdout,
     ) as Record<string, number>;
     expect(perplexity).toBeCloseTo(Math.exp(nll!), 6);
+  });
+
+  test('says what is wrong with a window before it reads a text, or the weights', async () => {
+    const flags = ['perplexity', SHIPPED, '--text', join(work, 'nothing.txt')];
+    for (const window of ['0', 'many', '1.5']) {
+      expectFailure(await hqq([...flags, '--window', window]), 2, /Expected --window to be an integer in \[1, /);
+    }
+    const limit = (most: number, got: number) =>
+      new RegExp(`window to be an integer in \\[1, ${most}\\], got ${got}\\.`);
+    expectFailure(await hqq([...flags, '--window', '129']), 2, limit(128, 129));
+    const short = [...flags, '--max-context', '64'];
+    expectFailure(await hqq([...short, '--window', '65']), 2, limit(64, 65));
+    expectFailure(await hqq(short), 2, limit(64, 128)); // that which is taken by itself
+    const unread = join(work, 'config-only');
+    cpSync(SHIPPED, unread, { recursive: true });
+    truncateSync(join(unread, 'model.safetensors'), 0);
+    expectFailure(
+      await hqq(['perplexity', unread, '--text', '-', '--window', '65', '--max-context', '64']),
+      2,
+      limit(64, 65),
+    );
+  });
+
+  test('says when there is no text', async () => {
+    const file = join(work, 'empty.txt');
+    writeFileSync(file, '');
+    expectFailure(
+      await hqq(['perplexity', SHIPPED, '--text', file]),
+      1,
+      /Expected a text in .*empty\.txt, got nothing\./,
+    );
+    const shell = `$HQQ perplexity '${SHIPPED}' --text - </dev/null`;
+    expectFailure(await hqq([], { shell }), 1, /Expected a text on standard input, got nothing\./);
   });
 
   test('says when a text is too short', async () => {

@@ -2,6 +2,7 @@ import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { quantizeModel } from '../../lib/models/quantize.js';
+import { KvCache } from '../../lib/runtime/blocks/cache.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
 import { encode } from '../support/checkpoints.js';
@@ -250,6 +251,34 @@ describe('the shipped model', () => {
       const cache = model.createCache();
       for (const ids of [[], [-1], [2048], [1.5], 'text']) {
         await expect(model.forward(ids as number[], cache)).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+      }
+      const wrong = (given: unknown, options?: unknown) => model.forward([1], given as never, options as never);
+      for (const other of [undefined, null, {}, []]) {
+        const message = "Expected cache to be one of the model's, from createCache(), got ";
+        await expect(wrong(other)).rejects.toThrow(
+          expect.objectContaining({
+            code: 'ERR_INVALID_ARGUMENT',
+            message: expect.stringContaining(message) as string,
+          }),
+        );
+      }
+      const { config } = model;
+      const strange = new KvCache({ ...config, kvHeads: 2 * config.kvHeads }, 128);
+      await expect(wrong(strange)).rejects.toThrow('got that of another model.');
+      for (const [options, message] of [
+        [{ logit: 'all' }, 'Unknown option "logit". Did you mean "logits"?'],
+        [null, 'got null'],
+        [{ signal: 5 }, 'Expected signal to be an AbortSignal, got 5.'],
+        [{ tap: 5 }, 'Expected tap to be a function, got 5.'],
+      ] as const) {
+        await expect(wrong(cache, options)).rejects.toThrow(
+          expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(message) as string }),
+        );
+      }
+      for (const options of [null, { maxToken: 3 }, { signal: 5 }]) {
+        expect(() => model.generate('x', options as never)).toThrow(
+          expect.objectContaining({ code: 'ERR_INVALID_OPTION' }),
+        );
       }
       await expect(model.forward(new Array<number>(129).fill(1), cache)).rejects.toThrow('maxContext');
       await expect(model.perplexity([1, 2, 3])).rejects.toThrow('at least 129 tokens');

@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
@@ -42,6 +42,19 @@ describe('a tokenizer', () => {
       await expect(openTokenizer(folder)).rejects.toThrow(call);
     }
     await expect(openTokenizer(folderWith('no-tokenizer', {}))).rejects.toMatchObject({ code: 'ERR_IO' });
+  });
+
+  test('that could not be opened is looked for again by its model', async () => {
+    const folder = join(work, 'late');
+    cpSync(SHIPPED, folder, { recursive: true });
+    rmSync(join(folder, 'tokenizer.json'));
+    const model = await loadLanguageModel(folder);
+    await expect(model.tokenizer()).rejects.toMatchObject({ code: 'ERR_IO' });
+    cpSync(join(SHIPPED, 'tokenizer.json'), join(folder, 'tokenizer.json'));
+    const tokenizer = await model.tokenizer();
+    expect(await tokenizer.encode('')).toEqual([0]);
+    expect(await model.tokenizer()).toBe(tokenizer);
+    await model.close();
   });
 
   test('is closed with its model, or by itself: later calls are errors, and those under way do not hang', async () => {

@@ -1,12 +1,11 @@
 import { untilAborted } from '../../compute/signal.js';
 import { plural } from '../../messages/units.js';
-import { loadLanguageModel } from '../../runtime/load.js';
+import { contextOf, loadLanguageModel } from '../../runtime/load.js';
+import { checkWindow, WINDOW } from '../../runtime/perplexity.js';
 import { defineCommand, toJson } from '../command.js';
 import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { readTextFile } from '../input.js';
 import { withProgress } from '../show/progress.js';
-
-const WINDOW = 128;
 
 export const perplexity = defineCommand({
   name: 'perplexity',
@@ -26,7 +25,9 @@ export const perplexity = defineCommand({
     quiet: NO_PROGRESS,
   },
   plan([path], { text: file, window = WINDOW, activations, maxContext, threads, json = false, quiet = false }) {
+    if (maxContext !== undefined) checkWindow(window, maxContext);
     return async ({ signal, print }) => {
+      checkWindow(window, maxContext ?? (await contextOf(path!))); // before gigabytes are read
       const content = await readTextFile(file!, { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
       const ids = await untilAborted(

@@ -3,7 +3,7 @@ import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
 import { allocating } from '../../messages/allocating.js';
-import { HqqError } from '../../messages/errors.js';
+import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 
@@ -19,6 +19,13 @@ const FIRST_CAPACITY = 256;
 
 /** Floats of an array that several layers share. Node 20 has none of more than 4 GiB. */
 const LONGEST = 1 << 28;
+
+/** @throws {HqqError} `ERR_INVALID_ARGUMENT` unless it is the cache of a model of that shape. */
+export function checkCache(cache: unknown, config: LanguageModelConfig): void {
+  const expected = "Expected cache to be one of the model's, from createCache()";
+  if (!(cache instanceof KvCache)) throw new HqqError('ERR_INVALID_ARGUMENT', `${expected}, got ${show(cache)}.`);
+  if (!cache.fits(config)) throw new HqqError('ERR_INVALID_ARGUMENT', `${expected}, got that of another model.`);
+}
 
 /** What a model remembers of one text: keys and values of every position so far. Each text has its own. */
 export class KvCache {
@@ -91,6 +98,13 @@ export class KvCache {
     } finally {
       this.#busy = false;
     }
+  }
+
+  /** Whether it holds what a model of that shape remembers. @internal */
+  fits({ layers, kvHeads, headDim, vocabSize }: LanguageModelConfig): boolean {
+    const own = this.#config;
+    const same = own.kvHeads === kvHeads && own.headDim === headDim && own.vocabSize === vocabSize;
+    return same && this.#layerCount === layers;
   }
 
   /** Keys and values of a layer. @internal */
