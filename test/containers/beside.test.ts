@@ -58,7 +58,9 @@ describe('an adapter alone', () => {
   it('is known by its tensors, whatever its file is called, and by its file, whatever its tensors', async () => {
     expect(await refusal(modelFile(LORA))).toMatch(/is an adapter/);
     const prompt = folderOf({ 'adapter_model.safetensors': encode({ prompt_embeddings: randomTensor([8, 64], 1) }) });
-    expect(await refusal(prompt)).toMatch(/is an adapter, not a model: it holds adapter_model\.safetensors alone/);
+    expect(await refusal(prompt)).toMatch(/is an adapter, not a model: its tensors are such as "prompt_embeddings"/);
+    const strange = folderOf({ 'adapter_model.safetensors': encode({ 'x.weight': randomTensor([8, 64], 1) }) });
+    expect(await refusal(strange)).toMatch(/is an adapter, not a model: it holds adapter_model\.safetensors alone/);
     const kohya = {
       'lora_unet_mid_attn.lora_down.weight': randomTensor([8, 64], 1),
       'lora_unet_mid_attn.lora_up.weight': randomTensor([64, 8], 1),

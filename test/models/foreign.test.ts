@@ -188,6 +188,13 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
       q_invperm: t('I32', 128),
     },
   },
+  Marlin: { tool: 'Marlin', layer: { B: t('I32', 8, 128), s: t('F16', 1, 64) } },
+  VPTQ: {
+    tool: 'VPTQ',
+    layer: { 'centroids.weight': t('F16', 1, 2048), indices: t('I32', 1, 16, 64), weight_scale: t('F16', 128) },
+  },
+  'QuIP#': { tool: 'QuIP#', layer: { Qidxs: t('I64', 4, 32), SU: t('F16', 128), SV: t('F16', 64), Wscale: t('F32') } },
+  'EXL3 of old': { tool: 'EXL3', layer: { trellis: t('I16', 8, 4, 64), su: t('I16', 8), sv: t('I16', 4) } },
   EXL3: { tool: 'EXL3', layer: { trellis: t('I16', 8, 4, 64), suh: t('F16', 128), svh: t('F16', 64) } },
 };
 
@@ -213,7 +220,9 @@ describe('what another tool has quantized', () => {
   it.each(Object.entries(EXAMPLES))('and where nothing else is there: %s', async (_, { tool, layer }) => {
     const layers = { ...below('a.0', layer), ...below('a.1', layer) };
     expect(await refusal(modelFile(layers))).toMatch(new RegExp(`already: 2 layers hold ${tool}`));
-    expect(await refusal(modelFile(layer))).toMatch(new RegExp(`already: 1 layer holds ${tool}`));
+    // Names of one letter are too little where nothing stands in front.
+    if (tool !== 'Marlin')
+      expect(await refusal(modelFile(layer))).toMatch(new RegExp(`already: 1 layer holds ${tool}`));
   });
 
   it('is refused where a shard of it is so, which is named', async () => {

@@ -12,7 +12,7 @@ const ADAPTER_FILE = /^(adapter_model|(\d+_)?adapters)\.(safetensors|bin)$/;
 
 /** Parts of the names of its tensors: in peft (`adapter_layer_names` in tuners/<method>/layer.py), kohya's scripts and diffusers, mlx-lm. */
 const ADAPTER_PART =
-  /(^|[._])(lora_([AB]|[ab]|up|down|mid|E|embedding_[AB]|magnitude_vector)|hada_(w[12]_[ab]|t[12])|lokr_(w[12](_[ab])?|t2)|ia3_l|oft_R|boft_[Rs]|vera_lambda_[bd]|randlora_(lambda|gamma)|fourierft_spectrum|hra_u|miss_block|vblora_logits_[AB]|trainable_tokens_delta)([._]|$)/;
+  /(^|[._])(lora_([AB]|[ab]|up|down|mid|E|embedding_[AB]|magnitude_vector)|hada_(w[12]_[ab]|t[12])|lokr_(w[12](_[ab])?|t2)|ia3_l|oft_R|boft_[Rs]|vera_lambda_[bd]|randlora_(lambda|gamma)|fourierft_spectrum|hra_u|miss_block|vblora_logits_[AB]|trainable_tokens_delta|prompt_embeddings)([._]|$)/;
 /** Numbers beside them. */
 const ADAPTER_NUMBER = /[._](alpha|dora_scale)$/;
 /** What peft puts in front of the names of modules that it wraps, also of those that are trained whole and saved along. */

@@ -112,10 +112,15 @@ const MARKS: readonly Mark[] = [
   // ExLlamaV2 (ext.py, make_q_matrix) and V3 (modules/quant/exl3.py).
   mark('EXL2', '.q_weight', whole, { '.q_scale': whole }),
   mark('EXL3', '.trellis', whole, { '.svh': float }),
+  mark('EXL3', '.trellis', whole, { '.sv': any }),
+  // Marlin (marlin/__init__.py, Layer): B I32, s F16. VPTQ (layers/vqlinear.py). QuIP# (lib/linear/quantized_linear.py).
+  mark('Marlin', '.B', one('I32'), { '.s': float }),
+  mark('VPTQ', '.centroids.weight', float, { '.indices': whole }),
+  mark('QuIP#', '.Qidxs', whole, { '.SV': float }),
 ];
 
 /** Letters at the end of a name by which marks are looked up: each tensor is held against few of them. */
-const LETTERS = 3;
+const LETTERS = 2;
 
 const MARKS_BY_END: ReadonlyMap<string, readonly Mark[]> = new Map(
   MARKS.map(({ end }) => {
