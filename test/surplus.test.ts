@@ -13,6 +13,8 @@ const file = freshPath('in.safetensors');
 fs.writeFileSync(file, encode({ 'a.weight': randomTensor([64, 64], 1) }));
 const model = await hqq.openModel(file);
 const languageModel = await runtime.loadLanguageModel(SHIPPED);
+const source = await runtime.openBlockSource(SHIPPED);
+const block = await source.block(0);
 
 type Callable = (...args: unknown[]) => unknown;
 
@@ -44,9 +46,12 @@ const calls = [
   ...everything('hqq', { ...hqq }),
   ...everything('js', { ...js }),
   ...everything('runtime', { ...runtime }),
-  ...functionsOf('model', Object.getPrototypeOf(model)),
+  ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'obstacle']),
   ...functionsOf('languageModel', Object.getPrototypeOf(languageModel)),
-  ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'layer', 'prepared']),
+  ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'fits', 'layer', 'prepared']),
+  ...functionsOf('source', Object.getPrototypeOf(source)),
+  ...functionsOf('block', Object.getPrototypeOf(block)),
+  ...functionsOf('head', Object.getPrototypeOf(await source.head())),
 ];
 
 describe('surplus arguments', () => {

@@ -149,8 +149,13 @@ export class BlockSource extends Closing {
   }
 
   /** All blocks, one after the other: each is closed when the next one is asked for, and when the loop ends. */
-  async *blocks(options: PartOptions = {}): AsyncGenerator<OpenBlock, void, undefined> {
+  blocks(options: PartOptions = {}): AsyncGenerator<OpenBlock, void, undefined> {
     refuseSurplus(arguments.length, 1, 'source.blocks(options)');
+    checkPartOptions(options);
+    return this.#blocks(options);
+  }
+
+  async *#blocks(options: PartOptions): AsyncGenerator<OpenBlock, void, undefined> {
     let block: OpenBlock | undefined;
     try {
       for (let index = 0; index < this.count; index++) yield (block = await this.block(index, options));
