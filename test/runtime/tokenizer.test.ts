@@ -85,7 +85,7 @@ describe('a tokenizer', () => {
   });
 
   test.each([
-    ['no JSON', { 'tokenizer.json': '{"model"' }, 'tokenizer.json: expected JSON: SyntaxError'],
+    ['no JSON', { 'tokenizer.json': '{"model"' }, 'tokenizer.json: not valid JSON: Expected'],
     ['a list', { 'tokenizer.json': '[]' }, 'tokenizer.json: expected a JSON object.'],
     ['nothing', { 'tokenizer.json': 'null' }, 'tokenizer.json: expected a JSON object.'],
     [

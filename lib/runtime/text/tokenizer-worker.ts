@@ -25,7 +25,7 @@ const read = (file, bytes) => {
   try {
     value = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
   } catch (error) {
-    throw { file, message: 'expected JSON: ' + error };
+    throw { file, message: 'not valid JSON: ' + error.message + '. The file is damaged; fetch it again' };
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw { file, message: 'expected a JSON object' };
   return value;
