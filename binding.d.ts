@@ -414,7 +414,7 @@ export interface Constants {
   /** Bytes of a quad, four consecutive weights of each output of a panel, and of a vector of a unit. */
   readonly quadBytes: number;
   /** Weights of a group for which x, as bytes, has a step of its own. */
-  readonly inputBlock: number;
+  readonly inputSegment: number;
   /** Keys of the attention's cache that lie side by side, so that sums of scores go along the lanes of vectors, and across none. */
   readonly keyStrip: number;
   /** Elements whose distances are summed together. */

@@ -13,7 +13,7 @@ const OURS: Constants = {
   blockGroups: constants.BLOCK_GROUPS,
   panel: constants.PANEL,
   quadBytes: constants.QUAD_BYTES,
-  inputBlock: constants.INPUT_BLOCK,
+  inputSegment: constants.INPUT_SEGMENT,
   keyStrip: constants.KEY_STRIP,
   distanceTile: constants.DISTANCE_TILE,
   formats: FORMATS.map(({ codeBits, wordBytes, fields, panel }) => ({ codeBits, wordBytes, fields, panel })),

@@ -3,7 +3,7 @@ import type { Backend, LinearArgs } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
 import { NBITS, type NBits } from '../lib/matrix/config.js';
-import { INPUT_BLOCK } from '../lib/matrix/constants.js';
+import { INPUT_SEGMENT } from '../lib/matrix/constants.js';
 import { formatFor, formatNamed, holdsRows, packedRows } from '../lib/matrix/format.js';
 import { geometryOf } from '../lib/matrix/geometry.js';
 import { fitsPanels, panelSizes } from '../lib/matrix/panels.js';
@@ -144,7 +144,7 @@ function worst(got: Float32Array, { y, terms }: ReturnType<typeof exact>): numbe
   );
 }
 
-/** For rounded x, |terms| are those of the largest |x| of each block of a group: the bound is on that. */
+/** For rounded x, |terms| are those of the largest |x| of each segment of a group: the bound is on that. */
 function roundedTerms(q: QuantizedTensor, weights: Float32Array, x: Float32Array): Float64Array {
   const [out, cols] = q.shape;
   const batch = x.length / cols;
@@ -152,7 +152,7 @@ function roundedTerms(q: QuantizedTensor, weights: Float32Array, x: Float32Array
   for (let b = 0; b < batch; b++) {
     for (let first = 0, end = 0; first < cols; first = end) {
       const group = first - (first % q.groupSize);
-      end = Math.min(first + INPUT_BLOCK, group + q.groupSize);
+      end = Math.min(first + INPUT_SEGMENT, group + q.groupSize);
       const most = x.subarray(b * cols + first, b * cols + end).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
       for (let o = 0; o < out; o++) {
         for (let i = first; i < end; i++) terms[b * out + o]! += Math.abs(weights[o * cols + i]!) * most;

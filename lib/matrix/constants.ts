@@ -6,7 +6,7 @@ export const LANES = 16;
 export const BLOCK_GROUPS = 16;
 export const PANEL = 16;
 export const QUAD_BYTES = PANEL * 4;
-export const INPUT_BLOCK = 32;
+export const INPUT_SEGMENT = 32;
 export const KEY_STRIP = 16;
 export const DISTANCE_TILE = 16384;
 

@@ -58,7 +58,7 @@ inline Napi::Object constants(Napi::Env env) {
   set("blockGroups", kernels::kMaxBlock);
   set("panel", kPanel);
   set("quadBytes", kQuadBytes);
-  set("inputBlock", kInputBlock);
+  set("inputSegment", kInputSegment);
   set("keyStrip", kernels::kLanes);
   set("distanceTile", core::kDistanceTile);
   all.Set("formats", frozen_list(env, kFormats, [env](const FormatRow& row) { return frozen_format(env, row); }));

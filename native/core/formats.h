@@ -125,8 +125,8 @@ inline constexpr auto kAllFormats = [] {
 }();
 
 // x as bytes has a step of its own for every so many weights of a group.
-inline constexpr size_t kInputBlock = 32;
-inline constexpr size_t kInputQuads = kInputBlock / 4;
+inline constexpr size_t kInputSegment = 32;
+inline constexpr size_t kInputQuads = kInputSegment / 4;
 // Longest group whose products, summed as integers, fit 32 bits.
 inline constexpr size_t kLongestGroup = size_t{1} << 16;
 
@@ -135,7 +135,7 @@ inline constexpr size_t quads_of(Format format, size_t group_size) {
   const size_t unit = row_of(format).quads;
   return ((group_size + 3) / 4 + unit - 1) / unit * unit;
 }
-inline constexpr size_t input_blocks(size_t quads) { return (quads + kInputQuads - 1) / kInputQuads; }
+inline constexpr size_t input_segments(size_t quads) { return (quads + kInputQuads - 1) / kInputQuads; }
 inline constexpr size_t bytes_of_quads(Format format, size_t quads) {
   return quads / row_of(format).quads * row_of(format).bytes;
 }

@@ -10,7 +10,7 @@ namespace hqq::core {
 namespace {
 
 // Weights of each output that are dequantized together: with a panel's outputs 8 KiB of floats.
-constexpr size_t kDepth = kernels::kBlockQuads * 4;
+constexpr size_t kDepth = kernels::kChainQuads * 4;
 
 }  // namespace
 

@@ -9,27 +9,27 @@ namespace hqq::core {
 namespace {
 
 // Rows of x that are multiplied together: their sums and one group of theirs stay in the first-level cache.
-constexpr size_t kRowBlock = 64;
-// Blocks of rows that are multiplied with a group's codes when it has been unpacked.
-constexpr size_t kRowBlocks = 4;
+constexpr size_t kBandRows = 64;
+// Bands of rows that are multiplied with a group's codes when it has been unpacked.
+constexpr size_t kBands = 4;
 // Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another
 // takes as long as multiplying them.
 constexpr size_t kUnitWork = size_t{1} << 19;
 constexpr size_t kAloneWork = size_t{1} << 20;
 
 // x as the kernels read it, for weights in groups of one size.
-class Prepared {
+class ArrangedInput {
  public:
-  Prepared(const Linear& op, const Panels& p, Scratch& shared)
+  ArrangedInput(const Linear& op, const Panels& p, Scratch& shared)
       : op_(op),
         size_(p.group_size),
         padded_(4 * p.quads()),
         groups_(p.groups()),
-        input_blocks_(input_blocks(p.quads())) {
-    const size_t count = op.batch * groups_, blocks = op.int8 ? count * input_blocks_ : 0;
+        input_segments_(input_segments(p.quads())) {
+    const size_t count = op.batch * groups_, segments = op.int8 ? count * input_segments_ : 0;
     values_ = shared.reserve<std::byte>(count * padded_ * width());
-    scale_ = shared.reserve<float>(blocks);
-    sum_ = shared.reserve<float>(blocks);
+    scale_ = shared.reserve<float>(segments);
+    sum_ = shared.reserve<float>(segments);
     total_ = shared.reserve<float>(count);
   }
 
@@ -37,20 +37,20 @@ class Prepared {
   void use(const Scratch& shared) { shared_ = &shared; }
 
   // `line` holds a group of a row, where there are more rows than one.
-  void prepare(const kernels::LinearKernels& kernels, size_t row, std::byte* line) const {
-    const size_t block = row / kRowBlock * kRowBlock, rows = std::min(kRowBlock, op_.batch - block);
+  void arrange(const kernels::LinearKernels& kernels, size_t row, std::byte* line) const {
+    const size_t band = row / kBandRows * kBandRows, rows = std::min(kBandRows, op_.batch - band);
     const float* x = op_.x + row * size_ * groups_;
     for (size_t g = 0; g < groups_; ++g, x += size_) {
-      const size_t first = block * groups_ + g * rows, at = first + row - block;
+      const size_t first = band * groups_ + g * rows, at = first + row - band;
       std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
-      const size_t stats = first * input_blocks_ + row - block;
+      const size_t stats = first * input_segments_ + row - band;
       if (op_.int8)
         kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + stats, sum() + stats, rows,
                          total() + at);
       else
         kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
       if (rows == 1) continue;
-      std::byte* quads = values() + first * padded_ * width() + (row - block) * 4 * width();
+      std::byte* quads = values() + first * padded_ * width() + (row - band) * 4 * width();
       if (op_.int8)
         scatter<uint32_t>(line, quads, rows);
       else
@@ -59,10 +59,11 @@ class Prepared {
   }
   size_t line_bytes() const { return padded_ * width(); }
 
-  // The rows of a block.
-  kernels::Input input(size_t block) const {
-    const size_t at = block * groups_;
-    return {values() + at * padded_ * width(), scale() + at * input_blocks_, sum() + at * input_blocks_, total() + at};
+  // The rows of a band.
+  kernels::Input input(size_t band) const {
+    const size_t at = band * groups_;
+    return {values() + at * padded_ * width(), scale() + at * input_segments_, sum() + at * input_segments_,
+            total() + at};
   }
 
  private:
@@ -83,13 +84,13 @@ class Prepared {
 
   const Linear& op_;
   const Scratch* shared_ = nullptr;
-  size_t size_, padded_, groups_, input_blocks_, values_, scale_, sum_, total_;
+  size_t size_, padded_, groups_, input_segments_, values_, scale_, sum_, total_;
 };
 
-// Part of a layer's work: some panels, for a block of rows.
+// Part of a layer's work: some panels, for a band of rows.
 struct Unit {
   const Layer* layer;
-  const Prepared* x;
+  const ArrangedInput* x;
   size_t panels_each, first_unit, units_across;
 };
 
@@ -120,17 +121,17 @@ Status linear(const Context& given, const Linear& op) {
   const Context context{given.kernels, work < kAloneWork ? 1 : given.threads, given.cancel};
 
   Scratch shared, own;
-  std::vector<Prepared> inputs;
+  std::vector<ArrangedInput> inputs;
   std::vector<Unit> parts;
   inputs.reserve(op.layers.size()), parts.reserve(op.layers.size());
-  const size_t block_rows = std::min(kRowBlock, op.batch), unit_rows = std::min(kRowBlock * kRowBlocks, op.batch);
+  const size_t band_rows = std::min(kBandRows, op.batch), unit_rows = std::min(kBandRows * kBands, op.batch);
   const size_t down = (op.batch + unit_rows - 1) / unit_rows;
   size_t units = 0, most_panels = 1;
   for (const Layer& layer : op.layers) {
     const Panels& p = layer.panels;
-    const auto fits = [&p](const Prepared& x) { return x.fits(p); };
+    const auto fits = [&p](const ArrangedInput& x) { return x.fits(p); };
     if (std::none_of(inputs.begin(), inputs.end(), fits)) inputs.emplace_back(op, p, shared);
-    const Prepared* x = &*std::find_if(inputs.begin(), inputs.end(), fits);
+    const ArrangedInput* x = &*std::find_if(inputs.begin(), inputs.end(), fits);
     const size_t each = std::max<size_t>(2, kUnitWork / (kPanel * p.in_features * unit_rows) / 2 * 2);
     const size_t across = (p.count() + each - 1) / each;
     parts.push_back({&layer, x, each, units, across});
@@ -144,17 +145,17 @@ Status linear(const Context& given, const Linear& op) {
   const size_t bytes_at = own.reserve<uint8_t>(op.int8 ? unpacked_quads * kQuadBytes : 0);
   const size_t tile_at = own.reserve<float>(op.int8 ? 0 : unpacked_quads * kQuadBytes);
   size_t line_bytes = 0;
-  for (const Prepared& x : inputs) line_bytes = std::max(line_bytes, x.line_bytes());
+  for (const ArrangedInput& x : inputs) line_bytes = std::max(line_bytes, x.line_bytes());
   const size_t line_at = own.reserve<std::byte>(line_bytes);
   shared.allocate(1), own.allocate(context.threads);
-  for (Prepared& x : inputs) x.use(shared);
+  for (ArrangedInput& x : inputs) x.use(shared);
 
   if (single) {
-    for (const Prepared& x : inputs) x.prepare(kernels, 0, nullptr);
+    for (const ArrangedInput& x : inputs) x.arrange(kernels, 0, nullptr);
   } else {
-    for (const Prepared& x : inputs) {
+    for (const ArrangedInput& x : inputs) {
       const Status status = parallel_for(
-          context, op.batch, [&](size_t row, int slot) { x.prepare(kernels, row, own.at<std::byte>(line_at, slot)); });
+          context, op.batch, [&](size_t row, int slot) { x.arrange(kernels, row, own.at<std::byte>(line_at, slot)); });
       if (status != Status::ok) return status;
     }
   }
@@ -174,12 +175,12 @@ Status linear(const Context& given, const Linear& op) {
     auto* bytes = own.at<uint8_t>(bytes_at, slot);
     auto* tile = own.at<float>(tile_at, slot);
     const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
-    // Whole blocks of rows, then what is left of them.
-    for (size_t row = first_row, blocks; row < last_row; row += blocks * block_rows) {
-      const size_t rows = std::min(block_rows, last_row - row),
+    // Whole bands of rows, then what is left of them.
+    for (size_t row = first_row, bands; row < last_row; row += bands * band_rows) {
+      const size_t rows = std::min(band_rows, last_row - row),
                    together = rows == 1 ? last - first : kernels.tile_panels;
       const kernels::Input x = part->x->input(row);
-      blocks = (last_row - row) / rows;
+      bands = (last_row - row) / rows;
       for (size_t panel = first; panel < last; panel += together) {
         const size_t count = std::min(together, last - panel);
         const kernels::PanelRows panels{
@@ -187,10 +188,10 @@ Status linear(const Context& given, const Linear& op) {
         if (rows == 1)
           (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
         else if (op.int8)
-          kernels.bytes.rows[format](panels, {x, rows, blocks}, count, bytes, sums);
+          kernels.bytes.rows[format](panels, {x, rows, bands}, count, bytes, sums);
         else
-          kernels.rows_f32[format](panels, {x, rows, blocks}, count, tile, sums);
-        for (size_t b = 0; b < blocks; ++b)
+          kernels.rows_f32[format](panels, {x, rows, bands}, count, tile, sums);
+        for (size_t b = 0; b < bands; ++b)
           for (size_t n = 0; n < count; ++n)
             write_panel(layer, panel + n, sums + (b * count + n) * rows * kPanel, row + b * rows, rows);
       }

@@ -17,9 +17,9 @@ namespace hqq::kernels {
 
 // ---- x
 
-// q = round(x / scale) in [-127, 127], scale = max |x| / 127, sum = sum of q: one block of one row.
+// q = round(x / scale) in [-127, 127], scale = max |x| / 127, sum = sum of q: one segment of one row.
 template <class V>
-HQQ_INLINE void input_block(const float* x, size_t size, int8_t* q, float* scale, float* sum) {
+HQQ_INLINE void input_segment(const float* x, size_t size, int8_t* q, float* scale, float* sum) {
   auto most_f32 = V::set(0.0f), poison_f32 = V::set(0.0f);
   const auto measure = [&](typename V::F32 x_f32) {
     most_f32 = V::max(most_f32, V::abs(x_f32));
@@ -34,7 +34,7 @@ HQQ_INLINE void input_block(const float* x, size_t size, int8_t* q, float* scale
       });
   const float most = V::max_across(most_f32), poison = V::sum(poison_f32);
   if (poison != 0.0f) most_f32 = V::set(0.0f);  // all outputs become NaN
-  // A block of less than this is a block of zeros: its reciprocal would not be finite.
+  // A segment of less than this is one of zeros: its reciprocal would not be finite.
   const float levels = poison == 0.0f && most > 0x1p-100f ? 127.0f / most : 0.0f;
   const auto levels_f32 = V::set(levels), offset_f32 = V::set(128.0f);
   auto sum_f32 = V::set(0.0f);
@@ -58,8 +58,8 @@ template <class V>
 void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float* scale, float* sum, size_t stride,
               float* total) {
   *total = 0.0f;
-  for (size_t at = 0; at < size; at += kInputBlock, scale += stride, sum += stride) {
-    input_block<V>(x + at, size - at < kInputBlock ? size - at : kInputBlock, q + at, scale, sum);
+  for (size_t at = 0; at < size; at += kInputSegment, scale += stride, sum += stride) {
+    input_segment<V>(x + at, size - at < kInputSegment ? size - at : kInputSegment, q + at, scale, sum);
     *total += *scale * *sum;
   }
   for (size_t i = size; i < padded_size; ++i) q[i] = 0;
@@ -123,10 +123,10 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
     }(std::make_index_sequence<Panels>{});
     typename V::F32 dot_f32[Panels];
     for (auto& dot : dot_f32) dot = V::set(0.0f);
-    for (size_t q = 0; q < p.quads; q += kBlockQuads) {
+    for (size_t q = 0; q < p.quads; q += kChainQuads) {
       typename V::F32 even_f32[Panels], odd_f32[Panels];
       for (size_t n = 0; n < Panels; ++n) even_f32[n] = odd_f32[n] = V::set(0.0f);
-      const size_t quads = p.quads - q < kBlockQuads ? p.quads - q : kBlockQuads;
+      const size_t quads = p.quads - q < kChainQuads ? p.quads - q : kChainQuads;
       for (size_t i = 0; i < quads; i += F::kUnitQuads, codes += F::kUnitBytes, x += 4 * F::kUnitQuads)
         for (size_t n = 0; n < Panels; ++n) {
           const uint8_t* unit = codes + n * p.codes_stride;
@@ -200,11 +200,11 @@ HQQ_INLINE void chain_f32(const float* tile, size_t tile_stride, const float* x,
   }
 }
 
-// Sums of the products of a block: one parity after the other, so that more rows fit the registers. The order of a
+// Sums of the products of two chains: one parity after the other, so that more rows fit the registers. The order of a
 // row's additions is that of row_f32_of.
 template <class V, size_t Rows, size_t Panels>
-HQQ_INLINE void block_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
-                          typename V::F32 (*sum_f32)[Panels]) {
+HQQ_INLINE void chains_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
+                           typename V::F32 (*sum_f32)[Panels]) {
   float even[Rows][Panels][kLanes];
   chain_f32<V, Rows, Panels>(tile, tile_stride, x, stride, quads, sum_f32);
   for (size_t i = 0; i < Rows; ++i)
@@ -214,14 +214,14 @@ HQQ_INLINE void block_f32(const float* tile, size_t tile_stride, const float* x,
     for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::add(V::load(even[i][n]), sum_f32[i][n]);
 }
 
-// dots[rows] += the blocks after the first: out of the way, since few groups are that long.
+// dots[rows] += the chains after the first two: out of the way, since few groups are that long.
 template <class V, size_t Rows, size_t Panels>
-HQQ_NOINLINE void more_blocks_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
+HQQ_NOINLINE void more_chains_f32(const float* tile, size_t tile_stride, const float* x, size_t stride, size_t quads,
                                   float (*dots)[Panels][kLanes]) {
-  for (size_t q = kBlockQuads; q < quads; q += kBlockQuads) {
+  for (size_t q = kChainQuads; q < quads; q += kChainQuads) {
     typename V::F32 sum_f32[Rows][Panels];
-    const size_t some = quads - q < kBlockQuads ? quads - q : kBlockQuads;
-    block_f32<V, Rows, Panels>(tile + 4 * q * kPanel, tile_stride, x + q * stride, stride, some, sum_f32);
+    const size_t some = quads - q < kChainQuads ? quads - q : kChainQuads;
+    chains_f32<V, Rows, Panels>(tile + 4 * q * kPanel, tile_stride, x + q * stride, stride, some, sum_f32);
     for (size_t i = 0; i < Rows; ++i)
       for (size_t n = 0; n < Panels; ++n) V::store(dots[i][n], V::add(V::load(dots[i][n]), sum_f32[i][n]));
   }
@@ -230,15 +230,15 @@ HQQ_NOINLINE void more_blocks_f32(const float* tile, size_t tile_stride, const f
 template <class V, size_t Rows, size_t Panels>
 HQQ_INLINE void rows_f32_of(const float* tile, const GroupRows& g, size_t r, float* sums) {
   const size_t stride = 4 * g.rows, tile_stride = 4 * g.quads * kPanel,
-               quads = g.quads < kBlockQuads ? g.quads : kBlockQuads;
+               quads = g.quads < kChainQuads ? g.quads : kChainQuads;
   const float* x = static_cast<const float*>(g.in.values) + 4 * r;
   typename V::F32 sum_f32[Rows][Panels];
-  block_f32<V, Rows, Panels>(tile, tile_stride, x, stride, quads, sum_f32);
-  if (g.quads > kBlockQuads) {
+  chains_f32<V, Rows, Panels>(tile, tile_stride, x, stride, quads, sum_f32);
+  if (g.quads > kChainQuads) {
     float dots[Rows][Panels][kLanes];
     for (size_t i = 0; i < Rows; ++i)
       for (size_t n = 0; n < Panels; ++n) V::store(dots[i][n], sum_f32[i][n]);
-    more_blocks_f32<V, Rows, Panels>(tile, tile_stride, x, stride, g.quads, dots);
+    more_chains_f32<V, Rows, Panels>(tile, tile_stride, x, stride, g.quads, dots);
     for (size_t i = 0; i < Rows; ++i)
       for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::load(dots[i][n]);
   }
@@ -269,8 +269,8 @@ void rows_f32(const PanelRows& p, const InputRows& in, size_t panels, float* til
         tile_f32<V, F>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel,
                        tile + n * 4 * p.quads * kPanel);
     };
-    const auto multiply = [&](const GroupRows& g, float* of_block)
-                              HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_block); };
+    const auto multiply = [&](const GroupRows& g, float* of_band)
+                              HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_band); };
     for_groups<F>(p, in, Panels, sizeof(float), sums, unpack, multiply);
   });
 }

@@ -83,22 +83,22 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
     while (panels > 0) next.template operator()<1>();
 }
 
-// For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each block of rows,
-// which adds to sums[panels][rows][16] of that block. `width` is that of a value of x in bytes.
+// For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each band of rows,
+// which adds to sums[panels][rows][16] of that band. `width` is that of a value of x in bytes.
 template <class F, class Unpack, class Multiply>
 HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels, size_t width, float* sums,
                            Unpack unpack, Multiply multiply) {
-  const size_t group_bytes = p.quads / F::kUnitQuads * F::kUnitBytes, blocks = input_blocks(p.quads);
-  const size_t sums_of_block = panels * x.rows * kPanel;
-  for (size_t i = 0; i < x.blocks * sums_of_block; ++i) sums[i] = 0.0f;
+  const size_t group_bytes = p.quads / F::kUnitQuads * F::kUnitBytes, segments = input_segments(p.quads);
+  const size_t sums_of_band = panels * x.rows * kPanel;
+  for (size_t i = 0; i < x.bands * sums_of_band; ++i) sums[i] = 0.0f;
   for (size_t g = 0; g < p.groups; ++g) {
     const float* meta = p.meta + g * 2 * kPanel;
     unpack(p.codes + g * group_bytes, meta);
-    for (size_t b = 0; b < x.blocks; ++b) {
+    for (size_t b = 0; b < x.bands; ++b) {
       const size_t row = (b * p.groups + g) * x.rows;
       const Input in{static_cast<const uint8_t*>(x.first.values) + row * 4 * p.quads * width,
-                     x.first.scale + row * blocks, x.first.sum + row * blocks, x.first.total + row};
-      multiply(GroupRows{meta, p.meta_stride, in, x.rows, p.quads}, sums + b * sums_of_block);
+                     x.first.scale + row * segments, x.first.sum + row * segments, x.first.total + row};
+      multiply(GroupRows{meta, p.meta_stride, in, x.rows, p.quads}, sums + b * sums_of_band);
     }
   }
 }

@@ -6,12 +6,12 @@ namespace hqq::kernels {
 // Products of codes and of x as bytes (linear.h): all that an extension of an instruction set has of its own. Integers
 // are exact, and the floats that they become are added in one order: the same bits on every backend.
 
-// The blocks of a group one after the other, every operation rounded:
+// The segments of a group one after the other, every operation rounded:
 //
-//   levels = sum over blocks of dot * x_scale          x_total = sum over blocks of x_sum * x_scale
+//   levels = sum over segments of dot * x_scale          x_total = sum over segments of x_sum * x_scale
 //   sum   += (levels - zero * x_total) * scale
 template <class V>
-HQQ_INLINE typename V::F32 add_block(typename V::F32 levels, typename V::F32 dot, float x_scale) {
+HQQ_INLINE typename V::F32 add_segment(typename V::F32 levels, typename V::F32 dot, float x_scale) {
   return V::add(levels, V::mul(dot, V::set(x_scale)));
 }
 template <class V>
@@ -20,13 +20,13 @@ HQQ_INLINE typename V::F32 add_group(typename V::F32 sum, typename V::F32 levels
   return V::add(sum, V::mul(V::sub(levels, V::mul(zero, V::set(x_total))), scale));
 }
 
-// Quads that are added to a Run of `Dot`: whole units of every format, and a block at most.
+// Quads that are added to a Run of `Dot`: whole units of every format, and a segment at most.
 template <class Dot>
 constexpr size_t run_of() {
   return Dot::kRun < kInputQuads ? Dot::kRun : kInputQuads;
 }
 
-// Calls body(quads) for runs that a Run of `Dot` holds. A whole block has a length that the compiler knows: without a
+// Calls body(quads) for runs that a Run of `Dot` holds. A whole segment has a length that the compiler knows: without a
 // counter, registers suffice.
 template <class Dot, class Body>
 HQQ_INLINE void for_runs(size_t quads, Body body) {
@@ -65,7 +65,7 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
         for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
       });
       for (size_t n = 0; n < Panels; ++n)
-        levels_f32[n] = add_block<V>(levels_f32[n], Dot::total(dot[n], static_cast<int>(*x_sum)), *x_scale);
+        levels_f32[n] = add_segment<V>(levels_f32[n], Dot::total(dot[n], static_cast<int>(*x_sum)), *x_scale);
     }
     for (size_t n = 0; n < Panels; ++n) {
       const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
@@ -88,7 +88,7 @@ void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
 template <class Dot>
 inline constexpr bool kTakesPairs = requires { &Dot::lay_out; };
 
-// dot_f32[rows][panels] = the products of one block; `bytes` has panels `bytes_stride` apart
+// dot_f32[rows][panels] = the products of one segment; `bytes` has panels `bytes_stride` apart
 template <class V, class Dot, size_t Rows, size_t Panels>
 HQQ_INLINE void dots_of_rows(const uint8_t* bytes, size_t bytes_stride, const int8_t* x, const float* x_sum,
                              size_t stride, size_t quads, typename V::F32 (*dot_f32)[Panels]) {
@@ -149,7 +149,8 @@ HQQ_INLINE void rows_i8_of(const uint8_t* bytes, const GroupRows& g, size_t r, f
     else
       dots_of_rows<V, Dot, Rows, Panels>(bytes, bytes_of_group(g.quads), x + q * stride, x_sum, stride, quads, dot_f32);
     for (size_t i = 0; i < Rows; ++i)
-      for (size_t n = 0; n < Panels; ++n) levels_f32[i][n] = add_block<V>(levels_f32[i][n], dot_f32[i][n], x_scale[i]);
+      for (size_t n = 0; n < Panels; ++n)
+        levels_f32[i][n] = add_segment<V>(levels_f32[i][n], dot_f32[i][n], x_scale[i]);
   }
   for (size_t n = 0; n < Panels; ++n) {
     const float* meta = g.meta + n * g.meta_stride;
@@ -182,8 +183,8 @@ void rows_i8(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* by
           for (size_t q = 0; q < p.quads; q += 2) Dot::lay_out(to + q * kQuadBytes, q + 1 < p.quads);
       }
     };
-    const auto multiply = [&](const GroupRows& g, float* of_block)
-                              HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_block); };
+    const auto multiply = [&](const GroupRows& g, float* of_band)
+                              HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_band); };
     for_groups<F>(p, in, Panels, sizeof(int8_t), sums, unpack, multiply);
   });
 }

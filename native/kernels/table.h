@@ -88,12 +88,12 @@ struct WeightedSums {
   size_t count, first, rows, width;
 };
 
-// A prepared x: group after group, in each quad after quad, padded, each of all rows. The rest is for bytes.
+// x, arranged: group after group, in each quad after quad, padded, each of all rows. The rest is for bytes.
 struct Input {
   const void* values;  // [groups, quads, rows, 4] signed bytes or floats
-  const float* scale;  // [groups, blocks, rows]: the step between levels
-  const float* sum;    // [groups, blocks, rows]: of the bytes
-  const float* total;  // [groups, rows]: sum over blocks of scale * sum
+  const float* scale;  // [groups, segments, rows]: the step between levels
+  const float* sum;    // [groups, segments, rows]: of the bytes
+  const float* total;  // [groups, rows]: sum over segments of scale * sum
 };
 
 // Panels of kPanel outputs. Strides are from panel to panel.
@@ -104,13 +104,13 @@ struct PanelRows {
   size_t groups, quads;
 };
 
-// Blocks of as many rows each, prepared one after the other.
+// Bands of as many rows each, arranged one after the other.
 struct InputRows {
   Input first;
-  size_t rows, blocks;
+  size_t rows, bands;
 };
 
-// One group of a panel or of some, for a block of rows.
+// One group of a panel or of some, for a band of rows.
 struct GroupRows {
   const float* meta;   // [2, kPanel]: scales, then zeros
   size_t meta_stride;  // from panel to panel
@@ -120,20 +120,20 @@ struct GroupRows {
 
 // Quads whose products are added in one chain (in two: even and odd weights); chains are then added. It bounds
 // rounding.
-inline constexpr size_t kBlockQuads = 32;
+inline constexpr size_t kChainQuads = 32;
 
 // Integer products: the kernels that an extension of an instruction set has of its own.
 struct ByteProducts {
   const char* dot;  // what multiplies
   // one row of x: out[panels][kPanel]
   void (*row[kFormatCount])(PanelRows p, const Input& in, size_t panels, float* out);
-  // many rows, at most `tile_panels` panels: sums[blocks][panels][rows][kPanel]; `bytes` is scratch for the codes of a
+  // many rows, at most `tile_panels` panels: sums[bands][panels][rows][kPanel]; `bytes` is scratch for the codes of a
   // group of each panel, an even number of quads
   void (*rows[kFormatCount])(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* bytes, float* sums);
 };
 
 struct LinearKernels {
-  // scale[blocks] and sum[blocks] are `stride` apart
+  // scale[segments] and sum[segments] are `stride` apart
   void (*input_i8)(const float* x, size_t size, size_t padded, int8_t* q, float* scale, float* sum, size_t stride,
                    float* total);
   void (*input_f32)(const float* x, size_t size, size_t padded, float* to);

@@ -1,5 +1,5 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs } from '../../../binding.js';
-import { INPUT_BLOCK, PANEL } from '../../matrix/constants.js';
+import { INPUT_SEGMENT, PANEL } from '../../matrix/constants.js';
 import { groupBytes } from '../../matrix/panels.js';
 import { roundEven } from './lanes.js';
 import { readCodes } from './packing.js';
@@ -11,19 +11,19 @@ import type { Units } from './slices.js';
 
 const f = Math.fround;
 const TINY = 2 ** -100;
-const BLOCK_QUADS = INPUT_BLOCK / 4;
+const SEGMENT_QUADS = INPUT_SEGMENT / 4;
 /** Most numbers of x that are kept for the next call. */
 const IDLE_ELEMENTS = 2 ** 16;
 
-/** x as products read it: each group of each row padded. As bytes each block has a step between levels, and a sum. */
+/** x as products read it: each group of each row padded. As bytes each segment has a step between levels, and a sum. */
 class Input {
   readonly padded: number;
-  readonly blocks: number;
+  readonly segments: number;
   readonly bytes: Int8Array;
   readonly floats: Float32Array;
-  /** Of bytes, by row, group and block. */
+  /** Of bytes, by row, group and segment. */
   readonly scale: Float32Array;
-  /** Of bytes: the sum over blocks of scale times the sum of the bytes. Of floats: their sum. By row and group. */
+  /** Of bytes: the sum over segments of scale times the sum of the bytes. Of floats: their sum. By row and group. */
   readonly total: Float64Array;
 
   constructor(
@@ -33,10 +33,10 @@ class Input {
     readonly int8: boolean,
   ) {
     this.padded = 4 * quads;
-    this.blocks = Math.ceil(this.padded / INPUT_BLOCK);
+    this.segments = Math.ceil(this.padded / INPUT_SEGMENT);
     this.bytes = new Int8Array(int8 ? count * this.padded : 0);
     this.floats = new Float32Array(int8 ? 0 : count * this.padded);
-    this.scale = new Float32Array(int8 ? count * this.blocks : 0);
+    this.scale = new Float32Array(int8 ? count * this.segments : 0);
     this.total = new Float64Array(count);
   }
 
@@ -49,20 +49,20 @@ class Input {
 
   /** `input_i8` of native/kernels/linear.h. */
   #roundGroup(x: Float32Array, index: number): void {
-    const { size, padded, blocks } = this;
+    const { size, padded, segments } = this;
     let total = 0;
-    for (let block = 0; block < blocks; block++) {
-      const at = block * INPUT_BLOCK;
+    for (let segment = 0; segment < segments; segment++) {
+      const at = segment * INPUT_SEGMENT;
       const sum = roundBlock(
         x,
         index * size + at,
-        Math.min(INPUT_BLOCK, size - at),
+        Math.min(INPUT_SEGMENT, size - at),
         this.bytes,
         index * padded + at,
         this.scale,
-        index * blocks + block,
+        index * segments + segment,
       );
-      total = f(total + f(this.scale[index * blocks + block]! * sum));
+      total = f(total + f(this.scale[index * segments + segment]! * sum));
     }
     this.total[index] = total;
   }
@@ -91,7 +91,7 @@ class Input {
   static #idle: Input | undefined;
 }
 
-/** Bytes `round(x / scale)` in [-127, 127] of one block, `scale = max |x| / 127`. Returns their sum. */
+/** Bytes `round(x / scale)` in [-127, 127] of one segment, `scale = max |x| / 127`. Returns their sum. */
 function roundBlock(
   x: Float32Array,
   from: number,
@@ -142,7 +142,7 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
   const sums = new Float64Array(PANEL);
   const levels = new Float64Array(PANEL);
   const dots = new Int32Array(int8 ? PANEL : 0);
-  const { padded, blocks } = input;
+  const { padded, segments } = input;
   for (let panel = 0; panel < count; panel++) {
     const first = panel * PANEL;
     const outputs = Math.min(PANEL, outFeatures - first);
@@ -153,8 +153,8 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
         const index = row * groups + g;
         if (int8) {
           levels.fill(0);
-          for (let block = 0, quad = 0; block < blocks; block++, quad += BLOCK_QUADS) {
-            const some = Math.min(BLOCK_QUADS, quads - quad);
+          for (let segment = 0, quad = 0; segment < segments; segment++, quad += SEGMENT_QUADS) {
+            const some = Math.min(SEGMENT_QUADS, quads - quad);
             dotQuads(
               addBytes,
               words,
@@ -165,7 +165,7 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
               index * padded + 4 * quad,
               dots,
             );
-            addBlock(levels, dots, input.scale[index * blocks + block]!);
+            addSegment(levels, dots, input.scale[index * segments + segment]!);
           }
           addRounded(sums, levels, meta, at * 2 * PANEL, input.total[index]!);
         } else {
@@ -184,8 +184,8 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
   input.give();
 }
 
-/** `add_block` of native/kernels/products.h. */
-function addBlock(levels: Float64Array, dots: Int32Array, scale: number): void {
+/** `add_segment` of native/kernels/products.h. */
+function addSegment(levels: Float64Array, dots: Int32Array, scale: number): void {
   for (let j = 0; j < PANEL; j++) levels[j] = f(levels[j]! + f(f(dots[j]!) * scale));
 }
 
