@@ -23,10 +23,10 @@ export interface Command {
   readonly details?: string;
   readonly flags: Flags;
   /** Checks the arguments before anything else happens; what it returns does the work and gives the exit status. */
-  readonly prepare: (args: readonly string[]) => (context: Context) => Promise<number>;
+  readonly parse: (args: readonly string[]) => (context: Context) => Promise<number>;
 }
 
-interface Definition<F extends Flags> extends Omit<Command, 'flags' | 'prepare'> {
+interface Definition<F extends Flags> extends Omit<Command, 'flags' | 'parse'> {
   readonly flags: F;
   /** Its checks may throw `UsageError`; it returns the work. A work that returns nothing went well. */
   readonly plan: (args: readonly string[], values: Values<F>) => (context: Context) => Promise<number | undefined>;
@@ -35,7 +35,7 @@ interface Definition<F extends Flags> extends Omit<Command, 'flags' | 'prepare'>
 /** A command from its table of flags. */
 export function defineCommand<F extends Flags>(definition: Definition<F>): Command {
   const { name, args, flags, plan } = definition;
-  const prepare = (given: readonly string[]) => {
+  const parse = (given: readonly string[]) => {
     const { values, positionals } = parseArguments(given, flags);
     checkArguments(name, args, positionals, values);
     for (const key of Object.keys(flags)) {
@@ -45,7 +45,7 @@ export function defineCommand<F extends Flags>(definition: Definition<F>): Comma
     const work = plan(positionals, values);
     return async (context: Context) => (await work(context)) ?? 0;
   };
-  return { ...definition, prepare };
+  return { ...definition, parse };
 }
 
 function checkArguments(name: string, names: readonly string[], given: readonly string[], values: object): void {

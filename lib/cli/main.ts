@@ -67,7 +67,7 @@ async function run(args: readonly string[], context: Context): Promise<number> {
     print(commandHelp(command));
     return 0;
   }
-  return command.prepare(rest)(context);
+  return command.parse(rest)(context);
 }
 
 /** Says what went wrong, and gives the exit status for it. */

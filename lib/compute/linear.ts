@@ -178,7 +178,7 @@ export class QuantizedLinear {
   }
 
   /**
-   * Several layers of one input (query, key and value; gate and up): x is prepared once, and the work is shared out once.
+   * Several layers of one input (query, key and value; gate and up): x is arranged for the kernels once, and the work is shared out once.
    * The results are those of `forward`, in the order of `layers`.
    *
    * @throws {HqqError} as `forward` does, and unless all layers have the same `inFeatures` and `activations`.

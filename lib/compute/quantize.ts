@@ -39,7 +39,7 @@ import { dequantizeArgs } from './tensor-arguments.js';
  */
 export async function quantize(weight: Weight, config?: QuantConfig, run: RunOptions = {}): Promise<QuantizedTensor> {
   refuseSurplus(arguments.length, 3, 'quantize(weight, config, run)');
-  const job = prepareQuantize(weight, config, run);
+  const job = quantizeJob(weight, config, run);
   pinInputs(job.args.weights);
   await runTask(activeBackend(), 'quantize', job.args, run);
   return job.finish();
@@ -48,7 +48,7 @@ export async function quantize(weight: Weight, config?: QuantConfig, run: RunOpt
 /** `quantize` on the calling thread: it returns when the work is done. */
 export function quantizeSync(weight: Weight, config?: QuantConfig, run: RunOptions = {}): QuantizedTensor {
   refuseSurplus(arguments.length, 3, 'quantizeSync(weight, config, run)');
-  const job = prepareQuantize(weight, config, run);
+  const job = quantizeJob(weight, config, run);
   runTaskSync(activeBackend(), 'quantize', job.args, run);
   return job.finish();
 }
@@ -59,7 +59,7 @@ interface Job<Args, Result> {
   readonly finish: () => Result;
 }
 
-function prepareQuantize(weight: Weight, given: QuantConfig = {}, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
+function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
   const { data, dtype, shape } = readWeight(weight);
   rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
@@ -146,7 +146,7 @@ export function dequantize<T extends FloatBits>(q: QuantizedTensorLike, options:
 export function dequantize(q: QuantizedTensorLike, options?: DequantizeOptions): Promise<Float32Array | Uint16Array>;
 export async function dequantize(q: QuantizedTensorLike, options: DequantizeOptions = {}): Promise<FloatBits> {
   refuseSurplus(arguments.length, 2, 'dequantize(q, options)');
-  const args = prepareDequantize(q, options);
+  const args = argumentsOf(q, options);
   pinInputs(q.packed, q.scale, q.zero, args.out);
   await runTask(activeBackend(), 'dequantize', args, options);
   return args.out;
@@ -159,12 +159,12 @@ export function dequantizeSync<T extends FloatBits>(q: QuantizedTensorLike, opti
 export function dequantizeSync(q: QuantizedTensorLike, options?: DequantizeOptions): Float32Array | Uint16Array;
 export function dequantizeSync(q: QuantizedTensorLike, options: DequantizeOptions = {}): FloatBits {
   refuseSurplus(arguments.length, 2, 'dequantizeSync(q, options)');
-  const args = prepareDequantize(q, options);
+  const args = argumentsOf(q, options);
   runTaskSync(activeBackend(), 'dequantize', args, options);
   return args.out;
 }
 
-function prepareDequantize(q: QuantizedTensorLike, options: DequantizeOptions) {
+function argumentsOf(q: QuantizedTensorLike, options: DequantizeOptions) {
   checkRunOptions(options, ['dtype', 'rounding', 'out']);
   const { dtype = 'float32', rounding = 'once' } = options;
   checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');

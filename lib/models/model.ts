@@ -30,8 +30,8 @@ import {
 import {
   checkTensorOptions,
   floatsFor,
+  layerRead,
   Pieces,
-  prepareLayer,
   readDense,
   readDenseSync,
   readRows,
@@ -112,7 +112,7 @@ export class Model extends Closing {
     checkTensorOptions(options);
     const entry = this.#find(name);
     if (!isLayer(entry)) return readDenseSync(this.#source, entry, options);
-    const { load, args, finish } = prepareLayer(entry, options);
+    const { load, args, finish } = layerRead(entry, options);
     fillLayerSync(this.#source, load);
     runTaskSync(activeBackend(), 'dequantize', args());
     return finish();
@@ -132,7 +132,7 @@ export class Model extends Closing {
       await readDense(this.#source, entry, 0, values, this.#pieces, run);
       return roundThroughLater(values, options.dtype ?? 'float32', run);
     }
-    const { load, args, finishLater } = prepareLayer(entry, options, threads);
+    const { load, args, finishLater } = layerRead(entry, options, threads);
     await fillLayer(this.#source, load, run);
     await runTask(activeBackend(), 'dequantize', args(), run);
     return finishLater(run);
@@ -143,7 +143,7 @@ export class Model extends Closing {
     run.signal?.throwIfAborted();
     const entry = this.#find(name);
     if (!isLayer(entry)) return readDense(this.#source, entry, 0, out, this.#pieces, run);
-    const { load, args } = prepareLayer(entry, {}, run.threads, out);
+    const { load, args } = layerRead(entry, {}, run.threads, out);
     await fillLayer(this.#source, load, run);
     await runTask(activeBackend(), 'dequantize', args(), run);
   }
@@ -162,7 +162,7 @@ export class Model extends Closing {
    */
   quantized(name: string): QuantizedTensor {
     refuseSurplus(arguments.length, 1, 'model.quantized(name)');
-    const load = this.#prepareQuantized(name);
+    const load = this.#quantizedRead(name);
     fillLayerSync(this.#source, load);
     return readTensor(load.finish());
   }
@@ -172,7 +172,7 @@ export class Model extends Closing {
     refuseSurplus(arguments.length, 2, 'model.loadQuantized(name, run)');
     checkRunOptions(run);
     run.signal?.throwIfAborted();
-    const load = this.#prepareQuantized(name);
+    const load = this.#quantizedRead(name);
     await fillLayer(this.#source, load, run);
     return readTensor(load.finish());
   }
@@ -243,7 +243,7 @@ export class Model extends Closing {
     return this.#entries.has(bias) ? bias : undefined;
   }
 
-  #prepareQuantized(name: string): LayerLoad {
+  #quantizedRead(name: string): LayerLoad {
     const entry = this.#find(name);
     if (isLayer(entry)) return schemeOf(entry).load(entry);
     const message = `Expected the name of a quantized layer, got ${quote(name)}, which is ${entry.type.name}.`;

@@ -184,7 +184,7 @@ async function roundInTurns(bytes: Uint8Array, to: Float32Array): Promise<void> 
 }
 
 /** Where the bytes of a layer go, what then is computed, and where its weights are. */
-export function prepareLayer(
+export function layerRead(
   layer: StoredLayer,
   { rounding = 'once', dtype: given }: TensorOptions,
   threads?: number,

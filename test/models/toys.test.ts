@@ -81,7 +81,7 @@ async function goThrough(input: string, most: number): Promise<void> {
 
   const printed: string[] = [];
   const context = { signal: new AbortController().signal, print: (text: string) => printed.push(text) };
-  expect(await inspect.prepare([out, '--json'])(context)).toBe(0);
+  expect(await inspect.parse([out, '--json'])(context)).toBe(0);
   expect(JSON.parse(printed.join(''))).toMatchObject({ totals: { quantizedTensors: stored.length } });
 
   await dequantizeModel(out, back, { dtype: 'float32' });

@@ -87,7 +87,7 @@ export class CodedLinear implements Linear {
   }
 }
 
-/** Several layers of one input. Those on codes become one operation, which prepares x once. */
+/** Several layers of one input. Those on codes become one operation, which arranges x once. */
 export function addLinears(
   plan: Plan,
   linears: readonly Linear[],
