@@ -15,6 +15,7 @@ import { solverArgs } from '../lib/compute/arguments.js';
 import { highestCode, NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { panelSizes } from '../lib/matrix/panels.js';
+import { SOLVERS } from '../lib/solvers/solvers.js';
 
 import { unifyNans } from './support/nan.js';
 
@@ -148,7 +149,7 @@ const CASES: Cases = {
     const nbits = random.pick(NBITS.filter((bits) => bits <= format.codeBits));
     const config = resolveQuantConfig({
       nbits,
-      solver: random.chance(15) ? 'minmax' : 'hqq',
+      solver: random.pick(SOLVERS),
       lpNorm: random.pick([1, 0.7, 0.5]),
       beta: random.pick([1, 10, 100]),
       kappa: random.pick([1, 1.01]),
