@@ -1,26 +1,17 @@
-import type { FloatBits, QuantizeArgs } from '../../binding.js';
+import type { FloatBits } from '../../binding.js';
 import type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from '../matrix/arrays.js';
-import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
+import type { QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
-import { requireForm } from '../matrix/fit.js';
 import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
-import { quantizedTensor } from '../matrix/quantized-tensor.js';
-import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape, readWeight } from '../matrix/validate.js';
+import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape } from '../matrix/validate.js';
 import type { QuantizedTensor, QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import * as grouped from './arguments.js';
 import { activeBackend } from './host.js';
-import {
-  checkRunOptions,
-  pinInputs,
-  RUN_OPTIONS,
-  rejectMisplaced,
-  resolveThreads,
-  runTask,
-  runTaskSync,
-} from './run.js';
+import { quantizeJob } from './quantize-job.js';
+import { checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
 import { dequantizeArgs } from './tensor-arguments.js';
 
 /**
@@ -41,7 +32,10 @@ export async function quantize(weight: Weight, config?: QuantConfig, run: RunOpt
   refuseSurplus(arguments.length, 3, 'quantize(weight, config, run)');
   const job = quantizeJob(weight, config, run);
   pinInputs(job.args.weights);
-  await runTask(activeBackend(), 'quantize', job.args, run);
+  const backend = activeBackend();
+  await runTask(backend, 'quantize', job.args, run);
+  const steps = job.next();
+  if (steps.length > 0) await runTask(backend, 'sequence', { steps }, run);
   return job.finish();
 }
 
@@ -49,56 +43,11 @@ export async function quantize(weight: Weight, config?: QuantConfig, run: RunOpt
 export function quantizeSync(weight: Weight, config?: QuantConfig, run: RunOptions = {}): QuantizedTensor {
   refuseSurplus(arguments.length, 3, 'quantizeSync(weight, config, run)');
   const job = quantizeJob(weight, config, run);
-  runTaskSync(activeBackend(), 'quantize', job.args, run);
+  const backend = activeBackend();
+  runTaskSync(backend, 'quantize', job.args, run);
+  const steps = job.next();
+  if (steps.length > 0) runTaskSync(backend, 'sequence', { steps }, run);
   return job.finish();
-}
-
-interface Job<Args, Result> {
-  readonly args: Args;
-  /** To be called once the backend has written its outputs. */
-  readonly finish: () => Result;
-}
-
-function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOptions): Job<QuantizeArgs, QuantizedTensor> {
-  const { data, dtype, shape } = readWeight(weight);
-  rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
-  rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
-  const { config, format, geometry, adapted } = requireForm(shape, given);
-  checkRunOptions(run);
-  const { axis, nbits, groupSize } = config;
-  const { rows, cols, groups } = geometry;
-  const { packed, scale, zero, stats } = allocating(`the codes of ${shape[0]} x ${shape[1]} weights`, () => ({
-    packed: allocateWords(format, packedRows(format, rows) * cols),
-    scale: new Float32Array(groups),
-    zero: new Float32Array(groups),
-    stats: new Float64Array(5),
-  }));
-  const threads = resolveThreads(run.threads);
-  const args = grouped.groupedQuantizeArgs({
-    ...{ weights: data, dtype, rows, cols, axis, config, format, metaDtype: 'float32', threads },
-    ...{ packed, scale, zero, stats },
-  });
-  const finish = () => {
-    const sums = grouped.readStats(stats);
-    if (sums.badIndex >= 0) {
-      throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
-    }
-    return quantizedTensor({
-      ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
-      stats: summarize(sums, shape[0] * shape[1]),
-      ...(adapted === undefined ? {} : { adapted }),
-    });
-  };
-  return { args, finish };
-}
-
-function summarize(sums: grouped.QuantSums, count: number): QuantizedTensor['stats'] {
-  return Object.freeze({
-    meanAbsError: sums.absError / count,
-    meanSquaredError: sums.squaredError / count,
-    relativeError: grouped.relativeError(sums.squaredError, sums.squaredWeight),
-    iterations: sums.iterations,
-  });
 }
 
 /** How `dequantize` runs, and what it gives. */

@@ -101,7 +101,22 @@ export interface QuantConfig {
    * @default false
    */
   readonly referenceGuards?: boolean;
+
+  /**
+   * 8: scales and zeros are quantized themselves, to a byte each, as the reference's `scale_quant_params` and `zero_quant_params`
+   * do: scales in sets of 128, zeros all together. Codes are chosen after that rounding. A group then costs 16 bits and 0.5 for
+   * its share of its set (4.52 bits per weight at 4 bits in groups of 32, where 16 bits give 5). 16: they are stored as they are,
+   * in 16 bits or 32. Loaders in Python read no such safetensors file by themselves: docs/python.md has the lines that do.
+   *
+   * @default 16
+   */
+  readonly metaBits?: MetaBits;
 }
+
+/** Bits that scale and zero may be stored in. */
+export const META_BITS = [16, 8] as const;
+/** One of `META_BITS`. */
+export type MetaBits = (typeof META_BITS)[number];
 
 /** A `QuantConfig` with every option filled in. */
 export type ResolvedQuantConfig = { readonly [K in keyof QuantConfig]-?: Exclude<QuantConfig[K], undefined> };
@@ -189,6 +204,13 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     expected: 'true or false',
     accepts: isBoolean,
     help: "use the reference's absolute guards",
+  },
+  metaBits: {
+    default: 16,
+    expected: `one of ${META_BITS.join(', ')}`,
+    accepts: isOneOf(META_BITS),
+    help: 'bits of a scale, and of a zero (8: quantized themselves)',
+    parse: number,
   },
 };
 

@@ -56,6 +56,27 @@ export interface QuantStats {
   readonly iterations: number;
 }
 
+/**
+ * Numbers of which each group has one, as bytes: that of group `g` is `(codes[g] - zero[s]) * scale[s]`, in float32, with
+ * `s = g % scale.length` its set.
+ */
+export interface MetaCodes {
+  /** One per group. */
+  readonly codes: OwnedUint8Array;
+  /** One per set of groups, of which all have as many. */
+  readonly scale: OwnedFloat32Array;
+  /** One per set. */
+  readonly zero: OwnedFloat32Array;
+}
+
+/** Scale and zero as they are stored, where that is as bytes. */
+export interface QuantizedMeta {
+  /** What `scale` of the tensor was widened from; absent where that is as it is stored. */
+  readonly scale?: MetaCodes;
+  /** The same of `zero`. */
+  readonly zero?: MetaCodes;
+}
+
 /** A weight matrix as HQQ codes: `W[o, i] ~ (code - zero[g]) * scale[g]`, `g` the group of `(o, i)`. */
 export interface QuantizedTensor {
   /** Bits per code. */
@@ -74,6 +95,8 @@ export interface QuantizedTensor {
   readonly scale: OwnedFloat32Array;
   /** The code (fractional) that stands for 0, one per group. */
   readonly zero: OwnedFloat32Array;
+  /** With `metaBits: 8`: what `scale` and `zero` were widened from, exactly. It is what is stored; products read the wide ones. */
+  readonly meta?: QuantizedMeta;
   /** How far codes, scale and zero are from the weights. */
   readonly stats: QuantStats;
   /** What was taken in place of a default that does not fit, and why: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
@@ -89,6 +112,8 @@ export interface QuantizedTensorLike
   readonly scale: Float32Array;
   /** As in `QuantizedTensor`. */
   readonly zero: Float32Array;
+  /** Not read, but where it is stored. */
+  readonly meta?: QuantizedMeta | undefined;
   /** Not read. */
   readonly stats?: QuantStats | undefined;
   /** Not read. */

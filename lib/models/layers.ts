@@ -1,4 +1,6 @@
+import { activeBackend } from '../backend/index.js';
 import { widenBytes, widenBytesLater } from '../compute/floats.js';
+import { runTask, runTaskSync } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { weightOf } from '../containers/names.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
@@ -48,20 +50,22 @@ export function schemeOf(layer: StoredLayer): Scheme {
 }
 
 /** Reads what a layer is made of. */
-export function fillLayerSync(source: TensorSource, { reads, widens = [] }: LayerLoad): void {
+export function fillLayerSync(source: TensorSource, { reads, widens = [], steps = [] }: LayerLoad): void {
   for (const { entry, into } of reads) source.readSync(entry, 0, into);
   for (const { bytes, dtype, to } of widens) widenBytes(bytes, dtype, to);
+  if (steps.length > 0) runTaskSync(activeBackend(), 'sequence', { steps });
 }
 
 /** `fillLayerSync` without blocking the event loop. */
 export async function fillLayer(
   source: TensorSource,
-  { reads, widens = [] }: LayerLoad,
+  { reads, widens = [], steps = [] }: LayerLoad,
   run: RunOptions,
 ): Promise<void> {
   const reading = await Promise.allSettled(reads.map(({ entry, into }) => source.read(entry, 0, into, run.signal)));
   for (const result of reading) if (result.status === 'rejected') throw result.reason;
   for (const { bytes, dtype, to } of widens) await widenBytesLater(bytes, dtype, to, run);
+  if (steps.length > 0) await runTask(activeBackend(), 'sequence', { steps }, run);
 }
 
 /** What a layer that was read cannot tell: the original is not there to be compared with. */

@@ -65,7 +65,8 @@ export interface ModelOptions {
 
   /**
    * How scale and zero are stored. `'auto'`: in float16 where that holds them, else, layer by layer, in float32. Errors are
-   * measured with what is stored.
+   * measured with what is stored. With `metaBits: 8` scale and zero are bytes, and this is the
+   * type of biases; `'auto'` is float32.
    *
    * @default 'auto'
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for `'float16'` where a value overflows to infinity.

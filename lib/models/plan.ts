@@ -133,11 +133,11 @@ function planShards(source: TensorSource, scheme: Scheme, layers: readonly Plann
     shard.tensors++;
     if (!taken.has(entry)) shard.copies.push(entry.name);
   }
-  const { tensorsPerLayer } = scheme;
   for (const { path, tensors, layers: own } of shards) {
-    const count = tensors + own.length * (tensorsPerLayer - 1);
-    const bytes = own.reduce((sum, { site }) => sum + tensorsPerLayer * site.name.length, 0);
-    const why = `${plural(own.length, 'layer')} of ${tensorsPerLayer} tensors`;
+    const count = tensors + own.reduce((sum, { form }) => sum + scheme.tensorsOf(form) - 1, 0);
+    const bytes = own.reduce((sum, { site, form }) => sum + scheme.tensorsOf(form) * site.name.length, 0);
+    const most = own.reduce((largest, { form }) => Math.max(largest, scheme.tensorsOf(form)), 0);
+    const why = `${plural(own.length, 'layer')} of ${most} tensors`;
     containerNamed(source.container).demandRoom?.(path, count, bytes, why);
   }
   return shards

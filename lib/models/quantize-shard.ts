@@ -19,7 +19,7 @@ import { DTYPES } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote } from '../messages/text.js';
 import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
-import type { Chunk, PlannedLayer, Scheme, WorkRun } from '../schemes/scheme.js';
+import type { Chunk, PlannedLayer, Scheme, Survey, WholeTensor, WorkRun } from '../schemes/scheme.js';
 import type { ShardPlan } from './plan.js';
 import { pipelines } from './stream/pipeline.js';
 import { type Counter, copyPiece, copyPieces, type Stopwatch } from './stream/transfer.js';
@@ -46,15 +46,28 @@ export interface LayerResult {
 }
 
 type Job =
-  | { readonly kind: 'chunk'; readonly state: LayerState; readonly index: number; readonly chunk: Chunk }
+  | ChunkJob
   | { readonly kind: 'bias'; readonly state: LayerState; readonly bias: TensorEntry; readonly piece: Range }
   | { readonly kind: 'constants'; readonly state: LayerState }
   | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range };
+
+interface ChunkJob {
+  /** To be looked at for a survey, encoded, or one after the other. */
+  readonly kind: 'look' | 'encode' | 'both';
+  readonly state: LayerState;
+  readonly index: number;
+  readonly chunk: Chunk;
+}
 
 /** What is known of a layer so far. */
 interface LayerState {
   readonly layer: PlannedLayer;
   readonly sums: QuantSums[];
+  /** Of a layer whose chunks must all be looked at first: from its first chunk to its last. */
+  survey: Survey | undefined;
+  /** Looks under way, or done. */
+  readonly looks: Promise<void>[];
+  settled: Promise<void> | undefined;
   left: number;
   seconds: number;
 }
@@ -67,12 +80,12 @@ export async function quantizeShard(
 ): Promise<readonly LayerResult[]> {
   const states = layers.map((layer): LayerState => {
     const [rows, cols] = layer.site.shape;
-    return { layer, sums: [], left: rows * cols, seconds: 0 };
+    return { layer, sums: [], survey: undefined, looks: [], settled: undefined, left: rows * cols, seconds: 0 };
   });
   const work = (job: Job, slot: Scratch, signal: AbortSignal): Promise<void> => {
-    if (job.kind === 'chunk') return quantizeChunk(job.state, job.index, job.chunk, sink, run, slot, signal);
+    if ('chunk' in job) return quantizeChunk(job, sink, run, slot, signal);
     if (job.kind === 'bias') return convertBias(job.state, job.bias, job.piece, sink, run, slot, signal);
-    if (job.kind === 'constants') return writeConstants(job.state, sink, run);
+    if (job.kind === 'constants') return writeWhole(run.scheme.constants(job.state.layer), sink);
     return copy(job.entry, job.piece, sink, run, slot, signal);
   };
   // Copying only waits for the disk, quantizing for the cores: side by side they take the time of the longer one.
@@ -99,14 +112,33 @@ function* copyJobs(entries: readonly TensorEntry[]): Generator<Job> {
 }
 
 function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Generator<Job> {
+  let behind: Iterable<Job> = [];
   for (const state of states) {
     const { site, form } = state.layer;
     const { bias, shape } = site;
     yield { kind: 'constants', state };
     if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, bias, piece };
-    let index = 0;
-    for (const chunk of scheme.chunks(form)) yield { kind: 'chunk', state, index: index++, chunk };
+    state.survey = scheme.survey?.(state.layer);
+    if (state.survey === undefined) {
+      yield* chunkJobs('encode', state, scheme);
+      continue;
+    }
+    const [, second] = scheme.chunks(form);
+    if (second === undefined) {
+      yield* chunkJobs('both', state, scheme); // read once
+      continue;
+    }
+    // The layer before is encoded when all of this one is being looked at: nobody waits for a look.
+    yield* chunkJobs('look', state, scheme);
+    yield* behind;
+    behind = chunkJobs('encode', state, scheme);
   }
+  yield* behind;
+}
+
+function* chunkJobs(kind: ChunkJob['kind'], state: LayerState, scheme: Scheme): Generator<ChunkJob> {
+  let index = 0;
+  for (const chunk of scheme.chunks(state.layer.form)) yield { kind, state, index: index++, chunk };
 }
 
 /** The weights of a chunk of a layer, as the numbers that they are computed with. In the slot's memory. */
@@ -125,28 +157,49 @@ export async function readWeights(
 }
 
 async function quantizeChunk(
-  state: LayerState,
-  index: number,
-  chunk: Chunk,
+  { kind, state, index, chunk }: ChunkJob,
   sink: TensorSink,
   run: ShardRun,
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
-  const { layer } = state;
+  const { layer, survey } = state;
   const { site } = layer;
-  const bytes = await readWeights(run.source, site, chunk, slot, signal);
   const compute: WorkRun['compute'] = async (operation, args) => {
     state.seconds += await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
   };
-  const { pieces: parts, sums } = await run.scheme.encode(layer, chunk, bytes, {
-    ...{ slot, threads: run.threads, signal, compute },
-  });
+  const work: WorkRun = { slot, threads: run.threads, signal, compute };
+  const read = () => readWeights(run.source, site, chunk, slot, signal);
+  const look = async (): Promise<Uint8Array> => {
+    const weights = await read();
+    const { badIndex } = await survey!.look(chunk, weights, work);
+    if (badIndex >= 0) throw badWeight(run.source, site, chunk, weights, badIndex);
+    run.counter.add(site.weight.name, 0, false); // a sign of life
+    return weights;
+  };
+  if (kind === 'look') {
+    const looked = look().then(() => {});
+    state.looks.push(looked);
+    return looked;
+  }
+  let bytes = kind === 'both' ? await look() : undefined;
+  if (survey !== undefined) {
+    // Whoever encodes first: by then all looks are at least under way.
+    state.settled ??= Promise.all(state.looks).then(async () => {
+      await writeWhole(await survey.settle(work), sink);
+    });
+    await state.settled;
+  }
+  bytes ??= await read();
+  const { pieces: parts, sums } = await (survey === undefined
+    ? run.scheme.encode(layer, chunk, bytes, work)
+    : survey.encode(chunk, bytes, work));
   if (sums.badIndex >= 0) throw badWeight(run.source, site, chunk, bytes, sums.badIndex);
   state.sums[index] = sums;
   await settle(parts.map((part) => writeRanges(sink, part.tensor, part.ranges, part.elementBytes, part.bytes, signal)));
   const count = chunk.count;
   state.left -= count;
+  if (state.left === 0) state.survey = undefined; // its memory
   run.counter.add(site.weight.name, count, state.left === 0);
 }
 
@@ -199,8 +252,8 @@ function refuseOverflow(source: TensorSource, bias: TensorEntry, overflows: numb
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `${what}, but ${overflows} of them would be infinite. ${advice}`);
 }
 
-async function writeConstants({ layer }: LayerState, sink: TensorSink, { scheme }: ShardRun): Promise<void> {
-  await settle(scheme.constants(layer).map(({ name, bytes }) => sink.write(name, 0, bytes)));
+async function writeWhole(tensors: readonly WholeTensor[], sink: TensorSink): Promise<void> {
+  await settle(tensors.map(({ name, bytes }) => sink.write(name, 0, bytes)));
 }
 
 async function copy(

@@ -169,6 +169,8 @@ export interface TensorInfo {
     readonly packing: string;
     /** How scale and zero are stored; absent where they are no floating-point numbers. */
     readonly metaDtype?: DType;
+    /** 8 where scale and zero are quantized themselves, to a byte each; absent where they are stored as they are. */
+    readonly metaBits?: 8;
     /** The dtype in which Python computes the layer unless told otherwise; absent where the format does not say. */
     readonly computeDtype?: DType;
     /** Whether the layer has a bias. */

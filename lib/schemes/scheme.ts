@@ -1,4 +1,4 @@
-import type { Operations } from '../../binding.js';
+import type { Operations, Step } from '../../binding.js';
 import type { QuantSums } from '../compute/arguments.js';
 import type { EnvelopeChange, LinearSite, TensorEntry, TensorSource, TensorSpec } from '../containers/container.js';
 import type { Range } from '../containers/ranges.js';
@@ -107,6 +107,8 @@ export interface LayerStorage {
   /** As in `FormSummary`, and the next too. */
   readonly packing: string;
   readonly metaDtype?: DType;
+  /** 8 where scale and zero are quantized themselves, to a byte each; absent where they are stored as they are. */
+  readonly metaBits?: 8;
   /** Type in which the loaders that the scheme is made for compute unless told otherwise; absent: they do not say. */
   readonly computeDtype?: DType;
   /** Codes, scales and zeros. */
@@ -118,8 +120,23 @@ export interface LayerLoad {
   readonly reads: readonly { readonly entry: TensorEntry; readonly into: Uint8Array }[];
   /** What was read as `bytes` of `dtype` and is then widened to `to`. Absent: nothing. */
   readonly widens?: readonly { readonly bytes: Uint8Array; readonly dtype: DType; readonly to: Float32Array }[];
-  /** To be called once when `reads` are filled and `widens` are done. */
+  /** What is computed of that, then. Absent: nothing. */
+  readonly steps?: readonly Step[];
+  /** To be called once when `reads` are filled, `widens` and `steps` done. */
   readonly finish: () => Omit<QuantizedTensor, 'stats'>;
+}
+
+/**
+ * What the chunks of a layer have in common, where only all of its weights tell it: they are read once to be looked at, and once
+ * more to be encoded. One survey is of one layer, and keeps what it has found: a few bytes a group.
+ */
+export interface Survey<Part extends Chunk = Chunk> {
+  /** Each chunk once, in any order; what `badIndex` says is refused. */
+  look(chunk: Part, weights: Uint8Array, run: WorkRun): Promise<QuantSums>;
+  /** To be called once, when all were looked at: the tensors that are known then, whole. */
+  settle(run: WorkRun): Promise<readonly WholeTensor[]>;
+  /** `encode` of the scheme, thereafter. */
+  encode(chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
 }
 
 /** What only the weights of a layer can tell of its form: how large it will be depends on it, so it is asked before anything is written. */
@@ -144,7 +161,7 @@ export interface Scheme<
   /** Names of the containers that can hold it. */
   readonly containers: readonly string[];
   /** Tensors that a layer becomes, without its bias. */
-  readonly tensorsPerLayer: number;
+  tensorsOf(form: Form): number;
   /** Ends of the names of tensors that only some layers become: no other tensor of a model may be called as a layer and one of them. */
   readonly marks?: readonly string[];
   /** Whether a table of embeddings can be such a layer: what reads the scheme looks them up. */
@@ -170,6 +187,8 @@ export interface Scheme<
    * @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored.
    */
   encode(layer: PlannedLayer<Form>, chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
+  /** For layers whose chunks cannot be encoded one by one: then it encodes them. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
+  survey?(layer: PlannedLayer<Form>): Survey<Part> | undefined;
   /** Part of a bias in the type of `biasDtype`. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what that cannot hold. */
   encodeBias(layer: PlannedLayer<Form>, values: Float32Array, slot: Scratch): Uint8Array;
   summarize(form: Form): FormSummary;

@@ -366,7 +366,7 @@ describe('hostile layers', () => {
     [{ 'l.scale': tensorOf(new Array(8).fill(0), [8], 'float16') }, /F16 \[8\] as scale/],
     [{ 'l.zero': { dtype: 'U8', shape: [8, 1], bytes: new Uint8Array(8) } }, /U8 \[8, 1\] as zero/],
     [{ 'l.bias': tensorOf([1, 2, 3], [3]) }, /F32 \[3\] as bias, where a floating-point \[8\]/],
-    [{ 'l.quant_scale': flag(1) }, /scales that are quantized themselves/],
+    [{ 'l.quant_scale': flag(1) }, /has quant_scale 1 and no scale_q/],
     [{ 'l.offload_meta': flag(1) }, /offload_meta/],
     [{ 'l.compute_dtype': text('__import__("os").system("x")') }, /compute_dtype "__import__/],
     [

@@ -99,7 +99,8 @@ function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, 
 function storage({ dtype, quantized: q }: TensorInfo): string {
   if (!q) return dtype ?? '?';
   const parts = [`${q.nbits}-bit`, `group ${q.groupSize}`, `axis ${q.axis}`, q.packing];
-  if (q.metaDtype) parts.push(`${q.metaDtype} scales`);
+  if (q.metaBits) parts.push(`${q.metaBits}-bit scales`);
+  else if (q.metaDtype) parts.push(`${q.metaDtype} scales`);
   if (q.bias) parts.push('bias');
   return parts.join(', ');
 }

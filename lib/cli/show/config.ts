@@ -12,7 +12,7 @@ function describeConfig(config: ResolvedQuantConfig): string {
   const group =
     config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
   const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
-  for (const name of ['lpNorm', 'beta', 'kappa', 'iterations', 'roundZero', 'referenceGuards'] as const) {
+  for (const name of ['lpNorm', 'beta', 'kappa', 'iterations', 'roundZero', 'referenceGuards', 'metaBits'] as const) {
     if (config[name] === OPTIONS[name].default) continue;
     parts.push(
       config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`,

@@ -1,3 +1,4 @@
+import { scalesOfSet } from '../../matrix/metadata.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import { type HqqForm, type HqqLayer, isOptimized } from './state-dict.js';
@@ -27,22 +28,33 @@ export function skipModules(quantized: readonly string[], names: readonly string
   return skip;
 }
 
+/** How scales and zeros are quantized themselves. */
+const BYTES = { axis: 0, nbits: 8, optimize: false };
+
 /** What transformers writes, with the truth for most layers: it reads the rest from each layer's keys, vLLM only this. */
 export function quantizationConfig(layers: readonly HqqLayer[], skip: readonly string[]): unknown {
-  const counts = new Map<string, { count: number; config: HqqForm['config'] }>();
+  const counts = new Map<string, { count: number } & Pick<HqqForm, 'config' | 'geometry'>>();
   for (const {
-    form: { config },
+    form: { config, geometry },
   } of layers) {
-    const key = [config.nbits, config.groupSize, config.axis, isOptimized(config), config.roundZero].join();
-    const row = counts.get(key) ?? { count: 0, config };
+    const key = [
+      config.nbits,
+      config.groupSize,
+      config.axis,
+      isOptimized(config),
+      config.roundZero,
+      config.metaBits,
+    ].join();
+    const row = counts.get(key) ?? { count: 0, config, geometry };
     row.count++;
     counts.set(key, row);
   }
-  const { config } = [...counts.values()].reduce((most, row) => (row.count > most.count ? row : most));
+  const { config, geometry } = [...counts.values()].reduce((most, row) => (row.count > most.count ? row : most));
+  const bytes = config.metaBits === 8;
   return {
     quant_config: {
       offload_meta: false,
-      scale_quant_params: null,
+      scale_quant_params: bytes ? { ...BYTES, channel_wise: true, group_size: scalesOfSet(geometry.groups) } : null,
       weight_quant_params: {
         axis: config.axis,
         channel_wise: true,
@@ -52,7 +64,7 @@ export function quantizationConfig(layers: readonly HqqLayer[], skip: readonly s
         round_zero: config.roundZero,
         view_as_float: false,
       },
-      zero_quant_params: null,
+      zero_quant_params: bytes ? { ...BYTES, channel_wise: false, group_size: null } : null,
     },
     quant_method: 'hqq',
     skip_modules: skip,

@@ -19,13 +19,8 @@ interface Solved {
   readonly sums: QuantSums;
 }
 
-/** Quantizes a chunk. */
-export async function solveChunk(
-  { site, form }: HqqLayer,
-  chunk: GroupedChunk,
-  bytes: Uint8Array,
-  run: WorkRun,
-): Promise<Solved> {
+/** What `quantize` of a chunk is asked for. In the slot's memory. */
+export function chunkArgs({ site, form }: HqqLayer, chunk: GroupedChunk, bytes: Uint8Array, run: WorkRun) {
   const { config, metaDtype } = form;
   const format = formatOf(form);
   const { rows, cols, step } = chunk;
@@ -42,8 +37,26 @@ export async function solveChunk(
     ...{ rows, cols, step, format, config, weights: bitsOf(bytes, dtype), dtype, metaDtype },
     ...{ packed, scale, zero, stats, axis: config.axis, threads },
   });
+  return { ...args, packed, scale, zero };
+}
+
+/** Quantizes a chunk. */
+export async function solveChunk(
+  layer: HqqLayer,
+  chunk: GroupedChunk,
+  bytes: Uint8Array,
+  run: WorkRun,
+): Promise<Solved> {
+  const args = chunkArgs(layer, chunk, bytes, run);
+  const { packed, scale, zero, stats } = args;
   await run.compute('quantize', args);
   return { packed, scale, zero, sums: readStats(stats) };
+}
+
+/** A chunk's codes, to be written. */
+export function codePiece({ site, form }: HqqLayer, chunk: GroupedChunk, packed: Uint8Array | Int32Array): Piece {
+  const { wordBytes } = formatOf(form);
+  return { tensor: `${site.name}.W_q`, ranges: chunk.packed, elementBytes: wordBytes, bytes: bytesOf(packed) };
 }
 
 /** Quantizes a chunk, to be written. */
@@ -62,8 +75,7 @@ export async function encodeChunk(
     elementBytes: DTYPES[form.metaDtype].bytes,
     bytes: storedMeta(layer, kind, values, run.slot),
   });
-  const { wordBytes } = formatOf(form);
-  const codes = { tensor: `${site.name}.W_q`, ranges: chunk.packed, elementBytes: wordBytes, bytes: bytesOf(packed) };
+  const codes = codePiece(layer, chunk, packed);
   return { pieces: [codes, meta('scale', scale), meta('zero', zero)], sums };
 }
 
@@ -75,9 +87,8 @@ export function storedMeta(
   slot: Scratch,
 ): Uint8Array {
   if (form.metaDtype === 'float32') {
-    if (kind === 'bias' || allFinite(values)) return bytesOf(values);
-    const message = `Expected the groups of ${quote(site.weight.name)} to span less than float32 can hold`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, but a ${kind} would be infinite. Exclude it.`);
+    if (kind !== 'bias') demandFinite(site.weight.name, kind, values);
+    return bytesOf(values);
   }
   const half = slot.take(`half ${kind}`, Uint16Array, values.length);
   if (toHalf(values, kind, half) === 'overflows') {
@@ -87,4 +98,11 @@ export function storedMeta(
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use metaDtype (--meta-dtype) auto or float32.`);
   }
   return bytesOf(half);
+}
+
+/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what nothing can be computed from. */
+export function demandFinite(weight: string, kind: 'scale' | 'zero', values: Float32Array): void {
+  if (allFinite(values)) return;
+  const message = `Expected the groups of ${quote(weight)} to span less than float32 can hold`;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, but a ${kind} would be infinite. Exclude it.`);
 }

@@ -6,8 +6,10 @@ import { FORMATS, formatNamed, type PackFormat, packedRows } from '../../matrix/
 import { type Geometry, geometryOf } from '../../matrix/geometry.js';
 import { formatError, quote } from '../../messages/text.js';
 import type { LayerStorage, StoredLayer } from '../scheme.js';
+import { BYTE_KEYS, BYTE_METAS, type ByteMeta } from './byte-meta.js';
+import { describe, entriesOf, innerValues, neededFor, readMeta, type StoredMeta } from './read-meta.js';
 import { readSmall, type SmallValue } from './scalar-tensors.js';
-import { BARE, LAYER_KEYS, MARKS, metaShape, TRANSPOSED } from './state-dict.js';
+import { BARE, LAYER_KEYS, MARKS, TRANSPOSED } from './state-dict.js';
 
 /** A quantized layer of a model, checked: its large tensors have the sizes that its small ones say. */
 export interface ReadLayer extends StoredLayer {
@@ -15,8 +17,8 @@ export interface ReadLayer extends StoredLayer {
   readonly format: PackFormat;
   readonly geometry: Geometry;
   readonly packed: TensorEntry;
-  readonly scale: TensorEntry;
-  readonly zero: TensorEntry;
+  readonly scale: StoredMeta;
+  readonly zero: StoredMeta;
 }
 
 /** The end of the name that every layer has one of. */
@@ -27,8 +29,11 @@ export function namesOfCodes(source: Pick<TensorSource, 'entries'>): readonly st
   return [...source.entries.keys()].filter((name) => name.endsWith(CODES) && name.length > CODES.length);
 }
 
-/** Keys without which the codes cannot be read. Python demands the others too, but they say nothing about the numbers. */
-const NEEDED = ['W_q', 'scale', 'zero', 'shape', 'nbits', 'group_size', 'axis', 'packing'] as const;
+/**
+ * Keys without which the codes cannot be read, beside those of scale and zero (`neededFor`). Python demands the others too, but
+ * they say nothing about the numbers.
+ */
+const NEEDED = ['shape', 'nbits', 'group_size', 'axis', 'packing'] as const;
 
 /** Keys whose values are read. The others are flags of the reference that change nothing here. */
 const VALUES = [
@@ -46,11 +51,7 @@ const VALUES = [
 ] as const;
 type ValueKey = (typeof VALUES)[number];
 
-const UNSUPPORTED = {
-  quant_scale: 'scales that are quantized themselves',
-  quant_zero: 'zeros that are quantized themselves',
-  offload_meta: 'scales and zeros that are kept apart (offload_meta)',
-} as const;
+const ALL_VALUES: readonly string[] = [...VALUES, ...BYTE_METAS.flatMap(innerValues)];
 
 /**
  * Every quantized layer, in file order. Trusts nothing: what a layer says of itself is held against its tensors,
@@ -63,12 +64,13 @@ export async function readLayers(source: TensorSource, signal?: AbortSignal): Pr
   const modules = namesOfCodes(source).map((name) => name.slice(0, -CODES.length));
   const wanted: TensorEntry[] = [];
   for (const module of modules) {
-    for (const key of NEEDED) {
-      if (entries.has(`${module}.${key}`)) continue;
-      const missing = NEEDED.filter((other) => !entries.has(`${module}.${other}`)).join(', ');
-      throw wrong(source, entries.get(`${module}.W_q`)!, module, `has W_q but no ${missing}`);
+    const has = (key: string) => entries.has(`${module}.${key}`);
+    const needed = ['W_q', ...BYTE_METAS.flatMap((meta) => neededFor(meta, has)), ...NEEDED];
+    const missing = needed.filter((key) => !has(key));
+    if (missing.length > 0) {
+      throw wrong(source, entries.get(`${module}.W_q`)!, module, `has W_q but no ${missing.join(', ')}`);
     }
-    for (const key of VALUES) {
+    for (const key of ALL_VALUES) {
       const tensor = entries.get(`${module}.${key}`);
       if (tensor) wanted.push(tensor);
     }
@@ -98,8 +100,10 @@ function readLayer(source: TensorSource, module: string, values: ReadonlyMap<Ten
     return list?.[0] ?? 0;
   };
 
-  for (const key of ['quant_scale', 'quant_zero', 'offload_meta'] as const) {
-    if (number(key) !== 0) refuse(`has ${UNSUPPORTED[key]}, which is not supported. Save it with ${key} off`);
+  if (number('offload_meta') !== 0) {
+    refuse(
+      'has scales and zeros that are kept apart (offload_meta), which is not supported. Save it with offload_meta off',
+    );
   }
   const shape = numbers('shape')!;
   const [rows, cols] = shape;
@@ -131,23 +135,20 @@ function readLayer(source: TensorSource, module: string, values: ReadonlyMap<Ten
   const geometry = geometryOf(matrix, { groupSize, axis });
   const bare = number(BARE) !== 0;
   if (bare && layerOf(module) !== module) refuse('is marked as bare, though it is called as a weight');
-  const [scale, zero] = [at('scale')!, at('zero')!];
   const bias = bare ? undefined : at('bias'); // a tensor that is called so is not its own
-  for (const [key, tensor] of [
-    ['scale', scale],
-    ['zero', zero],
-  ] as const) {
-    const expected = metaShape(axis, geometry.groups);
-    if (tensor.type.float === undefined || !sameShape(tensor.shape, expected)) {
-      refuse(`has ${describe(tensor)} as ${key}, where a floating-point [${expected.join(', ')}] is needed`);
-    }
-  }
+  const { groups } = geometry;
+  const value = (key: string) => {
+    const tensor = at(key);
+    return tensor && values.get(tensor);
+  };
+  const metaOf = (meta: ByteMeta) => readMeta(meta, number(`quant_${meta}`) !== 0, { axis, groups, at, value, refuse });
+  const [scale, zero] = [metaOf('scale'), metaOf('zero')];
   checkPacked(packed, format, geometry, number('view_as_float') !== 0, refuse);
   if (bias && (bias.type.float === undefined || !sameShape(bias.shape, [matrix[0]]))) {
     refuse(`has ${describe(bias)} as bias, where a floating-point [${matrix[0]}] is needed`);
   }
   if (entries.has(weightOf(module, bare))) refuse('has both a weight and codes of one');
-  const metaDtype = scale.type.float!;
+  const metaDtype = (scale.sets?.scale ?? scale.values).type.float!;
   const declared = text('compute_dtype');
   const computeDtype =
     declared === undefined ? metaDtype : DTYPE_NAMES.find((dtype) => DTYPES[dtype].torch === declared);
@@ -155,13 +156,18 @@ function readLayer(source: TensorSource, module: string, values: ReadonlyMap<Ten
     const dtypes = DTYPE_NAMES.map((dtype) => DTYPES[dtype].torch).join(', ');
     return refuse(`has compute_dtype ${quote(declared!)}, where one of ${dtypes} is needed`);
   }
-  const bits = [packed, scale, zero].reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);
+  const parts = [packed, ...entriesOf(scale), ...entriesOf(zero)];
+  const bits = parts.reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);
   return {
     ...{ scheme: 'hqq', name: module, bare, shape: matrix, stored: turned === 1 ? 'in-out' : 'out-in' },
-    entries: [packed, ...[...LAYER_KEYS, ...MARKS].flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? [])))],
+    entries: [
+      packed,
+      ...[...LAYER_KEYS, ...MARKS, ...BYTE_KEYS].flatMap((key) => (key === 'W_q' ? [] : (at(key) ?? []))),
+    ],
     bias,
     storage: {
-      ...{ nbits, groupSize, axis, packing: format.packing, metaDtype, computeDtype },
+      ...{ nbits, groupSize, axis, packing: format.packing, computeDtype },
+      ...(scale.sets === undefined && zero.sets === undefined ? { metaDtype } : { metaBits: 8 }),
       bitsPerWeight: bits / count,
     },
     ...{ format, geometry, packed, scale, zero },
@@ -195,10 +201,6 @@ function checkPacked(
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((size, i) => size === b[i]);
-}
-
-function describe({ type, shape }: TensorEntry): string {
-  return `${type.name} [${shape.slice(0, 8).join(', ')}]`;
 }
 
 function wrong(source: TensorSource, entry: TensorEntry, module: string, message: string) {

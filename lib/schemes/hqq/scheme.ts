@@ -5,13 +5,15 @@ import { plain, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 import { checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
 import type { Scheme } from '../scheme.js';
+import { BYTE_KEYS, BYTE_METAS, byteMetaBytes } from './byte-meta.js';
 import { quantizationConfig, skipModules } from './declare.js';
 import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
 import { encodeChunk, storedMeta } from './encode.js';
 import { holdTensor } from './hold.js';
 import { probe } from './probe.js';
 import { namesOfCodes, type ReadLayer, readLayers } from './read-layers.js';
-import { formatOf, type HqqForm, LAYER_KEYS, largeSpecs, MARKS, smallTensors } from './state-dict.js';
+import { formatOf, type HqqForm, hasByteMeta, LAYER_KEYS, largeSpecs, MARKS, smallTensors } from './state-dict.js';
+import { surveyOf } from './survey.js';
 
 const cutOf = (form: HqqForm) => ({ geometry: form.geometry, axis: form.config.axis, format: formatOf(form) });
 
@@ -20,20 +22,22 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   name: 'hqq',
   title: 'HQQ',
   containers: ['safetensors'],
-  tensorsPerLayer: LAYER_KEYS.length,
+  tensorsOf: (form) => LAYER_KEYS.length + (hasByteMeta(form) ? BYTE_KEYS.length - BYTE_METAS.length - 1 : 0),
   marks: MARKS,
   embeddings: true, // openModel and hqq/runtime read them; of Python's loaders none does, as the notes say
 
   fit(site, { config, metaDtype }) {
     const fit = formOf(site.shape, config);
     if ('reason' in fit) return fit;
+    const bytes = fit.config.metaBits === 8;
     const form: HqqForm = {
       config: fit.config,
       ...(fit.adapted === undefined ? {} : { adapted: fit.adapted }),
       packing: fit.format.packing,
       geometry: fit.geometry,
-      metaDtype: metaDtype === 'float32' ? 'float32' : 'float16',
-      settled: metaDtype !== 'auto',
+      // A bias alone is not worth asking the weights for.
+      metaDtype: metaDtype === 'float32' || (metaDtype === 'auto' && bytes) ? 'float32' : 'float16',
+      settled: metaDtype !== 'auto' || bytes,
     };
     checkChunks(plain(site.weight.name), cutOf(form));
     return form;
@@ -47,13 +51,15 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   biasDtype: ({ metaDtype }) => metaDtype,
   chunks: (form) => chunksOf(cutOf(form)),
   encode: encodeChunk,
+  survey: surveyOf,
   encodeBias: (layer, values, slot) => storedMeta(layer, 'bias', values, slot),
   summarize(form) {
     const { geometry, metaDtype } = form;
     const { rows, cols, groups } = geometry;
     const format = formatOf(form);
-    const bytes = packedRows(format, rows) * cols * format.wordBytes + 2 * groups * DTYPES[metaDtype].bytes;
-    return { packing: format.packing, metaDtype, bytes };
+    const meta = hasByteMeta(form) ? byteMetaBytes(groups) : 2 * groups * DTYPES[metaDtype].bytes;
+    const bytes = packedRows(format, rows) * cols * format.wordBytes + meta;
+    return { packing: format.packing, ...(hasByteMeta(form) ? {} : { metaDtype }), bytes };
   },
   declare(layers, stays) {
     const names = layers.map(({ site }) => site.name);
@@ -77,6 +83,12 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
       notes.push(
         `${what}. hqq reads and dequantizes ${strange.length === 1 ? 'it' : 'them'}; loaders of HQQ in Python (transformers, hqq, ` +
           'vLLM) take linear layers only and will not load the output.',
+      );
+    }
+    if (layers.some(({ form }) => hasByteMeta(form))) {
+      notes.push(
+        'Scales and zeros are quantized themselves. hqq reads them; loaders of HQQ in Python (transformers, vLLM) read them from no ' +
+          'safetensors file: docs/python.md has the lines that load such layers into its HQQLinear.',
       );
     }
     return notes;

@@ -6,9 +6,12 @@ import { formatNamed, type PackFormat, type Packing, packedRows } from '../../ma
 import type { Geometry } from '../../matrix/geometry.js';
 import { solverNamed } from '../../solvers/solvers.js';
 import type { LayerForm, PlannedLayer, WholeTensor } from '../scheme.js';
+import { byteMetaConstants, byteMetaSpecs, metaShape } from './byte-meta.js';
+import { flag, float, integer, integers, text } from './small.js';
 
 // A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
-// to read them. transformers 4.46 to 4.57 fail on one key less and on one more.
+// to read them. transformers 4.46 to 4.57 fail on one key less and on one more. (Where scales and zeros are quantized themselves,
+// others stand in their place: byte-meta.ts.)
 
 /** How a layer is quantized and stored. */
 export interface HqqForm extends LayerForm {
@@ -67,42 +70,32 @@ export const BARE = 'bare';
 /** Keys that only some layers have. */
 export const MARKS = [TRANSPOSED, BARE] as const;
 
-const U8 = storedType('U8');
-
-/** Shape of scale and of zero. */
-export function metaShape(axis: 0 | 1, groups: number): readonly [number, number] {
-  return axis === 1 ? [groups, 1] : [1, groups];
+/** Scales and zeros are quantized themselves: see byte-meta.ts. */
+export function hasByteMeta({ config }: HqqForm): boolean {
+  return config.metaBits === 8;
 }
 
-/** `W_q`, `scale` and `zero`, whose bytes come in chunks. */
+/** The groups of a layer. */
+export const groupsOf = ({ config: { axis }, geometry: { groups } }: HqqForm) => ({ axis, groups });
+
+/** `W_q`, `scale` and `zero`, or what these become: tensors whose bytes the weights tell. */
 export function largeSpecs({ site, form }: HqqParts): readonly TensorSpec[] {
   const { config, geometry, metaDtype } = form;
   const { rows, cols, groups } = geometry;
   const format = formatOf(form);
   const words = storedType(format.wordBytes === 1 ? 'U8' : 'I32');
+  const codes = { name: `${site.name}.W_q`, type: words, shape: [packedRows(format, rows), cols] };
+  if (hasByteMeta(form)) return [codes, ...byteMetaSpecs(site.name, groupsOf(form))];
   const meta = { type: storedFloat(metaDtype), shape: metaShape(config.axis, groups) };
-  return [
-    { name: `${site.name}.W_q`, type: words, shape: [packedRows(format, rows), cols] },
-    { name: `${site.name}.scale`, ...meta },
-    { name: `${site.name}.zero`, ...meta },
-  ];
+  return [codes, { name: `${site.name}.scale`, ...meta }, { name: `${site.name}.zero`, ...meta }];
 }
 
-/** The other sixteen keys. */
+/** The other keys. */
 export function smallTensors({ site, form }: HqqParts): readonly WholeTensor[] {
   const { config, metaDtype } = form;
   const format = formatOf(form);
-  const { shape } = site;
-  const text = (value: string) => ({ type: U8, shape: [value.length], bytes: Buffer.from(value, 'latin1') });
-  const flag = (value: boolean) => ({ type: U8, shape: [], bytes: Uint8Array.of(value ? 1 : 0) });
-  const word = (type: string, fill: (view: DataView) => void) => {
-    return { type: storedType(type), shape: [], bytes: littleEndian(4, fill) };
-  };
-  const integer = (value: number) => word('I32', (view) => view.setInt32(0, value, true));
-  const float = (value: number) => word('F32', (view) => view.setFloat32(0, value, true));
-  const both = littleEndian(16, (view) => shape.forEach((size, i) => view.setBigInt64(i * 8, BigInt(size), true)));
   const values = {
-    shape: { type: storedType('I64'), shape: [2], bytes: both },
+    shape: integers(site.shape),
     // Python stores the type of its number: 1.58 is a float, others are integers.
     nbits: Number.isInteger(config.nbits) ? integer(config.nbits) : float(config.nbits),
     group_size: integer(config.groupSize),
@@ -111,8 +104,8 @@ export function smallTensors({ site, form }: HqqParts): readonly WholeTensor[] {
     unpack_view_dtype: text(format.wordBytes === 1 ? 'torch.uint8' : 'torch.int32'),
     compute_dtype: text(DTYPES[metaDtype].torch),
     view_as_float: flag(false),
-    quant_scale: flag(false),
-    quant_zero: flag(false),
+    quant_scale: flag(hasByteMeta(form)),
+    quant_zero: flag(hasByteMeta(form)),
     offload_meta: flag(false),
     channel_wise: flag(true),
     optimize: flag(isOptimized(config)),
@@ -122,16 +115,11 @@ export function smallTensors({ site, form }: HqqParts): readonly WholeTensor[] {
     ...(site.stored === 'in-out' ? { [TRANSPOSED]: flag(true) } : {}),
     ...(site.weight.name === site.name ? { [BARE]: flag(true) } : {}),
   };
-  return Object.entries(values).map(([key, value]) => ({ name: `${site.name}.${key}`, ...value }));
+  const own = Object.entries(values).map(([key, value]) => ({ name: `${site.name}.${key}`, ...value }));
+  return hasByteMeta(form) ? [...own, ...byteMetaConstants(site.name, groupsOf(form), metaDtype)] : own;
 }
 
 /** What the reference calls `optimize`: whether a solver moved the zero points. */
 export function isOptimized({ solver }: ResolvedQuantConfig): boolean {
   return solverNamed(solver).optimizes;
-}
-
-function littleEndian(length: number, fill: (view: DataView) => void): Uint8Array {
-  const bytes = new Uint8Array(length);
-  fill(new DataView(bytes.buffer));
-  return bytes;
 }

@@ -59,7 +59,7 @@ export const toyScheme: Scheme<ToyForm, ToyLayer, Rows> = {
   name: 'toy8',
   title: 'toy bytes',
   containers: ['toy', 'safetensors'],
-  tensorsPerLayer: 3,
+  tensorsOf: () => 3,
 
   fit({ shape }) {
     return { shape, config: { ...resolveQuantConfig({ nbits: 8, axis: 1 }), groupSize: shape[1] } };

@@ -1,0 +1,61 @@
+import type { Step } from '../../binding.js';
+import { type ResolvedQuantConfig, resolveQuantConfig } from '../matrix/config.js';
+import { FORMATS } from '../matrix/format.js';
+import { scalesOfSet } from '../matrix/metadata.js';
+import type { MetaCodes, QuantizedMeta } from '../matrix/weight.js';
+import { groupedDequantizeArgs, groupedQuantizeArgs } from './arguments.js';
+
+// Quantizing scales and zeros: the same operations as those on weights.
+
+/** A byte each. */
+const BYTES = FORMATS[0]!;
+
+/** Scales and zeros of a layer or a matrix, their codes to be, and how they are made. */
+export interface MetaJob {
+  readonly meta: Required<QuantizedMeta>;
+  /** The first reads `scale` and `zero` and writes all of `meta`; when all are done the former are as the latter says. */
+  readonly steps: readonly Step[];
+}
+
+/**
+ * Quantizes scales in sets of `scalesOfSet`, zeros all together, and widens them again, in place.
+ *
+ * The reference does it without its solver: `Quantizer.quantize(scale, nbits=8, group_size=128, axis=0, optimize=False)` and
+ * `Quantizer.quantize(zero, nbits=8, channel_wise=False, optimize=False)`.
+ */
+export function metaJob(
+  scale: Float32Array<ArrayBuffer>,
+  zero: Float32Array<ArrayBuffer>,
+  { referenceGuards }: Pick<ResolvedQuantConfig, 'referenceGuards'>,
+  threads: number,
+): MetaJob {
+  const config = resolveQuantConfig({ nbits: 8, solver: 'minmax', referenceGuards });
+  const count = scale.length;
+  const make = (values: Float32Array, sets: number) => {
+    const codes = new Uint8Array(count);
+    const bytes: MetaCodes = { codes, scale: new Float32Array(sets), zero: new Float32Array(sets) };
+    const quantize = groupedQuantizeArgs({
+      ...{ ...gridOf(bytes), ...bytes, packed: codes, weights: values, dtype: 'float32', config, metaDtype: 'float32' },
+      ...{ stats: new Float64Array(5), threads },
+    });
+    const steps: readonly Step[] = [{ operation: 'quantize', args: quantize }, widenStep(bytes, values, threads)];
+    return { bytes, steps };
+  };
+  const [scales, zeros] = [make(scale, count / scalesOfSet(count)), make(zero, 1)];
+  return { meta: { scale: scales.bytes, zero: zeros.bytes }, steps: [...scales.steps, ...zeros.steps] };
+}
+
+/** Sets are the columns of a matrix; one set is also a row, which is faster. */
+function gridOf({ codes: { length }, scale: { length: sets } }: MetaCodes) {
+  const [rows, cols, axis] = sets === 1 ? ([1, length, 1] as const) : ([length / sets, sets, 0] as const);
+  return { rows, cols, axis, format: BYTES };
+}
+
+/** Widens scales or zeros. */
+export function widenStep(bytes: MetaCodes, out: Float32Array, threads: number): Step {
+  const { codes: packed, scale, zero } = bytes;
+  const args = groupedDequantizeArgs({
+    ...{ ...gridOf(bytes), packed, scale, zero, dtype: 'float32', rounding: 'once', out, threads },
+  });
+  return { operation: 'dequantize', args };
+}

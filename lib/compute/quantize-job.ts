@@ -1,0 +1,82 @@
+import type { QuantizeArgs, Step } from '../../binding.js';
+import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
+import { requireForm } from '../matrix/fit.js';
+import { allocateWords, packedRows } from '../matrix/format.js';
+import { tameMeta } from '../matrix/metadata.js';
+import { quantizedTensor } from '../matrix/quantized-tensor.js';
+import { readWeight } from '../matrix/validate.js';
+import type { QuantizedMeta, QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import { allocating } from '../messages/allocating.js';
+import { HqqError } from '../messages/errors.js';
+import * as grouped from './arguments.js';
+import { allFinite } from './floats.js';
+import { metaJob } from './metadata.js';
+import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
+
+/** What `quantize` computes, step by step. */
+export interface QuantizeJob {
+  /** First, `quantize` with these. */
+  readonly args: QuantizeArgs;
+  /** To be called when that is done: what is to be done then. Empty: nothing. */
+  readonly next: () => readonly Step[];
+  /** To be called when that is done, too. */
+  readonly finish: () => QuantizedTensor;
+}
+
+/** @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY` */
+export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOptions): QuantizeJob {
+  const { data, dtype, shape } = readWeight(weight);
+  rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
+  rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
+  const { config, format, geometry, adapted } = requireForm(shape, given);
+  checkRunOptions(run);
+  const { axis, nbits, groupSize } = config;
+  const { rows, cols, groups } = geometry;
+  const what = `the codes of ${shape[0]} x ${shape[1]} weights`;
+  const { packed, scale, zero, stats } = allocating(what, () => ({
+    packed: allocateWords(format, packedRows(format, rows) * cols),
+    scale: new Float32Array(groups),
+    zero: new Float32Array(groups),
+    stats: new Float64Array(5),
+  }));
+  const threads = resolveThreads(run.threads);
+  const args = grouped.groupedQuantizeArgs({
+    ...{ weights: data, dtype, rows, cols, axis, config, format, metaDtype: 'float32', threads },
+    ...{ packed, scale, zero, stats },
+  });
+  let meta: QuantizedMeta | undefined;
+  let iterations = 0;
+  const next = (): readonly Step[] => {
+    const sums = grouped.readStats(stats);
+    if (sums.badIndex >= 0) {
+      throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
+    }
+    ({ iterations } = sums);
+    if (config.metaBits === 16) return [];
+    if (!config.referenceGuards) tameMeta(scale, zero, nbits, { weights: data, rows, cols, axis });
+    if (!allFinite(scale) || !allFinite(zero)) {
+      const message = 'Expected every group to have a scale and a zero that float32 holds, for metaBits 8';
+      throw new HqqError('ERR_INVALID_ARGUMENT', `${message}, but one of them is infinite.`);
+    }
+    const job = allocating(what, () => metaJob(scale, zero, config, threads));
+    ({ meta } = job);
+    return [...job.steps, { operation: 'encode', args }];
+  };
+  const finish = () =>
+    quantizedTensor({
+      ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
+      ...(meta === undefined ? {} : { meta: Object.freeze(meta) }),
+      stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1]),
+      ...(adapted === undefined ? {} : { adapted }),
+    });
+  return { args, next, finish };
+}
+
+function summarize(sums: grouped.QuantSums, count: number): QuantizedTensor['stats'] {
+  return Object.freeze({
+    meanAbsError: sums.absError / count,
+    meanSquaredError: sums.squaredError / count,
+    relativeError: grouped.relativeError(sums.squaredError, sums.squaredWeight),
+    iterations: sums.iterations,
+  });
+}

@@ -1,0 +1,163 @@
+import { createHash } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import { availableBackends, openBackend } from '../lib/backend/index.js';
+import { groupedDequantizeArgs } from '../lib/compute/arguments.js';
+import { QuantizedLinear } from '../lib/compute/linear.js';
+import { metaJob } from '../lib/compute/metadata.js';
+import { dequantizeSync, quantize, quantizeSync, unpack } from '../lib/compute/quantize.js';
+import { highestCode, NBITS, type QuantConfig } from '../lib/matrix/config.js';
+import { formatNamed } from '../lib/matrix/format.js';
+import { scalesOfSet } from '../lib/matrix/metadata.js';
+import type { MetaCodes, QuantizedTensor } from '../lib/matrix/weight.js';
+import { expectSameBytes } from './support/bytes.js';
+import { randomWeights } from './support/checkpoints.js';
+import { floats, goldenBytes, goldenTensors } from './support/golden.js';
+
+const f = Math.fround;
+
+/** The numbers that codes stand for, as Python computes them in float32. */
+const widen = ({ codes, scale, zero }: MetaCodes) =>
+  Float32Array.from(codes, (code, group) => f(f(code - zero[group % zero.length]!) * scale[group % scale.length]!));
+
+function weight(rows: number, cols: number, seed = 1) {
+  return { data: randomWeights(rows * cols, seed), shape: [rows, cols] as const };
+}
+
+/** Index of the group of each weight. */
+function groupOf({ axis, groupSize, scale }: QuantizedTensor, index: number): number {
+  return axis === 1 ? Math.floor(index / groupSize) : index % scale.length;
+}
+
+describe.each(availableBackends())('scales and zeros as bytes: %s', (name) => {
+  const backend = openBackend(name);
+
+  test('are those of the reference, and so are the weights that they stand for', () => {
+    const tensors = goldenTensors('metaquant.safetensors');
+    const of = (key: string) => tensors.get(key)!;
+    const [scale, zero] = [floats(of('scale')).slice(), floats(of('zero')).slice()];
+    const { meta, steps } = metaJob(scale, zero, { referenceGuards: true }, 2);
+    for (const { operation, args } of steps) backend.run(operation, args as never);
+    for (const kind of ['scale', 'zero'] as const) {
+      expectSameBytes(meta[kind].codes, of(`${kind}_q`).bytes);
+      expectSameBytes(meta[kind].scale, of(`${kind}_q.scale`).bytes);
+      expectSameBytes(meta[kind].zero, of(`${kind}_q.zero`).bytes);
+    }
+    expectSameBytes(scale, of('scale_deq').bytes);
+    expectSameBytes(zero, of('zero_deq').bytes);
+
+    const out = new Float32Array(256 * 512);
+    const grid = { rows: 16, cols: 8192, axis: 0, format: formatNamed('2bit_u8')!, threads: 2 } as const;
+    const stored = { packed: of('W_q_packed').bytes, scale, zero };
+    backend.run('dequantize', groupedDequantizeArgs({ ...grid, ...stored, dtype: 'float32', rounding: 'once', out }));
+    const file = goldenBytes('metaquant.safetensors');
+    const header = JSON.parse(file.subarray(8, 8 + Number(file.readBigUInt64LE(0))).toString());
+    const digest = createHash('sha256').update(out).digest('hex');
+    expect(digest).toBe(header.__metadata__['W_r.sha256']);
+  });
+});
+
+describe('metaBits 8', () => {
+  for (const nbits of NBITS) {
+    for (const axis of [0, 1] as const) {
+      test(`${nbits} bits, axis ${axis}: codes are the nearest of what is stored`, async () => {
+        const { data, shape } = weight(64, 96, nbits * 7 + axis);
+        const config: QuantConfig = { nbits, axis, groupSize: 32, metaBits: 8 };
+        const q = quantizeSync({ data, shape }, config);
+        expect(await quantize({ data, shape }, config)).toEqual(q);
+        expectSameBytes(q.scale, widen(q.meta!.scale!));
+        expectSameBytes(q.zero, widen(q.meta!.zero!));
+        expect(q.meta!.scale!.scale).toHaveLength(192 / scalesOfSet(192));
+        expect(q.meta!.zero!.scale).toHaveLength(1);
+        const codes = unpack(q);
+        let squared = 0;
+        data.forEach((w, i) => {
+          const group = groupOf(q, i);
+          const [s, z] = [q.scale[group]!, q.zero[group]!];
+          const place = Math.min(Math.max(w / s + z, 0), highestCode(nbits));
+          expect(Math.abs(codes[i]! - place)).toBeLessThanOrEqual(0.5 + 1e-4);
+          squared += (w - (codes[i]! - z) * s) ** 2;
+        });
+        expect(Math.abs(q.stats.meanSquaredError / (squared / data.length) - 1)).toBeLessThan(1e-4);
+        // What rounding them costs.
+        const exact = quantizeSync({ data, shape }, { ...config, metaBits: 16 });
+        expect(exact.meta).toBeUndefined();
+        expect(q.stats.relativeError).toBeLessThan(exact.stats.relativeError * (nbits === 8 ? 1.2 : 1.03));
+      });
+    }
+  }
+
+  test.each([
+    [192, 96],
+    [128 * 7, 128],
+    [7, 7],
+    [262, 262],
+    [254, 127],
+    [1, 1],
+  ])('%i scales are in sets of %i', (groups, size) => expect(scalesOfSet(groups)).toBe(size));
+
+  test.each([0, 1] as const)('groups of equal weights take nothing from the others, axis %i', (axis) => {
+    const { data, shape } = weight(256, 64);
+    const plain = quantizeSync({ data, shape }, { axis, metaBits: 8 });
+    const rows = 256;
+    const set = (group: number, value: number) => {
+      for (let i = 0; i < 64; i++) data[axis === 1 ? group * 64 + i : group + i * rows] = value;
+    };
+    set(3, 0);
+    set(7, 0.013);
+    set(11, -0.02);
+    const q = quantizeSync({ data, shape }, { axis, metaBits: 8 });
+    expect(q.stats.relativeError).toBeLessThan(plain.stats.relativeError * 1.1);
+    const out = dequantizeSync(q);
+    const at = (group: number) => out[axis === 1 ? group * 64 : group]!;
+    expect(at(3)).toBeCloseTo(0, 3);
+    expect(at(7)).toBeCloseTo(0.013, 3);
+    expect(at(11)).toBeCloseTo(-0.02, 3);
+  });
+
+  test('nor does one whose weights are far from 0', () => {
+    const { data, shape } = weight(256, 64);
+    const { relativeError } = quantizeSync({ data, shape }, { metaBits: 8 }).stats;
+    const others = data.slice(64);
+    for (let i = 0; i < 64; i++) data[i] = 0.3 + data[i]! / 100;
+    const out = dequantizeSync(quantizeSync({ data, shape }, { metaBits: 8 })).subarray(64);
+    const [error, size] = [
+      others.reduce((s, w, i) => s + (w - out[i]!) ** 2, 0),
+      others.reduce((s, w) => s + w * w, 0),
+    ];
+    expect(Math.sqrt(error / size)).toBeLessThan(relativeError * 1.05);
+  });
+
+  test('zeros everywhere stay zeros, and tiny weights what they are', () => {
+    const zeros = quantizeSync({ data: new Float32Array(4096), shape: [64, 64] }, { metaBits: 8 });
+    expect([...new Set(dequantizeSync(zeros))]).toEqual([0]);
+    expect(zeros.stats.relativeError).toBe(0);
+    const { data, shape } = weight(64, 64);
+    const tiny = quantizeSync({ data: data.map((w) => w * 1e-12), shape }, { metaBits: 8 });
+    const usual = quantizeSync({ data, shape }, { metaBits: 8 });
+    expect(tiny.stats.relativeError).toBeCloseTo(usual.stats.relativeError, 4);
+  });
+
+  test('refuses scales that are infinite, and weights that are no numbers', () => {
+    const far = new Float32Array(64).map((_, i) => (i % 2 === 0 ? 3e38 : -3e38));
+    const config: QuantConfig = { metaBits: 8, referenceGuards: true };
+    expect(() => quantizeSync({ data: far, shape: [1, 64] }, config)).toThrow(/a scale and a zero that float32 holds/);
+    const data = new Float32Array(64);
+    data[5] = NaN;
+    expect(() => quantizeSync({ data, shape: [1, 64] }, { metaBits: 8 })).toThrow(/NaN at row 0, column 5/);
+    expect(() => quantizeSync({ data, shape: [1, 64] }, { metaBits: 4 as 8 })).toThrow(
+      'Expected metaBits to be one of 16, 8, got 4.',
+    );
+  });
+
+  test('products read what is stored', () => {
+    const { data, shape } = weight(96, 128);
+    const q = quantizeSync({ data, shape }, { metaBits: 8, groupSize: 32 });
+    const x = randomWeights(128, 9, 1);
+    const y = new QuantizedLinear(q).forwardSync(x);
+    const w = dequantizeSync(q);
+    y.forEach((value, o) => {
+      const exact = x.reduce((sum, xi, i) => sum + xi * w[o * 128 + i]!, 0);
+      expect(value).toBeCloseTo(exact, 4);
+    });
+  });
+});
