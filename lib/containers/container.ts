@@ -126,12 +126,33 @@ export interface LinearSite {
   readonly stored: 'out-in' | 'in-out';
   /** The output head that it is part of, which stays as it is unless asked for: `lm_head`. */
   readonly head?: string;
-  /** Whether it is, or may be, the embedding matrix under another name; absent where it is not. */
+  /** Whether it is, or may be, the embedding matrix (or another layer) under another name; absent where it is not. */
   readonly tied?: 'tied' | 'unsaid';
+  /** The module whose weight it is too, where that is known: `model.embed_tokens`. */
+  readonly source?: string;
   /** Why it is not taken for a linear layer, and stays as it is unless its name is asked for; absent where it is taken for one. */
   readonly doubt?: Doubt;
   /** It is a table of embeddings that are looked up by token; absent where it is not. */
   readonly embedding?: true;
+}
+
+/**
+ * What a matrix of a model is to those who made the model: the weight of a linear layer, of one that is the output head, of one
+ * whose weight is `read` past it (so that it can be no other layer), of one that is stored `[in, out]` (`transposed`), a table of
+ * embeddings, a stack of experts, something else, or one of these, as its configuration has it (`unsure`).
+ */
+export type ModuleKind = 'linear' | 'head' | 'read' | 'transposed' | 'embedding' | 'experts' | 'other' | 'unsure';
+
+/** What is known of the modules of a model, by the names that its files give them. */
+export interface KnownModules {
+  /** The model's class: "BertForMaskedLM". */
+  readonly name: string;
+  /** Undefined for a module that such models do not have, as far as is known. */
+  kindOf(module: string): ModuleKind | undefined;
+  /** What those who load the model call a module; undefined for one that is not known. */
+  moduleOf(module: string): string | undefined;
+  /** The module whose weight is that of this one too; undefined where it has its own. */
+  sourceOf(module: string): string | undefined;
 }
 
 /** What a matrix may be that is not the weight of a linear layer. */
@@ -192,8 +213,12 @@ export interface Envelope {
   readonly fingerprint: string;
   /** Why no quantized model can be made of one that holds `entries`; undefined where nothing speaks against it. Looks at names and types. */
   obstacle(entries: ReadonlyMap<string, TensorEntry>): Obstacle | undefined;
-  /** Of each tensor, in the order of `entries`, what it is to a quantizer. The bias of a site comes as other tensor too. */
-  linears(entries: ReadonlyMap<string, TensorEntry>): readonly (LinearSite | OtherTensor)[];
+  /**
+   * Of each tensor, in the order of `entries`, what it is to a quantizer. The bias of a site comes as other tensor too.
+   *
+   * @param known What is known of the model's modules; without it names and shapes tell.
+   */
+  linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): readonly (LinearSite | OtherTensor)[];
   replace(change: EnvelopeChange): Envelope;
   /** The files beside `files`, which hold the tensors: by name, with what each holds. */
   companions(files: ReadonlyMap<string, Iterable<TensorEntry>>): Iterable<Companion>;

@@ -23,7 +23,9 @@ import type { PlannedLayer, Scheme } from '../schemes/scheme.js';
 import { schemesOf } from './layers.js';
 import type { ResolvedOptions } from './options.js';
 import type { DenseReport } from './report.js';
+import { knownOf, NOT_KNOWN } from './select/known.js';
 import { nothingLeft, selectLayers } from './select/select.js';
+import { tiedPairs, tieNotes } from './select/ties.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -69,7 +71,8 @@ export async function planModel(
   const scheme = schemesOf(source)[0];
   if (scheme === undefined) throw new RangeError(`Expected a scheme for ${source.container}, got none.`);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
-  const selection = selectLayers(source, asked, model);
+  const known = await knownOf(source);
+  const selection = selectLayers(source, asked, model, known);
   const { dense } = selection;
   const layers: PlannedLayer[] = [];
   const misfits: (readonly [LinearSite, Misfit])[] = [];
@@ -79,22 +82,57 @@ export async function planModel(
     else layers.push({ site, form });
   }
   if (misfits.length > 0) throw misfitError(misfits);
-  if (layers.length === 0) throw nothingLeft(source.path, selection);
-  rejectNameClashes(source, scheme, layers);
-  const stays = dense.filter(({ linear }) => linear).map(({ entry }) => layerOf(entry.name));
-  // Where nothing describes the model, names need suit nobody.
-  const change = source.envelope.config ? scheme.declare(layers, stays) : { set: {}, drop: [] };
+  const described = source.envelope.config !== undefined; // else names need suit nobody
+  const pairs = known ? tiedPairs(known, source.entries) : [];
+  const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);
+  const { kept, left } = known ? tellApart(source, scheme, layers, dense, unheld) : { kept: layers, left: [] };
+  if (kept.length === 0) throw nothingLeft(source.path, { ...selection, dense: [...dense, ...left] });
+  rejectNameClashes(source, scheme, kept);
+  const moduleOf = (name: string) => known?.moduleOf(name) ?? name;
+  const stays = [...dense, ...left]
+    .filter(({ linear, reason }) => linear && !reason.startsWith(NOT_KNOWN))
+    .map(({ entry }) => moduleOf(layerOf(entry.name)));
+  const change = described ? scheme.declare(kept, [...stays, ...unheld], moduleOf) : { set: {}, drop: [] };
   return {
     version: 1,
     digest: await digestOf(source, run.signal),
     container: source.container,
     scheme: scheme.name,
     config,
-    shards: planShards(source, scheme, layers),
-    dense: reportDense(source, dense, layers),
-    notes: [...selection.notes, ...scheme.notes(layers), ...source.envelope.notes],
+    shards: planShards(source, scheme, kept),
+    dense: reportDense(source, [...dense, ...left], kept),
+    notes: [
+      ...selection.notes,
+      ...(await tieNotes(source, pairs, run.signal)),
+      ...scheme.notes(kept),
+      ...source.envelope.notes,
+    ],
     change,
   };
+}
+
+/** The layers that who loads the model can tell apart from what stays, and the others, which then stay too. */
+function tellApart(
+  { entries }: TensorSource,
+  scheme: Scheme,
+  layers: readonly PlannedLayer[],
+  dense: readonly OtherTensor[],
+  unheld: readonly string[],
+): { readonly kept: readonly PlannedLayer[]; readonly left: readonly OtherTensor[] } {
+  const taken = new Set(layers.flatMap(({ site }) => [site.weight, ...(site.bias ? [site.bias] : [])]));
+  const tensors = [...entries.values()].filter((entry) => !taken.has(entry)).map(({ name }) => name);
+  const stays = dense
+    .filter(
+      ({ linear, reason }) => linear && !/^(excluded$|not included)/.test(reason) && !reason.startsWith(NOT_KNOWN),
+    )
+    .map(({ entry }) => layerOf(entry.name));
+  const names = layers.map(({ site }) => site.name);
+  const confused = scheme.confused?.(names, [...stays, ...unheld], tensors) ?? new Map<string, string>();
+  const left = layers.flatMap(({ site }) => {
+    const reason = confused.get(site.name);
+    return reason === undefined ? [] : [{ entry: site.weight, reason, linear: true }];
+  });
+  return { kept: layers.filter(({ site }) => !confused.has(site.name)), left };
 }
 
 function embeddingsError({ title }: Scheme): HqqError {

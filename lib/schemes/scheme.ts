@@ -195,10 +195,27 @@ export interface Scheme<
   /**
    * What is said around the tensors to those who will load the model.
    *
-   * @param stays Linear layers, or what may be such, that are not quantized.
+   * @param stays Linear layers, or what may be such, that are not quantized: by the names that `moduleOf` gives.
+   * @param moduleOf What those who load the model call a layer, of the name that its files have. Absent: the same.
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a choice that would be misread.
    */
-  declare(layers: readonly PlannedLayer<Form>[], stays: readonly string[]): Omit<EnvelopeChange, 'layers'>;
+  declare(
+    layers: readonly PlannedLayer<Form>[],
+    stays: readonly string[],
+    moduleOf?: (layer: string) => string,
+  ): Omit<EnvelopeChange, 'layers'>;
+  /**
+   * Layers that those who load the model would confuse with others, and how: they stay as they are. By the names that its files
+   * have. Absent: there are none.
+   *
+   * @param stays Linear layers that are not quantized, unless somebody asked for that.
+   * @param tensors Names of tensors that belong to none of the layers.
+   */
+  confused?(
+    layers: readonly string[],
+    stays: readonly string[],
+    tensors: Iterable<string>,
+  ): ReadonlyMap<string, string>;
   /** What people should know of layers that are stored so. */
   notes(layers: readonly PlannedLayer<Form>[]): readonly string[];
 

@@ -2,6 +2,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { CompareReport, ModelReport, TensorInfo } from '../../lib/models/report.js';
+import { llama, modelFolder } from '../support/checkpoints.js';
 import { expectFailure, expectJsonFailure, hqq } from '../support/cli.js';
 import { llamaTensors, safetensorsBytes, writeLlama } from '../support/models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -249,6 +250,25 @@ describe('inspect', () => {
     expect((await hqq(['inspect', MODEL, '--all'])).stdout).toMatch(
       /model\.layers\.1\.self_attn\.q_proj\.weight +64 x 64/,
     );
+  });
+
+  test('its architecture, where config.json names one', async () => {
+    const model = modelFolder([llama()], {
+      config: JSON.stringify({ architectures: ['LlamaForCausalLM'], model_type: 'llama', tie_word_embeddings: true }),
+    });
+    const { stdout } = await hqq(['inspect', model]);
+    expect(stdout).toMatch(
+      /architecture +LlamaForCausalLM\n +modules +1 embedding \(model\.embed_tokens\.weight\)\n +1 output head \(lm_head\.weight\)\n +8 linear\n +tied +lm_head is model\.embed_tokens; the files hold both\n/,
+    );
+    const { architecture } = JSON.parse((await hqq(['inspect', model, '--json'])).stdout) as { architecture: object };
+    expect(architecture).toMatchObject({
+      name: 'LlamaForCausalLM',
+      known: true,
+      modules: { 'output head': ['lm_head.weight'] },
+      tied: [{ module: 'lm_head', source: 'model.embed_tokens', held: 'both' }],
+    });
+    const own = modelFolder([llama()], { config: JSON.stringify({ architectures: ['OwnModel'] }) });
+    expect((await hqq(['inspect', own])).stdout).toMatch(/architecture +unknown \("OwnModel"\): names and shapes tell/);
   });
 
   test('a quantized one', async () => {

@@ -19,6 +19,9 @@ import {
   tensorOf,
 } from '../support/checkpoints.js';
 
+/** Layers of a Llama that `llama` has not. */
+const [UP, DOWN] = ['model.layers.2.mlp.up_proj.weight', 'model.layers.2.mlp.down_proj.weight'] as const;
+
 describe('a weight that is not finite', () => {
   it.each([
     ['float32', 1, 2306, 1024, 1500, 1000],
@@ -131,7 +134,7 @@ describe('the output', () => {
 
   it('is not there after an abort, wherever it comes', async () => {
     const folder = modelFolder([
-      { 'a.weight': randomTensor([2304, 1024], 1), 'b.weight': randomTensor([2304, 1024], 2) },
+      { [UP]: randomTensor([2304, 1024], 1), [DOWN]: randomTensor([2304, 1024], 2) },
       llama(),
     ]);
     const done = freshPath();
@@ -168,8 +171,8 @@ describe('in a process of its own', () => {
 
   it('killed at any moment, leaves no output, and the next run gives the bytes of an undisturbed one', async () => {
     const big = {
-      'a.weight': randomTensor([3072, 2048], 1, 'bfloat16'),
-      'b.weight': randomTensor([3072, 2048], 2, 'bfloat16'),
+      [UP]: randomTensor([3072, 2048], 1, 'bfloat16'),
+      [DOWN]: randomTensor([3072, 2048], 2, 'bfloat16'),
     };
     const folder = modelFolder([big, llama()]);
     const done = freshPath();
@@ -206,7 +209,7 @@ describe('in a process of its own', () => {
     ['worker-exit', 0, /^$/, 'worker 7\n'],
     ['worker-throw', 0, /^on purpose\n$/, 'worker 1\n'],
   ] as const)('that ends by itself, by %s, leaves nothing', async (how, status, stderr, stdout) => {
-    const folder = modelFolder([{ 'a.weight': randomTensor([3072, 2048], 1, 'bfloat16') }, llama()]);
+    const folder = modelFolder([{ [UP]: randomTensor([3072, 2048], 1, 'bfloat16') }, llama()]);
     const file = join(folder, 'model-00001-of-00002.safetensors');
     for (const [input, output] of [
       [folder, freshPath()],

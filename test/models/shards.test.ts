@@ -43,7 +43,10 @@ function model(): string {
       { 'tiny.weight': tiny, 'tiny.bias': randomTensor([64], 9), 'x.norm.weight': randomTensor([64], 2) },
       { 'h.0.wide.weight': randomTensor([64, 192], 3), 'h.0.wide.bias': randomTensor([192], 4, 'float16') },
     ],
-    { files: { 'tokenizer.json': '{}', 'sub/more.txt': 'more' } },
+    {
+      config: '{\n  "model_type": "of no known class"\n}\n',
+      files: { 'tokenizer.json': '{}', 'sub/more.txt': 'more' },
+    },
   );
 }
 
@@ -109,7 +112,7 @@ describe('a plan', () => {
       /to be the model that the plan was made for, but it is another, or has changed since: its digest is/;
     const config = join(input, 'config.json');
     const text = fs.readFileSync(config, 'utf8');
-    fs.writeFileSync(config, text.replace('llama', 'qwen3'));
+    fs.writeFileSync(config, text.replace('no known', 'another'));
     await refused(changed);
     fs.writeFileSync(config, text);
     // The same names and sizes, other weights.

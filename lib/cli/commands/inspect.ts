@@ -2,8 +2,10 @@ import { plain } from '../../messages/text.js';
 import { formatBytes, formatNumber, formatShape, plural } from '../../messages/units.js';
 import { openModel } from '../../models/model.js';
 import type { TensorInfo } from '../../models/report.js';
+import { type ArchitectureInfo, describeArchitecture } from '../../models/select/describe.js';
 import { defineCommand, toJson } from '../command.js';
 import { ALL, JSON_FLAG } from '../flags.js';
+import { architectureRows } from '../show/architecture.js';
 import { families, times } from '../show/families.js';
 import { bold, footnote, pairs, table } from '../show/table.js';
 
@@ -15,10 +17,12 @@ export const inspect = defineCommand({
   plan([path], { all = false, json = false }) {
     return async ({ print }) => {
       const model = await openModel(path!);
-      const { tensors } = model;
+      const { tensors, config } = model;
       await model.close();
       const totals = total(tensors);
-      print(json ? toJson({ path: model.path, totals, tensors }) : describe(model.path, tensors, totals, all));
+      const architecture = config && (await describeArchitecture(config, tensors));
+      if (json) print(toJson({ path: model.path, ...(architecture ? { architecture } : {}), totals, tensors }));
+      else print(describe(model.path, tensors, totals, architecture, all));
     };
   },
 });
@@ -55,7 +59,13 @@ function total(tensors: readonly TensorInfo[]): Totals {
 /** Most rows unless all are asked for. Models have some twenty families; a file of a hundred thousand names has that many. */
 const MOST_ROWS = 500;
 
-function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, all: boolean): string {
+function describe(
+  path: string,
+  tensors: readonly TensorInfo[],
+  totals: Totals,
+  architecture: ArchitectureInfo | undefined,
+  all: boolean,
+): string {
   const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
   const groups = all
     ? tensors.map((tensor) => ({ name: tensor.name, members: [tensor] }))
@@ -84,6 +94,7 @@ function describe(path: string, tensors: readonly TensorInfo[], totals: Totals, 
   ] as const;
   const { quantizedTensors, quantizedWeights, bitsPerWeight } = totals;
   const summary: (readonly [string, string])[] = [
+    ...(architecture ? architectureRows(architecture) : []),
     [
       'tensors',
       `${plural(totals.tensors, 'tensor')}, ${plural(totals.parameters, 'parameter')}, ${formatBytes(totals.bytes)}`,

@@ -4,6 +4,7 @@ import type {
   Companion,
   Envelope,
   EnvelopeChange,
+  KnownModules,
   LinearSite,
   Obstacle,
   OtherTensor,
@@ -100,8 +101,8 @@ export class CheckpointEnvelope implements Envelope {
     return new Map([...(this.#given.metadata.get(file) ?? []), ['format', 'pt']]);
   }
 
-  linears(entries: ReadonlyMap<string, TensorEntry>): readonly (LinearSite | OtherTensor)[] {
-    return linearsOf(entries, this.config);
+  linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): readonly (LinearSite | OtherTensor)[] {
+    return linearsOf(entries, this.config, known);
   }
 
   replace({ set, drop, dtype }: EnvelopeChange): CheckpointEnvelope {

@@ -1,6 +1,7 @@
-import type { Doubt, LinearSite, OtherTensor, TensorEntry } from '../container.js';
+import type { Doubt, KnownModules, LinearSite, ModuleKind, OtherTensor, TensorEntry } from '../container.js';
 import { layerOf, moduleOf } from '../names.js';
 import { numbersOf, type StoredType } from '../stored-types.js';
+import { lookupsOf } from './lookups.js';
 import { isHead, tieOf } from './tied.js';
 
 // Which tensors of a Hugging Face model are the weights of linear layers, and what keeps the others from being so.
@@ -44,33 +45,80 @@ const HEAD = /^(lm_head|embed_out)$/;
 type Entries = ReadonlyMap<string, TensorEntry>;
 type Config = Readonly<Record<string, unknown>> | undefined;
 
-/** Of each tensor, in their order, what it is to a quantizer. */
-export function linearsOf(entries: Entries, config: Config): readonly (LinearSite | OtherTensor)[] {
+/** Of each tensor, in their order, what it is to a quantizer: what is known of its module says it, else its name and shape. */
+export function linearsOf(
+  entries: Entries,
+  config: Config,
+  known?: KnownModules,
+): readonly (LinearSite | OtherTensor)[] {
   const traits = traitsOf(entries, config);
   const tie = tieOf(config);
   return [...entries.values()].map((entry) => {
     const { shape } = entry;
-    if (shape.length === 3 && /(^|\.)experts(\.|$)/.test(entry.name))
+    const name = layerOf(entry.name);
+    const given = known?.kindOf(name);
+    const kind = given === 'unsure' ? undefined : given;
+    if (shape.length === 3 && (kind === 'experts' || (kind === undefined && /(^|\.)experts(\.|$)/.test(entry.name))))
       return { entry, reason: 'experts in one 3-D tensor', linear: false };
     const scales = isFp8Scale(entry, traits) ? 'scale of an FP8 weight' : undefined;
     if (shape.length !== 2) return { entry, reason: scales ?? 'not a matrix', linear: false };
-    const name = layerOf(entry.name);
     const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);
-    const doubt = scales === undefined ? doubtOf(entry, traits) : { reason: scales, linear: false };
-    const stored = isTransposed(name, traits) ? 'in-out' : 'out-in';
+    const transposed = kind === undefined ? isTransposed(name, traits) : kind === 'transposed';
+    const stored = transposed ? 'in-out' : 'out-in';
+    const doubt = scales === undefined ? undefined : { reason: scales, linear: false };
+    const itself = doubt ?? (kind === undefined ? doubtByName(entry, traits, known, given) : doubtByKind(kind, known!));
     const reason = faultOf(entry, stored, bias);
-    if (reason !== undefined) return { entry, reason, linear: doubt?.linear ?? true };
+    if (reason !== undefined) return { entry, reason, linear: itself?.linear ?? true };
     const [rows, cols] = shape as [number, number];
-    const head = headOf(name);
     return {
       ...{ name, weight: entry, shape: stored === 'in-out' ? [cols, rows] : [rows, cols], stored },
       ...(bias === undefined ? {} : { bias }),
-      ...(head === undefined ? {} : { head }),
-      ...(isHead(name) && tie !== 'untied' ? { tied: tie } : {}),
-      ...(doubt === undefined ? {} : { doubt }),
+      ...(kind === undefined ? headByName(name, tie) : headByKind(name, kind, known!)),
+      ...(itself === undefined ? {} : { doubt: itself }),
       ...(isEmbedding(name) ? { embedding: true } : {}),
     };
   });
+}
+
+type HeadTraits = Pick<LinearSite, 'head' | 'tied' | 'source'>;
+
+function headByName(name: string, tie: ReturnType<typeof tieOf>): HeadTraits {
+  const head = headOf(name);
+  return {
+    ...(head === undefined ? {} : { head }),
+    ...(isHead(name) && tie !== 'untied' ? { tied: tie } : {}),
+  };
+}
+
+function headByKind(name: string, kind: ModuleKind, known: KnownModules): HeadTraits {
+  const source = kind === 'embedding' ? undefined : known.sourceOf(name);
+  return {
+    ...(kind === 'head' ? { head: headOf(name) ?? name } : {}),
+    ...(source === undefined ? {} : { tied: 'tied' as const, source }),
+  };
+}
+
+/** Why a matrix that is known is no linear layer, or none that another can take the place of. */
+function doubtByKind(kind: ModuleKind, { name }: KnownModules): Doubt | undefined {
+  if (kind === 'embedding') return { reason: 'embedding', linear: false };
+  if (kind === 'read') return { reason: 'linear, but its weight is read past the layer', linear: true };
+  if (kind === 'other' || kind === 'experts') return { reason: `not a linear layer of ${name}`, linear: false };
+  return undefined;
+}
+
+/** The same by its name; of a model that is known, a matrix that is not stays. */
+function doubtByName(
+  entry: TensorEntry,
+  traits: Traits,
+  known: KnownModules | undefined,
+  given: ModuleKind | undefined,
+): Doubt | undefined {
+  const doubt = doubtOf(entry, traits);
+  if (doubt || given === 'unsure') return doubt;
+  if (known !== undefined) return { reason: `not known of ${known.name}`, linear: true };
+  const module = layerOf(entry.name);
+  const lookup = headOf(module) === undefined ? traits.lookup(module) : undefined;
+  return lookup === undefined ? undefined : { reason: lookup, linear: true };
 }
 
 /** What the model as a whole tells of its layers. */
@@ -84,6 +132,8 @@ interface Traits {
   readonly transposed: ReadonlySet<string>;
   /** Modules whose weight is stored as FP8. */
   readonly fp8: ReadonlySet<string>;
+  /** Why a matrix that is called as one of a layer may be none. */
+  readonly lookup: (module: string) => string | undefined;
 }
 
 function traitsOf(entries: Entries, config: Config): Traits {
@@ -105,7 +155,7 @@ function traitsOf(entries: Entries, config: Config): Traits {
       ? (part as Readonly<Record<string, unknown>>).model_type
       : undefined;
   });
-  return { type: types[0], types, crowded, transposed, fp8 };
+  return { type: types[0], types, crowded, transposed, fp8, lookup: lookupsOf(entries) };
 }
 
 /** Why a matrix is not taken for the weight of a linear layer; undefined where it is. */

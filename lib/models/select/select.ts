@@ -6,7 +6,9 @@ import { plain, quote, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
 import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
+import type { Architecture } from './architecture.js';
 import { compileGlob, type Glob, unmatched } from './globs.js';
+import { guessedNote, strangeNote } from './known.js';
 
 /** A layer that will be quantized. */
 interface SelectedLayer {
@@ -30,7 +32,12 @@ interface Selection {
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already, or an adapter.
  */
-export function selectLayers(source: TensorSource, asked: QuantConfig, options: ResolvedModelOptions): Selection {
+export function selectLayers(
+  source: TensorSource,
+  asked: QuantConfig,
+  options: ResolvedModelOptions,
+  known?: Architecture,
+): Selection {
   rejectUnfit(source, tracesOf(source));
   const include = options.include.map(compileGlob);
   const exclude = options.exclude.map(compileGlob);
@@ -42,7 +49,7 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
   // Where no matrix is called as layers are, names tell nothing: it is for the patterns to choose.
   const unnamed = ![...source.entries.values()].some(({ name, shape }) => shape.length === 2 && layerOf(name) !== name);
 
-  for (const item of source.envelope.linears(source.entries)) {
+  for (const item of source.envelope.linears(source.entries, known)) {
     if ('reason' in item) {
       dense.push(item);
       continue;
@@ -58,9 +65,11 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
       stay(doubt.reason);
       doubtful.add(name);
     } else if (tied === 'tied') {
-      stay('tied to the embedding');
+      stay(item.source === undefined || head !== undefined ? 'tied to the embedding' : 'one matrix with other layers');
       if ([...include, ...overrides].some((glob) => glob.matches(name))) {
-        notes.add(`${plain(name)} is tied to the embedding (tie_word_embeddings) and was left as it is.`);
+        const to =
+          item.source === undefined || head !== undefined ? 'the embedding (tie_word_embeddings)' : 'other layers';
+        notes.add(`${plain(name)} is tied to ${to} and was left as it is.`);
       }
     } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
     else if (include.length > 0 && !wanted && !asEmbedding) stay('not included');
@@ -79,6 +88,13 @@ export function selectLayers(source: TensorSource, asked: QuantConfig, options: 
   }
 
   if (options.embeddings !== undefined && !layers.some(({ site }) => site.embedding)) throw noEmbedding(source.path);
+  const said = known
+    ? strangeNote(known, dense)
+    : guessedNote(
+        source,
+        layers.map(({ site }) => site.name),
+      );
+  if (said !== undefined) notes.add(said);
   const selection = { layers, dense, doubtful, notes: [...notes] };
   checkGlobs('include', include, source, selection);
   checkGlobs('overrides', overrides, source, selection);
@@ -125,7 +141,7 @@ function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource
     if (layers.some(({ site }) => glob.matches(site.weight.name))) continue;
     const stays = dense.filter(({ entry }) => glob.matches(entry.name));
     if (stays.length === 0) throw unmatched(option, glob, source.entries.keys());
-    if (stays.some(({ reason }) => reason.endsWith('tied to the embedding'))) continue;
+    if (stays.some(({ reason }) => /tied to the embedding$|^one matrix/.test(reason))) continue;
     const first = stays[0]!;
     const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';
     const advice = doubtful.has(first.entry.name)

@@ -6,6 +6,7 @@ import { plural } from '../../messages/units.js';
 import { checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
 import type { Scheme } from '../scheme.js';
 import { BYTE_KEYS, BYTE_METAS, byteMetaBytes } from './byte-meta.js';
+import { confusedLayers } from './confusion.js';
 import { quantizationConfig, skipModules } from './declare.js';
 import { dequantizeChunk, layerChunks, loadLayer } from './decode.js';
 import { encodeChunk, storedMeta } from './encode.js';
@@ -61,11 +62,12 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
     const bytes = packedRows(format, rows) * cols * format.wordBytes + meta;
     return { packing: format.packing, ...(hasByteMeta(form) ? {} : { metaDtype }), bytes };
   },
-  declare(layers, stays) {
-    const names = layers.map(({ site }) => site.name);
+  declare(layers, stays, moduleOf = (name) => name) {
+    const names = layers.map(({ site }) => moduleOf(site.name));
     const set = { quantization_config: quantizationConfig(layers, skipModules(names, stays)) };
     return { set, drop: [] };
   },
+  confused: confusedLayers,
   notes(layers) {
     const notes: string[] = [];
     const namesOf = (chosen: typeof layers) => chosen.map(({ site }) => site.weight.name);

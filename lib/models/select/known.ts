@@ -1,0 +1,43 @@
+import type { OtherTensor, TensorSource } from '../../containers/container.js';
+import { layerOf } from '../../containers/names.js';
+import { plain, quote, quoteSome } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
+import { type Architecture, architectureOf, classNameOf } from './architecture.js';
+
+// What is known of a model that is to be quantized, and what is said where that is little.
+
+/** How the reason begins why a matrix stays that a known class is not known to have. */
+export const NOT_KNOWN = 'not known of';
+
+/** Modules of a model that may have a matrix, by the names of its tensors. */
+export function modulesOf(tensors: Iterable<{ readonly name: string; readonly shape: readonly number[] }>): string[] {
+  const names: string[] = [];
+  for (const { name, shape } of tensors) if (shape.length === 2) names.push(layerOf(name));
+  return names;
+}
+
+export function knownOf({ envelope, entries }: TensorSource): Promise<Architecture | undefined> {
+  return architectureOf(envelope.config, modulesOf(entries.values()));
+}
+
+/** That names and shapes alone have told what is a layer. */
+export function guessedNote({ envelope, container }: TensorSource, layers: readonly string[]): string | undefined {
+  if (layers.length === 0 || container !== 'safetensors') return undefined;
+  const name = classNameOf(envelope.config);
+  const why =
+    envelope.config === undefined
+      ? 'nothing says of which'
+      : name === undefined
+        ? 'config.json names none ("architectures")'
+        : `config.json says ${quote(name)}`;
+  const what = `${plural(layers.length, 'weight')} (${quoteSome(layers, 2)})`;
+  return `The architecture is unknown: ${why}. By names and shapes ${what} ${layers.length === 1 ? 'was' : 'were'} taken for linear layers.`;
+}
+
+/** Of a model that is known: matrices of it that are not. */
+export function strangeNote({ name }: Architecture, dense: readonly OtherTensor[]): string | undefined {
+  const strange = dense.filter(({ reason }) => reason === `${NOT_KNOWN} ${name}`).map(({ entry }) => entry.name);
+  if (strange.length === 0) return undefined;
+  const what = `${plural(strange.length, 'weight')} that ${plain(name)} is not known to have (${quoteSome(strange, 2)})`;
+  return `${what} ${strange.length === 1 ? 'stays' : 'stay'} as ${strange.length === 1 ? 'it is' : 'they are'}. Include by name what is to be quantized all the same.`;
+}

@@ -1,0 +1,127 @@
+import { brotliDecompressSync } from 'node:zlib';
+import { PACKED } from './architecture-data.js';
+
+// The table of architectures as it was packed. Four sections with an empty line between: versions of transformers; nodes, a line
+// each; classes; model types. A node is a list of `name=edge`: the kind of the matrix that is called so, in a letter, and then the
+// number of the node below it, or `@text_config:LlamaModel`, a part that config.json chooses and the class of it by default. `*` is
+// any number, and `-` a node of nothing. What is found there is ours, not a stranger's: nothing of it is checked.
+
+/** What is below a name. */
+export interface Edge {
+  readonly kind: string;
+  readonly node: number | undefined;
+  /** Member of config.json that describes the part, and its class by default. */
+  readonly part: readonly [member: string, className: string] | undefined;
+}
+
+/** What transformers calls the same matrix. */
+export interface Tie {
+  readonly target: string;
+  /** What a file holds. */
+  readonly source: string;
+  /** Whatever the configuration says. */
+  readonly always: boolean;
+}
+
+/** A class of models. */
+export interface ClassRow {
+  readonly name: string;
+  readonly root: number;
+  /** Which transformers have it: "4", "5", "45". */
+  readonly versions: string;
+  readonly type: string;
+  /** Whether its head is tied where its configuration does not say. */
+  readonly tied: boolean;
+  /** Name of the part that is the bare model. */
+  readonly prefix: string;
+  readonly ties: readonly Tie[];
+  /** What turns a file's names into those of modules. */
+  readonly renames: readonly (readonly [pattern: RegExp, replacement: string])[];
+}
+
+/** The table, whose rows and nodes are read when they are asked for. */
+export class Table {
+  readonly versions: readonly string[];
+  readonly #nodes: readonly string[];
+  readonly #read = new Map<number, ReadonlyMap<string, Edge>>();
+  readonly #classes: ReadonlyMap<string, string>;
+  readonly #types: ReadonlyMap<string, readonly [bare: string, causal: string]>;
+
+  constructor(text: string) {
+    const [versions, nodes, classes, types] = text.split('\n\n') as [string, string, string, string];
+    this.versions = versions.split(' ');
+    this.#nodes = nodes.split('\n');
+    this.#classes = new Map(classes.split('\n').map((line) => [line.slice(0, line.indexOf('\t')), line]));
+    this.#types = new Map(
+      types.split('\n').map((line) => {
+        const [type = '', bare = '', causal = ''] = line.split('\t');
+        return [type, [bare, causal]];
+      }),
+    );
+  }
+
+  get names(): Iterable<string> {
+    return this.#classes.keys();
+  }
+
+  class(name: string): ClassRow | undefined {
+    const line = this.#classes.get(name);
+    if (line === undefined) return undefined;
+    const [, root, versions = '', type = '', tied = '', prefix = '', ties = '', renames = ''] = line.split('\t');
+    return {
+      ...{ name, root: Number(root), versions, type, tied: tied === '1', prefix },
+      ties: ties === '' ? [] : ties.split(',').map(tieOf),
+      renames: renames === '' ? [] : (JSON.parse(renames) as [string, string][]).map(renameOf),
+    };
+  }
+
+  /** The class that stands where `className` does, of a part of another model type. */
+  counterpart(className: string, type: string): ClassRow | undefined {
+    const own = this.class(className);
+    if (own === undefined || own.type === type) return own;
+    const role = this.#types.get(own.type)?.indexOf(className) ?? -1;
+    const other = this.#types.get(type)?.[role];
+    return other === undefined ? undefined : this.class(other);
+  }
+
+  /** Whether the head of models of a type is tied where their configuration does not say; undefined for a type that is not known. */
+  tiedByDefault(type: string): boolean | undefined {
+    const [bare = '', causal = ''] = this.#types.get(type) ?? [];
+    return (this.class(causal) ?? this.class(bare))?.tied;
+  }
+
+  node(index: number): ReadonlyMap<string, Edge> {
+    const known = this.#read.get(index);
+    if (known) return known;
+    const line = this.#nodes[index]!;
+    const node = new Map(line === '-' ? [] : line.split(' ').map(edgeOf));
+    this.#read.set(index, node);
+    return node;
+  }
+}
+
+function edgeOf(word: string): [string, Edge] {
+  const at = word.indexOf('=');
+  const [, kind = '', index, member, className] = /^([A-Z?]?)(?:(\d+)|@(\w+):(\w+))?$/.exec(word.slice(at + 1))!;
+  const part = member === undefined ? undefined : ([member, className!] as const);
+  return [word.slice(0, at), { kind, node: index === undefined ? undefined : Number(index), part }];
+}
+
+function tieOf(text: string): Tie {
+  const [target = '', source = ''] = text.split(' ');
+  const always = source.endsWith('!');
+  return { target, source: always ? source.slice(0, -1) : source, always };
+}
+
+/** A pattern of Python's `re.sub`: the same in JavaScript, but for how groups are called in the replacement. */
+function renameOf([pattern, replacement]: [string, string]): readonly [RegExp, string] {
+  return [new RegExp(pattern), replacement.replaceAll('$', '$$$$').replace(/\\(\d)/g, '$$$1')];
+}
+
+let table: Table | undefined;
+
+/** The table; a few milliseconds at the first call. */
+export function readTable(): Table {
+  table ??= new Table(brotliDecompressSync(Buffer.from(PACKED, 'base64')).toString());
+  return table;
+}

@@ -1,0 +1,112 @@
+"""Packs what read.py has read into lib/models/select/architecture-data.ts: pack.py FILE_OF_4 FILE_OF_5 OUTPUT"""
+
+import base64
+import json
+import sys
+
+import brotli
+
+WIDTH = 128
+
+
+def main():
+    old, new = (json.load(open(path)) for path in sys.argv[1:3])
+    roles = {**new["roles"], **old["roles"]}
+    table = Table(merge(old, new, roles))
+    text = table.text(old["transformers"], new["transformers"], roles)
+    packed = brotli.compress(text.encode(), quality=11, lgwin=24)
+    with open(sys.argv[3], "w") as file:
+        file.write(module(packed))
+    print(f"{len(table.classes)} classes, {len(table.lines)} nodes, {len(text)} bytes, packed {len(packed)}")
+
+
+def module(packed):
+    encoded = base64.b64encode(packed).decode()
+    return (
+        "// Made by scripts/architectures/pack.py from transformers itself; table.ts says how it is laid out.\n\n"
+        "/** What the model classes of transformers are made of: text, compressed with brotli, in base64. */\n"
+        f"export const PACKED =\n  '{encoded}';\n"
+    )
+
+
+def merge(old, new, roles):
+    """Classes of both: what those of transformers 4 hold, and what else files of transformers 5 have."""
+    classes = {}
+    for name in sorted({*old["classes"], *new["classes"]}):
+        found = [v["classes"][name] for v in (old, new) if "kinds" in v["classes"].get(name, {})]
+        if not found:
+            continue
+        first = dict(found[0])
+        first["versions"] = "".join(d for d, v in (("4", old), ("5", new)) if "kinds" in v["classes"].get(name, {}))
+        for other in found[1:]:
+            first["kinds"] = {**other["kinds"], **first["kinds"]}
+        classes[name] = first
+    for name, found in classes.items():
+        # Every variant was read of the bare model; it is a part of the others.
+        bare = classes.get(roles.get(found["type"], [""])[0])
+        prefix = found["prefix"]
+        if bare is None or bare is found or not prefix or not any(path.startswith(f"{prefix}.") for path in found["kinds"]):
+            continue
+        inner = {f"{prefix}.{path}": kind for path, kind in bare["kinds"].items()}
+        found["kinds"] = {**inner, **found["kinds"]}
+    return classes
+
+
+class Table:
+    """Module trees, alike ones once."""
+
+    def __init__(self, classes):
+        self.classes = classes
+        self.lines = {}
+        self.roots = {}
+
+    def root(self, name):
+        if name not in self.roots:
+            self.roots[name] = None  # a class within itself is not looked up again
+            found = self.classes[name]
+            tree = {}
+            parts = {p: v for p, v in found.get("parts", {}).items() if v[1] in self.classes and self.root(v[1]) is not None}
+            for path, kind in found["kinds"].items():
+                if not any(path.startswith(f"{part}.") for part in parts):
+                    edge = self.edge(tree, path)
+                    edge["kind"] = kind
+            for path, (attribute, cls) in parts.items():
+                edge = self.edge(tree, path)
+                edge["part"] = (attribute, cls)
+            self.roots[name] = self.node(tree)
+        return self.roots[name]
+
+    def edge(self, tree, path):
+        *parents, leaf = path.split(".")
+        for name in parents:
+            tree = tree.setdefault(name, {}).setdefault("tree", {})
+        return tree.setdefault(leaf, {})
+
+    def node(self, tree):
+        words = []
+        for name, edge in sorted(tree.items()):
+            word = name + "=" + edge.get("kind", "")
+            if "part" in edge:
+                attribute, cls = edge["part"]
+                word += f"@{attribute}:{cls}"
+            elif "tree" in edge:
+                word += str(self.node(edge["tree"]))
+            words.append(word)
+        line = " ".join(words) or "-"
+        return self.lines.setdefault(line, len(self.lines))
+
+    def text(self, old, new, roles):
+        rows = []
+        for name, found in self.classes.items():
+            ties = ",".join(f"{t} {s}{'!' if always else ''}" for t, (s, always) in sorted(found.get("ties", {}).items()))
+            renames = json.dumps(found["renames"]) if found.get("renames") else ""
+            tied = "1" if found.get("tied") else "0"
+            fields = [name, str(self.root(name)), found["versions"], found["type"], tied, found["prefix"], ties, renames]
+            rows.append("\t".join(fields).rstrip("\t"))
+        types = [f"{kind}\t{bare}\t{causal}" for kind, (bare, causal) in sorted(roles.items())]
+        sections = [[f"{old} {new}"], list(self.lines), rows, types]
+        return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+if __name__ == "__main__":
+    main()

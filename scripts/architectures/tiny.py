@@ -1,0 +1,180 @@
+"""Small models with random weights, of every class whose configuration allows it, and what to give them to compute."""
+
+import inspect
+import re
+
+import torch
+import transformers
+from transformers import PretrainedConfig
+
+import build
+
+MOST_PARAMETERS = 40_000_000
+# Sizes, by the names that configurations give them; the first pattern that matches says.
+SMALL = [
+    (r"^(num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers|num_(en|de)coder_layers|(en|de)coder_num_layers|depth)$", 2),
+    (r"key_value_heads|num_kv_heads", 2),
+    (r"(attention_)?heads$|n_head|num_heads", 4),
+    (r"^head_dim$|_head_dim$|^d_kv$|attention_head_size", 16),
+    (r"^(vocab_size|.*_vocab_size)$", 300),
+    (r"intermediate|ffn_dim|d_ff|^ffn_hidden|n_inner|d_inner|mlp_dim", 128),
+    (r"^(hidden_size|d_model|n_embd|embed_dim|dim|hidden_dim|projection_dim|embedding_size|.*_hidden_size|emb_dim|d_embed)$", 64),
+    (r"max_position_embeddings|n_positions|max_seq|n_ctx", 128),
+    (r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts)$", 4),
+    (r"^(num_experts_per_tok|moe_topk|moe_top_k|num_experts_per_token)$", 2),
+    (r"_lora_rank$", 16),
+    (r"^(qk_nope_head_dim|qk_rope_head_dim|v_head_dim)$", 16),
+    (r"^image_size$", 64),
+    (r"^num_queries$", 10),
+]
+
+
+def small(config, sizes=True):
+    """The configuration with small sizes; without `sizes`, with few layers and words alone."""
+    config = build.shrunk(config, 2)
+    for _, part in build.parts_of(config):
+        for key, value in list(vars(part).items()):
+            if isinstance(value, bool) or not isinstance(value, int):
+                continue
+            for pattern, size in SMALL:
+                if re.search(pattern, key):
+                    wanted = size if sizes or "vocab" in key else value
+                    if value > wanted:
+                        build.set_quietly(part, key, wanted)
+                    break
+        words = getattr(part, "vocab_size", None)
+        for key, value in list(vars(part).items()):
+            if key.endswith("token_id") or key.endswith("token_index") or key.endswith("_token"):
+                if isinstance(value, int) and not isinstance(value, bool) and isinstance(words, int) and value >= words:
+                    build.set_quietly(part, key, words - 1 - (hash(key) % 20 if key != "pad_token_id" else 0))
+    return config
+
+
+def model(cls):
+    """(model, inputs or None): inputs are what it computes something from."""
+    best, reasons = None, []
+    for sizes in (True, False):
+        try:
+            config = small(build.default_config(cls), sizes)
+            empty = build.build(cls, config)
+            count = sum(p.numel() for p in empty.parameters())
+            if count > MOST_PARAMETERS:
+                reasons.append(f"{count / 1e6:.0f} M parameters")
+                continue
+            torch.manual_seed(0)
+            made = cls(config).eval()
+            if getattr(made, "generation_config", None) is not None:
+                made.generation_config = transformers.GenerationConfig()
+            fill(made)
+        except Exception as error:
+            reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}")
+            continue
+        inputs = usable_inputs(made)
+        if inputs is not None:
+            return made, inputs, []
+        best = best or made
+    return best, None, reasons
+
+
+@torch.no_grad()
+def fill(made):
+    """Numbers instead of zeros, or of what a class leaves as it was allocated."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in made.parameters():
+        if parameter.dim() >= 2:
+            parameter.normal_(0, 0.05, generator=generator)
+        elif not torch.isfinite(parameter).all() or parameter.abs().max() == 0:
+            parameter.normal_(0, 0.05, generator=generator)
+
+
+def usable_inputs(made):
+    for inputs in candidate_inputs(made):
+        try:
+            outputs = compute(made, inputs)
+        except Exception:
+            continue
+        if outputs and all(torch.isfinite(t).any() for t in outputs):
+            return inputs
+    return None
+
+
+@torch.no_grad()
+def compute(made, inputs):
+    """The floating-point tensors of what a model gives, as a list."""
+    torch.manual_seed(0)
+    outputs = made(**{k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()})
+    values = outputs.to_tuple() if hasattr(outputs, "to_tuple") else outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+    flat = []
+
+    def gather(value):
+        if isinstance(value, torch.Tensor):
+            if value.is_floating_point():
+                flat.append(value.float())
+        elif isinstance(value, (tuple, list)):
+            for item in value:
+                gather(item)
+
+    gather(values)
+    return flat
+
+
+def attribute(config, names, default):
+    for _, part in build.parts_of(config):
+        for name in names:
+            value = getattr(part, name, None)
+            if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
+                value = value[0]
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return default
+
+
+def candidate_inputs(made):
+    config = made.config
+    parameters = inspect.signature(made.forward).parameters
+    words = min(attribute(config, ["vocab_size"], 100), 100)
+    length = 16
+    ids = torch.randint(3, max(words - 1, 4), (1, length), generator=torch.Generator().manual_seed(2))
+    channels = attribute(config, ["num_channels", "in_channels", "in_chans"], 3)
+    size = attribute(config, ["image_size", "img_size", "crop_size"], 64)
+    generator = torch.Generator().manual_seed(3)
+    mel = attribute(config, ["num_mel_bins", "feature_size", "input_feat_per_channel"], 80)
+    hidden = attribute(config, ["hidden_size", "d_model"], 64)
+    frames = attribute(config, ["num_frames"], 4)
+    noise = lambda *shape: torch.randn(*shape, generator=generator)
+    source = attribute(config, ["max_source_positions"], 0)
+    given = {
+        "input_ids": [ids],
+        "decoder_input_ids": [ids[:, :8]],
+        "pixel_values": [noise(1, channels, size, size), noise(1, frames, channels, size, size), noise(1, channels, 224, 224)],
+        "pixel_values_videos": [noise(1, frames, channels, size, size)],
+        "input_values": [noise(1, 4000), noise(1, 1, 4000), noise(1, 1024, 128)],
+        "input_features": [noise(1, mel, 2 * source), noise(1, 100, mel), noise(1, mel, 100)],
+        "bbox": [torch.zeros(1, length, 4, dtype=torch.long)],
+        "inputs": [noise(1, 16, hidden)],
+        "inputs_embeds": [noise(1, length, hidden)],
+        "hidden_states": [noise(1, length, hidden)],
+        "question_ids": [ids],
+        "past_values": [noise(1, 64, attribute(config, ["num_input_channels"], 1)), noise(1, 64)],
+    }
+    needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
+    main = getattr(made, "main_input_name", "input_ids")
+    sets = [
+        [*needed],
+        [main, *needed],
+        ["input_ids", *needed],
+        ["pixel_values", *needed],
+        ["input_ids", "pixel_values", *needed],
+        [main, "decoder_input_ids", *needed],
+        ["input_ids", "decoder_input_ids", *needed],
+        ["input_ids", "bbox", *needed],
+        ["inputs_embeds", *needed],
+    ]
+    seen = set()
+    for names in sets:
+        names = list(dict.fromkeys(n for n in names if n in parameters))
+        if not names or any(n not in given for n in names) or tuple(names) in seen:
+            continue
+        seen.add(tuple(names))
+        for index in range(max(len(given[n]) for n in names)):
+            yield {n: given[n][min(index, len(given[n]) - 1)] for n in names}
