@@ -228,17 +228,15 @@ DequantizeCase DequantizeCase::random(Random& random) {
 Buffers DequantizeCase::outputs(uint8_t fill) const { return {{"out", element_of(dtype), grid.weights(), fill}}; }
 
 core::Status DequantizeCase::run(const core::Context& context, Buffers& outputs) const {
-  return core::dequantize(context, {.packed = packed.data(),
-                                    .format = grid.format,
-                                    .rows = grid.rows,
-                                    .cols = grid.cols,
-                                    .step = grid.step,
-                                    .axis = axis,
-                                    .scale = scale.floats(),
-                                    .zero = zero.floats(),
-                                    .dtype = dtype,
-                                    .round_each = round_each,
-                                    .out = outputs[0].at()});
+  const core::Quantized matrix{.packed = packed.data(),
+                               .format = grid.format,
+                               .rows = grid.rows,
+                               .cols = grid.cols,
+                               .step = grid.step,
+                               .axis = axis,
+                               .scale = scale.floats(),
+                               .zero = zero.floats()};
+  return core::dequantize(context, {matrix, dtype, round_each, outputs[0].at()});
 }
 
 std::string DequantizeCase::describe() const {
