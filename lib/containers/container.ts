@@ -101,11 +101,11 @@ export interface Container extends FileKind {
    */
   demandRoom?(path: string, tensors: number, nameBytes: number, why: string): void;
   /**
-   * The layout of the file called `name` of a model.
+   * The layout of the file called `name` of a model. One of thousands of tensors lets the event loop turn meanwhile.
    *
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what could not be read again.
    */
-  layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): Layout;
+  layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): Layout | Promise<Layout>;
   /** Refuses a model of these files, by name, that could not be read again. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
   checkReadable?(layouts: ReadonlyMap<string, Layout>): void;
   /** What surrounds the tensors of a file, called `name`, that is made from nothing. Absent: every file is made from another. */

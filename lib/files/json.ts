@@ -101,6 +101,11 @@ export class JsonReader {
 
   /** An object: `visit` is called with each key and its position, and reads the value. Duplicates are for `visit` to notice. */
   members(visit: (key: string, at: number) => void): void {
+    for (const [key, at] of this.keys()) visit(key, at);
+  }
+
+  /** `members` for who wants to do something else in between: reads the value of each key before asking for the next. */
+  *keys(): Generator<readonly [key: string, at: number], void, void> {
     this.#open(BRACE, 'an object');
     if (this.#peek() === 0x7d) return void this.#close();
     for (;;) {
@@ -109,7 +114,7 @@ export class JsonReader {
       const key = this.string();
       if (this.#peek() !== 0x3a) this.#unexpected('":"');
       this.#at++;
-      visit(key, at);
+      yield [key, at];
       const byte = this.#peek();
       if (byte === 0x7d) return void this.#close();
       if (byte !== 0x2c) this.#unexpected('"," or "}"');

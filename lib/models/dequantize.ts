@@ -2,7 +2,7 @@ import type { FloatBits } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { bitsOf } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
-import type { TensorEntry, TensorSink, TensorSource, TensorSpec } from '../containers/container.js';
+import type { Layout, TensorEntry, TensorSink, TensorSource, TensorSpec } from '../containers/container.js';
 import { containerNamed, openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges, writeRanges } from '../containers/ranges.js';
 import { rounding } from '../containers/rounding.js';
@@ -121,11 +121,13 @@ export async function dequantizeModel(
       ...(all === undefined ? {} : { dtype: all }),
       ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
     });
+    const layouts = new Map<string, Layout>();
+    for (const [file, shard] of shards) {
+      layouts.set(file, await container.layout(file, specsOf(shard, dtype), envelope));
+    }
     const bytesAfter = await convertFolder({
       ...{ source, output, made: container, force, signal, envelope },
-      layouts: new Map(
-        [...shards].map(([file, shard]) => [file, container.layout(file, specsOf(shard, dtype), envelope)]),
-      ),
+      layouts,
       write: async (file, path, layout, mode) => {
         const sink = await container.create(path, layout, mode);
         try {

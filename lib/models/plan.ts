@@ -13,6 +13,7 @@ import { digestOf } from '../containers/digest.js';
 import { containerNamed } from '../containers/list.js';
 import { layerOf } from '../containers/names.js';
 import { storedFloat } from '../containers/stored-types.js';
+import { yieldIfDue } from '../files/event-loop.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
 import type { Misfit } from '../matrix/fit.js';
 import { HqqError } from '../messages/errors.js';
@@ -74,12 +75,14 @@ export async function planModel(
   const known = await knownOf(source);
   const selection = selectLayers(source, asked, model, known);
   const { dense } = selection;
+  await yieldIfDue();
   const layers: PlannedLayer[] = [];
   const misfits: (readonly [LinearSite, Misfit])[] = [];
   for (const { site, config: own } of selection.layers) {
     const form = scheme.fit(site, { config: own, metaDtype: model.metaDtype });
     if ('reason' in form) misfits.push([site, form]);
     else layers.push({ site, form });
+    await yieldIfDue();
   }
   if (misfits.length > 0) throw misfitError(misfits);
   const described = source.envelope.config !== undefined; // else names need suit nobody
@@ -87,7 +90,8 @@ export async function planModel(
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);
   const { kept, left } = known ? tellApart(source, scheme, layers, dense, unheld) : { kept: layers, left: [] };
   if (kept.length === 0) throw nothingLeft(source.path, { ...selection, dense: [...dense, ...left] });
-  rejectNameClashes(source, scheme, kept);
+  await rejectNameClashes(source, scheme, kept);
+  await yieldIfDue();
   const moduleOf = (name: string) => known?.moduleOf(name) ?? name;
   const stays = [...dense, ...left]
     .filter(({ linear, reason }) => linear && !reason.startsWith(NOT_KNOWN))
@@ -188,15 +192,16 @@ function planShards(source: TensorSource, scheme: Scheme, layers: readonly Plann
  *
  * @param envelope What will surround the tensors: `changedEnvelope`. Some containers keep it in the same file.
  */
-export function shardLayout(
+export async function shardLayout(
   source: TensorSource,
   envelope: Envelope,
   plan: ModelPlan,
   { file, layers, copies }: ShardPlan,
-): Layout {
+): Promise<Layout> {
   const scheme = schemeNamed(plan.scheme);
   const specs: TensorSpec[] = copies.map((name) => specOf(source.entries.get(name)!));
   for (const layer of layers) {
+    await yieldIfDue();
     specs.push(...scheme.specs(layer));
     const { bias } = layer.site;
     if (!bias) continue;
@@ -221,7 +226,11 @@ function specOf({ name, type, shape }: TensorEntry): TensorSpec {
 }
 
 /** Tensors of a layer must not have the name of one that is carried over, or of one of another layer. */
-function rejectNameClashes({ entries }: TensorSource, scheme: Scheme, layers: readonly PlannedLayer[]): void {
+async function rejectNameClashes(
+  { entries }: TensorSource,
+  scheme: Scheme,
+  layers: readonly PlannedLayer[],
+): Promise<void> {
   const names = new Set<string>();
   for (const layer of layers) {
     const { site } = layer;
@@ -234,6 +243,7 @@ function rejectNameClashes({ entries }: TensorSource, scheme: Scheme, layers: re
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}${entries.has(name) ? ' already' : ''}. Exclude it.`);
     }
     for (const name of own) names.add(name);
+    await yieldIfDue();
   }
 }
 

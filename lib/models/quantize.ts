@@ -1,6 +1,7 @@
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Envelope, Layout, TensorSource } from '../containers/container.js';
 import { containerNamed, openSource } from '../containers/list.js';
+import { yieldIfDue } from '../files/event-loop.js';
 import { checkApart, checkReplaceable } from '../files/output-rules.js';
 import { checkParent } from '../files/parents.js';
 import { type FilePath, pathOf } from '../files/path.js';
@@ -66,7 +67,7 @@ async function dryRun(source: TensorSource, plan: ModelPlan, output: string, for
   return {
     notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
     results: plan.shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0 }))),
-    bytesAfter: [...layoutsOf(source, changedEnvelope(source, plan), plan).values()].reduce(
+    bytesAfter: [...(await layoutsOf(source, changedEnvelope(source, plan), plan)).values()].reduce(
       (sum, { fileSize }) => sum + fileSize,
       0,
     ),
@@ -75,8 +76,14 @@ async function dryRun(source: TensorSource, plan: ModelPlan, output: string, for
 }
 
 /** What each file becomes, by name. */
-function layoutsOf(source: TensorSource, envelope: Envelope, plan: ModelPlan): ReadonlyMap<string, Layout> {
-  const layouts = new Map(plan.shards.map((shard) => [shard.file, shardLayout(source, envelope, plan, shard)]));
+async function layoutsOf(
+  source: TensorSource,
+  envelope: Envelope,
+  plan: ModelPlan,
+): Promise<ReadonlyMap<string, Layout>> {
+  const layouts = new Map<string, Layout>();
+  for (const shard of plan.shards) layouts.set(shard.file, await shardLayout(source, envelope, plan, shard));
+  await yieldIfDue();
   containerNamed(plan.container).checkReadable?.(layouts);
   return layouts;
 }
@@ -95,7 +102,7 @@ async function convert(
     const bytesAfter = await convertFolder({
       ...{ source, output, made: containerNamed(plan.container), force: model.force, signal: run.signal },
       envelope: shared.envelope,
-      layouts: layoutsOf(source, shared.envelope, plan),
+      layouts: await layoutsOf(source, shared.envelope, plan),
       write: async (file, path, _, mode) => {
         const settled = await probes.settle(byFile.get(file)!);
         const written = await writeSettled(plan, settled, path, mode, shared);

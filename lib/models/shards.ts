@@ -150,7 +150,10 @@ async function placeShard(
       `Expected every shard of the plan to be written, but not ${plain(file)}.`,
     );
   }
-  const layout = shardLayout(source, envelope, plan, { ...shard, layers: result.layers.map(({ layer }) => layer) });
+  const layout = await shardLayout(source, envelope, plan, {
+    ...shard,
+    layers: result.layers.map(({ layer }) => layer),
+  });
   await checkPart(plan, file, from, layout);
   const name = staged.kind === 'file' ? '.' : file;
   await linkOrCopy(from, join(staged.path, name), await staged.modeOf(name));

@@ -48,7 +48,7 @@ export async function saveTensors(path: FilePath, tensors: Tensors, options: Sav
   const scheme = SCHEMES.find(({ hold, containers }) => hold && containers.includes(container.name))!;
   const whole = partsOf(tensors, scheme);
   const file = basename(output);
-  const layout = container.layout(file, whole, container.fresh!(file, metadata));
+  const layout = await container.layout(file, whole, container.fresh!(file, metadata));
   const dense = new Set(Object.keys(tensors).filter((name) => !isQuantized(tensors[name])));
   const traces = scheme.traces({ entries: new Map([...layout.entries].filter(([name]) => dense.has(name))) });
   if (traces !== undefined) {

@@ -60,7 +60,7 @@ export async function writeSettled(
   mode: number | undefined,
   run: ShardRun,
 ): Promise<WrittenShard> {
-  const layout = shardLayout(run.source, run.envelope, plan, settled);
+  const layout = await shardLayout(run.source, run.envelope, plan, settled);
   const sink = await containerNamed(plan.container).create(path, layout, mode);
   try {
     const results = await quantizeShard(settled, sink, run);

@@ -1,3 +1,4 @@
+import { inTurns } from '../../files/event-loop.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import { formatBytes, formatCount } from '../../messages/units.js';
@@ -5,7 +6,7 @@ import type { Container, Envelope, TensorSpec } from '../container.js';
 import { Checkpoint } from './checkpoint.js';
 import { CheckpointEnvelope } from './envelope.js';
 import { LENGTH_BYTES, MAX_HEADER_BYTES, MAX_TENSORS } from './header.js';
-import { planLayout, type SafetensorsLayout } from './layout.js';
+import { layoutSteps, type SafetensorsLayout } from './layout.js';
 import { checkReadable } from './shards.js';
 import { SafetensorsWriter } from './writer.js';
 
@@ -40,8 +41,9 @@ export const safetensors: Container = {
     if (tensors > MAX_TENSORS) refuse(`at most ${formatCount(MAX_TENSORS)} tensors`, formatCount(tensors));
   },
 
-  layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): SafetensorsLayout {
-    return planLayout(specs, envelope instanceof CheckpointEnvelope ? envelope.metadataOf(name) : {}, name);
+  layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): Promise<SafetensorsLayout> {
+    const metadata = envelope instanceof CheckpointEnvelope ? envelope.metadataOf(name) : {};
+    return inTurns(layoutSteps(specs, metadata, name));
   },
 
   fresh: (name, metadata) =>

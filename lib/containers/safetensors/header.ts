@@ -1,3 +1,4 @@
+import { atOnce, type Steps } from '../../files/event-loop.js';
 import { JsonReader } from '../../files/json.js';
 import { formatError, quote } from '../../messages/text.js';
 import type { TensorEntry } from '../container.js';
@@ -103,6 +104,11 @@ function lookalike(prefix: Uint8Array): string | undefined {
 
 /** Checks and reads the JSON of a header: `bytes` begin after the eight bytes of length. Trusts nothing. */
 export function parseHeader(bytes: Uint8Array, source: HeaderSource): Header {
+  return atOnce(headerSteps(bytes, source));
+}
+
+/** `parseHeader`, tensor by tensor. */
+export function* headerSteps(bytes: Uint8Array, source: HeaderSource): Steps<Header> {
   const { file, path = file, fileSize } = source;
   const dataStart = LENGTH_BYTES + bytes.byteLength;
   if (bytes[0] !== 0x7b) {
@@ -112,11 +118,11 @@ export function parseHeader(bytes: Uint8Array, source: HeaderSource): Header {
   const reader = new JsonReader(bytes, { file: path, what: 'header', offset: LENGTH_BYTES });
   const tensors = new Map<string, TensorEntry>();
   let metadata: ReadonlyMap<string, string> | undefined;
-  reader.members((name, at) => {
+  for (const [name, at] of reader.keys()) {
     if (name === '__metadata__') {
       if (metadata !== undefined) reader.duplicate(name, at);
       metadata = readMetadata(reader, path);
-      return;
+      continue;
     }
     const where = at + LENGTH_BYTES;
     if (name === '')
@@ -126,7 +132,8 @@ export function parseHeader(bytes: Uint8Array, source: HeaderSource): Header {
     if (tensors.size >= MAX_TENSORS)
       throw formatError(path, `expected at most ${MAX_TENSORS} tensors. Split the model into shards.`);
     tensors.set(name, readEntry(reader, name, { file, path }, dataStart));
-  });
+    yield;
+  }
   reader.end();
   return { tensors: inFileOrder(tensors, path, dataStart, fileSize), metadata: metadata ?? new Map() };
 }

@@ -1,3 +1,4 @@
+import { atOnce, type Steps } from '../../files/event-loop.js';
 import { HqqError } from '../../messages/errors.js';
 import { compareBytes, quote } from '../../messages/text.js';
 import type { Layout, TensorEntry, TensorSpec } from '../container.js';
@@ -31,11 +32,21 @@ export function planLayout(
   metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string> = {},
   file = '',
 ): SafetensorsLayout {
+  return atOnce(layoutSteps(tensors, metadata, file));
+}
+
+/** `planLayout`, tensor by tensor. */
+export function* layoutSteps(
+  tensors: readonly TensorSpec[],
+  metadata: Readonly<Record<string, string>> | ReadonlyMap<string, string>,
+  file: string,
+): Steps<SafetensorsLayout> {
   if (tensors.length > MAX_TENSORS) {
     const message = `Expected at most ${MAX_TENSORS} tensors in a file, got ${tensors.length}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
   }
-  const specs = tensors.map(({ name, type, shape }) => {
+  const specs = [];
+  for (const { name, type, shape } of tensors) {
     const bits = bitsOfType(type);
     const sound = shape.every((size) => Number.isSafeInteger(size) && size >= 0) && shape.length <= MAX_DIMENSIONS;
     const bytes = isKnown(type) && sound ? tensorBytes(shape, bits) : Number.NaN;
@@ -43,8 +54,9 @@ export function planLayout(
       const got = `${quote(name)}: ${quote(type.name)} [${shape.slice(0, MAX_DIMENSIONS).join(', ')}]`;
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a tensor that a safetensors file can hold, got ${got}.`);
     }
-    return { name, type, shape: [...shape], bits, bytes };
-  });
+    specs.push({ name, type, shape: [...shape], bits, bytes });
+    yield;
+  }
   specs.sort((a, b) => b.bits - a.bits || compareBytes(a.name, b.name));
 
   const pairs = metadata instanceof Map ? [...(metadata as ReadonlyMap<string, string>)] : Object.entries(metadata);
@@ -73,6 +85,7 @@ export function planLayout(
       `${JSON.stringify(name)}:{"dtype":"${type.name}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`,
     );
     offset = end;
+    yield;
   }
   const text = Buffer.from(`{${json.join(',')}}`);
   const length = Math.ceil(text.byteLength / 8) * 8;
@@ -89,6 +102,7 @@ export function planLayout(
   for (const { name, type, shape, bytes } of specs) {
     entries.set(name, { name, type, shape, file, begin, end: begin + bytes });
     begin += bytes;
+    yield;
   }
   return { header, entries, fileSize: begin };
 }

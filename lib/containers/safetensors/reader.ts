@@ -1,10 +1,11 @@
 import * as fs from 'node:fs';
 import { basename } from 'node:path';
+import { inTurns } from '../../files/event-loop.js';
 import { closeFile, openRegular, readFully, readFullySync } from '../../files/io.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import type { SourceFile, TensorEntry } from '../container.js';
-import { type Header, headerLength, LENGTH_BYTES, parseHeader } from './header.js';
+import { type Header, headerLength, headerSteps, LENGTH_BYTES } from './header.js';
 
 /**
  * One safetensors file, open, its header checked: every entry lies inside the file. Any number of reads may run at once.
@@ -46,7 +47,7 @@ export class SafetensorsFile implements SourceFile {
       await readFully(fd, path, 0, prefix);
       const json = Buffer.allocUnsafe(headerLength(prefix, source));
       await readFully(fd, path, LENGTH_BYTES, json);
-      return new SafetensorsFile(path, fd, size, parseHeader(json, source));
+      return new SafetensorsFile(path, fd, size, await inTurns(headerSteps(json, source)));
     } catch (error) {
       await closeFile(fd);
       throw error;

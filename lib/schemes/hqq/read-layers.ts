@@ -1,5 +1,6 @@
 import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
 import { layerOf, weightOf } from '../../containers/names.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import { NBITS, type NBits } from '../../matrix/config.js';
 import { DTYPE_NAMES, DTYPES } from '../../matrix/dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from '../../matrix/format.js';
@@ -74,9 +75,15 @@ export async function readLayers(source: TensorSource, signal?: AbortSignal): Pr
       const tensor = entries.get(`${module}.${key}`);
       if (tensor) wanted.push(tensor);
     }
+    await yieldIfDue();
   }
   const values = await readSmall(source, wanted, signal);
-  return modules.map((module) => readLayer(source, module, values));
+  const layers: ReadLayer[] = [];
+  for (const module of modules) {
+    layers.push(readLayer(source, module, values));
+    await yieldIfDue();
+  }
+  return layers;
 }
 
 function readLayer(source: TensorSource, module: string, values: ReadonlyMap<TensorEntry, SmallValue>): ReadLayer {

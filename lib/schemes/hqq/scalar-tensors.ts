@@ -1,4 +1,5 @@
 import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import { formatError, quote } from '../../messages/text.js';
 
 /** Most bytes of a tensor that holds a number, two numbers or a word. */
@@ -46,6 +47,7 @@ export async function readSmall(
     await source.readSpan(file, begin, bytes, signal);
     for (const entry of members) {
       values.set(entry, readValue(entry.type.name, bytes.subarray(entry.begin - begin, entry.end - begin)));
+      await yieldIfDue();
     }
   }
   return values;

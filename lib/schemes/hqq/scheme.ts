@@ -1,10 +1,11 @@
+import type { TensorSpec } from '../../containers/container.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { formOf } from '../../matrix/fit.js';
 import { packedRows } from '../../matrix/format.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 import { checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
-import type { Scheme } from '../scheme.js';
+import type { PlannedLayer, Scheme } from '../scheme.js';
 import { BYTE_KEYS, BYTE_METAS, byteMetaBytes } from './byte-meta.js';
 import { confusedLayers } from './confusion.js';
 import { quantizationConfig, skipModules } from './declare.js';
@@ -17,6 +18,18 @@ import { formatOf, type HqqForm, hasByteMeta, LAYER_KEYS, largeSpecs, MARKS, sma
 import { surveyOf } from './survey.js';
 
 const cutOf = (form: HqqForm) => ({ geometry: form.geometry, axis: form.config.axis, format: formatOf(form) });
+
+/** By layer, which is plain data: a conversion asks for them again and again, for their names, their sizes and their places. */
+const known = new WeakMap<PlannedLayer<HqqForm>, readonly TensorSpec[]>();
+
+function specsOf(layer: PlannedLayer<HqqForm>): readonly TensorSpec[] {
+  let specs = known.get(layer);
+  if (specs) return specs;
+  const small = smallTensors(layer).map(({ name, type, shape }) => ({ name, type, shape }));
+  specs = [...largeSpecs(layer), ...small];
+  known.set(layer, specs);
+  return specs;
+}
 
 /** Layers as Python's hqq stores them: codes, scales and zeros, and sixteen small tensors that say what they are. */
 export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
@@ -44,10 +57,7 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
     return form;
   },
   probe,
-  specs: (layer) => [
-    ...largeSpecs(layer),
-    ...smallTensors(layer).map(({ name, type, shape }) => ({ name, type, shape })),
-  ],
+  specs: specsOf,
   constants: smallTensors,
   biasDtype: ({ metaDtype }) => metaDtype,
   chunks: (form) => chunksOf(cutOf(form)),
