@@ -37,27 +37,30 @@ const imported = (between?: '-node'): Rolldown.Plugin => ({
   },
 });
 
-/** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text and memory.) */
+/** What an import reads is one file, whole, and nothing else: each file costs time. */
 const GROUPS = [
-  { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.)/ },
+  { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/]/ },
   { name: 'language-models', test: /\blib[\\/]runtime[\\/](?!index)/ },
 ];
 
 const common: UserConfig = { fixedExtension: true, clean: false, logLevel: 'warn', inputOptions: { checks } };
-/** An import reads every byte; what comments say is in the declarations. */
-const comments = { jsdoc: false };
+/** An import reads every byte: what comments say is in the declarations, and nothing needs the spaces. Names stay, for stacks. */
+const text = {
+  comments: { jsdoc: false },
+  minify: { compress: false, mangle: false, codegen: { removeWhitespace: true } },
+} as const;
 const node: UserConfig = {
   ...common,
   platform: 'node',
   target: 'node20',
   inputOptions: { checks, preserveEntrySignatures: 'allow-extension' }, // what GROUPS needs
-  outputOptions: { comments, codeSplitting: { groups: GROUPS, includeDependenciesRecursively: false } },
+  outputOptions: { ...text, codeSplitting: { groups: GROUPS, includeDependenciesRecursively: false } },
 };
 const portable: UserConfig = {
   ...common,
   platform: 'neutral',
   target: 'es2022',
-  outputOptions: { comments },
+  outputOptions: text,
 };
 /** Nothing of Node is left. */
 const withoutNode = replaced('host.js', 'compute/host-js.ts');
