@@ -74,6 +74,8 @@ export interface QuantizeArgs {
   readonly block: number;
   /** Type that scale and zero will be stored in: `stats` are measured with them rounded to it. */
   readonly metaDtype: DTypeId;
+  /** Scales are rounded to it before codes are chosen; float32: not at all. What the type does not hold stays as it is. */
+  readonly scaleDtype: DTypeId;
   /** `[step, cols]`, written. */
   readonly packed: Words;
   /** `[groups]`, written, not rounded to `metaDtype`. */
@@ -433,6 +435,8 @@ export interface Constants {
     readonly threads: number;
     /** Steps of a solver. */
     readonly iterations: number;
+    /** Weights of a group that solvers which fit scale and zero together solve beside others. */
+    readonly sideBySide: number;
   };
 }
 

@@ -37,9 +37,9 @@ const imported = (between?: '-node'): Rolldown.Plugin => ({
   },
 });
 
-/** What an import reads is one file, whole, and nothing else: each file costs time. */
+/** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text and memory.) */
 const GROUPS = [
-  { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/]/ },
+  { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.)/ },
   { name: 'language-models', test: /\blib[\\/]runtime[\\/](?!index)/ },
 ];
 

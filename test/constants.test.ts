@@ -23,6 +23,7 @@ const OURS: Constants = {
   limits: {
     group: constants.LONGEST_GROUP,
     threads: constants.MAX_THREADS,
+    sideBySide: constants.SIDE_BY_SIDE,
     iterations: constants.MAX_ITERATIONS,
   },
 };

@@ -145,6 +145,7 @@ function caseOf({ operation, number, list, has }: DigestLine, threads: number): 
     solver: SOLVERS.indexOf(moves ? 'hqq' : 'minmax'),
     parameters: Float32Array.from(moves ? [number('lpNorm'), number('threshold'), grows, ...schedule] : []),
     zeroKind: ZERO_KINDS.indexOf(number('roundZero') === 1 ? 'roundedStart' : 'float'),
+    scaleDtype: 0 as DTypeId,
     importance: has('features') ? importanceOf(number('features')) : undefined,
     referenceGuards: number('referenceGuards') === 1,
     block: number('block'),

@@ -13,9 +13,10 @@ import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/js/lanes.js';
 import { solverArgs } from '../lib/compute/arguments.js';
 import { highestCode, NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
+import { DTYPE_NAMES } from '../lib/matrix/dtype.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { panelSizes } from '../lib/matrix/panels.js';
-import { SOLVERS } from '../lib/solvers/solvers.js';
+import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
 
 import { unifyNans } from './support/nan.js';
 
@@ -27,6 +28,8 @@ console.log(`identity: HQQ_TEST_SEED=${SEED} repeats these cases`);
 
 /** Straddle every width of vectors. */
 const SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128] as const;
+/** Groups that solvers which fit scale and zero together solve alone, and the longest that they solve beside others. */
+const LONG = [256, 257, 300, 1100] as const;
 const THREADS = [1, 2, 7] as const;
 const DTYPE_IDS = [0, 1, 2] as const;
 const NATIVE = availableBackends().filter((name) => name !== 'js');
@@ -85,8 +88,8 @@ function randomWeights(random: Random, count: number, dtype: DTypeId): FloatBits
 
 function randomGrid(random: Random) {
   const format = random.pick(FORMATS);
-  const rows = random.pick(SIZES);
-  const cols = random.pick(SIZES);
+  const rows = random.pick(random.chance(10) ? LONG : SIZES);
+  const cols = random.pick(random.chance(10) ? LONG : SIZES);
   const step = packedRows(format, rows) + (random.chance(20) ? random.below(4) : 0); // a caller's chunk may be short
   return { format, rows, cols, step, count: rows * cols, words: step * cols };
 }
@@ -147,14 +150,18 @@ const CASES: Cases = {
     const dtype = random.pick(DTYPE_IDS);
     const axis = random.pick([0, 1] as const);
     const nbits = random.pick(NBITS.filter((bits) => bits <= format.codeBits));
+    const solver = random.chance(40) ? 'hqq' : random.pick(SOLVERS);
+    const zeroPoint = random.pick(solverNamed(solver).zeroPoints);
     const config = resolveQuantConfig({
       nbits,
-      solver: random.pick(SOLVERS),
-      lpNorm: random.pick([1, 0.7, 0.5]),
+      solver,
+      zeroPoint,
+      scaleDtype: random.chance(60) ? 'float32' : random.pick(DTYPE_NAMES),
+      lpNorm: random.pick([1, 0.7, 0.5, ...(solver === 'joint' ? [2, 2, 2, 2, 2, 2] : [])]),
       beta: random.pick([1, 10, 100]),
       kappa: random.pick([1, 1.01]),
       iterations: random.pick([1, 2, 5, 20]),
-      roundZero: random.chance(30),
+      roundZero: zeroPoint === 'float' && random.chance(30),
       referenceGuards: random.chance(30),
     });
     const groups = axis === 1 ? rows : cols;

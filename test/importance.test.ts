@@ -144,14 +144,22 @@ describe.each(availableBackends())('%s', (name) => {
       const { importance, ...plain } = randomMatrix(random, 40, 48, 40, axis);
       for (const value of [1, 0, 0.37, 1e-40, 3e38]) {
         const equal = { ...plain, importance: { ...importance!, values: new Float32Array(48).fill(value) } };
-        for (const config of [{ nbits: 4 }, { nbits: 2, beta: 1e4 }, { nbits: 3, solver: 'minmax' }] as const) {
+        const joint = { nbits: 3, solver: 'joint' } as const;
+        for (const config of [
+          ...([{ nbits: 4 }, { nbits: 2, beta: 1e4 }, { nbits: 3, solver: 'minmax' }, joint] as const),
+          ...([
+            { ...joint, lpNorm: 0.7 },
+            { ...joint, zeroPoint: 'integer' },
+          ] as const),
+          { ...joint, zeroPoint: 'symmetric' } as const,
+        ]) {
           expect(quantize(backend, equal, config)).toEqual(quantize(backend, plain, config));
         }
       }
     }
   });
 
-  test('minmax has no use for it; hqq spends its errors where they count least', () => {
+  test('minmax has no use for it; others spend their errors where they count least', () => {
     const matrix = randomMatrix(randomOf(SEED + 2), 64, 64, 64, 1);
     const { importance, ...plain } = matrix;
     const values = Float32Array.from({ length: 64 }, (_, i) => (i < 8 ? 100 : 1));
@@ -164,7 +172,17 @@ describe.each(availableBackends())('%s', (name) => {
         const code = group < half ? word >> 4 : word & 15;
         return sum + values[i % 64]! * (w - (code - zero[group]!) * scale[group]!) ** 2;
       }, 0);
-    expect(errorOf(quantize(backend, weighted, {}))).toBeLessThan(errorOf(quantize(backend, plain, {})));
+    const joint = { solver: 'joint' } as const;
+    for (const config of [
+      {},
+      joint,
+      { ...joint, lpNorm: 0.7 },
+      ...(['integer', 'symmetric'] as const).map((zeroPoint) => ({ ...joint, zeroPoint })),
+    ]) {
+      expect(errorOf(quantize(backend, weighted, config))).toBeLessThan(errorOf(quantize(backend, plain, config)));
+    }
+    const [hqq, fitted] = [{}, joint].map((config) => errorOf(quantize(backend, weighted, config)));
+    expect(fitted).toBeLessThan(0.95 * hqq!);
   });
 
   test.each([1, 0] as const)(

@@ -12,7 +12,9 @@ test('the place of a solver in the list is its id', () => {
 });
 
 test('solver hqq is told its schedule, the least of its thresholds, and whether beta grows', () => {
-  const parameters = (config: object) => [...solverNamed('hqq').parameters(resolveQuantConfig(config))];
+  const parameters = (config: object) => [
+    ...solverNamed('hqq').parameters({ ...resolveQuantConfig(config), maxCode: 15 }),
+  ];
   const f = Math.fround;
   const threshold = (beta: number) => f((1 / beta) ** (1 / 1.5) * 0.999);
   expect(parameters({ lpNorm: 0.5, beta: 4, iterations: 2 })).toEqual(
@@ -77,7 +79,14 @@ function toy(widths: readonly number[]) {
 }
 
 function solve(weights: readonly number[], widths: readonly number[]) {
-  const options = { maxCode: 3, solver: 0, parameters: new Float32Array(0), zeroKind: 0, metaDtype: 0 } as const;
+  const options = {
+    maxCode: 3,
+    solver: 0,
+    parameters: new Float32Array(0),
+    zeroKind: 0,
+    metaDtype: 0,
+    scaleDtype: 0,
+  } as const;
   const solver = new GroupSolver(weights.length, weights.length, { ...options, referenceGuards: false }, toy(widths));
   solver.group.weights.set(weights);
   const stats = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0 };

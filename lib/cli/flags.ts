@@ -1,5 +1,6 @@
-import { OPTION_NAMES, OPTIONS, type Option, type ResolvedQuantConfig } from '../matrix/config.js';
+import { OPTION_NAMES, OPTIONS, type ResolvedQuantConfig } from '../matrix/config.js';
 import { DTYPE_NAMES, type DType } from '../matrix/dtype.js';
+import type { Option } from '../matrix/option.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { MODEL_OPTIONS } from '../models/options.js';

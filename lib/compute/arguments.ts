@@ -55,17 +55,22 @@ export function groupedQuantizeArgs(given: GroupedQuantize): QuantizeArgs {
   };
 }
 
-type SolverArgs = Pick<QuantizeArgs, 'maxCode' | 'solver' | 'parameters' | 'zeroKind' | 'referenceGuards'>;
+type SolverArgs = Pick<
+  QuantizeArgs,
+  'maxCode' | 'solver' | 'parameters' | 'zeroKind' | 'referenceGuards' | 'scaleDtype'
+>;
 
 /** What backends are told of the configuration: every number that both must agree on is computed here, once. */
 export function solverArgs(config: ResolvedQuantConfig): SolverArgs {
   const { id, parameters } = solverNamed(config.solver);
+  const maxCode = highestCode(config.nbits);
   return {
-    maxCode: highestCode(config.nbits),
+    maxCode,
     solver: id,
-    parameters: parameters(config),
-    zeroKind: ZERO_KINDS.indexOf(config.roundZero ? 'roundedStart' : 'float'),
+    parameters: parameters({ ...config, maxCode }),
+    zeroKind: ZERO_KINDS.indexOf(config.roundZero ? 'roundedStart' : config.zeroPoint),
     referenceGuards: config.referenceGuards,
+    scaleDtype: DTYPES[config.scaleDtype].id,
   };
 }
 

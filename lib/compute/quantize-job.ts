@@ -12,6 +12,7 @@ import * as grouped from './arguments.js';
 import { allFinite } from './floats.js';
 import { metaJob } from './metadata.js';
 import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
+import { checkScales } from './scales.js';
 
 /** What `quantize` computes, step by step. */
 export interface QuantizeJob {
@@ -51,6 +52,7 @@ export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOpt
     if (sums.badIndex >= 0) {
       throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
     }
+    checkScales('The weight matrix', scale, config.scaleDtype);
     ({ iterations } = sums);
     if (config.metaBits === 16) return [];
     if (!config.referenceGuards) tameMeta(scale, zero, nbits, { weights: data, rows, cols, axis });

@@ -10,6 +10,9 @@ export const INPUT_SEGMENT = 32;
 export const KEY_STRIP = 16;
 export const DISTANCE_TILE = 16384;
 
+/** Longest group that solvers which fit scale and zero together solve beside others: see native/kernels/solve/lanes.h. */
+export const SIDE_BY_SIDE = 256;
+
 /** Longest group whose products, summed as integers, fit 32 bits. */
 export const LONGEST_GROUP = 1 << 16;
 

@@ -8,6 +8,8 @@ export type HqqErrorCode =
   | 'ERR_GROUP_SIZE'
   /** The pack format cannot hold this number of rows. */
   | 'ERR_PACK_ROWS'
+  /** `scaleDtype` does not hold the scale of a group. */
+  | 'ERR_SCALE_RANGE'
   /** A weight is NaN or infinite. */
   | 'ERR_NON_FINITE_WEIGHT'
   /** Bytes on disk break the format: safetensors, its index, `config.json`, or a quantized layer's keys. */

@@ -1,13 +1,13 @@
 import { checkSignal } from '../compute/signal.js';
 import {
   OPTION_NAMES,
-  type Option,
   type QuantConfig,
   type ResolvedQuantConfig,
   rejectUnknownOptions,
   resolveQuantConfig,
 } from '../matrix/config.js';
 import { MAX_THREADS } from '../matrix/constants.js';
+import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
 import type { Progress } from './report.js';
 

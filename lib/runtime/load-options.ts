@@ -1,6 +1,7 @@
 import { resolveThreads } from '../compute/run.js';
 import { checkSignal } from '../compute/signal.js';
-import { type Option, rejectUnknownOptions } from '../matrix/config.js';
+import { rejectUnknownOptions } from '../matrix/config.js';
+import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
 
 /** How a language model is loaded. */

@@ -51,6 +51,7 @@ inline Napi::Object constants(Napi::Env env) {
   const Napi::Object limits = Napi::Object::New(env);
   limits.Set("group", static_cast<double>(kLongestGroup));
   limits.Set("threads", kMaxThreads);
+  limits.Set("sideBySide", static_cast<double>(kernels::kSideBySide));
   limits.Set("iterations", static_cast<double>(kernels::kMaxIterations));
   const Napi::Object all = Napi::Object::New(env);
   const auto set = [&all](const char* name, size_t value) { all.Set(name, static_cast<double>(value)); };

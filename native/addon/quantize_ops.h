@@ -45,6 +45,7 @@ struct QuantizeOp {
     options.zero_kind = static_cast<kernels::ZeroKind>(args.integer("zeroKind", 0, std::size(kernels::kZeroKinds) - 1));
     options.reference_guards = args.flag("referenceGuards");
     options.meta_dtype = args.dtype("metaDtype");
+    options.scale_dtype = args.dtype("scaleDtype");
     const Span<float> parameters = args.array<float>("parameters");
     if (!solver.takes(parameters.length)) {
       throw args.range_error(std::string("Expected parameters to be those of solver ") + solver.name + ", got " +

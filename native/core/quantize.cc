@@ -66,6 +66,7 @@ struct Plan {
   }
   // Floats of a block's importance.
   size_t importance_floats(size_t stride) const { return op.importance.values == nullptr ? 0 : op.block * stride; }
+  size_t lane_floats(size_t size) const { return kernels::lane_floats(size, op.importance.values != nullptr); }
   // Solves a block whose first group is `group`; `importance` is scratch of as many floats.
   void solve(Block block, size_t group, float* importance, BlockStats* stats) const {
     if (op.importance.values != nullptr) {
@@ -85,6 +86,7 @@ class RowGroups {
     weights_ = scratch_.reserve<float>(in_place_ ? 0 : op_.block * stride_);
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
     importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
+    lanes_ = scratch_.reserve<float>(plan.lane_floats(op_.cols));
     codes_ = scratch_.reserve<uint8_t>(plan.fields * op_.block * stride_);
     scratch_.allocate(threads);
   }
@@ -123,6 +125,7 @@ class RowGroups {
         .weights = weights,
         .scaled = scratch_.at<float>(scaled_, slot),
         .importance = nullptr,
+        .lanes = scratch_.at<float>(lanes_, slot),
         .codes = codes,
         .scale = op_.scale + group,
         .zero = op_.zero + group,
@@ -139,7 +142,7 @@ class RowGroups {
   const size_t stride_;
   bool in_place_;
   Scratch scratch_;
-  size_t weights_, scaled_, importance_, codes_;
+  size_t weights_, scaled_, importance_, lanes_, codes_;
 };
 
 // Axis 0: a group is a column of the grouped matrix. A unit is a strip of neighbouring columns: wide enough to read and
@@ -156,6 +159,7 @@ class ColumnGroups {
     weights_ = scratch_.reserve<float>(kLanes * stride_);
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
     importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
+    lanes_ = scratch_.reserve<float>(plan.lane_floats(op_.rows));
     codes_ = scratch_.reserve<uint8_t>(kLanes * codes_stride_);
     words_ = scratch_.reserve<uint32_t>(kLanes * op_.step);
     packed_ = scratch_.reserve<uint32_t>(strip_ * op_.step);
@@ -191,6 +195,7 @@ class ColumnGroups {
           .weights = weights + g * stride_,
           .scaled = scratch_.at<float>(scaled_, slot),
           .importance = nullptr,
+          .lanes = scratch_.at<float>(lanes_, slot),
           .codes = codes + g * codes_stride_,
           .scale = op_.scale + group + g,
           .zero = op_.zero + group + g,
@@ -227,7 +232,7 @@ class ColumnGroups {
   const Quantize& op_;
   const size_t strip_, stride_, codes_stride_;
   Scratch scratch_;
-  size_t wide_, weights_, scaled_, importance_, codes_, words_, packed_;
+  size_t wide_, weights_, scaled_, importance_, lanes_, codes_, words_, packed_;
 };
 
 // Index of the first weight that is NaN or infinite, or -1: all bits of its exponent are set.

@@ -21,9 +21,12 @@ inline constexpr size_t padded(size_t size) { return (size + kLanes - 1) / kLane
 // Most steps of a solver from one start.
 inline constexpr size_t kMaxIterations = 1000;
 
-// Which zeros a group may have: any, and any, but whole at the start.
-enum class ZeroKind : uint8_t { real, rounded_start };
-inline constexpr const char* kZeroKinds[] = {"float", "roundedStart"};
+// Largest group that solvers which fit scale and zero together solve beside others, a lane each.
+inline constexpr size_t kSideBySide = 256;
+
+// Which zeros a group may have: any; any, but whole at the start; a code; the middle code, with a scale of either sign.
+enum class ZeroKind : uint8_t { real, rounded_start, integer, symmetric };
+inline constexpr const char* kZeroKinds[] = {"float", "roundedStart", "integer", "symmetric"};
 
 // What all groups are solved with.
 struct SolveOptions {
@@ -31,6 +34,7 @@ struct SolveOptions {
   ZeroKind zero_kind;
   bool reference_guards;
   DType meta_dtype;
+  DType scale_dtype;        // scales are rounded to it before codes are chosen
   const float* parameters;  // the solver's own: see its file in solve/
   size_t parameter_count;
 };
@@ -42,11 +46,17 @@ struct Block {
   const float* weights;  // [groups, stride]  read
   float* scaled;         // [groups, padded(size)]  scratch
   float* importance;     // [groups, padded(size)]  read, and scratch; null: all weights count alike
+  float* lanes;          // [lane_floats(size, importance)]  scratch
   uint8_t* codes;        // [groups, codes_stride]  written, with padding
   float* scale;          // [groups]  written by solvers, else read
   float* zero;           // [groups]  likewise
   size_t groups, size, stride, codes_stride;
 };
+
+// Floats of a block's `lanes`: weights, and their importance, of sixteen groups side by side.
+inline constexpr size_t lane_floats(size_t size, bool weighted) {
+  return size <= kSideBySide ? kLanes * size * (weighted ? 2 : 1) : 0;
+}
 
 // Sums over a block, in units of the weights.
 struct BlockStats {

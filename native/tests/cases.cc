@@ -81,6 +81,8 @@ std::string Grid::describe() const {
 QuantizeCase QuantizeCase::random(Random& random) {
   constexpr int kIterations[] = {0, 1, 2, 5, 20, 20};
   constexpr double kBetas[] = {1, 10, 100}, kKappas[] = {1, 1.01}, kNorms[] = {1, 0.7, 0.5};
+  constexpr kernels::ZeroKind kZeros[] = {kernels::ZeroKind::real, kernels::ZeroKind::integer,
+                                          kernels::ZeroKind::symmetric};
   QuantizeCase c;
   c.grid = Grid::random(random);
   c.axis = static_cast<int>(random.below(2));
@@ -97,6 +99,13 @@ QuantizeCase QuantizeCase::random(Random& random) {
   c.reference_guards = random.chance(30);
   c.block = 1 + random.below(kernels::kMaxBlock);
   c.meta_dtype = random.pick(kAllDTypes);
+  if (random.chance(30)) c.scale_dtype = random.pick(kAllDTypes);
+  if (random.chance(40)) {
+    c.joint = true;
+    c.iterations = c.iterations > 0 ? c.iterations : 3;
+    c.fixed_zero = random.pick(kZeros);
+    if (random.chance(70)) c.lp_norm = 2;
+  }
   if (random.chance(40)) {
     const size_t features = random.pick(kOddSizes);
     std::vector<float> values = random_weights(random, features, DType::f32);
@@ -137,6 +146,18 @@ std::vector<float> hqq_parameters(double lp_norm, double beta, double kappa, dou
   return parameters;
 }
 
+std::vector<float> joint_parameters(double lp_norm, double beta, double kappa, int iterations,
+                                    kernels::ZeroKind zero_kind) {
+  std::vector<float> parameters = {static_cast<float>(lp_norm), 2, kappa > 1 && iterations > 1 ? 1.0f : 0.0f, 4};
+  if (zero_kind == kernels::ZeroKind::symmetric) {
+    parameters.insert(parameters.end(), {0, 0, 1, 0, -1, -0.5f, 1, 0.5f});
+  } else {
+    parameters.insert(parameters.end(), {0, 0, 0.45f, 0.45f, 0, 0.45f, 0.45f, -0.45f});
+  }
+  for (int i = 0; i < iterations; ++i) parameters.push_back(static_cast<float>(1 / (beta * std::pow(kappa, i))));
+  return parameters;
+}
+
 size_t solver_named(std::string_view name) {
   const auto solvers = kernels::kScalar.solvers;
   return static_cast<size_t>(std::ranges::find(solvers, name, &kernels::Solver::name) - solvers.begin());
@@ -144,33 +165,40 @@ size_t solver_named(std::string_view name) {
 
 core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) const {
   const bool moves = iterations > 0;
-  const auto parameters = moves ? hqq_parameters(lp_norm, beta, kappa, threshold, iterations) : std::vector<float>();
+  const auto zero_kind = fixed_zero != kernels::ZeroKind::real ? fixed_zero
+                         : round_zero                          ? kernels::ZeroKind::rounded_start
+                                                               : kernels::ZeroKind::real;
+  const auto parameters = joint   ? joint_parameters(lp_norm, beta, kappa, iterations, zero_kind)
+                          : moves ? hqq_parameters(lp_norm, beta, kappa, threshold, iterations)
+                                  : std::vector<float>();
   const bool given = !scales.empty();
   const auto operation = given ? &core::encode : &core::quantize;
-  return operation(context,
-                   {.weights = weights.bytes.data(),
-                    .dtype = weights.dtype,
-                    .rows = grid.rows,
-                    .cols = grid.cols,
-                    .axis = axis,
-                    .solver = solver_named(moves ? "hqq" : "minmax"),
-                    .options = {.max_code = static_cast<float>(max_code),
-                                .zero_kind = round_zero ? kernels::ZeroKind::rounded_start : kernels::ZeroKind::real,
-                                .reference_guards = reference_guards,
-                                .meta_dtype = meta_dtype,
-                                .parameters = parameters.data(),
-                                .parameter_count = parameters.size()},
-                    .importance = {.values = importance.count == 0 ? nullptr : importance.floats(),
-                                   .features = importance.count,
-                                   .starts = starts.data(),
-                                   .stride = stride},
-                    .format = grid.format,
-                    .step = grid.step,
-                    .block = block,
-                    .packed = outputs[0].at(),
-                    .scale = given ? const_cast<float*>(scales.data()) : outputs[1].at<float>(),
-                    .zero = given ? const_cast<float*>(zeros.data()) : outputs[2].at<float>(),
-                    .stats = outputs[3].at<double>()});
+  return operation(context, {.weights = weights.bytes.data(),
+                             .dtype = weights.dtype,
+                             .rows = grid.rows,
+                             .cols = grid.cols,
+                             .axis = axis,
+                             .solver = solver_named(joint   ? "joint"
+                                                    : moves ? "hqq"
+                                                            : "minmax"),
+                             .options = {.max_code = static_cast<float>(max_code),
+                                         .zero_kind = zero_kind,
+                                         .reference_guards = reference_guards,
+                                         .meta_dtype = meta_dtype,
+                                         .scale_dtype = scale_dtype,
+                                         .parameters = parameters.data(),
+                                         .parameter_count = parameters.size()},
+                             .importance = {.values = importance.count == 0 ? nullptr : importance.floats(),
+                                            .features = importance.count,
+                                            .starts = starts.data(),
+                                            .stride = stride},
+                             .format = grid.format,
+                             .step = grid.step,
+                             .block = block,
+                             .packed = outputs[0].at(),
+                             .scale = given ? const_cast<float*>(scales.data()) : outputs[1].at<float>(),
+                             .zero = given ? const_cast<float*>(zeros.data()) : outputs[2].at<float>(),
+                             .stats = outputs[3].at<double>()});
 }
 
 std::string QuantizeCase::describe() const {
@@ -180,7 +208,8 @@ std::string QuantizeCase::describe() const {
              "referenceGuards=%d block=%zu metaDtype=%d",
              static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
              reference_guards, block, static_cast<int>(meta_dtype)) +
-         (scales.empty() ? "" : " given") +
+         (scales.empty() ? "" : " given") + (joint ? text(" joint zeroKind=%d", static_cast<int>(fixed_zero)) : "") +
+         (scale_dtype == DType::f32 ? "" : text(" scaleDtype=%d", static_cast<int>(scale_dtype))) +
          (importance.count == 0 ? "" : text(" features=%zu stride=%zu", importance.count, stride));
 }
 

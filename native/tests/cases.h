@@ -60,8 +60,10 @@ struct QuantizeCase {
   double lp_norm = 0.7;
   bool round_zero = false, reference_guards = false;
   size_t block = 1;
-  DType meta_dtype = DType::f32;
-  Elements importance;  // of float32; empty: none
+  DType meta_dtype = DType::f32, scale_dtype = DType::f32;
+  bool joint = false;                                      // instead of hqq, or minmax where there are no iterations
+  kernels::ZeroKind fixed_zero = kernels::ZeroKind::real;  // of joint: integer or symmetric, in place of round_zero's
+  Elements importance;                                     // of float32; empty: none
   std::vector<int32_t> starts;
   size_t stride = 1;
   std::vector<float> scales, zeros;  // given, to be encoded with; empty: to be found
@@ -141,6 +143,10 @@ struct ConvertCase {
   core::Status run(const core::Context& context, Buffers& outputs) const;
   std::string describe() const;
 };
+
+// Parameters of solver joint, with some starts: solve/joint.h.
+std::vector<float> joint_parameters(double lp_norm, double beta, double kappa, int iterations,
+                                    kernels::ZeroKind zero_kind);
 
 // Parameters of solver hqq: solve/hqq.h.
 std::vector<float> hqq_parameters(double lp_norm, double beta, double kappa, double threshold, int iterations);

@@ -45,12 +45,12 @@ void compare_sizes(const Options& options, const kernels::KernelTable& kernels) 
   for (const size_t size : {size_t{32}, size_t{64}, size_t{128}, size_t{256}, size_t{65535}, size_t{65537}}) {
     if (options.quick && size > 65535) continue;
     for (const int axis : {0, 1}) {
-      for (const double norm : {1.0, 0.7}) {
+      for (const double norm : {1.0, 0.7, 2.0}) {
         QuantizeCase c;
         const size_t groups = size > 256 ? 1 : 33;
         c.grid = axis == 1 ? Grid{groups, size, groups, format_of(8)} : Grid{size, groups, size, format_of(8)};
         c.axis = axis, c.max_code = 255, c.iterations = size > 256 ? 2 : 20, c.lp_norm = norm;
-        c.kappa = norm == 1.0 ? 1.0 : 1.01;
+        c.kappa = norm == 1.0 ? 1.0 : 1.01, c.joint = norm == 2.0;
         c.block = size > 256 ? 1 : 16;
         std::vector<float> weights(c.grid.weights());
         for (float& weight : weights) weight = random.normal() * (size > 256 ? 90.0f : 1.0f);

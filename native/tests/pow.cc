@@ -42,6 +42,7 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
                                       .zero_kind = kernels::ZeroKind::real,
                                       .reference_guards = false,
                                       .meta_dtype = DType::f32,
+                                      .scale_dtype = DType::f32,
                                       .parameters = parameters.data(),
                                       .parameter_count = parameters.size()};
   std::vector<float> zeros(residuals.size());
@@ -56,6 +57,7 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
     const kernels::Block block{.weights = weights,
                                .scaled = scaled,
                                .importance = nullptr,
+                               .lanes = nullptr,
                                .codes = codes,
                                .scale = scale,
                                .zero = zeros.data() + first,

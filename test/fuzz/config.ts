@@ -3,8 +3,10 @@ import { withMember, withoutMember } from '../../lib/containers/safetensors/conf
 import { parseIndex } from '../../lib/containers/safetensors/shards.js';
 import { parseJson } from '../../lib/files/json.js';
 import { NBITS, OPTION_NAMES, type QuantConfig, resolveQuantConfig } from '../../lib/matrix/config.js';
+import { DTYPES } from '../../lib/matrix/dtype.js';
 import { resolveOptions } from '../../lib/models/options.js';
 import { readModelConfig } from '../../lib/runtime/config/model-config.js';
+import { SOLVERS, solverNamed } from '../../lib/solvers/solvers.js';
 import { attempt, demand, type Target } from './outcome.js';
 import { damage, HOSTILE_NUMBERS, Random } from './random.js';
 
@@ -327,17 +329,23 @@ function tryOptions(random: Random): boolean {
   );
   for (const resolved of [model?.config, config]) {
     if (!resolved) continue;
-    const { nbits, groupSize, axis, solver, lpNorm, beta, kappa, iterations, roundZero, referenceGuards } = resolved;
+    const { nbits, groupSize, axis, solver, zeroPoint, scaleDtype, ...numbers } = resolved;
+    const { lpNorm, beta, kappa, iterations, roundZero, referenceGuards } = numbers;
     const within = (x: number, low: number, high: number) => x >= low && x <= high;
     demand(
-      NBITS.includes(nbits) && (axis === 0 || axis === 1) && ['hqq', 'minmax'].includes(solver),
+      NBITS.includes(nbits) && (axis === 0 || axis === 1) && SOLVERS.includes(solver) && scaleDtype in DTYPES,
       'a choice that is none',
     );
     demand(
       groupSize === null || (Number.isInteger(groupSize) && within(groupSize, 1, 2 ** 31 - 1)),
       'a group size that is none',
     );
-    demand(lpNorm > 0 && lpNorm <= 1 && within(beta, 1e-6, 1e6) && within(kappa, 1, 2), 'a number out of range');
+    const row = solverNamed(solver);
+    demand(row.zeroPoints.includes(zeroPoint) && !(roundZero && zeroPoint !== 'float'), 'zeros that are none');
+    demand(
+      lpNorm > 0 && (row.lpNorm?.accepts(lpNorm) ?? true) && within(beta, 1e-6, 1e6) && within(kappa, 1, 2),
+      'a number out of range',
+    );
     demand(Number.isInteger(iterations) && within(iterations, 1, 1000), 'iterations out of range');
     demand(typeof roundZero === 'boolean' && typeof referenceGuards === 'boolean', 'a flag that is none');
     demand(Object.isFrozen(resolved), 'options that may change');

@@ -5,6 +5,7 @@ import { CONTAINERS } from '../../lib/containers/list.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
 import { toHalf, worse } from '../../lib/schemes/hqq/half.js';
+import { SOLVERS, solverNamed } from '../../lib/solvers/solvers.js';
 import {
   beside,
   encode,
@@ -31,13 +32,16 @@ describe('the type of scales and zeros', () => {
     const random = seededRandom();
     const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!;
     const seen = { float16: 0, float32: 0 };
-    for (let round = 0; round < 12; round++) {
+    for (let round = 0; round < 18; round++) {
+      const solver = pick(SOLVERS);
+      const zeroPoint = pick([...solverNamed(solver).zeroPoints, 'float' as const]);
       const config: QuantConfig = {
         nbits: pick([8, 6, 4, 3, 2, 1.58, 1]),
         groupSize: pick([8, 32, 64]),
         axis: pick([0, 1]),
-        solver: pick(['hqq', 'minmax']),
-        roundZero: random() < 0.3,
+        solver,
+        zeroPoint,
+        roundZero: zeroPoint === 'float' && random() < 0.3,
         referenceGuards: random() < 0.3,
         beta: pick([0.1, 10]),
         iterations: pick([1, 20]),

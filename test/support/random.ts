@@ -10,3 +10,29 @@ export function seededRandom(): () => number {
     return ((mixed ^ (mixed >>> 16)) >>> 0) / 2 ** 32;
   };
 }
+
+/** Uniform numbers in [0, 1), the same for the same seed. mulberry32 */
+export function randomOf(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Normal numbers of a standard deviation. */
+export function gaussian(random: () => number, deviation: number): () => number {
+  return () => deviation * Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+}
+
+/** Numbers of Student's t distribution, whose tails are heavy, times `scale`. */
+export function studentT(random: () => number, freedom: number, scale: number): () => number {
+  const normal = gaussian(random, 1);
+  return () => {
+    let squares = 0;
+    for (let i = 0; i < freedom; i++) squares += normal() ** 2;
+    return (scale * normal()) / Math.sqrt(squares / freedom);
+  };
+}

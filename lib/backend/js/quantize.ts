@@ -8,7 +8,7 @@ import { encodeGroup } from './solve/encode.js';
 import type { GroupStats } from './solve/finish.js';
 import { Group } from './solve/group.js';
 import { GroupSolver } from './solve/solve.js';
-import { stepsOf } from './solve/solvers.js';
+import { solverOf } from './solve/solvers.js';
 
 /** The twin of native/core/quantize.cc. */
 
@@ -25,7 +25,7 @@ type NewCoder = (size: number, codesLength: number) => Coder;
 export function quantize(args: QuantizeArgs): Units {
   const { importance } = args;
   return run(args, (size, codesLength) => {
-    const solver = new GroupSolver(size, codesLength, args, stepsOf(args.solver));
+    const solver = new GroupSolver(size, codesLength, args, solverOf(args.solver));
     const { group } = solver;
     const code = (index: number, stats: GroupStats) => {
       if (importance) gather(importance, index, group.importance);

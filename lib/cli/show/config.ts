@@ -1,4 +1,4 @@
-import { OPTIONS, type ResolvedQuantConfig } from '../../matrix/config.js';
+import { defaultOf, OPTION_NAMES, type ResolvedQuantConfig } from '../../matrix/config.js';
 import { formatFor } from '../../matrix/format.js';
 import { plural } from '../../messages/units.js';
 import type { ModelReport, TensorReport } from '../../models/report.js';
@@ -7,13 +7,16 @@ import { kebab } from '../flags.js';
 /** Kinds of layers that are told apart; all of them are in `--json`. */
 const KINDS = 6;
 
+/** Options that are told whatever they are. */
+const NAMED: readonly string[] = ['nbits', 'groupSize', 'axis', 'solver'];
+
 /** `4-bit, group 64, axis 1, solver hqq`, and whatever else is not the default. */
 function describeConfig(config: ResolvedQuantConfig): string {
   const group =
     config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
   const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
-  for (const name of ['lpNorm', 'beta', 'kappa', 'iterations', 'roundZero', 'referenceGuards', 'metaBits'] as const) {
-    if (config[name] === OPTIONS[name].default) continue;
+  for (const name of OPTION_NAMES) {
+    if (NAMED.includes(name) || config[name] === defaultOf(name, config.solver)) continue;
     parts.push(
       config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`,
     );

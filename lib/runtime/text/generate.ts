@@ -1,6 +1,7 @@
 import { checkSignal, untilAborted } from '../../compute/signal.js';
 import { yieldIfDue } from '../../files/event-loop.js';
-import { type Option, rejectUnknownOptions } from '../../matrix/config.js';
+import { rejectUnknownOptions } from '../../matrix/config.js';
+import type { Option } from '../../matrix/option.js';
 import { HqqError, show } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { TokenIds } from './ids.js';

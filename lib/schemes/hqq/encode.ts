@@ -1,5 +1,6 @@
 import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
 import { allFinite, bitsOf, bytesOf } from '../../compute/floats.js';
+import { checkScales } from '../../compute/scales.js';
 import { countOf } from '../../containers/ranges.js';
 import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
@@ -69,6 +70,7 @@ export async function encodeChunk(
   const { site, form } = layer;
   const { packed, scale, zero, sums } = await solveChunk(layer, chunk, bytes, run);
   if (sums.badIndex >= 0) return { pieces: [], sums };
+  checkScales(quote(site.weight.name), scale, form.config.scaleDtype);
   const meta = (kind: 'scale' | 'zero', values: Float32Array): Piece => ({
     tensor: `${site.name}.${kind}`,
     ranges: chunk.groups,

@@ -2,8 +2,9 @@ import { bitsOf } from '../../compute/floats.js';
 import { countOf } from '../../containers/ranges.js';
 import { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
-import { highestCode } from '../../matrix/config.js';
+import { highestCode, type ResolvedQuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { solverNamed } from '../../solvers/solvers.js';
 import type { GroupedChunk } from '../chunks.js';
 import type { Probe } from '../scheme.js';
 import { solveChunk } from './encode.js';
@@ -36,7 +37,8 @@ export const probe: Probe<HqqForm, GroupedChunk> = {
     const weights = bitsOf(bytes, dtype);
     // One thread looks through weights as fast as several read them.
     await run.compute('extremes', { weights, dtype: DTYPES[dtype].id, rows, cols, axis, least, most, threads: 1 });
-    if (areCertain(least, most, highestCode(form.config.nbits))) return form;
+    const part = sureScale(form.config, axis === 1 ? cols : rows);
+    if (part > 0 && areCertain(least, most, highestCode(form.config.nbits), part)) return form;
     const { scale, zero } = await solveChunk(layer, chunk, bytes, run);
     const half = slot.take('half scale', Uint16Array, groups);
     const fit = worse(toHalf(scale, 'scale', half), toHalf(zero, 'zero', half, scale));
@@ -49,19 +51,31 @@ export const probe: Probe<HqqForm, GroupedChunk> = {
   },
 };
 
+/** What part of its range's scale the scale of each group surely is at least; 0: its least and greatest weight do not tell. */
+function sureScale(config: ResolvedQuantConfig, size: number): number {
+  const { keepsScale, leastScale } = solverNamed(config.solver);
+  if (config.zeroPoint !== 'float' || config.scaleDtype === 'bfloat16') return 0;
+  if (keepsScale) return 1;
+  return (leastScale?.({ ...config, maxCode: highestCode(config.nbits) }, size) ?? 0) / SLACK;
+}
+
 /**
- * Whether float16 holds scale and zero of each group for certain, however the solver goes.
+ * Whether float16 holds scale and zero of each group for certain, however the solver goes. `part` of its range's scale is what the
+ * scale of a group surely has: 1 of solvers that keep it.
  *
  * With `s = maxCode / (most - least)`, scale is `1 / s`, and zero begins at `-least * s`. An update makes zero the mean of
  * `code - t * s`, `t` between the weight and what its code stands for: so it lies between the zero before and the least and
  * greatest of `code - w * s`, within `[-most * s, maxCode - least * s]`. So `|zero| <= maxCode + magnitude * s` throughout.
  * The guards of the solver change `s` only where ranges are smaller, or magnitudes larger, than what is certain here. A scale
  * of 1 may stand for a group of equal weights, whose zero must be as precise as they are.
+ *
+ * A solver that moves the scale takes the mean of codes for the zero, less that of the weights in levels: with a scale of at least
+ * `part / s`, `|zero| <= maxCode + magnitude * s / part`. No scale is more than the range, most of a float16 is more than twice it.
  */
-function areCertain(least: Float32Array, most: Float32Array, maxCode: number): boolean {
-  const smallest = SLACK * Math.max(maxCode * SMALLEST_SCALE, REFERENCE_LEVEL);
+function areCertain(least: Float32Array, most: Float32Array, maxCode: number, part: number): boolean {
+  const smallest = SLACK * Math.max((maxCode * SMALLEST_SCALE) / part, REFERENCE_LEVEL);
   const largest = HALF_OVERFLOW / 2 / SLACK;
-  const levels = (LARGEST_ZERO - maxCode) / maxCode / SLACK;
+  const levels = ((LARGEST_ZERO - maxCode) / maxCode / SLACK) * part;
   const [unitFrom, unitTo] = [maxCode / SLACK, maxCode * SLACK];
   for (let i = 0; i < least.length; i++) {
     const low = least[i]!;

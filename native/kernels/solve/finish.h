@@ -1,17 +1,8 @@
 #pragma once
-#include "../convert.h"
-#include "group.h"
+#include "range.h"
 
 // The end that all solvers share: codes, and what they cost with scale and zero as they will be stored.
 namespace hqq::kernels {
-
-// values = values, rounded to the type that they will be stored in. kMaxBlock of them: one vector.
-template <class V>
-void round_as_stored(float* values, DType dtype) {
-  static_assert(kMaxBlock == kLanes);
-  if (dtype == DType::f16) V::store(values, rounded<V, Float16>(V::load(values)));
-  if (dtype == DType::bf16) V::store(values, rounded<V, BFloat16>(V::load(values)));
-}
 
 // Codes of the last zero. Errors are summed in levels of the group, so that no weight is too small or too large to be
 // squared.
@@ -31,7 +22,7 @@ void finish_group(const float* scaled, size_t size, State now, float stored_scal
     square_f32 = V::add(square_f32, V::mul(levels_f32, levels_f32));
     weight_square_f32 = V::add(weight_square_f32, V::mul(kept_f32, kept_f32));
   });
-  const double level = now.scale;
+  const double level = now.scale < 0 ? -now.scale : now.scale;
   stats->abs_error += static_cast<double>(V::sum(error_f32)) * level;
   stats->squared_error += static_cast<double>(V::sum(square_f32)) * level * level;
   stats->squared_weight += static_cast<double>(V::sum(weight_square_f32)) * level * level;

@@ -4,8 +4,8 @@
 
 namespace hqq::kernels {
 
-// Where a group stands: s, which is positive, scale = 1 / s, and the zero. Codes are clamp(round(w * s + zero), 0,
-// max_code).
+// Where a group stands: s, scale = 1 / s, which are negative only where zeros are symmetric, and the zero. Codes are
+// clamp(round(w * s + zero), 0, max_code).
 struct State {
   float inv_scale, scale, zero;
 };
@@ -101,8 +101,9 @@ struct Group {
 
   // How far the group reaches beyond the codes, in levels: the more of the two ends.
   HQQ_INLINE float overshoot(float max_code) const {
-    const float below = -(facts.least * now.inv_scale + now.zero),
-                above = (facts.most * now.inv_scale + now.zero) - max_code;
+    const bool turned = now.inv_scale < 0;
+    const float low = turned ? facts.most : facts.least, high = turned ? facts.least : facts.most;
+    const float below = -(low * now.inv_scale + now.zero), above = (high * now.inv_scale + now.zero) - max_code;
     return below > above ? below : above;
   }
 };

@@ -1,8 +1,13 @@
 #pragma once
+#include "../convert.h"
 #include "group.h"
 
 // The start that all solvers share: scale and zero from the least and the largest weight.
 namespace hqq::kernels {
+
+// Bounds of scales, whose inverses are normal numbers then, and of zeros: up to there a float resolves fractions of a
+// level.
+inline constexpr double kLeastScale = 0x1p-120, kMostScale = 0x1p126, kMostZero = 1048576.0;
 
 // The reference's own guards: ranges up to 1e-4 become one level, and no more than 20,000 levels per unit.
 HQQ_INLINE float inv_scale_of_reference(float least, float most, float max_code) {
@@ -24,19 +29,76 @@ HQQ_INLINE float inv_scale_of(float least, float most, float magnitude, float ma
   return bounded > 0x1p-126f ? bounded : 0x1p-126f;
 }
 
+// values = values, rounded to the type that they will be stored in. kMaxBlock of them: one vector.
+template <class V>
+void round_as_stored(float* values, DType dtype) {
+  static_assert(kMaxBlock == kLanes);
+  if (dtype == DType::f16) V::store(values, rounded<V, Float16>(V::load(values)));
+  if (dtype == DType::bf16) V::store(values, rounded<V, BFloat16>(V::load(values)));
+}
+
+// A scale, rounded to the type that it is stored in. What that does not hold stays as it is, for the caller to refuse.
+template <class V>
+HQQ_INLINE float round_scale(float scale, DType dtype) {
+  if (dtype == DType::f32) return scale;
+  float values[kMaxBlock] = {scale};
+  round_as_stored<V>(values, dtype);
+  const float size = values[0] < 0 ? -values[0] : values[0];
+  return size > 0.0f && size < static_cast<float>(kMostScale) ? values[0] : scale;
+}
+
+// The zero of symmetric codes.
+HQQ_INLINE float middle_code(float max_code) { return static_cast<float>((static_cast<int>(max_code) + 1) / 2); }
+
+// The code beside a zero, half to even. x + 0, because the sign of a zero must not depend on how an instruction set
+// rounds -0.
+template <class V>
+HQQ_INLINE float whole_zero(float zero, float max_code) {
+  float lanes[kLanes];
+  V::store(lanes, V::round(V::min(V::max(V::set(zero), V::set(0.0f)), V::set(max_code))));
+  return lanes[0] + 0.0f;
+}
+
+// A scale that takes both ends in, of the sign that needs the smaller one.
+HQQ_INLINE float inv_scale_of_symmetric(const Facts& facts, float max_code) {
+  if (!(facts.magnitude > 0.0f)) return 1.0f;
+  const float below = middle_code(max_code), above = max_code - below;
+  const float low = facts.least < 0.0f ? 0.0f - facts.least : 0.0f, high = facts.most > 0.0f ? facts.most : 0.0f;
+  // There is one code less above the middle than below; at one bit there is none, and what lies there becomes 0.
+  const float upright_high = above > 0.0f ? high / above : 0.0f, turned_low = above > 0.0f ? low / above : 0.0f;
+  const float upright = low / below > upright_high ? low / below : upright_high;
+  const float turned = high / below > turned_low ? high / below : turned_low;
+  const bool turns = above > 0.0f ? turned < upright : high > low;
+  const float s = 1.0f / (turns ? turned : upright);
+  const float bounded = s < 0x1p120f ? s : 0x1p120f, size = bounded > 0x1p-126f ? bounded : 0x1p-126f;
+  return turns ? -size : size;
+}
+
 template <class V, size_t Size, bool Weighted>
 HQQ_INLINE State range(const Group<V, Size, Weighted>& g, const SolveOptions& o) {
   const Facts& facts = g.facts;
-  const float inv_scale = o.reference_guards ? inv_scale_of_reference(facts.least, facts.most, o.max_code)
-                                             : inv_scale_of(facts.least, facts.most, facts.magnitude, o.max_code);
+  const bool is_integer = o.zero_kind == ZeroKind::integer, is_symmetric = o.zero_kind == ZeroKind::symmetric;
+  // A zero that is a code stands for a weight of 0, which the range has to hold.
+  const float least = is_integer && facts.least > 0.0f ? 0.0f : facts.least;
+  const float most = is_integer && facts.most < 0.0f ? 0.0f : facts.most;
+  float inv_scale = is_symmetric         ? inv_scale_of_symmetric(facts, o.max_code)
+                    : o.reference_guards ? inv_scale_of_reference(least, most, o.max_code)
+                                         : inv_scale_of(least, most, facts.magnitude, o.max_code);
+  float scale = 1.0f / inv_scale;
+  if (o.scale_dtype != DType::f32) {
+    scale = round_scale<V>(scale, o.scale_dtype);
+    inv_scale = 1.0f / scale;
+  }
+  if (is_symmetric) return {inv_scale, scale, middle_code(o.max_code)};
   // 0 - x and x + 0, because the sign of a zero must not depend on how an instruction set orders or rounds -0 and +0.
-  float zero = 0.0f - facts.least * inv_scale;
+  float zero = 0.0f - least * inv_scale;
   if (o.zero_kind == ZeroKind::rounded_start) {
     float lanes[kLanes];
     V::store(lanes, V::round(V::set(zero)));
     zero = lanes[0] + 0.0f;
   }
-  return {inv_scale, 1.0f / inv_scale, zero};
+  if (is_integer) zero = whole_zero<V>(zero, o.max_code);
+  return {inv_scale, scale, zero};
 }
 
 // Of a solver that starts from the range, and nowhere else.

@@ -1,22 +1,35 @@
 #pragma once
 #include "finish.h"
-#include "range.h"
+#include "starts.h"
 
-// A solver finds the scale and the zero of each group: from a start, step by step. It is a template over V in a file of
-// its own, and a row of solvers.h. Codes and statistics are finish.h's.
+// A solver finds the scale and the zero of each group. It is a template over V in a file of its own, and a row of
+// solvers.h. Codes and statistics are finish.h's. There are two kinds: of those that step a group (SolvesGroups) a
+// vector holds weights of one; those that fit scale and zero to codes (SolvesLanes) are given groups as lanes.h lays
+// them out.
 namespace hqq::kernels {
 
 //   kName                            as lib/solvers/solvers.ts spells it
 //   takes(count)                     whether these may be as many parameters: checked before they are read
 //   read(options)                    its parameters
+template <class S>
+concept SolverKernel = requires(const SolveOptions& o, size_t count) {
+  static_cast<const char*>(S::kName);
+  static_cast<bool>(S::takes(count));
+  static_cast<typename S::Parameters>(S::read(o));
+};
+
+//   solve(options, parameters, lanes, fitted)    where the groups of some lanes end; returns the most steps of one
+template <class S>
+concept SolvesLanes = SolverKernel<S> && requires(const SolveOptions& o, const typename S::Parameters& p,
+                                                  const Lanes<kLanes, false>& lanes, Fitted<kLanes>& fitted) {
+  static_cast<int>(S::solve(o, p, lanes, fitted));
+};
+
 //   round(parameters, iteration)     what a step needs of them, the same for all groups
 //   iterations(parameters)           most steps from a start
 //   kStarts                          how many starts it tries
 template <class S>
-concept SolverKernel = requires(const SolveOptions& o, const typename S::Parameters& p, size_t count, int i) {
-  static_cast<const char*>(S::kName);
-  static_cast<bool>(S::takes(count));
-  static_cast<typename S::Parameters>(S::read(o));
+concept SteppingKernel = SolverKernel<S> && requires(const typename S::Parameters& p, int i) {
   static_cast<int>(S::iterations(p));
   S::round(p, i);
   static_cast<int>(S::kStarts);
@@ -29,7 +42,7 @@ concept SolverKernel = requires(const SolveOptions& o, const typename S::Paramet
 //   objective(group, options, parameters)        of several starts the one that ends with the least is kept
 template <class S, class Group>
 concept SolvesGroups =
-    SolverKernel<S> && requires(const Group& g, const SolveOptions& o, const typename S::Parameters& p, int i) {
+    SteppingKernel<S> && requires(const Group& g, const SolveOptions& o, const typename S::Parameters& p, int i) {
       static_cast<State>(S::start(g, o, p, i));
       static_cast<bool>(S::step(g, o, S::round(p, i)));
       requires S::kStarts == 1 || requires { static_cast<double>(S::objective(g, o, p)); };
@@ -57,22 +70,19 @@ HQQ_INLINE int iterate(Groups& groups, size_t count, const SolveOptions& o, cons
   return iteration;
 }
 
-template <class V, SolverKernel S, size_t Size, bool Weighted>
-  requires SolvesGroups<S, Group<V, Size, Weighted>>
-void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
+// From each start in turn. Returns the most steps of a group.
+template <class S, class Groups>
+HQQ_INLINE int step_groups(Groups& groups, const SolveOptions& o) {
+  const Block& b = groups.block;
   const auto parameters = S::read(o);
-  Groups<V, Size, Weighted> groups(b);
-  for (size_t g = 0; g < b.groups; ++g) groups[g].measure();
-  if constexpr (Weighted)
-    for (size_t g = 0; g < b.groups; ++g) groups[g].weigh();
-
+  int most = 0;
   State best[kMaxBlock];
   double least[kMaxBlock];
   for (int start = 0; start < S::kStarts; ++start) {
     for (size_t g = 0; g < b.groups; ++g) groups.now[g] = S::start(groups[g], o, parameters, start);
     for (size_t g = 0; g < b.groups; ++g) groups[g].scale_weights();
     const int iterations = iterate<S>(groups, b.groups, o, parameters);
-    stats->iterations = iterations > stats->iterations ? iterations : stats->iterations;
+    most = iterations > most ? iterations : most;
     if constexpr (S::kStarts > 1) {
       for (size_t g = 0; g < b.groups; ++g) {
         const double objective = S::objective(groups[g], o, parameters);
@@ -83,6 +93,24 @@ void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
   if constexpr (S::kStarts > 1) {
     for (size_t g = 0; g < b.groups; ++g) groups.now[g] = best[g], groups[g].scale_weights();
   }
+  return most;
+}
+
+template <class V, SolverKernel S, size_t Size, bool Weighted>
+  requires SolvesLanes<S> || SolvesGroups<S, Group<V, Size, Weighted>>
+void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
+  Groups<V, Size, Weighted> groups(b);
+  for (size_t g = 0; g < b.groups; ++g) groups[g].measure();
+  if constexpr (Weighted)
+    for (size_t g = 0; g < b.groups; ++g) groups[g].weigh();
+  int iterations;
+  if constexpr (SolvesLanes<S>) {
+    iterations = LaneSolver<V, S, Size, Weighted>::solve(groups, o, S::read(o));
+    for (size_t g = 0; g < b.groups; ++g) groups[g].scale_weights();
+  } else {
+    iterations = step_groups<S>(groups, o);
+  }
+  stats->iterations = iterations > stats->iterations ? iterations : stats->iterations;
   finish(groups, o, b, stats);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include "encode.h"
 #include "hqq.h"
+#include "joint.h"
 #include "minmax.h"
 #include "solve.h"
 
@@ -13,6 +14,6 @@ struct SolverList {
 
 // Every solver, once, in the order of SOLVERS in lib/solvers/solvers.ts.
 template <class V>
-using Solvers = SolverList<V, Hqq<V>, MinMax<V>>;
+using Solvers = SolverList<V, Hqq<V>, MinMax<V>, Joint<V>>;
 
 }  // namespace hqq::kernels

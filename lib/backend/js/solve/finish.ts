@@ -27,7 +27,8 @@ export function finishAs(
   maxCode: number,
   stats: GroupStats,
 ): void {
-  const { zero, scale, scaled, codes, size } = group;
+  const { zero, scaled, codes, size } = group;
+  const scale = Math.abs(group.scale);
   const storedLevels = f(storedScale * group.invScale);
   const [errors, squares, weights] = group.lanes;
   errors.fill(0);

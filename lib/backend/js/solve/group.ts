@@ -10,7 +10,7 @@ const MAGIC = 12582912;
 /** What all groups are solved with. */
 export type SolveOptions = Pick<
   QuantizeArgs,
-  'maxCode' | 'solver' | 'parameters' | 'zeroKind' | 'referenceGuards' | 'metaDtype'
+  'maxCode' | 'solver' | 'parameters' | 'zeroKind' | 'referenceGuards' | 'metaDtype' | 'scaleDtype'
 >;
 
 /** Where a group stands. Codes are `clamp(round(w * invScale + zero), 0, maxCode)`. */
@@ -39,6 +39,9 @@ export class Group implements State {
   invScale = 1;
   scale = 1;
   zero = 0;
+  /** Of solvers that fit scale and zero together: see `lanes.ts` in this folder. */
+  readonly x: Float32Array;
+  unit = 1;
 
   constructor(
     readonly size: number,
@@ -47,6 +50,7 @@ export class Group implements State {
     this.weights = new Float32Array(size);
     this.importance = new Float32Array(size);
     this.scaled = new Float32Array(size);
+    this.x = new Float32Array(size);
     this.codes = new Uint8Array(codesLength);
   }
 
@@ -100,8 +104,9 @@ export class Group implements State {
 
   /** How far the group reaches beyond the codes, in levels: the more of the two ends. */
   overshoot(maxCode: number): number {
-    const below = -f(f(this.least * this.invScale) + this.zero);
-    const above = f(f(f(this.most * this.invScale) + this.zero) - maxCode);
+    const turned = this.invScale < 0;
+    const below = -f(f((turned ? this.most : this.least) * this.invScale) + this.zero);
+    const above = f(f(f((turned ? this.least : this.most) * this.invScale) + this.zero) - maxCode);
     return below > above ? below : above;
   }
 }

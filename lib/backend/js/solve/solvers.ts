@@ -1,11 +1,10 @@
 import { SOLVERS, type Solver } from '../../../solvers/solvers.js';
-import type { SolveOptions } from './group.js';
 import { hqq } from './hqq.js';
+import { joint } from './joint.js';
 import { minmax } from './minmax.js';
-import type { Steps } from './solve.js';
+import type { MakeSolver } from './solve.js';
 
-/** How each solver steps. */
-const STEPS: { readonly [Name in Solver]: (options: SolveOptions) => Steps } = { hqq, minmax };
+const MAKERS: { readonly [Name in Solver]: MakeSolver } = { hqq, minmax, joint };
 
 /** The solver with an id: its place in the list. */
-export const stepsOf = (id: number): ((options: SolveOptions) => Steps) => STEPS[SOLVERS[id]!];
+export const solverOf = (id: number): MakeSolver => MAKERS[SOLVERS[id]!];

@@ -1,0 +1,25 @@
+import type { SolverOptions } from './solver.js';
+import { startsOf } from './starts.js';
+
+/** Steps that every start takes before the best is chosen: of integer zeros there are more starts. */
+const WARM = { float: 2, integer: 1, symmetric: 2 } as const;
+
+/**
+ * `lpNorm`, steps of a start, 1 where beta grows, how many starts; each start's two numbers; then `1 / beta` of each iteration,
+ * beta in levels.
+ */
+export function jointParameters({ lpNorm, beta, kappa, iterations, zeroPoint, maxCode }: SolverOptions): Float32Array {
+  const starts = startsOf(zeroPoint, maxCode);
+  const schedule = Array.from({ length: iterations }, (_, i) => 1 / (beta * kappa ** i));
+  const grows = Math.fround(schedule[0]!) !== Math.fround(schedule.at(-1)!);
+  return Float32Array.of(lpNorm, WARM[zeroPoint], grows ? 1 : 0, starts.length, ...starts.flat(), ...schedule);
+}
+
+/**
+ * What part of the range's scale `R / m` the scale of a group surely is at least, from the sum of squares that the solver never
+ * exceeds, that of the range: docs/numerics.md has the proof.
+ */
+export function leastJointScale({ lpNorm, zeroPoint, maxCode: m }: SolverOptions, size: number): number {
+  if (lpNorm !== 2 || zeroPoint !== 'float') return 0;
+  return Math.max(1 - Math.sqrt(2 * size) / (2 * m), (2 * (m - 1)) / (size * m), 0);
+}
