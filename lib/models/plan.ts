@@ -93,9 +93,13 @@ export async function planModel(
   await rejectNameClashes(source, scheme, kept);
   await yieldIfDue();
   const moduleOf = (name: string) => known?.moduleOf(name) ?? name;
+  const quantized = kept.map(({ site }) => moduleOf(site.name));
   const stays = [...dense, ...left]
-    .filter(({ linear, reason }) => linear && !reason.startsWith(NOT_KNOWN))
-    .map(({ entry }) => moduleOf(layerOf(entry.name)));
+    .filter(({ linear }) => linear)
+    .map(({ entry, reason }) => ({ name: moduleOf(layerOf(entry.name)), strange: reason.startsWith(NOT_KNOWN) }))
+    // What is no module, as far as is known, keeps nothing else from being told apart.
+    .filter(({ name, strange }) => !strange || !quantized.some((layer) => layer.includes(name)))
+    .map(({ name }) => name);
   const change = described ? scheme.declare(kept, [...stays, ...unheld], moduleOf) : { set: {}, drop: [] };
   return {
     version: 1,

@@ -39,7 +39,8 @@ def merge(old, new, roles):
         first = dict(found[0])
         first["versions"] = "".join(d for d, v in (("4", old), ("5", new)) if "kinds" in v["classes"].get(name, {}))
         for other in found[1:]:
-            first["kinds"] = {**other["kinds"], **first["kinds"]}
+            sure = {path: kind for path, kind in other["kinds"].items() if kind == "X" and first["kinds"].get(path) == "Y"}
+            first["kinds"] = {**other["kinds"], **first["kinds"], **sure}  # stacks of square matrices do not show how they lie
         classes[name] = first
     for name, found in classes.items():
         # Every variant was read of the bare model; it is a part of the others.

@@ -25,6 +25,7 @@ import tiny
 HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = 240  # for one class
 RUNS = [("float32", 8), ("float32", 4), ("bfloat16", 8), ("bfloat16", 4)]
+QUICK = [("float32", 4), ("bfloat16", 8)]  # with SWEEP_RUNS=quick
 LARGEST_DIFFERENCE = 2e-3  # of results, relative to the largest of them: both models add in the same order, but not the same way
 
 
@@ -52,7 +53,7 @@ def sweep(cls, runs=RUNS):
 
 
 def run_all(cls, model, inputs, folder, runs):
-    linear = {n for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.Linear)}
+    linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     found = {"linear": len(linear), "forward": inputs is not None, "problems": []}
     for dtype in ("float32", "bfloat16"):
         path = f"{folder}/{dtype}"
@@ -198,7 +199,7 @@ def main():
         while todo and len(running) < slots:
             name = todo.pop(0)
             queue = context.SimpleQueue()
-            process = context.Process(target=sweep_class, args=(classes[name], queue, RUNS), daemon=False)
+            process = context.Process(target=sweep_class, args=(classes[name], queue, QUICK if os.environ.get("SWEEP_RUNS") == "quick" else RUNS), daemon=False)
             process.start()
             running[name] = (process, queue, __import__("time").monotonic())
         for name, (process, queue, started) in list(running.items()):

@@ -53,9 +53,10 @@ def small(config, sizes=True):
 def model(cls):
     """(model, inputs or None): inputs are what it computes something from."""
     best, reasons = None, []
-    for sizes in (True, False):
+    for sizes in (True, False, None):
         try:
-            config = small(build.default_config(cls), sizes)
+            config = build.default_config(cls)
+            config = config if sizes is None else small(config, sizes)
             empty = build.build(cls, config)
             count = sum(p.numel() for p in empty.parameters())
             if count > MOST_PARAMETERS:

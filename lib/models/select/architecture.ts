@@ -186,8 +186,12 @@ function filled(pattern: string, name: string): string {
 
 /** The name of the class that config.json gives a model; undefined where it gives none. */
 export function classNameOf(config: Config | undefined): string | undefined {
-  const name = Array.isArray(config?.architectures) ? (config.architectures[0] as unknown) : undefined;
-  return typeof name === 'string' ? name : undefined;
+  // transformers 4.57 writes those of Qwen2-VL and its kin into the part that is the language model.
+  for (const part of [config, config && partOf(config, 'text_config')]) {
+    const name = Array.isArray(part?.architectures) ? (part.architectures[0] as unknown) : undefined;
+    if (typeof name === 'string') return name;
+  }
+  return undefined;
 }
 
 /**

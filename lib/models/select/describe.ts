@@ -34,7 +34,8 @@ export async function describeArchitecture(
     held.add(known.moduleOf(module) ?? module);
     if (tensor.shape.length !== 2 && kind !== 'experts') continue;
     const lies = known.expertsOf(module) === 'in-out' ? ', [expert, in, out]' : ', [expert, out, in]';
-    const label = kind === undefined ? 'unknown' : kind === 'experts' ? `${LABELS.experts}${lies}` : LABELS[kind];
+    const float = known.isKeptInFloat(module) ? ', float32 in transformers' : '';
+    const label = kind === undefined ? 'unknown' : LABELS[kind] + (kind === 'experts' ? lies : float);
     modules[label] = [...(modules[label] ?? []), tensor.name];
   }
   const tied = [...known.tiedNames(held)].flatMap(([module, source]) => {

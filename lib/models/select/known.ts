@@ -34,6 +34,12 @@ export function guessedNote({ envelope, container }: TensorSource, layers: reado
   return `The architecture is unknown: ${why}. By names and shapes ${what} ${layers.length === 1 ? 'was' : 'were'} taken for linear layers.`;
 }
 
+/** Of a class that transformers 4 has not. */
+export function versionNote({ name, versions }: Architecture): string | undefined {
+  if (versions !== '5') return undefined;
+  return `${plain(name)} is a class of transformers 5 alone: docs/python.md says how what is quantized loads there.`;
+}
+
 /** Of a model that is known: matrices of it that are not. */
 export function strangeNote({ name }: Architecture, dense: readonly OtherTensor[]): string | undefined {
   const strange = dense.filter(({ reason }) => reason === `${NOT_KNOWN} ${name}`).map(({ entry }) => entry.name);

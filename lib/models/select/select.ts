@@ -8,7 +8,7 @@ import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
 import type { Architecture } from './architecture.js';
 import { compileGlob, type Glob, unmatched } from './globs.js';
-import { guessedNote, strangeNote } from './known.js';
+import { guessedNote, strangeNote, versionNote } from './known.js';
 
 /** A layer that will be quantized. */
 interface SelectedLayer {
@@ -94,7 +94,7 @@ export function selectLayers(
         source,
         layers.map(({ site }) => site.name),
       );
-  if (said !== undefined) notes.add(said);
+  for (const note of [known && versionNote(known), said]) if (note !== undefined) notes.add(note);
   const selection = { layers, dense, doubtful, notes: [...notes] };
   checkGlobs('include', include, source, selection);
   checkGlobs('overrides', overrides, source, selection);

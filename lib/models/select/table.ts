@@ -41,33 +41,22 @@ export interface ClassRow {
 
 /** The table, whose rows and nodes are read when they are asked for. */
 export class Table {
-  readonly versions: readonly string[];
   readonly #nodes: readonly string[];
   readonly #read = new Map<number, ReadonlyMap<string, Edge>>();
-  readonly #classes: ReadonlyMap<string, string>;
-  readonly #types: ReadonlyMap<string, readonly [bare: string, causal: string]>;
+  readonly #classes: string;
+  readonly #types: string;
 
   constructor(text: string) {
-    const [versions, nodes, classes, types] = text.split('\n\n') as [string, string, string, string];
-    this.versions = versions.split(' ');
+    const [, nodes, classes, types] = text.split('\n\n') as [string, string, string, string];
     this.#nodes = nodes.split('\n');
-    this.#classes = new Map(classes.split('\n').map((line) => [line.slice(0, line.indexOf('\t')), line]));
-    this.#types = new Map(
-      types.split('\n').map((line) => {
-        const [type = '', bare = '', causal = ''] = line.split('\t');
-        return [type, [bare, causal]];
-      }),
-    );
-  }
-
-  get names(): Iterable<string> {
-    return this.#classes.keys();
+    this.#classes = `\n${classes}\n`;
+    this.#types = `\n${types}\n`;
   }
 
   class(name: string): ClassRow | undefined {
-    const line = this.#classes.get(name);
-    if (line === undefined) return undefined;
-    const [, root, versions = '', type = '', tied = '', prefix = '', ties = '', renames = ''] = line.split('\t');
+    const fields = rowOf(this.#classes, name);
+    if (fields === undefined) return undefined;
+    const [, root, versions = '', type = '', tied = '', prefix = '', ties = '', renames = ''] = fields;
     return {
       ...{ name, root: Number(root), versions, type, tied: tied === '1', prefix },
       ties: ties === '' ? [] : ties.split(',').map(tieOf),
@@ -75,18 +64,22 @@ export class Table {
     };
   }
 
-  /** The class that stands where `className` does, of a part of another model type. */
+  /**
+   * The class that stands where `className` does, of a part of another model type: for bare models and causal language models, which
+   * transformers chooses by the type. Others it makes whatever the type is.
+   */
   counterpart(className: string, type: string): ClassRow | undefined {
     const own = this.class(className);
     if (own === undefined || own.type === type) return own;
-    const role = this.#types.get(own.type)?.indexOf(className) ?? -1;
-    const other = this.#types.get(type)?.[role];
+    const role = rowOf(this.#types, own.type)?.indexOf(className) ?? -1;
+    if (role < 1) return own;
+    const other = rowOf(this.#types, type)?.[role];
     return other === undefined ? undefined : this.class(other);
   }
 
   /** Whether the head of models of a type is tied where their configuration does not say; undefined for a type that is not known. */
   tiedByDefault(type: string): boolean | undefined {
-    const [bare = '', causal = ''] = this.#types.get(type) ?? [];
+    const [, bare = '', causal = ''] = rowOf(this.#types, type) ?? [];
     return (this.class(causal) ?? this.class(bare))?.tied;
   }
 
@@ -98,6 +91,13 @@ export class Table {
     this.#read.set(index, node);
     return node;
   }
+}
+
+/** Fields of the line that begins with a name. Not by a map of all: a model asks for one line or two. */
+function rowOf(lines: string, name: string): readonly string[] | undefined {
+  if (/[\t\n]/.test(name)) return undefined;
+  const at = lines.indexOf(`\n${name}\t`);
+  return at < 0 ? undefined : lines.slice(at + 1, lines.indexOf('\n', at + 1)).split('\t');
 }
 
 function edgeOf(word: string): [string, Edge] {
