@@ -107,7 +107,7 @@ export interface Container extends FileKind {
    */
   layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): Layout | Promise<Layout>;
   /** Refuses a model of these files, by name, that could not be read again. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
-  checkReadable?(layouts: ReadonlyMap<string, Layout>): void;
+  checkReadable?(layouts: ReadonlyMap<string, Layout>): Promise<void>;
   /** What surrounds the tensors of a file, called `name`, that is made from nothing. Absent: every file is made from another. */
   fresh?(name: string, metadata: Readonly<Record<string, string>>): Envelope;
   /** Creates a file, which must not exist, at its full size, with permissions `mode`. Until `finish` it cannot be read as a whole one. */

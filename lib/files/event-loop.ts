@@ -38,3 +38,30 @@ export function atOnce<T>(steps: Steps<T>): T {
     if (done) return value;
   }
 }
+
+/** Items that are sorted, or merged, in one step. */
+const SORTED_AT_ONCE = 512;
+
+/** A sorted copy of `items`; what compares as equal keeps its order. Runs that are sorted are merged, two at a time. */
+export function* sortSteps<T>(items: readonly T[], compare: (a: T, b: T) => number): Steps<T[]> {
+  let sorted = [...items];
+  for (let begin = 0; begin < sorted.length; begin += SORTED_AT_ONCE) {
+    const run = sorted.slice(begin, begin + SORTED_AT_ONCE).sort(compare);
+    for (const [i, item] of run.entries()) sorted[begin + i] = item;
+    yield;
+  }
+  for (let run = SORTED_AT_ONCE; run < sorted.length; run *= 2) {
+    const merged: T[] = [];
+    for (let begin = 0; begin < sorted.length; begin += 2 * run) {
+      const [middle, end] = [Math.min(begin + run, sorted.length), Math.min(begin + 2 * run, sorted.length)];
+      let [left, right] = [begin, middle];
+      while (left < middle || right < end) {
+        const first = right === end || (left < middle && compare(sorted[left]!, sorted[right]!) <= 0);
+        merged.push(sorted[first ? left++ : right++]!);
+        if (merged.length % SORTED_AT_ONCE === 0) yield;
+      }
+    }
+    sorted = merged;
+  }
+  return sorted;
+}

@@ -84,7 +84,7 @@ async function layoutsOf(
   const layouts = new Map<string, Layout>();
   for (const shard of plan.shards) layouts.set(shard.file, await shardLayout(source, envelope, plan, shard));
   await yieldIfDue();
-  containerNamed(plan.container).checkReadable?.(layouts);
+  await containerNamed(plan.container).checkReadable?.(layouts);
   return layouts;
 }
 

@@ -53,7 +53,7 @@ export const safetensors: Container = {
     }),
 
   checkReadable(layouts) {
-    checkReadable(layouts as ReadonlyMap<string, SafetensorsLayout>);
+    return inTurns(checkReadable(layouts as ReadonlyMap<string, SafetensorsLayout>));
   },
 
   create: (path, layout, mode) => SafetensorsWriter.create(path, layout as SafetensorsLayout, mode),

@@ -1,4 +1,4 @@
-import { atOnce, type Steps } from '../../files/event-loop.js';
+import { atOnce, type Steps, sortSteps } from '../../files/event-loop.js';
 import { HqqError } from '../../messages/errors.js';
 import { compareBytes, quote } from '../../messages/text.js';
 import type { Layout, TensorEntry, TensorSpec } from '../container.js';
@@ -45,7 +45,7 @@ export function* layoutSteps(
     const message = `Expected at most ${MAX_TENSORS} tensors in a file, got ${tensors.length}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
   }
-  const specs = [];
+  const unsorted = [];
   for (const { name, type, shape } of tensors) {
     const bits = bitsOfType(type);
     const sound = shape.every((size) => Number.isSafeInteger(size) && size >= 0) && shape.length <= MAX_DIMENSIONS;
@@ -54,10 +54,10 @@ export function* layoutSteps(
       const got = `${quote(name)}: ${quote(type.name)} [${shape.slice(0, MAX_DIMENSIONS).join(', ')}]`;
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a tensor that a safetensors file can hold, got ${got}.`);
     }
-    specs.push({ name, type, shape: [...shape], bits, bytes });
+    unsorted.push({ name, type, shape: [...shape], bits, bytes });
     yield;
   }
-  specs.sort((a, b) => b.bits - a.bits || compareBytes(a.name, b.name));
+  const specs = yield* sortSteps(unsorted, (a, b) => b.bits - a.bits || compareBytes(a.name, b.name));
 
   const pairs = metadata instanceof Map ? [...(metadata as ReadonlyMap<string, string>)] : Object.entries(metadata);
   if (pairs.length > MAX_METADATA_ENTRIES) {
@@ -67,9 +67,9 @@ export function* layoutSteps(
   if (pairs.some((pair) => /\p{Cs}/u.test(pair.join(' ')))) {
     throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected metadata to be well-formed text, got a lone surrogate.');
   }
-  const json: string[] = [];
+  const json = new TextPieces();
   const texts = pairs.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`);
-  if (texts.length > 0) json.push(`"__metadata__":{${texts.join(',')}}`);
+  json.add(texts.length > 0 ? `{"__metadata__":{${texts.join(',')}}` : '{');
   const names = new Set<string>();
   let offset = 0;
   for (const { name, type, shape, bytes } of specs) {
@@ -81,21 +81,29 @@ export function* layoutSteps(
     }
     names.add(name);
     const end = offset + bytes;
-    json.push(
-      `${JSON.stringify(name)}:{"dtype":"${type.name}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`,
-    );
+    const comma = names.size > 1 || texts.length > 0 ? ',' : '';
+    const value = `{"dtype":"${type.name}","shape":[${shape.join(',')}],"data_offsets":[${offset},${end}]}`;
+    json.add(`${comma}${JSON.stringify(name)}:${value}`);
     offset = end;
     yield;
   }
-  const text = Buffer.from(`{${json.join(',')}}`);
-  const length = Math.ceil(text.byteLength / 8) * 8;
+  json.add('}');
+  const pieces = json.end();
+  const used = pieces.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  const length = Math.ceil(used / 8) * 8;
   if (length > MAX_HEADER_BYTES || !Number.isSafeInteger(offset + LENGTH_BYTES + length)) {
     const message = `Expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${length} for ${specs.length} tensors`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Split the model into shards.`);
   }
-  const header = Buffer.alloc(LENGTH_BYTES + length, ' ');
+  const header = Buffer.allocUnsafeSlow(LENGTH_BYTES + length);
   header.writeBigUInt64LE(BigInt(length), 0);
-  text.copy(header, LENGTH_BYTES);
+  header.fill(' ', LENGTH_BYTES + used);
+  let at = LENGTH_BYTES;
+  for (const piece of pieces) {
+    header.set(piece, at);
+    at += piece.byteLength;
+    yield;
+  }
 
   const entries = new Map<string, TensorEntry>();
   let begin = header.byteLength;
@@ -105,4 +113,28 @@ export function* layoutSteps(
     yield;
   }
   return { header, entries, fileSize: begin };
+}
+
+/** Characters that are encoded at once. */
+const PIECE = 1 << 16;
+
+/** UTF-8 text that grows: a long header in one piece would be one long turn of the event loop. */
+class TextPieces {
+  #text = '';
+  readonly #pieces: Uint8Array[] = [];
+
+  add(text: string): void {
+    this.#text += text;
+    if (this.#text.length >= PIECE) this.#cut();
+  }
+
+  end(): readonly Uint8Array[] {
+    this.#cut();
+    return this.#pieces;
+  }
+
+  #cut(): void {
+    this.#pieces.push(Buffer.from(this.#text));
+    this.#text = '';
+  }
 }

@@ -1,3 +1,4 @@
+import type { Steps } from '../../files/event-loop.js';
 import { JsonReader } from '../../files/json.js';
 import { HqqError } from '../../messages/errors.js';
 import { formatError, plain, quote, quoteSome } from '../../messages/text.js';
@@ -168,13 +169,16 @@ export class ShardCheck {
  *
  * @param shards by file name
  */
-export function checkReadable(shards: ReadonlyMap<string, SafetensorsLayout>): void {
+export function* checkReadable(shards: ReadonlyMap<string, SafetensorsLayout>): Steps<void> {
   let [tensors, bytes, headers, index] = [0, 0, 0, 0];
   for (const [shard, { header, entries, fileSize }] of shards) {
     tensors += entries.size;
     bytes += fileSize;
     headers += header.byteLength;
-    for (const name of entries.keys()) index += Buffer.byteLength(name) + shard.length + '    "": "",\n'.length;
+    for (const name of entries.keys()) {
+      index += Buffer.byteLength(name) + shard.length + '    "": "",\n'.length;
+      yield;
+    }
   }
   const limits = [
     [tensors, mostTensors(bytes), 'tensors'],

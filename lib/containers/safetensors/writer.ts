@@ -2,6 +2,7 @@ import * as fs from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { inTurns, type Steps } from '../../files/event-loop.js';
 import {
   closeFile,
   createFile,
@@ -165,7 +166,7 @@ export class SafetensorsWriter implements TensorSink {
       await Promise.allSettled([...this.#writes, this.#flush]);
       if (this.#flushError !== undefined) throw this.#flushError;
       if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
-      this.#demandWhole();
+      await inTurns(this.#demandWhole());
       await syncFile(fd, this.path);
       await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
       await syncFile(fd, this.path);
@@ -176,11 +177,12 @@ export class SafetensorsWriter implements TensorSink {
     await closeFile(fd);
   }
 
-  #demandWhole(): void {
+  *#demandWhole(): Steps<void> {
     const incomplete: string[] = [];
     for (const { name, begin, end } of this.layout.entries.values()) {
       const [span] = this.#written.get(name) ?? [];
       if (end > begin && (span?.begin !== 0 || span.end !== end - begin)) incomplete.push(name);
+      yield;
     }
     if (incomplete.length > 0)
       throw this.#misuse('every tensor to be written', `${quoteSome(incomplete)} not or not completely`);
