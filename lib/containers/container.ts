@@ -218,7 +218,7 @@ export interface Envelope {
    *
    * @param known What is known of the model's modules; without it names and shapes tell.
    */
-  linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): readonly (LinearSite | OtherTensor)[];
+  linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): Iterable<LinearSite | OtherTensor>;
   replace(change: EnvelopeChange): Envelope;
   /** The files beside `files`, which hold the tensors: by name, with what each holds. */
   companions(files: ReadonlyMap<string, Iterable<TensorEntry>>): Iterable<Companion>;

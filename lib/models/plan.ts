@@ -73,7 +73,7 @@ export async function planModel(
   if (scheme === undefined) throw new RangeError(`Expected a scheme for ${source.container}, got none.`);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   const known = await knownOf(source);
-  const selection = selectLayers(source, asked, model, known);
+  const selection = await selectLayers(source, asked, model, known);
   const { dense } = selection;
   await yieldIfDue();
   const layers: PlannedLayer[] = [];

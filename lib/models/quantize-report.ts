@@ -2,6 +2,7 @@ import { relativeError } from '../compute/arguments.js';
 import type { TensorSource } from '../containers/container.js';
 import { containerNamed } from '../containers/list.js';
 import { endingNotes } from '../files/endings.js';
+import { yieldIfDue } from '../files/event-loop.js';
 import { formatCount, plural } from '../messages/units.js';
 import { schemeNamed } from '../schemes/list.js';
 import type { Scheme } from '../schemes/scheme.js';
@@ -21,17 +22,20 @@ export interface Made {
 }
 
 /** The report of a conversion. */
-export function reportQuantized(
+export async function reportQuantized(
   source: TensorSource,
   { container, scheme, config, dense, notes }: ModelPlan,
   { input, output, dryRun }: { readonly input: string; readonly output: string; readonly dryRun: boolean },
   made: Made,
   seconds: number,
-): ModelReport {
+): Promise<ModelReport> {
   const order = new Map([...source.entries.keys()].map((name, index) => [name, index]));
-  const tensors = made.results
-    .map((result) => reportTensor(schemeNamed(scheme), result))
-    .sort((a, b) => order.get(a.name)! - order.get(b.name)!);
+  const tensors: TensorReport[] = [];
+  for (const result of made.results) {
+    tensors.push(reportTensor(schemeNamed(scheme), result));
+    await yieldIfDue();
+  }
+  tensors.sort((a, b) => order.get(a.name)! - order.get(b.name)!);
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
   const sum = (part: (result: LayerResult) => number) =>
     made.results.reduce((total, result) => total + part(result), 0);

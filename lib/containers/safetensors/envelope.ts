@@ -101,7 +101,7 @@ export class CheckpointEnvelope implements Envelope {
     return new Map([...(this.#given.metadata.get(file) ?? []), ['format', 'pt']]);
   }
 
-  linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): readonly (LinearSite | OtherTensor)[] {
+  linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): Iterable<LinearSite | OtherTensor> {
     return linearsOf(entries, this.config, known);
   }
 

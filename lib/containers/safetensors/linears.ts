@@ -46,38 +46,46 @@ type Entries = ReadonlyMap<string, TensorEntry>;
 type Config = Readonly<Record<string, unknown>> | undefined;
 
 /** Of each tensor, in their order, what it is to a quantizer: what is known of its module says it, else its name and shape. */
-export function linearsOf(
+export function* linearsOf(
   entries: Entries,
   config: Config,
   known?: KnownModules,
-): readonly (LinearSite | OtherTensor)[] {
+): Generator<LinearSite | OtherTensor, void> {
   const traits = traitsOf(entries, config);
   const tie = tieOf(config);
-  return [...entries.values()].map((entry) => {
-    const { shape } = entry;
-    const name = layerOf(entry.name);
-    const given = known?.kindOf(name);
-    const kind = given === 'unsure' ? undefined : given;
-    if (shape.length === 3 && (kind === 'experts' || (kind === undefined && /(^|\.)experts(\.|$)/.test(entry.name))))
-      return { entry, reason: 'experts in one 3-D tensor', linear: false };
-    const scales = isFp8Scale(entry, traits) ? 'scale of an FP8 weight' : undefined;
-    if (shape.length !== 2) return { entry, reason: scales ?? 'not a matrix', linear: false };
-    const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);
-    const transposed = kind === undefined ? isTransposed(name, traits) : kind === 'transposed';
-    const stored = transposed ? 'in-out' : 'out-in';
-    const doubt = scales === undefined ? undefined : { reason: scales, linear: false };
-    const itself = doubt ?? (kind === undefined ? doubtByName(entry, traits, known, given) : doubtByKind(kind, known!));
-    const reason = faultOf(entry, stored, bias);
-    if (reason !== undefined) return { entry, reason, linear: itself?.linear ?? true };
-    const [rows, cols] = shape as [number, number];
-    return {
-      ...{ name, weight: entry, shape: stored === 'in-out' ? [cols, rows] : [rows, cols], stored },
-      ...(bias === undefined ? {} : { bias }),
-      ...(kind === undefined ? headByName(name, tie) : headByKind(name, kind, known!)),
-      ...(itself === undefined ? {} : { doubt: itself }),
-      ...(isEmbedding(name) ? { embedding: true } : {}),
-    };
-  });
+  for (const entry of entries.values()) yield linearOf(entry, entries, traits, tie, known);
+}
+
+function linearOf(
+  entry: TensorEntry,
+  entries: Entries,
+  traits: Traits,
+  tie: ReturnType<typeof tieOf>,
+  known: KnownModules | undefined,
+): LinearSite | OtherTensor {
+  const { shape } = entry;
+  const name = layerOf(entry.name);
+  const given = known?.kindOf(name);
+  const kind = given === 'unsure' ? undefined : given;
+  if (shape.length === 3 && (kind === 'experts' || (kind === undefined && /(^|\.)experts(\.|$)/.test(entry.name))))
+    return { entry, reason: 'experts in one 3-D tensor', linear: false };
+  const scales = isFp8Scale(entry, traits) ? 'scale of an FP8 weight' : undefined;
+  if (shape.length !== 2) return { entry, reason: scales ?? 'not a matrix', linear: false };
+  const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);
+  const transposed = kind === undefined ? isTransposed(name, traits) : kind === 'transposed';
+  const stored = transposed ? 'in-out' : 'out-in';
+  const doubt = scales === undefined ? undefined : { reason: scales, linear: false };
+  const itself = doubt ?? (kind === undefined ? doubtByName(entry, traits, known, given) : doubtByKind(kind, known!));
+  const reason = faultOf(entry, stored, bias);
+  if (reason !== undefined) return { entry, reason, linear: itself?.linear ?? true };
+  const [rows, cols] = shape as [number, number];
+  return {
+    ...{ name, weight: entry, shape: stored === 'in-out' ? [cols, rows] : [rows, cols], stored },
+    ...(bias === undefined ? {} : { bias }),
+    ...(kind === undefined ? headByName(name, tie) : headByKind(name, kind, known!)),
+    ...(itself === undefined ? {} : { doubt: itself }),
+    ...(isEmbedding(name) ? { embedding: true } : {}),
+  };
 }
 
 type HeadTraits = Pick<LinearSite, 'head' | 'tied' | 'source'>;

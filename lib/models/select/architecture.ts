@@ -1,4 +1,5 @@
 import type { KnownModules, ModuleKind } from '../../containers/container.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import type { ClassRow, Edge, Table, Tie } from './table.js';
 
 // What transformers knows of a model whose config.json names its class: of each module what it is, and which are tied.
@@ -102,10 +103,11 @@ export class Architecture implements KnownModules {
   }
 
   /** Whether the matrices of a model are called as those of the class are. */
-  fits(names: Iterable<string>): boolean {
+  async fits(names: Iterable<string>): Promise<boolean> {
     let known = 0;
     let all = 0;
     for (const name of names) {
+      await yieldIfDue();
       all++;
       if (this.moduleOf(name) !== undefined) known++;
     }
@@ -211,5 +213,5 @@ export async function architectureOf(
   const row = table.class(className);
   if (row === undefined) return undefined;
   const architecture = new Architecture(table, row, config);
-  return architecture.fits(names) ? architecture : undefined;
+  return (await architecture.fits(names)) ? architecture : undefined;
 }

@@ -1,5 +1,6 @@
 import type { LinearSite, OtherTensor, TensorSource } from '../../containers/container.js';
 import { layerOf } from '../../containers/names.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import { overlay, type QuantConfig } from '../../matrix/config.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
@@ -32,12 +33,12 @@ interface Selection {
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already, or an adapter.
  */
-export function selectLayers(
+export async function selectLayers(
   source: TensorSource,
   asked: QuantConfig,
   options: ResolvedModelOptions,
   known?: Architecture,
-): Selection {
+): Promise<Selection> {
   rejectUnfit(source, tracesOf(source));
   const include = options.include.map(compileGlob);
   const exclude = options.exclude.map(compileGlob);
@@ -50,6 +51,7 @@ export function selectLayers(
   const unnamed = ![...source.entries.values()].some(({ name, shape }) => shape.length === 2 && layerOf(name) !== name);
 
   for (const item of source.envelope.linears(source.entries, known)) {
+    await yieldIfDue();
     if ('reason' in item) {
       dense.push(item);
       continue;
