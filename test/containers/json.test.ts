@@ -136,9 +136,9 @@ describe('parseJson', () => {
     const entry = (i: number) =>
       `"model.layers.${i}.mlp.down_proj.weight":{"dtype":"BF16","shape":[4096,11008],"data_offsets":[${i},${i + 1}]}`;
     const text = Buffer.from(`{${Array.from({ length: 200_000 }, (_, i) => entry(i)).join(',')}}`);
-    const start = performance.now();
+    const start = process.cpuUsage(); // of this process: others may keep it waiting
     expect(Object.keys(parse(text) as object)).toHaveLength(200_000);
-    expect(performance.now() - start).toBeLessThan(10_000); // About 1 s; a loaded machine may take longer.
+    expect(process.cpuUsage(start).user / 1e3).toBeLessThan(10_000); // about 1 s
   });
 
   it(`agrees with JSON.parse on random values (HQQ_TEST_SEED=${SEED})`, () => {
