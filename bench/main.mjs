@@ -1,7 +1,7 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- kernels           kernels | linear | decode | import | event-loop | checkpoint | quality
+//   npm run bench -- kernels           kernels | linear | decode | import | event-loop | checkpoint | quality | solvers
 import { execFileSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -119,6 +119,31 @@ if (wants('import')) {
     return [`${name}, ${format}`, ms.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`, cpuMs.toFixed(1)];
   };
   say(table([['', 'ms', 'middle half', 'ms of processor time'], ...rows.map(line)]));
+  say('');
+}
+if (wants('solvers')) {
+  results.solvers = run('solvers.mjs');
+  const { rows, ggml } = results.solvers;
+  say('Solvers, relative error of the weights, 1 thread');
+  say(
+    table([
+      ['weights', 'solver', 'zeros', 'bits', 'group', 'bits per weight', 'error', 'M weights/s'],
+      ...rows.map((row) => [
+        ...[row.subject, row.solver, row.zeroPoint, `${row.nbits}`, `${row.groupSize}`, row.bitsPerWeight.toFixed(2)],
+        ...[row.relativeError.toFixed(4), (row.weightsPerSecond / 1e6).toFixed(0)],
+      ]),
+      ...ggml.map((type) => [
+        'gaussian',
+        `ggml ${type.name}`,
+        '',
+        '',
+        '',
+        type.bitsPerWeight.toFixed(2),
+        type.gaussian.toFixed(4),
+        '',
+      ]),
+    ]),
+  );
   say('');
 }
 if (wants('quality')) {

@@ -1,0 +1,111 @@
+// What each solver makes of weights: relative error, bits per weight with 16-bit scales and zeros, and weights per second, for every
+// width, kind of zeros and size of groups. Prints one JSON document; HQQ_MODELS adds the real weights that are there.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { backend, NBITS, quantizeSync, SOLVERS } from 'hqq';
+
+const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
+const SIZE = 1024;
+const GROUPS = [32, 64, 128];
+const ZERO_POINTS = ['float', 'integer', 'symmetric'];
+/** Relative errors of ggml's own quantizer on gaussian weights and on a Llama of 2.3 million, with its bits per weight. */
+const GGML = [
+  { name: 'Q4_0', bitsPerWeight: 4.5, gaussian: 0.0859, llama: 0.086 },
+  { name: 'Q4_K', bitsPerWeight: 4.5, gaussian: 0.0714, llama: 0.0714 },
+  { name: 'Q3_K', bitsPerWeight: 3.4375, gaussian: 0.1508, llama: 0.151 },
+  { name: 'Q2_K', bitsPerWeight: 2.625, gaussian: 0.2961, llama: 0.2962 },
+];
+
+/** mulberry32 */
+function randomOf(seed) {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const random = randomOf(1);
+const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+const studentT = (freedom) =>
+  normal() / Math.sqrt(Array.from({ length: freedom }, () => normal() ** 2 / freedom).reduce((a, b) => a + b));
+const matrix = (draw) => ({
+  data: Float32Array.from({ length: SIZE * SIZE }, () => 0.02 * draw()),
+  dtype: 'float32',
+  shape: [SIZE, SIZE],
+});
+
+/** The largest layers of a checkpoint, `count` of them. */
+function layersOf(file, count) {
+  const bytes = readFileSync(file);
+  const header = Number(bytes.readBigUInt64LE(0));
+  const names = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' };
+  return Object.entries(JSON.parse(bytes.toString('utf8', 8, 8 + header)))
+    .filter(([name, { shape, dtype }]) => shape?.length === 2 && names[dtype] && /proj|mlp|attn/.test(name))
+    .sort(([, a], [, b]) => b.shape[0] * b.shape[1] - a.shape[0] * a.shape[1])
+    .slice(0, count)
+    .map(
+      ([
+        ,
+        {
+          shape,
+          dtype,
+          data_offsets: [begin, end],
+        },
+      ]) => ({
+        ...{ shape, dtype: names[dtype] },
+        data: new Uint8Array(bytes.subarray(8 + header + begin, 8 + header + end)),
+      }),
+    );
+}
+
+const subjects = { gaussian: [matrix(normal)], 'student-t(5)': [matrix(() => studentT(5))] };
+for (const name of ['llama-2.3m-books', 'smollm2']) {
+  const file = join(models, name, 'model.safetensors');
+  if (existsSync(file)) subjects[name] = layersOf(file, 8);
+}
+
+/** Of several matrices together. */
+function measure(weights, config) {
+  let [squares, all, count, ms] = [0, 0, 0, 0];
+  for (const weight of weights) {
+    const begin = performance.now();
+    const { stats } = quantizeSync(weight, config, { threads: 1 });
+    ms += performance.now() - begin;
+    const size = weight.shape[0] * weight.shape[1];
+    squares += stats.meanSquaredError * size;
+    all += stats.relativeError === 0 ? 0 : (stats.meanSquaredError * size) / stats.relativeError ** 2;
+    count += size;
+  }
+  return { relativeError: Math.sqrt(squares / all), weightsPerSecond: (count / ms) * 1e3 };
+}
+
+const rows = [];
+for (const [subject, weights] of Object.entries(subjects)) {
+  for (const solver of SOLVERS) {
+    for (const zeroPoint of ZERO_POINTS) {
+      for (const nbits of NBITS) {
+        for (const groupSize of GROUPS) {
+          const config = { solver, zeroPoint, nbits, groupSize };
+          try {
+            measure(weights.slice(0, 1), config); // warms up
+          } catch (error) {
+            if (error.code === 'ERR_INVALID_OPTION') continue; // zeros that the solver does not find
+            throw error;
+          }
+          const zeroBits = { float: 16, integer: nbits, symmetric: 0 }[zeroPoint];
+          rows.push({
+            subject,
+            ...config,
+            bitsPerWeight: nbits + (16 + zeroBits) / groupSize,
+            ...measure(weights, config),
+          });
+        }
+      }
+    }
+  }
+}
+console.log(JSON.stringify({ isa: backend().isa, ggml: GGML, rows }));
