@@ -19,6 +19,12 @@ const { values, positionals } = parseArgs({
   },
 });
 
+/** What sweep.py does, and what it does with SWEEP_RUNS=quick. */
+const RUNS =
+  process.env.SWEEP_RUNS === 'quick'
+    ? 'in float32 quantized to 4 bits, and in bfloat16 to 8'
+    : 'in float32 and in bfloat16, quantized to 8 and to 4 bits';
+
 mkdirSync(dirname(values.results), { recursive: true });
 if (!values['write-only']) {
   const script = join(root, 'scripts/architectures/sweep.py');
@@ -32,7 +38,7 @@ const wrong = results.filter(([, { state }]) => state === 'wrong').map(([name]) 
 console.log(`${results.length} classes; wrong: ${wrong.length === 0 ? 'none' : wrong.join(', ')}`);
 process.exitCode = wrong.length === 0 ? 0 : 1;
 
-/** Of each state: what it means, as a heading and a sentence. */
+/** The page, of classes and what became of them. */
 function page(all) {
   const of = (...states) => all.filter(([, { state }]) => states.includes(state));
   const [same, loaded, told, refused] = [of('same'), of('loaded'), of('told'), of('refused')];
@@ -40,9 +46,10 @@ function page(all) {
   const count = (list) => list.length.toLocaleString('en-US');
   return `${[
     '# Architectures',
-    'What `npm run sweep` saw of the model classes of transformers 4.57.6: a tiny model with random weights of each class, in float32 and in ' +
-      "bfloat16, quantized to 8 and to 4 bits, loaded in transformers with Python's hqq, and held against the model that `hqq dequantize` " +
-      'makes of it: keys that are missing, unexpected or mismatched, every weight, and results, where plain inputs give any.',
+    `What \`npm run sweep\` saw of ${count(all)} model classes of transformers 4.57.6: a tiny model with random weights of each, ${RUNS}, ` +
+      "loaded in transformers with Python's hqq, and held against the model that `hqq dequantize` makes of it: keys that are missing, " +
+      'unexpected or mismatched, every weight, and results, where plain inputs give any. Classes that are not below have not been tried ' +
+      'so; what is quantized of them the same table says, which `hqq inspect` shows.',
     `| | classes |\n|---|---|\n| loads, results equal | ${count(same)} |\n| loads, weights equal; no results from plain inputs | ${count(loaded)} |\n` +
       `| quantized for \`hqq\` alone, as a note says | ${count(told)} |\n| refused | ${count(refused)} |\n| wrong | ${count(wrong)} |\n` +
       `| cannot be tried | ${count(absent)} |`,

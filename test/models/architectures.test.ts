@@ -91,6 +91,30 @@ describe('a model whose class is known', () => {
     expect((await quantized(xlnet, of('XLNetLMHeadModel', { model_type: 'xlnet' }))).skip).toContain('lm_loss');
   });
 
+  it('is tied as the part of config.json says that is the language model, and by default as that is', async () => {
+    const config = of('BridgeTowerForMaskedLM', {
+      ...{ model_type: 'bridgetower', tie_word_embeddings: false },
+      text_config: { model_type: 'bridgetower_text_model' },
+    });
+    const source = modules('bridgetower.text_model.embeddings.word_embeddings', 'mlm_score.transform.dense');
+    expect((await quantized(source, config)).skip).toContain('mlm_score.decoder');
+  });
+
+  it('has a layer left whose bias goes by the name of the module around it', async () => {
+    const source = {
+      ...modules('mim_head.decoder', 'mim_head.transform.dense'),
+      'mim_head.bias': randomTensor([64], 9),
+    };
+    const {
+      quantized: layers,
+      dense,
+      skip,
+    } = await quantized(source, of('FlavaForPreTraining', { model_type: 'flava' }));
+    expect(layers).toEqual(['mim_head.transform.dense']);
+    expect(dense['mim_head.decoder']).toBe('its bias goes by another name');
+    expect(skip).toContain('mim_head.decoder');
+  });
+
   it('is told of a tied pair that stands twice and differs', async () => {
     const names = ['model.embed_tokens', 'model.layers.0.self_attn.q_proj', 'lm_head'] as const;
     const llama = of('LlamaForCausalLM', { model_type: 'llama', tie_word_embeddings: true });

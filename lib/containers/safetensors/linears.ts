@@ -79,11 +79,13 @@ function linearOf(
   const reason = faultOf(entry, stored, bias);
   if (reason !== undefined) return { entry, reason, linear: itself?.linear ?? true };
   const [rows, cols] = shape as [number, number];
+  const borrowed = bias === undefined && hasBiasAround(name, stored === 'in-out' ? cols : rows, entries);
+  const refused = itself ?? (borrowed ? { reason: 'its bias goes by another name', linear: true } : undefined);
   return {
     ...{ name, weight: entry, shape: stored === 'in-out' ? [cols, rows] : [rows, cols], stored },
     ...(bias === undefined ? {} : { bias }),
     ...(kind === undefined ? headByName(name, tie) : headByKind(name, kind, known!)),
-    ...(itself === undefined ? {} : { doubt: itself }),
+    ...(refused === undefined ? {} : { doubt: refused }),
     ...(isEmbedding(name) ? { embedding: true } : {}),
   };
 }
@@ -201,6 +203,12 @@ function isFp8({ name }: StoredType): boolean {
 function isFp8Scale({ name }: TensorEntry, { fp8 }: Traits): boolean {
   const module = moduleOf(name);
   return fp8.has(module) && name.slice(module.length).includes('scale');
+}
+
+/** Whether a layer's bias goes by the name of one of the module around it, which who loads the layer would not find. */
+function hasBiasAround(name: string, outs: number, entries: Entries): boolean {
+  const around = entries.get(`${moduleOf(name)}.bias`)?.shape;
+  return name.includes('.') && around?.length === 1 && around[0] === outs;
 }
 
 /** Why a matrix cannot be quantized, whatever it is; undefined where it can. `stored`: which way it lies. */

@@ -162,7 +162,8 @@ export class Architecture implements KnownModules {
     const text = TEXT_PARTS.map((member) => partOf(this.#config, member)).find((part) => part !== undefined);
     const said = [text?.tie_word_embeddings, this.#config.tie_word_embeddings];
     if (said.includes(true)) return true;
-    if (said.includes(false)) return false;
+    // transformers 4.57 asks the part alone, where there is one.
+    if ((text ?? this.#config).tie_word_embeddings === false) return false;
     const type = text?.model_type;
     return (typeof type === 'string' ? this.#table.tiedByDefault(type) : undefined) ?? this.#row.tied;
   }
