@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { activeBackend } from '../lib/backend/index.js';
 import { QuantizedLinear } from '../lib/compute/linear.js';
 import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
@@ -107,6 +107,35 @@ describe('a layer', () => {
       Object.assign(q, { packing: 'none', groupSize: 7 });
       bias.fill(9);
       expectSameBytes((await pending).forwardSync(inputOf(128)), expected);
+    });
+
+    test.each(tensors)('holds the arrays of a tensor from the call on (%#)', async (tensor) => {
+      for (const name of ['packed', 'scale', 'zero'] as const) {
+        const q = { ...tensor, packed: tensor.packed.slice(), scale: tensor.scale.slice(), zero: tensor.zero.slice() };
+        const pending = QuantizedLinear.create(q as QuantizedTensor);
+        const { buffer } = q[name];
+        try {
+          structuredClone(buffer, { transfer: [buffer as ArrayBuffer] }); // Node 20 ignores it, newer versions throw
+        } catch (error) {
+          expect(error).toMatchObject({ name: 'DataCloneError' });
+        }
+        const x = inputOf(tensor.shape[1]);
+        expectSameBytes((await pending).forwardSync(x), new QuantizedLinear(tensor).forwardSync(x));
+      }
+    });
+
+    test('allocates nothing for options that it refuses', async () => {
+      const [q] = tensors as [QuantizedTensor];
+      const constructions = vi.spyOn(globalThis, 'Uint8Array');
+      try {
+        for (const options of [{ activations: 'int4' as never }, { bias: inputOf(5) }]) {
+          await expect(QuantizedLinear.create(q, options)).rejects.toThrow('Expected');
+          expect(() => new QuantizedLinear(q, options)).toThrow('Expected');
+        }
+        expect(constructions).not.toHaveBeenCalled();
+      } finally {
+        constructions.mockRestore();
+      }
     });
 
     test('refuses what the constructor refuses, and options of elsewhere', async () => {

@@ -43,10 +43,17 @@ export const LINEAR_OPTIONS = ['bias', 'activations'] as const satisfies readonl
 
 const ACTIVATIONS = ['float32', 'int8'] as const;
 
-/** What a layer's options say, checked. */
+/** What a layer's options say, taken once and checked. */
 export function checkLinearOptions(options: LinearOptions, outFeatures: number) {
+  const { bias, activations } = takeLinearOptions(options);
+  if (bias !== undefined) checkArray(bias, 'bias', 'Float32Array', outFeatures, `for ${outFeatures} outputs`);
+  return { bias, activations };
+}
+
+/** The same, save that `bias` waits for the layer's shape. */
+function takeLinearOptions(options: LinearOptions, more: readonly string[] = []) {
   checkObject(options, 'the options of a layer');
-  rejectUnknownOptions(options, LINEAR_OPTIONS);
+  rejectUnknownOptions(options, [...LINEAR_OPTIONS, ...more]);
   const { bias, activations = 'float32' } = options;
   if (!ACTIVATIONS.includes(activations)) {
     throw new HqqError(
@@ -54,20 +61,39 @@ export function checkLinearOptions(options: LinearOptions, outFeatures: number) 
       `Expected activations to be one of ${ACTIVATIONS.join(', ')}, got ${show(activations)}.`,
     );
   }
-  if (bias !== undefined) checkArray(bias, 'bias', 'Float32Array', outFeatures, `for ${outFeatures} outputs`);
   return { bias, activations };
 }
 
 /**
- * The options of a call that makes a layer on other threads: how the layer computes, and how the call runs. Checked, save that
- * `bias` waits for the layer's shape.
+ * The options of a call that makes a layer on other threads: how the layer computes, and how the call runs. Taken once and checked,
+ * save that `bias` waits for the layer's shape.
  */
 export function checkLayerOptions(options: LinearOptions & RunOptions) {
-  checkObject(options, 'the options of a layer');
-  rejectUnknownOptions(options, [...LINEAR_OPTIONS, ...RUN_OPTIONS]);
-  const { signal, threads, ...own } = options;
+  const own = takeLinearOptions(options, RUN_OPTIONS);
+  const { signal, threads } = options;
   checkRunOptions({ signal, threads });
   return { own, run: { signal, threads: resolveThreads(threads) } };
+}
+
+/** How a layer computes that a model gives, with the bias that the model gives: taken once and checked before anything is read. */
+export function checkStoredLinearOptions(options: LinearOptions): Pick<LinearOptions, 'activations'> {
+  const { bias, activations } = takeLinearOptions(options);
+  refuseBias(bias);
+  return { activations };
+}
+
+/** `checkLayerOptions` for such a layer. */
+export function checkStoredLayerOptions(options: LinearOptions & RunOptions) {
+  const { own, run } = checkLayerOptions(options);
+  refuseBias(own.bias);
+  return { activations: own.activations, run };
+}
+
+function refuseBias(bias: unknown): void {
+  if (bias === undefined) return;
+  const message = `Expected no bias, which is the model's own here, got ${show(bias)}.`;
+  const advice = 'For another one: QuantizedLinear.create(await model.loadQuantized(name), { bias }).';
+  throw new HqqError('ERR_INVALID_OPTION', `${message} ${advice}`);
 }
 
 interface Features {

@@ -1,6 +1,7 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, Step } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
+import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
@@ -78,11 +79,16 @@ export class QuantizedLinear {
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`
    */
-  constructor(q: QuantizedTensorLike, options: LinearOptions = {}) {
+  constructor(q: QuantizedTensorLike, options?: LinearOptions);
+  /** @internal `create` has laid it out. */
+  constructor(laidOut: LaidOut, options: LinearOptions);
+  constructor(given: QuantizedTensorLike | LaidOut, options: LinearOptions = {}) {
     refuseSurplus(arguments.length, 2, 'new QuantizedLinear(q, options)');
-    ({ q, weights: this.#weights } = LaidOut.of(q, this.#threads));
+    const q = given instanceof LaidOut ? given.q : given;
+    checkQuantized(q);
     [this.outFeatures, this.inFeatures] = q.shape;
     const { bias, activations } = checkLinearOptions(options, this.outFeatures);
+    this.#weights = (given instanceof LaidOut ? given : LaidOut.now(q, this.#threads)).weights;
     this.bias = bias?.slice();
     this.activations = activations;
     const biasBytes = bias?.byteLength ?? 0;
@@ -115,10 +121,10 @@ export class QuantizedLinear {
     refuseSurplus(arguments.length, 2, 'QuantizedLinear.create(q, options)');
     const { own, run } = checkLayerOptions(options);
     run.signal?.throwIfAborted();
-    const ready = LaidOut.begin(q, run);
+    checkQuantized(q);
     const { bias, activations } = checkLinearOptions(own, q.shape[0]);
     const held = { bias: bias?.slice(), activations }; // whatever the caller does with them meanwhile
-    return new QuantizedLinear((await ready()) as unknown as QuantizedTensorLike, held);
+    return new QuantizedLinear(await LaidOut.later(q, run), held);
   }
 
   /**

@@ -1,7 +1,6 @@
 import type { PanelArgs } from '../../binding.js';
 import { formatNamed, packedRows } from '../matrix/format.js';
 import { fitsPanels, panelSizes } from '../matrix/panels.js';
-import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensorLike, RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { activeBackend } from './host.js';
@@ -20,33 +19,27 @@ export class LaidOut {
     this.weights = panels ? { panels } : { q };
   }
 
-  /** Lays a matrix out on the calling thread, unless that was done. */
-  static of(given: QuantizedTensorLike | LaidOut, threads: number): LaidOut {
-    if (given instanceof LaidOut) return given;
-    const job = layOutArgs(given);
+  /** Lays a matrix that is checked out on the calling thread. */
+  static now(q: QuantizedTensorLike, threads: number): LaidOut {
+    const job = layOutArgs(q);
     if (job) runTaskSync(activeBackend(), 'layOut', { ...job.args, threads });
-    return new LaidOut(given, job?.panels);
+    return new LaidOut(q, job?.panels);
   }
 
-  /** Checks a matrix, and gives what lays it out on other threads. */
-  static begin(given: QuantizedTensorLike, run: RunOptions & { readonly threads: number }): () => Promise<LaidOut> {
-    const job = layOutArgs(given);
+  /** Lays a matrix that is checked out on other threads. Its arrays can never be transferred from the call on. */
+  static async later(given: QuantizedTensorLike, run: RunOptions & { readonly threads: number }): Promise<LaidOut> {
     const { nbits, groupSize, axis, shape, packing, packed, scale, zero } = given;
     // Whatever the caller does with the object meanwhile.
     const q = { nbits, groupSize, axis, shape: [shape[0], shape[1]] as const, packing, packed, scale, zero };
-    return async () => {
-      if (job) {
-        pinInputs(packed, scale, zero);
-        await runTask(activeBackend(), 'layOut', { ...job.args, threads: run.threads }, run);
-      }
-      return new LaidOut(q, job?.panels);
-    };
+    pinInputs(packed, scale, zero); // also where nothing is laid out: the layer is made of them, a turn later
+    const job = layOutArgs(q);
+    if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: run.threads }, run);
+    return new LaidOut(q, job?.panels);
   }
 }
 
-/** The operation that lays `q` out in panels, and the panels; undefined where they do not fit. */
+/** The operation that lays `q`, which is checked, out in panels, and the panels; undefined where they do not fit. */
 export function layOutArgs(q: QuantizedTensorLike) {
-  checkQuantized(q);
   const [outFeatures, inFeatures] = q.shape;
   const format = formatNamed(q.packing)!;
   const { groupSize, axis, packed, scale, zero } = q;

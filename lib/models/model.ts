@@ -1,7 +1,7 @@
 import { activeBackend } from '../backend/index.js';
 import { roundThroughLater } from '../compute/floats.js';
 import { QuantizedLinear } from '../compute/linear.js';
-import { checkLayerOptions, type LinearOptions } from '../compute/linear-options.js';
+import { checkStoredLayerOptions, checkStoredLinearOptions, type LinearOptions } from '../compute/linear-options.js';
 import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';
 import type { Obstacle, TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
@@ -178,27 +178,29 @@ export class Model extends Closing {
   }
 
   /**
-   * A quantized layer, ready to multiply, with its bias. Blocks until it is read and laid out.
+   * A quantized layer, ready to multiply, with the model's own bias, or none where the model has none. Blocks until it is read and laid out.
    *
-   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not quantized.
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a tensor that is not quantized; `ERR_INVALID_OPTION`, also
+   *   for a `bias`: that goes to `new QuantizedLinear(model.quantized(name), { bias })`.
    */
   linear(name: string, options: Omit<LinearOptions, 'bias'> = {}): QuantizedLinear {
     refuseSurplus(arguments.length, 2, 'model.linear(name, options)');
-    const bias = this.bias(name);
-    return new QuantizedLinear(this.quantized(name), bias ? { ...options, bias } : options);
+    const { activations } = checkStoredLinearOptions(options);
+    const q = this.quantized(name);
+    return new QuantizedLinear(q, { activations, bias: this.bias(name) });
   }
 
   /**
-   * `linear`, read and laid out without blocking the event loop.
+   * `linear`, read and laid out without blocking the event loop. What `options` says is taken when it is called.
    *
    * @example const layer = await model.loadLinear('model.layers.0.mlp.up_proj', { activations: 'int8' });
    */
   async loadLinear(name: string, options: Omit<LinearOptions, 'bias'> & RunOptions = {}): Promise<QuantizedLinear> {
     refuseSurplus(arguments.length, 2, 'model.loadLinear(name, options)');
-    const { run } = checkLayerOptions(options);
+    const { activations, run } = checkStoredLayerOptions(options);
     const q = await this.loadQuantized(name, run);
     const bias = await this.loadBias(name, run);
-    return QuantizedLinear.create(q, bias ? { ...options, bias } : options);
+    return QuantizedLinear.create(q, { activations, bias, ...run });
   }
 
   /** Bias of a module, or of the module that a weight belongs to; undefined where it has none. Blocks until it is read. */

@@ -1,6 +1,6 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { dequantizeSync, quantizeSync } from '../../lib/compute/quantize.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
@@ -72,6 +72,31 @@ describe('a checkpoint that Python wrote', () => {
     await expect(model.loadQuantized(first!.layer, 2 as never)).rejects.toThrow('run options to be an object');
     await model.close();
     await expect(model.loadLinear(first!.layer)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
+  it('gives layers with its own biases, and takes no other', async () => {
+    const file = goldenFile();
+    const model = await openModel(file);
+    const read = vi.spyOn(model, 'loadQuantized');
+    for (const { layer, bias } of golden.serialization.layers) {
+      const given = { bias: new Float32Array(64) } as object;
+      const message = "Expected no bias, which is the model's own here, got Float32Array(64). For another one: Quant";
+      await expect(model.loadLinear(layer, given)).rejects.toThrow(message);
+      expect(() => model.linear(layer, given)).toThrow(message);
+      expect((await model.loadLinear(layer, { bias: undefined } as object)).bias?.length).toBe(bias ? 64 : undefined);
+    }
+    read.mockClear();
+    const { layer } = golden.serialization.layers[0]!;
+    const wrong = { activations: 'int4' as never };
+    await expect(model.loadLinear(layer, wrong)).rejects.toThrow('Expected activations to be one of float32, int8');
+    expect(() => model.linear('nothing', wrong)).toThrow('Expected activations to be one of float32, int8');
+    expect(read).not.toHaveBeenCalled();
+    // Options are those of the call, whatever becomes of the object.
+    const options: { activations: 'int8' | 'float32'; threads: number } = { activations: 'int8', threads: 1 };
+    const pending = model.loadLinear(layer, options);
+    Object.assign(options, { activations: 'float32', threads: -1 });
+    expect((await pending).activations).toBe('int8');
+    await model.close();
   });
 
   it('becomes a dense one with the same numbers', async () => {
