@@ -5,6 +5,7 @@ import { ZERO_POINTS, type ZeroPoint } from '../solvers/solver.js';
 import { SOLVERS, SOLVERS_HELP, type Solver } from '../solvers/solvers.js';
 import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES, type DType } from './dtype.js';
+import { GRANULARITY, type Granularity, groupSizeOf, META, type MetaBits } from './grouping.js';
 import { isBoolean, isNumber, isOneOf, number, type Option } from './option.js';
 import { ownDefault, rejectForSolver } from './solver-options.js';
 
@@ -40,11 +41,24 @@ export interface QuantConfig {
    * Smaller groups are more accurate and larger on disk: one scale and one zero per group add `32 / groupSize` bits to
    * each weight when they are stored in 16 bits, `64 / groupSize` in 32.
    *
+   * `granularity` other than `'group'` takes its place.
+   *
    * @default 64; where that does not fit the matrix another, which the result tells (`adapted`): 32, 16 or 8, else a part of
    *   a row, else a row
    * @throws {HqqError} `ERR_GROUP_SIZE` when it is given and does not divide the matrix.
    */
   readonly groupSize?: number | null;
+
+  /**
+   * What shares a scale and a zero: `'group'`, `groupSize` weights; `'channel'`, each row (axis 1) or column (axis 0), as `groupSize:
+   * null`; `'tensor'`, all weights of the matrix; `'weight'`, none: each weight has its own, which keep it exactly, in more bits than
+   * it had. All are stored as groups. The codes of a whole matrix fill their words on axis 0, which `'tensor'` takes unless another
+   * is asked for.
+   *
+   * @default 'group'
+   * @throws {HqqError} `ERR_INVALID_OPTION` with a `groupSize` beside it.
+   */
+  readonly granularity?: Granularity;
 
   /**
    * The side along which groups run: 1 for consecutive inputs of an output row, which fast kernels need; 0 for the
@@ -141,11 +155,6 @@ export interface QuantConfig {
   readonly metaBits?: MetaBits;
 }
 
-/** Bits that scale and zero may be stored in. */
-export const META_BITS = [16, 8] as const;
-/** One of `META_BITS`. */
-export type MetaBits = (typeof META_BITS)[number];
-
 /** A `QuantConfig` with every option filled in. */
 export type ResolvedQuantConfig = { readonly [K in keyof QuantConfig]-?: Exclude<QuantConfig[K], undefined> };
 
@@ -166,6 +175,7 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     help: 'weights per scale and zero',
     parse: (text) => (text === 'none' || text === 'null' ? null : number(text)),
   },
+  granularity: GRANULARITY,
   axis: {
     default: 1,
     expected: '0 or 1',
@@ -229,13 +239,7 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     accepts: isBoolean,
     help: "use the reference's absolute guards",
   },
-  metaBits: {
-    default: 16,
-    expected: `one of ${META_BITS.join(', ')}`,
-    accepts: isOneOf(META_BITS),
-    help: 'bits of a scale, and of a zero (8: quantized themselves)',
-    parse: number,
-  },
+  metaBits: META,
 };
 
 export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuantConfig)[];
@@ -254,11 +258,6 @@ export function rejectUnknownOptions(given: object, known: readonly string[]): v
       );
     }
   }
-}
-
-/** The options of `over` upon those of `base`. What is undefined is not given. */
-export function overlay(base: QuantConfig, over: QuantConfig): QuantConfig {
-  return { ...base, ...Object.fromEntries(Object.entries(over).filter(([, value]) => value !== undefined)) };
 }
 
 /**
@@ -281,6 +280,7 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
     }
     resolved[name] = value;
   }
+  resolved.groupSize = groupSizeOf(resolved as ResolvedQuantConfig, config.groupSize);
   const whole = Object.freeze(resolved) as ResolvedQuantConfig;
   rejectForSolver(whole);
   return whole;

@@ -38,14 +38,18 @@ const SMALLEST_GROUP = 8;
  */
 export function formOf(shape: readonly [number, number], config: QuantConfig): LayerForm | Misfit {
   const resolved = resolveQuantConfig(config);
-  const { axis, nbits } = resolved;
-  const wanted = (side: 0 | 1) => resolved.groupSize ?? shape[side];
+  const { granularity, nbits } = resolved;
+  const isWhole = granularity === 'tensor';
+  // A row of all codes would leave words to one code each.
+  const axis = isWhole && config.axis === undefined ? 0 : resolved.axis;
+  const wanted = (side: 0 | 1) => (isWhole ? shape[0] * shape[1] : (resolved.groupSize ?? shape[side]));
   const asked = wanted(axis);
   const format = formatFor(nbits);
   const straight = attempt(shape, resolved, asked, axis, format);
   if (straight) return straight;
 
-  const sizes = (side: 0 | 1) => (config.groupSize === undefined ? sizesFor(shape, side, asked) : [wanted(side)]);
+  const sizes = (side: 0 | 1) =>
+    config.groupSize === undefined && granularity === 'group' ? sizesFor(shape, side, asked) : [wanted(side)];
   const sides: readonly (0 | 1)[] = config.axis === undefined ? [axis, axis === 1 ? 0 : 1] : [axis];
   const ways: readonly (readonly [size: number, side: 0 | 1, format: PackFormat])[] = [
     ...sides.flatMap((side) => sizes(side).map((size) => [size, side, format] as const)),

@@ -152,16 +152,17 @@ class ColumnGroups {
   ColumnGroups(const Plan& plan, int threads)
       : plan_(plan),
         op_(plan.op),
-        strip_(op_.block * kLanes),
+        strip_(std::min(op_.block * kLanes, op_.cols)),
         stride_(padded(op_.rows)),
         codes_stride_(padded(std::max(op_.rows, plan.fields * op_.step))) {
+    const size_t turned = std::min(kLanes, op_.cols);  // a matrix that is one group takes no more memory than it must
     wide_ = scratch_.reserve<float>(op_.rows * strip_);
-    weights_ = scratch_.reserve<float>(kLanes * stride_);
+    weights_ = scratch_.reserve<float>(turned * stride_);
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
     importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
     lanes_ = scratch_.reserve<float>(plan.lane_floats(op_.rows));
-    codes_ = scratch_.reserve<uint8_t>(kLanes * codes_stride_);
-    words_ = scratch_.reserve<uint32_t>(kLanes * op_.step);
+    codes_ = scratch_.reserve<uint8_t>(turned * codes_stride_);
+    words_ = scratch_.reserve<uint32_t>(turned * op_.step);
     packed_ = scratch_.reserve<uint32_t>(strip_ * op_.step);
     scratch_.allocate(threads);
   }

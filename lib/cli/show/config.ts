@@ -13,7 +13,13 @@ const NAMED: readonly string[] = ['nbits', 'groupSize', 'axis', 'solver'];
 /** `4-bit, group 64, axis 1, solver hqq`, and whatever else is not the default. */
 function describeConfig(config: ResolvedQuantConfig): string {
   const group =
-    config.groupSize === null ? (config.axis === 1 ? 'whole rows' : 'whole columns') : `group ${config.groupSize}`;
+    config.granularity === 'tensor'
+      ? 'whole matrices'
+      : config.groupSize === null
+        ? config.axis === 1
+          ? 'whole rows'
+          : 'whole columns'
+        : `group ${config.groupSize}`;
   const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
   for (const name of OPTION_NAMES) {
     if (NAMED.includes(name) || config[name] === defaultOf(name, config.solver)) continue;

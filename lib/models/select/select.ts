@@ -1,7 +1,8 @@
 import type { LinearSite, OtherTensor, TensorSource } from '../../containers/container.js';
 import { layerOf } from '../../containers/names.js';
 import { yieldIfDue } from '../../files/event-loop.js';
-import { overlay, type QuantConfig } from '../../matrix/config.js';
+import type { QuantConfig } from '../../matrix/config.js';
+import { overlay } from '../../matrix/overlay.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
