@@ -12,7 +12,13 @@ export {
   unpack,
 } from './compute/quantize.js';
 export type { FilePath } from './files/path.js';
-export type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array, OwnedUint16Array } from './matrix/arrays.js';
+export type {
+  OwnedFloat32Array,
+  OwnedFloat64Array,
+  OwnedInt32Array,
+  OwnedUint8Array,
+  OwnedUint16Array,
+} from './matrix/arrays.js';
 export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig } from './matrix/config.js';
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';

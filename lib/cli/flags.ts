@@ -88,8 +88,9 @@ export function fromOptions<O extends { readonly [name: string]: Option<any> }>(
   return Object.fromEntries(Object.entries(options).map(([name, option]) => [name, fromOption(option)])) as FlagsOf<O>;
 }
 
-/** One flag for every quantization option. */
-export const QUANT_FLAGS = fromOptions(OPTIONS);
+const { trace: _, ...OF_MODELS } = OPTIONS;
+/** One flag for every quantization option that whole models have. */
+export const QUANT_FLAGS = fromOptions(OF_MODELS);
 
 /** Those of `values` that are quantization options. */
 export function quantConfig(values: Partial<ResolvedQuantConfig>): Partial<ResolvedQuantConfig> {

@@ -1,10 +1,13 @@
-import { OPTION_NAMES, OPTIONS, type QuantConfig, type ResolvedQuantConfig } from '../matrix/config.js';
+import { OPTIONS, type QuantConfig } from '../matrix/config.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { type Flag, kebab, QUANT_FLAGS, readValue, UsageError } from './flags.js';
 
 /** `--override 'glob:nbits=8,group-size=32'`: what some tensors get instead. */
 type Override = readonly [glob: string, config: Partial<QuantConfig>];
+
+/** The options that it takes. */
+const NAMES = Object.keys(QUANT_FLAGS) as (keyof typeof QUANT_FLAGS)[];
 
 const EXAMPLE = "'model.layers.0.*:nbits=8,group-size=32'";
 
@@ -22,7 +25,7 @@ function parseOverride(given: string): Override {
   const config: Record<string, unknown> = {};
   for (const setting of settings.split(',')) {
     const [typed, value] = setting.trim().split(/=(.*)/s) as [string, string | undefined];
-    const name = OPTION_NAMES.find((option) => kebab(option) === typed);
+    const name = NAMES.find((option) => kebab(option) === typed);
     if (name === undefined) throw unknownOption(typed);
     if (name in config) throw new UsageError(`${typed} is given twice in --override ${show(given)}.`);
     config[name] = readSetting(name, typed, value);
@@ -30,7 +33,7 @@ function parseOverride(given: string): Override {
   return [glob, config];
 }
 
-function readSetting(name: keyof ResolvedQuantConfig, typed: string, value: string | undefined): unknown {
+function readSetting(name: keyof typeof QUANT_FLAGS, typed: string, value: string | undefined): unknown {
   const label = `${typed} in --override`;
   if (OPTIONS[name].parse === undefined) {
     // A switch: its bare name means true.
@@ -43,7 +46,7 @@ function readSetting(name: keyof ResolvedQuantConfig, typed: string, value: stri
 }
 
 function unknownOption(typed: string): UsageError {
-  const known = OPTION_NAMES.map(kebab);
+  const known = NAMES.map(kebab);
   return new UsageError(
     `Unknown option ${show(typed)} in --override.${suggestion(typed, known)} Options: ${known.join(', ')}.`,
   );

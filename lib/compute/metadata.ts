@@ -18,7 +18,7 @@ export interface MetaJob {
 }
 
 /**
- * Quantizes scales in sets of `scalesOfSet`, zeros all together, and widens them again, in place.
+ * Quantizes scales in sets of `scalesOfSet`, zeros all together, and widens them again, in place. Zeros that are codes stay so.
  *
  * The reference does it without its solver: `Quantizer.quantize(scale, nbits=8, group_size=128, axis=0, optimize=False)` and
  * `Quantizer.quantize(zero, nbits=8, channel_wise=False, optimize=False)`.
@@ -26,7 +26,7 @@ export interface MetaJob {
 export function metaJob(
   scale: Float32Array<ArrayBuffer>,
   zero: Float32Array<ArrayBuffer>,
-  { referenceGuards }: Pick<ResolvedQuantConfig, 'referenceGuards'>,
+  { referenceGuards, zeroPoint }: Pick<ResolvedQuantConfig, 'referenceGuards' | 'zeroPoint'>,
   threads: number,
 ): MetaJob {
   const config = resolveQuantConfig({ nbits: 8, solver: 'minmax', referenceGuards });
@@ -41,7 +41,13 @@ export function metaJob(
     const steps: readonly Step[] = [{ operation: 'quantize', args: quantize }, widenStep(bytes, values, threads)];
     return { bytes, steps };
   };
-  const [scales, zeros] = [make(scale, count / scalesOfSet(count)), make(zero, 1)];
+  const scales = make(scale, count / scalesOfSet(count));
+  if (zeroPoint !== 'float') {
+    // They are codes, and stay what they are.
+    const whole = { codes: Uint8Array.from(zero), scale: Float32Array.of(1), zero: new Float32Array(1) };
+    return { meta: { scale: scales.bytes, zero: whole }, steps: scales.steps };
+  }
+  const zeros = make(zero, 1);
   return { meta: { scale: scales.bytes, zero: zeros.bytes }, steps: [...scales.steps, ...zeros.steps] };
 }
 

@@ -1,4 +1,5 @@
 import type { QuantizeArgs, Step } from '../../binding.js';
+import type { OwnedFloat64Array } from '../matrix/arrays.js';
 import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, packedRows } from '../matrix/format.js';
@@ -13,14 +14,15 @@ import { allFinite } from './floats.js';
 import { metaJob } from './metadata.js';
 import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
 import { checkScales } from './scales.js';
+import { objective, traceJob } from './trace.js';
 
 /** What `quantize` computes, step by step. */
 export interface QuantizeJob {
   /** First, `quantize` with these. */
   readonly args: QuantizeArgs;
-  /** To be called when that is done: what is to be done then. Empty: nothing. */
+  /** To be called when that is done, and again when what it gives is: what is to be done then. Empty: nothing more. */
   readonly next: () => readonly Step[];
-  /** To be called when that is done, too. */
+  /** To be called when all is done. */
   readonly finish: () => QuantizedTensor;
 }
 
@@ -47,27 +49,41 @@ export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOpt
   });
   let meta: QuantizedMeta | undefined;
   let iterations = 0;
-  const next = (): readonly Step[] => {
+  let trace: OwnedFloat64Array | undefined;
+  function* rest(): Generator<readonly Step[]> {
     const sums = grouped.readStats(stats);
     if (sums.badIndex >= 0) {
       throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
     }
     checkScales('The weight matrix', scale, config.scaleDtype);
     ({ iterations } = sums);
-    if (config.metaBits === 16) return [];
-    if (!config.referenceGuards) tameMeta(scale, zero, nbits, { weights: data, rows, cols, axis });
+    if (config.trace) {
+      const job = allocating(what, () => traceJob(args, config, iterations));
+      yield job.steps;
+      trace = Float64Array.from([...job.stats, stats], (one) => objective(one, config));
+    }
+    if (config.metaBits === 16) return;
+    if (!config.referenceGuards && config.zeroPoint === 'float') {
+      tameMeta(scale, zero, nbits, { weights: data, rows, cols, axis });
+    }
     if (!allFinite(scale) || !allFinite(zero)) {
       const message = 'Expected every group to have a scale and a zero that float32 holds, for metaBits 8';
       throw new HqqError('ERR_INVALID_ARGUMENT', `${message}, but one of them is infinite.`);
     }
     const job = allocating(what, () => metaJob(scale, zero, config, threads));
     ({ meta } = job);
-    return [...job.steps, { operation: 'encode', args }];
+    yield [...job.steps, { operation: 'encode', args }];
+  }
+  const turns = rest();
+  const next = (): readonly Step[] => {
+    for (let turn = turns.next(); !turn.done; turn = turns.next()) if (turn.value.length > 0) return turn.value;
+    return [];
   };
   const finish = () =>
     quantizedTensor({
       ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
       ...(meta === undefined ? {} : { meta: Object.freeze(meta) }),
+      ...(trace === undefined ? {} : { trace }),
       stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1]),
       ...(adapted === undefined ? {} : { adapted }),
     });

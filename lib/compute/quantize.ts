@@ -34,8 +34,7 @@ export async function quantize(weight: Weight, config?: QuantConfig, run: RunOpt
   pinInputs(job.args.weights);
   const backend = activeBackend();
   await runTask(backend, 'quantize', job.args, run);
-  const steps = job.next();
-  if (steps.length > 0) await runTask(backend, 'sequence', { steps }, run);
+  for (let steps = job.next(); steps.length > 0; steps = job.next()) await runTask(backend, 'sequence', { steps }, run);
   return job.finish();
 }
 
@@ -45,8 +44,7 @@ export function quantizeSync(weight: Weight, config?: QuantConfig, run: RunOptio
   const job = quantizeJob(weight, config, run);
   const backend = activeBackend();
   runTaskSync(backend, 'quantize', job.args, run);
-  const steps = job.next();
-  if (steps.length > 0) runTaskSync(backend, 'sequence', { steps }, run);
+  for (let steps = job.next(); steps.length > 0; steps = job.next()) runTaskSync(backend, 'sequence', { steps }, run);
   return job.finish();
 }
 

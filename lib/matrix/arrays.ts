@@ -5,6 +5,8 @@ import { HqqError } from '../messages/errors.js';
 
 /** A `Float32Array` on an `ArrayBuffer`, which can be transferred: `Float32Array<ArrayBuffer>` from TypeScript 5.7 on. */
 export type OwnedFloat32Array = ReturnType<Float32ArrayConstructor['of']>;
+/** A `Float64Array` on an `ArrayBuffer`. */
+export type OwnedFloat64Array = ReturnType<Float64ArrayConstructor['of']>;
 /** A `Uint16Array` on an `ArrayBuffer`. */
 export type OwnedUint16Array = ReturnType<Uint16ArrayConstructor['of']>;
 /** A `Uint8Array` on an `ArrayBuffer`. */

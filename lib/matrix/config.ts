@@ -146,13 +146,19 @@ export interface QuantConfig {
 
   /**
    * 8: scales and zeros are quantized themselves, to a byte each, as the reference's `scale_quant_params` and `zero_quant_params`
-   * do: scales in sets of 128, zeros all together. Codes are chosen after that rounding. A group then costs 16 bits and 0.5 for
-   * its share of its set (4.52 bits per weight at 4 bits in groups of 32, where 16 bits give 5). 16: they are stored as they are,
-   * in 16 bits or 32. Loaders in Python read no such safetensors file by themselves: docs/python.md has the lines that do.
+   * do: scales in sets of 128, zeros all together. Codes are chosen after that. 4 bits in groups of 32 then cost 4.52 bits per
+   * weight, where 16 give 5. 16: they are stored in 16 bits or 32. Loaders in Python read bytes with the lines of docs/python.md.
    *
    * @default 16
    */
   readonly metaBits?: MetaBits;
+
+  /**
+   * Give the objective after each iteration, as `trace` of the result. Takes as many times as long as there are iterations.
+   *
+   * @default false
+   */
+  readonly trace?: boolean;
 }
 
 /** A `QuantConfig` with every option filled in. */
@@ -240,6 +246,7 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     help: "use the reference's absolute guards",
   },
   metaBits: META,
+  trace: { default: false, expected: 'true or false', accepts: isBoolean, help: 'the objective after each iteration' },
 };
 
 export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuantConfig)[];

@@ -41,5 +41,4 @@ export function rejectForSolver({ solver, lpNorm, zeroPoint, roundZero, scaleDty
   if (roundZero && zeroPoint !== 'float') refuse('roundZero to be false where zeroPoint is not float', 'true');
   if (metaBits === 8 && scaleDtype !== 'float32')
     refuse('scaleDtype to be float32 where metaBits is 8', show(scaleDtype));
-  if (metaBits === 8 && zeroPoint !== 'float') refuse('zeroPoint to be float where metaBits is 8', show(zeroPoint));
 }

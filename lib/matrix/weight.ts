@@ -1,4 +1,4 @@
-import type { OwnedFloat32Array, OwnedInt32Array, OwnedUint8Array } from './arrays.js';
+import type { OwnedFloat32Array, OwnedFloat64Array, OwnedInt32Array, OwnedUint8Array } from './arrays.js';
 import type { NBits } from './config.js';
 import type { DType } from './dtype.js';
 import type { Packing } from './format.js';
@@ -99,6 +99,12 @@ export interface QuantizedTensor {
   readonly meta?: QuantizedMeta;
   /** How far codes, scale and zero are from the weights. */
   readonly stats: QuantStats;
+  /**
+   * With `trace: true`: the objective after each iteration, summed over groups, those that have stopped included; of a solver
+   * without iterations that of its result. The sum of squared errors where solvers minimise squares (`lpNorm` 2, `minmax`), else of
+   * absolute errors. Before scales and zeros are quantized themselves.
+   */
+  readonly trace?: OwnedFloat64Array;
   /** What was taken in place of a default that does not fit, and why: "group size 32: 13 groups of 64 do not pack into 4bit_u8". */
   readonly adapted?: string;
 }
@@ -116,6 +122,8 @@ export interface QuantizedTensorLike
   readonly meta?: QuantizedMeta | undefined;
   /** Not read. */
   readonly stats?: QuantStats | undefined;
+  /** Not read. */
+  readonly trace?: Float64Array | undefined;
   /** Not read. */
   readonly adapted?: string | undefined;
 }

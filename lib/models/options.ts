@@ -219,6 +219,9 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
       throw invalid(`overrides[${show(glob)}]: ${error.message}`);
     }
   }
+  if ([config, ...Object.values(overrides)].some(({ trace }) => trace)) {
+    throw invalid('Expected no trace of a whole model, got true: quantize gives that of one matrix.');
+  }
   const list = (globs: string | Globs) => (typeof globs === 'string' ? [globs] : globs);
   Object.assign(model, { include: list(include), exclude: list(exclude) });
   return { config, asked, model: model as unknown as ResolvedModelOptions, run: checkRun(given) };

@@ -37,10 +37,10 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     const { site, form } = this.#layer;
     const { scale, zero, sums } = await solveChunk(this.#layer, chunk, bytes, run);
     if (sums.badIndex >= 0) return sums;
-    const { axis, nbits, referenceGuards } = form.config;
+    const { axis, nbits, referenceGuards, zeroPoint } = form.config;
     const { rows, cols } = chunk;
     const weights = bitsOf(bytes, numbersOf(site.weight.type)!);
-    if (!referenceGuards) tameMeta(scale, zero, nbits, { weights, rows, cols, axis });
+    if (!referenceGuards && zeroPoint === 'float') tameMeta(scale, zero, nbits, { weights, rows, cols, axis });
     place(scale, chunk.groups, this.#scale);
     place(zero, chunk.groups, this.#zero);
     this.#iterations = Math.max(this.#iterations, sums.iterations);
