@@ -1,20 +1,31 @@
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { standing, withPath } from './io.js';
-import { isAlive, parseMark, RUN_MARK, type RunMark } from './run-mark.js';
+import { standing, systemCode, withPath } from './io.js';
+import { digest, isAlive, parseMark, RUN_MARK, type RunMark } from './run-mark.js';
 
 // What runs leave beside an output that were killed. A run that is alive must never lose what it writes; what a dead one left should
 // go, since it may be as large as a model. The name says who wrote it (RunMark):
 //
 //   - same kernel, same boot, same process namespace: its process is looked up. It is dead when there is none of its id, when that is a
 //     zombie, or began at another time (of the three, systems without /proc tell the first alone: what is in doubt stays);
-//   - an earlier boot of this machine, outside of containers: dead;
-//   - all else, other containers and other machines on a shared disk: nobody can ask for it. A run that is alive touches its output
-//     (open-outputs.ts); one that was not touched for a week is taken for dead. If it was only frozen, it fails when it goes on,
-//     and says so: an output appears whole or not at all, still.
+//   - what names alone say was here, an earlier boot of this machine or, without /proc, a process of it that has ended: dead too, when it
+//     was silent for half an hour. Clones of a machine have its names, and may be at work on the same disk. A run that is alive
+//     touches its output every ten minutes (open-outputs.ts);
+//   - all else, other containers and other machines on a shared disk: nobody can ask for it. One that was silent for a week is taken
+//     for dead. If it was only frozen, it fails when it goes on, and says so: an output appears whole or not at all, still.
 
-/** Milliseconds after which a run that cannot be looked up is taken for dead: longer than a machine sleeps over holidays. */
-const SILENCE = 7 * 24 * 60 * 60 * 1000;
+/** Milliseconds of silence after which a run is taken for dead that cannot be looked up. */
+const SILENCE = {
+  /** It seems to have been here, and to have ended: several signs of life that did not come, with clocks that differ. */
+  unlikely: 30 * 60 * 1000,
+  /** Nothing is known: longer than a machine sleeps over holidays. */
+  unknown: 7 * 24 * 60 * 60 * 1000,
+};
+
+/** Bytes that a name may have, on the file systems of Linux; the others count longer units. */
+const LONGEST_NAME = 255;
+/** Bytes of the longest mark with what stands around it. */
+const LONGEST_SUFFIX = '.4294967295.4294967295.ffffffff.ffffffff.18446744073709551615.replaced.partial'.length;
 
 /** What one run left. */
 interface Leftovers {
@@ -27,12 +38,26 @@ interface Leftovers {
 
 /** Where a run writes an output of the name `target`. */
 export function partialOf(target: string, mark = RUN_MARK): string {
-  return `${target}.${mark}.partial`;
+  return join(dirname(target), `${stemOf(target)}.${mark}.partial`);
 }
 
 /** Where an old folder waits while the new one takes its place. */
 export function asideOf(target: string, mark = RUN_MARK): string {
-  return `${target}.${mark}.replaced.partial`;
+  return join(dirname(target), `${stemOf(target)}.${mark}.replaced.partial`);
+}
+
+/** How the names begin: as the output's own, or as much of it as leaves room for the rest, told apart by a digest of the whole. */
+function stemOf(target: string): string {
+  const name = basename(target);
+  const room = LONGEST_NAME - LONGEST_SUFFIX;
+  if (Buffer.byteLength(name) <= room) return name;
+  const end = `~${digest(name)}`;
+  let stem = '';
+  for (const character of name) {
+    if (Buffer.byteLength(stem + character + end) > room) break;
+    stem += character;
+  }
+  return stem + end;
 }
 
 /**
@@ -43,14 +68,14 @@ export async function clearLeftovers(target: string, isOurs: (partial: string) =
   const folder = dirname(target);
   const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
   const dead: Leftovers[] = [];
-  for (const [mark, leftovers] of groupByRun(names, basename(target))) {
+  for (const [mark, leftovers] of groupByRun(names, stemOf(target))) {
     const own = mark === RUN_MARK;
     const alive = own ? isOurs(partialOf(target)) : await mayBeAlive(folder, leftovers);
     if (!alive) dead.push(leftovers);
   }
   for (const { replaced } of dead) {
     if (replaced === undefined || (await standing(target)) !== undefined) continue;
-    await withPath('Cannot restore', target, () => fs.rename(join(folder, replaced), target));
+    await withPath('Cannot restore', target, () => restore(join(folder, replaced), target));
   }
   // Best effort: what cannot be removed now is tried again by the next run.
   for (const { partial, replaced } of dead) {
@@ -60,11 +85,20 @@ export async function clearLeftovers(target: string, isOurs: (partial: string) =
   }
 }
 
-function groupByRun(names: readonly string[], target: string): ReadonlyMap<string, Leftovers> {
+/** Moves an old folder back. Where it has gone, or something has come in its place, another run was faster. */
+async function restore(replaced: string, target: string): Promise<void> {
+  try {
+    await fs.rename(replaced, target);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT' && (await standing(target)) === undefined) throw error;
+  }
+}
+
+function groupByRun(names: readonly string[], stem: string): ReadonlyMap<string, Leftovers> {
   const groups = new Map<string, Leftovers>();
   for (const name of names) {
-    if (!name.startsWith(`${target}.`)) continue;
-    const [, mark, replaced] = /^([\w.]+?)(\.replaced)?\.partial$/.exec(name.slice(target.length + 1)) ?? [];
+    if (!name.startsWith(`${stem}.`)) continue;
+    const [, mark, replaced] = /^([\w.]+?)(\.replaced)?\.partial$/.exec(name.slice(stem.length + 1)) ?? [];
     const run = mark === undefined ? undefined : parseMark(mark);
     if (mark === undefined || run === undefined) continue;
     const group = groups.get(mark) ?? { run };
@@ -76,11 +110,11 @@ function groupByRun(names: readonly string[], target: string): ReadonlyMap<strin
 
 async function mayBeAlive(folder: string, { run, partial, replaced }: Leftovers): Promise<boolean> {
   const alive = isAlive(run);
-  if (alive !== 'unknown') return alive === 'yes';
+  if (alive === 'yes' || alive === 'no') return alive === 'yes';
   try {
     // The half-written output is what a run touches; an old folder alone has stayed behind, and only its change of name is new.
     const stat = await fs.stat(join(folder, partial ?? replaced!));
-    return Date.now() - (partial === undefined ? stat.ctimeMs : stat.mtimeMs) < SILENCE;
+    return Date.now() - (partial === undefined ? stat.ctimeMs : stat.mtimeMs) < SILENCE[alive];
   } catch {
     return true; // It moved in this moment: somebody is at work.
   }

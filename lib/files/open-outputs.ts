@@ -1,6 +1,6 @@
 import { utimes } from 'node:fs/promises';
 
-/** Milliseconds between signs of life: many in the week after which other machines take a silent run for dead (leftovers.ts). */
+/** Milliseconds between signs of life: several in the shortest silence after which others take a run for dead (leftovers.ts). */
 const PULSE = 10 * 60 * 1000;
 
 /** Outputs of this thread that are being written. */

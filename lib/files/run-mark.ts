@@ -14,7 +14,7 @@ export interface RunMark {
   readonly thread: number;
   /**
    * An installation of a system that has no other processes than those it sees: its machine id and name, outside of containers.
-   * Of two boots of it at most one is alive. `0` where that is not known.
+   * Of two boots of it at most one is alive, but machines that were cloned from one image may share both. `0` where that is not known.
    */
   readonly machine: string;
   /** Within what the process id counts: a boot of a kernel, a namespace of processes. `0` where that is not known. */
@@ -49,7 +49,8 @@ export const RUN_MARK = formatMark(OWN_RUN);
 function identify(): RunMark {
   const own = { pid: process.pid, thread: threadId, machine: '0', space: '0', start: '0' };
   if (process.platform !== 'linux') {
-    // No /proc to ask. Their containers have names of their own, and processes are told apart by their ids alone.
+    // No /proc to ask. Their containers have names of their own, and processes are told apart by their ids alone. Two machines of
+    // one name look the same: isAlive is the more careful.
     return { ...own, space: digest(process.platform, hostname()) };
   }
   const boot = attempt(() => readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim());
@@ -67,7 +68,7 @@ function identify(): RunMark {
 }
 
 /** 32 bits, in hexadecimal digits. */
-function digest(...parts: readonly string[]): string {
+export function digest(...parts: readonly string[]): string {
   return createHash('sha256').update(parts.join('\0')).digest('hex').slice(0, 8);
 }
 
@@ -90,20 +91,24 @@ function processAt(pid: number): { readonly isZombie: boolean; readonly start: s
 }
 
 /**
- * Whether another run is alive: `yes`, `no`, or `unknown` where it counts its processes elsewhere, in another container or on another
- * machine. Never `no` for one that may be.
+ * Whether another run is alive: `yes`; `no`; `unlikely` where it seems to have been here and to have ended, but names alone say that
+ * it was here, which another machine may share; `unknown` where it counts its processes elsewhere, in another container or on
+ * another machine. Never `no` for one that may be.
  */
-export function isAlive(run: RunMark): 'yes' | 'no' | 'unknown' {
+export function isAlive(run: RunMark): 'yes' | 'no' | 'unlikely' | 'unknown' {
   if (run.space === '0' || run.space !== OWN_RUN.space) {
-    // An earlier boot of this very machine.
+    // An earlier boot of this very machine, or a clone of it that is up: machine id and name are in the image.
     const isEarlier = run.machine !== '0' && run.machine === OWN_RUN.machine && run.space !== '0';
-    return isEarlier && OWN_RUN.space !== '0' ? 'no' : 'unknown';
+    return isEarlier && OWN_RUN.space !== '0' ? 'unlikely' : 'unknown';
   }
   if (run.pid === OWN_RUN.pid && run.start === OWN_RUN.start) return 'yes'; // another thread of this process may use it
-  if (!exists(run.pid)) return 'no';
+  // Without a start there was no /proc, and the space may be no more than the name of the machine.
+  const ended = run.start === '0' ? 'unlikely' : 'no';
+  if (!exists(run.pid)) return ended;
   const now = processAt(run.pid);
   if (now === undefined) return 'yes';
-  return now.isZombie || (run.start !== '0' && now.start !== run.start) ? 'no' : 'yes';
+  if (now.isZombie) return ended;
+  return run.start !== '0' && now.start !== run.start ? 'no' : 'yes';
 }
 
 /** Whether there is a process of this id. One of another user is. */

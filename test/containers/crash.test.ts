@@ -1,9 +1,9 @@
 import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import ts from 'typescript';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { asideOf, partialOf } from '../../lib/files/leftovers.js';
+import { asideOf, clearLeftovers, partialOf } from '../../lib/files/leftovers.js';
 import { formatMark, isAlive, OWN_RUN, parseMark, type RunMark } from '../../lib/files/run-mark.js';
 import { StagedOutput } from '../../lib/files/staged-output.js';
 import { expectError, folderOf, freshPath, SCRATCH } from './helpers.js';
@@ -167,7 +167,45 @@ describe('after a crash', () => {
     expect(isAlive(elsewhere)).toBe('unknown');
     expect(isAlive({ ...OWN_RUN, space: '0' })).toBe('unknown');
     const { machine } = OWN_RUN;
-    expect(isAlive({ ...OWN_RUN, space: 'abcdef' })).toBe(machine === '0' ? 'unknown' : 'no'); // an earlier boot
+    expect(isAlive({ ...OWN_RUN, space: 'abcdef' })).toBe(machine === '0' ? 'unknown' : 'unlikely'); // an earlier boot, or a clone
+    // As where there is no /proc: machines of one name have one space.
+    expect(isAlive({ ...deadRun(), start: '0' })).toBe('unlikely');
+  });
+
+  it('what names alone tell of stays for half an hour after its last sign of life', async () => {
+    const target = freshPath();
+    const partial = partialOf(target, formatMark({ ...deadRun(), start: '0' }));
+    for (const [minutes, left] of [
+      [20, 1],
+      [40, 0],
+    ] as const) {
+      fs.writeFileSync(partial, '');
+      fs.utimesSync(partial, new Date(), new Date(Date.now() - minutes * 6e4));
+      await (await StagedOutput.begin(target, 'file', none)).abandon();
+      expect(beside(target)).toHaveLength(left);
+    }
+  });
+
+  it('of two runs that find the same old folder, the slower takes it for restored', async () => {
+    const target = folderOf({ 'config.json': 'old' });
+    fs.renameSync(target, asideOf(target, formatMark(deadRun())));
+    const clear = () => clearLeftovers(target, () => false);
+    await Promise.all(Array.from({ length: 8 }, clear));
+    expect([beside(target), content(target)]).toEqual([['model'], { 'config.json': 'old' }]);
+  });
+
+  it.each([
+    ['ASCII', 'm'.repeat(255)],
+    ['others', `${'é'.repeat(120)}.safetensor`],
+  ])('a name as long as names may be: %s', async (_, name) => {
+    const target = join(folderOf({}), name);
+    const dead = [partialOf, asideOf].map((nameOf) => nameOf(target, formatMark(deadRun())));
+    const alike = partialOf(`${target.slice(0, -1)}X`, formatMark(deadRun()));
+    for (const path of [...dead, alike]) fs.mkdirSync(path);
+    fs.mkdirSync(target);
+    await (await stageFolder(target, 'new', force)).commit();
+    expect(fs.readdirSync(dirname(target)).sort()).toEqual([basename(alike), name].sort());
+    expect(content(target)).toEqual({ 'config.json': 'new' });
   });
 
   it.runIf(OWN_RUN.start !== '0')('a process id that was given again, and a zombie, are dead', async () => {
