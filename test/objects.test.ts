@@ -154,7 +154,9 @@ describe('a model', () => {
 
   test('of a language is shown in a line, and not posted', async () => {
     const language = await loadLanguageModel(SHIPPED);
-    expect(inspect(language)).toBe('LanguageModel { LlamaForCausalLM, 3 blocks of 256, 2,048 tokens, 9.18 MB }');
+    expect(inspect(language)).toBe(
+      'LanguageModel { LlamaForCausalLM, 3 blocks of 256, vocabulary 2,048, context 128, 9.18 MB }',
+    );
     expect(() => structuredClone(language)).toThrow('A LanguageModel, which stays in its thread');
     await language.close();
   });

@@ -7,7 +7,7 @@ import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
 import { refuseSurplus } from '../messages/surplus.js';
-import { formatBytes, plural } from '../messages/units.js';
+import { formatBytes, formatCount, plural } from '../messages/units.js';
 import { checkCache, KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
@@ -106,9 +106,11 @@ export class LanguageModel extends Closing {
 
   /**
    * Perplexity of a text: it is cut into windows of `window` tokens, each read without what came before it, and each token
-   * predicted from those before it in its window. The rest at the end is dropped.
+   * predicted from those before it in its window. A window of n scores n tokens and takes n + 1 ids: the first is only read, and is
+   * the last that the window before scored. The rest at the end is dropped.
    *
-   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a text that is shorter than a window and one token more; `ERR_CLOSED`
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a text that is shorter than a window and one token more, or a window that is longer
+   *   than `maxContext`; `ERR_INVALID_OPTION`, `ERR_CLOSED`
    */
   async perplexity(ids: TokenIds, options: PerplexityOptions = {}): Promise<Perplexity> {
     refuseSurplus(arguments.length, 2, 'model.perplexity(ids, options)');
@@ -155,7 +157,8 @@ export class LanguageModel extends Closing {
   /** @internal */
   [INSPECT](): string {
     const { architecture, layers, hiddenSize, vocabSize } = this.config;
-    const parts = [`${plural(layers, 'block')} of ${hiddenSize}`, plural(vocabSize, 'token')];
+    const sizes = [`vocabulary ${formatCount(vocabSize)}`, `context ${formatCount(this.maxContext)}`];
+    const parts = [`${plural(layers, 'block')} of ${hiddenSize}`, ...sizes];
     return `LanguageModel { ${architecture}, ${parts.join(', ')}, ${formatBytes(this.memoryUsage.total)} }`;
   }
 
