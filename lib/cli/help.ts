@@ -40,8 +40,8 @@ export function generalHelp(commands: readonly Command[]): string {
     pairs([
       ['0', 'done'],
       ['1', 'failed'],
-      ['2', 'wrong usage: nothing was read'],
-      ['130', 'interrupted: nothing was written'],
+      ['2', 'wrong usage: what is wrong whatever the model holds'],
+      ['130, 143, 129', 'interrupted, terminated, its terminal closed: nothing was written'],
     ]),
   ].join('');
 }

@@ -4,6 +4,7 @@ import { rejectUnknownOptions } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
 import { KvCache } from './blocks/cache.js';
 import type { Decoder, ReadRun } from './decoder.js';
+import { MAX_CONTEXT } from './load-options.js';
 import { checkIds, type TokenIds } from './text/ids.js';
 
 /** Rows whose logits are in memory at once: a vocabulary may have 150,000 tokens. */
@@ -11,7 +12,11 @@ const LOGIT_ROWS = 16;
 
 /** How `perplexity` runs. */
 export interface PerplexityOptions {
-  /** Tokens of a window, 1 to `maxContext`. @default 128 */
+  /**
+   * Tokens of a window, 1 to `maxContext`. A window of n scores n tokens, the last of which is read but to be compared: n + 1 ids.
+   *
+   * @default 128
+   */
   readonly window?: number | undefined;
   /** Aborts the call: it rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -32,11 +37,16 @@ export interface Perplexity {
 /** Tokens of a window where nothing is said. */
 export const WINDOW = 128;
 
-/** @throws {HqqError} `ERR_INVALID_OPTION` unless a window of so many tokens fits a text. */
+/**
+ * @throws {HqqError} unless a window of so many tokens fits a text: `ERR_INVALID_OPTION` for what fits no model,
+ *   `ERR_INVALID_ARGUMENT` for what this one's context is too short for.
+ */
 export function checkWindow(window: number, maxContext: number): void {
-  if (Number.isSafeInteger(window) && window >= 1 && window <= maxContext) return;
-  const message = `Expected window to be an integer in [1, ${maxContext}], got ${show(window)}`;
-  throw new HqqError('ERR_INVALID_OPTION', `${message}. maxContext (--max-context) sets the limit.`);
+  const isSize = Number.isSafeInteger(window) && window >= 1 && window <= MAX_CONTEXT;
+  if (isSize && window <= maxContext) return;
+  const message = `Expected window (--window) to be an integer in [1, ${maxContext}], got ${show(window)}`;
+  const code = isSize ? 'ERR_INVALID_ARGUMENT' : 'ERR_INVALID_OPTION';
+  throw new HqqError(code, `${message}. maxContext (--max-context) sets the limit.`);
 }
 
 /** As `LanguageModel.perplexity` says. */

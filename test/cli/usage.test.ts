@@ -19,6 +19,12 @@ describe('help', () => {
     const { status, stdout, stderr } = await hqq([arg]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toContain('hqq quantize <model> --out <path>');
+    const guide = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8');
+    for (const row of ['2  wrong usage: what is wrong whatever the model holds', '130, 143, 129  interrupted']) {
+      const [status, meaning] = row.split('  ');
+      expect(stdout).toMatch(new RegExp(`${status} +${meaning}`));
+      expect(guide).toContain(`| ${status} | ${meaning}`); // help and guide say the same
+    }
   });
 
   test.each(COMMANDS)('of %s, both ways, whatever else is wrong', async (command) => {

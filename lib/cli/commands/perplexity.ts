@@ -1,9 +1,19 @@
 import { untilAborted } from '../../compute/signal.js';
 import { plural } from '../../messages/units.js';
 import { contextOf, loadLanguageModel } from '../../runtime/load.js';
+import { MAX_CONTEXT } from '../../runtime/load-options.js';
 import { checkWindow, WINDOW } from '../../runtime/perplexity.js';
 import { defineCommand, toJson } from '../command.js';
-import { ACTIVATIONS, count, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import {
+  ACTIVATIONS,
+  MAX_CONTEXT as CONTEXT_FLAG,
+  count,
+  JSON_FLAG,
+  NO_PROGRESS,
+  THREADS,
+  text,
+  UsageError,
+} from '../flags.js';
 import { readTextFile } from '../input.js';
 import { withProgress } from '../show/progress.js';
 
@@ -13,19 +23,26 @@ export const perplexity = defineCommand({
   summary: 'measure how well a language model predicts a text',
   details: [
     'The text is cut into windows, each read without what came before it; each token is predicted from those before it in its',
-    'window, and what is left at the end is dropped. Lower is better, and only comparable for one tokenizer, text and window.',
+    'window, and what is left at the end is dropped. A window of n scores n tokens, and reads one more in front of them. Lower is',
+    'better, and only comparable for one tokenizer, text and window.',
   ].join('\n'),
   flags: {
     text: text('file', 'the text to predict, as UTF-8; - is standard input', { required: true }),
-    window: count('n', 'tokens of a window', [1, 1 << 24], WINDOW),
+    window: {
+      ...count('n', 'tokens that a window scores', [1, MAX_CONTEXT], WINDOW),
+      expected: "an integer from 1 to the model's context",
+    },
     activations: ACTIVATIONS,
-    maxContext: MAX_CONTEXT,
+    maxContext: CONTEXT_FLAG,
     threads: THREADS,
     json: JSON_FLAG,
     quiet: NO_PROGRESS,
   },
   plan([path], { text: file, window = WINDOW, activations, maxContext, threads, json = false, quiet = false }) {
-    if (maxContext !== undefined) checkWindow(window, maxContext);
+    if (maxContext !== undefined && window > maxContext) {
+      const message = `Expected --window to be an integer in [1, ${maxContext}], got ${window}`;
+      throw new UsageError(`${message}. --max-context sets the limit.`);
+    }
     return async ({ signal, print }) => {
       checkWindow(window, maxContext ?? (await contextOf(path!))); // before gigabytes are read
       const content = await readTextFile(file!, { signal, quiet });
