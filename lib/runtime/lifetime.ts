@@ -15,6 +15,11 @@ export class Lifetime {
     this.#what = what;
   }
 
+  /** Whether `close` was called. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** @throws {HqqError} `ERR_CLOSED` */
   checkOpen(): void {
     if (this.#closed) throw new HqqError('ERR_CLOSED', `Expected ${this.#what} to be open, got a call after close.`);

@@ -40,6 +40,17 @@ function untied(): string {
   return path;
 }
 
+/** A Llama of 8 blocks of 5.9 MB. */
+function large(): string {
+  const folder = join(scratch, 'large');
+  mkdirSync(folder, { recursive: true });
+  writeLlama(folder, 8, 384);
+  const file = join(folder, 'config.json');
+  const sizes = { num_attention_heads: 4, intermediate_size: 768, vocab_size: 96, rms_norm_eps: 1e-5 };
+  writeFileSync(file, JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), ...sizes }));
+  return folder;
+}
+
 /** Logits of every position of texts that go through a model part by part, and what a tap was shown, copied. */
 async function partByPart(folder: string, texts: readonly (readonly number[])[], options = {}) {
   const source = await openBlockSource(folder, options);
@@ -291,14 +302,54 @@ describe('parts', () => {
     await source.close();
   });
 
+  test('stay as they are when a call for the next is aborted before its turn', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const texts = [await source.embed(someIds(300))];
+    const block = await source.block(0);
+    const aborted = { signal: AbortSignal.abort('enough') };
+    await expect(source.block(1, aborted)).rejects.toBe('enough');
+    await expect(source.head(aborted)).rejects.toBe('enough');
+    expect(await block.forward(texts)).toHaveLength(1);
+    expect(source.memoryUsage).toBe(block.memoryUsage);
+    await source.close();
+  });
+
+  test('are waited for no longer than a signal allows, and come in order all the same', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const texts = [await source.embed([1, 2])];
+    const first = await source.block(0);
+    let release = () => {};
+    const held = new Promise<void>((resolve) => (release = resolve));
+    const running = first.forward(texts, { tap: () => held }); // no next part until it is released
+    const [one, two] = [new AbortController(), new AbortController()];
+    const closing = source.block(1, { signal: one.signal }); // waits for the calls on the first
+    const queued = source.block(2, { signal: two.signal }); // waits for its turn
+    const last = source.head();
+    await new Promise(setImmediate);
+    two.abort('two');
+    await expect(queued).rejects.toBe('two');
+    one.abort('one');
+    await expect(closing).rejects.toBe('one');
+    expect(first.memoryUsage).toBeGreaterThan(0); // somebody computes with it
+    release();
+    await running;
+    expect((await last).memoryUsage).toBe(source.memoryUsage);
+    expect(first.memoryUsage).toBe(0);
+    await source.close();
+  });
+
+  test('of a loop end in order when its body closes the source', async () => {
+    const source = await openBlockSource(SHIPPED);
+    const seen: number[] = [];
+    for await (const block of source.blocks()) {
+      seen.push(block.index);
+      if (block.index === 1) await source.close();
+    }
+    expect(seen).toEqual([0, 1]);
+  });
+
   test('one is in memory at a time', async () => {
-    const folder = join(scratch, 'large');
-    mkdirSync(folder, { recursive: true });
-    writeLlama(folder, 8, 384);
-    const file = join(folder, 'config.json');
-    const sizes = { num_attention_heads: 4, intermediate_size: 768, vocab_size: 96, rms_norm_eps: 1e-5 };
-    writeFileSync(file, JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), ...sizes }));
-    const { stdout, stderr } = await runFixture('block-memory.mjs', [folder]);
+    const { stdout, stderr } = await runFixture('block-memory.mjs', [large()]);
     expect(stderr).toBe('');
     const { block, most, afterBlocks, total } = JSON.parse(stdout) as Record<string, number>;
     expect(block).toBe(4 * (4 * 384 * 384 + 3 * 384 * 768 + 2 * 384));
@@ -306,6 +357,15 @@ describe('parts', () => {
     expect(afterBlocks).toBe(0);
     // Beside the block: keys and values of 256 positions, and a frame of 40 rows.
     expect(most).toBeLessThan(1.6 * block!);
+  });
+
+  test('leave memory when they are closed, and replacements when nobody has them', async () => {
+    const { stdout, stderr } = await runFixture('block-release.mjs', [large()]);
+    expect(stderr).toBe('');
+    const { memoryUsage, alive, left, after } = JSON.parse(stdout) as Record<string, number>;
+    expect(alive).toBeLessThan(3); // the last one may still be on the stack
+    expect(left).toBeLessThan(memoryUsage! / 4);
+    expect(after).toBe(0);
   });
 });
 

@@ -1,5 +1,5 @@
 import { activeBackend } from '../../backend/index.js';
-import { checkSignal } from '../../compute/signal.js';
+import { checkSignal, untilAborted } from '../../compute/signal.js';
 import type { FilePath } from '../../files/path.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import { rejectUnknownOptions } from '../../matrix/config.js';
@@ -9,7 +9,8 @@ import { refuseSurplus } from '../../messages/surplus.js';
 import { plain } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 import { type Model, openModel } from '../../models/model.js';
-import { blockName } from '../blocks/block.js';
+import { type Block, blockName } from '../blocks/block.js';
+import type { Head } from '../blocks/head.js';
 import { Rope } from '../blocks/rope.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import type { Machine } from '../decoder.js';
@@ -17,8 +18,9 @@ import { Lifetime } from '../lifetime.js';
 import { configOf } from '../load.js';
 import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
-import { WeightReader } from '../weights/read.js';
+import { type ReadOptions, WeightReader } from '../weights/read.js';
 import { checkTensors } from '../weights/tensors.js';
+import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';
 import { OpenHead } from './open-head.js';
 import type { OpenPart, PartContext } from './open-part.js';
@@ -83,14 +85,12 @@ export class BlockSource extends Closing {
   readonly #model: Model;
   readonly #how: How;
   /** What all blocks compute with. */
-  readonly #run: Omit<ConstructorParameters<typeof OpenBlock>[2], keyof PartContext>;
+  readonly #run: Omit<ConstructorParameters<typeof OpenBlock>[2], keyof PartContext<Block>>;
   readonly #lifetime = new Lifetime('the block source');
   readonly #shelf = new Shelf();
   #part: OpenPart | undefined;
-  /** Of what kind the last part was: memory for the weights of one is of no use to another. */
-  #kind: 'block' | 'head' | undefined;
-  /** When the part that was asked for last is there. */
-  #turn: Promise<unknown> = Promise.resolve();
+  /** When the part that was asked for last is there, or will not be. */
+  #turn: Promise<void> = Promise.resolve();
 
   /** @internal Use `openBlockSource`. */
   constructor(model: Model, config: LanguageModelConfig, how: How) {
@@ -107,7 +107,10 @@ export class BlockSource extends Closing {
     return this.config.layers;
   }
 
-  /** Bytes that weights take in memory now. */
+  /**
+   * Bytes that the weights of the open part take in memory; 0 where none is, also while one is being read. What `block.replace` was given
+   * is counted by the block that it made.
+   */
   get memoryUsage(): number {
     return this.#part?.memoryUsage ?? 0;
   }
@@ -130,7 +133,7 @@ export class BlockSource extends Closing {
   }
 
   /**
-   * Reads a block, and lets go the part before it.
+   * Reads a block, and lets go the part before it, save where the signal is aborted before it is this call's turn.
    *
    * @param index 0 to `count - 1`
    * @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`; the signal's reason
@@ -142,23 +145,28 @@ export class BlockSource extends Closing {
       const message = `Expected index to be an integer in [0, ${this.count - 1}], got ${show(index)}.`;
       throw new HqqError('ERR_INVALID_ARGUMENT', message);
     }
-    return this.#open('block', blockName(index), signal, async (reader, run, context) => {
+    return this.#open(blockName(index), signal, async (reader, run, context: PartContext<Block>) => {
       const block = await reader.block(index, run);
       return new OpenBlock(index, block, { ...context, ...this.#run });
     });
   }
 
-  /** All blocks, one after the other: each is closed when the next one is asked for, and when the loop ends. */
+  /**
+   * All blocks, one after the other: each is closed when the next one is asked for, and when the loop ends, which it does when its body has
+   * closed the source.
+   */
   blocks(options: PartOptions = {}): AsyncGenerator<OpenBlock, void, undefined> {
     refuseSurplus(arguments.length, 1, 'source.blocks(options)');
-    checkPartOptions(options);
-    return this.#blocks(options);
+    return this.#blocks(checkPartOptions(options));
   }
 
   async *#blocks(options: PartOptions): AsyncGenerator<OpenBlock, void, undefined> {
     let block: OpenBlock | undefined;
     try {
-      for (let index = 0; index < this.count; index++) yield (block = await this.block(index, options));
+      for (let index = 0; index < this.count; index++) {
+        if (block && this.#lifetime.closed) return;
+        yield (block = await this.block(index, options));
+      }
     } finally {
       await block?.close();
     }
@@ -168,7 +176,7 @@ export class BlockSource extends Closing {
   async head(options: PartOptions = {}): Promise<OpenHead> {
     refuseSurplus(arguments.length, 1, 'source.head(options)');
     const { signal } = checkPartOptions(options);
-    return this.#open('head', 'the head', signal, async (reader, run, context) => {
+    return this.#open('the head', signal, async (reader, run, context: PartContext<Head>) => {
       return new OpenHead(await reader.head(run), context);
     });
   }
@@ -190,18 +198,16 @@ export class BlockSource extends Closing {
   }
 
   /** Parts are opened one after the other, however many are asked for at once. */
-  #open<T extends OpenPart>(
-    kind: 'block' | 'head',
+  #open<T extends OpenPart, Weights extends object>(
     name: string,
     signal: AbortSignal | undefined,
-    read: (reader: WeightReader, run: Parameters<WeightReader['block']>[1], context: PartContext) => Promise<T>,
+    read: (reader: WeightReader, run: ReadOptions, context: PartContext<Weights>) => Promise<T>,
   ): Promise<T> {
     return this.#lifetime.run(() => {
-      const opened = this.#turn.then(async () => {
-        await this.#part?.close();
-        if (this.#kind !== kind) this.#shelf.clear();
-        this.#kind = kind;
+      const before = this.#turn;
+      const opened = untilAborted(before, signal).then(async () => {
         signal?.throwIfAborted();
+        if (this.#part) await untilAborted(this.#part.close(), signal);
         const { machine, activations } = this.#how;
         const taken: Float32Array[] = [];
         const letGo = () => {
@@ -214,7 +220,8 @@ export class BlockSource extends Closing {
           return array;
         });
         try {
-          const context = { config: this.config, machine, lifetime: new Lifetime(name), whenClosed: [letGo] };
+          const [lifetime, holding] = [new Lifetime(name), new Holding<Weights>()];
+          const context = { config: this.config, machine, lifetime, holding, whenClosed: letGo };
           return (this.#part = await read(reader, { activations, signal, threads: machine.threads }, context));
         } catch (error) {
           letGo();
@@ -223,7 +230,8 @@ export class BlockSource extends Closing {
           this.#shelf.clear();
         }
       });
-      this.#turn = opened.catch(() => {});
+      // A call that is aborted while it waits is over before those that it waited for.
+      this.#turn = Promise.allSettled([before, opened]).then(() => {});
       return opened;
     });
   }
@@ -234,6 +242,7 @@ function checkPartOptions(options: PartOptions): PartOptions {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
   }
   rejectUnknownOptions(options, ['signal']);
-  checkSignal(options.signal);
-  return options;
+  const { signal } = options;
+  checkSignal(signal);
+  return { signal };
 }

@@ -45,7 +45,7 @@ export interface BlockLinear {
   readonly bias: boolean;
 }
 
-interface BlockContext extends PartContext {
+interface BlockContext extends PartContext<Block> {
   readonly rope: Rope;
   readonly desk: Desk;
   readonly activations: 'float32' | 'int8';
@@ -60,19 +60,14 @@ export class OpenBlock extends OpenPart {
   /** Its linear layers, in the order in which they are computed. */
   readonly linears: readonly BlockLinear[];
   readonly #context: BlockContext;
-  /** Undefined once it is closed. */
-  #block: Block | undefined;
 
   /** @internal Use `BlockSource.block`. */
   constructor(index: number, block: Block, context: BlockContext) {
     super(context);
     this.index = index;
     this.name = blockName(index);
-    this.#block = block;
     this.#context = context;
-    context.whenClosed.push(() => {
-      this.#block = undefined;
-    });
+    context.holding.add(this, block);
     const specs = blockSpec(context.config, index).linears;
     this.linears = Object.freeze(
       Object.entries(block.linears).map(([name, linear]) => {
@@ -124,7 +119,8 @@ export class OpenBlock extends OpenPart {
 
   /**
    * The same block with other weights in some of its linear layers, which keep their biases: what a solver has made of them. Both
-   * blocks stay as they are, share what is alike, and are closed together.
+   * blocks stay as they are, share what is alike, and are closed together. Of a block that nobody has any more, the garbage collector takes
+   * the weights that were its own.
    *
    * @param weights By module, as `linears` calls it: a quantized tensor, or `[outFeatures, inFeatures]` numbers. Arrays of numbers are
    *   not copied.
@@ -151,6 +147,11 @@ export class OpenBlock extends OpenPart {
   /** @internal */
   [INSPECT](): string {
     return `OpenBlock { ${this.name}, ${formatBytes(this.memoryUsage)} }`;
+  }
+
+  /** Undefined once it is closed. */
+  get #block(): Block | undefined {
+    return this.#context.holding.of(this);
   }
 
   async #forward(texts: readonly Float32Array[], run: BlockRun): Promise<Float32Array[]> {

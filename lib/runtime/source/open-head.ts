@@ -20,18 +20,13 @@ export interface HeadRun extends PartRun {
 
 /** What follows the blocks, with its weights in memory: a norm, and the linear layer that gives logits. */
 export class OpenHead extends OpenPart {
-  readonly #context: PartContext;
-  /** Undefined once it is closed. */
-  #head: Head | undefined;
+  readonly #context: PartContext<Head>;
 
   /** @internal Use `BlockSource.head`. */
-  constructor(head: Head, context: PartContext) {
+  constructor(head: Head, context: PartContext<Head>) {
     super(context);
-    this.#head = head;
     this.#context = context;
-    context.whenClosed.push(() => {
-      this.#head = undefined;
-    });
+    context.holding.add(this, head);
   }
 
   /** Bytes that the weights take in memory; 0 once it is closed. */
@@ -55,6 +50,11 @@ export class OpenHead extends OpenPart {
   /** @internal */
   [INSPECT](): string {
     return `OpenHead { ${formatBytes(this.memoryUsage)} }`;
+  }
+
+  /** Undefined once it is closed. */
+  get #head(): Head | undefined {
+    return this.#context.holding.of(this);
   }
 
   async #forward(x: Float32Array, run: HeadRun): Promise<Float32Array> {

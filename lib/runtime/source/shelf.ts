@@ -6,21 +6,27 @@ import { MAX_CONTEXT } from '../load-options.js';
 
 /**
  * Memory for weights that goes from one part of a model to the next: what is let go would otherwise stay until the garbage
- * collector runs, and gigabytes beside it.
+ * collector runs, and gigabytes beside it. The shelf keeps nothing from being collected.
  */
 export class Shelf {
-  #free: Float32Array[] = [];
+  #free: WeakRef<Float32Array>[] = [];
 
   take(count: number): Float32Array {
-    const at = this.#free.findIndex(({ length }) => length === count);
-    return at < 0 ? largeFloats(count) : this.#free.splice(at, 1)[0]!;
+    for (const [at, free] of this.#free.entries()) {
+      const array = free.deref();
+      if (array?.length !== count) continue;
+      this.#free.splice(at, 1);
+      return array;
+    }
+    return largeFloats(count);
   }
 
-  giveBack(arrays: readonly Float32Array[]): void {
-    this.#free.push(...arrays);
+  /** Takes what is on the list off it. */
+  giveBack(arrays: Float32Array[]): void {
+    for (const array of arrays.splice(0)) this.#free.push(new WeakRef(array));
   }
 
-  /** Lets go what nobody took. */
+  /** Forgets what nobody took. */
   clear(): void {
     this.#free = [];
   }
