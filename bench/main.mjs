@@ -160,6 +160,9 @@ if (wants('quality')) {
     say(table([['', 'bits per weight', 'MB', '% relative error', 'perplexity'], ...rows.map(line)]));
     say('');
   }
+  for (const { name, missing } of results.quality.skipped) {
+    say(`Skipped ${name}: there is no ${missing}. HQQ_MODELS says where the folder of models is.\n`);
+  }
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');
