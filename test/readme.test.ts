@@ -31,6 +31,11 @@ test('it is short', () => {
   expect(blocks('console')).toHaveLength(1);
 });
 
+test('its commands have the package that they need', () => {
+  const installed = README.slice(README.indexOf('## Install'), README.indexOf('## Three commands'));
+  expect(installed).toMatch(/^ {4}npm install @huggingface\/tokenizers /m);
+});
+
 test('its code runs', async () => {
   const file = join(work, 'readme.mjs');
   const [code] = blocks('js');

@@ -7,6 +7,10 @@ import { scratchFolder } from '../support/scratch.js';
 
 const work = scratchFolder('language');
 
+test.each(['generate', 'perplexity'])('the help of hqq %s names the package that text needs', async (command) => {
+  expect((await hqq([command, '--help'])).stdout).toContain('npm install @huggingface/tokenizers');
+});
+
 describe('hqq generate', () => {
   test('streams text, or tells everything as JSON', async () => {
     const flags = ['--prompt', 'And the Lord said', '--max-tokens', '12'];

@@ -2,7 +2,10 @@ import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { HqqError } from '../../lib/messages/errors.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
+import type { LanguageModel } from '../../lib/runtime/model.js';
+import { generateTokens, resolveGenerateOptions } from '../../lib/runtime/text/generate.js';
 import { openTokenizer } from '../../lib/runtime/text/tokenizer.js';
 import { runFixture } from '../child.js';
 import { SHIPPED } from '../support/language-models.js';
@@ -134,6 +137,14 @@ describe('a tokenizer', () => {
   });
 });
 
+test('a prompt of token ids is named where text cannot be had, and only there', async () => {
+  const missing = new HqqError('ERR_DEPENDENCY', 'There is no tokenizer.');
+  const failing = { maxContext: 8, tokenizer: () => Promise.reject(missing) } as unknown as LanguageModel;
+  const next = (options: object) => generateTokens(failing, [], 'The sea', resolveGenerateOptions(options)).next();
+  await expect(next({})).rejects.toThrow('There is no tokenizer. A prompt of token ids needs none.');
+  await expect(next({ stop: '.' })).rejects.toBe(missing); // a text to stop at needs it, too
+});
+
 describe('the package of tokenizers', () => {
   /** hqq as it is where nothing else is installed. */
   const alone = join(work, 'alone', 'dist');
@@ -150,6 +161,8 @@ describe('the package of tokenizers', () => {
 
   test('is asked for where it is not', async () => {
     const { stdout } = await runFixture('tokenizer.mjs', [alone, SHIPPED, work]);
-    expect(stdout).toMatch(/^ERR_DEPENDENCY .*neither beside hqq nor from the working directory.*npm install/);
+    expect(stdout).toMatch(
+      /^ERR_DEPENDENCY .*neither beside hqq nor from the working directory\. Install it: npm install @huggingface\/tokenizers$/m,
+    );
   });
 });

@@ -15,7 +15,7 @@ export const generate = defineCommand({
   summary: 'let a language model go on with a text',
   details: [
     'Streams text to standard output until the model ends it. <model> is a folder of a Llama, Mistral or Qwen2, quantized or not,',
-    'with its tokenizer.json; the package @huggingface/tokenizers must be installed.',
+    'with its tokenizer.json; the package @huggingface/tokenizers must be installed: npm install @huggingface/tokenizers',
   ].join('\n'),
   flags: {
     prompt: text('text', 'what to go on with; - is standard input', { required: true, expected: NOT_EMPTY }),

@@ -155,7 +155,7 @@ export async function* generateTokens(
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { maxTokens, signal, stop } = options;
   signal?.throwIfAborted();
-  const tokenizer = await untilAborted(tokenizerFor(model, typeof prompt === 'string' || stop.length > 0), signal);
+  const tokenizer = await untilAborted(tokenizerFor(model, prompt, stop), signal);
   const ids = typeof prompt === 'string' ? await untilAborted(tokenizer!.encode(prompt), signal) : Array.from(prompt);
   if (ids.length >= model.maxContext) {
     const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}.`;
@@ -188,11 +188,17 @@ export async function* generateTokens(
 }
 
 /** Without one, ids that go in come out: text is only demanded where the caller gave some. */
-async function tokenizerFor(model: Generator, needed: boolean): Promise<TextTokenizer | undefined> {
+async function tokenizerFor(
+  model: Generator,
+  prompt: string | TokenIds,
+  stop: readonly string[],
+): Promise<TextTokenizer | undefined> {
   try {
     return await model.tokenizer();
   } catch (error) {
-    if (needed) throw error;
-    return undefined;
+    if (stop.length > 0) throw error;
+    if (typeof prompt !== 'string') return undefined;
+    if (!(error instanceof HqqError) || error.code !== 'ERR_DEPENDENCY') throw error;
+    throw new HqqError(error.code, `${error.message} A prompt of token ids needs none.`, { cause: error });
   }
 }

@@ -22,7 +22,7 @@ export interface TextTokenizer {
 }
 
 const NO_THREADS =
-  'Text needs a thread for the tokenizer, and Node.js was started with --permission. Add --allow-worker, or pass token ids.';
+  'Text needs a thread for the tokenizer, and Node.js was started with --permission. Add --allow-worker.';
 
 /** Ends the threads of tokenizers that nobody closed. */
 const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer>((worker) => worker.closeWhenIdle());
@@ -99,12 +99,8 @@ function findLibrary(): string {
   } catch (error) {
     const message =
       'Text needs the package @huggingface/tokenizers, which is found neither beside hqq nor from the working directory';
-    throw new HqqError(
-      'ERR_DEPENDENCY',
-      `${message}. Install it (npm install @huggingface/tokenizers), or pass token ids.`,
-      {
-        cause: error,
-      },
-    );
+    throw new HqqError('ERR_DEPENDENCY', `${message}. Install it: npm install @huggingface/tokenizers`, {
+      cause: error,
+    });
   }
 }
