@@ -68,7 +68,7 @@ export async function compareModels(
     const { pairs, lone } = pairUp(a, b, layers);
     const [backend, threads] = [activeBackend(), resolveThreads(options.threads)];
     const weights = pairs.reduce((sum, pair) => sum + (isNumeric(pair) ? pair.left : 0), 0);
-    const counter = new Counter(onProgress, weights, pairs.length);
+    const counter = new Counter(onProgress, weights, pairs.filter(isRead).length);
     await pipeline(
       makeSlots(),
       jobsOf(pairs),
@@ -170,8 +170,8 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
         };
         yield { pair, count: piece.count, run };
       }
-    } else if (pair.a.type.name !== b.type.name) {
-      pair.likeness = 'different';
+    } else if (!isRead(pair)) {
+      if (pair.a.type.name !== b.type.name) pair.likeness = 'different';
     } else {
       for (const piece of pieces(pair.left, PIECE_BYTES)) {
         const run = async ({ sources, slot, signal }: JobRun) => {
@@ -211,6 +211,12 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   totals.squared += squared;
   totals.squaredA += squaredA;
   totals.largest = Math.max(totals.largest, largest);
+}
+
+/** Whether bytes of it decide how like the two are: not where it has none, or two types that are not compared. */
+function isRead(pair: Pair): boolean {
+  const { a, b, left } = pair;
+  return left > 0 && (isNumeric(pair) || (!isLayer(b) && a.type.name === b.type.name));
 }
 
 /** Both sides are numbers that the backend can compare. */

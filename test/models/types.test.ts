@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, test } from 'vitest';
 import { compareModels } from '../../lib/models/compare.js';
 import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
@@ -102,4 +102,19 @@ it('says FP8 of what stays for it', async () => {
     'b.weight': 'stored as FP8 (F8_E5M2)',
     'b.bias': 'not a matrix',
   });
+});
+
+test('comparing reports every tensor that it reads, to the last', async () => {
+  const ints = (type: string, bytes: Uint8Array): SourceTensor => ({ dtype: type, shape: [bytes.length / 4], bytes });
+  const common = { 'a.weight': randomTensor([64, 64], 1), 'none.weight': tensorOf([], [0, 64]) };
+  const [a, b] = [
+    modelFile({ ...common, steps: ints('I32', new Uint8Array(16)), same: ints('I32', new Uint8Array(8)) }),
+    modelFile({ ...common, steps: ints('U32', new Uint8Array(16)), same: ints('I32', new Uint8Array(8)) }),
+  ];
+  const seen: string[] = [];
+  const report = await compareModels(a, b, {
+    onProgress: ({ tensorsDone, tensorsTotal }) => seen.push(`${tensorsDone} of ${tensorsTotal}`),
+  });
+  expect(seen).toEqual(['1 of 2', '2 of 2']);
+  expect(report.dense).toEqual({ equal: 3, rounded: {}, different: ['steps'] });
 });
