@@ -251,6 +251,13 @@ describe('what is quantized', () => {
     });
     const gptq = await failure(() => plan(llama(), {}, config({ quantization_config: { quant_method: 'gptq' } })));
     expect(gptq).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringContaining('method "gptq"') });
+    // Of floats alone the entry may be what is left of a quantization that was undone.
+    const rest =
+      /All its tensors are floats\. If they are the weights themselves.* remove quantization_config from config/;
+    expect(gptq.message).toMatch(rest);
+    const eight = { ...llama(), 'x.codes': { dtype: 'F8_E4M3', shape: [64, 64], bytes: new Uint8Array(4096) } };
+    const fp8 = await failure(() => plan(eight, {}, config({ quantization_config: { quant_method: 'fp8' } })));
+    expect(fp8.message).toMatch(/already: .*method "fp8"\. Quantize the float original instead/);
   });
 });
 

@@ -1,6 +1,7 @@
 import { show } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import type { Obstacle, TensorEntry } from '../container.js';
+import { numbersOf } from '../stored-types.js';
 import { adapterTensor, isAdapterFile, mergeAdvice } from './adapter.js';
 import { foreignLayers, tellForeign } from './foreign.js';
 
@@ -20,9 +21,28 @@ export function obstacleOf(entries: ReadonlyMap<string, TensorEntry>, around: Ar
   const declared = config?.quantization_config ?? config?.compression_config;
   if (typeof declared === 'object' && declared !== null) {
     const method = (declared as Record<string, unknown>).quant_method;
-    return quantized(`its config.json has a quantization_config of method ${plain(show(method ?? 'unknown'))}`);
+    const entry = config?.quantization_config === declared ? 'quantization_config' : 'compression_config';
+    const evidence = `its config.json has a ${entry} of method ${plain(show(method ?? 'unknown'))}`;
+    return holdsFloats(entries) ? kept(evidence, entry) : quantized(evidence);
   }
   return adapterOf(entries, path, [...metadata.keys()]);
+}
+
+/** Whether no tensor may be packed weights: numbers, and the counters and masks that float models have beside them. */
+function holdsFloats(entries: ReadonlyMap<string, TensorEntry>): boolean {
+  for (const { type } of entries.values()) {
+    if (numbersOf(type) === undefined && type.name !== 'I64' && type.name !== 'BOOL') return false;
+  }
+  return true;
+}
+
+/** Of a model that was dequantized and kept the entry, or that is quantized as it is loaded. */
+function kept(evidence: string, entry: string): Obstacle {
+  return {
+    kind: 'quantized',
+    what: `is quantized already, as it says: ${evidence}. All its tensors are floats`,
+    advice: `If they are the weights themselves, of a model that was dequantized, remove ${entry} from config.json; else quantize the float original.`,
+  };
 }
 
 function quantized(evidence: string): Obstacle {
@@ -44,5 +64,6 @@ function adapterOf(
   if (sign === undefined) return undefined;
   const evidence =
     example === undefined ? `it holds ${plain(file!)} alone` : `its tensors are such as ${quote(example)}`;
-  return { kind: 'adapter', what: `is an adapter, not a model: ${evidence}`, advice: mergeAdvice(path, sign) };
+  const rename = example === undefined ? ' If it holds a whole model, rename the file to model.safetensors.' : '';
+  return { kind: 'adapter', what: `is an adapter, not a model: ${evidence}`, advice: mergeAdvice(path, sign) + rename };
 }
