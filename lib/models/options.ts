@@ -65,8 +65,8 @@ export interface ModelOptions {
 
   /**
    * How scale and zero are stored. `'auto'`: in float16 where that holds them, else, layer by layer, in float32. Errors are
-   * measured with what is stored. With `metaBits: 8` scale and zero are bytes, and this is the
-   * type of biases; `'auto'` is float32.
+   * measured with what is stored. With `metaBits: 8` scale and zero are bytes, the numbers that
+   * they stand for are float32 whatever is asked for, and this is the type of biases alone; `'auto'` is float32.
    *
    * @default 'auto'
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for `'float16'` where a value overflows to infinity.
@@ -169,7 +169,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     default: 'auto',
     expected: `one of ${META_DTYPES.join(', ')}`,
     accepts: (value) => (META_DTYPES as readonly unknown[]).includes(value),
-    help: 'how scale and zero are stored; auto: float16 where it holds them',
+    help: 'how scale and zero are stored; auto: float16 where it holds them; with --meta-bits 8: biases alone',
     parse: (text) => text,
   },
   force: {
