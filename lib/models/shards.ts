@@ -1,5 +1,6 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
+import type { QuantSums } from '../compute/arguments.js';
 import type { Envelope, Layout, TensorEntry, TensorSource } from '../containers/container.js';
 import { digestOf } from '../containers/digest.js';
 import { containerNamed, openSource } from '../containers/list.js';
@@ -150,14 +151,55 @@ async function placeShard(
       `Expected every shard of the plan to be written, but not ${plain(file)}.`,
     );
   }
-  const layout = await shardLayout(source, envelope, plan, {
-    ...shard,
-    layers: result.layers.map(({ layer }) => layer),
+  checkResult(shard, result);
+  const layers = result.layers.map(({ layer }) => layer);
+  const layout = await shardLayout(source, envelope, plan, { ...shard, layers }).catch((error: unknown) => {
+    if (error instanceof HqqError) throw error;
+    throw strangeResult(file, 'forms of layers that are none', error);
   });
   await checkPart(plan, file, from, layout);
   const name = staged.kind === 'file' ? '.' : file;
   await linkOrCopy(from, join(staged.path, name), await staged.modeOf(name));
   return layout;
+}
+
+/** Refuses what does not tell of the shard's layers: it may come from another machine, and another version. */
+function checkResult({ file, layers }: ShardPlan, { layers: given, computeSeconds }: ShardResult): void {
+  if (!Array.isArray(given)) throw strangeResult(file, `${show(given)} as its layers`);
+  if (typeof computeSeconds !== 'number') throw strangeResult(file, `${show(computeSeconds)} as computeSeconds`);
+  const left = new Map(layers.map((layer) => [layer.site.name, layer]));
+  for (const result of given as readonly (LayerResult | null | undefined)[]) {
+    const name = result?.layer?.site?.name;
+    const planned = left.get(name!);
+    if (planned === undefined)
+      throw strangeResult(file, `a result of layer ${show(name)}, which is not in it or told of already`);
+    const model = { layer: planned, sums: SUMS, seconds: 0 };
+    const flaw =
+      JSON.stringify(result!.layer.site) === JSON.stringify(planned.site) ? flawOf(result, model) : 'layer.site';
+    if (flaw !== undefined) throw strangeResult(file, `another ${flaw} of layer ${quote(name!)}`);
+    left.delete(name!);
+  }
+  const [missing] = left.keys();
+  if (missing !== undefined) throw strangeResult(file, `no result of layer ${quote(missing)}`);
+}
+
+const SUMS: QuantSums = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0, badIndex: -1 };
+
+/** Where `value` has not the fields that `model` has, of the same kinds. */
+function flawOf(value: unknown, model: unknown, path = ''): string | undefined {
+  if (typeof value !== typeof model || (value === null) !== (model === null)) return path || 'shape';
+  if (typeof model !== 'object' || model === null) return undefined;
+  for (const [key, field] of Object.entries(model)) {
+    if (field === undefined) continue; // which JSON does not carry
+    const flaw = flawOf((value as Record<string, unknown>)[key], field, path === '' ? key : `${path}.${key}`);
+    if (flaw !== undefined) return flaw;
+  }
+  return undefined;
+}
+
+function strangeResult(file: string, got: string, cause?: unknown): HqqError {
+  const message = `Expected the result of ${plain(file)} to be what writeShard gave, got ${got}. Write the shard again.`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', message, cause === undefined ? undefined : { cause });
 }
 
 /** Refuses what is not the file that the layout describes. */

@@ -153,6 +153,37 @@ describe('a plan', () => {
     expect(beside(output)).toEqual([]);
   });
 
+  it('takes no result of another shape', async () => {
+    const input = freshPath('in.safetensors');
+    fs.writeFileSync(input, encode(llama()));
+    const plan = await planConversion(input);
+    const { paths, results } = await writeAll(plan, input, ['in.safetensors']);
+    const output = freshPath('out.safetensors');
+    // biome-ignore lint/suspicious/noExplicitAny: what is spoilt has no type
+    type Loose = Record<string, any>;
+    const flaws: readonly (readonly [(result: Loose) => unknown, RegExp])[] = [
+      [(r) => delete r.layers, /got undefined as its layers/],
+      [(r) => (r.computeSeconds = 'long'), /got "long" as computeSeconds/],
+      [(r) => r.layers.pop(), /got no result of layer "/],
+      [(r) => (r.layers[0] = null), /got a result of layer undefined/],
+      [(r) => (r.layers[1] = r.layers[0]), /told of already/],
+      [(r) => (r.layers[0].layer.site.shape = [1, 1]), /got another layer\.site of layer "/],
+      [(r) => delete r.layers[0].layer.form.config, /got another layer\.form\.config of layer "/],
+      [(r) => delete r.layers[0].sums, /got another sums of layer "/],
+      [(r) => (r.layers[0].sums.absError = null), /got another sums\.absError of layer "/],
+      [(r) => (r.layers[0].layer.form.metaDtype = 'none'), /got forms of layers that are none/],
+    ];
+    for (const [spoil, message] of flaws) {
+      const spoilt = json(results);
+      spoil(spoilt[0]!);
+      const error = await failure(() => finishShards(plan, { input, paths, results: spoilt, output }));
+      expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringMatching(message) });
+      expect(error.message).toMatch(/^Expected the result of in\.safetensors to be what writeShard gave.*again\.$/);
+      expect(beside(output)).toEqual([]);
+    }
+    await finishShards(plan, { input, paths, results, output });
+  });
+
   it('takes no file for a shard that is another of the same size, or a link, and leaves shards as they are', async () => {
     const input = freshPath('in.safetensors');
     fs.writeFileSync(input, encode(llama()), { mode: 0o640 });
