@@ -169,7 +169,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     default: 'auto',
     expected: `one of ${META_DTYPES.join(', ')}`,
     accepts: (value) => (META_DTYPES as readonly unknown[]).includes(value),
-    help: 'how scale and zero are stored; auto: float16 where it holds them; with --meta-bits 8: biases alone',
+    help: 'type of scale and zero (with --meta-bits 8 of biases alone); auto: float16 where it holds them',
     parse: (text) => text,
   },
   force: {
