@@ -221,7 +221,11 @@ export async function syncFolder(path: string): Promise<void> {
 }
 
 /** Throws when the disk of `folder` has fewer than `bytes` free: better now than after hours of work. */
-export async function ensureFreeSpace(folder: string, bytes: number): Promise<void> {
+export async function ensureFreeSpace(
+  folder: string,
+  bytes: number,
+  place?: { notes(): Promise<readonly string[]> },
+): Promise<void> {
   let free: number;
   try {
     const { bavail, blocks, bsize } = await fs.promises.statfs(folder);
@@ -232,5 +236,6 @@ export async function ensureFreeSpace(folder: string, bytes: number): Promise<vo
   }
   if (free >= bytes) return;
   const message = `The output needs ${formatBytes(bytes)}, ${plain(folder)} has ${formatBytes(free)} free`;
-  throw new HqqError('ERR_IO', `${message}. Free space there or choose another place.`);
+  const advice = ['Free space there or choose another place.', ...((await place?.notes()) ?? [])].join(' ');
+  throw new HqqError('ERR_IO', `${message}. ${advice}`);
 }

@@ -1,5 +1,7 @@
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { plain, quoteSome } from '../messages/text.js';
+import { formatBytes, plural } from '../messages/units.js';
 import { standing, systemCode, withPath } from './io.js';
 import { digest, isAlive, parseMark, RUN_MARK, type RunMark } from './run-mark.js';
 
@@ -63,15 +65,21 @@ function stemOf(target: string): string {
 /**
  * Clears what dead runs left beside `target`: a half-written output is removed; an old folder that was moved aside goes back if
  * nothing took its place. `isOurs` says which outputs of this thread are being written.
+ *
+ * @returns the half-written outputs that stay because their runs cannot be looked up: `noteOf` tells of them
  */
-export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<void> {
+export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<readonly string[]> {
   const folder = dirname(target);
   const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
   const dead: Leftovers[] = [];
+  const left: string[] = [];
   for (const [mark, leftovers] of groupByRun(names, stemOf(target))) {
     const own = mark === RUN_MARK;
     const alive = own ? isOurs(partialOf(target)) : await mayBeAlive(folder, leftovers);
     if (!alive) dead.push(leftovers);
+    else if (!own && leftovers.partial !== undefined && isAlive(leftovers.run) !== 'yes') {
+      left.push(join(folder, leftovers.partial));
+    }
   }
   for (const { replaced } of dead) {
     if (replaced === undefined || (await standing(target)) !== undefined) continue;
@@ -82,6 +90,35 @@ export async function clearLeftovers(target: string, isOurs: (partial: string) =
     for (const name of [partial, replaced]) {
       if (name !== undefined) await fs.rm(join(folder, name), { recursive: true, force: true }).catch(() => {});
     }
+  }
+  return left;
+}
+
+/** What users should know of half-written outputs that were left standing; undefined where none of them is there any more. */
+export async function noteOf(left: readonly string[]): Promise<string | undefined> {
+  const sizes = await Promise.all(left.map(sizeOf));
+  const there = left.filter((_, index) => sizes[index] !== undefined);
+  if (there.length === 0) return undefined;
+  const bytes = sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
+  const one = there.length === 1;
+  const what = `${plural(there.length, 'half-written output')} of other runs for this place, ${formatBytes(bytes)}`;
+  const names = quoteSome(there.map((path) => basename(path)));
+  const who = `${one ? 'Its run' : 'Their runs'} may be at work, in another container or on another machine`;
+  return (
+    `${what}, ${one ? 'stands' : 'stand'} in ${plain(dirname(there[0]!))}: ${names}. ${who}. If not, remove ${one ? 'it' : 'them'} ` +
+    '(rm -r); a run for this place does so a week after the last sign of life.'
+  );
+}
+
+/** Bytes of a file, or of the files in a folder; undefined where there is nothing. */
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    const stat = await fs.lstat(path);
+    if (!stat.isDirectory()) return stat.size;
+    const sizes = await Promise.all((await fs.readdir(path)).map((name) => sizeOf(join(path, name))));
+    return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
+  } catch {
+    return undefined;
   }
 }
 

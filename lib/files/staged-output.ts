@@ -15,7 +15,7 @@ import {
   withPath,
   writeFully,
 } from './io.js';
-import { asideOf, clearLeftovers, partialOf } from './leftovers.js';
+import { asideOf, clearLeftovers, noteOf, partialOf } from './leftovers.js';
 import { modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
 import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
@@ -57,6 +57,8 @@ export class StagedOutput {
   readonly #like: string | undefined;
   /** Folders above the output that were made for it, the deepest first. */
   readonly #parents: string[] = [];
+  /** Half-written outputs of other runs that stay beside it. */
+  #left: readonly string[] = [];
   /** Whether the caller may still write to it. */
   #open = true;
   /** Whether something of it may be on the disk that is not to stay. */
@@ -105,7 +107,7 @@ export class StagedOutput {
     register(path, () => staged.abandonSync());
     try {
       await makeParents(dirname(place), staged.#parents);
-      await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
+      staged.#left = await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
       await checkReplaceable(place, kind, made, force);
       if (kind === 'folder') await staged.#makeFolder('.');
       return staged;
@@ -113,6 +115,12 @@ export class StagedOutput {
       await staged.abandon();
       throw error;
     }
+  }
+
+  /** What users should know of what other runs left beside it: nothing, or one note. */
+  async notes(): Promise<readonly string[]> {
+    const note = await noteOf(this.#left);
+    return note === undefined ? [] : [note];
   }
 
   /**

@@ -125,7 +125,7 @@ export async function dequantizeModel(
     for (const [file, shard] of shards) {
       layouts.set(file, await container.layout(file, specsOf(shard, dtype), envelope));
     }
-    const bytesAfter = await convertFolder({
+    const { bytes: bytesAfter, notes: ofPlace } = await convertFolder({
       ...{ source, output, made: container, force, signal, envelope },
       layouts,
       write: async (file, path, layout, mode) => {
@@ -144,7 +144,11 @@ export async function dequantizeModel(
     });
     const bytesBefore = source.files.reduce((sum, { size }) => sum + size, 0);
     const seconds = (performance.now() - started) / 1000;
-    const notes = [...endingNotes(output, source.kind, container), ...overflowNotes(shared.overflows, dtype)];
+    const notes = [
+      ...endingNotes(output, source.kind, container),
+      ...overflowNotes(shared.overflows, dtype),
+      ...ofPlace,
+    ];
     return { input, output, dtype, tensors: layers.length, weights, bytesBefore, bytesAfter, seconds, notes };
   } finally {
     await source.close();

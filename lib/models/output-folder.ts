@@ -20,19 +20,24 @@ interface Conversion {
   readonly write: (file: string, path: string, layout: Layout, mode: number) => Promise<Layout>;
 }
 
+interface Converted {
+  readonly bytes: number;
+  readonly notes: readonly string[];
+}
+
 /**
  * Writes the new files and all that surrounds them beside the target, and puts everything in place at the end. A failure or an
  * abort leaves nothing.
  *
- * @returns bytes of all files that hold tensors
+ * @returns bytes of all files that hold tensors, and what users should know of the place
  */
-export async function convertFolder(conversion: Conversion): Promise<number> {
+export async function convertFolder(conversion: Conversion): Promise<Converted> {
   const { source, output, made, force, signal, envelope, layouts } = conversion;
   const inputs = inputsOf(source);
   const staged = await StagedOutput.begin(output, source.kind, { made, force, inputs, like: inputs[0] });
   try {
     const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, 0);
-    await ensureFreeSpace(dirname(resolve(output)), needed);
+    await ensureFreeSpace(dirname(resolve(output)), needed, staged);
     let bytes = 0;
     const written = new Map<string, Iterable<TensorEntry>>();
     for (const [file, layout] of layouts) {
@@ -45,7 +50,7 @@ export async function convertFolder(conversion: Conversion): Promise<number> {
     if (staged.kind === 'folder') await writeCompanions(staged, envelope, written, signal);
     signal?.throwIfAborted();
     await staged.commit();
-    return bytes;
+    return { bytes, notes: await staged.notes() };
   } catch (error) {
     await staged.abandon();
     throw error;

@@ -99,7 +99,7 @@ async function convert(
   const byFile = new Map(plan.shards.map((shard) => [shard.file, shard]));
   const probes = new ProbesAhead(plan.shards, shared);
   try {
-    const bytesAfter = await convertFolder({
+    const { bytes: bytesAfter, notes } = await convertFolder({
       ...{ source, output, made: containerNamed(plan.container), force: model.force, signal: run.signal },
       envelope: shared.envelope,
       layouts: await layoutsOf(source, shared.envelope, plan),
@@ -110,7 +110,7 @@ async function convert(
         return written.layout;
       },
     });
-    return { notes: [], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
+    return { notes, results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
   } finally {
     await probes.close();
   }

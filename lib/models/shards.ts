@@ -117,7 +117,7 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
       signal?.throwIfAborted();
       await staged.commit();
       const made = {
-        ...{ notes: [], bytesAfter, results: results.flatMap(({ layers }) => layers) },
+        ...{ notes: await staged.notes(), bytesAfter, results: results.flatMap(({ layers }) => layers) },
         computeSeconds: results.reduce((sum, { computeSeconds }) => sum + computeSeconds, 0),
       };
       return reportQuantized(

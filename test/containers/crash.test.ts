@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import ts from 'typescript';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { ensureFreeSpace } from '../../lib/files/io.js';
 import { asideOf, clearLeftovers, partialOf } from '../../lib/files/leftovers.js';
 import { formatMark, isAlive, OWN_RUN, parseMark, type RunMark } from '../../lib/files/run-mark.js';
 import { StagedOutput } from '../../lib/files/staged-output.js';
@@ -145,6 +146,30 @@ describe('after a crash', () => {
     age(folder!, 8);
     await expectError(() => StagedOutput.begin(target, 'file', none), 'ERR_IO', /exists and is a folder/);
     expect(beside(target)).toEqual(['x']);
+  });
+
+  it('what stays of runs elsewhere is told of, with its size, while it is there', async () => {
+    const target = freshPath();
+    const folder = partialOf(target, formatMark(elsewhere));
+    fs.mkdirSync(join(folder, 'sub'), { recursive: true });
+    fs.writeFileSync(join(folder, 'sub/half'), 'x'.repeat(2000));
+    const staged = await stageFolder(target, 'new');
+    const [note, ...more] = await staged.notes();
+    expect(more).toEqual([]);
+    expect(note).toMatch(
+      /^1 half-written output of other runs for this place, 2\.00 kB, stands in .*: "x\.9.*partial"/,
+    );
+    expect(note).toMatch(/Its run may be at work, .*If not, remove it \(rm -r\); a run for this place does so a week/);
+    const full = ensureFreeSpace(dirname(target), Number.MAX_SAFE_INTEGER, staged);
+    await expectError(() => full, 'ERR_IO', /Free space there or choose another place\. 1 half-written output/);
+    fs.rmSync(folder, { recursive: true });
+    expect(await staged.notes()).toEqual([]);
+    await staged.abandon();
+    // One that is at work on this machine is no leftover.
+    fs.writeFileSync(partialOf(target, formatMark({ ...OWN_RUN, thread: 99 })), '');
+    const other = await stageFolder(target, 'new');
+    expect(await other.notes()).toEqual([]);
+    await other.abandon();
   });
 
   it('an output that is being written is touched now and then', async () => {
