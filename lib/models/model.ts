@@ -17,6 +17,7 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
 import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
+import { decodeRows } from './decode-rows.js';
 import {
   fillLayer,
   fillLayerSync,
@@ -148,11 +149,11 @@ export class Model extends Closing {
     await runTask(activeBackend(), 'dequantize', args(), run);
   }
 
-  /** Rows of a dense matrix, one after the other in `out`. @internal */
+  /** Rows of a matrix, one after the other in `out`. Of a quantized one, only the parts that hold them are decoded. @internal */
   async loadRows(name: string, rows: ArrayLike<number>, out: Float32Array, run: RunOptions): Promise<void> {
     const entry = this.#find(name);
-    if (isLayer(entry)) throw new RangeError(`Expected a dense matrix, got ${name}.`);
-    await readRows(this.#source, entry, rows, out, this.#pieces, run);
+    if (isLayer(entry)) await decodeRows(this.#source, entry, rows, out, run);
+    else await readRows(this.#source, entry, rows, out, this.#pieces, run);
   }
 
   /**

@@ -168,6 +168,30 @@ describe('openModel', () => {
   });
 });
 
+describe('rows of a quantized layer', () => {
+  it.each([
+    [4, 1],
+    [3, 1],
+    [3, 0],
+    [8, 0],
+  ] as const)('are those of the whole matrix, from whichever chunks: %d bits, axis %d', async (nbits, axis) => {
+    const out = freshPath();
+    const big = { ...llama('bfloat16'), 'big.weight': randomTensor([2305, 1024], 9, 'bfloat16') };
+    await quantizeModel(modelFolder([big]), out, { nbits, axis });
+    const model = await openModel(out);
+    const whole = await model.load('big');
+    const rows = [2304, 0, 7, 7, 1152, 1153, 2000, 1];
+    const got = new Float32Array(rows.length * 1024);
+    await model.loadRows('big', rows, got, { threads: 1 });
+    rows.forEach((row, i) => {
+      expect(got.subarray(i * 1024, (i + 1) * 1024)).toEqual(whole.subarray(row * 1024, (row + 1) * 1024));
+    });
+    const signal = AbortSignal.abort('enough');
+    await expect(model.loadRows('big', rows, got, { signal })).rejects.toBe('enough');
+    await model.close();
+  });
+});
+
 describe('dequantizeModel', () => {
   for (const [nbits, axis] of [
     [4, 1],

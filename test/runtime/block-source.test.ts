@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { describe, expect, test, vi } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
+import { Model, openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize.js';
 import type { LinearInput } from '../../lib/runtime/blocks/tap.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
@@ -223,6 +224,40 @@ describe('a block', () => {
     });
     await source.close();
   });
+});
+
+test('rows of a quantized embedding are decoded for one call at a time, and only they', async () => {
+  const path = await quantized('table', { embeddings: 8 });
+  const model = await openModel(path);
+  const table = await model.load('model.embed_tokens.weight');
+  await model.close();
+  const read = vi.spyOn(Model.prototype, 'loadInto');
+  let [running, most] = [0, 0];
+  const { loadRows } = Model.prototype;
+  const rows = vi.spyOn(Model.prototype, 'loadRows').mockImplementation(async function (this: Model, ...args) {
+    most = Math.max(most, ++running);
+    await loadRows.apply(this, args);
+    running--;
+  });
+  try {
+    const source = await openBlockSource(path);
+    const texts = Array.from({ length: 20 }, (_, i) => [i, 2047 - i, i]);
+    const controller = new AbortController();
+    const pending = texts.map((ids) => source.embed(ids));
+    const last = expect(source.embed([1], { signal: controller.signal })).rejects.toBe('enough');
+    controller.abort('enough');
+    await last;
+    texts[19]!.fill(0); // ids are taken at the call
+    for (const [i, text] of (await Promise.all(pending)).entries()) {
+      const ids = [i, 2047 - i, i];
+      expectSameBytes(text, Float32Array.from(ids.flatMap((id) => [...table.subarray(id * 256, (id + 1) * 256)])));
+    }
+    expect([most, rows.mock.calls.length, read.mock.calls.length]).toEqual([1, 20, 0]);
+    await source.close();
+  } finally {
+    read.mockRestore();
+    rows.mockRestore();
+  }
 });
 
 describe('parts', () => {

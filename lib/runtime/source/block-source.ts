@@ -25,6 +25,7 @@ import { OpenBlock } from './open-block.js';
 import { OpenHead } from './open-head.js';
 import type { OpenPart, PartContext } from './open-part.js';
 import { Desk, Shelf } from './shelf.js';
+import { Turns } from './turns.js';
 
 /** How the parts of a model compute. */
 export type BlockSourceOptions = Omit<LoadLanguageModelOptions, 'maxContext'>;
@@ -89,8 +90,9 @@ export class BlockSource extends Closing {
   readonly #lifetime = new Lifetime('the block source');
   readonly #shelf = new Shelf();
   #part: OpenPart | undefined;
-  /** When the part that was asked for last is there, or will not be. */
-  #turn: Promise<void> = Promise.resolve();
+  readonly #opening = new Turns();
+  /** Rows of quantized tables are decoded for one call after the other, and in the same memory. */
+  readonly #embedding = new Turns();
 
   /** @internal Use `openBlockSource`. */
   constructor(model: Model, config: LanguageModelConfig, how: How) {
@@ -116,8 +118,8 @@ export class BlockSource extends Closing {
   }
 
   /**
-   * What a text is to the first block: the embeddings of its tokens, `[ids.length, hiddenSize]`. Where they are not quantized, only theirs
-   * are read; otherwise the whole table is, for as long as the call takes.
+   * What a text is to the first block: the embeddings of its tokens, `[ids.length, hiddenSize]`. Only theirs are read; of a quantized table,
+   * the parts that hold them, one after the other, of one call at a time.
    *
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, `ERR_IO`, `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`; the signal's reason
    */
@@ -125,10 +127,13 @@ export class BlockSource extends Closing {
     refuseSurplus(arguments.length, 2, 'source.embed(ids, options)');
     const { signal } = checkPartOptions(options);
     checkIds(ids, this.config.vocabSize);
+    const own = Uint32Array.from(ids); // whatever the caller does with them meanwhile
     return this.#lifetime.run(async () => {
-      signal?.throwIfAborted();
       const { threads } = this.#how.machine;
-      return new WeightReader(this.#model, this.config).embeddingRows(ids, { signal, threads });
+      const reader = new WeightReader(this.#model, this.config);
+      const read = () => reader.embeddingRows(own, { signal, threads });
+      signal?.throwIfAborted();
+      return reader.embeddingIsCoded ? this.#embedding.take(read, signal) : read();
     });
   }
 
@@ -204,9 +209,7 @@ export class BlockSource extends Closing {
     read: (reader: WeightReader, run: ReadOptions, context: PartContext<Weights>) => Promise<T>,
   ): Promise<T> {
     return this.#lifetime.run(() => {
-      const before = this.#turn;
-      const opened = untilAborted(before, signal).then(async () => {
-        signal?.throwIfAborted();
+      return this.#opening.take(async () => {
         if (this.#part) await untilAborted(this.#part.close(), signal);
         const { machine, activations } = this.#how;
         const taken: Float32Array[] = [];
@@ -229,10 +232,7 @@ export class BlockSource extends Closing {
         } finally {
           this.#shelf.clear();
         }
-      });
-      // A call that is aborted while it waits is over before those that it waited for.
-      this.#turn = Promise.allSettled([before, opened]).then(() => {});
-      return opened;
+      }, signal);
     });
   }
 }

@@ -55,6 +55,10 @@ export class WeightReader {
     return this.#coded.has(`${module}.weight`);
   }
 
+  get embeddingIsCoded(): boolean {
+    return this.#coded.has(EMBEDDING);
+  }
+
   async embedding(run: RunOptions): Promise<Float32Array> {
     const { vocabSize, hiddenSize } = this.#config;
     return this.#matrix(EMBEDDING, vocabSize * hiddenSize, run);
@@ -64,14 +68,7 @@ export class WeightReader {
   async embeddingRows(ids: ArrayLike<number>, run: RunOptions): Promise<OwnedFloat32Array> {
     const { hiddenSize } = this.#config;
     const rows = allocating('the embeddings of the tokens', () => new Float32Array(ids.length * hiddenSize));
-    if (!this.#coded.has(EMBEDDING)) {
-      await this.#model.loadRows(EMBEDDING, ids, rows, run);
-      return rows;
-    }
-    const all = await this.embedding(run);
-    for (let row = 0; row < ids.length; row++) {
-      rows.set(all.subarray(ids[row]! * hiddenSize, (ids[row]! + 1) * hiddenSize), row * hiddenSize);
-    }
+    await this.#model.loadRows(EMBEDDING, ids, rows, run);
     return rows;
   }
 
