@@ -31,7 +31,7 @@ export interface Listing {
 }
 
 /** Weights that this package does not carry along, by file name. */
-function isOtherWeights(name: string): boolean {
+export function isOtherWeights(name: string): boolean {
   return OTHER_WEIGHTS.some((pattern) => pattern.test(name));
 }
 

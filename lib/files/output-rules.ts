@@ -6,6 +6,7 @@ import { HqqError } from '../messages/errors.js';
 import { plain, quote, quoteSome } from '../messages/text.js';
 import { type FileKind, PREFIX_BYTES } from './file-kind.js';
 import { ioError, kindOf, standing, systemCode, withPath } from './io.js';
+import { isOtherWeights } from './model-folder.js';
 
 /** What an output is. */
 export type OutputKind = 'file' | 'folder';
@@ -123,7 +124,8 @@ async function whyNotModel(folder: string, { ending, isPart }: FileKind): Promis
   if (weights.length > 1 && !weights.every(isPart)) return `holds more than one model (${quoteSome(weights)})`;
   for (const entry of entries.filter((candidate) => candidate.isDirectory())) {
     const inner = await fs.readdir(join(folder, entry.name));
-    if (inner.some((name) => isWeights(name) || name === 'config.json'))
+    // Outputs carry configs of sub-folders along (onnx/config.json), whose weights, in other formats, they leave out.
+    if (inner.some((name) => isWeights(name) || isOtherWeights(name)))
       return `holds other models (in ${quote(entry.name)})`;
     if (entry.name === '.git') return 'is a git repository';
   }

@@ -146,7 +146,7 @@ describe('a folder', () => {
     const shards = {
       'model-00001-of-00002.safetensors': '',
       'model-00002-of-00002.safetensors': '',
-      'onnx/readme.txt': '',
+      'onnx/config.json': '{}',
     };
     for (const old of [{ 'config.json': 'old', 'model.safetensors': '' }, { 'x.safetensors': '' }, shards, {}]) {
       const target = folderOf(old);
@@ -157,6 +157,10 @@ describe('a folder', () => {
     const precious: readonly (readonly [Record<string, string>, RegExp])[] = [
       [{ 'config.json': '{}', 'src/thesis.txt': '' }, /no \*\.safetensors/],
       [{ 'loose.safetensors': '', 'other-model/model.safetensors': '' }, /holds other models \(in "other-model"\)/],
+      [
+        { 'model.safetensors': '', 'older/config.json': '', 'older/pytorch_model.bin': '' },
+        /holds other models \(in "older"\)/,
+      ],
       [{ 'a.safetensors': '', 'b.safetensors': '' }, /holds more than one model/],
       [{ 'model.safetensors': '', '.git/HEAD': '' }, /is a git repository/],
     ];
