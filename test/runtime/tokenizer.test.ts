@@ -127,8 +127,15 @@ describe('a tokenizer', () => {
     await model.close();
   });
 
-  test('of a folder without one is an error of the system', async () => {
-    await expect(openTokenizer(folderWith('empty', {}))).rejects.toMatchObject({ code: 'ERR_IO' });
+  test('of a folder without one is an error that says where it comes from', async () => {
+    const folder = folderWith('empty', {});
+    await expect(openTokenizer(folder)).rejects.toMatchObject({
+      code: 'ERR_IO',
+      message:
+        `${folder} has no tokenizer.json, which text needs. Copy it (and tokenizer_config.json, if there) from where the ` +
+        'model comes from: its page on Hugging Face has it.',
+    });
+    await expect(openTokenizer(join(work, 'no-folder'))).rejects.toThrow('no-folder');
   });
 
   test('keeps no process alive that waits for nothing of it', async () => {

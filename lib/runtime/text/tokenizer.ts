@@ -40,7 +40,7 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
   const library = findLibrary();
   const tokenizer = await readWhole(join(folder, 'tokenizer.json'), MAX_TOKENIZER_BYTES).catch(
     async (error: unknown) => {
-      throw (isMissing(error) && (await otherForm(folder))) || error;
+      throw (isMissing(error) && (await withoutTokenizer(folder, error))) || error;
     },
   );
   const config = await readWhole(join(folder, 'tokenizer_config.json'), MAX_TOKENIZER_BYTES).catch((error: unknown) => {
@@ -80,11 +80,18 @@ const OTHER_FORMS = [
   'vocab.txt',
 ];
 
-/** The error for a folder whose tokenizer has another form than is read here; undefined where it has none. */
-async function otherForm(folder: string): Promise<HqqError | undefined> {
-  const names = new Set(await readdir(folder).catch(() => []));
+/** The error for a folder without tokenizer.json; undefined where there is no folder. */
+async function withoutTokenizer(folder: string, cause: unknown): Promise<HqqError | undefined> {
+  const listed = await readdir(folder).catch(() => undefined);
+  if (listed === undefined) return undefined;
+  const names = new Set(listed);
   const form = OTHER_FORMS.find((name) => names.has(name));
-  if (form === undefined) return undefined;
+  if (form === undefined) {
+    const message = `${plain(folder)} has no tokenizer.json, which text needs. Copy it (and tokenizer_config.json, if there)`;
+    return new HqqError('ERR_IO', `${message} from where the model comes from: its page on Hugging Face has it.`, {
+      cause,
+    });
+  }
   const call = `from transformers import AutoTokenizer; AutoTokenizer.from_pretrained(${quote(folder)}).save_pretrained(${quote(folder)})`;
   return new HqqError(
     'ERR_CHECKPOINT_CONTENT',
