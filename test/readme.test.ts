@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
+import { OPTIONS } from '../lib/matrix/config.js';
 import { scratchFolder } from './support/scratch.js';
 
 // What the README shows, run as it stands there: on the built package, and with the model that ships with the repository in the
@@ -36,6 +37,20 @@ test('its commands have the package that they need', () => {
   expect(installed).toMatch(/^ {4}npm install @huggingface\/tokenizers /m);
 });
 
+test('docs/library.md has every option of a matrix, with its default', () => {
+  const text = readFileSync(join(ROOT, 'docs', 'library.md'), 'utf8').split('## Options of a matrix')[1]!;
+  const cells = text
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .map((line) => line.split('|').map((cell) => cell.trim()));
+  const listed = cells.flatMap(([, names, defaults]) => {
+    const values = defaults!.replaceAll(/ \(.*?\)|`/g, '').split(', ');
+    return [...names!.matchAll(/`(\w+)`/g)].map((match, i) => [match[1]!, values[i] ?? values[0]!]);
+  });
+  const known = Object.entries(OPTIONS).map(([name, option]) => [name, String(option.default)]);
+  expect(Object.fromEntries(listed)).toEqual(Object.fromEntries(known));
+});
+
 test('its code runs', async () => {
   const file = join(work, 'readme.mjs');
   const [code] = blocks('js');
@@ -46,11 +61,18 @@ test('its code runs', async () => {
 });
 
 test('the code of docs/runtime.md runs', async () => {
-  const [code] = blocks('js', readFileSync(join(ROOT, 'docs', 'runtime.md'), 'utf8'));
-  const file = join(work, 'runtime.mjs');
-  writeFileSync(file, `${code}\nconsole.log(squares.size, logits.length, squares.get('lm_head'));\n`);
-  const { stdout } = await run(process.execPath, [file], { cwd: work });
-  expect(stdout).toBe('21 2048 undefined\n');
+  const codes = blocks('js', readFileSync(join(ROOT, 'docs', 'runtime.md'), 'utf8'));
+  const shown = [
+    ["squares.size, logits.length, squares.get('lm_head')", '21 2048 undefined\n'],
+    ['texts.length, texts[0].length / source.config.hiddenSize', '1 3\n'],
+  ] as const;
+  expect(codes).toHaveLength(shown.length);
+  for (const [i, [values, expected]] of shown.entries()) {
+    const file = join(work, `runtime-${i}.mjs`);
+    writeFileSync(file, `${codes[i]}\nconsole.log(${values});\n`);
+    const { stdout } = await run(process.execPath, [file], { cwd: work });
+    expect(stdout).toBe(expected);
+  }
 });
 
 test.runIf(posix)('its commands run, one after the other', async () => {

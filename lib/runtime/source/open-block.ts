@@ -124,7 +124,7 @@ export class OpenBlock extends OpenPart {
    *
    * @param weights By module, as `linears` calls it: a quantized tensor, or `[outFeatures, inFeatures]` numbers. Arrays of numbers are
    *   not copied.
-   * @example const next = await block.replace({ [module]: await quantize(weight) });
+   * @example const next = await block.replace({ [module]: await quantize({ data: await block.weight(module), shape }) });
    * @throws {HqqError} `ERR_INVALID_ARGUMENT` for a name that there is not, or a weight of another shape; `ERR_CLOSED`
    */
   async replace(
