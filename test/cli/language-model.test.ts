@@ -54,6 +54,11 @@ describe('hqq generate', () => {
       /--top-p to be a number in \(0, 1\]/,
     );
     expectFailure(
+      await hqq(['generate', join(work, 'nothing'), '--prompt', 'x', '--top-p', '0.9']),
+      2,
+      /Expected a temperature with topP: .* Give one, such as temperature 1 \(--temperature 1\)/,
+    );
+    expectFailure(
       await hqq(['generate', SHIPPED, '--prompt', '']),
       2,
       /Expected --prompt to be a text that is not empty, got ""/,

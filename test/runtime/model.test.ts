@@ -291,6 +291,17 @@ describe('the shipped model', () => {
       expect(() => model.generate([])).toThrow('got []');
       expect(() => model.generate([1, 2048])).toThrow('got 2048');
       expect(() => model.generate('x', { maxTokens: 0 })).toThrow('maxTokens');
+      for (const option of [{ topK: 5 }, { topP: 0.9 }, { minP: 0.1 }, { seed: 1 }]) {
+        const [name] = Object.keys(option);
+        expect(() => model.generate('x', option)).toThrow(
+          expect.objectContaining({
+            code: 'ERR_INVALID_OPTION',
+            message: expect.stringContaining(`with ${name}:`) as string,
+          }),
+        );
+        expect(() => model.generate('x', { ...option, temperature: 0 })).not.toThrow();
+      }
+      expect(() => model.generate('x', { topK: 0, topP: 1, minP: 0, seed: undefined })).not.toThrow();
       expect(() => model.generate('x', { temprature: 1 } as object)).toThrow('Did you mean "temperature"?');
     });
     await expect(loadLanguageModel(SHIPPED, { activations: 'int4' as 'int8' })).rejects.toThrow('one of float32, int8');

@@ -1,7 +1,7 @@
 import { untilAborted } from '../../compute/signal.js';
 import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
-import { GENERATE_OPTIONS } from '../../runtime/text/generate.js';
+import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
 import { defineCommand, toJson } from '../command.js';
 import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { readText } from '../input.js';
@@ -32,6 +32,7 @@ export const generate = defineCommand({
     quiet: NO_PROGRESS,
   },
   plan([path], { prompt: given, activations, maxContext, threads, json = false, quiet = false, ...options }) {
+    resolveGenerateOptions(options); // before gigabytes are read
     return async ({ signal, print }) => {
       const prompt = await readText(given!, 'a prompt', { signal, quiet });
       const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });

@@ -14,7 +14,12 @@ import type { TextTokenizer } from './tokenizer.js';
 export interface GenerateOptions {
   /** Most tokens to generate. @default 256 */
   readonly maxTokens?: number | undefined;
-  /** Spread of the choice: 0 always takes the likeliest token, 1 draws as the model says. @default 0 */
+  /**
+   * Spread of the choice: 0 always takes the likeliest token, 1 draws as the model says. `topK`, `topP`, `minP` and `seed` are an
+   * error without one.
+   *
+   * @default 0
+   */
   readonly temperature?: number | undefined;
   /** Draw from the likeliest k tokens; 0: from all. @default 0 */
   readonly topK?: number | undefined;
@@ -71,7 +76,7 @@ export const GENERATE_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]>
     default: 0,
     expected: 'a number in [0, 100]',
     accepts: (value) => value === 0 || isNumber(1e-3, 100)(value),
-    help: 'spread of the choice; 0 always takes the likeliest token',
+    help: 'spread of the choice; 0 always takes the likeliest token; top-k, top-p, min-p and seed need one',
     parse: number,
   },
   topK: {
@@ -125,6 +130,7 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     if (!accepts(value)) throw invalid(`Expected ${name} to be ${expected}, got ${show(value)}.`);
     resolved[name] = value;
   }
+  rejectUndrawn(options);
   const { stop = [], signal } = options;
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (!Array.isArray(stops) || !stops.every((text) => typeof text === 'string' && text !== '')) {
@@ -132,6 +138,20 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
   }
   checkSignal(signal);
   return { ...(resolved as unknown as Tuning), stop: stops, signal };
+}
+
+/**
+ * Without a temperature the likeliest token is taken, and what says how to draw does nothing: told, not ignored. A temperature of 0
+ * that is given is meant so.
+ */
+function rejectUndrawn(options: GenerateOptions): void {
+  if ((options.temperature ?? undefined) !== undefined) return;
+  for (const name of ['topK', 'topP', 'minP', 'seed'] as const) {
+    const value = options[name] ?? undefined;
+    if (value === undefined || value === GENERATE_OPTIONS[name].default) continue;
+    const message = `Expected a temperature with ${name}: without one the likeliest token is always taken.`;
+    throw invalid(`${message} Give one, such as temperature 1 (--temperature 1), or leave ${name} out.`);
+  }
 }
 
 function invalid(message: string): HqqError {
