@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test, vi } from 'vitest';
 import { activeBackend } from '../lib/backend/index.js';
 import { QuantizedLinear } from '../lib/compute/linear.js';
-import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
+import { dequantizeSync, quantize, quantizeSync } from '../lib/compute/quantize.js';
 import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
 import { openModel } from '../lib/models/model.js';
 import { quantizeModel } from '../lib/models/quantize.js';
@@ -238,6 +238,16 @@ describe('refuses', () => {
       'a bias of another length',
       () => layerOf(64, 64, { bias: inputOf(3) }),
       'Expected bias to have 64 elements for 64 outputs, got 3.',
+    ],
+    [
+      'a promise of a tensor',
+      () => new QuantizedLinear(quantize({ data: inputOf(64), shape: [8, 8] }) as never),
+      'Expected the quantized tensor to be an object, got a Promise: await it.',
+    ],
+    [
+      'a weight that is not quantized',
+      () => new QuantizedLinear({ data: inputOf(64), shape: [8, 8] } as never),
+      'Expected a quantized tensor, got a weight, { data, shape }. Quantize it first: await quantize(weight).',
     ],
     ['no tensor', () => new QuantizedLinear(null as never), 'Expected the quantized tensor to be an object, got null.'],
   ])('%s', async (_, call, message) => {

@@ -147,6 +147,28 @@ describe('what holds no options', () => {
   });
 });
 
+test('a promise that nobody awaited is told', async () => {
+  const promise = (): never => hqq.quantize(weight) as never;
+  const open = await source.block(0); // `block` was let go when the head was read
+  const { module } = open.linears[0]!;
+  const bare = { data: new Float32Array(64 * 64), shape: [64, 64] } as never;
+  const calls = [
+    () => hqq.dequantize(promise()),
+    () => hqq.QuantizedLinear.create(promise()),
+    () => open.replace({ [module]: promise() }),
+    () => hqq.quantize(promise()),
+    () => hqq.saveTensors(freshPath('out.safetensors'), { x: promise() }),
+  ];
+  for (const call of calls) {
+    await expect(call(), String(call)).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: expect.stringContaining('got a Promise: await it.') as string,
+    });
+  }
+  await expect(hqq.QuantizedLinear.create(bare)).rejects.toThrow('Quantize it first');
+  await expect(hqq.dequantize(bare)).rejects.toThrow('Quantize it first');
+});
+
 describe('options in the wrong argument', () => {
   const signal = new AbortController().signal;
   const misplaced = (message: string) =>
@@ -164,6 +186,22 @@ describe('options in the wrong argument', () => {
       misplaced('nbits in another argument: quantize(weight, { nbits }, run)'),
     );
     await expect(hqq.quantize(weight, config({ signl: 1 }))).rejects.toThrow('Unknown option "signl". Options: nbits,');
+  });
+
+  test('of a weight', async () => {
+    const { fromWeight } = hqq.QuantizedLinear;
+    await expect(hqq.quantize({ ...weight, nbits: 2 } as hqq.Weight)).rejects.toThrow(
+      misplaced('nbits in another argument: quantize(weight, { nbits })'),
+    );
+    expect(() => hqq.quantizeSync({ ...weight, threads: 1 } as hqq.Weight)).toThrow(
+      misplaced('threads in another argument: quantize(weight, config, { threads })'),
+    );
+    await expect(fromWeight({ ...weight, groupSize: 32 } as hqq.Weight)).rejects.toThrow(
+      misplaced('groupSize in another argument: QuantizedLinear.fromWeight(weight, { groupSize })'),
+    );
+    await expect(fromWeight({ ...weight, activations: 'int8' } as hqq.Weight)).rejects.toThrow(
+      misplaced('activations in another argument: QuantizedLinear.fromWeight(weight, config, { activations })'),
+    );
   });
 
   test('of fromWeight', async () => {

@@ -139,6 +139,8 @@ export class QuantizedLinear {
   ): Promise<QuantizedLinear> {
     refuseSurplus(arguments.length, 3, 'QuantizedLinear.fromWeight(weight, config, options)');
     const place = (argument: string) => `QuantizedLinear.fromWeight(weight, ${argument})`;
+    rejectMisplaced(weight, OPTION_NAMES, (name) => place(`{ ${name} }`));
+    rejectMisplaced(weight, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(config, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(options, OPTION_NAMES, (name) => place(`{ ${name} }, options`));
     const { own, run } = checkLayerOptions(options);

@@ -29,6 +29,8 @@ export interface QuantizeJob {
 /** @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY` */
 export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOptions): QuantizeJob {
   const { data, dtype, shape } = readWeight(weight);
+  rejectMisplaced(weight, OPTION_NAMES, (name) => `quantize(weight, { ${name} })`);
+  rejectMisplaced(weight, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
   const { config, format, geometry, adapted } = requireForm(shape, given);

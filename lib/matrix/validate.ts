@@ -17,8 +17,11 @@ function refuse(message: string): never {
   throw new HqqError('ERR_INVALID_ARGUMENT', message);
 }
 
-/** An object, for what reads its fields. */
+/** An object, for what reads its fields. A promise of one has none of them yet. */
 export function checkObject(value: unknown, name: string): void {
+  if (typeof (value as { then?: unknown } | null | undefined)?.then === 'function') {
+    refuse(`Expected ${name} to be an object, got a Promise: await it.`);
+  }
   if (typeof value !== 'object' || value === null) refuse(`Expected ${name} to be an object, got ${show(value)}.`);
 }
 
@@ -150,6 +153,9 @@ interface TensorLayout {
  */
 export function checkQuantized(q: QuantizedTensorLike): TensorLayout {
   checkObject(q, 'the quantized tensor');
+  if (q.packed === undefined && (q as { data?: unknown }).data !== undefined) {
+    refuse('Expected a quantized tensor, got a weight, { data, shape }. Quantize it first: await quantize(weight).');
+  }
   if (!NBITS.includes(q.nbits)) refuse(`Expected nbits to be one of ${NBITS.join(', ')}, got ${show(q.nbits)}.`);
   if (q.axis !== 0 && q.axis !== 1) refuse(`Expected axis to be 0 or 1, got ${show(q.axis)}.`);
   checkShape(q.shape, 'shape');
