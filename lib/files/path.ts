@@ -34,7 +34,15 @@ export function pathOf(path: FilePath, name: string, kind = 'a .safetensors file
   }
   if (typeof path === 'string' && /^(file|https?):\/\//i.test(path))
     return refuse(`the text ${show(path)}`, adviceFor(path));
-  return typeof path === 'string' && path !== '' && !path.includes('\0') ? path : refuse(show(path));
+  return typeof path === 'string' && path !== '' && !path.includes('\0')
+    ? path
+    : refuse(show(path), argumentAdvice(path, name));
+}
+
+/** Options stand behind the path of an output, not in its place. */
+function argumentAdvice(given: unknown, name: string): string {
+  const isOptions = name === 'the output' && typeof given === 'object' && given !== null;
+  return isOptions ? ' It is an argument of its own, before the options.' : '';
 }
 
 /** What to write in place of a URL that came as text. */

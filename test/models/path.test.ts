@@ -51,4 +51,11 @@ describe('a path', () => {
     await expect(loadLanguageModel(path as string)).rejects.toThrow(refused('the model'));
     await expect(openTokenizer(path as string)).rejects.toThrow(refused('the tokenizer'));
   });
+
+  test('of the output is the second argument, which options do not stand in for', async () => {
+    const refused =
+      /Expected the output .* got an object of Object\. It is an argument of its own, before the options\./;
+    await expect(quantizeModel(SHIPPED, { out: 'x' } as never)).rejects.toThrow(refused);
+    await expect(dequantizeModel(SHIPPED, { out: 'x' } as never)).rejects.toThrow(refused);
+  });
 });
