@@ -88,7 +88,9 @@ export async function compareModels(
 
 function rejectSwapped(a: TensorSource, quantized: boolean): void {
   if (tracesOf(a) === undefined) return;
-  const advice = quantized ? 'Pass the model that it was made from' : 'Pass the original first';
+  const advice = quantized
+    ? 'Two quantized models cannot be compared with each other: pass the model that this was made from'
+    : 'What was made of a quantized model cannot be compared with it: pass the original first, then one of the two';
   const message = `Expected the first model to be the original, but ${plain(a.path)} is quantized. ${advice}.`;
   throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }

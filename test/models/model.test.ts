@@ -322,8 +322,16 @@ describe('compareModels', () => {
     const messages: [string, string, RegExp][] = [
       [strange, quantized, /no tensor name in common: "other.weight" here/],
       [wider, quantized, /"lm_head.weight" is \[41, 64\] in .* and \[40, 64\] in/],
-      [quantized, folder, /first model to be the original, but .* is quantized\. Pass the original first\./],
-      [quantized, quantized, /Pass the model that it was made from\./],
+      [
+        quantized,
+        folder,
+        /first model to be the original, but .* is quantized\. What was made .* cannot be compared with it: pass the original first/,
+      ],
+      [
+        quantized,
+        quantized,
+        /Two quantized models cannot be compared with each other: pass the model that this was made from\./,
+      ],
     ];
     for (const [a, b, message] of messages) {
       const error = await failure(() => compareModels(a, b));
