@@ -78,7 +78,9 @@ function isForeignBuildFolder() {
 function build() {
   const missing = missingTools();
   if (missing) return missing;
-  say('building the native addon with CMake, which takes a minute or two. HQQ_SKIP_NATIVE=1 does without.');
+  // Who runs this file by hand wants the addon; npm runs it unasked.
+  const way = env.npm_lifecycle_event === undefined ? '' : ' HQQ_SKIP_NATIVE=1 does without.';
+  say(`building the native addon with CMake, which takes a minute or two.${way}`);
   const tool = require.resolve('cmake-js/bin/cmake-js', { paths: [root] });
   const args = [tool, isForeignBuildFolder() ? 'rebuild' : 'build'];
   const parallel = { CMAKE_BUILD_PARALLEL_LEVEL: String(os.availableParallelism()) };
