@@ -1,4 +1,5 @@
 import * as fs from 'node:fs';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { HqqError } from '../messages/errors.js';
 import { formatError, plain } from '../messages/text.js';
@@ -46,6 +47,13 @@ export function ioError(doing: string, path: string, error: unknown): unknown {
   if (error instanceof HqqError || code === undefined || (error as Error).name === 'AbortError') return error;
   const advice = ADVICE[code] ?? `The system says: ${plain(code)}.`;
   return new HqqError('ERR_IO', `${doing} ${plain(path)}. ${advice}`, { cause: error });
+}
+
+/** The error for a file or folder that could not be made at `path` for the output at `target`, which is the name that the user knows. */
+export function creationError(target: string, error: unknown): unknown {
+  if (systemCode(error) !== 'ENOENT') return ioError('Cannot create', target, error);
+  const message = `Cannot create ${plain(target)}. Nothing can be created in ${plain(dirname(target))}. Choose another place.`;
+  return new HqqError('ERR_IO', message, { cause: error });
 }
 
 /** Runs `action`; what it throws becomes an `ERR_IO` that names the path. */

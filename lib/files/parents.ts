@@ -3,7 +3,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { ioError, standing, systemCode, withPath } from './io.js';
+import { creationError, ioError, standing, systemCode, withPath } from './io.js';
 
 /**
  * The real path of the folder that the output will be in. What is missing of it is to be made (`makeParents`), so that the
@@ -46,7 +46,7 @@ export async function makeParents(folder: string, made: string[]): Promise<void>
       await fs.mkdir(path);
       made.unshift(path);
     } catch (error) {
-      if (systemCode(error) !== 'EEXIST') throw ioError('Cannot create', path, error); // else another run made it
+      if (systemCode(error) !== 'EEXIST') throw creationError(path, error); // else another run made it
     }
   }
 }

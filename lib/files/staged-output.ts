@@ -7,6 +7,7 @@ import type { FileKind } from './file-kind.js';
 import {
   closeFile,
   createFile,
+  creationError,
   openRegular,
   readFully,
   syncFile,
@@ -109,7 +110,7 @@ export class StagedOutput {
       await makeParents(dirname(place), staged.#parents);
       staged.#left = await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
       await checkReplaceable(place, kind, made, force);
-      if (kind === 'folder') await staged.#makeFolder('.');
+      await staged.#claim();
       return staged;
     } catch (error) {
       await staged.abandon();
@@ -259,6 +260,19 @@ export class StagedOutput {
       await syncFile(fd, full);
     } finally {
       await closeFile(fd);
+    }
+  }
+
+  /** Makes the staged folder, or tries whether the file can be made: better now than after the work. */
+  async #claim(): Promise<void> {
+    try {
+      if (this.kind === 'folder') await this.#makeFolder('.');
+      else {
+        await (await fs.open(this.path, 'wx', 0o600)).close();
+        await fs.rm(this.path);
+      }
+    } catch (error) {
+      throw creationError(this.target, error instanceof HqqError ? error.cause : error);
     }
   }
 
