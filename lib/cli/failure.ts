@@ -1,6 +1,6 @@
 import { HqqError, type HqqErrorCode } from '../messages/errors.js';
 import type { Command } from './command.js';
-import { UsageError } from './flags.js';
+import { kebab, UsageError } from './flags.js';
 import { Interruption } from './process.js';
 
 /** What went wrong, for people and for scripts. */
@@ -11,6 +11,19 @@ interface Failure {
   readonly code: HqqErrorCode | 'ABORT_ERR' | 'ERR_INTERNAL';
   /** One paragraph. */
   readonly message: string;
+}
+
+/** What the library says of an option, as the command line spells it: which options go together is the library's to know. */
+function namingFlags(message: string, { flags }: Command): string {
+  return message.replace(
+    /^(?:overrides\[(.*?)\]: )?Expected (\w+) to be /,
+    (whole, glob: string | undefined, name: string) => {
+      if (!(name in flags)) return whole;
+      return glob === undefined
+        ? `Expected --${kebab(name)} to be `
+        : `Expected ${kebab(name)} in --override ${glob} to be `;
+    },
+  );
 }
 
 /** What a run failed of; `command` is what it ran, if it came that far. */
@@ -24,8 +37,10 @@ export function failureOf(error: unknown, command: Command | undefined): Failure
     return { status: 2, code: 'ERR_INVALID_OPTION', message };
   }
   if (error instanceof HqqError) {
-    const { code, message } = error;
-    return { status: code === 'ERR_INVALID_OPTION' ? 2 : 1, code, message };
+    const { code } = error;
+    const isUsage = code === 'ERR_INVALID_OPTION';
+    const message = isUsage && command ? namingFlags(error.message, command) : error.message;
+    return { status: isUsage ? 2 : 1, code, message };
   }
   const message = error instanceof Error ? error.message : String(error);
   const paragraph = message

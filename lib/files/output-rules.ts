@@ -78,7 +78,7 @@ export async function checkReplaceable(
   const expected = kind === 'file' ? stat.isFile() : stat.isDirectory();
   if (!expected) refuse(`${path} exists and is ${kindOf(stat)}, but the output is a ${kind}. Choose another path.`);
   if (!force)
-    refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass --force (force: true) to replace it.`);
+    refuse(`${path} ${appeared ? 'appeared meanwhile' : 'exists'}. Pass force: true (--force) to replace it.`);
   if (kind === 'file') {
     const isOurs = await withPath('Cannot read', target, () => isEmptyOr(made, target));
     if (!isOurs) refuse(`${path} exists and is not ${made.title}: it is not replaced. Choose another path.`);

@@ -159,9 +159,9 @@ function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqEr
   const size = sizes[0]!;
   return new HqqError(
     'ERR_GROUP_SIZE',
-    `Expected groupSize to divide the weights of every layer that it was asked for, got ${asked} for ${names.join(', ')}` +
+    `Expected groupSize (--group-size) to divide the weights of every layer that it was asked for, got ${asked} for ${names.join(', ')}` +
       `${more}. Leave it out, and such layers take a size that fits; or give them one of their own, as in ` +
-      `overrides: { ${quote(name)}: { groupSize: ${size} } } (--override ${quote(`${name}:group-size=${size}`)}); or exclude them.`,
+      `overrides: { ${quote(name)}: { groupSize: ${size} } } (--override ${quote(`${name}:group-size=${size}`)}); or exclude them (exclude, --exclude).`,
   );
 }
 

@@ -51,7 +51,7 @@ export function checkChunks(name: string, { geometry, axis, format }: Cut): void
   if (size * together <= MAX_CHUNK_WEIGHTS) return;
   const message = `${name}: Expected groups of at most ${Math.floor(MAX_CHUNK_WEIGHTS / together)} weights`;
   const why = `${together} of them are held in memory together`;
-  const advice = 'Choose a smaller groupSize, or exclude it';
+  const advice = 'Choose a smaller groupSize (--group-size), or leave it as it is (exclude, --exclude)';
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, since ${why}, got groups of ${size}. ${advice}.`);
 }
 

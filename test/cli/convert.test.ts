@@ -113,7 +113,7 @@ describe('quantize', () => {
     const { status, stdout, stderr } = await hqq(['quantize', MODEL, '--out', out, '--nbits', '2', '--dry-run']);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(/quantize +14 tensors/);
-    expect(stdout).toMatch(/note +As things are, the run itself would fail\. .* exists\. Pass --force/);
+    expect(stdout).toMatch(/note +As things are, the run itself would fail\. .* exists\. Pass force: true \(--force\)/);
     expect((await hqq(['quantize', MODEL, '--out', out, '--dry-run', '--force'])).stdout).not.toMatch(/would fail/);
   });
 

@@ -93,6 +93,11 @@ describe('wrong usage is said before anything is read', () => {
       [...q, '--override', 'a*:round-zero=maybe'],
       /Expected round-zero in --override to be true or false, got "maybe"\./,
     ],
+    [[...q, '--zero-point', 'integer'], /Expected --zero-point to be float for solver hqq/],
+    [
+      [...q, '--override', 'a]:*:zero-point=integer'],
+      /Expected zero-point in --override "a\]:\*" to be float for solver hqq/,
+    ],
     [['quantize', '/nope'], /Expected --out <path>/],
     [['quantize', '/nope', '/nope-out'], /Unexpected argument "\/nope-out": .* Did you mean --out \/nope-out\?/],
     [['quantize', '/nope', '--out', ''], /Expected --out to be a path, got ""\./],

@@ -91,7 +91,11 @@ describe('after a crash', () => {
       'model.*.partial',
       'model.*.replaced.partial',
     ]);
-    await expectError(() => StagedOutput.begin(target, 'folder', none), 'ERR_IO', /exists\. Pass --force/);
+    await expectError(
+      () => StagedOutput.begin(target, 'folder', none),
+      'ERR_IO',
+      /exists\. Pass force: true \(--force\)/,
+    );
     expect([beside(target), content(target)]).toEqual([['model'], { 'config.json': 'old' }]);
   });
 

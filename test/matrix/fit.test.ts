@@ -190,9 +190,9 @@ describe('a whole model', () => {
   });
 
   const refusal =
-    'Expected groupSize to divide the weights of every layer that it was asked for, got 64 for "odd.weight" (7 x 63), ' +
+    'Expected groupSize (--group-size) to divide the weights of every layer that it was asked for, got 64 for "odd.weight" (7 x 63), ' +
     '"head.weight" (5 x 100). Leave it out, and such layers take a size that fits; or give them one of their own, as in ' +
-    'overrides: { "odd": { groupSize: 63 } } (--override "odd:group-size=63"); or exclude them.';
+    'overrides: { "odd": { groupSize: 63 } } (--override "odd:group-size=63"); or exclude them (exclude, --exclude).';
 
   test('refuses what was asked for and does not fit, before anything is written', async () => {
     const out = freshPath('out.safetensors');

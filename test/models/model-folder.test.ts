@@ -216,7 +216,9 @@ describe('a model folder', () => {
     const before = snapshot(standing);
     const plan = (output: string, force: boolean) => quantizeModel(folder, output, { dryRun: true, force });
     const { notes, ...rest } = await plan(standing, false);
-    expect(notes).toEqual([expect.stringMatching(/the run itself would fail\. .* exists\. Pass --force/)]);
+    expect(notes).toEqual([
+      expect.stringMatching(/the run itself would fail\. .* exists\. Pass force: true \(--force\)/),
+    ]);
     const forced = await plan(standing, true);
     expect(forced.notes).toEqual([]);
     expect(rest.totals.bytesAfter).toBe(forced.totals.bytesAfter);

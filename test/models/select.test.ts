@@ -121,14 +121,17 @@ describe('what is quantized', () => {
   });
 
   it.each([
-    [{ include: '*q_porj' }, /include "\*q_porj" to match a tensor.*Did you mean "\*q_proj"/],
-    [{ exclude: 'model.layers.0.self_atn.q_proj' }, /Did you mean "model.layers.0.self_attn.q_proj"/],
-    [{ overrides: { '*.upp_proj': { nbits: 8 } } }, /overrides "\*\.upp_proj" to match a tensor/],
+    [{ include: '*q_porj' }, /include \(--include\) "\*q_porj" to match a tensor.*Did you mean "\*q_proj"/],
+    [
+      { exclude: 'model.layers.0.self_atn.q_proj' },
+      /exclude \(--exclude\) .* Did you mean "model.layers.0.self_attn.q_proj"/,
+    ],
+    [{ overrides: { '*.upp_proj': { nbits: 8 } } }, /overrides \(--override\) "\*\.upp_proj" to match a tensor/],
     [{ overrides: { lm_head: { nbits: 8 } } }, /stays as it is: excluded by default: lm_head\. Include it too\./],
     [{ include: '*embed_tokens' }, /"model.embed_tokens.weight" stays as it is: embedding/],
     [
       { exclude: '*' },
-      /exclude \(--exclude\) matches all 9 weights of \S+ that would be quantized, .* Narrow its patterns/,
+      /Expected exclude \(--exclude\) to leave something .* matches all 9 weights of \S+ that would be quantized\. Narrow its patterns/,
     ],
   ] as const)('refuses %j', async (options, message) => {
     const error = await failure(() => plan(llama(), options as QuantConfig));

@@ -23,8 +23,15 @@ export function compileGlob(text: string): Glob {
   return { text, names, matches: (tensor) => names(tensor) || match(tensor) || match(layerOf(tensor)) };
 }
 
+/** An option of patterns as messages call it: in a program, and on the command line. */
+export const GLOB_OPTIONS = {
+  include: 'include (--include)',
+  exclude: 'exclude (--exclude)',
+  overrides: 'overrides (--override)',
+} as const;
+
 /** The error for a pattern that would silently do nothing. */
-export function unmatched(option: string, glob: Glob, names: Iterable<string>): HqqError {
+export function unmatched(option: keyof typeof GLOB_OPTIONS, glob: Glob, names: Iterable<string>): HqqError {
   const spellings = new Set<string>();
   for (const name of names) {
     if (spellings.size > MAX_SUGGESTED) break;
@@ -33,6 +40,6 @@ export function unmatched(option: string, glob: Glob, names: Iterable<string>): 
     const anyLayer = module.replaceAll(/\.\d+(?=\.|$)/g, '.*');
     for (const text of [module, name, anyLayer, leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`]) spellings.add(text);
   }
-  const message = `Expected ${option} ${quote(glob.text)} to match a tensor, but it matches none.`;
+  const message = `Expected ${GLOB_OPTIONS[option]} ${quote(glob.text)} to match a tensor, but it matches none.`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', message + suggestion(glob.text, [...spellings]));
 }

@@ -9,7 +9,7 @@ import { formatCount, plural } from '../../messages/units.js';
 import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
 import type { Architecture } from './architecture.js';
-import { compileGlob, type Glob, unmatched } from './globs.js';
+import { compileGlob, GLOB_OPTIONS, type Glob, unmatched } from './globs.js';
 import { guessedNote, strangeNote, versionNote } from './known.js';
 
 /** A layer that will be quantized. */
@@ -129,8 +129,8 @@ export function nothingLeft(path: string, { dense, doubtful }: Selection): HqqEr
   const excluded = counts.get('excluded') ?? 0;
   if (excluded > 0) {
     const all = excluded === 1 ? 'the one weight' : `all ${formatCount(excluded)} weights`;
-    const message = `exclude (--exclude) matches ${all} of ${plain(path)} that would be quantized, so that nothing is left`;
-    return new HqqError('ERR_CHECKPOINT_CONTENT', `Expected fewer to stay: ${message}. Narrow its patterns.`);
+    const message = `Expected ${GLOB_OPTIONS.exclude} to leave something to quantize, but it matches ${all} of ${plain(path)}`;
+    return new HqqError('ERR_CHECKPOINT_CONTENT', `${message} that would be quantized. Narrow its patterns.`);
   }
   const advice =
     doubtful.size === 0 ? '' : ` What is to be quantized all the same, include by name: ${quoteSome([...doubtful])}.`;
@@ -138,7 +138,12 @@ export function nothingLeft(path: string, { dense, doubtful }: Selection): HqqEr
 }
 
 /** A pattern must do something: a typo would go unnoticed. Only tied heads are excused; a note tells of them. */
-function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource, selection: Selection): void {
+function checkGlobs(
+  option: keyof typeof GLOB_OPTIONS,
+  globs: readonly Glob[],
+  source: TensorSource,
+  selection: Selection,
+): void {
   const { layers, dense, doubtful } = selection;
   for (const glob of globs) {
     if (layers.some(({ site }) => glob.matches(site.weight.name))) continue;
@@ -153,7 +158,7 @@ function checkGlobs(option: string, globs: readonly Glob[], source: TensorSource
         ? ' Include it too.'
         : '';
     const name = quote(first.entry.name);
-    const message = `Expected ${option} ${quote(glob.text)} to match a weight that is quantized, but ${name}${rest}`;
+    const message = `Expected ${GLOB_OPTIONS[option]} ${quote(glob.text)} to match a weight that is quantized, but ${name}${rest}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} stays as it is: ${first.reason}.${advice}`);
   }
 }
