@@ -37,3 +37,11 @@ it.each(['\u0007', '\u202e', 'x'.repeat(100_000), '"\n'])('an unknown option is 
   expect(message).toBe(plain(message));
   expect(message.length).toBeLessThan(400);
 });
+
+it('an error as JSON says what it says to people', () => {
+  const error = new HqqError('ERR_IO', 'Cannot read x.', { cause: new Error('of the system') });
+  expect(JSON.parse(JSON.stringify({ error }))).toEqual({
+    error: { name: 'HqqError', code: 'ERR_IO', message: 'Cannot read x.' },
+  });
+  expect(Object.keys(error).sort()).toEqual(['code', 'name']);
+});

@@ -45,6 +45,12 @@ export class HqqError extends Error {
   ) {
     super(message, options);
   }
+
+  /** What `JSON.stringify` writes, which leaves out an error's message otherwise. `cause` stays out: it may be anything. */
+  toJSON(): { readonly name: string; readonly code: HqqErrorCode; readonly message: string } {
+    const { name, code, message } = this;
+    return { name, code, message };
+  }
 }
 
 /** Control, format (bidirectional overrides), surrogate and unassigned characters: they could rewrite the terminal. */
