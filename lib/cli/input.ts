@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import * as fs from 'node:fs/promises';
 import { addAbortSignal } from 'node:stream';
 import { ioError, readWhole } from '../files/io.js';
 import { HqqError } from '../messages/errors.js';
@@ -22,10 +23,20 @@ interface TextInput {
 /** The text of a file, or of standard input for `-`. Nothing is an error. */
 export async function readTextFile(file: string, input: TextInput): Promise<string> {
   const isStandard = file === STANDARD_INPUT;
-  const bytes = isStandard ? await readStandardInput(input) : await readWhole(file, MAX_TEXT_BYTES);
+  const bytes = isStandard ? await readStandardInput(input) : await readRegular(file);
   if (bytes.length > 0) return decode(isStandard ? 'standard input' : file, bytes);
   const where = isStandard ? 'on standard input' : `in ${plain(file)}`;
   throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a text ${where}, got nothing.`);
+}
+
+/** A pipe that has a name, such as the shell's `<(...)`, cannot be asked for its size; that which has none is read. */
+async function readRegular(file: string): Promise<Buffer> {
+  const stat = await fs.stat(file).catch(() => undefined); // what is not there is for the reader to complain about
+  if (stat?.isFIFO()) {
+    const message = `Cannot read ${plain(file)}. Expected a file, got a named pipe.`;
+    throw new HqqError('ERR_IO', `${message} Pipe the text to standard input, with - in place of the file.`);
+  }
+  return readWhole(file, MAX_TEXT_BYTES);
 }
 
 /** The value of a flag that is a text, or what standard input holds for `-`, without the end of its last line. */

@@ -119,6 +119,15 @@ describe('hqq perplexity', () => {
     expectFailure(await hqq([], { shell }), 1, /Expected a text on standard input, got nothing\./);
   });
 
+  test('points to standard input where a text is a named pipe', async () => {
+    const shell = `$HQQ perplexity '${SHIPPED}' --text <(echo x)`;
+    expectFailure(
+      await hqq([], { shell }),
+      1,
+      /got a named pipe\. Pipe the text to standard input, with - in place of the file/,
+    );
+  });
+
   test('says when a text is too short', async () => {
     const file = join(work, 'short.txt');
     writeFileSync(file, 'Too short.');
