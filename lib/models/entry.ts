@@ -83,7 +83,8 @@ export async function openModel(path: FilePath): Promise<Model> {
  * others as they are. The file appears whole or not at all; the arrays must not be written to until the promise settles.
  *
  * `loadTensors` gives back the same numbers under the same names; `stats` and `adapted` are not kept. A dense `[1, outFeatures]`
- * called `x.bias` beside a quantized `x.weight` is that layer's bias, which `openModel(path).linear('x')` adds.
+ * called `x.bias` beside a quantized `x.weight` is that layer's bias, which `openModel(path).linear('x')` adds. No matrices at all are
+ * no error: the file holds none, and loads as `{}`.
  *
  * @example
  * await saveTensors('layers.safetensors', { 'up.weight': await quantize(weight), 'up.bias': { data, shape: [1, 4096] } });
