@@ -47,7 +47,7 @@ export class HqqError extends Error {
   }
 
   /** What `JSON.stringify` writes, which leaves out an error's message otherwise. `cause` stays out: it may be anything. */
-  toJSON(): { readonly name: string; readonly code: HqqErrorCode; readonly message: string } {
+  toJSON(): Pick<HqqError, 'name' | 'code' | 'message'> {
     const { name, code, message } = this;
     return { name, code, message };
   }
