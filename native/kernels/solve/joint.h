@@ -39,10 +39,10 @@ struct Joint {
     return {p[0], warm, p[2] != 0.0f, starts, inv_beta, iterations};
   }
 
-  // Returns the most steps of a group.
+  // Returns the most steps of a group. One copy for groups of all sizes, which are known where it is called.
   template <size_t Count, bool Weighted>
-  HQQ_INLINE static int solve(const SolveOptions& o, const Parameters& p, const Lanes<Count, Weighted>& lanes,
-                              Fitted<Count>& best) {
+  HQQ_NOINLINE static int solve(const SolveOptions& o, const Parameters& p, const Lanes<Count, Weighted>& lanes,
+                                Fitted<Count>& best) {
     const bool squares = p.lp_norm == 2.0f;
     Fitted<Count> at;
     for (size_t k = 0; k < p.starts.count; ++k) {
