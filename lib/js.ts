@@ -24,6 +24,7 @@ export type { Packing } from './matrix/format.js';
 export type {
   Float16Numbers,
   FloatWeight,
+  MetaCodes,
   QuantizedMeta,
   QuantizedTensor,
   QuantizedTensorLike,

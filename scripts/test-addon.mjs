@@ -36,6 +36,7 @@ const env = {
   ...process.env,
   HQQ_PREBUILD: sanitizedFolder,
   HQQ_REQUIRE_NATIVE: '1',
+  HQQ_TEST_SHARE: '0.5', // of random cases: the core's tests, under sanitizers too, have more of them
   LD_PRELOAD: sanitizerRuntime(),
   // A small quarantine, so that the test of memory that grows sees no more than what is kept from use for a while.
   ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=0:exitcode=99:quarantine_size_mb=16',
