@@ -4,9 +4,9 @@ import { activeBackend, availableBackends, openBackend } from '../lib/backend/in
 import { groupedQuantizeArgs } from '../lib/compute/arguments.js';
 import { dequantize, quantize, quantizeSync } from '../lib/compute/quantize.js';
 import { runTask } from '../lib/compute/run.js';
-import { resolveQuantConfig } from '../lib/matrix/config.js';
 import { MAX_ITERATIONS } from '../lib/matrix/constants.js';
 import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 import type { PlainWeight } from '../lib/matrix/weight.js';
 import { SOLVERS, ZERO_KINDS } from '../lib/solvers/solvers.js';
 import { runFixture } from './child.js';

@@ -2,10 +2,11 @@ import { describe, expect, test } from 'vitest';
 import type { Backend } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { groupedDequantizeArgs, groupedQuantizeArgs, packArgs } from '../lib/compute/arguments.js';
-import { type NBits, resolveQuantConfig } from '../lib/matrix/config.js';
+import type { NBits } from '../lib/matrix/config.js';
 import type { DType } from '../lib/matrix/dtype.js';
 import { allocateWords, FORMATS, formatNamed, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { geometryOf } from '../lib/matrix/geometry.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { expectSameBytes } from './support/bytes.js';
 import { floats, type GoldenCase, golden, goldenTensors, halves } from './support/golden.js';
 

@@ -12,9 +12,10 @@ import type {
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/js/lanes.js';
 import { solverArgs } from '../lib/compute/arguments.js';
-import { highestCode, NBITS, resolveQuantConfig } from '../lib/matrix/config.js';
+import { highestCode, NBITS } from '../lib/matrix/config.js';
 import { DTYPE_NAMES } from '../lib/matrix/dtype.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { panelSizes } from '../lib/matrix/panels.js';
 import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
 

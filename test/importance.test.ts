@@ -2,8 +2,9 @@ import { describe, expect, test } from 'vitest';
 import type { Backend, ImportanceArgs } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { groupedQuantizeArgs } from '../lib/compute/arguments.js';
-import { type QuantConfig, resolveQuantConfig } from '../lib/matrix/config.js';
+import type { QuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 
 // How much the errors of each input feature count, at the seam. test/identity.test.ts holds the backends to the same bytes; here
 // they are compared with float64, docs/numerics.md says within what bound.

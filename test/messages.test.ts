@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { resolveQuantConfig } from '../lib/matrix/config.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { HqqError, show } from '../lib/messages/errors.js';
 import { plain } from '../lib/messages/text.js';
 

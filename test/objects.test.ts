@@ -6,7 +6,7 @@ import type { ForwardOptions } from '../lib/compute/linear-options.js';
 import { dequantizeSync, quantizeSync, unpack } from '../lib/compute/quantize.js';
 import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
 import { type Model, openModel } from '../lib/models/model.js';
-import { quantizeModel } from '../lib/models/quantize.js';
+import { quantizeModel } from '../lib/models/quantize/quantize.js';
 import { loadLanguageModel } from '../lib/runtime/load.js';
 import { freshPath, llama, modelFolder, randomWeights } from './support/checkpoints.js';
 import { SHIPPED } from './support/language-models.js';

@@ -9,7 +9,7 @@ import { QuantizedLinear } from '../lib/compute/linear.js';
 import { dequantizeSync, quantize, quantizeSync } from '../lib/compute/quantize.js';
 import type { QuantizedTensor, Weight } from '../lib/matrix/weight.js';
 import { openModel } from '../lib/models/model.js';
-import { quantizeModel } from '../lib/models/quantize.js';
+import { quantizeModel } from '../lib/models/quantize/quantize.js';
 import { runFixture } from './child.js';
 import { expectSameBytes } from './support/bytes.js';
 import { writeLlama } from './support/models.js';

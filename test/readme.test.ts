@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
-import { OPTIONS } from '../lib/matrix/config.js';
+import { OPTIONS } from '../lib/matrix/options.js';
 import { scratchFolder } from './support/scratch.js';
 
 // What the README shows, run as it stands there: on the built package, and with the model that ships with the repository in the

@@ -5,7 +5,7 @@ import { dequantize, quantize } from '../lib/compute/quantize.js';
 import { onAbort } from '../lib/compute/signal.js';
 import type { Weight } from '../lib/matrix/weight.js';
 import { compareModels } from '../lib/models/compare.js';
-import { quantizeModel } from '../lib/models/quantize.js';
+import { quantizeModel } from '../lib/models/quantize/quantize.js';
 import { loadLanguageModel } from '../lib/runtime/load.js';
 import { freshPath, llama, modelFolder, randomWeights } from './support/checkpoints.js';
 import { SHIPPED } from './support/language-models.js';

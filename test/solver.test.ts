@@ -3,8 +3,8 @@ import type { SolveOptions } from '../lib/backend/js/solve/group.js';
 import { encode, type Group } from '../lib/backend/js/solve/group.js';
 import { toRange } from '../lib/backend/js/solve/range.js';
 import { GroupSolver, type Steps } from '../lib/backend/js/solve/solve.js';
-import { resolveQuantConfig } from '../lib/matrix/config.js';
 import { MAX_ITERATIONS } from '../lib/matrix/constants.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
 
 test('the place of a solver in the list is its id', () => {

@@ -1,6 +1,7 @@
-import { OPTION_NAMES, OPTIONS, type ResolvedQuantConfig } from '../matrix/config.js';
+import type { ResolvedQuantConfig } from '../matrix/config.js';
 import { DTYPE_NAMES, type DType } from '../matrix/dtype.js';
 import type { Option } from '../matrix/option.js';
+import { OPTION_NAMES, OPTIONS } from '../matrix/options.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { MODEL_OPTIONS } from '../models/options.js';

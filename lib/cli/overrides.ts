@@ -1,4 +1,5 @@
-import { OPTIONS, type QuantConfig } from '../matrix/config.js';
+import type { QuantConfig } from '../matrix/config.js';
+import { OPTIONS } from '../matrix/options.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { type Flag, kebab, QUANT_FLAGS, readValue, UsageError } from './flags.js';

@@ -1,9 +1,9 @@
 import { checkInput, conversionHint, type OwnedFloat32Array } from '../matrix/arrays.js';
-import { rejectUnknownOptions } from '../matrix/config.js';
 import { checkArray, checkObject, isArray } from '../matrix/validate.js';
 import type { RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
 import { checkRunOptions, RUN_OPTIONS, resolveThreads } from './run.js';
 
 /** How a `QuantizedLinear` computes. */

@@ -1,6 +1,7 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, Step } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
-import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
+import type { QuantConfig } from '../matrix/config.js';
+import { OPTION_NAMES } from '../matrix/options.js';
 import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';

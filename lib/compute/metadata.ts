@@ -1,7 +1,8 @@
 import type { Step } from '../../binding.js';
-import { type ResolvedQuantConfig, resolveQuantConfig } from '../matrix/config.js';
+import type { ResolvedQuantConfig } from '../matrix/config.js';
 import { FORMATS } from '../matrix/format.js';
 import { scalesOfSet } from '../matrix/metadata.js';
+import { resolveQuantConfig } from '../matrix/options.js';
 import type { MetaCodes, QuantizedMeta } from '../matrix/weight.js';
 import { groupedDequantizeArgs, groupedQuantizeArgs } from './arguments.js';
 

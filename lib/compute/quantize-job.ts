@@ -1,9 +1,10 @@
 import type { QuantizeArgs, Step } from '../../binding.js';
 import type { OwnedFloat64Array } from '../matrix/arrays.js';
-import { OPTION_NAMES, type QuantConfig } from '../matrix/config.js';
+import type { QuantConfig } from '../matrix/config.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, packedRows } from '../matrix/format.js';
 import { tameMeta } from '../matrix/metadata.js';
+import { OPTION_NAMES } from '../matrix/options.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { readWeight } from '../matrix/validate.js';
 import type { QuantizedMeta, QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';

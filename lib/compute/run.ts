@@ -1,9 +1,9 @@
 import type { Backend, Operations, PreparedSequences, Step } from '../../binding.js';
 import type { InputArray } from '../matrix/arrays.js';
-import { rejectUnknownOptions } from '../matrix/config.js';
 import { MAX_THREADS } from '../matrix/constants.js';
 import type { RunOptions } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
 import { defaultThreads, markAsUntransferable } from './host.js';
 import { checkSignal, onAbort } from './signal.js';
 

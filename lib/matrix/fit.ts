@@ -1,7 +1,8 @@
 import { HqqError } from '../messages/errors.js';
-import { type QuantConfig, type ResolvedQuantConfig, resolveQuantConfig } from './config.js';
+import type { QuantConfig, ResolvedQuantConfig } from './config.js';
 import { formatFor, formatNamed, holdsRows, type PackFormat } from './format.js';
 import { type Geometry, geometryOf, nearestDivisors } from './geometry.js';
+import { resolveQuantConfig } from './options.js';
 
 /** How one matrix is quantized: its options with `groupSize` as a number, and what follows from them. */
 interface LayerForm {

@@ -1,4 +1,5 @@
 import { HqqError, show } from './errors.js';
+import { suggestion } from './suggestion.js';
 
 /** Whether a value is a signal. It goes by what it does, not by its class: polyfills and other realms have classes of their own. */
 export function isSignal(value: unknown): value is AbortSignal {
@@ -30,4 +31,20 @@ export function checkOptionsObject(given: object, known: readonly string[]): voi
     refuse(kind, `A signal goes into ${value}${where}.`);
   }
   if (Array.isArray(given) || ArrayBuffer.isView(given)) refuse(show(given), `Options: ${known.join(', ')}.`);
+}
+
+/**
+ * An unknown name is an error that offers the nearest one, and so is what holds no options. `known` are the names that the caller
+ * accepts.
+ */
+export function rejectUnknownOptions(given: object, known: readonly string[]): void {
+  checkOptionsObject(given, known);
+  for (const name of Object.keys(given)) {
+    if (!known.includes(name)) {
+      throw new HqqError(
+        'ERR_INVALID_OPTION',
+        `Unknown option ${show(name)}.${suggestion(name, known)} Options: ${known.join(', ')}.`,
+      );
+    }
+  }
 }

@@ -26,7 +26,7 @@ export async function quantizeModel(
   options?: QuantConfig & ModelOptions & ConversionRun,
 ): Promise<ModelReport> {
   refuseSurplus(arguments.length, 3, 'quantizeModel(input, output, options)');
-  return (await import('./quantize.js')).quantizeModel(input, output, options);
+  return (await import('./quantize/quantize.js')).quantizeModel(input, output, options);
 }
 
 /**

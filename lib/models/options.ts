@@ -1,14 +1,10 @@
 import { checkSignal } from '../compute/signal.js';
-import {
-  OPTION_NAMES,
-  type QuantConfig,
-  type ResolvedQuantConfig,
-  rejectUnknownOptions,
-  resolveQuantConfig,
-} from '../matrix/config.js';
+import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import { MAX_THREADS } from '../matrix/constants.js';
 import type { Option } from '../matrix/option.js';
+import { OPTION_NAMES, resolveQuantConfig } from '../matrix/options.js';
 import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
 import type { Progress } from './report.js';
 
 /** How scale and zero may be stored. */

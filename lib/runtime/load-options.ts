@@ -1,8 +1,8 @@
 import { resolveThreads } from '../compute/run.js';
 import { checkSignal } from '../compute/signal.js';
-import { rejectUnknownOptions } from '../matrix/config.js';
 import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
 
 /** How a language model is loaded. */
 export interface LoadLanguageModelOptions {

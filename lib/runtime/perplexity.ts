@@ -1,7 +1,7 @@
 import { checkSignal } from '../compute/signal.js';
 import { yieldIfDue } from '../files/event-loop.js';
-import { rejectUnknownOptions } from '../matrix/config.js';
 import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
 import { KvCache } from './blocks/cache.js';
 import type { Decoder, ReadRun } from './decoder.js';
 import { MAX_CONTEXT } from './load-options.js';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { OPTION_NAMES } from '../../lib/matrix/config.js';
+import { OPTION_NAMES } from '../../lib/matrix/options.js';
 import { expectFailure, expectJsonFailure, hqq } from '../support/cli.js';
 
 const COMMANDS = ['quantize', 'dequantize', 'inspect', 'compare', 'generate', 'perplexity', 'bench', 'doctor'];

@@ -6,7 +6,7 @@ import { NBITS, type NBits, type QuantConfig } from '../../lib/matrix/config.js'
 import { formOf } from '../../lib/matrix/fit.js';
 import { formatFor, holdsRows } from '../../lib/matrix/format.js';
 import type { Weight } from '../../lib/matrix/weight.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { encode, freshPath, randomTensor, randomWeights } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
 import { seededRandom } from '../support/random.js';

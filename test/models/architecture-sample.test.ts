@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { openSource } from '../../lib/containers/list.js';
 import { layerOf } from '../../lib/containers/names.js';
 import { resolveOptions } from '../../lib/models/options.js';
-import { planModel } from '../../lib/models/plan.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { planModel } from '../../lib/models/quantize/plan.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { architectureOf } from '../../lib/models/select/architecture.js';
 import { freshPath, modelFolder, randomTensor, type Source } from '../support/checkpoints.js';
 

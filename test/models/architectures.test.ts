@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { PACKED } from '../../lib/models/select/architecture-data.js';
 import { describeArchitecture } from '../../lib/models/select/describe.js';
 import { confusedLayers } from '../../lib/schemes/hqq/confusion.js';

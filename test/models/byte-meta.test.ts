@@ -5,8 +5,8 @@ import type { QuantConfig } from '../../lib/matrix/config.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
-import { finishShards, planConversion, writeShard } from '../../lib/models/shards.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { finishShards, planConversion, writeShard } from '../../lib/models/quantize/shards.js';
 import { loadTensors, saveTensors } from '../../lib/models/tensors.js';
 import { expectSameBytes } from '../support/bytes.js';
 import {

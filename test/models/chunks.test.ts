@@ -10,7 +10,7 @@ import { storedType } from '../../lib/containers/stored-types.js';
 import { formatFor } from '../../lib/matrix/format.js';
 import { geometryOf } from '../../lib/matrix/geometry.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { checkChunks, chunksOf, MAX_CHUNK_WEIGHTS } from '../../lib/schemes/chunks.js';
 import { encode, failure, freshPath, numbersOf, randomTensor, readBack } from '../support/checkpoints.js';
 

@@ -5,7 +5,7 @@ import { withValue } from '../../lib/containers/safetensors/config-text.js';
 import { DTYPES } from '../../lib/matrix/dtype.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   encode,
   freshPath,

@@ -5,7 +5,7 @@ import { bytesOf } from '../../lib/compute/floats.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { SCHEMES } from '../../lib/schemes/list.js';
 import {

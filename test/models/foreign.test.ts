@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { foreignLayers } from '../../lib/containers/safetensors/foreign.js';
 import { storedType } from '../../lib/containers/stored-types.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
-import { planConversion } from '../../lib/models/shards.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { planConversion } from '../../lib/models/quantize/shards.js';
 import {
   beside,
   encode,

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { runFixture } from '../child.js';
 import {
   beside,

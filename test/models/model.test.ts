@@ -5,7 +5,7 @@ import { dequantizeSync, quantizeSync } from '../../lib/compute/quantize.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   beside,
   CONFIG,

@@ -6,7 +6,7 @@ import { bytesOf } from '../../lib/compute/floats.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { failure, freshPath, llama, modelFile, randomTensor, readBack, type Source } from '../support/checkpoints.js';
 
 // Matrices that are not called as linear layers are.

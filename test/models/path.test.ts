@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { openTokenizer } from '../../lib/runtime/text/tokenizer.js';
 import { freshPath, llama, modelFolder } from '../support/checkpoints.js';

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { CONTAINERS } from '../../lib/containers/list.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { toHalf, worse } from '../../lib/schemes/hqq/half.js';
 import { SOLVERS, solverNamed } from '../../lib/solvers/solvers.js';
 import {

@@ -6,7 +6,7 @@ import { quantizeSync } from '../../lib/compute/quantize.js';
 import { storedFloat } from '../../lib/containers/stored-types.js';
 import { NBITS, type QuantConfig } from '../../lib/matrix/config.js';
 import { DTYPES, type DType } from '../../lib/matrix/dtype.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   beside,
   encode,

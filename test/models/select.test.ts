@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { withMember, withoutMember } from '../../lib/containers/safetensors/config-text.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   encode,
   failure,

@@ -1,7 +1,7 @@
 import { describe, expect, it, test } from 'vitest';
 import { compareModels } from '../../lib/models/compare.js';
 import { openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   failure,
   freshPath,

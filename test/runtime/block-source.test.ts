@@ -4,7 +4,7 @@ import { inspect } from 'node:util';
 import { describe, expect, test, vi } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { Model, openModel } from '../../lib/models/model.js';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import type { LinearInput } from '../../lib/runtime/blocks/tap.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { openBlockSource } from '../../lib/runtime/source/block-source.js';

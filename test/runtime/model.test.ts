@@ -1,7 +1,7 @@
 import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { quantizeModel } from '../../lib/models/quantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { KvCache } from '../../lib/runtime/blocks/cache.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';

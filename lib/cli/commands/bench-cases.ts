@@ -2,9 +2,9 @@ import type { Backend, Operations } from '../../../binding.js';
 import { groupedDequantizeArgs, groupedQuantizeArgs, packArgs, readStats } from '../../compute/arguments.js';
 import { layOutArgs } from '../../compute/panels.js';
 import { runTask } from '../../compute/run.js';
-import { resolveQuantConfig } from '../../matrix/config.js';
 import { allocateWords, formatFor, packedRows } from '../../matrix/format.js';
 import { geometryOf } from '../../matrix/geometry.js';
+import { resolveQuantConfig } from '../../matrix/options.js';
 
 /** Repeats of one measurement: at least, at most, and for how long. */
 const LEAST_RUNS = 3;

@@ -1,5 +1,5 @@
 import { MODEL_OPTIONS } from '../../models/options.js';
-import { quantizeModel } from '../../models/quantize.js';
+import { quantizeModel } from '../../models/quantize/quantize.js';
 import { defineCommand, toJson } from '../command.js';
 import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, QUIET, quantConfig, THREADS } from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';

@@ -1,5 +1,6 @@
-import { defaultOf, OPTION_NAMES, type ResolvedQuantConfig } from '../../matrix/config.js';
+import type { ResolvedQuantConfig } from '../../matrix/config.js';
 import { formatFor } from '../../matrix/format.js';
+import { defaultOf, OPTION_NAMES } from '../../matrix/options.js';
 import { plural } from '../../messages/units.js';
 import type { ModelReport, TensorReport } from '../../models/report.js';
 import { kebab } from '../flags.js';

@@ -1,9 +1,9 @@
 import { checkSignal } from '../../compute/signal.js';
 import { checkInput } from '../../matrix/arrays.js';
-import { rejectUnknownOptions } from '../../matrix/config.js';
 import { isArray } from '../../matrix/validate.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
+import { rejectUnknownOptions } from '../../messages/options-object.js';
 import type { Tap } from '../blocks/tap.js';
 import { MAX_CONTEXT } from '../load-options.js';
 

@@ -1,8 +1,8 @@
 import { checkSignal, untilAborted } from '../../compute/signal.js';
 import { yieldIfDue } from '../../files/event-loop.js';
-import { rejectUnknownOptions } from '../../matrix/config.js';
 import type { Option } from '../../matrix/option.js';
 import { HqqError, show } from '../../messages/errors.js';
+import { rejectUnknownOptions } from '../../messages/options-object.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { TokenIds } from './ids.js';
 import { Sampler, type SamplingOptions } from './sampling.js';

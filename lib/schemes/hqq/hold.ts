@@ -1,8 +1,8 @@
 import { bytesOf } from '../../compute/floats.js';
 import { layerOf } from '../../containers/names.js';
-import { resolveQuantConfig } from '../../matrix/config.js';
 import { geometryOf } from '../../matrix/geometry.js';
 import { scalesOfSet } from '../../matrix/metadata.js';
+import { resolveQuantConfig } from '../../matrix/options.js';
 import type { QuantizedMeta, QuantizedTensor } from '../../matrix/weight.js';
 import type { WholeTensor } from '../scheme.js';
 import { byteMetaTensors } from './byte-meta.js';

@@ -2,8 +2,8 @@ import { bitsOf, narrowBytes, widenBytes } from '../../../lib/compute/floats.js'
 import type { TensorEntry, TensorSource } from '../../../lib/containers/container.js';
 import { pieces, type Range, readRanges } from '../../../lib/containers/ranges.js';
 import { storedType } from '../../../lib/containers/stored-types.js';
-import { resolveQuantConfig } from '../../../lib/matrix/config.js';
 import { DTYPES } from '../../../lib/matrix/dtype.js';
+import { resolveQuantConfig } from '../../../lib/matrix/options.js';
 import type { Chunk, LayerForm, Scheme, StoredLayer } from '../../../lib/schemes/scheme.js';
 
 // A scheme for tests: bytes with a sign and one step a row, `<name>.rows8` [out, in] and `<name>.step` [out].

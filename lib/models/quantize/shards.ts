@@ -1,22 +1,22 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import type { QuantSums } from '../compute/arguments.js';
-import type { Envelope, Layout, TensorEntry, TensorSource } from '../containers/container.js';
-import { digestOf } from '../containers/digest.js';
-import { containerNamed, openSource } from '../containers/list.js';
-import { kindOf, withPath } from '../files/io.js';
-import { type FilePath, pathOf } from '../files/path.js';
-import { StagedOutput } from '../files/staged-output.js';
-import type { QuantConfig } from '../matrix/config.js';
-import { HqqError, show } from '../messages/errors.js';
-import { plain, quote, quoteSome } from '../messages/text.js';
-import { type ConversionRun, type ModelOptions, resolveOptions } from './options.js';
-import { inputsOf, writeCompanions } from './output-folder.js';
+import type { QuantSums } from '../../compute/arguments.js';
+import type { Envelope, Layout, TensorEntry, TensorSource } from '../../containers/container.js';
+import { digestOf } from '../../containers/digest.js';
+import { containerNamed, openSource } from '../../containers/list.js';
+import { kindOf, withPath } from '../../files/io.js';
+import { type FilePath, pathOf } from '../../files/path.js';
+import { StagedOutput } from '../../files/staged-output.js';
+import type { QuantConfig } from '../../matrix/config.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { plain, quote, quoteSome } from '../../messages/text.js';
+import { type ConversionRun, type ModelOptions, resolveOptions } from '../options.js';
+import { inputsOf, writeCompanions } from '../output-folder.js';
+import type { ModelReport } from '../report.js';
 import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
 import { probeShard } from './probe-shard.js';
-import { reportQuantized } from './quantize-report.js';
 import type { LayerResult } from './quantize-shard.js';
-import type { ModelReport } from './report.js';
+import { reportQuantized } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 // A conversion in parts, by several processes or machines: one plans, each shard is written by whoever has the input and the plan,

@@ -1,14 +1,14 @@
-import { relativeError } from '../compute/arguments.js';
-import type { TensorSource } from '../containers/container.js';
-import { containerNamed } from '../containers/list.js';
-import { endingNotes } from '../files/endings.js';
-import { yieldIfDue } from '../files/event-loop.js';
-import { formatCount, plural } from '../messages/units.js';
-import { schemeNamed } from '../schemes/list.js';
-import type { Scheme } from '../schemes/scheme.js';
+import { relativeError } from '../../compute/arguments.js';
+import type { TensorSource } from '../../containers/container.js';
+import { containerNamed } from '../../containers/list.js';
+import { endingNotes } from '../../files/endings.js';
+import { yieldIfDue } from '../../files/event-loop.js';
+import { formatCount, plural } from '../../messages/units.js';
+import { schemeNamed } from '../../schemes/list.js';
+import type { Scheme } from '../../schemes/scheme.js';
+import type { ModelReport, TensorReport } from '../report.js';
 import type { ModelPlan } from './plan.js';
 import type { LayerResult } from './quantize-shard.js';
-import type { ModelReport, TensorReport } from './report.js';
 
 /** Relative error (root mean square error over root mean square) from which on a tensor is told to be of no use as it is. */
 const RUINED = 0.5;

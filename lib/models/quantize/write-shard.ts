@@ -1,13 +1,13 @@
 import * as fs from 'node:fs/promises';
-import { activeBackend } from '../backend/index.js';
-import { resolveThreads } from '../compute/run.js';
-import type { Layout, TensorSource } from '../containers/container.js';
-import { containerNamed } from '../containers/list.js';
-import { schemeNamed } from '../schemes/list.js';
-import type { ConversionRun } from './options.js';
+import { activeBackend } from '../../backend/index.js';
+import { resolveThreads } from '../../compute/run.js';
+import type { Layout, TensorSource } from '../../containers/container.js';
+import { containerNamed } from '../../containers/list.js';
+import { schemeNamed } from '../../schemes/list.js';
+import type { ConversionRun } from '../options.js';
+import { Counter, makeSlots, Stopwatch } from '../stream/transfer.js';
 import { changedEnvelope, type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
 import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
-import { Counter, makeSlots, Stopwatch } from './stream/transfer.js';
 
 /** A shard that was written. */
 interface WrittenShard {

@@ -1,16 +1,16 @@
-import { widenBytes } from '../compute/floats.js';
-import { runTask } from '../compute/run.js';
-import type { TensorEntry } from '../containers/container.js';
-import { pieces, type Range, readRanges } from '../containers/ranges.js';
-import { rounding } from '../containers/rounding.js';
-import type { Scratch } from '../containers/scratch.js';
-import { numbersOf } from '../containers/stored-types.js';
-import { DTYPES } from '../matrix/dtype.js';
-import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
-import type { Chunk, LayerForm, PlannedLayer, Probe, WorkRun } from '../schemes/scheme.js';
+import { widenBytes } from '../../compute/floats.js';
+import { runTask } from '../../compute/run.js';
+import type { TensorEntry } from '../../containers/container.js';
+import { pieces, type Range, readRanges } from '../../containers/ranges.js';
+import { rounding } from '../../containers/rounding.js';
+import type { Scratch } from '../../containers/scratch.js';
+import { numbersOf } from '../../containers/stored-types.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
+import type { Chunk, LayerForm, PlannedLayer, Probe, WorkRun } from '../../schemes/scheme.js';
+import { pipeline } from '../stream/pipeline.js';
 import type { ShardPlan } from './plan.js';
 import { readWeights, type ShardRun } from './quantize-shard.js';
-import { pipeline } from './stream/pipeline.js';
 
 /** Chunks in flight: one being read, one looked through. More would only push each other out of the caches. */
 export const PROBE_SLOTS = 2;

@@ -1,22 +1,22 @@
 import { basename, dirname, join, resolve } from 'node:path';
-import type { Envelope, Layout, TensorSource } from '../containers/container.js';
-import { containerNamed, openSource } from '../containers/list.js';
-import { yieldIfDue } from '../files/event-loop.js';
-import { checkApart, checkReplaceable } from '../files/output-rules.js';
-import { checkParent } from '../files/parents.js';
-import { type FilePath, pathOf } from '../files/path.js';
-import type { QuantConfig } from '../matrix/config.js';
-import { HqqError } from '../messages/errors.js';
-import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from './options.js';
-import { convertFolder, inputsOf } from './output-folder.js';
+import type { Envelope, Layout, TensorSource } from '../../containers/container.js';
+import { containerNamed, openSource } from '../../containers/list.js';
+import { yieldIfDue } from '../../files/event-loop.js';
+import { checkApart, checkReplaceable } from '../../files/output-rules.js';
+import { checkParent } from '../../files/parents.js';
+import { type FilePath, pathOf } from '../../files/path.js';
+import type { QuantConfig } from '../../matrix/config.js';
+import { HqqError } from '../../messages/errors.js';
+import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
+import { convertFolder, inputsOf } from '../output-folder.js';
+import type { ModelReport } from '../report.js';
 import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
 import { ProbesAhead } from './probe-ahead.js';
-import { type Made, reportQuantized } from './quantize-report.js';
 import type { LayerResult } from './quantize-shard.js';
-import type { ModelReport } from './report.js';
+import { type Made, reportQuantized } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
-export { MODEL_OPTIONS, type ModelOptions } from './options.js';
+export { MODEL_OPTIONS, type ModelOptions } from '../options.js';
 
 /** As entry.ts says, through which the package exports it. */
 export async function quantizeModel(

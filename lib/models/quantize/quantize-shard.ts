@@ -1,7 +1,7 @@
-import type { Backend } from '../../binding.js';
-import { nonFiniteError, type QuantSums } from '../compute/arguments.js';
-import { bitsOf, widenBytes } from '../compute/floats.js';
-import { runTask } from '../compute/run.js';
+import type { Backend } from '../../../binding.js';
+import { nonFiniteError, type QuantSums } from '../../compute/arguments.js';
+import { bitsOf, widenBytes } from '../../compute/floats.js';
+import { runTask } from '../../compute/run.js';
 import {
   type Envelope,
   type LinearSite,
@@ -9,20 +9,20 @@ import {
   type TensorEntry,
   type TensorSink,
   type TensorSource,
-} from '../containers/container.js';
-import { pieces, positionOf, type Range, readRanges, writeRanges } from '../containers/ranges.js';
-import { rounding } from '../containers/rounding.js';
-import type { Scratch } from '../containers/scratch.js';
-import { numbersOf, storedFloat } from '../containers/stored-types.js';
-import { readMatrix, storedPosition, storedShape } from '../containers/transpose.js';
-import { DTYPES } from '../matrix/dtype.js';
-import { HqqError } from '../messages/errors.js';
-import { plain, quote } from '../messages/text.js';
-import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
-import type { Chunk, PlannedLayer, Scheme, Survey, WholeTensor, WorkRun } from '../schemes/scheme.js';
+} from '../../containers/container.js';
+import { pieces, positionOf, type Range, readRanges, writeRanges } from '../../containers/ranges.js';
+import { rounding } from '../../containers/rounding.js';
+import type { Scratch } from '../../containers/scratch.js';
+import { numbersOf, storedFloat } from '../../containers/stored-types.js';
+import { readMatrix, storedPosition, storedShape } from '../../containers/transpose.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { HqqError } from '../../messages/errors.js';
+import { plain, quote } from '../../messages/text.js';
+import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
+import type { Chunk, PlannedLayer, Scheme, Survey, WholeTensor, WorkRun } from '../../schemes/scheme.js';
+import { pipelines } from '../stream/pipeline.js';
+import { type Counter, copyPiece, copyPieces, type Stopwatch } from '../stream/transfer.js';
 import type { ShardPlan } from './plan.js';
-import { pipelines } from './stream/pipeline.js';
-import { type Counter, copyPiece, copyPieces, type Stopwatch } from './stream/transfer.js';
 
 /** What all work on the shards of a model shares. */
 export interface ShardRun {

@@ -1,5 +1,5 @@
-import { onAbort } from '../compute/signal.js';
-import { Scratch } from '../containers/scratch.js';
+import { onAbort } from '../../compute/signal.js';
+import { Scratch } from '../../containers/scratch.js';
 import type { ShardPlan } from './plan.js';
 import { PROBE_SLOTS, probeShard } from './probe-shard.js';
 import type { ShardRun } from './quantize-shard.js';

@@ -8,25 +8,25 @@ import type {
   TensorEntry,
   TensorSource,
   TensorSpec,
-} from '../containers/container.js';
-import { digestOf } from '../containers/digest.js';
-import { containerNamed } from '../containers/list.js';
-import { layerOf } from '../containers/names.js';
-import { storedFloat } from '../containers/stored-types.js';
-import { yieldIfDue } from '../files/event-loop.js';
-import type { ResolvedQuantConfig } from '../matrix/config.js';
-import type { Misfit } from '../matrix/fit.js';
-import { HqqError } from '../messages/errors.js';
-import { quote } from '../messages/text.js';
-import { plural } from '../messages/units.js';
-import { SCHEMES, schemeNamed } from '../schemes/list.js';
-import type { PlannedLayer, Scheme } from '../schemes/scheme.js';
-import { schemesOf } from './layers.js';
-import type { ResolvedOptions } from './options.js';
-import type { DenseReport } from './report.js';
-import { knownOf, NOT_KNOWN } from './select/known.js';
-import { nothingLeft, selectLayers } from './select/select.js';
-import { tiedPairs, tieNotes } from './select/ties.js';
+} from '../../containers/container.js';
+import { digestOf } from '../../containers/digest.js';
+import { containerNamed } from '../../containers/list.js';
+import { layerOf } from '../../containers/names.js';
+import { storedFloat } from '../../containers/stored-types.js';
+import { yieldIfDue } from '../../files/event-loop.js';
+import type { ResolvedQuantConfig } from '../../matrix/config.js';
+import type { Misfit } from '../../matrix/fit.js';
+import { HqqError } from '../../messages/errors.js';
+import { quote } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
+import { SCHEMES, schemeNamed } from '../../schemes/list.js';
+import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
+import { schemesOf } from '../layers.js';
+import type { ResolvedOptions } from '../options.js';
+import type { DenseReport } from '../report.js';
+import { knownOf, NOT_KNOWN } from '../select/known.js';
+import { nothingLeft, selectLayers } from '../select/select.js';
+import { tiedPairs, tieNotes } from '../select/ties.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
