@@ -3,16 +3,18 @@ import { basename, dirname, join } from 'node:path';
 import { plain, quoteSome } from '../messages/text.js';
 import { formatBytes, plural } from '../messages/units.js';
 import { standing, systemCode, withPath } from './io.js';
-import { digest, isAlive, parseMark, RUN_MARK, type RunMark } from './run-mark.js';
+import { digest, isAlive, isOwnDisk, type Life, parseMark, RUN_MARK, type RunMark } from './run-mark.js';
 
 // What runs leave beside an output that were killed. A run that is alive must never lose what it writes; what a dead one left should
 // go, since it may be as large as a model. The name says who wrote it (RunMark):
 //
-//   - same kernel, same boot, same process namespace: its process is looked up. It is dead when there is none of its id, when that is a
-//     zombie, or began at another time (of the three, systems without /proc tell the first alone: what is in doubt stays);
-//   - what names alone say was here, an earlier boot of this machine or, without /proc, a process of it that has ended: dead too, when it
-//     was silent for half an hour. Clones of a machine have its names, and may be at work on the same disk. A run that is alive
-//     touches its output every ten minutes (open-outputs.ts);
+//   - same kernel, same boot, same process namespace: its process is looked up, and in it its thread. It is dead when there is none of
+//     its id, when that is a zombie, or began at another time (of the three, systems without /proc tell the first alone, and that of
+//     processes: what is in doubt stays, that of a terminated worker thread as long as its process);
+//   - what seems to have been here: an earlier boot of this machine, a container of an earlier boot on a disk that is the machine's own or,
+//     without /proc, a process of it that has ended. It is dead too, when it was silent for half an hour. Clones of a machine have its
+//     names, and its disk may be served to others, which may be at work on it. A run that is alive touches its output every ten
+//     minutes (open-outputs.ts);
 //   - all else, other containers and other machines on a shared disk: nobody can ask for it. One that was silent for a week is taken
 //     for dead. If it was only frozen, it fails when it goes on, and says so: an output appears whole or not at all, still.
 
@@ -27,7 +29,7 @@ const SILENCE = {
 /** Bytes that a name may have, on the file systems of Linux; the others count longer units. */
 const LONGEST_NAME = 255;
 /** Bytes of the longest mark with what stands around it. */
-const LONGEST_SUFFIX = '.4294967295.4294967295.ffffffff.ffffffff.18446744073709551615.replaced.partial'.length;
+const LONGEST_SUFFIX = '.4294967295.4294967295.ffffffff.ffffffff.ffffffff.18446744073709551615.replaced.partial'.length;
 
 /** What one run left. */
 interface Leftovers {
@@ -36,6 +38,12 @@ interface Leftovers {
   partial?: string;
   /** The old folder that it moved aside, if it is there. */
   replaced?: string;
+}
+
+/** A half-written output that stays because its run cannot be looked up. */
+export interface Left {
+  readonly path: string;
+  readonly life: 'unlikely' | 'unknown';
 }
 
 /** Where a run writes an output of the name `target`. */
@@ -68,18 +76,19 @@ function stemOf(target: string): string {
  *
  * @returns the half-written outputs that stay because their runs cannot be looked up: `noteOf` tells of them
  */
-export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<readonly string[]> {
+export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<readonly Left[]> {
   const folder = dirname(target);
   const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
   const dead: Leftovers[] = [];
-  const left: string[] = [];
+  const left: Left[] = [];
+  const ownDisk = isOwnDisk(folder);
   for (const [mark, leftovers] of groupByRun(names, stemOf(target))) {
     const own = mark === RUN_MARK;
-    const alive = own ? isOurs(partialOf(target)) : await mayBeAlive(folder, leftovers);
+    const life = own ? 'yes' : isAlive(leftovers.run, ownDisk);
+    const alive = own ? isOurs(partialOf(target)) : await mayBeAlive(folder, leftovers, life);
     if (!alive) dead.push(leftovers);
-    else if (!own && leftovers.partial !== undefined && isAlive(leftovers.run) !== 'yes') {
-      left.push(join(folder, leftovers.partial));
-    }
+    else if (leftovers.partial !== undefined && (life === 'unlikely' || life === 'unknown'))
+      left.push({ path: join(folder, leftovers.partial), life });
   }
   for (const { replaced } of dead) {
     if (replaced === undefined || (await standing(target)) !== undefined) continue;
@@ -95,18 +104,19 @@ export async function clearLeftovers(target: string, isOurs: (partial: string) =
 }
 
 /** What users should know of half-written outputs that were left standing; undefined where none of them is there any more. */
-export async function noteOf(left: readonly string[]): Promise<string | undefined> {
-  const sizes = await Promise.all(left.map(sizeOf));
+export async function noteOf(left: readonly Left[]): Promise<string | undefined> {
+  const sizes = await Promise.all(left.map(({ path }) => sizeOf(path)));
   const there = left.filter((_, index) => sizes[index] !== undefined);
   if (there.length === 0) return undefined;
   const bytes = sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
   const one = there.length === 1;
   const what = `${plural(there.length, 'half-written output')} of other runs for this place, ${formatBytes(bytes)}`;
-  const names = quoteSome(there.map((path) => basename(path)));
+  const names = quoteSome(there.map(({ path }) => basename(path)));
   const who = `${one ? 'Its run' : 'Their runs'} may be at work, in another container or on another machine`;
+  const silence = there.some(({ life }) => life === 'unknown') ? 'a week' : 'half an hour';
   return (
-    `${what}, ${one ? 'stands' : 'stand'} in ${plain(dirname(there[0]!))}: ${names}. ${who}. If not, remove ${one ? 'it' : 'them'} ` +
-    '(rm -r); a run for this place does so a week after the last sign of life.'
+    `${what}, ${one ? 'stands' : 'stand'} in ${plain(dirname(there[0]!.path))}: ${names}. ${who}. If not, remove ${one ? 'it' : 'them'} ` +
+    `(rm -r); a run for this place does so ${silence} after the last sign of life.`
   );
 }
 
@@ -145,13 +155,12 @@ function groupByRun(names: readonly string[], stem: string): ReadonlyMap<string,
   return groups;
 }
 
-async function mayBeAlive(folder: string, { run, partial, replaced }: Leftovers): Promise<boolean> {
-  const alive = isAlive(run);
-  if (alive === 'yes' || alive === 'no') return alive === 'yes';
+async function mayBeAlive(folder: string, { partial, replaced }: Leftovers, life: Life): Promise<boolean> {
+  if (life === 'yes' || life === 'no') return life === 'yes';
   try {
     // The half-written output is what a run touches; an old folder alone has stayed behind, and only its change of name is new.
     const stat = await fs.stat(join(folder, partial ?? replaced!));
-    return Date.now() - (partial === undefined ? stat.ctimeMs : stat.mtimeMs) < SILENCE[alive];
+    return Date.now() - (partial === undefined ? stat.ctimeMs : stat.mtimeMs) < SILENCE[life];
   } catch {
     return true; // It moved in this moment: somebody is at work.
   }

@@ -16,7 +16,7 @@ import {
   withPath,
   writeFully,
 } from './io.js';
-import { asideOf, clearLeftovers, noteOf, partialOf } from './leftovers.js';
+import { asideOf, clearLeftovers, type Left, noteOf, partialOf } from './leftovers.js';
 import { modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
 import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
@@ -59,7 +59,7 @@ export class StagedOutput {
   /** Folders above the output that were made for it, the deepest first. */
   readonly #parents: string[] = [];
   /** Half-written outputs of other runs that stay beside it. */
-  #left: readonly string[] = [];
+  #left: readonly Left[] = [];
   /** Whether the caller may still write to it. */
   #open = true;
   /** Whether something of it may be on the disk that is not to stay. */

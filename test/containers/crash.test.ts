@@ -1,11 +1,13 @@
 import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import ts from 'typescript';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { ensureFreeSpace } from '../../lib/files/io.js';
 import { asideOf, clearLeftovers, partialOf } from '../../lib/files/leftovers.js';
-import { formatMark, isAlive, OWN_RUN, parseMark, type RunMark } from '../../lib/files/run-mark.js';
+import { formatMark, isAlive, isOwnDisk, OWN_RUN, parseMark, type RunMark } from '../../lib/files/run-mark.js';
 import { StagedOutput } from '../../lib/files/staged-output.js';
 import { expectError, folderOf, freshPath, SCRATCH } from './helpers.js';
 import { beside, content, force, none, stageFolder } from './staged.js';
@@ -102,6 +104,22 @@ describe('after a crash', () => {
   /** Of the same machine and boot: a run that has ended. */
   const deadRun = (): RunMark => ({ ...OWN_RUN, pid: spawnSync(process.execPath, ['-e', '']).pid, start: '1' });
 
+  /** When a thread began, in ticks after the boot. */
+  const startOf = (thread: number) => {
+    const text = fs.readFileSync(`/proc/${thread}/stat`, 'latin1');
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19]!;
+  };
+
+  /** Another thread of this process, which is alive. */
+  const otherThread = (): RunMark => {
+    if (OWN_RUN.start === '0') return { ...OWN_RUN, thread: 99 };
+    const thread = fs
+      .readdirSync('/proc/self/task')
+      .map(Number)
+      .find((id) => id !== process.pid)!;
+    return { ...OWN_RUN, thread, start: startOf(thread) };
+  };
+
   it('after both renames, the next run removes the old folder', async () => {
     const target = folderOf({ 'config.json': 'new' });
     fs.cpSync(target, asideOf(target, formatMark(deadRun())), { recursive: true });
@@ -118,7 +136,7 @@ describe('after a crash', () => {
       'x.abc.partial',
       `y.${dead}.partial`,
       `x.${dead}.partial.txt`,
-      `x.${formatMark({ ...OWN_RUN, thread: 99 })}.partial`,
+      `x.${formatMark(otherThread())}.partial`,
       `xx.${dead}.partial`,
     ];
     const thread = formatMark({ ...deadRun(), thread: 3 });
@@ -170,7 +188,7 @@ describe('after a crash', () => {
     expect(await staged.notes()).toEqual([]);
     await staged.abandon();
     // One that is at work on this machine is no leftover.
-    fs.writeFileSync(partialOf(target, formatMark({ ...OWN_RUN, thread: 99 })), '');
+    fs.writeFileSync(partialOf(target, formatMark(otherThread())), '');
     const other = await stageFolder(target, 'new');
     expect(await other.notes()).toEqual([]);
     await other.abandon();
@@ -197,6 +215,14 @@ describe('after a crash', () => {
     expect(isAlive({ ...OWN_RUN, space: '0' })).toBe('unknown');
     const { machine } = OWN_RUN;
     expect(isAlive({ ...OWN_RUN, space: 'abcdef' })).toBe(machine === '0' ? 'unknown' : 'unlikely'); // an earlier boot, or a clone
+    // An earlier boot of what is no installation of its own: a container.
+    const earlier = { ...elsewhere, boot: 'abcdef' };
+    expect([isAlive(earlier, false), isAlive(earlier, true)]).toEqual([
+      'unknown',
+      OWN_RUN.boot === '0' ? 'unknown' : 'unlikely',
+    ]);
+    expect(isAlive({ ...elsewhere, boot: '0' }, true)).toBe('unknown');
+    expect(isAlive(elsewhere, true)).toBe('unknown'); // another container of this boot
     // As where there is no /proc: machines of one name have one space.
     expect(isAlive({ ...deadRun(), start: '0' })).toBe('unlikely');
   });
@@ -214,6 +240,25 @@ describe('after a crash', () => {
       expect(beside(target)).toHaveLength(left);
     }
   });
+
+  it.runIf(OWN_RUN.boot !== '0' && isOwnDisk(SCRATCH))(
+    'a container of an earlier boot left it: half an hour',
+    async () => {
+      const target = freshPath();
+      const partial = partialOf(target, formatMark({ ...elsewhere, boot: 'abcdef' }));
+      for (const [minutes, left] of [
+        [20, 1],
+        [40, 0],
+      ] as const) {
+        fs.writeFileSync(partial, '');
+        fs.utimesSync(partial, new Date(), new Date(Date.now() - minutes * 6e4));
+        const staged = await StagedOutput.begin(target, 'file', none);
+        if (left === 1) expect((await staged.notes())[0]).toMatch(/does so half an hour after the last sign of life/);
+        await staged.abandon();
+        expect(beside(target)).toHaveLength(left);
+      }
+    },
+  );
 
   it('of two runs that find the same old folder, the slower takes it for restored', async () => {
     const target = folderOf({ 'config.json': 'old' });
@@ -240,11 +285,7 @@ describe('after a crash', () => {
   it.runIf(OWN_RUN.start !== '0')('a process id that was given again, and a zombie, are dead', async () => {
     expect(isAlive({ ...OWN_RUN, start: '1' })).toBe('no');
     expect(isAlive({ ...OWN_RUN, pid: process.ppid, start: '1' })).toBe('no');
-    const startOf = (pid: number) => {
-      const text = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
-      return text.slice(text.lastIndexOf(')') + 2).split(' ')[19]!;
-    };
-    const parentRun = { ...OWN_RUN, pid: process.ppid, start: startOf(process.ppid) };
+    const parentRun = { ...OWN_RUN, pid: process.ppid, thread: process.ppid, start: startOf(process.ppid) };
     expect(isAlive(parentRun)).toBe('yes');
     // What became a `sleep` never waits for the child that it had as a shell.
     const parent = spawn('sh', ['-c', 'sleep 1 & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -252,9 +293,27 @@ describe('after a crash', () => {
       const pid = Number(await new Promise((resolve) => parent.stdout.once('data', resolve)));
       await vi.waitFor(() => expect(fs.readFileSync(`/proc/${pid}/stat`, 'latin1')).toMatch(/\) Z /), 1e4);
       process.kill(pid, 0); // which tells nothing
-      expect(isAlive({ ...OWN_RUN, pid, start: startOf(pid) })).toBe('no');
+      expect(isAlive({ ...OWN_RUN, pid, thread: pid, start: startOf(pid) })).toBe('no');
     } finally {
       parent.kill();
     }
+  });
+
+  it.runIf(OWN_RUN.start !== '0')('what a worker thread left that was terminated goes with the next run', async () => {
+    const target = freshPath();
+    const script = `
+      const { StagedOutput } = await import(${JSON.stringify(pathToFileURL(join(build, 'files/staged-output.js')))});
+      const made = { title: 'a file', ending: '.safetensors', begins: () => true, isPart: () => false };
+      await StagedOutput.begin(${JSON.stringify(target)}, 'folder', { made, inputs: [] });
+      (await import('node:worker_threads')).parentPort.postMessage('ready');
+      setInterval(() => {}, 1000);`;
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`));
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+    await (await stageFolder(target, 'new')).abandon();
+    expect(beside(target)).toHaveLength(1); // it is at work
+    await worker.terminate();
+    expect(beside(target)).toHaveLength(1); // nothing runs at such an end
+    await (await stageFolder(target, 'new')).abandon();
+    expect(beside(target)).toEqual([]);
   });
 });
