@@ -134,6 +134,13 @@ export interface LinearSite {
   readonly doubt?: Doubt;
   /** It is a table of embeddings that are looked up by token; absent where it is not. */
   readonly embedding?: true;
+  /**
+   * How many matrices of `shape` the weight is, one after the other: a stack of experts, `[experts, out, in]` or `[experts, in, out]`,
+   * as `stored` says of each. The bias is `[experts, out]` then. Absent: it is one matrix. `expertSites` makes layers of them.
+   */
+  readonly experts?: number;
+  /** Names of the tensors that its weight, and its bias, are parts of: one expert of a stack. Absent: they are whole tensors. */
+  readonly partOf?: readonly string[];
 }
 
 /**
@@ -153,6 +160,8 @@ export interface KnownModules {
   moduleOf(module: string): string | undefined;
   /** The module whose weight is that of this one too; undefined where it has its own. */
   sourceOf(module: string): string | undefined;
+  /** Which way each matrix of a stack of experts lies; undefined for what is none. */
+  expertsOf(module: string): LinearSite['stored'] | undefined;
 }
 
 /** What a matrix may be that is not the weight of a linear layer. */

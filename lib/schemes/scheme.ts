@@ -166,6 +166,11 @@ export interface Scheme<
   readonly marks?: readonly string[];
   /** Whether a table of embeddings can be such a layer: what reads the scheme looks them up. */
   readonly embeddings?: boolean;
+  /**
+   * Whether the experts of a stack can be such layers: each becomes one, called as `expertSites` has it, in place of the tensor that
+   * holds them all. Absent: stacks stay as they are.
+   */
+  readonly experts?: boolean;
 
   /**
    * The form of a layer.

@@ -85,7 +85,7 @@ describe('what is quantized', () => {
       'ln_f.weight': 'norm',
       'l.0.layer_norm.weight': 'norm',
       'l.0.conv.weight': 'not a matrix',
-      'l.0.experts.gate.weight': 'experts in one 3-D tensor',
+      'l.0.experts.gate.weight': 'experts in one 3-D tensor, of which nothing says which way they lie',
       'l.0.norm.weight': 'not a matrix',
       'l.0.matrix': 'not named <module>.weight',
       'i.weight': 'stored as I64',

@@ -2,6 +2,7 @@ import type { Doubt, KnownModules, LinearSite, ModuleKind, OtherTensor, TensorEn
 import { layerOf, moduleOf } from '../names.js';
 import { numbersOf, type StoredType } from '../stored-types.js';
 import { lookupsOf } from './lookups.js';
+import { stackOf } from './stacks.js';
 import { isHead, tieOf } from './tied.js';
 
 // Which tensors of a Hugging Face model are the weights of linear layers, and what keeps the others from being so.
@@ -67,8 +68,8 @@ function linearOf(
   const name = layerOf(entry.name);
   const given = known?.kindOf(name);
   const kind = given === 'unsure' ? undefined : given;
-  if (shape.length === 3 && (kind === 'experts' || (kind === undefined && /(^|\.)experts(\.|$)/.test(entry.name))))
-    return { entry, reason: 'experts in one 3-D tensor', linear: false };
+  const stack = stackOf(entry, entries, known);
+  if (stack) return stack;
   const scales = isFp8Scale(entry, traits) ? 'scale of an FP8 weight' : undefined;
   if (shape.length !== 2) return { entry, reason: scales ?? 'not a matrix', linear: false };
   const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);

@@ -73,7 +73,7 @@ export async function planModel(
   if (scheme === undefined) throw new RangeError(`Expected a scheme for ${source.container}, got none.`);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   const known = await knownOf(source);
-  const selection = await selectLayers(source, asked, model, known);
+  const selection = await selectLayers(source, asked, model, scheme, known);
   const { dense } = selection;
   await yieldIfDue();
   const layers: PlannedLayer[] = [];
@@ -127,8 +127,8 @@ function tellApart(
   dense: readonly OtherTensor[],
   unheld: readonly string[],
 ): { readonly kept: readonly PlannedLayer[]; readonly left: readonly OtherTensor[] } {
-  const taken = new Set(layers.flatMap(({ site }) => [site.weight, ...(site.bias ? [site.bias] : [])]));
-  const tensors = [...entries.values()].filter((entry) => !taken.has(entry)).map(({ name }) => name);
+  const taken = takenBy(layers);
+  const tensors = [...entries.keys()].filter((name) => !taken.has(name));
   const stays = dense
     .filter(
       ({ linear, reason }) => linear && !/^(excluded$|not included)/.test(reason) && !reason.startsWith(NOT_KNOWN),
@@ -136,11 +136,16 @@ function tellApart(
     .map(({ entry }) => layerOf(entry.name));
   const names = layers.map(({ site }) => site.name);
   const confused = scheme.confused?.(names, [...stays, ...unheld], tensors) ?? new Map<string, string>();
-  const left = layers.flatMap(({ site }) => {
+  const left: OtherTensor[] = [];
+  const stacks = new Set<string>(); // of which one expert that stays keeps all
+  for (const { site } of layers) {
     const reason = confused.get(site.name);
-    return reason === undefined ? [] : [{ entry: site.weight, reason, linear: true }];
-  });
-  return { kept: layers.filter(({ site }) => !confused.has(site.name)), left };
+    if (reason === undefined || stacks.has(site.partOf?.[0] ?? '')) continue;
+    if (site.partOf) stacks.add(site.partOf[0]!);
+    left.push({ entry: entries.get(site.partOf?.[0] ?? site.weight.name)!, reason, linear: site.partOf === undefined });
+  }
+  const isLeft = ({ site: { name, partOf } }: PlannedLayer) => confused.has(name) || stacks.has(partOf?.[0] ?? '');
+  return { kept: layers.filter((layer) => !isLeft(layer)), left };
 }
 
 function embeddingsError({ title }: Scheme): HqqError {
@@ -165,9 +170,16 @@ function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqEr
   );
 }
 
+/** Names of the tensors that layers are made of, their biases among them. */
+function takenBy(layers: readonly PlannedLayer[]): ReadonlySet<string> {
+  return new Set(
+    layers.flatMap(({ site: { weight, bias, partOf } }) => partOf ?? [weight.name, ...(bias ? [bias.name] : [])]),
+  );
+}
+
 /** Without shards that would hold only biases, which go where their weights are: no index would name them. */
 function planShards(source: TensorSource, scheme: Scheme, layers: readonly PlannedLayer[]): readonly ShardPlan[] {
-  const taken = new Set(layers.flatMap(({ site }) => [site.weight, ...(site.bias ? [site.bias] : [])]));
+  const taken = takenBy(layers);
   const shards = source.files.map(({ name, path }) => ({
     ...{ file: name, path, tensors: 0 },
     ...{ layers: [] as PlannedLayer[], copies: [] as string[] },
@@ -177,7 +189,7 @@ function planShards(source: TensorSource, scheme: Scheme, layers: readonly Plann
   for (const entry of source.entries.values()) {
     const shard = byFile.get(entry.file)!;
     shard.tensors++;
-    if (!taken.has(entry)) shard.copies.push(entry.name);
+    if (!taken.has(entry.name)) shard.copies.push(entry.name);
   }
   for (const { path, tensors, layers: own } of shards) {
     const count = tensors + own.reduce((sum, { form }) => sum + scheme.tensorsOf(form) - 1, 0);
@@ -257,9 +269,9 @@ function reportDense(
   layers: readonly PlannedLayer[],
 ): readonly DenseReport[] {
   const order = new Map([...entries.keys()].map((name, index) => [name, index]));
-  const biases = new Set(layers.flatMap(({ site }) => (site.bias ? [site.bias] : [])));
+  const taken = takenBy(layers);
   return dense
-    .filter(({ entry }) => !biases.has(entry))
+    .filter(({ entry }) => !taken.has(entry.name))
     .sort((a, b) => order.get(a.entry.name)! - order.get(b.entry.name)!)
     .map(({ entry: { name, shape, type, begin, end }, reason }) => {
       return { name, shape, dtype: type.name, bytes: end - begin, reason };

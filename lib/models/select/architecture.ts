@@ -61,7 +61,6 @@ export class Architecture implements KnownModules {
     return name !== undefined && this.#letter(name) === 'F';
   }
 
-  /** Which way the matrices of a stack of experts lie. */
   expertsOf(module: string): 'in-out' | 'out-in' | undefined {
     const name = this.moduleOf(module);
     const letter = name === undefined ? undefined : this.#letter(name);

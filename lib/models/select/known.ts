@@ -1,7 +1,10 @@
 import type { OtherTensor, TensorSource } from '../../containers/container.js';
+import { STACKED } from '../../containers/experts.js';
 import { layerOf } from '../../containers/names.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
+import { SCHEMES } from '../../schemes/list.js';
+import type { Scheme } from '../../schemes/scheme.js';
 import { type Architecture, architectureOf, classNameOf } from './architecture.js';
 
 // What is known of a model that is to be quantized, and what is said where that is little.
@@ -32,6 +35,19 @@ export function guessedNote({ envelope, container }: TensorSource, layers: reado
         : `config.json says ${quote(name)}`;
   const what = `${plural(layers.length, 'weight')} (${quoteSome(layers, 2)})`;
   return `The architecture is unknown: ${why}. By names and shapes ${what} ${layers.length === 1 ? 'was' : 'were'} taken for linear layers.`;
+}
+
+/** Of stacks of experts that stay because the output has no place for them. */
+export function stackedNote(dense: readonly OtherTensor[], { title }: Scheme): string | undefined {
+  const stacks = dense.filter(({ reason }) => reason === STACKED).map(({ entry }) => entry.name);
+  if (stacks.length === 0) return undefined;
+  const able = SCHEMES.filter(({ experts }) => experts).map((scheme) => scheme.title);
+  const formats = able.length === 0 ? '' : ` Formats that can hold them, one by one: ${able.join(', ')}.`;
+  const what = `${plural(stacks.length, 'tensor')} (${quoteSome(stacks, 1)}) ${stacks.length === 1 ? 'holds' : 'hold'} all experts of a layer`;
+  return (
+    `${what} and ${stacks.length === 1 ? 'stays as it is' : 'stay as they are'}: a layer of ${title} is one matrix.${formats} Saved as a ` +
+    'tensor for each expert, as most models are, they are quantized.'
+  );
 }
 
 /** Of a class that transformers 4 has not. */

@@ -1,4 +1,5 @@
 import type { LinearSite, OtherTensor, TensorSource } from '../../containers/container.js';
+import { expertSites, STACKED } from '../../containers/experts.js';
 import { layerOf } from '../../containers/names.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { QuantConfig } from '../../matrix/config.js';
@@ -6,11 +7,12 @@ import { overlay } from '../../matrix/overlay.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
+import type { Scheme } from '../../schemes/scheme.js';
 import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
 import type { Architecture } from './architecture.js';
 import { compileGlob, GLOB_OPTIONS, type Glob, unmatched } from './globs.js';
-import { guessedNote, strangeNote, versionNote } from './known.js';
+import { guessedNote, stackedNote, strangeNote, versionNote } from './known.js';
 
 /** A layer that will be quantized. */
 interface SelectedLayer {
@@ -30,14 +32,17 @@ interface Selection {
 
 /**
  * Chooses the linear weights, and says of every other tensor why it stays. A matrix that is not taken for a linear weight is
- * chosen where its very name is included, or where no matrix is called as linear weights are, a pattern that matches it.
+ * chosen where its very name is included, or where no matrix is called as linear weights are, a pattern that matches it. A stack of
+ * experts is chosen by its own name, and becomes a layer for each of them, where the scheme has it so.
  *
+ * @param scheme Of the output.
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` when nothing is left, a pattern does nothing, or the model is quantized already, or an adapter.
  */
 export async function selectLayers(
   source: TensorSource,
   asked: QuantConfig,
   options: ResolvedModelOptions,
+  scheme: Scheme,
   known?: Architecture,
 ): Promise<Selection> {
   rejectUnfit(source, tracesOf(source));
@@ -60,11 +65,12 @@ export async function selectLayers(
     const { weight, head, tied, stored, doubt } = item;
     const { name } = weight;
     // What is stored [in, out] is no nn.Linear: nobody who loads the model takes it for one.
-    const linear = doubt?.linear ?? stored === 'out-in';
+    const linear = doubt?.linear ?? (stored === 'out-in' && item.experts === undefined);
     const stay = (reason: string) => dense.push({ entry: weight, reason, linear });
     const wanted = include.some((glob) => glob.matches(name));
     const asEmbedding = options.embeddings !== undefined && item.embedding === true;
-    if (doubt && !asEmbedding && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
+    if (item.experts !== undefined && !scheme.experts) stay(STACKED);
+    else if (doubt && !asEmbedding && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
       stay(doubt.reason);
       doubtful.add(name);
     } else if (tied === 'tied') {
@@ -86,7 +92,8 @@ export async function selectLayers(
     } else {
       const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
       const start = asEmbedding ? overlay(asked, { nbits: options.embeddings }) : asked;
-      layers.push({ site: item, config: own.reduce(overlay, start) });
+      const config = own.reduce(overlay, start);
+      for (const site of expertSites(item)) layers.push({ site, config });
     }
   }
 
@@ -97,7 +104,8 @@ export async function selectLayers(
         source,
         layers.map(({ site }) => site.name),
       );
-  for (const note of [known && versionNote(known), said]) if (note !== undefined) notes.add(note);
+  for (const note of [known && versionNote(known), said, stackedNote(dense, scheme)])
+    if (note !== undefined) notes.add(note);
   const selection = { layers, dense, doubtful, notes: [...notes] };
   checkGlobs('include', include, source, selection);
   checkGlobs('overrides', overrides, source, selection);
@@ -146,7 +154,7 @@ function checkGlobs(
 ): void {
   const { layers, dense, doubtful } = selection;
   for (const glob of globs) {
-    if (layers.some(({ site }) => glob.matches(site.weight.name))) continue;
+    if (layers.some(({ site: { weight, partOf } }) => glob.matches(partOf?.[0] ?? weight.name))) continue;
     const stays = dense.filter(({ entry }) => glob.matches(entry.name));
     if (stays.length === 0) throw unmatched(option, glob, source.entries.keys());
     if (stays.some(({ reason }) => /tied to the embedding$|^one matrix/.test(reason))) continue;
