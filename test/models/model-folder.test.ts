@@ -16,6 +16,7 @@ import {
   randomTensor,
   readBack,
   snapshot,
+  tensorOf,
 } from '../support/checkpoints.js';
 
 const LAYER = 'model.layers.0.self_attn.q_proj';
@@ -138,8 +139,22 @@ describe('a model folder', () => {
   it('notes that one bit leaves nothing of use', async () => {
     const out = freshPath();
     const { notes } = await quantizeModel(modelFolder([llama()]), out, { nbits: 1 });
-    expect(notes.join()).toMatch(/^8 of 8 tensors lost half .* Use more bits or smaller groups\.$/);
+    expect(notes[0]).toMatch(/^8 of 8 tensors lost half .* Use more bits or smaller groups\.$/);
     expect((await quantizeModel(modelFolder([llama()]), freshPath(), { nbits: 4 })).notes).toEqual([]);
+  });
+
+  it('notes tensors of which zeros would have kept more', async () => {
+    const name = 'model.layers.0.mlp.down_proj.weight';
+    // Two large weights of either sign in each group, and the rest next to nothing, which becomes a third of that.
+    const outliers = Float32Array.from({ length: 64 * 128 }, (_, i) => [1, -1][i % 64] ?? 1e-3);
+    const folder = modelFolder([{ ...llama(), [name]: tensorOf(outliers, [64, 128]) }]);
+    const config = { nbits: 2, solver: 'minmax' } as const;
+    const { notes, tensors } = await quantizeModel(folder, freshPath(), config);
+    expect(tensors.find((tensor) => tensor.name === name)!.relativeError).toBeGreaterThan(1.8);
+    expect(notes.at(-1)).toMatch(
+      /^1 of 8 tensors came out further from the weights than zeros are: the worst is "model\.layers\.0\.mlp\.down_proj\.weight", with a relative error of 18\d %\. .* or leave it dense \(exclude, --exclude\)\.$/,
+    );
+    expect((await quantizeModel(folder, freshPath(), { ...config, nbits: 4 })).notes).toEqual([]);
   });
 
   it('refuses a file whose layers need a larger header than is read, before it writes', async () => {

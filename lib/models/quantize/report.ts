@@ -3,7 +3,8 @@ import type { TensorSource } from '../../containers/container.js';
 import { containerNamed } from '../../containers/list.js';
 import { endingNotes } from '../../files/endings.js';
 import { yieldIfDue } from '../../files/event-loop.js';
-import { formatCount, plural } from '../../messages/units.js';
+import { quote } from '../../messages/text.js';
+import { formatCount, formatPercent, plural } from '../../messages/units.js';
 import { schemeNamed } from '../../schemes/list.js';
 import type { Scheme } from '../../schemes/scheme.js';
 import type { ModelReport, TensorReport } from '../report.js';
@@ -12,6 +13,8 @@ import type { LayerResult } from './quantize-shard.js';
 
 /** Relative error (root mean square error over root mean square) from which on a tensor is told to be of no use as it is. */
 const RUINED = 0.5;
+/** The relative error of zeros in place of the weights. */
+const AS_ZEROS = 1;
 
 /** What was made, or would be. */
 export interface Made {
@@ -41,6 +44,7 @@ export async function reportQuantized(
     made.results.reduce((total, result) => total + part(result), 0);
   const absError = sum(({ sums }) => sums.absError);
   const ruined = tensors.filter((tensor) => tensor.relativeError >= RUINED);
+  const harmful = ruined.filter((tensor) => tensor.relativeError > AS_ZEROS);
   return {
     input,
     output,
@@ -66,6 +70,7 @@ export async function reportQuantized(
       ...endingNotes(output, source.kind, containerNamed(container)),
       ...made.notes,
       ...(ruined.length === 0 ? [] : [ruinedNote(ruined.length, tensors.length)]),
+      ...(harmful.length === 0 ? [] : [harmfulNote(harmful, tensors.length)]),
     ],
   };
 }
@@ -73,6 +78,13 @@ export async function reportQuantized(
 function ruinedNote(count: number, of: number): string {
   const lost = `${formatCount(count)} of ${plural(of, 'tensor')} lost half of their size or more to quantization`;
   return `${lost}: without training, a model like this says nothing of sense. Use more bits or smaller groups.`;
+}
+
+function harmfulNote(harmful: readonly TensorReport[], of: number): string {
+  const [worst] = [...harmful].sort((a, b) => b.relativeError - a.relativeError);
+  const lost = `${formatCount(harmful.length)} of ${plural(of, 'tensor')} came out further from the weights than zeros are`;
+  const where = `the worst is ${quote(worst!.name)}, with a relative error of ${formatPercent(worst!.relativeError)}`;
+  return `${lost}: ${where}. Use more bits or smaller groups there, or leave ${harmful.length === 1 ? 'it' : 'them'} dense (exclude, --exclude).`;
 }
 
 function reportTensor(scheme: Scheme, { layer: { site, form }, sums, seconds }: LayerResult): TensorReport {
