@@ -4,6 +4,7 @@
 //   packed        native/fuzz: the core's operations behind the addon's argument checks, under AddressSanitizer and
 //                 UndefinedBehaviorSanitizer, with libFuzzer (clang; as root on Debian, it is installed)
 //   safetensors   headers, against a second reading of their JSON
+//   gguf          headers, against what any reading of them must hold
 //   config        options, config.json, its edits in text, the index
 //   checkpoint    whole models on disk, one file of which is damaged
 //
@@ -21,7 +22,7 @@ import { root } from './pypi.mjs';
 import { buildSanitized } from './sanitized.mjs';
 
 const folder = path.join(root, 'build-fuzz');
-const LIBRARY = ['safetensors', 'config', 'checkpoint'];
+const LIBRARY = ['safetensors', 'gguf', 'config', 'checkpoint'];
 const TARGETS = ['packed', ...LIBRARY];
 const PACKED = { quick: 20_000, full: 700_000 };
 /** Of all of them. */

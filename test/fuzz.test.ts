@@ -1,12 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { checkpoint } from './fuzz/checkpoint.js';
 import { config } from './fuzz/config.js';
+import { gguf } from './fuzz/gguf.js';
 import { safetensors } from './fuzz/safetensors.js';
 
 // A few inputs of every fuzzer, the same in every run: that they work, accept some and refuse some. `npm run fuzz` tries more.
 
 describe.each([
   [safetensors, 3000],
+  [gguf, 2000],
   [config, 3000],
   [checkpoint, 60],
 ])('$name', (target, count) => {

@@ -13,7 +13,7 @@ async function loadedBy(entry: string, ...more: string[]): Promise<{ count: numb
 }
 
 /** Half of an import's time was spent on these. */
-const WHOLE_MODELS = /class (?:Checkpoint|SafetensorsWriter|SafetensorsFile|Model)[ {]/;
+const WHOLE_MODELS = /class (?:Checkpoint|FileWriter|OpenFile|SafetensorsFile|Model)[ {]/;
 
 // Time is measured by `npm run bench -- import`; what costs it is held here.
 describe('importing', () => {

@@ -3,10 +3,11 @@ import { PREFIX_BYTES } from '../files/file-kind.js';
 import { findModel } from '../files/hub-cache.js';
 import { closeFile, openRegular, readFully } from '../files/io.js';
 import type { Container, TensorSource } from './container.js';
+import { gguf } from './gguf/container.js';
 import { safetensors } from './safetensors/container.js';
 
 /** Every container, once. Of several that would open a model the first one does; the very first opens what none knows, and says why not. */
-export const CONTAINERS: Container[] = [safetensors];
+export const CONTAINERS: Container[] = [safetensors, gguf];
 
 /** The container of this name. */
 export function containerNamed(name: string): Container {

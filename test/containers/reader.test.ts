@@ -4,8 +4,8 @@ import { basename, dirname } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { planLayout } from '../../lib/containers/safetensors/layout.js';
 import { SafetensorsFile } from '../../lib/containers/safetensors/reader.js';
-import { SafetensorsWriter } from '../../lib/containers/safetensors/writer.js';
 import { storedType } from '../../lib/containers/stored-types.js';
+import { FileWriter } from '../../lib/containers/writer.js';
 import { expectError, fileBytes, freshPath, randomOf, SEED, smallFile } from './helpers.js';
 
 function written(bytes: Uint8Array, name = 'm.safetensors'): string {
@@ -105,7 +105,7 @@ describe('SafetensorsFile', () => {
   });
 });
 
-describe('SafetensorsWriter', () => {
+describe('FileWriter', () => {
   const layout = planLayout([
     { name: 'a', type: storedType('U8'), shape: [10] },
     { name: 'b', type: storedType('F32'), shape: [2] },
@@ -114,9 +114,9 @@ describe('SafetensorsWriter', () => {
 
   it('demands every byte once, inside its tensor', async () => {
     const path = freshPath();
-    const writer = await SafetensorsWriter.create(path, layout);
+    const writer = await FileWriter.create(path, layout);
     expect(fs.statSync(path).size).toBe(layout.fileSize);
-    await expectError(() => SafetensorsWriter.create(path, layout), 'ERR_IO', /Cannot create .*It exists already/);
+    await expectError(() => FileWriter.create(path, layout), 'ERR_IO', /Cannot create .*It exists already/);
     const bytes = new Uint8Array(4).fill(7);
     await expectError(
       () => writer.write('c', 0, bytes),
@@ -163,7 +163,7 @@ describe('SafetensorsWriter', () => {
 
   it('waits for writes under way when it is finished, and lets no other begin', async () => {
     const path = freshPath();
-    const writer = await SafetensorsWriter.create(path, layout);
+    const writer = await FileWriter.create(path, layout);
     const writing = writer.write('a', 0, new Uint8Array(10).fill(7));
     // A write that began now would count as done, and might reach the file after it was closed, or another file.
     const early = expectError(() => writer.finish(), 'ERR_INVALID_ARGUMENT', /got "b" not or not completely/);
@@ -179,7 +179,7 @@ describe('SafetensorsWriter', () => {
 
   it('closes when abandoned, with writes under way too', async () => {
     const path = freshPath();
-    const writer = await SafetensorsWriter.create(path, layout);
+    const writer = await FileWriter.create(path, layout);
     const writing = writer.write('a', 0, new Uint8Array(10));
     await Promise.all([writer.abandon(), writing]);
     await writer.abandon();
@@ -190,12 +190,12 @@ describe('SafetensorsWriter', () => {
     const path = freshPath();
     const huge = planLayout([{ name: 'a', type: storedType('U8'), shape: [2 ** 49] }]);
     await expectError(
-      () => SafetensorsWriter.create(path, huge),
+      () => FileWriter.create(path, huge),
       'ERR_IO',
       /needs 563 TB, .* has \d\S* \wB free\. Free space/,
     );
     expect(fs.existsSync(path)).toBe(false);
-    await expectError(() => SafetensorsWriter.create(`${path}/x/y`, layout), 'ERR_IO', /does not exist/);
+    await expectError(() => FileWriter.create(`${path}/x/y`, layout), 'ERR_IO', /does not exist/);
   });
 
   it(`writes what the reader reads (HQQ_TEST_SEED=${SEED})`, async () => {
@@ -209,7 +209,7 @@ describe('SafetensorsWriter', () => {
       }));
       const path = freshPath();
       const plan = planLayout(specs, { round: String(round) }, basename(path));
-      const writer = await SafetensorsWriter.create(path, plan);
+      const writer = await FileWriter.create(path, plan);
       const contents = new Map<string, Uint8Array>();
       const pieces: (readonly [string, number, Uint8Array])[] = [];
       for (const { name, begin, end } of plan.entries.values()) {

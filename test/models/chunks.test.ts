@@ -4,9 +4,9 @@ import { quantizeSync } from '../../lib/compute/quantize.js';
 import { type Range, readRanges, writeRanges } from '../../lib/containers/ranges.js';
 import { Checkpoint } from '../../lib/containers/safetensors/checkpoint.js';
 import { planLayout } from '../../lib/containers/safetensors/layout.js';
-import { SafetensorsWriter } from '../../lib/containers/safetensors/writer.js';
 import { Scratch } from '../../lib/containers/scratch.js';
 import { storedType } from '../../lib/containers/stored-types.js';
+import { FileWriter } from '../../lib/containers/writer.js';
 import { formatFor } from '../../lib/matrix/format.js';
 import { geometryOf } from '../../lib/matrix/geometry.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
@@ -80,7 +80,7 @@ describe('ranges', () => {
     fs.writeFileSync(input, encode(source));
     const checkpoint = await Checkpoint.open(input);
     const path = freshPath('out.safetensors');
-    const writer = await SafetensorsWriter.create(
+    const writer = await FileWriter.create(
       path,
       planLayout([{ name: 'x', type: storedType('F32'), shape: [ROWS, COLS] }]),
     );

@@ -3,12 +3,12 @@ import { HqqError } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import { formatBytes, formatCount } from '../../messages/units.js';
 import type { Container, Envelope, TensorSpec } from '../container.js';
+import { FileWriter } from '../writer.js';
 import { Checkpoint } from './checkpoint.js';
 import { CheckpointEnvelope } from './envelope.js';
 import { LENGTH_BYTES, MAX_HEADER_BYTES, MAX_TENSORS } from './header.js';
 import { layoutSteps, type SafetensorsLayout } from './layout.js';
 import { checkReadable } from './shards.js';
-import { SafetensorsWriter } from './writer.js';
 
 /** Shortest text of a tensor in a header, save its name: dtype, shape, offsets. */
 const SHORTEST_ENTRY = '"":{"dtype":"U8","shape":[],"data_offsets":[0,1]},'.length;
@@ -56,5 +56,5 @@ export const safetensors: Container = {
     return inTurns(checkReadable(layouts as ReadonlyMap<string, SafetensorsLayout>));
   },
 
-  create: (path, layout, mode) => SafetensorsWriter.create(path, layout as SafetensorsLayout, mode),
+  create: (path, layout, mode) => FileWriter.create(path, layout as SafetensorsLayout, mode),
 };

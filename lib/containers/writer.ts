@@ -2,21 +2,11 @@ import * as fs from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { inTurns, type Steps } from '../../files/event-loop.js';
-import {
-  closeFile,
-  createFile,
-  ensureFreeSpace,
-  syncFile,
-  withPath,
-  writeFully,
-  writeFullySync,
-} from '../../files/io.js';
-import { HqqError } from '../../messages/errors.js';
-import { plain, quoteSome } from '../../messages/text.js';
-import type { TensorEntry, TensorSink } from '../container.js';
-import { LENGTH_BYTES } from './header.js';
-import type { SafetensorsLayout } from './layout.js';
+import { inTurns, type Steps } from '../files/event-loop.js';
+import { closeFile, createFile, ensureFreeSpace, syncFile, withPath, writeFully, writeFullySync } from '../files/io.js';
+import { HqqError } from '../messages/errors.js';
+import { plain, quoteSome } from '../messages/text.js';
+import type { Layout, TensorEntry, TensorSink } from './container.js';
 
 const ftruncate = promisify(fs.ftruncate);
 
@@ -33,10 +23,18 @@ interface Span {
   end: number;
 }
 
-/** Writes one safetensors file whose layout is known: tensors in any order, in any pieces, each byte once. */
-export class SafetensorsWriter implements TensorSink {
+/** A layout whose file begins with `header`. */
+export interface FileLayout extends Layout {
+  readonly header: Uint8Array;
+}
+
+/** Bytes of a file that are written last. What begins with zeros in their place is a file of no format that is written so. */
+const HELD_BYTES = 8;
+
+/** Writes one file whose layout is known: tensors in any order, in any pieces, each byte once. */
+export class FileWriter implements TensorSink {
   readonly path: string;
-  readonly layout: SafetensorsLayout;
+  readonly layout: FileLayout;
   #fd: number | undefined;
   #failed = false;
   /** `finish` is under way: nothing may begin that it would not wait for. */
@@ -48,26 +46,26 @@ export class SafetensorsWriter implements TensorSink {
   readonly #written = new Map<string, Span[]>();
   readonly #writes = new Set<Promise<void>>();
 
-  private constructor(path: string, layout: SafetensorsLayout, fd: number) {
+  private constructor(path: string, layout: FileLayout, fd: number) {
     this.path = path;
     this.layout = layout;
     this.#fd = fd;
   }
 
   /**
-   * Creates the file, which must not exist, at its full size, and writes the header, save its length: until `finish` adds it,
-   * the file cannot be read. A killed run would leave one that looks whole and holds zeros.
+   * Creates the file, which must not exist, at its full size, and writes the header, save its first bytes: until `finish`
+   * adds them, the file cannot be read. A killed run would leave one that looks whole and holds zeros.
    *
    * @param mode permissions of the file, before the umask
    * @throws {HqqError} `ERR_IO`: the disk has too little space, the file exists or cannot be created. Nothing is left behind.
    */
-  static async create(path: string, layout: SafetensorsLayout, mode?: number): Promise<SafetensorsWriter> {
+  static async create(path: string, layout: FileLayout, mode?: number): Promise<FileWriter> {
     await ensureFreeSpace(dirname(path), layout.fileSize);
     const fd = await createFile(path, mode);
     try {
-      await writeFully(fd, path, LENGTH_BYTES, layout.header.subarray(LENGTH_BYTES));
+      await writeFully(fd, path, HELD_BYTES, layout.header.subarray(HELD_BYTES));
       await withPath('Cannot write', path, () => ftruncate(fd, layout.fileSize));
-      return new SafetensorsWriter(path, layout, fd);
+      return new FileWriter(path, layout, fd);
     } catch (error) {
       await closeFile(fd);
       await fs.promises.rm(path, { force: true }).catch(() => {});
@@ -168,7 +166,7 @@ export class SafetensorsWriter implements TensorSink {
       if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
       await inTurns(this.#demandWhole());
       await syncFile(fd, this.path);
-      await writeFully(fd, this.path, 0, this.layout.header.subarray(0, LENGTH_BYTES));
+      await writeFully(fd, this.path, 0, this.layout.header.subarray(0, HELD_BYTES));
       await syncFile(fd, this.path);
     } finally {
       this.#finishing = false;
