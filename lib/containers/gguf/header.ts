@@ -71,7 +71,7 @@ interface HeaderSource {
 }
 
 /** Value of a pair. */
-export function valueOf(
+export function pairValue(
   { pairBytes, pairs }: Pick<GgufHeader, 'pairBytes' | 'pairs'>,
   key: string,
 ): GgufValue | undefined {
@@ -188,7 +188,7 @@ function* skipValue(cursor: ByteCursor, type: number, key: string, depth: number
 }
 
 function readAlignment(header: Pick<GgufHeader, 'pairBytes' | 'pairs'>, cursor: ByteCursor): number {
-  const value = valueOf(header, ALIGNMENT_KEY);
+  const value = pairValue(header, ALIGNMENT_KEY);
   if (value === undefined) return DEFAULT_ALIGNMENT;
   const sound =
     header.pairs.get(ALIGNMENT_KEY)!.type === VALUE.u32 &&

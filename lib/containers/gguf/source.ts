@@ -7,7 +7,7 @@ import { formatError, plain, quote } from '../../messages/text.js';
 import type { SourceFile, TensorEntry, TensorSource } from '../container.js';
 import { MORE } from './cursor.js';
 import { GgufEnvelope } from './envelope.js';
-import { type GgufHeader, headerSteps, MAX_HEADER_BYTES, valueOf } from './header.js';
+import { type GgufHeader, headerSteps, MAX_HEADER_BYTES, pairValue } from './header.js';
 
 /** Bytes that are read at first; headers without a vocabulary have less. */
 const FIRST_BYTES = 256 * 1024;
@@ -89,7 +89,7 @@ export class GgufSource implements TensorSource {
     try {
       const given = await openPart(path, 0);
       parts.push(given);
-      const count = valueOf(given.header, 'split.count') ?? 1;
+      const count = pairValue(given.header, 'split.count') ?? 1;
       if (count === 1) return new GgufSource(path, parts);
       await given.file.close();
       parts.pop();
@@ -149,13 +149,13 @@ function partNames(path: string, count: unknown): readonly string[] {
 
 function checkParts(path: string, parts: readonly Part[]): void {
   for (const [i, { file, header }] of parts.entries()) {
-    if (valueOf(header, 'split.no') === i && valueOf(header, 'split.count') === parts.length) continue;
+    if (pairValue(header, 'split.no') === i && pairValue(header, 'split.count') === parts.length) continue;
     throw formatError(
       file.path,
       `expected part ${i} of ${parts.length} (split.no, split.count). Files of two models lie there.`,
     );
   }
-  const wanted = valueOf(parts[0]!.header, 'split.tensors.count');
+  const wanted = pairValue(parts[0]!.header, 'split.tensors.count');
   const count = parts.reduce((sum, { header }) => sum + header.tensors.size, 0);
   if (wanted !== undefined && wanted !== count)
     throw formatError(path, `expected ${String(wanted)} tensors in ${parts.length} files, got ${count}.`);
