@@ -204,8 +204,8 @@ export type Companion =
 
 /** Why a model is not one to be quantized. */
 export interface Obstacle {
-  /** Another tool has quantized it, wholly or in parts; or it is an addition to a model. */
-  readonly kind: 'quantized' | 'adapter';
+  /** Another tool has quantized it, wholly or in parts; its description says so, but no tensor shows it; or it is an addition to a model. */
+  readonly kind: 'quantized' | 'declared' | 'adapter';
   /** Goes on after the model's path: "is quantized already: 14 layers hold GPTQ weights". */
   readonly what: string;
   /** What to do, as a sentence. */
@@ -216,6 +216,8 @@ export interface Obstacle {
 export interface Envelope {
   /** The model's description, `config.json`; undefined without one. */
   readonly config: Readonly<Record<string, unknown>> | undefined;
+  /** Whether such models say of which class they are (`architectures`), so that people are told where one does not. Absent: they do not. */
+  readonly tellsClass?: true;
   /** What people should know of a model that is made from this one. */
   readonly notes: readonly string[];
   /** All that what is written depends on, but for the tensors and the files that are only copied: models that differ in it differ here. */

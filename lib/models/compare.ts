@@ -65,6 +65,7 @@ export async function compareModels(
     const layers = await findLayers(b, signal);
     for (const layer of layers) schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
     rejectSwapped(a, layers.length > 0);
+    for (const source of layers.length > 0 ? [a] : [a, b]) rejectForeign(source);
     const { pairs, lone } = pairUp(a, b, layers);
     const [backend, threads] = [activeBackend(), resolveThreads(options.threads)];
     const weights = pairs.reduce((sum, pair) => sum + (isNumeric(pair) ? pair.left : 0), 0);
@@ -93,6 +94,18 @@ function rejectSwapped(a: TensorSource, quantized: boolean): void {
     : 'What was made of a quantized model cannot be compared with it: pass the original first, then one of the two';
   const message = `Expected the first model to be the original, but ${plain(a.path)} is quantized. ${advice}.`;
   throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+}
+
+/** Refuses what holds numbers in a form that is not read: they would be compared as if there were none. */
+function rejectForeign({ path, entries, envelope }: TensorSource): void {
+  const obstacle = envelope.obstacle(entries);
+  if (obstacle === undefined || obstacle.kind === 'declared') return;
+  const message = `Expected models of floats, or what hqq has quantized, to compare, but ${plain(path)} ${obstacle.what}.`;
+  const advice =
+    obstacle.kind === 'adapter'
+      ? obstacle.advice.replace('quantize that', 'compare that')
+      : 'Give it back its floats with the tool that made it, and compare these.';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} ${advice}`);
 }
 
 interface Pairs {

@@ -159,7 +159,7 @@ function notQuantized(source: TensorSource, input: string): HqqError {
   const schemes = schemesOf(source);
   const names = schemes.map(({ title }) => title).join(', ');
   const obstacle = source.envelope.obstacle(source.entries);
-  if (obstacle?.kind === 'quantized') {
+  if (obstacle?.kind === 'quantized' || obstacle?.kind === 'declared') {
     const message = `Expected ${plain(input)} to be quantized with ${names}, but it ${obstacle.what}`;
     return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Only the tool that made it turns it back.`);
   }

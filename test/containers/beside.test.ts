@@ -76,6 +76,10 @@ describe('an adapter alone', () => {
       'base_model.model.q_proj.lokr_w2_a': randomTensor([8, 8], 1),
     };
     expect(await refusal(modelFile(lokr))).toMatch(/is an adapter/);
+    const vera = { 'base_model.vera_A': randomTensor([8, 64], 1), 'base_model.vera_B': randomTensor([64, 8], 1) };
+    expect(await refusal(modelFile(vera))).toMatch(/is an adapter/);
+    const ia3 = { 'layers.0.mlp.down_proj.ia3_l': randomTensor([1, 64], 1) };
+    expect(await refusal(modelFile(ia3))).toMatch(/is an adapter/);
   });
 
   it('of MLX names the tool of MLX', async () => {
@@ -93,6 +97,35 @@ describe('an adapter alone', () => {
     const model = await openModel(folderOf({ 'adapter_model.safetensors': encode(LORA) }));
     expect(model.names).toHaveLength(4);
     await model.close();
+  });
+});
+
+describe('an adapter within a model, not merged', () => {
+  const at = 'model.layers.0.self_attn.q_proj';
+  const { [`${at}.weight`]: weight, ...others } = llama();
+  const small = (rows: number, cols: number) => randomTensor([rows, cols], 1);
+  it.each<[string, Source]>([
+    ['LoRA around its layer', { [`${at}.base_layer.weight`]: weight!, [`${at}.lora_A.default.weight`]: small(8, 64) }],
+    [
+      'LoRA beside its layer',
+      { [`${at}.weight`]: weight!, [`${at}.lora_A.weight`]: small(8, 64), [`${at}.lora_B.weight`]: small(64, 8) },
+    ],
+    [
+      'LoRA of an embedding',
+      {
+        ...{ [`${at}.weight`]: weight!, 'model.embed_tokens.lora_embedding_A.default': small(8, 40) },
+        'model.embed_tokens.lora_embedding_B.default': small(64, 8),
+      },
+    ],
+    ['DoRA', { [`${at}.weight`]: weight!, [`${at}.lora_magnitude_vector.default.weight`]: randomTensor([64], 1) }],
+    ['IA3', { [`${at}.weight`]: weight!, [`${at}.ia3_l.default`]: small(64, 1) }],
+    ['LoHa', { [`${at}.weight`]: weight!, [`${at}.hada_w1_a.default`]: small(64, 8) }],
+    ['VeRA', { [`${at}.weight`]: weight!, [`${at}.vera_lambda_b.default`]: randomTensor([64], 1) }],
+    ['a module trained whole', { [`${at}.weight`]: weight!, 'lm_head.modules_to_save.default.weight': small(40, 64) }],
+  ])('is refused, with what merges it: %s', async (_, added) => {
+    expect(await refusal(modelFolder([{ ...others, ...added }]))).toMatch(
+      /holds an adapter that is not merged: it has tensors such as "[^"]+"\. Load it with peft as it was made, merge .*merge_and_unload/,
+    );
   });
 });
 

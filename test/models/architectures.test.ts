@@ -203,6 +203,16 @@ describe('a model whose class is not known', () => {
     expect(notes.join()).toMatch(/architecture is unknown: config\.json says "OwnModel"\. .* 4 weights .* were taken/);
   });
 
+  it('keeps layers that transformers would take for others by their names', async () => {
+    const source = {
+      ...modules('blocks.0.key', 'blocks.0.value'),
+      'blocks.0.key_conv.weight': randomTensor([64, 1, 9], 3),
+    };
+    const { quantized: layers, dense } = await quantized(source, of('OwnModel', { model_type: 'own' }));
+    expect(layers).toEqual(['blocks.0.value']);
+    expect(dense['blocks.0.key']).toContain('transformers would lose "blocks.0.key_conv.weight"');
+  });
+
   it('has them quantized where they are included by name', async () => {
     const source = modules('decoder.queries', 'blocks.0.up');
     const { quantized: layers } = await quantized(source, of('OwnModel'), { include: ['decoder.queries', '*.up'] });

@@ -195,6 +195,39 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
   },
   'QuIP#': { tool: 'QuIP#', layer: { Qidxs: t('I64', 4, 32), SU: t('F16', 128), SV: t('F16', 64), Wscale: t('F32') } },
   'EXL3 of old': { tool: 'EXL3', layer: { trellis: t('I16', 8, 4, 64), su: t('I16', 8), sv: t('I16', 4) } },
+  QTIP: {
+    tool: 'QTIP',
+    layer: { trellis: t('I16', 32, 64), SU: t('F16', 128), SV: t('F32', 64), tlut: t('F16', 512, 2) },
+  },
+  SpQR: {
+    tool: 'SpQR',
+    layer: {
+      ...{ dense_weights: t('I64', 128), row_offsets: t('I32', 65), col_vals: t('I32', 40) },
+      in_perm: t('I64', 128),
+    },
+  },
+  'FP-Quant': {
+    tool: 'FP-Quant',
+    layer: { qweight: t('U8', 64, 64), scales: t('U8', 64, 4), forward_hadamard_matrix: t('BF16', 32, 32) },
+  },
+  SVDQuant: {
+    tool: 'SVDQuant',
+    layer: {
+      ...{ qweight: t('I8', 64, 64), wscales: t('BF16', 2, 64), smooth_factor: t('BF16', 128) },
+      ...{ proj_down: t('BF16', 128, 32), proj_up: t('BF16', 64, 32) },
+    },
+  },
+  'TensorRT-LLM': {
+    tool: 'TensorRT-LLM',
+    layer: { weight: t('F8_E4M3', 64, 128), weights_scaling_factor: t('F32', 1) },
+  },
+  'Quark MXFP4': { tool: 'MXFP4', layer: { weight: t('U8', 64, 64), weight_scale: t('U8', 64, 4) } },
+  'bitsandbytes, a shard without what goes with its weights': {
+    tool: 'bitsandbytes 4-bit',
+    layer: { weight: t('U8', 4096, 1) },
+  },
+  'MLX, a shard without scales': { tool: 'packed', layer: { weight: t('U32', 64, 16) } },
+  'int8 whose scales are elsewhere': { tool: 'packed', layer: { weight: t('I8', 64, 128) } },
   EXL3: { tool: 'EXL3', layer: { trellis: t('I16', 8, 4, 64), suh: t('F16', 128), svh: t('F16', 64) } },
 };
 

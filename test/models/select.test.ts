@@ -337,6 +337,6 @@ describe('config.json', () => {
 it('keeps tensors whose names look like those of a layer apart', async () => {
   const source = { ...modules('a'), 'a_q.scale': randomTensor([4], 1), 'b.zero': randomTensor([4], 2) };
   const out = freshPath();
-  await quantizeModel(modelFolder([source]), out);
+  await quantizeModel(modelFolder([source], { config: '' }), out); // transformers would lose one of them
   expect([...readBack(out).keys()]).toEqual(expect.arrayContaining(['a.W_q', 'a.scale', 'a_q.scale', 'b.zero']));
 });

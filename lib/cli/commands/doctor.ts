@@ -34,7 +34,7 @@ function tell(diagnosis: Diagnosis): string {
     ['machine', `${platform} ${arch}${libc === undefined ? '' : ` (${libc})`}, ${plain(cpu)}`],
     ['features', features.length > 0 ? features.join(' ') : 'not known, or none that kernels use'],
     ['backend', verdict(diagnosis)],
-    ['because', reason(diagnosis)],
+    ['why', reason(diagnosis)],
     ...threads(diagnosis),
     ...instructionSets(diagnosis),
     ['loader', attempts(diagnosis)],
@@ -59,12 +59,14 @@ function reason({ chosen, error, environment, runnable }: Diagnosis): string {
   if (chosen.name === 'js') {
     const wanted = environment.HQQ_BACKEND === 'js';
     return wanted
-      ? 'HQQ_BACKEND=js chooses it'
-      : 'the native addon does not load; the same results, but many times slower';
+      ? 'HQQ_BACKEND=js asks for it'
+      : 'the native addon does not load here; JavaScript gives the same results, many times slower';
   }
-  if (environment.HQQ_ISA) return `the addon loads, and HQQ_ISA=${chosen.isa} chooses the instruction set`;
-  const old = runnable[0] === 'scalar' ? ': a processor without AVX2. Slower, and still faster than JavaScript' : '';
-  return `the addon loads, and ${runnable[0]} is the best that it has for this machine${old}`;
+  if (environment.HQQ_ISA) return `HQQ_ISA=${chosen.isa} asks for this instruction set`;
+  if (runnable[0] === 'scalar') {
+    return 'this processor runs none of the vector instructions that the addon has code for; slower, and still faster than JavaScript';
+  }
+  return `the addon loads, and of its instruction sets ${runnable[0]} is the fastest that this processor runs`;
 }
 
 function threads({ chosen, threading, environment }: Diagnosis): Line[] {

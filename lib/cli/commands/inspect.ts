@@ -1,6 +1,6 @@
 import { plain } from '../../messages/text.js';
 import { formatBytes, formatNumber, formatShape, plural } from '../../messages/units.js';
-import { openModel } from '../../models/model.js';
+import { type Model, openModel } from '../../models/model.js';
 import type { TensorInfo } from '../../models/report.js';
 import { type ArchitectureInfo, describeArchitecture } from '../../models/select/describe.js';
 import { defineCommand, toJson } from '../command.js';
@@ -18,14 +18,24 @@ export const inspect = defineCommand({
     return async ({ print }) => {
       const model = await openModel(path!);
       const { tensors, config } = model;
-      await model.close();
       const totals = total(tensors);
+      // What hqq itself has quantized is none, whatever config.json says.
+      const obstacle = totals.quantizedTensors > 0 ? undefined : model.obstacle();
+      await model.close();
       const architecture = config && (await describeArchitecture(config, tensors));
-      if (json) print(toJson({ path: model.path, ...(architecture ? { architecture } : {}), totals, tensors }));
-      else print(describe(model.path, tensors, totals, architecture, all));
+      const about = { ...(architecture ? { architecture } : {}), ...(obstacle ? { obstacle } : {}) };
+      if (json) print(toJson({ path: model.path, ...about, totals, tensors }));
+      else print(describe(model.path, tensors, totals, about, all));
     };
   },
 });
+
+/** What a model is, beyond its tensors. */
+interface About {
+  readonly architecture?: ArchitectureInfo;
+  /** Why it cannot be quantized: another tool has, or it is no model. */
+  readonly obstacle?: NonNullable<ReturnType<Model['obstacle']>>;
+}
 
 /** Sums over the tensors of a model. */
 interface Totals {
@@ -63,7 +73,7 @@ function describe(
   path: string,
   tensors: readonly TensorInfo[],
   totals: Totals,
-  architecture: ArchitectureInfo | undefined,
+  { architecture, obstacle }: About,
   all: boolean,
 ): string {
   const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
@@ -94,6 +104,7 @@ function describe(
   ] as const;
   const { quantizedTensors, quantizedWeights, bitsPerWeight } = totals;
   const summary: (readonly [string, string])[] = [
+    ...(obstacle ? ([['not for hqq', `${obstacle.what}. ${obstacle.advice}`]] as const) : []),
     ...(architecture ? architectureRows(architecture) : []),
     [
       'tensors',

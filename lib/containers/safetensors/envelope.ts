@@ -57,6 +57,8 @@ export class CheckpointEnvelope implements Envelope {
     this.skippedFiles = given.skippedFiles ?? [];
   }
 
+  readonly tellsClass = true;
+
   get config(): Readonly<Record<string, unknown>> | undefined {
     return this.configFile?.value;
   }

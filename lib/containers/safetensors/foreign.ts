@@ -57,6 +57,9 @@ const MARKS: readonly Mark[] = [
   mark('AWQ', '.qweight', whole, { '.qzeros': any, '.scales': float }),
   // llm-awq (awq/quantize/qmodule.py): qweight I16, scales, scaled_zeros.
   mark('AWQ', '.qweight', whole, { '.scaled_zeros': float }),
+  // FP-Quant (transformers, integrations/fp_quant.py). SVDQuant (nunchaku, models/linear.py): qweight I8, wscales, proj_down, proj_up.
+  mark('FP-Quant', '.qweight', packed, { '.forward_hadamard_matrix': float }),
+  mark('SVDQuant', '.qweight', packed, { '.wscales': any }),
   mark('packed (qweight)', '.qweight', packed, { '.scales': any }),
   // compressed-tensors (compressors/pack_quantized, nvfp4, mxfp4, mxfp6): weight_packed I32 or U8, weight_scale; marlin-24 has scale_packed.
   mark('compressed-tensors', '.weight_packed', packed, { '.weight_scale': any }),
@@ -74,7 +77,11 @@ const MARKS: readonly Mark[] = [
   }),
   // BitNet in transformers (integrations/bitnet.py): weight U8 [out / 4, in], one weight_scale. Other U8 is ModelOpt's.
   mark('BitNet', '.weight_scale', float, { '.weight': one('U8') }, (scale) => !rank(scale, 2)),
+  // MXFP4 of AMD's Quark and of ModelOpt: weight U8 [out, in / 2], weight_scale U8 [out, in / 32].
+  mark('MXFP4 (Quark or ModelOpt)', '.weight_scale', one('U8'), { '.weight': one('U8') }),
   mark('ModelOpt', '.weight_scale', any, { '.weight': one('U8') }),
+  // TensorRT-LLM's own checkpoints.
+  mark('TensorRT-LLM', '.weights_scaling_factor', any, { '.weight': packed }),
   // compressed-tensors' int-quantized and float-quantized, weight I8 or F8_E4M3 with weight_scale [out, 1] or [1]; FBGEMM's in transformers
   // (integrations/fbgemm_fp8.py) is the former of these. What is quantized but not packed has a zero point beside a weight of floats.
   mark('compressed-tensors', '.weight_scale', any, { '.weight': whole }),
@@ -113,10 +120,25 @@ const MARKS: readonly Mark[] = [
   mark('EXL2', '.q_weight', whole, { '.q_scale': whole }),
   mark('EXL3', '.trellis', whole, { '.svh': float }),
   mark('EXL3', '.trellis', whole, { '.sv': any }),
+  // QTIP (lib/linear/quantized_linear.py), and SpQR (inference_lib/src/spqr_quant/inference.py).
+  mark('QTIP', '.trellis', whole, { '.SV': any }),
+  mark('SpQR', '.dense_weights', whole, { '.row_offsets': whole, '.col_vals': whole }),
   // Marlin (marlin/__init__.py, Layer): B I32, s F16. VPTQ (layers/vqlinear.py). QuIP# (lib/linear/quantized_linear.py).
   mark('Marlin', '.B', one('I32'), { '.s': float }),
   mark('VPTQ', '.centroids.weight', float, { '.indices': whole }),
   mark('QuIP#', '.Qidxs', whole, { '.SV': float }),
+];
+
+/** For models that have none of these: bytes where layers have floats, as in a shard without what goes with them. bitsandbytes' have one column. */
+const LAST_MARKS: readonly Mark[] = [
+  mark('bitsandbytes 4-bit', '.weight', one('U8'), {}, (weight) => rank(weight, 2) && weight.shape[1] === 1),
+  mark(
+    'packed',
+    '.weight',
+    ({ name }) => /^([IU]8|U32)$/.test(name),
+    {},
+    (weight) => rank(weight, 2),
+  ),
 ];
 
 /** Letters at the end of a name by which marks are looked up: each tensor is held against few of them. */
@@ -156,14 +178,20 @@ export function foreignLayers(
     if (known) known.layers.add(layer);
     else found.set(tool, { example, file, layers: new Set([layer]) });
   };
-  for (const entry of entries.values()) {
-    for (const row of MARKS_BY_END.get(entry.name.slice(-LETTERS)) ?? []) {
+  const look = (entry: TensorEntry, marks: readonly Mark[]) => {
+    for (const row of marks) {
       const layer = layerOf(row, entry, entries);
       if (layer === undefined) continue;
       add(row.tool, layer, entry.name, entry.file);
-      break;
+      return;
     }
+  };
+  const strange: TensorEntry[] = [];
+  for (const entry of entries.values()) {
+    look(entry, MARKS_BY_END.get(entry.name.slice(-LETTERS)) ?? []);
+    if (!float(entry.type)) strange.push(entry);
   }
+  if (found.size === 0) for (const entry of strange) look(entry, LAST_MARKS);
   if (!found.has('torchao')) {
     for (const [file, pairs] of metadata) for (const name of torchaoTensors(pairs)) add('torchao', name, name, file);
   }

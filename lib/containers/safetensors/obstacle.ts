@@ -2,7 +2,7 @@ import { show } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import type { Obstacle, TensorEntry } from '../container.js';
 import { numbersOf } from '../stored-types.js';
-import { adapterTensor, isAdapterFile, mergeAdvice } from './adapter.js';
+import { adapterTensor, isAdapterFile, mergeAdvice, UNMERGED_ADVICE, unmergedTensor } from './adapter.js';
 import { foreignLayers, tellForeign } from './foreign.js';
 
 interface Around {
@@ -39,7 +39,7 @@ function holdsFloats(entries: ReadonlyMap<string, TensorEntry>): boolean {
 /** Of a model that was dequantized and kept the entry, or that is quantized as it is loaded. */
 function kept(evidence: string, entry: string): Obstacle {
   return {
-    kind: 'quantized',
+    kind: 'declared',
     what: `is quantized already, as it says: ${evidence}. All its tensors are floats`,
     advice: `If they are the weights themselves, of a model that was dequantized, remove ${entry} from config.json; else quantize the float original.`,
   };
@@ -61,9 +61,16 @@ function adapterOf(
   const example = adapterTensor(entries);
   const file = files.length === 1 && isAdapterFile(files[0]!) ? files[0]! : undefined;
   const sign = example ?? file;
-  if (sign === undefined) return undefined;
+  if (sign === undefined) return unmergedOf(entries);
   const evidence =
     example === undefined ? `it holds ${plain(file!)} alone` : `its tensors are such as ${quote(example)}`;
   const rename = example === undefined ? ' If it holds a whole model, rename the file to model.safetensors.' : '';
   return { kind: 'adapter', what: `is an adapter, not a model: ${evidence}`, advice: mergeAdvice(path, sign) + rename };
+}
+
+function unmergedOf(entries: ReadonlyMap<string, TensorEntry>): Obstacle | undefined {
+  const example = unmergedTensor(entries);
+  if (example === undefined) return undefined;
+  const what = `holds an adapter that is not merged: it has tensors such as ${quote(example)}`;
+  return { kind: 'adapter', what, advice: UNMERGED_ADVICE };
 }

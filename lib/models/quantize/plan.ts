@@ -24,6 +24,7 @@ import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
 import { schemesOf } from '../layers.js';
 import type { ResolvedOptions } from '../options.js';
 import type { DenseReport } from '../report.js';
+import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
@@ -88,7 +89,9 @@ export async function planModel(
   const described = source.envelope.config !== undefined; // else names need suit nobody
   const pairs = known ? tiedPairs(known, source.entries) : [];
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);
-  const { kept, left } = known ? tellApart(source, scheme, layers, dense, unheld) : { kept: layers, left: [] };
+  // Of what names its class transformers is asked to load it, be the code of the class its own or a stranger's.
+  const loaded = known !== undefined || classNameOf(source.envelope.config) !== undefined;
+  const { kept, left } = loaded ? tellApart(source, scheme, layers, dense, unheld) : { kept: layers, left: [] };
   if (kept.length === 0) throw nothingLeft(source.path, { ...selection, dense: [...dense, ...left] });
   await rejectNameClashes(source, scheme, kept);
   await yieldIfDue();

@@ -24,8 +24,8 @@ export function knownOf({ envelope, entries }: TensorSource): Promise<Architectu
 }
 
 /** That names and shapes alone have told what is a layer. */
-export function guessedNote({ envelope, container }: TensorSource, layers: readonly string[]): string | undefined {
-  if (layers.length === 0 || container !== 'safetensors') return undefined;
+export function guessedNote({ envelope }: TensorSource, layers: readonly string[]): string | undefined {
+  if (layers.length === 0 || !envelope.tellsClass) return undefined;
   const name = classNameOf(envelope.config);
   const why =
     envelope.config === undefined
