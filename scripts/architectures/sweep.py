@@ -1,6 +1,7 @@
 """Quantizes a tiny model of every class, loads it in transformers with Python's hqq, and compares: sweep.py OUTPUT.json [CLASS ...]
 
 Each class is one process, so that none of them takes the others with it. scripts/sweep.mjs starts this and writes the page.
+SWEEP_PROCESSES=2 run at once; with SWEEP_SECONDS no class is begun after so many, and the next run goes on from there.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # some classes would fetch weights of their backbones
@@ -192,20 +194,24 @@ def main():
     import hqq.core.quantize  # noqa: F401: once, before the processes fork
 
     todo = [n for n in names if n not in results]
+    runs = QUICK if os.environ.get("SWEEP_RUNS") == "quick" else RUNS
     slots = int(os.environ.get("SWEEP_PROCESSES", "2"))
     context = multiprocessing.get_context("fork")
     running = {}
+    ends = time.monotonic() + float(os.environ.get("SWEEP_SECONDS", "inf"))
     while todo or running:
+        if time.monotonic() > ends:
+            todo = []
         while todo and len(running) < slots:
             name = todo.pop(0)
             queue = context.SimpleQueue()
-            process = context.Process(target=sweep_class, args=(classes[name], queue, QUICK if os.environ.get("SWEEP_RUNS") == "quick" else RUNS), daemon=False)
+            process = context.Process(target=sweep_class, args=(classes[name], queue, runs), daemon=False)
             process.start()
-            running[name] = (process, queue, __import__("time").monotonic())
+            running[name] = (process, queue, time.monotonic())
         for name, (process, queue, started) in list(running.items()):
             if not queue.empty():
                 results[name] = queue.get()
-            elif process.is_alive() and __import__("time").monotonic() - started < SECONDS:
+            elif process.is_alive() and time.monotonic() - started < SECONDS:
                 continue
             else:
                 results[name] = {"state": "failed", "reason": "out of time" if process.is_alive() else f"ended with {process.exitcode}"}
@@ -213,9 +219,10 @@ def main():
             process.join()
             del running[name]
             print(name, results[name]["state"], *results[name].get("problems", [])[:1], results[name].get("reason", "")[:150], flush=True)
-            with open(output, "w") as file:
+            with open(f"{output}.new", "w") as file:
                 json.dump(results, file, indent=0)
-        __import__("time").sleep(0.02)
+            os.replace(f"{output}.new", output)
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

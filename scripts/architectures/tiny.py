@@ -1,7 +1,10 @@
 """Small models with random weights, of every class whose configuration allows it, and what to give them to compute."""
 
+import copy
 import inspect
+import json
 import re
+import time
 
 import torch
 import transformers
@@ -9,7 +12,8 @@ from transformers import PretrainedConfig
 
 import build
 
-MOST_PARAMETERS = 40_000_000
+MOST_PARAMETERS = 60_000_000
+STEPS_SECONDS = 60  # to shrink a configuration setting by setting
 # Sizes, by the names that configurations give them; the first pattern that matches says.
 SMALL = [
     (r"^(num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers|num_(en|de)coder_layers|(en|de)coder_num_layers|depth)$", 2),
@@ -29,10 +33,38 @@ SMALL = [
 ]
 
 
+# What follows from other sizes, and what the defaults of a type leave out, by model type.
+FOLLOWS = {
+    "gpt_neo": lambda c: {"attention_types": [[["global", "local"], 1]], "attention_layers": ["global", "local"]},
+    "xlnet": lambda c: {"d_head": c.d_model // c.n_head},
+    "mamba2": lambda c: {"num_heads": 8, "head_dim": c.hidden_size * c.expand // 8},
+    "bamba": lambda c: {"mamba_n_heads": 8, "mamba_d_head": c.mamba_expand * c.hidden_size // 8},
+    "falcon_h1": lambda c: {"mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16},
+    "granitemoehybrid": lambda c: {"mamba_n_heads": 8, "mamba_d_head": c.mamba_expand * c.hidden_size // 8},
+    "zamba2": lambda c: {"attention_hidden_size": 2 * c.hidden_size, "attention_head_dim": 2 * c.hidden_size // c.num_attention_heads, "n_mamba_heads": 8, "mamba_headdim": c.mamba_expand * c.hidden_size // 8, "mamba_ngroups": 1},
+    "transfo-xl": lambda c: {"cutoffs": [100, 200], "d_embed": c.d_model},
+    "mimi": lambda c: {"codebook_size": 64, "num_filters": 8, "upsample_groups": c.hidden_size, "vector_quantization_hidden_dimension": 32},
+    "moshi": lambda c: {"audio_vocab_size": 64},
+    "florence2": lambda c: {"projection_dim": 64},
+    "blt_patcher": lambda c: {"encoder_hash_byte_group_vocab": 100},
+    "blt": lambda c: {"encoder_hash_byte_group_vocab": 100, "encoder_hash_byte_group_size": [3]},
+    "perceiver": lambda c: {"d_latents": 64, "num_latents": 16, "qk_channels": None, "v_channels": None, "d_model": 64},
+    "emu3_vqgan": lambda c: {"base_channels": 32, "num_res_blocks": 1},
+    "janus_vqgan": lambda c: {"base_channels": 32, "num_res_blocks": 1},
+    "chameleon_vqgan": lambda c: {"base_channels": 32, "num_res_blocks": 1},
+    "gemma3n_text": lambda c: {
+        "num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * c.num_hidden_layers, "vocab_size_per_layer_input": 300,
+        "hidden_size_per_layer_input": 16, "layer_types": (["full_attention", "sliding_attention"] * 16)[: c.num_hidden_layers],
+        "intermediate_size": [128] * c.num_hidden_layers,
+    },
+}  # fmt: skip
+
+
 def small(config, sizes=True):
     """The configuration with small sizes; without `sizes`, with few layers and words alone."""
-    config = build.shrunk(config, 2)
-    for _, part in build.parts_of(config):
+    stages = {id(part): list(part.depths) for _, part in build.parts_of(config) if isinstance(getattr(part, "depths", None), list)}
+    config, original = build.shrunk(config, 2), config
+    for (_, part), (_, before) in zip(build.parts_of(config), build.parts_of(original)):
         for key, value in list(vars(part).items()):
             if isinstance(value, bool) or not isinstance(value, int):
                 continue
@@ -42,26 +74,96 @@ def small(config, sizes=True):
                     if value > wanted:
                         build.set_quietly(part, key, wanted)
                     break
+        if id(before) in stages:  # models of stages keep them all, or there would be fewer than others ask of them
+            restore_stages(part, before, sizes)
+        elif isinstance(getattr(part, "stage_names", None), list) and isinstance(getattr(part, "num_hidden_layers", None), int):
+            names = ["stem", *(f"stage{i + 1}" for i in range(part.num_hidden_layers))]
+            for key, value in (("stage_names", names), ("_out_features", names[-1:]), ("_out_indices", [len(names) - 1])):
+                build.set_quietly(part, key, value)
+        for key, value in FOLLOWS.get(getattr(part, "model_type", ""), lambda _: {})(part).items() if sizes else ():
+            build.set_quietly(part, key, value)
         words = getattr(part, "vocab_size", None)
         for key, value in list(vars(part).items()):
             if key.endswith("token_id") or key.endswith("token_index") or key.endswith("_token"):
                 if isinstance(value, int) and not isinstance(value, bool) and isinstance(words, int) and value >= words:
-                    build.set_quietly(part, key, words - 1 - (hash(key) % 20 if key != "pad_token_id" else 0))
+                    build.set_quietly(part, key, words - 1 - (sum(map(ord, key)) % 20 if key != "pad_token_id" else 0))
+    return build.completed(config)
+
+
+def restore_stages(part, before, sizes):
+    count = len(before.depths)
+    for key, value in vars(before).items():
+        if isinstance(value, (list, tuple)) and len(value) in (count, count + 1):
+            build.set_quietly(part, key, copy.deepcopy(value))
+    build.set_quietly(part, "depths", [1] * count)
+    for key in ("num_layers", "num_hidden_layers"):
+        if isinstance(getattr(before, key, None), int) and getattr(before, key) == count:
+            build.set_quietly(part, key, count)
+    if sizes and isinstance(getattr(before, "num_heads", None), list) and isinstance(getattr(before, "embed_dim", None), int):
+        build.set_quietly(part, "num_heads", [2] * count)
+        build.set_quietly(part, "embed_dim", 32)
+        build.set_quietly(part, "hidden_size", 32 * 2 ** (count - 1))
+
+
+def shrunk_step_by_step(cls, config):
+    """What of `small` a class allows, setting by setting: each that it cannot be built with stays as it was."""
+    config = build.completed(build.shrunk(config, 2))
+    if not builds(cls, config):
+        config = build.completed(config)
+        if not builds(cls, config):
+            return config
+    deadline = time.monotonic() + STEPS_SECONDS
+    for path, part in list(build.parts_of(config)):
+        for pattern, size in SMALL:
+            for key, value in list(vars(part).items()):
+                if isinstance(value, bool) or not isinstance(value, int) or not re.search(pattern, key) or time.monotonic() > deadline:
+                    continue
+                for wanted in (size, 2 * size, 4 * size):
+                    if value <= wanted:
+                        break
+                    tried = copy.deepcopy(config)
+                    target = tried
+                    for name in path:
+                        target = getattr(target, name)
+                    build.set_quietly(target, key, wanted)
+                    if builds(cls, tried):
+                        config = tried
+                        break
     return config
+
+
+def builds(cls, config):
+    """Whether a class can be built, also from the configuration as it is read again from a file."""
+    try:
+        build.build(cls, config)
+        again = type(config).from_dict(json.loads(config.to_json_string(use_diff=False)))
+        build.build(cls, again)
+    except Exception:
+        return False
+    return True
+
+
+def configurations(cls):
+    """Ever larger ones."""
+    config = build.default_config(cls)
+    yield lambda: small(config)
+    yield lambda: shrunk_step_by_step(cls, config)
+    yield lambda: small(config, False)
+    yield lambda: config
 
 
 def model(cls):
     """(model, inputs or None): inputs are what it computes something from."""
     best, reasons = None, []
-    for sizes in (True, False, None):
+    for make in configurations(cls):
         try:
-            config = build.default_config(cls)
-            config = config if sizes is None else small(config, sizes)
+            config = make()
             empty = build.build(cls, config)
             count = sum(p.numel() for p in empty.parameters())
             if count > MOST_PARAMETERS:
                 reasons.append(f"{count / 1e6:.0f} M parameters")
                 continue
+            type(config).from_dict(json.loads(config.to_json_string(use_diff=False)))
             torch.manual_seed(0)
             made = cls(config).eval()
             if getattr(made, "generation_config", None) is not None:
@@ -74,6 +176,8 @@ def model(cls):
         if inputs is not None:
             return made, inputs, []
         best = best or made
+        if best.num_parameters() < 10_000_000 and len(reasons) == 0:
+            break  # small as it is meant to be, and computes nothing from plain inputs: larger ones do not either
     return best, None, reasons
 
 
@@ -160,6 +264,7 @@ def candidate_inputs(made):
     }
     needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
     main = getattr(made, "main_input_name", "input_ids")
+    main = main if isinstance(main, str) else main[0]  # of OneFormer a list
     sets = [
         [*needed],
         [main, *needed],
