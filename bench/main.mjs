@@ -1,7 +1,7 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- kernels           kernels | linear | decode | import | event-loop | checkpoint | quality | solvers
+//   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers
 import { execFileSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -119,6 +119,14 @@ if (wants('import')) {
     return [`${name}, ${format}`, ms.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`, cpuMs.toFixed(1)];
   };
   say(table([['', 'ms', 'middle half', 'ms of processor time'], ...rows.map(line)]));
+  say('');
+}
+if (wants('table')) {
+  results.table = run('table.mjs');
+  const { runs, rows } = results.table;
+  say(`The table of architectures, median of ${runs} fresh processes each, in ms of processor time:`);
+  const line = ({ name, cpuMs, low, high }) => [name, cpuMs.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`];
+  say(table([['', 'ms', 'middle half'], ...rows.map(line)]));
   say('');
 }
 if (wants('solvers')) {

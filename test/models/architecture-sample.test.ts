@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-import { brotliDecompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { openSource } from '../../lib/containers/list.js';
 import { layerOf } from '../../lib/containers/names.js';
@@ -7,39 +5,14 @@ import { resolveOptions } from '../../lib/models/options.js';
 import { planModel } from '../../lib/models/quantize/plan.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { architectureOf } from '../../lib/models/select/architecture.js';
-import { freshPath, modelFolder, randomTensor, type Source } from '../support/checkpoints.js';
+import { freshPath } from '../support/checkpoints.js';
+import { filled, SKELETONS } from '../support/skeletons.js';
 
-// Some forty classes of transformers that between them have every kind of module: names and shapes of a tiny model of each, and what
-// its modules are in Python (scripts/architectures/skeletons.py made them). `npm run sweep` is the same for all classes, with Python.
+// What is quantized of tiny models of some forty classes of transformers that between them have every kind of module. `npm run sweep` is
+// the same for all classes, with Python.
 
-interface Skeleton {
-  readonly class: string;
-  readonly config: Readonly<Record<string, unknown>>;
-  readonly tensors: Readonly<Record<string, readonly number[]>>;
-  /** Modules that are nn.Linear, Conv1D, and the one that is the output head. */
-  readonly linear: readonly string[];
-  readonly transposed: readonly string[];
-  readonly head: string | null;
-}
-
-const file = new URL('../golden/architectures.json.br', import.meta.url);
-const SKELETONS = JSON.parse(brotliDecompressSync(readFileSync(file)).toString()) as readonly Skeleton[];
 /** Most weights of a model that is not only planned. */
 const FEW = 400_000;
-
-/** A folder with these tensors, of a few random numbers again and again. */
-function filled({ config, tensors }: Skeleton): string {
-  const some = randomTensor([4096], 1).bytes;
-  const source: Source = Object.fromEntries(
-    Object.entries(tensors).map(([name, shape], index) => {
-      const bytes = new Uint8Array(4 * shape.reduce((a, b) => a * b, 1));
-      for (let at = 0; at < bytes.length; at += some.length) bytes.set(some.subarray(0, bytes.length - at), at);
-      if (bytes.length >= 4) bytes.set(some.subarray(4 * (index % 64), 4 * (index % 64) + 4)); // tied pairs alone are alike
-      return [name, { dtype: 'F32', shape, bytes }];
-    }),
-  );
-  return modelFolder([source], { config: JSON.stringify(config, null, 2) });
-}
 
 describe.each(SKELETONS.map((skeleton) => [skeleton.class, skeleton] as const))('%s', (name, skeleton) => {
   it('has its linear layers quantized, and nothing else, and says of each other why it stays', async () => {
