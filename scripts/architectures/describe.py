@@ -85,7 +85,8 @@ def kinds_of(model):
             continue
         key = owner if leaf == "weight" and owner else name
         if tensor.dim() == 3:
-            if "expert" in name.lower() and not isinstance(module, nn.modules.conv._ConvNd):
+            called = f"{name} {type(module).__name__}".lower()
+            if "expert" in called and not isinstance(module, nn.modules.conv._ConvNd):
                 kinds[key] = stack_kind(model, module, name, tensor)
         elif leaf != "weight":
             kinds[key] = "P"

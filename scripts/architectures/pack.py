@@ -40,7 +40,9 @@ def merge(old, new, roles):
         first["versions"] = "".join(d for d, v in (("4", old), ("5", new)) if "kinds" in v["classes"].get(name, {}))
         for other in found[1:]:
             sure = {path: kind for path, kind in other["kinds"].items() if kind == "X" and first["kinds"].get(path) == "Y"}
-            first["kinds"] = {**other["kinds"], **first["kinds"], **sure}  # stacks of square matrices do not show how they lie
+            # Routers that one version has as plain layers, and the other not, are layers in neither: a file may be for both.
+            past = {path: "R" for path, kind in other["kinds"].items() if kind in "PR" and first["kinds"].get(path) in ("L", "F")}
+            first["kinds"] = {**other["kinds"], **first["kinds"], **sure, **past}  # stacks of square matrices do not show how they lie
         classes[name] = first
     for name, found in classes.items():
         # Every variant was read of the bare model; it is a part of the others.

@@ -49,6 +49,8 @@ def read_variants(name):
     except Exception as error:
         return name, {"fails": f"no default configuration: {first_line(error)}"}
     found = {"type": getattr(config, "model_type", "") or "", "prefix": cls.base_model_prefix or ""}
+    if name in KNOWN:
+        found["default"] = True  # its other configurations were not read
     found["tied"] = bool(getattr(text_part(config), "tie_word_embeddings", True))
     kinds, ties, untied, failures = {}, {}, [], []
     signal.signal(signal.SIGPROF, raise_out_of_time)
