@@ -21,11 +21,13 @@ const quantized = (weight, config, threads) => () => {
   return q.packed[q.packed.length >> 1] + q.scale[0];
 };
 
-for (const nbits of NBITS) measure(`quantize ${nbits} bit`, quantized(float, { nbits }, 1));
-measure('quantize 4 bit, bfloat16 input', quantized(brain, {}, 1));
-measure('quantize 4 bit, axis 0', quantized(float, { axis: 0 }, 1));
+for (const solver of ['joint', 'hqq']) {
+  for (const nbits of NBITS) measure(`quantize ${nbits} bit, ${solver}`, quantized(float, { nbits, solver }, 1));
+  measure(`quantize 4 bit, ${solver}, bfloat16 input`, quantized(brain, { solver }, 1));
+  measure(`quantize 4 bit, ${solver}, axis 0`, quantized(float, { solver, axis: 0 }, 1));
+  if (native) measure(`quantize 4 bit, ${solver}, 2 threads`, quantized(float, { solver }, 2));
+}
 measure('quantize 4 bit, minmax', quantized(float, { solver: 'minmax' }, 1));
-if (native) measure('quantize 4 bit, 2 threads', quantized(float, {}, 2));
 const out = new Float32Array(data.length);
 const packings = new Set();
 for (const nbits of NBITS) {

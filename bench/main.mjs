@@ -157,7 +157,7 @@ if (wants('solvers')) {
 if (wants('quality')) {
   results.quality = run('quality.mjs');
   for (const { name, text, window, tokens, rows } of results.quality.results) {
-    say(`${name}, solver hqq, groups of 64; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
+    say(`${name}, solver joint, groups of 64; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
     const line = ({ nbits, bytes, bitsPerWeight, relativeError, perplexity }) => [
       nbits === undefined ? 'original' : `${nbits} bits`,
       bitsPerWeight?.toFixed(2) ?? '',

@@ -166,7 +166,7 @@ describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
   function validArgs(rows = 128, cols = 64): Operations['quantize'] {
     const format = formatFor(4);
     return groupedQuantizeArgs({
-      ...{ rows, cols, axis: 1, format, config: resolveQuantConfig(), threads: 1 },
+      ...{ rows, cols, axis: 1, format, config: resolveQuantConfig({ solver: 'hqq' }), threads: 1 },
       ...{ weights: new Float32Array(rows * cols), dtype: 'float32', metaDtype: 'float32' },
       packed: allocateWords(format, packedRows(format, rows) * cols),
       ...{ scale: new Float32Array(rows), zero: new Float32Array(rows), stats: new Float64Array(5) },

@@ -121,7 +121,7 @@ describe.each(availableBackends())('%s', (name) => {
         const maxCode = 2 ** nbits - 1;
         let before = quantize(backend, matrix, { nbits, solver: 'minmax' }).zero;
         for (let iterations = 1; iterations <= 3; iterations++) {
-          const { scale, zero } = quantize(backend, matrix, { nbits, beta, lpNorm, iterations });
+          const { scale, zero } = quantize(backend, matrix, { nbits, solver: 'hqq', beta, lpNorm, iterations });
           zero.forEach((got, group) => {
             const places = placesOf(matrix, group);
             const h = places.map((place) => matrix.importance!.values[place % features]!);
@@ -147,7 +147,12 @@ describe.each(availableBackends())('%s', (name) => {
         const equal = { ...plain, importance: { ...importance!, values: new Float32Array(48).fill(value) } };
         const joint = { nbits: 3, solver: 'joint' } as const;
         for (const config of [
-          ...([{ nbits: 4 }, { nbits: 2, beta: 1e4 }, { nbits: 3, solver: 'minmax' }, joint] as const),
+          ...([
+            { nbits: 4, solver: 'hqq' },
+            { nbits: 2, solver: 'hqq', beta: 1e4 },
+            { nbits: 3, solver: 'minmax' },
+            joint,
+          ] as const),
           ...([
             { ...joint, lpNorm: 0.7 },
             { ...joint, zeroPoint: 'integer' },
@@ -173,16 +178,17 @@ describe.each(availableBackends())('%s', (name) => {
         const code = group < half ? word >> 4 : word & 15;
         return sum + values[i % 64]! * (w - (code - zero[group]!) * scale[group]!) ** 2;
       }, 0);
+    const reference = { solver: 'hqq' } as const;
     const joint = { solver: 'joint' } as const;
     for (const config of [
-      {},
+      reference,
       joint,
       { ...joint, lpNorm: 0.7 },
       ...(['integer', 'symmetric'] as const).map((zeroPoint) => ({ ...joint, zeroPoint })),
     ]) {
       expect(errorOf(quantize(backend, weighted, config))).toBeLessThan(errorOf(quantize(backend, plain, config)));
     }
-    const [hqq, fitted] = [{}, joint].map((config) => errorOf(quantize(backend, weighted, config)));
+    const [hqq, fitted] = [reference, joint].map((config) => errorOf(quantize(backend, weighted, config)));
     expect(fitted).toBeLessThan(0.95 * hqq!);
   });
 

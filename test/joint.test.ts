@@ -110,7 +110,7 @@ describe.each(Object.keys(WEIGHTS) as (keyof typeof WEIGHTS)[])('%s weights', (n
   const data = WEIGHTS[name];
   test.each([4, 3, 2] as const)('%s bits: joint against hqq, minmax and a dense search', (nbits) => {
     const joint = errors(data, { nbits, solver: 'joint' });
-    expect(sum(joint)).toBeLessThanOrEqual(BARS[name][nbits]! * sum(errors(data, { nbits })));
+    expect(sum(joint)).toBeLessThanOrEqual(BARS[name][nbits]! * sum(errors(data, { nbits, solver: 'hqq' })));
     const range = errors(data, { nbits, solver: 'minmax' });
     expect(joint.findIndex((error, g) => !(error <= range[g]! * (1 + 1e-5)))).toBe(-1);
     let dense = 0;
@@ -214,8 +214,32 @@ test('what a solver cannot do is refused', () => {
   const weight = { data: WEIGHTS.gaussian.subarray(0, GROUP), dtype: 'float32', shape: [1, GROUP] } as const;
   const refused = (config: QuantConfig, message: RegExp) =>
     expect(() => quantizeSync(weight, { ...config, nbits: 8 })).toThrow(message);
-  refused({ zeroPoint: 'integer' }, /Expected zeroPoint to be float for solver hqq, got "integer"; .*minmax, joint/);
+  refused(
+    { zeroPoint: 'integer', solver: 'hqq' },
+    /Expected zeroPoint to be float for solver hqq, got "integer"; .*minmax, joint/,
+  );
   refused({ zeroPoint: 'symmetric', roundZero: true, solver: 'joint' }, /Expected roundZero to be false/);
-  refused({ lpNorm: 2 }, /Expected lpNorm to be in \(0, 1\] for solver hqq, got 2/);
+  refused({ lpNorm: 2, solver: 'hqq' }, /Expected lpNorm to be in \(0, 1\] for solver hqq, got 2/);
   refused({ lpNorm: 1.5, solver: 'joint' }, /Expected lpNorm to be a number in \(0, 1\], or 2/);
+});
+
+test('joint is the default, and what says little without a solver is refused without one', () => {
+  const weight = { data: WEIGHTS.gaussian.subarray(0, 8 * GROUP), shape: [8, GROUP] } as const;
+  expect(quantizeSync(weight)).toEqual(quantizeSync(weight, { solver: 'joint', lpNorm: 2 }));
+  const options = [
+    { beta: 5 },
+    { kappa: 1.01 },
+    { beta: 5, lpNorm: 2 },
+    { roundZero: true },
+    { referenceGuards: true },
+  ];
+  for (const config of options) {
+    const [name, value] = Object.entries(config)[0]!;
+    const message = new RegExp(`Expected ${name} to be given with a solver beside it .*, got ${value} alone\\.`);
+    expect(() => quantizeSync(weight, config)).toThrow(message);
+    for (const solver of ['joint', 'minmax'] as const) quantizeSync(weight, { ...config, solver });
+  }
+  const shrinking = { lpNorm: 0.7, beta: 5, kappa: 1.01 };
+  expect(quantizeSync(weight, shrinking)).toEqual(quantizeSync(weight, { ...shrinking, solver: 'joint' }));
+  quantizeSync(weight, { roundZero: false, referenceGuards: false, iterations: 5 });
 });

@@ -139,7 +139,7 @@ describe('metaBits 8', () => {
 
   test('refuses scales that are infinite, and weights that are no numbers', () => {
     const far = new Float32Array(64).map((_, i) => (i % 2 === 0 ? 3e38 : -3e38));
-    const config: QuantConfig = { metaBits: 8, referenceGuards: true };
+    const config: QuantConfig = { metaBits: 8, solver: 'hqq', referenceGuards: true };
     expect(() => quantizeSync({ data: far, shape: [1, 64] }, config)).toThrow(/a scale and a zero that float32 holds/);
     const data = new Float32Array(64);
     data[5] = NaN;

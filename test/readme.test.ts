@@ -56,7 +56,7 @@ test('its code runs', async () => {
   const [code] = blocks('js');
   writeFileSync(file, `${code}\nif (y.length !== layer.outFeatures) throw new Error('no product');\n`);
   const { stdout } = await run(process.execPath, [file], { cwd: work });
-  expect(stdout).toMatch(/^4\.5 bits per weight, error 0\.086\d+\n$/);
+  expect(stdout).toMatch(/^4\.5 bits per weight, error 0\.081\d+\n$/);
   rmSync(join(work, `${MODEL}-4bit`), { recursive: true });
 });
 

@@ -13,7 +13,7 @@ test('the place of a solver in the list is its id', () => {
 
 test('solver hqq is told its schedule, the least of its thresholds, and whether beta grows', () => {
   const parameters = (config: object) => [
-    ...solverNamed('hqq').parameters({ ...resolveQuantConfig(config), maxCode: 15 }),
+    ...solverNamed('hqq').parameters({ ...resolveQuantConfig({ solver: 'hqq', ...config }), maxCode: 15 }),
   ];
   const f = Math.fround;
   const threshold = (beta: number) => f((1 / beta) ** (1 / 1.5) * 0.999);

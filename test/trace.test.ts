@@ -72,6 +72,7 @@ test("hqq's trace is the reference's mean error, iteration by iteration", () => 
         groupSize: c.group_size,
         axis: c.axis,
         lpNorm: c.lp_norm,
+        solver: 'hqq',
         beta: c.beta,
         kappa: c.kappa,
       },

@@ -16,8 +16,8 @@ export const highestCode = (nbits: NBits): number => (nbits === 1.58 ? 2 : 2 ** 
  *
  * Weights are cut into groups; each group gets one `scale` and one `zero`, and `W ~ (code - zero) * scale`.
  *
- * Names and defaults: mobiusml/hqq `hqq_base_quant_config` and `optimize_weights_proximal_legacy` (0.2.8), with
- * `roundZero` off for every bit width.
+ * Names: mobiusml/hqq `hqq_base_quant_config` and `optimize_weights_proximal_legacy` (0.2.8). Its defaults, but for `roundZero`, which
+ * is off for every bit width, are those of solver `'hqq'`.
  */
 export interface QuantConfig {
   /**
@@ -63,19 +63,19 @@ export interface QuantConfig {
   readonly axis?: 0 | 1;
 
   /**
-   * `'hqq'`, the reference's, moves each group's zero point to a fixed point of the half-quadratic iteration, and keeps the
-   * scale of its range. `'joint'` fits scale and zero together, by least squares, from several ranges, and keeps the best: less
-   * error for two to three times the time. `'minmax'` keeps the range: round to nearest.
+   * `'joint'` fits scale and zero together, by least squares, from several ranges, and keeps the best. `'hqq'`, the reference's, moves
+   * each group's zero point to a fixed point of the half-quadratic iteration, and keeps the scale of its range: more error in a
+   * quarter to a half of the time. `'minmax'` keeps the range: round to nearest.
    *
-   * @default 'hqq'
+   * @default 'joint'
    */
   readonly solver?: Solver;
 
   /**
-   * Exponent p of the Lp norm that the solver minimises. `'hqq'`: in (0, 1]; it matters only where residuals exceed
-   * `(1 / beta) ** (1 / (2 - p))` (0.17 for the defaults), in units of the weights. `'joint'`: in (0, 1], or 2 for plain squares.
+   * Exponent p of the Lp norm that the solver minimises. `'joint'`: in (0, 1], or 2 for plain squares. `'hqq'`: in (0, 1]; it matters
+   * only where residuals exceed `(1 / beta) ** (1 / (2 - p))` (0.17 for the defaults), in units of the weights.
    *
-   * @default 0.7; 2 for solver `'joint'`
+   * @default 2; 0.7 for solver `'hqq'`
    * @throws {HqqError} `ERR_INVALID_OPTION` for an exponent that the solver does not minimise.
    */
   readonly lpNorm?: number;
@@ -85,6 +85,7 @@ export interface QuantConfig {
    * solver `'hqq'`, in levels of their group for `'joint'`, which does not read it where `lpNorm` is 2.
    *
    * @default 10
+   * @throws {HqqError} `ERR_INVALID_OPTION` where neither a `solver` nor an `lpNorm` below 2 is given beside it.
    */
   readonly beta?: number;
 
@@ -93,6 +94,7 @@ export interface QuantConfig {
    * others 1.01.
    *
    * @default 1
+   * @throws {HqqError} `ERR_INVALID_OPTION` where neither a `solver` nor an `lpNorm` below 2 is given beside it.
    */
   readonly kappa?: number;
 
@@ -127,14 +129,17 @@ export interface QuantConfig {
    * `zeroPoint` is what makes zeros integers.
    *
    * @default false
+   * @throws {HqqError} `ERR_INVALID_OPTION` where no `solver` is given beside it.
    */
   readonly roundZero?: boolean;
 
   /**
    * Use the reference's absolute guards (a range of at most 1e-4 is one level; at most 20,000 levels per unit), to the
-   * bit. Off, guards are relative to the group, so that small weights keep their precision.
+   * bit. Off, guards are relative to the group, so that small weights keep their precision. With solver `'hqq'` or `'minmax'` the result
+   * is the reference's; `'joint'` has these guards where it starts from.
    *
    * @default false
+   * @throws {HqqError} `ERR_INVALID_OPTION` where no `solver` is given beside it.
    */
   readonly referenceGuards?: boolean;
 

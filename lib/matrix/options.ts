@@ -7,7 +7,7 @@ import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
 import { isBoolean, isNumber, isOneOf, number, type Option } from './option.js';
-import { ownDefault, rejectForSolver } from './solver-options.js';
+import { ownDefault, rejectForSolver, rejectWithoutSolver } from './solver-options.js';
 
 /** The one list of options: defaults, checks, command-line flags and help read it. */
 export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<ResolvedQuantConfig[K]> } = {
@@ -35,14 +35,14 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     parse: number,
   },
   solver: {
-    default: 'hqq',
+    default: 'joint',
     expected: `one of ${SOLVERS.join(', ')}`,
     accepts: isOneOf(SOLVERS),
     help: `how scales and zeros are found (${SOLVERS_HELP})`,
     parse: (text) => text,
   },
   lpNorm: {
-    default: 0.7,
+    default: 2,
     expected: 'a number in (0, 1], or 2 for squares',
     accepts: (value) => isNumber(value) && ((value > 0 && value <= 1) || value === 2),
     help: 'exponent of the Lp norm; of solver joint 2: squares',
@@ -118,6 +118,7 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
   }
   resolved.groupSize = groupSizeOf(resolved as ResolvedQuantConfig, config.groupSize);
   const whole = Object.freeze(resolved) as ResolvedQuantConfig;
+  rejectWithoutSolver(config as Partial<Record<string, unknown>>);
   rejectForSolver(whole);
   return whole;
 }

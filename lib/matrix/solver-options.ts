@@ -19,6 +19,30 @@ export function ownDefault(name: string, solver: Solver): unknown {
   return name === 'lpNorm' ? solverNamed(solver).lpNorm?.default : undefined;
 }
 
+/** What is of the reference's solver first of all: with it and with others it means something else, or nothing. */
+const NAMES_SOLVER = ['beta', 'kappa', 'roundZero', 'referenceGuards'] as const;
+
+/**
+ * Refuses options that say little unless a solver is named beside them: who gives them has one in mind, which need not be the default.
+ * `beta` and `kappa` say enough where an `lpNorm` below 2 tells that errors are to be shrunk.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`
+ */
+export function rejectWithoutSolver(given: Partial<Record<string, unknown>>): void {
+  if (given.solver !== undefined) return;
+  const shrinks = typeof given.lpNorm === 'number' && given.lpNorm !== 2;
+  for (const name of NAMES_SOLVER) {
+    if (given[name] === undefined || given[name] === false) continue;
+    const isSchedule = name === 'beta' || name === 'kappa';
+    if (isSchedule && shrinks) continue;
+    const beside = `a solver beside it (hqq, the reference's, or another)${isSchedule ? ', or an lpNorm in (0, 1]' : ''}`;
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      `Expected ${name} to be given with ${beside}, got ${show(given[name])} alone.`,
+    );
+  }
+}
+
 /**
  * Refuses what a solver cannot do.
  *

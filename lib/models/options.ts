@@ -3,6 +3,7 @@ import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import { MAX_THREADS } from '../matrix/constants.js';
 import type { Option } from '../matrix/option.js';
 import { OPTION_NAMES, resolveQuantConfig } from '../matrix/options.js';
+import { overlay } from '../matrix/overlay.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import type { Progress } from './report.js';
@@ -209,7 +210,7 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
   for (const [glob, override] of Object.entries(overrides)) {
     if (!isGlob(glob)) throw invalid(`Expected every key of overrides to be a glob, got ${show(glob)}.`);
     try {
-      resolveQuantConfig(override);
+      resolveQuantConfig(overlay(asked, override)); // an option may need the solver that is asked for
     } catch (error) {
       if (!(error instanceof HqqError)) throw error;
       throw invalid(`overrides[${show(glob)}]: ${error.message}`);

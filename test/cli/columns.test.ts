@@ -75,7 +75,7 @@ describe.skipIf(spawnSync('script', ['-qec', 'true', '/dev/null']).status !== 0)
     expect(text).toMatch(
       /\n {2}model\.layers\.\d\.(mlp|self_attn)\.\w+_proj\.\n? *weight\n {4}shape \d+ x \d+,\n {4}relative error \S+ %,\n {4}mean absolute \S+, bits 4\.50\n/,
     );
-    expect(text).toMatch(/\n {2}config {5}mixed\n {13}6-bit, group 64, axis 1,\n {13}solver hqq: 7 tensors\n/);
+    expect(text).toMatch(/\n {2}config {5}mixed\n {13}6-bit, group 64, axis 1,\n {13}solver joint: 7 tensors\n/);
   });
 
   test('a table that almost fits has its first column above the others', async () => {

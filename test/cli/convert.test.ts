@@ -30,7 +30,7 @@ describe('quantize', () => {
     const out = fresh();
     const { status, stdout, stderr } = await hqq(['quantize', MODEL, '--out', out]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    expect(stdout).toMatch(/config +4-bit, group 64, axis 1, solver hqq\n/);
+    expect(stdout).toMatch(/config +4-bit, group 64, axis 1, solver joint\n/);
     expect(stdout).toMatch(/quantized +14 tensors, 81,920 weights\n/);
     expect(stdout).toMatch(/bits +4\.50 per weight/);
     expect(stdout).toMatch(
@@ -71,16 +71,19 @@ describe('quantize', () => {
   test.each([[], ['--dry-run']])('the summary says mixed where layers differ', async (...flags) => {
     const overrides = ['*.0.*q_proj:nbits=8', '*.down_proj:group-size=32'].flatMap((text) => ['--override', text]);
     const { stdout } = await hqq(['quantize', MODEL, '--out', fresh(), ...overrides, ...flags]);
-    const lines = ['4-bit, group 64, axis 1, solver hqq: 11 tensors', '4-bit, group 32, axis 1, solver hqq: 2 tensors'];
-    const all = ['config +mixed', ...lines, '8-bit, group 64, axis 1, solver hqq: 1 tensor'];
+    const lines = [
+      '4-bit, group 64, axis 1, solver joint: 11 tensors',
+      '4-bit, group 32, axis 1, solver joint: 2 tensors',
+    ];
+    const all = ['config +mixed', ...lines, '8-bit, group 64, axis 1, solver joint: 1 tensor'];
     expect(stdout).toMatch(new RegExp(`  ${all.join('\\n +')}\\n  quanti`));
   });
 
   test('the summary names a configuration as it was asked for', async () => {
     const config = async (...flags: string[]) =>
       /config +(.*)\n/.exec((await hqq(['quantize', MODEL, '--out', fresh(), ...flags])).stdout)?.[1];
-    expect(await config('--group-size', 'none')).toBe('4-bit, whole rows, axis 1, solver hqq');
-    expect(await config('--group-size', 'none', '--axis', '0')).toBe('4-bit, whole columns, axis 0, solver hqq');
+    expect(await config('--group-size', 'none')).toBe('4-bit, whole rows, axis 1, solver joint');
+    expect(await config('--group-size', 'none', '--axis', '0')).toBe('4-bit, whole columns, axis 0, solver joint');
   });
 
   test.each([

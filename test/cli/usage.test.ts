@@ -93,9 +93,14 @@ describe('wrong usage is said before anything is read', () => {
       [...q, '--override', 'a*:round-zero=maybe'],
       /Expected round-zero in --override to be true or false, got "maybe"\./,
     ],
-    [[...q, '--zero-point', 'integer'], /Expected --zero-point to be float for solver hqq/],
+    [[...q, '--solver', 'hqq', '--zero-point', 'integer'], /Expected --zero-point to be float for solver hqq/],
     [
-      [...q, '--override', 'a]:*:zero-point=integer'],
+      [...q, '--beta', '5'],
+      /Expected --beta to be given with a solver beside it \(hqq, .*\), or an lpNorm in \(0, 1\], got 5/,
+    ],
+    [[...q, '--override', 'a:round-zero'], /Expected round-zero in --override "a" to be given with a solver beside it/],
+    [
+      [...q, '--solver', 'hqq', '--override', 'a]:*:zero-point=integer'],
       /Expected zero-point in --override "a\]:\*" to be float for solver hqq/,
     ],
     [['quantize', '/nope'], /Expected --out <path>/],

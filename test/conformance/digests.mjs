@@ -35,9 +35,11 @@ const SHAPE = [48, 320];
 const CASES = [
   ...[8, 6, 5, 4, 3, 2, 1.58, 1].map((nbits) => ({ nbits })),
   ...[8, 4, 2].map((nbits) => ({ nbits, axis: 0, groupSize: 32 })),
-  { nbits: 4, groupSize: null, roundZero: true },
+  ...[8, 6, 5, 4, 3, 2, 1.58, 1].map((nbits) => ({ nbits, solver: 'hqq' })),
+  ...[8, 4, 2].map((nbits) => ({ nbits, axis: 0, groupSize: 32, solver: 'hqq' })),
+  { nbits: 4, groupSize: null, solver: 'hqq', roundZero: true },
   { nbits: 4, solver: 'minmax' },
-  { nbits: 2, groupSize: 16, referenceGuards: true, kappa: 1.01 },
+  { nbits: 2, groupSize: 16, solver: 'hqq', referenceGuards: true, kappa: 1.01 },
 ];
 
 /**

@@ -61,7 +61,7 @@ function* run(args: EncodeArgs, newCoder: NewCoder): Units {
 }
 
 /** Weights after which the event loop may have its turn, in the middle of a unit too. A single longer group is not cut. */
-const TURN_WEIGHTS = 8192;
+const TURN_WEIGHTS = 2048;
 
 /** Axis 1: a group is a row of the grouped matrix. A unit is `block` packed rows. Yields a unit's sums, or nothing for a pause. */
 function* rowGroups(args: EncodeArgs, newCoder: NewCoder): Generator<GroupStats | undefined> {

@@ -89,7 +89,7 @@ function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport):
     ['machine', `${plain(cpu)}, ${plural(threads, 'thread')}, ${kernels}, Node.js ${node}`],
     [
       'matrix',
-      `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver hqq, packed; medians`,
+      `${size} x ${size} float32 (${formatBytes(bytes)}); 4-bit, group 64, axis 1, solver joint, packed; medians`,
     ],
     [
       'products',
