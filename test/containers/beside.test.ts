@@ -129,6 +129,25 @@ describe('an adapter within a model, not merged', () => {
   });
 });
 
+describe('what another tool says of a model', () => {
+  it('is left out where its weights are floats, and told', async () => {
+    const files = { 'hf_quant_config.json': '{}', 'quanto_qmap.json': '{}', 'tokenizer.json': '{}' };
+    const out = freshPath();
+    const { notes } = await quantizeModel(modelFolder([llama()], { files }), out);
+    expect(fs.readdirSync(out).sort()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json']);
+    expect(notes.filter((note) => note.includes('another tool'))).toEqual([
+      'Not carried over, as what another tool says of how it has quantized the model: "hf_quant_config.json", "quanto_qmap.json".',
+    ]);
+  });
+
+  it('is believed of a part of the model, too', async () => {
+    const config = JSON.stringify({ text_config: { quantization_config: { quant_method: 'fp8' } } });
+    expect(await refusal(modelFolder([llama()], { config }))).toMatch(
+      /is quantized already, as it says: its config\.json has a text_config\.quantization_config of method "?fp8"?\. All its tensors are floats\..*remove text_config\.quantization_config from config\.json/,
+    );
+  });
+});
+
 describe('an adapter beside a model', () => {
   const files = {
     'adapter_config.json': CONFIG,

@@ -23,7 +23,16 @@ import {
 // compressed-tensors 0.20 (packed, int8, FP8, NVFP4) and ModelOpt 0.47 (NVFP4, FP8, int8) layers that the tools themselves had
 // quantized and saved had just these.
 
-const BYTES: Readonly<Record<string, number>> = { F32: 4, I32: 4, U32: 4, I64: 8, F16: 2, BF16: 2, I16: 2 };
+const BYTES: Readonly<Record<string, number>> = {
+  F32: 4,
+  I32: 4,
+  U32: 4,
+  I64: 8,
+  F16: 2,
+  BF16: 2,
+  I16: 2,
+  F6_E2M3: 0.75,
+};
 const t = (dtype: string, ...shape: number[]): SourceTensor => {
   const count = shape.reduce((product, size) => product * size, 1);
   return { dtype, shape, bytes: new Uint8Array(count * (BYTES[dtype] ?? 1)) };
@@ -227,6 +236,7 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
     layer: { weight: t('U8', 4096, 1) },
   },
   'MLX, a shard without scales': { tool: 'packed', layer: { weight: t('U32', 64, 16) } },
+  'FP6 whose scales are elsewhere': { tool: 'packed', layer: { weight: t('F6_E2M3', 64, 128) } },
   'int8 whose scales are elsewhere': { tool: 'packed', layer: { weight: t('I8', 64, 128) } },
   EXL3: { tool: 'EXL3', layer: { trellis: t('I16', 8, 4, 64), suh: t('F16', 128), svh: t('F16', 64) } },
 };

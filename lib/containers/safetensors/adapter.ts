@@ -12,10 +12,10 @@ const ADAPTER_FILE = /^(adapter_model|(\d+_)?adapters)\.(safetensors|bin)$/;
 
 /** Parts of the names of its tensors: in peft (`adapter_layer_names` in tuners/<method>/layer.py), kohya's scripts and diffusers, mlx-lm. */
 const ADAPTER_PART =
-  /(^|[._])(lora_([AB]|[ab]|up|down|mid|E|embedding_[AB]|magnitude_vector)|hada_(w[12]_[ab]|t[12])|lokr_(w[12](_[ab])?|t2)|ia3_l|oft_R|boft_[Rs]|vera_(lambda_[bd]|[AB])|randlora_(lambda|gamma|[AB])|fourierft_spectrum|hra_u|miss_block|vblora_(logits_[AB]|vector_bank)|trainable_tokens_delta|prompt_embeddings)([._]|$)/;
+  /(^|[._])(lora_([AB]|[ab]|up|down|mid|E|embedding_[AB]|magnitude_vector)|hada_(w[12]_[ab]|t[12])|lokr_(w[12](_[ab])?|t2)|ia3_l|oft_R|boft_[Rs]|vera_(lambda_[bd]|[AB])|randlora_(lambda|gamma|[AB])|fourierft_spectrum|hra_u|miss_block|vblora_(logits_[AB]|vector_bank)|c3a_kernel|shira_weight|road_(theta|alpha)|waveft_spectrum|bone_block|delora_(A|B|lambda)|gralora_[AB]|adaption_(prompt|gate)|trainable_tokens_delta|prompt_embeddings)([._]|$)/;
 /** Of these, what no model has of its own. Some have low-rank layers called `lora_A`: only with a `lora_B` are they an adapter's. */
 const SURELY_ADDED =
-  /(^|[._])(hada_|lokr_|ia3_l|oft_R|boft_|vera_lambda_|randlora_|fourierft_|vblora_|lora_magnitude_vector)/;
+  /(^|[._])(hada_|lokr_|ia3_l|oft_R|boft_|vera_lambda_|randlora_|fourierft_|vblora_|c3a_kernel|shira_weight|road_theta|waveft_|bone_block|delora_|gralora_|lora_magnitude_vector)/;
 /** Numbers beside them. */
 const ADAPTER_NUMBER = /[._](alpha|dora_scale)$/;
 /** What peft puts in front of the names of modules that it wraps, also of those that are trained whole and saved along. */

@@ -9,6 +9,7 @@ import { plural } from '../../messages/units.js';
 import type { TensorEntry, TensorSource } from '../container.js';
 import { ADAPTER_CONFIG } from './adapter.js';
 import { CheckpointEnvelope, CONFIG_NAME, type ConfigFile } from './envelope.js';
+import { FOREIGN_CONFIG } from './foreign.js';
 import { SafetensorsFile } from './reader.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 
@@ -124,7 +125,8 @@ async function openFolder(folder: string, build: (parts: Parts) => Checkpoint): 
   }
   const used = new Set([...names, indexName, CONFIG_NAME]);
   // An adapter's description goes where its weights go: with it alone, transformers loads the model that it names, not this one.
-  const goes = new Set([...listing.skipped, ...listing.files.filter((name) => basename(name) === ADAPTER_CONFIG)]);
+  const described = (name: string) => basename(name) === ADAPTER_CONFIG || FOREIGN_CONFIG.test(basename(name));
+  const goes = new Set([...listing.skipped, ...listing.files.filter(described)]);
   return build({
     files,
     config,

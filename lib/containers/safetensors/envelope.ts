@@ -12,6 +12,7 @@ import type {
 } from '../container.js';
 import { ADAPTER_CONFIG, isAdapterFile } from './adapter.js';
 import { withMember, withoutMember, withValue } from './config-text.js';
+import { FOREIGN_CONFIG } from './foreign.js';
 import { linearsOf } from './linears.js';
 import { obstacleOf } from './obstacle.js';
 
@@ -78,10 +79,16 @@ export class CheckpointEnvelope implements Envelope {
     }
     const ofAdapter = (name: string) => isAdapterFile(name) || basename(name) === ADAPTER_CONFIG;
     const adapters = this.skippedFiles.filter(ofAdapter);
-    const others = this.skippedFiles.filter((name) => !ofAdapter(name));
+    const foreign = this.skippedFiles.filter((name) => FOREIGN_CONFIG.test(basename(name)));
+    const others = this.skippedFiles.filter((name) => !ofAdapter(name) && !foreign.includes(name));
     if (others.length > 0) {
       notes.push(
         `Not carried over (weights that are not the model's, not regular files, links that lead elsewhere): ${quoteSome(others)}.`,
+      );
+    }
+    if (foreign.length > 0) {
+      notes.push(
+        `Not carried over, as what another tool says of how it has quantized the model: ${quoteSome(foreign)}.`,
       );
     }
     if (adapters.length > 0) {

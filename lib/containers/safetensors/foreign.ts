@@ -6,6 +6,9 @@ import { numbersOf, type StoredType } from '../stored-types.js';
 // How other tools' quantized layers are known by their tensors, whatever config.json says: by names, types and, where two tools
 // share these, shapes. A single name is never enough: float models have buffers called `scales`, and matrices of integers.
 
+/** Files in which tools say how they have quantized a model: ModelOpt, AutoGPTQ, AutoAWQ, quanto. Loaders read them, whatever is beside. */
+export const FOREIGN_CONFIG = /^(hf_quant_config|quantize_config|quant_config|quanto_qmap)\.json$/;
+
 type Kind = (type: StoredType) => boolean;
 
 const any: Kind = () => true;
@@ -135,7 +138,7 @@ const LAST_MARKS: readonly Mark[] = [
   mark(
     'packed',
     '.weight',
-    ({ name }) => /^([IU]8|U32)$/.test(name),
+    ({ name }) => /^([IU]8|U32|F4|F6_.*)$/.test(name),
     {},
     (weight) => rank(weight, 2),
   ),

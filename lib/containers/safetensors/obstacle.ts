@@ -18,14 +18,29 @@ export function obstacleOf(entries: ReadonlyMap<string, TensorEntry>, around: Ar
   const { path, metadata, config } = around;
   const found = foreignLayers(entries, metadata);
   if (found.length > 0) return quantized(tellForeign(found, metadata.size));
-  const declared = config?.quantization_config ?? config?.compression_config;
-  if (typeof declared === 'object' && declared !== null) {
-    const method = (declared as Record<string, unknown>).quant_method;
-    const entry = config?.quantization_config === declared ? 'quantization_config' : 'compression_config';
-    const evidence = `its config.json has a ${entry} of method ${plain(show(method ?? 'unknown'))}`;
-    return holdsFloats(entries) ? kept(evidence, entry) : quantized(evidence);
+  for (const [entry, declared] of declarations(config)) {
+    const method = declared.quant_method ?? 'unknown';
+    const evidence = `its config.json has a ${plain(entry)} of method ${plain(show(method))}`;
+    return holdsFloats(entries) ? kept(evidence, plain(entry)) : quantized(evidence);
   }
   return adapterOf(entries, path, [...metadata.keys()]);
+}
+
+type Members = Readonly<Record<string, unknown>>;
+
+const membersOf = (value: unknown): Members =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Members) : {};
+
+/** Where a configuration, or one of a part of the model, says how it is quantized: `text_config.quantization_config`. */
+function* declarations(config: Members | undefined): Generator<readonly [entry: string, declared: Members]> {
+  const parts = Object.entries(config ?? {}).filter(([name]) => name.endsWith('_config'));
+  for (const [part, members] of [['', config ?? {}] as const, ...parts]) {
+    for (const name of ['quantization_config', 'compression_config']) {
+      const declared = membersOf(members)[name];
+      if (typeof declared !== 'object' || declared === null) continue;
+      yield [part === '' ? name : `${part}.${name}`, membersOf(declared)];
+    }
+  }
 }
 
 /** Whether no tensor may be packed weights: numbers, and the counters and masks that float models have beside them. */
