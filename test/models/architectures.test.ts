@@ -80,6 +80,15 @@ describe('a model whose class is known', () => {
     expect(llama4.skip).toContain('model.layers.0.feed_forward.router');
   });
 
+  it('keeps routers that one version of transformers has as a layer, and the next as a parameter', async () => {
+    const { quantized: layers, skip } = await quantized(
+      modules('model.layers.0.mlp.gate', 'model.layers.0.mlp.experts.0.up_proj', 'model.layers.0.self_attn.q_proj'),
+      of('Qwen3MoeForCausalLM', { model_type: 'qwen3_moe' }),
+    );
+    expect(layers).toEqual(['model.layers.0.mlp.experts.0.up_proj', 'model.layers.0.self_attn.q_proj']);
+    expect(skip).toContain('model.layers.0.mlp.gate');
+  });
+
   it('has a tied head that stands in no file skipped by its own name', async () => {
     const bert = modules('bert.embeddings.word_embeddings', 'bert.encoder.layer.0.output.dense');
     expect((await quantized(bert, of('BertForMaskedLM', { model_type: 'bert' }))).skip).toContain(
