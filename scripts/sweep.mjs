@@ -1,11 +1,13 @@
 // npm run sweep: tiny models of every class of transformers, quantized, loaded with Python's hqq and compared; writes docs/architectures.md.
 //
-//     npm run sweep -- --python python4 [--results FILE] [--write-only] [CLASS ...]
+//     npm run sweep -- --python python4 [--write-only] [CLASS ...]
+//     npm run sweep -- --python python5 --to compressed-tensors [CLASS ...]
 //
+// Results stay in .cache/, a file for each format; the page is written of all of them.
 // It goes on where an earlier run was ended: delete the results to begin anew. scripts/architectures/README.md says what Python needs.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -14,7 +16,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     python: { type: 'string', default: 'python3' },
-    results: { type: 'string', default: join(root, '.cache/sweep.json') },
+    to: { type: 'string', default: 'hqq' },
     'write-only': { type: 'boolean', default: false },
   },
 });
@@ -25,21 +27,31 @@ const RUNS =
     ? 'in float32 quantized to 4 bits, and in bfloat16 to 8'
     : 'in float32 and in bfloat16, quantized to 8 and to 4 bits';
 
-mkdirSync(dirname(values.results), { recursive: true });
+const fileOf = (format) => join(root, '.cache', `sweep-${format}.json`);
+/** Classes and what became of them, by name; none where nothing was tried. */
+function resultsOf(format) {
+  const file = fileOf(format);
+  if (!existsSync(file)) return [];
+  return Object.entries(JSON.parse(readFileSync(file, 'utf8'))).sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+mkdirSync(join(root, '.cache'), { recursive: true });
 if (!values['write-only']) {
   const script = join(root, 'scripts/architectures/sweep.py');
-  const { status } = spawnSync(values.python, [script, values.results, ...positionals], { stdio: 'inherit' });
+  const env = { ...process.env, SWEEP_TO: values.to };
+  const { status } = spawnSync(values.python, [script, fileOf(values.to), ...positionals], { stdio: 'inherit', env });
   if (status !== 0) process.exit(status ?? 1);
 }
-if (!existsSync(values.results)) throw new Error(`Expected results in ${values.results}, found none.`);
-const results = Object.entries(JSON.parse(readFileSync(values.results, 'utf8'))).sort(([a], [b]) => (a < b ? -1 : 1));
-writeFileSync(join(root, 'docs/architectures.md'), page(results));
-const wrong = results.filter(([, { state }]) => state === 'wrong').map(([name]) => name);
-console.log(`${results.length} classes; wrong: ${wrong.length === 0 ? 'none' : wrong.join(', ')}`);
+const results = resultsOf('hqq');
+const engines = resultsOf('compressed-tensors');
+if (results.length === 0) throw new Error(`Expected results in ${fileOf('hqq')}, found none.`);
+writeFileSync(join(root, 'docs/architectures.md'), page(results, engines));
+const wrong = [...results, ...engines].filter(([, { state }]) => state === 'wrong').map(([name]) => name);
+console.log(`${results.length + engines.length} classes; wrong: ${wrong.length === 0 ? 'none' : wrong.join(', ')}`);
 process.exitCode = wrong.length === 0 ? 0 : 1;
 
 /** The page, of classes and what became of them. */
-function page(all) {
+function page(all, engines) {
   const of = (...states) => all.filter(([, { state }]) => states.includes(state));
   const [same, loaded, told, refused] = [of('same'), of('loaded'), of('told'), of('refused')];
   const [wrong, absent] = [of('wrong'), of('not built', 'not saved', 'not loaded', 'failed')];
@@ -61,7 +73,28 @@ function page(all) {
     ...section('Refused', refused, reason),
     ...section('Wrong', wrong, (entry) => [...reason(entry).slice(0, 1), cell(entry[1].problems[0])]),
     ...section('Cannot be tried', absent, reason),
+    ...enginesSection(engines),
   ].join('\n\n')}\n`;
+}
+
+/** What was seen of folders of compressed-tensors. */
+function enginesSection(all) {
+  const tried = all.filter(([, { state }]) => !['not built', 'not saved', 'not loaded', 'failed'].includes(state));
+  if (tried.length === 0) return [];
+  const loaded = tried.filter(([, { state }]) => state === 'same' || state === 'loaded');
+  const others = tried.filter((entry) => !loaded.includes(entry));
+  const same = loaded.filter(([, { state }]) => state === 'same').length;
+  return [
+    '## transformers 5',
+    `${tried.length} classes in the same way, with \`--to compressed-tensors\`, in transformers 5.24.0 with compressed-tensors 0.20.1: ` +
+      `${loaded.length} load with equal weights, ${same} of them with equal results.`,
+    ...(others.length === 0 ? [] : [`| class | state | why |\n|---|---|---|\n${others.map(enginesRow).join('\n')}`]),
+    `Loads: ${loaded.map(([name]) => name).join(', ')}.`,
+  ];
+}
+
+function enginesRow([name, { state, reason: why, problems = [] }]) {
+  return `| ${name} | ${state} | ${cell(problems[0] ?? why)} |`;
 }
 
 function section(title, entries, cells) {

@@ -2,6 +2,7 @@
 
 Each class is one process, so that none of them takes the others with it. scripts/sweep.mjs starts this and writes the page.
 SWEEP_PROCESSES=2 run at once; with SWEEP_SECONDS no class is begun after so many, and the next run goes on from there.
+SWEEP_TO=compressed-tensors is another format than that of Python's hqq, for transformers 5.
 """
 
 import contextlib
@@ -22,12 +23,14 @@ import torch
 from torch import nn
 
 import build
+import formats
 import tiny
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = 240  # for one class
 RUNS = [("float32", 8), ("float32", 4), ("bfloat16", 8), ("bfloat16", 4)]
 QUICK = [("float32", 4), ("bfloat16", 8)]  # with SWEEP_RUNS=quick
+FORMAT = os.environ.get("SWEEP_TO", "hqq")
 LARGEST_DIFFERENCE = 2e-3  # of results, relative to the largest of them: both models add in the same order, but not the same way
 
 
@@ -93,11 +96,10 @@ def load_info(cls, path):
 
 
 def check(cls, found, folder, dtype, bits, process, linear, inputs, original):
-    from hqq.core.quantize import HQQLinear
-
+    form = formats.FORMATS[FORMAT]()
     label = f"{dtype} {bits} bits"
     out, dense = f"{folder}/{dtype}-{bits}", f"{folder}/{dtype}-{bits}-dense"
-    task = {"input": f"{folder}/{dtype}", "output": out, "dense": dense, "options": {"nbits": bits}}
+    task = {"input": f"{folder}/{dtype}", "output": out, "dense": dense, "options": {"nbits": bits, **form.options}}
     process.stdin.write(json.dumps(task) + "\n")
     process.stdin.flush()
     answer = json.loads(process.stdout.readline())
@@ -126,12 +128,12 @@ def check(cls, found, folder, dtype, bits, process, linear, inputs, original):
         if more:
             problem(f"{key}: {sorted(more)[:3]} of {len(more)}")
     modules = dict(model.named_modules(remove_duplicate=False))
-    quantized = {n for n, m in modules.items() if isinstance(m, HQQLinear)}
+    quantized = {n for n, m in modules.items() if form.is_layer(m)}
     if len({id(modules[n]) for n in quantized}) != len(tensors) and len(quantized) != len(tensors):
         problem(f"{len(tensors)} quantized, {len(quantized)} loaded as such")
     stays = {n for n in linear if n not in quantized}
     said = {name.removesuffix(".weight") for name in found["dense"]}
-    skip = json.load(open(f"{out}/config.json"))["quantization_config"]["skip_modules"]
+    skip = form.skipped(json.load(open(f"{out}/config.json"))["quantization_config"])
     silent = sorted(n for n in stays if n not in said and n not in skip and not any(n.endswith(s) or s.endswith(n) for s in said))
     if silent:
         problem(f"linear layers that nothing is said of: {silent[:4]} of {len(silent)}")
@@ -144,16 +146,13 @@ def check(cls, found, folder, dtype, bits, process, linear, inputs, original):
     if isinstance(plain, str):
         problem(f"the dequantized folder: {plain}")
         return
-    compare(found, problem, model, plain[0], quantized, inputs)
+    compare(found, problem, model, plain[0], {name: form.weight(modules[name]) for name in quantized}, inputs)
 
 
 def compare(found, problem, model, plain, quantized, inputs):
     expected = dict(plain.named_modules(remove_duplicate=False))
-    for name, module in model.named_modules(remove_duplicate=False):
-        if name not in quantized:
-            continue
-        weight = expected[name].weight
-        if not close(module.dequantize().float(), weight.float(), 1e-3):
+    for name in quantized:
+        if not close(quantized[name], expected[name].weight.float(), 1e-3):
             problem(f"{name} is not what its codes stand for")
             return
     others = dict(plain.named_parameters(remove_duplicate=False))
@@ -191,7 +190,7 @@ def main():
     classes = build.model_classes()
     names = names or list(classes)
     results = json.load(open(output)) if os.path.exists(output) else {}
-    import hqq.core.quantize  # noqa: F401: once, before the processes fork
+    formats.FORMATS[FORMAT]()  # imports once, before the processes fork
 
     todo = [n for n in names if n not in results]
     runs = QUICK if os.environ.get("SWEEP_RUNS") == "quick" else RUNS

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 import build
 
 MOST_PARAMETERS = 60_000_000
-STEPS_SECONDS = 60  # to shrink a configuration setting by setting
+STEPS_SECONDS = 30  # to shrink a configuration setting by setting
 # Sizes, by the names that configurations give them; the first pattern that matches says.
 SMALL = [
     (r"^(num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers|num_(en|de)coder_layers|(en|de)coder_num_layers|depth)$", 2),
