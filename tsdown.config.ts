@@ -40,7 +40,7 @@ const imported = (between?: '-node'): Rolldown.Plugin => ({
 /** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text and memory.) */
 const GROUPS = [
   { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.)/ },
-  { name: 'language-models', test: /\blib[\\/]runtime[\\/](?!index)/ },
+  { name: 'language-models', test: /\blib[\\/](?:runtime[\\/]|calibrate[\\/](?!weighing))/ },
 ];
 
 const common: UserConfig = { fixedExtension: true, clean: false, logLevel: 'warn', inputOptions: { checks } };
@@ -65,7 +65,7 @@ const portable: UserConfig = {
 /** Nothing of Node is left. */
 const withoutNode = replaced('host.js', 'compute/host-js.ts');
 
-const ENTRY = { index: 'lib/index.ts', runtime: 'lib/runtime/index.ts' };
+const ENTRY = { index: 'lib/index.ts', runtime: 'lib/runtime.ts' };
 const PORTABLE_ENTRY = { js: 'lib/js.ts' };
 const types: UserConfig = {
   ...common,

@@ -157,15 +157,32 @@ if (wants('solvers')) {
 if (wants('quality')) {
   results.quality = run('quality.mjs');
   for (const { name, text, window, tokens, rows } of results.quality.results) {
-    say(`${name}, solver joint, groups of 64; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
-    const line = ({ nbits, bytes, bitsPerWeight, relativeError, perplexity }) => [
-      nbits === undefined ? 'original' : `${nbits} bits`,
+    say(`${name}; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
+    const line = ({
+      nbits,
+      groupSize,
+      metaBits,
+      solver,
+      importance,
+      bytes,
+      bitsPerWeight,
+      relativeError,
+      perplexity,
+    }) => [
+      ...(nbits === undefined
+        ? ['original', '', '', '']
+        : [`${nbits} bits`, `${groupSize}, ${metaBits} bits`, solver, importance]),
       bitsPerWeight?.toFixed(2) ?? '',
       (bytes / 1e6).toFixed(2),
       relativeError === undefined ? '' : (100 * relativeError).toFixed(2),
       perplexity.toFixed(2),
     ];
-    say(table([['', 'bits per weight', 'MB', '% relative error', 'perplexity'], ...rows.map(line)]));
+    say(
+      table([
+        ['', 'group, scales', 'solver', 'importance', 'bits per weight', 'MB', '% relative error', 'perplexity'],
+        ...rows.map(line),
+      ]),
+    );
     say('');
   }
   for (const { name, missing } of results.quality.skipped) {

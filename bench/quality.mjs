@@ -1,6 +1,8 @@
-// What quantization costs a language model: size, relative error of the weights and perplexity of a text, for several widths.
-// The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it: the one expanded from a Q4_1 GGUF, whose
-// weights lie, every 32, on 16 levels, which flatters 4 bits in groups of 32. Prints one JSON document, with the models skipped, and why.
+// What quantization costs a language model: bits per weight, all counted, against perplexity, for solvers, widths, groups, bytes of scales
+// and importance. The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it: the one expanded from a Q4_1
+// GGUF, whose weights lie, every 32, on 16 levels, which flatters 4 bits in groups of 32. Prints one JSON document, with the models skipped,
+// and why. HQQ_QUALITY=all tries every combination, hours long; without, those of docs/quality.md.
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +12,7 @@ import { loadLanguageModel } from 'hqq/runtime';
 
 const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
 const work = mkdtempSync(join(process.env.HQQ_BENCH_DIR ?? tmpdir(), 'hqq-bench-'));
-const WIDTHS = [8, 4, 3, 2];
+const cli = fileURLToPath(new URL('../dist/cli.mjs', import.meta.url));
 
 const SUBJECTS = [
   {
@@ -22,6 +24,38 @@ const SUBJECTS = [
   },
   { name: 'SmolLM2-135M-Instruct', folder: join(models, 'smollm2'), text: 'wiki.ids.json', window: 512, windows: 8 },
 ];
+
+/** Every combination of the values, the last one changing first. */
+function product(values) {
+  return Object.entries(values).reduce(
+    (rows, [key, all]) => rows.flatMap((row) => all.map((value) => ({ ...row, [key]: value }))),
+    [{}],
+  );
+}
+
+const ALL = product({
+  solver: ['hqq', 'joint'],
+  importance: ['none', 'random', 'own', 'text'],
+  nbits: [8, 4, 3, 2],
+  groupSize: [32, 64, 128],
+  metaBits: [16, 8],
+});
+const CHOSEN = [
+  ...product({ solver: ['hqq'], importance: ['none'], nbits: [8, 4, 3, 2], groupSize: [64], metaBits: [16] }),
+  ...product({
+    solver: ['joint'],
+    importance: ['none', 'random'],
+    nbits: [8, 4, 3, 2],
+    groupSize: [64],
+    metaBits: [16],
+  }),
+  ...product({ solver: ['joint'], importance: ['none', 'random'], nbits: [4, 3, 2], groupSize: [32], metaBits: [8] }),
+  ...product({ solver: ['joint'], importance: ['random'], nbits: [4, 3, 2], groupSize: [128], metaBits: [8] }),
+  ...product({ solver: ['joint'], importance: ['random'], nbits: [2], groupSize: [32], metaBits: [16] }),
+  ...product({ solver: ['joint'], importance: ['random'], nbits: [2], groupSize: [16], metaBits: [8] }),
+  ...product({ solver: ['joint'], importance: ['own'], nbits: [4, 3], groupSize: [64], metaBits: [16] }),
+];
+const CASES = process.env.HQQ_QUALITY === 'all' ? ALL : CHOSEN;
 
 /** Ids of a text: those that are given, else what the model's tokenizer makes of it. */
 async function idsOf(model, file) {
@@ -39,6 +73,16 @@ async function perplexity(folder, { folder: original, text, window, windows }) {
   return { perplexity: value, tokens };
 }
 
+/** Statistics of a subject, found once. `text` is one that nobody measures: what the repository says of itself. */
+function statistics({ name, folder }, importance) {
+  if (importance === 'none') return { importance };
+  const out = join(work, `${name}-${importance}.safetensors`);
+  const from = importance === 'text' ? `text:${fileURLToPath(new URL('../docs/cli.md', import.meta.url))}` : importance;
+  const started = performance.now();
+  execFileSync(process.execPath, [cli, 'calibrate', folder, '--out', out, '--importance', from, '--quiet']);
+  return { importance: out, seconds: (performance.now() - started) / 1000 };
+}
+
 const results = [];
 const skipped = [];
 try {
@@ -52,19 +96,22 @@ try {
     const original = statSync(join(folder, 'model.safetensors')).size;
     const { perplexity: value, tokens } = await perplexity(folder, subject);
     const rows = [{ nbits: undefined, bytes: original, perplexity: value }];
-    for (const nbits of WIDTHS) {
-      const output = join(work, `${name}-${nbits}`);
-      const { totals } = await quantizeModel(folder, output, { nbits });
-      const { bitsPerWeight, relativeError, bytesAfter: bytes } = totals;
-      rows.push({
-        nbits,
-        bytes,
-        bitsPerWeight,
-        relativeError,
-        perplexity: (await perplexity(output, subject)).perplexity,
+    const found = new Map();
+    for (const { importance, ...config } of CASES) {
+      if (!found.has(importance)) found.set(importance, statistics(subject, importance));
+      const output = join(work, name);
+      const { totals } = await quantizeModel(folder, output, {
+        ...config,
+        importance: found.get(importance).importance,
       });
+      const { bitsPerWeight, relativeError, bytesAfter: bytes } = totals;
+      const measured = await perplexity(output, subject);
+      rows.push({ ...config, importance, bytes, bitsPerWeight, relativeError, perplexity: measured.perplexity });
+      process.stderr.write(`${name} ${JSON.stringify(rows.at(-1))}\n`);
+      rmSync(output, { recursive: true });
     }
-    results.push({ name, text, window, tokens, rows });
+    const seconds = Object.fromEntries([...found].flatMap(([key, one]) => (one.seconds ? [[key, one.seconds]] : [])));
+    results.push({ name, text, window, tokens, rows, statisticsSeconds: seconds });
   }
   console.log(JSON.stringify({ isa: backend().isa, results, skipped }));
 } finally {

@@ -1,5 +1,6 @@
 export { backend } from './backend/index.js';
 export type { BackendInfo } from './backend/info.js';
+export { quantizeModel } from './calibrate/weighing/entry.js';
 export { QuantizedLinear } from './compute/linear.js';
 export type { ForwardOptions, LinearOptions } from './compute/linear-options.js';
 export {
@@ -29,6 +30,7 @@ export type {
   QuantizedMeta,
   QuantizedTensor,
   QuantizedTensorLike,
+  QuantizeOptions,
   QuantStats,
   RawWeight,
   RunOptions,
@@ -42,9 +44,9 @@ export {
   dequantizeModel,
   loadTensors,
   openModel,
-  quantizeModel,
   saveTensors,
 } from './models/entry.js';
+export type { ImportanceOptions, ImportanceSource } from './models/importance-options.js';
 export type { LoadOptions, Model } from './models/model.js';
 export type { ConversionRun, EmbeddingBits, MetaDtype, ModelOptions } from './models/options.js';
 export type { TensorOptions } from './models/read-tensor.js';

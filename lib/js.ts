@@ -28,6 +28,7 @@ export type {
   QuantizedMeta,
   QuantizedTensor,
   QuantizedTensorLike,
+  QuantizeOptions,
   QuantStats,
   RawWeight,
   RunOptions,

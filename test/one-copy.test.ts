@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import * as hqq from '../lib/index.js';
 import * as js from '../lib/js.js';
-import * as runtime from '../lib/runtime/index.js';
+import * as runtime from '../lib/runtime.js';
 import { runFixture } from './child.js';
 
 // What is imported and what is required are the same. On the built package (`npm run build:ts`).

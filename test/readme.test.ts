@@ -56,7 +56,7 @@ test('its code runs', async () => {
   const [code] = blocks('js');
   writeFileSync(file, `${code}\nif (y.length !== layer.outFeatures) throw new Error('no product');\n`);
   const { stdout } = await run(process.execPath, [file], { cwd: work });
-  expect(stdout).toMatch(/^4\.5 bits per weight, error 0\.081\d+\n$/);
+  expect(stdout).toMatch(/^4\.5 bits per weight, error 0\.082\d+\n$/);
   rmSync(join(work, `${MODEL}-4bit`), { recursive: true });
 });
 
@@ -65,6 +65,7 @@ test('the code of docs/runtime.md runs', async () => {
   const shown = [
     ["squares.size, logits.length, squares.get('lm_head')", '21 2048 undefined\n'],
     ['texts.length, texts[0].length / source.config.hiddenSize', '1 3\n'],
+    ['meanSquares.size, q.nbits', '22 3\n'],
   ] as const;
   expect(codes).toHaveLength(shown.length);
   for (const [i, [values, expected]] of shown.entries()) {

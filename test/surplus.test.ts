@@ -2,7 +2,7 @@ import * as fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import * as hqq from '../lib/index.js';
 import * as js from '../lib/js.js';
-import * as runtime from '../lib/runtime/index.js';
+import * as runtime from '../lib/runtime.js';
 import { encode, freshPath, randomTensor, randomWeights } from './support/checkpoints.js';
 import { SHIPPED } from './support/language-models.js';
 

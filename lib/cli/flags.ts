@@ -4,6 +4,7 @@ import type { Option } from '../matrix/option.js';
 import { OPTION_NAMES, OPTIONS } from '../matrix/options.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
+import { IMPORTANCE_OPTIONS } from '../models/importance-options.js';
 import { MODEL_OPTIONS } from '../models/options.js';
 import { LOAD_OPTIONS } from '../runtime/load-options.js';
 
@@ -122,6 +123,9 @@ export const DTYPE: Flag<DType> = {
   accepts: (given) => (DTYPE_NAMES as readonly unknown[]).includes(given),
   expected: `one of ${DTYPE_NAMES.join(', ')}`,
 };
+
+/** Flags of what finds importance. */
+export const IMPORTANCE_FLAGS = fromOptions(IMPORTANCE_OPTIONS);
 
 export const ACTIVATIONS = fromOption(LOAD_OPTIONS.activations);
 export const MAX_CONTEXT = fromOption(LOAD_OPTIONS.maxContext);

@@ -7,15 +7,18 @@ import { tameMeta } from '../matrix/metadata.js';
 import { OPTION_NAMES } from '../matrix/options.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
 import { readWeight } from '../matrix/validate.js';
-import type { QuantizedMeta, QuantizedTensor, RunOptions, Weight } from '../matrix/weight.js';
+import type { QuantizedMeta, QuantizedTensor, QuantizeOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
 import * as grouped from './arguments.js';
 import { allFinite } from './floats.js';
+import { importanceArgs, readImportance } from './importance.js';
 import { metaJob } from './metadata.js';
 import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
 import { checkScales } from './scales.js';
 import { objective, traceJob } from './trace.js';
+
+const QUANTIZE_OPTIONS = [...RUN_OPTIONS, 'importance'] as const satisfies readonly (keyof QuantizeOptions)[];
 
 /** What `quantize` computes, step by step. */
 export interface QuantizeJob {
@@ -28,27 +31,30 @@ export interface QuantizeJob {
 }
 
 /** @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY` */
-export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: RunOptions): QuantizeJob {
+export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: QuantizeOptions): QuantizeJob {
   const { data, dtype, shape } = readWeight(weight);
   rejectMisplaced(weight, OPTION_NAMES, (name) => `quantize(weight, { ${name} })`);
-  rejectMisplaced(weight, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
-  rejectMisplaced(given, RUN_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
+  rejectMisplaced(weight, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
+  rejectMisplaced(given, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
   const { config, format, geometry, adapted } = requireForm(shape, given);
-  checkRunOptions(run);
+  checkRunOptions(run, ['importance']);
   const { axis, nbits, groupSize } = config;
   const { rows, cols, groups } = geometry;
+  const importance = run.importance && readImportance(run.importance, shape[1]);
   const what = `the codes of ${shape[0]} x ${shape[1]} weights`;
-  const { packed, scale, zero, stats } = allocating(what, () => ({
+  const { packed, scale, zero, stats, starts } = allocating(what, () => ({
     packed: allocateWords(format, packedRows(format, rows) * cols),
     scale: new Float32Array(groups),
     zero: new Float32Array(groups),
     stats: new Float64Array(5),
+    starts: new Int32Array(importance ? groups : 0),
   }));
   const threads = resolveThreads(run.threads);
   const args = grouped.groupedQuantizeArgs({
     ...{ weights: data, dtype, rows, cols, axis, config, format, metaDtype: 'float32', threads },
     ...{ packed, scale, zero, stats },
+    importance: importance && importanceArgs(importance, geometry, axis, [{ at: 0, count: groups }], starts),
   });
   let meta: QuantizedMeta | undefined;
   let iterations = 0;

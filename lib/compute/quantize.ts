@@ -4,7 +4,7 @@ import type { QuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { allocateWords, holdsRows, type Packing, packedRows } from '../matrix/format.js';
 import { checkArray, checkDtype, checkPacking, checkQuantized, checkShape } from '../matrix/validate.js';
-import type { QuantizedTensor, QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
+import type { QuantizedTensor, QuantizedTensorLike, QuantizeOptions, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
@@ -28,7 +28,11 @@ import { dequantizeArgs } from './tensor-arguments.js';
  * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`;
  *   the signal's reason when it is aborted.
  */
-export async function quantize(weight: Weight, config?: QuantConfig, run: RunOptions = {}): Promise<QuantizedTensor> {
+export async function quantize(
+  weight: Weight,
+  config?: QuantConfig,
+  run: QuantizeOptions = {},
+): Promise<QuantizedTensor> {
   refuseSurplus(arguments.length, 3, 'quantize(weight, config, run)');
   const job = quantizeJob(weight, config, run);
   pinInputs(job.args.weights);
@@ -39,7 +43,7 @@ export async function quantize(weight: Weight, config?: QuantConfig, run: RunOpt
 }
 
 /** `quantize` on the calling thread: it returns when the work is done. */
-export function quantizeSync(weight: Weight, config?: QuantConfig, run: RunOptions = {}): QuantizedTensor {
+export function quantizeSync(weight: Weight, config?: QuantConfig, run: QuantizeOptions = {}): QuantizedTensor {
   refuseSurplus(arguments.length, 3, 'quantizeSync(weight, config, run)');
   const job = quantizeJob(weight, config, run);
   const backend = activeBackend();

@@ -128,6 +128,18 @@ export interface QuantizedTensorLike
   readonly adapted?: string | undefined;
 }
 
+/** How one call of `quantize` runs. */
+export interface QuantizeOptions extends RunOptions {
+  /**
+   * How much the errors of each input feature count, `[inFeatures]`, finite and at least 0: of a linear layer, the mean of the squares
+   * that go into it. Only the proportions within a group matter. Errors that are reported, and a `trace`, do not weigh it; `minmax` does
+   * not read it. It is copied.
+   *
+   * @default all count alike
+   */
+  readonly importance?: Float32Array | undefined;
+}
+
 /** How one call runs. */
 export interface RunOptions {
   /** Aborts the call: it rejects with the signal's reason, within milliseconds. */

@@ -1,33 +1,12 @@
-// The operations on whole models as the package exports them. Their code, half of the package's, is read at the first call:
+// The operations on whole models as the package exports them, but for `quantizeModel` (lib/calibrate/weighing/entry.ts). Their code, half of the package's, is read at the first call:
 // who only computes never waits for it, and an import stays short.
 import type { FilePath } from '../files/path.js';
-import type { QuantConfig } from '../matrix/config.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import type { CompareOptions } from './compare.js';
 import type { DequantizeModelOptions, DequantizeReport } from './dequantize.js';
 import type { Model } from './model.js';
-import type { ConversionRun, ModelOptions } from './options.js';
-import type { CompareReport, ModelReport } from './report.js';
+import type { CompareReport } from './report.js';
 import type { LoadedTensors, SaveOptions, Tensors } from './tensors.js';
-
-/**
- * Quantizes the linear layers of a model and carries the rest over: a safetensors file into a file, a Hugging Face folder
- * into a folder that Python's `hqq` and `transformers` load. `org/name` is read from this machine's Hugging Face cache. The
- * output appears whole or not at all, and memory stays bounded whatever the size of the model.
- *
- * @example
- * const report = await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq4', { nbits: 4, groupSize: 64 });
- * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_CHECKPOINT_CONTENT`,
- *   `ERR_GROUP_SIZE` (a group size that was asked for does not divide a layer), `ERR_NON_FINITE_WEIGHT`, `ERR_OUT_OF_MEMORY`; the signal's reason when it is aborted.
- */
-export async function quantizeModel(
-  input: FilePath,
-  output: FilePath,
-  options?: QuantConfig & ModelOptions & ConversionRun,
-): Promise<ModelReport> {
-  refuseSurplus(arguments.length, 3, 'quantizeModel(input, output, options)');
-  return (await import('./quantize/quantize.js')).quantizeModel(input, output, options);
-}
 
 /**
  * Turns a quantized model back into an ordinary one, which loads wherever the original loaded: every quantized layer becomes

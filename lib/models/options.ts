@@ -6,6 +6,7 @@ import { OPTION_NAMES, resolveQuantConfig } from '../matrix/options.js';
 import { overlay } from '../matrix/overlay.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import type { Progress } from './report.js';
 
 /** How scale and zero may be stored. */
@@ -19,7 +20,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions {
+export interface ModelOptions extends ImportanceOptions {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -112,6 +113,9 @@ export interface ResolvedModelOptions {
   readonly overrides: Readonly<Record<string, QuantConfig>>;
   readonly embeddings: EmbeddingBits | undefined;
   readonly metaDtype: MetaDtype;
+  readonly importance: ImportanceSource;
+  readonly seed: number;
+  readonly tokens: number;
   readonly force: boolean;
   readonly dryRun: boolean;
   readonly threads: number | undefined;
@@ -169,6 +173,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     help: 'type of scale and zero (with --meta-bits 8 of biases alone); auto: float16 where it holds them',
     parse: (text) => text,
   },
+  ...IMPORTANCE_OPTIONS,
   force: {
     default: false,
     expected: 'true or false',

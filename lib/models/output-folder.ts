@@ -16,6 +16,8 @@ interface Conversion {
   readonly envelope: Envelope;
   /** What each file becomes, by name, as far as it is known. */
   readonly layouts: ReadonlyMap<string, Layout>;
+  /** Called once nothing speaks against the output, before the first file: what takes long, and would be for nothing. */
+  readonly begin?: () => Promise<void>;
   /** Writes the new form of a file to `path`, to the disk, with permissions `mode`; returns what was written. */
   readonly write: (file: string, path: string, layout: Layout, mode: number) => Promise<Layout>;
 }
@@ -38,6 +40,7 @@ export async function convertFolder(conversion: Conversion): Promise<Converted> 
   try {
     const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, 0);
     await ensureFreeSpace(dirname(resolve(output)), needed, staged);
+    await conversion.begin?.();
     let bytes = 0;
     const written = new Map<string, Iterable<TensorEntry>>();
     for (const [file, layout] of layouts) {

@@ -54,6 +54,11 @@ export interface ModelReport {
   /** The options that apply where no override says otherwise. */
   readonly config: ResolvedQuantConfig;
   /**
+   * What the errors of each input feature counted by: `random`, `own`, `text`, the path of a file of statistics, or `none`. Errors in this
+   * report do not weigh it: they are larger than without, where what the model computes is nearer.
+   */
+  readonly importance: string;
+  /**
    * Whether this was only a plan: nothing was written, and errors are NaN (`null` in JSON): of each tensor `meanAbsError`,
    * `meanSquaredError` and `relativeError`, of `totals` `meanAbsError` and `relativeError`. Seconds of computing are 0. Sizes, types
    * and bits are those that a run would come to, where weights do not decide: `metaDtype` `'auto'` is counted as float16.
@@ -88,6 +93,11 @@ export interface ModelReport {
 
 /** Where a conversion stands. Reported after every chunk of work; rates are the caller's to compute. */
 export interface Progress {
+  /**
+   * Before weights are quantized, where that takes importance: how far this is. Of `writing` (the model writes a text) in tokens, of
+   * `reading` in tokens that have been through a block. All other numbers are 0 then, and `tensor` is ''.
+   */
+  readonly importance?: { readonly phase: 'writing' | 'reading'; readonly done: number; readonly total: number };
   /** The tensor being worked on, as the original names it. */
   readonly tensor: string;
   /** Weights quantized (or dequantized) so far, and in all. */

@@ -62,6 +62,8 @@ export interface WorkRun {
   readonly slot: Scratch;
   readonly threads: number;
   readonly signal: AbortSignal;
+  /** How much the errors of each input feature of the layer count, `[inFeatures]`; absent: all alike. */
+  readonly importance?: Float32Array | undefined;
   /** Runs an operation of the backend. */
   compute<K extends keyof Operations>(operation: K, args: Operations[K]): Promise<void>;
 }

@@ -1,5 +1,6 @@
 import type { Command } from '../command.js';
 import { bench } from './bench.js';
+import { calibrate } from './calibrate.js';
 import { compare } from './compare.js';
 import { dequantize } from './dequantize.js';
 import { doctor } from './doctor.js';
@@ -11,6 +12,7 @@ import { quantize } from './quantize.js';
 /** Every command, in the order of `--help`. A new one is a file and a line here. */
 export const COMMANDS: readonly Command[] = [
   quantize,
+  calibrate,
   dequantize,
   inspect,
   compare,

@@ -1,7 +1,18 @@
+import { quantizeModel } from '../../calibrate/weighing/quantize.js';
 import { MODEL_OPTIONS } from '../../models/options.js';
-import { quantizeModel } from '../../models/quantize/quantize.js';
 import { defineCommand, toJson } from '../command.js';
-import { FORCE, fromOption, GLOBS, JSON_FLAG, OUT, QUANT_FLAGS, QUIET, quantConfig, THREADS } from '../flags.js';
+import {
+  FORCE,
+  fromOption,
+  GLOBS,
+  IMPORTANCE_FLAGS,
+  JSON_FLAG,
+  OUT,
+  QUANT_FLAGS,
+  QUIET,
+  quantConfig,
+  THREADS,
+} from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';
 import { withProgress } from '../show/progress.js';
 import { shellWord } from '../show/shell-word.js';
@@ -21,6 +32,7 @@ export const quantize = defineCommand({
     ...QUANT_FLAGS,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
     embeddings: fromOption(MODEL_OPTIONS.embeddings),
+    ...IMPORTANCE_FLAGS,
     include: { ...GLOBS, help: MODEL_OPTIONS.include.help },
     exclude: { ...GLOBS, help: MODEL_OPTIONS.exclude.help },
     override: OVERRIDE,
@@ -35,6 +47,9 @@ export const quantize = defineCommand({
       out,
       metaDtype,
       embeddings,
+      importance,
+      seed,
+      tokens,
       include,
       exclude,
       threads,
@@ -48,6 +63,9 @@ export const quantize = defineCommand({
       ...quantConfig(values),
       metaDtype,
       embeddings,
+      importance,
+      seed,
+      tokens,
       include,
       exclude,
       overrides,

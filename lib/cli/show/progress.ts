@@ -18,7 +18,9 @@ let current: ProgressBar | undefined;
 class ProgressBar {
   readonly #bar: cliProgress.SingleBar;
   readonly #verb: string;
-  readonly #started = performance.now();
+  #started = performance.now();
+  /** Of the bar on the screen. */
+  #shown: string | undefined;
   #running = false;
 
   constructor(verb: string) {
@@ -37,6 +39,11 @@ class ProgressBar {
 
   update(stand: Stand): void {
     const line = (share: number) => this.#line(stand, share);
+    if (this.#running && stand.verb !== this.#shown) {
+      this.stop();
+      this.#started = performance.now();
+    }
+    this.#shown = stand.verb;
     if (!this.#running) {
       this.#running = true;
       current = this;
@@ -67,7 +74,7 @@ class ProgressBar {
     const filled = Math.round(share * (width ?? 0));
     const bar = width === undefined ? '' : ` [${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`;
     const speed = rate === '' ? '' : rate.padStart(RATE_WIDTH);
-    const start = `${this.#verb}${bar} ${percent}`;
+    const start = `${stand.verb ?? this.#verb}${bar} ${percent}`;
     const most = columns - 1; // the last column stays free: some terminals wrap there
     const lines = [[start, step, speed, left], [start, step, left], [start, left], [start]].map((parts) =>
       parts.filter((part) => part !== '').join('  '),
@@ -92,7 +99,8 @@ const NEXT_LINE = 30_000;
 /** The same where nothing can be erased: in a log, a line now and then. */
 class ProgressLines {
   readonly #verb: string;
-  readonly #started = performance.now();
+  #started = performance.now();
+  #shown: string | undefined;
   #due = this.#started + FIRST_LINE;
 
   constructor(verb: string) {
@@ -101,10 +109,14 @@ class ProgressLines {
 
   update(stand: Stand): void {
     const now = performance.now();
+    if (stand.verb !== this.#shown) this.#started = now;
+    this.#shown = stand.verb;
     if (now < this.#due) return;
     this.#due = now + NEXT_LINE;
     const { percent, step, rate, left } = words(stand, (now - this.#started) / 1000);
-    const parts = [`${this.#verb} ${percent.trim()}`, step.trim(), rate, left].filter((part) => part !== '');
+    const parts = [`${stand.verb ?? this.#verb} ${percent.trim()}`, step.trim(), rate, left].filter(
+      (part) => part !== '',
+    );
     process.stderr.write(`hqq: ${parts.join(', ')}\n`);
   }
 

@@ -12,6 +12,8 @@ export interface Stand {
   readonly step?: readonly [at: number, of: number];
   /** What it is at. */
   readonly name?: string;
+  /** What is being done, where it is not what the whole command does: it has a bar of its own. */
+  readonly verb?: string;
 }
 
 /** A stand in words, each '' where there is nothing to say. */
@@ -26,9 +28,15 @@ interface StandWords {
 const SETTLE_SECONDS = 0.5;
 
 /** The stand of a conversion. */
-export function standOf({ tensor, weightsDone, weightsTotal, tensorsDone, tensorsTotal }: Progress): Stand {
+export function standOf({ tensor, weightsDone, weightsTotal, tensorsDone, tensorsTotal, importance }: Progress): Stand {
+  if (importance) return standOfImportance(importance);
   const step = [Math.min(tensorsDone + 1, tensorsTotal), tensorsTotal] as const;
   return { done: weightsDone, total: weightsTotal, unit: 'weights', step, name: tensor };
+}
+
+/** The stand of what finds importance. */
+export function standOfImportance({ phase, done, total }: NonNullable<Progress['importance']>): Stand {
+  return { done, total, unit: 'tokens', verb: phase === 'writing' ? 'writing a text' : 'finding importance' };
 }
 
 /** What a stand says after so many seconds. */

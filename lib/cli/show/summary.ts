@@ -60,6 +60,7 @@ export function summarize(report: ModelReport): string {
   const compute = formatRate(totals.weights, totals.computeSeconds);
   const rows: (readonly [string, string])[] = [
     ['config', describeConfigs(report)],
+    ...(report.importance === 'none' ? [] : [['importance', plain(report.importance)] as const]),
     ['quantized', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
     ['bits', bitsOf(report)],
     ['dense', describeDense(report)],

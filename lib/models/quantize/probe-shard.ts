@@ -68,7 +68,8 @@ async function ask(
     const compute: WorkRun['compute'] = async (operation, args) => {
       await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
     };
-    answer = await probe.weights(layer, job.chunk, bytes, { slot, threads: run.threads, signal, compute });
+    const importance = run.importance?.get(layer.site.name);
+    answer = await probe.weights(layer, job.chunk, bytes, { slot, threads: run.threads, signal, importance, compute });
   } else {
     const dtype = numbersOf(job.bias.type)!;
     const { bytes: size } = DTYPES[dtype];

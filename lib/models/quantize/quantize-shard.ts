@@ -36,7 +36,11 @@ export interface ShardRun {
   readonly counter: Counter;
   readonly stopwatch: Stopwatch;
   readonly signal: AbortSignal | undefined;
+  readonly importance: Importance | undefined;
 }
+
+/** How much the errors of each input feature of a layer count, `[inFeatures]`, by the layer's name in files. Others have none. */
+export type Importance = ReadonlyMap<string, Float32Array>;
 
 /** What one layer came to. Plain data. */
 export interface LayerResult {
@@ -168,7 +172,8 @@ async function quantizeChunk(
   const compute: WorkRun['compute'] = async (operation, args) => {
     state.seconds += await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
   };
-  const work: WorkRun = { slot, threads: run.threads, signal, compute };
+  const importance = run.importance?.get(site.name);
+  const work: WorkRun = { slot, threads: run.threads, signal, importance, compute };
   const read = () => readWeights(run.source, site, chunk, slot, signal);
   const look = async (): Promise<Uint8Array> => {
     const weights = await read();

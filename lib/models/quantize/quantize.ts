@@ -12,17 +12,31 @@ import { convertFolder, inputsOf } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
 import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
 import { ProbesAhead } from './probe-ahead.js';
-import type { LayerResult } from './quantize-shard.js';
+import type { Importance, LayerResult } from './quantize-shard.js';
 import { type Made, reportQuantized } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from '../options.js';
 
-/** As entry.ts says, through which the package exports it. */
+/** What the errors of each layer's inputs count, where somebody knows it; and what people should know of that. */
+export interface Weighing {
+  readonly importance?: Importance;
+  /** What it is from, for the report. */
+  readonly source: string;
+  readonly notes: readonly string[];
+}
+
+/** Finds that, when it is known what is to be quantized; in a dry run its source. This room has no model that runs: who has one brings it. */
+export type Weigh = (source: TensorSource, plan: ModelPlan, resolved: ResolvedOptions) => Promise<Weighing>;
+
+const NOT_WEIGHED: Weigh = async () => ({ source: 'none', notes: [] });
+
+/** As lib/calibrate/weighing/entry.ts says, through which the package exports it; there with importance. */
 export async function quantizeModel(
   from: FilePath,
   to: FilePath,
   options: QuantConfig & ModelOptions & ConversionRun = {},
+  weigh: Weigh = NOT_WEIGHED,
 ): Promise<ModelReport> {
   const started = performance.now();
   const input = pathOf(from, 'the input');
@@ -34,8 +48,8 @@ export async function quantizeModel(
   try {
     const plan = await planModel(source, resolved);
     const made = model.dryRun
-      ? await dryRun(source, plan, output, model.force)
-      : await convert(source, plan, output, resolved);
+      ? await dryRun(source, plan, output, resolved, weigh)
+      : await convert(source, plan, output, resolved, weigh);
     const seconds = (performance.now() - started) / 1000;
     return reportQuantized(source, plan, { input, output, dryRun: model.dryRun }, made, seconds);
   } finally {
@@ -47,7 +61,14 @@ export async function quantizeModel(
  * What would be made; nothing is written. An output that could never be is refused. What the user can still clear away, an
  * output that exists or a folder that may not be written to, is noted: nobody should have to make room for a plan.
  */
-async function dryRun(source: TensorSource, plan: ModelPlan, output: string, force: boolean): Promise<Made> {
+async function dryRun(
+  source: TensorSource,
+  plan: ModelPlan,
+  output: string,
+  resolved: ResolvedOptions,
+  weigh: Weigh,
+): Promise<Made> {
+  const { force } = resolved.model;
   const parent = dirname(resolve(output));
   const { kind } = source;
   const made = containerNamed(plan.container);
@@ -64,8 +85,11 @@ async function dryRun(source: TensorSource, plan: ModelPlan, output: string, for
   await checkReplaceable(target, kind, made, true);
   await attempt(checkReplaceable(target, kind, made, force));
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
+  const weighed = await weigh(source, plan, resolved);
+  const notes = obstacles.map((message) => `As things are, the run itself would fail. ${message}`);
   return {
-    notes: obstacles.map((message) => `As things are, the run itself would fail. ${message}`),
+    importance: weighed.source,
+    notes: [...weighed.notes, ...notes],
     results: plan.shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0 }))),
     bytesAfter: [...(await layoutsOf(source, changedEnvelope(source, plan), plan)).values()].reduce(
       (sum, { fileSize }) => sum + fileSize,
@@ -92,26 +116,35 @@ async function convert(
   source: TensorSource,
   plan: ModelPlan,
   output: string,
-  { model, run }: ResolvedOptions,
+  resolved: ResolvedOptions,
+  weigh: Weigh,
 ): Promise<Made> {
+  const { model, run } = resolved;
   const shared = shardRun(source, plan, plan.shards, run, model.threads);
   const results: LayerResult[] = [];
   const byFile = new Map(plan.shards.map((shard) => [shard.file, shard]));
-  const probes = new ProbesAhead(plan.shards, shared);
+  let weighed: Weighing | undefined;
+  let probes: ProbesAhead | undefined;
   try {
     const { bytes: bytesAfter, notes } = await convertFolder({
       ...{ source, output, made: containerNamed(plan.container), force: model.force, signal: run.signal },
       envelope: shared.envelope,
       layouts: await layoutsOf(source, shared.envelope, plan),
+      begin: async () => {
+        weighed = await weigh(source, plan, resolved);
+      },
       write: async (file, path, _, mode) => {
+        const own = { ...shared, importance: weighed?.importance };
+        probes ??= new ProbesAhead(plan.shards, own);
         const settled = await probes.settle(byFile.get(file)!);
-        const written = await writeSettled(plan, settled, path, mode, shared);
+        const written = await writeSettled(plan, settled, path, mode, own);
         results.push(...written.results);
         return written.layout;
       },
     });
-    return { notes, results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
+    const { source: importance, notes: own } = weighed!;
+    return { importance, notes: [...own, ...notes], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
   } finally {
-    await probes.close();
+    await probes?.close();
   }
 }

@@ -18,6 +18,8 @@ const AS_ZEROS = 1;
 
 /** What was made, or would be. */
 export interface Made {
+  /** As in `ModelReport`. */
+  readonly importance: string;
   readonly notes: readonly string[];
   readonly results: readonly LayerResult[];
   readonly bytesAfter: number;
@@ -49,6 +51,7 @@ export async function reportQuantized(
     input,
     output,
     config,
+    importance: made.importance,
     dryRun,
     tensors,
     dense,

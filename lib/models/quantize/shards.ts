@@ -15,7 +15,7 @@ import { inputsOf, writeCompanions } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
 import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
 import { probeShard } from './probe-shard.js';
-import type { LayerResult } from './quantize-shard.js';
+import type { Importance, LayerResult } from './quantize-shard.js';
 import { reportQuantized } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
@@ -33,6 +33,8 @@ export interface ShardResult {
 /** How `writeShard` runs. */
 interface ShardOptions extends ConversionRun {
   readonly threads?: number | undefined;
+  /** Plans do not hold it: whoever writes shards of a model gives all the same. */
+  readonly importance?: Importance | undefined;
 }
 
 /**
@@ -65,11 +67,11 @@ export async function writeShard(
   path: string,
   options: ShardOptions = {},
 ): Promise<ShardResult> {
-  const { signal, threads } = options;
+  const { signal, threads, importance } = options;
   return withSource(input, async (source) => {
     await checkPlan(plan, source, signal);
     const shard = shardOf(plan, file);
-    const run = shardRun(source, plan, [shard], options, threads);
+    const run = shardRun(source, plan, [shard], options, threads, importance);
     const { results } = await writeSettled(plan, await probeShard(shard, run), path, undefined, run);
     return { file, layers: results, computeSeconds: run.stopwatch.seconds };
   });
@@ -84,6 +86,8 @@ interface Parts {
   readonly paths: ReadonlyMap<string, string>;
   readonly output: string;
   readonly force?: boolean;
+  /** What it was from, if shards were written with one. */
+  readonly importance?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -117,6 +121,7 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
       signal?.throwIfAborted();
       await staged.commit();
       const made = {
+        importance: parts.importance ?? 'none',
         ...{ notes: await staged.notes(), bytesAfter, results: results.flatMap(({ layers }) => layers) },
         computeSeconds: results.reduce((sum, { computeSeconds }) => sum + computeSeconds, 0),
       };

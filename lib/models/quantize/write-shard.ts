@@ -7,7 +7,7 @@ import { schemeNamed } from '../../schemes/list.js';
 import type { ConversionRun } from '../options.js';
 import { Counter, makeSlots, Stopwatch } from '../stream/transfer.js';
 import { changedEnvelope, type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
-import { type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
+import { type Importance, type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
 
 /** A shard that was written. */
 interface WrittenShard {
@@ -22,6 +22,7 @@ export function shardRun(
   shards: readonly ShardPlan[],
   { signal, onProgress }: ConversionRun,
   threads: number | undefined,
+  importance?: Importance,
 ): ShardRun {
   const layers = shards.flatMap((shard) => shard.layers);
   const copies = shards.reduce(
@@ -39,6 +40,7 @@ export function shardRun(
     counter: new Counter(onProgress, weights, layers.length + copies),
     stopwatch: new Stopwatch(),
     signal,
+    importance,
   };
 }
 

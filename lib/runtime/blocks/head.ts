@@ -23,8 +23,13 @@ export class Head {
 
   /** Adds the head to a plan: it reads `hidden`, writes `normed` (both `[rows, hiddenSize]`) and `logits` (`[rows, vocabSize]`). */
   addTo(plan: Plan, hidden: Float32Array, rows: number, normed: Float32Array, logits: Float32Array): void {
-    this.#norm.addTo(plan, hidden, rows, normed);
+    this.addNorm(plan, hidden, rows, normed);
     this.#linear.addTo(plan, normed, rows, logits);
+  }
+
+  /** Adds what comes before the linear layer, and no more. */
+  addNorm(plan: Plan, hidden: Float32Array, rows: number, normed: Float32Array): void {
+    this.#norm.addTo(plan, hidden, rows, normed);
   }
 
   /** What went into the linear layer. */

@@ -57,6 +57,8 @@ export interface LanguageModelConfig {
   readonly tied: boolean;
   /** Tokens that end a text. */
   readonly endIds: readonly number[];
+  /** Token that begins a text; undefined: config.json names none. */
+  readonly beginId: number | undefined;
 }
 
 /**
@@ -98,14 +100,15 @@ export function readModelConfig(config: Readonly<Record<string, unknown>>, file 
     mlpBias: fields.flag('mlp_bias', false),
     tied: fields.flag('tie_word_embeddings', false),
     endIds: readIds(config.eos_token_id, file),
+    beginId: readIds(config.bos_token_id, file, 'bos_token_id')[0],
   });
 }
 
 /** `eos_token_id` of config.json or generation_config.json: one id, several, or none. */
-export function readIds(value: unknown, file: string): readonly number[] {
+export function readIds(value: unknown, file: string, name = 'eos_token_id'): readonly number[] {
   const ids = value === undefined || value === null ? [] : Array.isArray(value) ? value : [value];
   const bad = ids.find((id) => !Number.isSafeInteger(id) || id < 0);
-  if (bad !== undefined) throw configError(file, `Expected eos_token_id to be token ids, got ${show(bad)}.`);
+  if (bad !== undefined) throw configError(file, `Expected ${name} to be token ids, got ${show(bad)}.`);
   return ids as number[];
 }
 

@@ -7,7 +7,7 @@ import { refuseSurplus } from '../../messages/surplus.js';
 import { formatBytes } from '../../messages/units.js';
 import type { Head } from '../blocks/head.js';
 import { Plan } from '../blocks/plan.js';
-import { showInputs } from '../blocks/tap.js';
+import { showInputs, type Tap } from '../blocks/tap.js';
 import { CHUNK } from '../decoder.js';
 import { OpenPart, type PartContext } from './open-part.js';
 import { checkPartRun, checkRows, type PartRun } from './texts.js';
@@ -55,6 +55,31 @@ export class OpenHead extends OpenPart {
   /** Undefined once it is closed. */
   get #head(): Head | undefined {
     return this.#context.holding.of(this);
+  }
+
+  /**
+   * Shows what goes into the linear layer, without computing logits, which are most of the work: `x` is as in `forward`.
+   *
+   * @throws {HqqError} as `forward`, and what a tap throws
+   */
+  async inputs(x: Float32Array, tap: Tap, run: Pick<HeadRun, 'signal'> = {}): Promise<void> {
+    refuseSurplus(arguments.length, 3, 'head.inputs(x, tap, run)');
+    return this.#context.lifetime.run(async () => {
+      checkPartRun({ ...run, tap }, []);
+      const { config, machine } = this.#context;
+      const { hiddenSize } = config;
+      const rows = checkRows(x, 'x', hiddenSize);
+      pinInputs(x);
+      const normed = new Float32Array(Math.min(rows, CHUNK) * hiddenSize);
+      for (let at = 0; at < rows; at += CHUNK) {
+        const end = Math.min(at + CHUNK, rows);
+        const input = normed.subarray(0, (end - at) * hiddenSize);
+        const plan = new Plan(machine.threads);
+        this.#head!.addNorm(plan, x.subarray(at * hiddenSize, end * hiddenSize), end - at, input);
+        await plan.run(machine.backend, run);
+        await showInputs(tap, [this.#head!.input(input, end - at)]);
+      }
+    });
   }
 
   async #forward(x: Float32Array, run: HeadRun): Promise<Float32Array> {

@@ -1,5 +1,6 @@
 import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
 import { allFinite, bitsOf, bytesOf } from '../../compute/floats.js';
+import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
 import { countOf } from '../../containers/ranges.js';
 import type { Scratch } from '../../containers/scratch.js';
@@ -22,10 +23,10 @@ interface Solved {
 
 /** What `quantize` of a chunk is asked for. In the slot's memory. */
 export function chunkArgs({ site, form }: HqqLayer, chunk: GroupedChunk, bytes: Uint8Array, run: WorkRun) {
-  const { config, metaDtype } = form;
+  const { config, geometry, metaDtype } = form;
   const format = formatOf(form);
   const { rows, cols, step } = chunk;
-  const { slot, threads } = run;
+  const { slot, threads, importance } = run;
   const dtype = numbersOf(site.weight.type)!;
   const words = step * cols;
   const packed =
@@ -34,9 +35,11 @@ export function chunkArgs({ site, form }: HqqLayer, chunk: GroupedChunk, bytes: 
   const scale = slot.take('scale', Float32Array, groups);
   const zero = slot.take('zero', Float32Array, groups);
   const stats = new Float64Array(5);
+  const starts = importance && slot.take('starts', Int32Array, groups);
   const args = groupedQuantizeArgs({
     ...{ rows, cols, step, format, config, weights: bitsOf(bytes, dtype), dtype, metaDtype },
     ...{ packed, scale, zero, stats, axis: config.axis, threads },
+    importance: starts && importanceArgs(importance!, geometry, config.axis, chunk.groups, starts),
   });
   return { ...args, packed, scale, zero };
 }

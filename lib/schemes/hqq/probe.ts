@@ -37,7 +37,7 @@ export const probe: Probe<HqqForm, GroupedChunk> = {
     const weights = bitsOf(bytes, dtype);
     // One thread looks through weights as fast as several read them.
     await run.compute('extremes', { weights, dtype: DTYPES[dtype].id, rows, cols, axis, least, most, threads: 1 });
-    const part = sureScale(form.config, axis === 1 ? cols : rows);
+    const part = sureScale(form.config, axis === 1 ? cols : rows, run.importance !== undefined);
     if (part > 0 && areCertain(least, most, highestCode(form.config.nbits), part)) return form;
     const { scale, zero } = await solveChunk(layer, chunk, bytes, run);
     const half = slot.take('half scale', Uint16Array, groups);
@@ -52,10 +52,11 @@ export const probe: Probe<HqqForm, GroupedChunk> = {
 };
 
 /** What part of its range's scale the scale of each group surely is at least; 0: its least and greatest weight do not tell. */
-function sureScale(config: ResolvedQuantConfig, size: number): number {
+function sureScale(config: ResolvedQuantConfig, size: number, weighted: boolean): number {
   const { keepsScale, leastScale } = solverNamed(config.solver);
   if (config.zeroPoint !== 'float' || config.scaleDtype === 'bfloat16') return 0;
   if (keepsScale) return 1;
+  if (weighted) return 0; // a scale may suit a few weights that count, however wide the range of the others
   return (leastScale?.({ ...config, maxCode: highestCode(config.nbits) }, size) ?? 0) / SLACK;
 }
 

@@ -1,0 +1,105 @@
+// node bench/quality-plot.mjs results.json > docs/quality.svg: bits per weight against perplexity, from what `npm run bench -- quality --json`
+// prints. Light and dark, no script, no font of its own.
+import { readFileSync } from 'node:fs';
+
+const NAME = 'SmolLM2-135M-Instruct';
+/** ggml's types, on the same model and text: measured once, with ggml's own quantizers, not by this bench. */
+const GGML = [
+  {
+    name: 'llama.cpp K types',
+    points: [
+      ['Q3_K', 3.4375, 66.8],
+      ['Q4_K', 4.5, 36.8],
+    ],
+  },
+  {
+    name: 'llama.cpp K types, imatrix of the measured text',
+    points: [
+      ['Q2_K', 2.625, 96.2],
+      ['Q3_K', 3.4375, 42.6],
+      ['Q4_K', 4.5, 32.2],
+    ],
+  },
+];
+const [WIDTH, HEIGHT] = [720, 420];
+const BOX = { left: 64, right: WIDTH - 16, top: 44, bottom: HEIGHT - 48 };
+const [BITS, PERPLEXITY] = [
+  [2.4, 4.8],
+  [28, 400],
+];
+
+const { results } = JSON.parse(readFileSync(process.argv[2], 'utf8')).quality;
+const { rows } = results.find(({ name }) => name === NAME);
+const of = (wanted) =>
+  rows
+    .filter((row) => row.nbits !== undefined && Object.entries(wanted).every(([key, value]) => row[key] === value))
+    .map(({ nbits, groupSize, metaBits, bitsPerWeight, perplexity }) => [
+      `${nbits} bits, groups of ${groupSize}${metaBits === 8 ? ', scales of 8 bits' : ''}`,
+      bitsPerWeight,
+      perplexity,
+    ]);
+const series = [
+  { name: 'hqq', points: of({ solver: 'hqq', importance: 'none' }), colour: 1 },
+  { name: 'joint', points: of({ solver: 'joint', importance: 'none' }), colour: 2 },
+  {
+    name: 'joint, importance from random tokens (the default)',
+    points: of({ solver: 'joint', importance: 'random' }),
+    colour: 3,
+  },
+  { ...GGML[0], colour: 4, open: true },
+  { ...GGML[1], colour: 5, open: true },
+];
+const original = rows.find(({ nbits }) => nbits === undefined).perplexity;
+
+const x = (bits) => BOX.left + ((bits - BITS[0]) / (BITS[1] - BITS[0])) * (BOX.right - BOX.left);
+const share = (value) => Math.log(value / PERPLEXITY[0]) / Math.log(PERPLEXITY[1] / PERPLEXITY[0]);
+const y = (value) => BOX.bottom - share(value) * (BOX.bottom - BOX.top);
+const inside = ([, bits, value]) => bits <= BITS[1] && value <= PERPLEXITY[1];
+const n = (value) => value.toFixed(1);
+const text = (at, down, content, more = '') => `<text x="${n(at)}" y="${n(down)}"${more}>${content}</text>`;
+
+const lines = [];
+for (const value of [30, 40, 60, 100, 200, 400]) {
+  lines.push(
+    `<path class="grid" d="M${BOX.left} ${n(y(value))}H${BOX.right}"/>`,
+    text(BOX.left - 8, y(value) + 4, value, ' text-anchor="end"'),
+  );
+}
+for (const bits of [2.5, 3, 3.5, 4, 4.5]) {
+  lines.push(
+    `<path class="grid" d="M${n(x(bits))} ${BOX.top}V${BOX.bottom}"/>`,
+    text(x(bits), BOX.bottom + 18, bits, ' text-anchor="middle"'),
+  );
+}
+lines.push(`<path class="original" d="M${BOX.left} ${n(y(original))}H${BOX.right}"/>`);
+series.forEach(({ name, points, colour, open }, index) => {
+  const shown = points.filter(inside).sort((a, b) => a[1] - b[1]);
+  for (const [label, bits, value] of shown) {
+    const title = `<title>${name}: ${label}, ${bits.toFixed(2)} bits per weight, perplexity ${value.toFixed(1)}</title>`;
+    lines.push(
+      `<circle class="c${colour}${open ? ' open' : ''}" cx="${n(x(bits))}" cy="${n(y(value))}" r="5">${title}</circle>`,
+    );
+  }
+  const down = BOX.top + 16 + index * 18;
+  lines.push(
+    `<circle class="c${colour}${open ? ' open' : ''}" cx="${BOX.right - 320}" cy="${down - 4}" r="5"/>`,
+    text(BOX.right - 308, down, name),
+  );
+});
+
+console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" font-family="system-ui, sans-serif" font-size="12">
+<title>Bits per weight against perplexity of ${NAME}</title>
+<style>
+svg { background: #fff; color: #1f2328 } text { fill: #1f2328 } .grid { stroke: #d1d9e0 } .original { stroke: #1f2328; stroke-dasharray: 4 4 }
+.c1 { fill: #8c959f; stroke: #8c959f } .c2 { fill: #bc4c00; stroke: #bc4c00 } .c3 { fill: #0969da; stroke: #0969da }
+.c4 { stroke: #8250df } .c5 { stroke: #1a7f37 } circle { stroke-width: 2 } .open { fill: none }
+@media (prefers-color-scheme: dark) {
+svg { background: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d } .original { stroke: #f0f6fc }
+.c1 { fill: #9198a1; stroke: #9198a1 } .c2 { fill: #db6d28; stroke: #db6d28 } .c3 { fill: #4493f8; stroke: #4493f8 }
+.c4 { stroke: #ab7df8 } .c5 { stroke: #3fb950 } .open { fill: none }
+}
+</style>
+${text(BOX.left, 22, `Perplexity of ${NAME}, wikitext-2, lower is better (dashes: the original, ${original.toFixed(1)})`, ' font-size="14"')}
+${lines.join('\n')}
+${text((BOX.left + BOX.right) / 2, HEIGHT - 10, 'bits per weight, scales and zeros included', ' text-anchor="middle"')}
+</svg>`);

@@ -1,0 +1,147 @@
+import { checkSignal } from '../compute/signal.js';
+import { type FilePath, pathOf } from '../files/path.js';
+import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
+import { refuseSurplus } from '../messages/surplus.js';
+import { IMPORTANCE_OPTIONS, type ImportanceSource } from '../models/importance-options.js';
+import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+import { cutTexts, randomTexts } from './ids.js';
+import { ownTexts } from './own.js';
+import { Squares } from './squares.js';
+import type { Statistics } from './statistics.js';
+import { readStatistics } from './statistics-file.js';
+import { encodeText, fileOfText, textOfFile } from './text.js';
+
+/** How far statistics are. */
+export interface CollectProgress {
+  /** `writing`: the model writes a text; `reading`: it reads. */
+  readonly phase: 'writing' | 'reading';
+  /** Of `writing`: tokens so far. Of `reading`: tokens that have been through a block, the sum over all blocks. */
+  readonly done: number;
+  /** How many there will be. */
+  readonly total: number;
+}
+
+/** How `collectImportance` collects. */
+export interface CollectOptions {
+  /** As for `quantizeModel`, without `'auto'` and `'none'`. @default 'random' */
+  readonly importance?: ImportanceSource | undefined;
+  /** As for `quantizeModel`. @default 0 */
+  readonly seed?: number | undefined;
+  /** As for `quantizeModel`. @default 2048 */
+  readonly tokens?: number | undefined;
+  /**
+   * Whether the last linear layer, `lm_head`, is among them: its weight is read, which is large.
+   *
+   * @default true
+   */
+  readonly head?: boolean | undefined;
+  /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
+  readonly threads?: number | undefined;
+  /** Ends the call: it rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called again and again. An error that it throws ends the call. */
+  readonly onProgress?: ((progress: CollectProgress) => void) | undefined;
+}
+
+/**
+ * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs: the mean
+ * of the squares that go into it. The model is read block by block, and one block's weights are in memory at a time.
+ *
+ * @example
+ * const { meanSquares } = await collectImportance('Llama-3.2-1B', { tokens: 2048 });
+ * const q = await quantize(weight, { nbits: 3 }, { importance: meanSquares.get('model.layers.0.mlp.up_proj') });
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`, `ERR_OUT_OF_MEMORY`; `ERR_CHECKPOINT_CONTENT` for a model
+ *   that the runtime does not run, or statistics that are none; `ERR_DEPENDENCY` for a text without a tokenizer; the signal's reason
+ */
+export async function collectImportance(model: FilePath, options: CollectOptions = {}): Promise<Statistics> {
+  refuseSurplus(arguments.length, 2, 'collectImportance(model, options)');
+  const path = pathOf(model, 'the model', 'a model folder');
+  const { importance, seed, tokens, head, threads, signal, onProgress } = resolve(options);
+  signal?.throwIfAborted();
+  if (typeof importance === 'string' && fileOfText(importance) === undefined && !isMade(importance))
+    return readStatistics(importance);
+  const source = await openBlockSource(path, { threads, signal });
+  try {
+    const texts = await textsFor(source, { importance, seed, tokens, threads, signal, onProgress });
+    const meanSquares = await collectFrom(source, texts, { head, signal, onProgress });
+    const kind = typeof importance === 'string' && isMade(importance) ? importance : 'text';
+    return { source: kind, tokens: texts.reduce((sum, { length }) => sum + length, 0), meanSquares };
+  } finally {
+    await source.close();
+  }
+}
+
+interface Resolved extends Pick<CollectOptions, 'threads' | 'signal' | 'onProgress'> {
+  readonly importance: ImportanceSource;
+  readonly seed: number;
+  readonly tokens: number;
+  readonly head: boolean;
+}
+
+const isMade = (importance: string) => importance === 'random' || importance === 'own';
+
+/** The texts that the model is to read. */
+async function textsFor(
+  source: BlockSource,
+  { importance, seed, tokens, threads, signal, onProgress }: Omit<Resolved, 'head'>,
+): Promise<readonly Uint32Array[]> {
+  if (importance === 'random') return randomTexts(tokens, seed, source.config);
+  if (importance === 'own') {
+    const progress = (done: number) => onProgress?.({ phase: 'writing', done, total: tokens });
+    return ownTexts(source.path, { tokens, seed, threads, signal, progress });
+  }
+  const file = typeof importance === 'string' ? fileOfText(importance) : undefined;
+  const text = typeof importance === 'string' ? await textOfFile(file!) : importance.text;
+  return cutTexts(await encodeText(source.path, text, tokens, signal), tokens, source.config);
+}
+
+/** Runs texts through the model. */
+async function collectFrom(
+  source: BlockSource,
+  texts: readonly Uint32Array[],
+  { head, signal, onProgress }: Pick<Resolved, 'head' | 'signal' | 'onProgress'>,
+): Promise<ReadonlyMap<string, Float32Array>> {
+  const squares = new Squares();
+  const hidden: Float32Array[] = [];
+  for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
+  const perBlock = texts.reduce((sum, { length }) => sum + length, 0);
+  const total = perBlock * source.count;
+  const report = (done: number) => onProgress?.({ phase: 'reading', done, total });
+  report(0);
+  for await (const block of source.blocks({ signal })) {
+    const before = block.index * perBlock;
+    const run = { out: hidden, tap: squares.add, signal };
+    await block.forward(hidden, { ...run, onProgress: ({ rowsDone }) => report(before + rowsDone) });
+  }
+  if (head) {
+    const last = await source.head({ signal });
+    for (const rows of hidden) await last.inputs(rows, squares.add, { signal });
+  }
+  return squares.take();
+}
+
+function resolve(options: CollectOptions): Resolved {
+  if (typeof options !== 'object' || options === null) throw invalid('the options', 'an object', options);
+  rejectUnknownOptions(options, ['importance', 'seed', 'tokens', 'head', 'threads', 'signal', 'onProgress']);
+  const { importance = 'random', seed, tokens, head = true, threads, signal, onProgress } = options;
+  for (const [name, value] of Object.entries({ importance, seed, tokens })) {
+    const { accepts, expected } = IMPORTANCE_OPTIONS[name as 'seed'];
+    if (value !== undefined && !accepts(value)) throw invalid(name, expected, value);
+  }
+  if (importance === 'auto' || importance === 'none')
+    throw invalid('importance', 'random, own, text:<file>, or a file of statistics', importance);
+  if (typeof head !== 'boolean') throw invalid('head', 'true or false', head);
+  checkSignal(signal);
+  if (onProgress !== undefined && typeof onProgress !== 'function')
+    throw invalid('onProgress', 'a function', onProgress);
+  const defaults = { seed: IMPORTANCE_OPTIONS.seed.default, tokens: IMPORTANCE_OPTIONS.tokens.default };
+  return {
+    ...{ importance, seed: seed ?? defaults.seed, tokens: tokens ?? defaults.tokens },
+    ...{ head, threads, signal, onProgress },
+  };
+}
+
+function invalid(name: string, expected: string, got: unknown): HqqError {
+  return new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${expected}, got ${show(got)}.`);
+}

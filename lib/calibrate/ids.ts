@@ -1,0 +1,32 @@
+import type { LanguageModelConfig } from '../runtime/config/model-config.js';
+import { randomNumbers } from '../runtime/text/sampling.js';
+
+/** Tokens of a text that statistics are taken of, of a model that was trained for as many. */
+const TEXT_TOKENS = 256;
+
+type Limits = Pick<LanguageModelConfig, 'vocabSize' | 'maxPositions'>;
+
+/** How `tokens` are shared out to texts: long ones, and a shorter one for the rest. */
+export function textLengths(tokens: number, { maxPositions }: Limits): readonly number[] {
+  const most = Math.min(TEXT_TOKENS, maxPositions);
+  const whole = Array.from({ length: Math.floor(tokens / most) }, () => most);
+  const rest = tokens % most;
+  return rest === 0 ? whole : [...whole, rest];
+}
+
+/** Texts of tokens that are drawn from the whole vocabulary, all alike: the same ones for the same seed. */
+export function randomTexts(tokens: number, seed: number, limits: Limits): readonly Uint32Array[] {
+  const random = randomNumbers(seed);
+  const draw = () => Math.floor(random() * limits.vocabSize);
+  return textLengths(tokens, limits).map((length) => Uint32Array.from({ length }, draw));
+}
+
+/** The beginning of a text, cut into texts. */
+export function cutTexts(ids: ArrayLike<number>, tokens: number, limits: Limits): readonly Uint32Array[] {
+  let at = 0;
+  return textLengths(Math.min(tokens, ids.length), limits).map((length) => {
+    const text = Uint32Array.from({ length }, (_, i) => ids[at + i]!);
+    at += length;
+    return text;
+  });
+}

@@ -1,0 +1,45 @@
+import { untilAborted } from '../compute/signal.js';
+import { readWhole } from '../files/io.js';
+import { HqqError } from '../messages/errors.js';
+import { plain } from '../messages/text.js';
+import { openTokenizer } from '../runtime/text/tokenizer.js';
+
+/** Largest text. Only its beginning is read by the model, but all of it by the tokenizer. */
+const MAX_TEXT_BYTES = 256 * 1024 * 1024;
+
+const PREFIX = 'text:';
+
+/** The file that `text:<file>` names; undefined for what is no such text. */
+export function fileOfText(importance: string): string | undefined {
+  return importance.startsWith(PREFIX) ? importance.slice(PREFIX.length) : undefined;
+}
+
+/** @throws {HqqError} `ERR_IO`, `ERR_INVALID_ARGUMENT` for what is no text. */
+export async function textOfFile(file: string): Promise<string> {
+  const bytes = await readWhole(file, MAX_TEXT_BYTES);
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ${plain(file)} to be UTF-8 text, got other bytes.`, { cause });
+  }
+}
+
+/** Characters of a text that are certain to give a token, at least: more than enough need not be read. */
+const CHARACTERS_PER_TOKEN = 64;
+
+/** The beginning of a text, as the model's tokenizer has it: `tokens` or more, where it has so many. */
+export async function encodeText(
+  path: string,
+  text: string,
+  tokens: number,
+  signal: AbortSignal | undefined,
+): Promise<readonly number[]> {
+  const tokenizer = await untilAborted(openTokenizer(path), signal);
+  try {
+    const ids = await untilAborted(tokenizer.encode(text.slice(0, tokens * CHARACTERS_PER_TOKEN)), signal);
+    if (ids.length > 0) return ids;
+    throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected a text for importance, got one without a token.');
+  } finally {
+    await tokenizer.close();
+  }
+}

@@ -1,0 +1,93 @@
+import type { TensorSource } from '../../containers/container.js';
+import { layerOf } from '../../containers/names.js';
+import { HqqError } from '../../messages/errors.js';
+import { plain, quoteSome } from '../../messages/text.js';
+import { formatCount, plural } from '../../messages/units.js';
+import type { ResolvedOptions } from '../../models/options.js';
+import type { ModelPlan } from '../../models/quantize/plan.js';
+import type { Weighing } from '../../models/quantize/quantize.js';
+import type { PlannedLayer } from '../../schemes/scheme.js';
+import { solverNamed } from '../../solvers/solvers.js';
+import { moduleOfGgml } from '../ggml-names.js';
+import type { Statistics } from '../statistics.js';
+
+// Importance for the layers of a model that is being quantized. Models that run are code that is read when one does.
+
+const NONE: Weighing = { source: 'none', notes: [] };
+
+/** `Weigh` of lib/models/quantize: finds what the errors of each input feature count, as the options say. */
+export async function weigh(source: TensorSource, plan: ModelPlan, resolved: ResolvedOptions): Promise<Weighing> {
+  const { importance: asked, seed, tokens, threads, dryRun } = resolved.model;
+  const layers = plan.shards.flatMap((shard) => shard.layers).filter(({ form }) => reads(form.config.solver));
+  if (asked === 'none' || layers.length === 0) return NONE;
+  const importance = asked === 'auto' ? 'random' : asked;
+  if (asked === 'auto') {
+    const { obstacleTo } = await import('../runs.js');
+    const obstacle = await obstacleTo(source);
+    if (obstacle !== undefined) return { source: 'none', notes: [notWeighed(obstacle)] };
+  }
+  if (dryRun) return { source: sourceOf(importance), notes: [] };
+  const { signal, onProgress } = resolved.run;
+  const head = layers.some((layer) => moduleOf(layer, source) === HEAD);
+  const idle = { tensor: '', weightsDone: 0, tensorsDone: 0 };
+  const { collectImportance } = await import('../collect.js');
+  const statistics = await collectImportance(source.path, {
+    ...{ importance, seed, tokens, threads, signal, head },
+    onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
+  });
+  return applied(statistics, layers, source);
+}
+
+const HEAD = 'lm_head';
+
+function reads(solver: string): boolean {
+  return solverNamed(solver as Parameters<typeof solverNamed>[0]).optimizes;
+}
+
+function sourceOf(importance: Exclude<ResolvedOptions['model']['importance'], 'auto' | 'none'>): string {
+  return typeof importance !== 'string' || importance.startsWith('text:') ? 'text' : importance;
+}
+
+function totalsOf({ shards }: ModelPlan) {
+  const layers = shards.flatMap((shard) => shard.layers);
+  const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
+  return { weightsTotal, tensorsTotal: layers.length + shards.reduce((sum, { copies }) => sum + copies.length, 0) };
+}
+
+/** The module whose statistics a layer has: those of the head are a tied embedding's. */
+function moduleOf({ site }: PlannedLayer, { entries, envelope }: TensorSource): string {
+  const tied = envelope.config?.tie_word_embeddings === true && !entries.has(`${HEAD}.weight`);
+  return tied && layerOf(site.weight.name) === 'model.embed_tokens' ? HEAD : moduleOfGgml(site.name);
+}
+
+/** Statistics of the layers that they fit. Whoever asked for them by name is told which have none. */
+function applied(
+  { meanSquares, source: from }: Statistics,
+  layers: readonly PlannedLayer[],
+  source: TensorSource,
+): Weighing {
+  const importance = new Map<string, Float32Array>();
+  const without: string[] = [];
+  for (const layer of layers) {
+    const { name, shape } = layer.site;
+    const values = meanSquares.get(moduleOf(layer, source));
+    if (values === undefined || !values.every(Number.isFinite)) without.push(name);
+    else if (values.length === shape[1]) importance.set(name, values);
+    else {
+      const message = `Expected statistics of ${plain(name)} to have ${shape[1]} numbers, one an input feature, got ${values.length}`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. They are of another model.`);
+    }
+  }
+  if (importance.size === 0) {
+    const message = `Expected statistics of the layers that are quantized (${quoteSome(without, 2)}), got none of any`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${plain(from)} is of another model.`);
+  }
+  const some = `${plural(without.length, 'layer')} of ${formatCount(layers.length)} (${quoteSome(without, 2)})`;
+  const notes =
+    without.length === 0 ? [] : [`There are no statistics of ${some}: all input features count alike there.`];
+  return { importance, source: from, notes };
+}
+
+function notWeighed(obstacle: string): string {
+  return `Importance is none: ${obstacle}. All input features count alike; --importance names statistics of another origin.`;
+}

@@ -1,0 +1,86 @@
+import type { Option } from '../matrix/option.js';
+
+/** What importance is made from. */
+export const IMPORTANCE_SOURCES = ['auto', 'none', 'random', 'own'] as const;
+
+/** How what the errors of each input feature count is found: see `importance`. */
+export type ImportanceSource = (typeof IMPORTANCE_SOURCES)[number] | (string & {}) | { readonly text: string };
+
+/** What says how importance is found. */
+export interface ImportanceOptions {
+  /**
+   * How much the errors of each input feature of a layer count: the mean of the squares that go into it. It decides 3 bits and fewer, and
+   * helps 4; `minmax` does not read it.
+   *
+   * - `'random'`: what goes in when the model reads tokens that are drawn from its vocabulary, all alike: needs no text, and gives
+   *   nearly all that text gives. One block of the model is in memory at a time.
+   * - `'own'`: a text that the model writes itself. The whole model is in memory, in float32.
+   * - `'text:<file>'`, or `{ text }`: a text. Needs the tokenizer, as `openTokenizer` does.
+   * - another text: a file of statistics, as `hqq calibrate` writes it, or an imatrix of llama.cpp as GGUF. A file whose name is one of the words above is `'./random'`.
+   * - `'none'`: all count alike.
+   * - `'auto'`: `'random'` where `hqq/runtime` runs the model, else `'none'`; a note of the report says which.
+   *
+   * @default 'auto'
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, where it would have to.
+   */
+  readonly importance?: ImportanceSource | undefined;
+
+  /**
+   * What `'random'` and `'own'` draw with, an integer in [0, 2^53 - 1]: the same seed gives the same numbers. On the same instruction
+   * set, that is: sums of products differ between them in their last bits. Statistics that are saved are the same for all.
+   *
+   * @default 0
+   */
+  readonly seed?: number | undefined;
+
+  /**
+   * Tokens that the model reads, in texts of 256: 1 to 2^24. Of a text, at most so many.
+   *
+   * @default 2048
+   */
+  readonly tokens?: number | undefined;
+}
+
+/** Most tokens. */
+const MAX_TOKENS = 1 << 24;
+
+type Resolved = {
+  readonly importance: ImportanceSource;
+  readonly seed: number;
+  readonly tokens: number;
+};
+
+const isInteger = (least: number, most: number) => (value: unknown) =>
+  Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
+const integer = (text: string): unknown => (/^\d+$/.test(text.trim()) ? Number(text) : text);
+
+function isSource(value: unknown): boolean {
+  if (typeof value === 'string') return value !== '' && value !== 'text:';
+  const text = (value as { text?: unknown } | null)?.text;
+  return typeof text === 'string' && text !== '' && Object.keys(value as object).length === 1;
+}
+
+/** The same in the shape of `OPTIONS` of one matrix: checks, command-line flags and help read it. */
+export const IMPORTANCE_OPTIONS: { readonly [K in keyof Resolved]: Option<Resolved[K]> } = {
+  importance: {
+    default: 'auto',
+    expected: `one of ${IMPORTANCE_SOURCES.join(', ')}, text:<file>, or a file of statistics`,
+    accepts: isSource,
+    help: 'what the errors of each input count by: random tokens, its own text, text:<file>, or saved statistics',
+    parse: (text) => text,
+  },
+  seed: {
+    default: 0,
+    expected: 'an integer, at least 0',
+    accepts: isInteger(0, Number.MAX_SAFE_INTEGER),
+    help: 'what importance random and own draw with',
+    parse: integer,
+  },
+  tokens: {
+    default: 2048,
+    expected: `an integer in [1, ${MAX_TOKENS}]`,
+    accepts: isInteger(1, MAX_TOKENS),
+    help: 'tokens that importance is found with',
+    parse: integer,
+  },
+};

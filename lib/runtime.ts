@@ -1,0 +1,32 @@
+export { type CollectOptions, type CollectProgress, collectImportance } from './calibrate/collect.js';
+export type { Statistics } from './calibrate/statistics.js';
+export type { FilePath } from './files/path.js';
+export type { ImportanceSource } from './models/importance-options.js';
+export type { KvCache } from './runtime/blocks/cache.js';
+export type { LinearInput, Tap } from './runtime/blocks/tap.js';
+export type { LanguageModelConfig } from './runtime/config/model-config.js';
+export type {
+  Llama3Rope,
+  PlainRope,
+  RopeConfig,
+  RopeScaling,
+  StretchedRope,
+  YarnRope,
+} from './runtime/config/rope-config.js';
+export { loadLanguageModel } from './runtime/load.js';
+export type { LoadLanguageModelOptions } from './runtime/load-options.js';
+export type { ForwardOptions, LanguageModel } from './runtime/model.js';
+export type { Perplexity, PerplexityOptions } from './runtime/perplexity.js';
+export {
+  type BlockSource,
+  type BlockSourceOptions,
+  openBlockSource,
+  type PartOptions,
+} from './runtime/source/block-source.js';
+export type { BlockLinear, BlockRun, OpenBlock } from './runtime/source/open-block.js';
+export type { HeadRun, OpenHead } from './runtime/source/open-head.js';
+export type { OpenPart } from './runtime/source/open-part.js';
+export type { PartRun } from './runtime/source/texts.js';
+export type { GeneratedToken, GenerateOptions } from './runtime/text/generate.js';
+export type { TokenIds } from './runtime/text/ids.js';
+export { openTokenizer, type TextTokenizer } from './runtime/text/tokenizer.js';
