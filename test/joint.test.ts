@@ -223,23 +223,18 @@ test('what a solver cannot do is refused', () => {
   refused({ lpNorm: 1.5, solver: 'joint' }, /Expected lpNorm to be a number in \(0, 1\], or 2/);
 });
 
-test('joint is the default, and what says little without a solver is refused without one', () => {
+test('joint is the default, unless options of the reference ask for its solver', () => {
   const weight = { data: WEIGHTS.gaussian.subarray(0, 8 * GROUP), shape: [8, GROUP] } as const;
+  const expectSolver = (config: QuantConfig, solver: 'hqq' | 'joint') =>
+    expect(quantizeSync(weight, config)).toEqual(quantizeSync(weight, { ...config, solver }));
   expect(quantizeSync(weight)).toEqual(quantizeSync(weight, { solver: 'joint', lpNorm: 2 }));
-  const options = [
-    { beta: 5 },
-    { kappa: 1.01 },
+  for (const config of [{ beta: 5 }, { kappa: 1.01 }, { lpNorm: 0.7 }, { roundZero: true }, { referenceGuards: true }])
+    expectSolver(config, 'hqq');
+  for (const config of [
     { beta: 5, lpNorm: 2 },
-    { roundZero: true },
-    { referenceGuards: true },
-  ];
-  for (const config of options) {
-    const [name, value] = Object.entries(config)[0]!;
-    const message = new RegExp(`Expected ${name} to be given with a solver beside it .*, got ${value} alone\\.`);
-    expect(() => quantizeSync(weight, config)).toThrow(message);
-    for (const solver of ['joint', 'minmax'] as const) quantizeSync(weight, { ...config, solver });
-  }
-  const shrinking = { lpNorm: 0.7, beta: 5, kappa: 1.01 };
-  expect(quantizeSync(weight, shrinking)).toEqual(quantizeSync(weight, { ...shrinking, solver: 'joint' }));
-  quantizeSync(weight, { roundZero: false, referenceGuards: false, iterations: 5 });
+    { lpNorm: 0.7, zeroPoint: 'integer' },
+  ] as const)
+    expectSolver(config, 'joint');
+  expectSolver({ roundZero: false, referenceGuards: false, iterations: 5 }, 'joint');
+  for (const solver of ['joint', 'minmax'] as const) quantizeSync(weight, { beta: 5, roundZero: true, solver });
 });

@@ -67,7 +67,8 @@ export interface QuantConfig {
    * each group's zero point to a fixed point of the half-quadratic iteration, and keeps the scale of its range: more error in a
    * quarter to a half of the time. `'minmax'` keeps the range: round to nearest.
    *
-   * @default 'joint'
+   * @default 'joint'; `'hqq'` where options of the reference's solver are given: an `lpNorm` up to 1, `beta`, `kappa`, `roundZero` or
+   * `referenceGuards`, and no `zeroPoint` that it does not have
    */
   readonly solver?: Solver;
 
@@ -85,7 +86,6 @@ export interface QuantConfig {
    * solver `'hqq'`, in levels of their group for `'joint'`, which does not read it where `lpNorm` is 2.
    *
    * @default 10
-   * @throws {HqqError} `ERR_INVALID_OPTION` where neither a `solver` nor an `lpNorm` below 2 is given beside it.
    */
   readonly beta?: number;
 
@@ -94,7 +94,6 @@ export interface QuantConfig {
    * others 1.01.
    *
    * @default 1
-   * @throws {HqqError} `ERR_INVALID_OPTION` where neither a `solver` nor an `lpNorm` below 2 is given beside it.
    */
   readonly kappa?: number;
 
@@ -129,7 +128,6 @@ export interface QuantConfig {
    * `zeroPoint` is what makes zeros integers.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` where no `solver` is given beside it.
    */
   readonly roundZero?: boolean;
 
@@ -139,7 +137,6 @@ export interface QuantConfig {
    * is the reference's; `'joint'` has these guards where it starts from.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` where no `solver` is given beside it.
    */
   readonly referenceGuards?: boolean;
 

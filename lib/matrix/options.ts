@@ -7,7 +7,7 @@ import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
 import { isBoolean, isNumber, isOneOf, number, type Option } from './option.js';
-import { ownDefault, rejectForSolver, rejectWithoutSolver } from './solver-options.js';
+import { ownDefault, rejectForSolver, solverAskedFor } from './solver-options.js';
 
 /** The one list of options: defaults, checks, command-line flags and help read it. */
 export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<ResolvedQuantConfig[K]> } = {
@@ -106,10 +106,11 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
     throw new HqqError('ERR_INVALID_OPTION', `Expected the configuration to be an object, got ${show(config)}.`);
   }
   rejectUnknownOptions(config, OPTION_NAMES);
+  const asked = { ...config, solver: config.solver ?? solverAskedFor(config) };
   const resolved: Record<string, unknown> = {};
   for (const name of OPTION_NAMES) {
     const option = OPTIONS[name];
-    const given = config[name];
+    const given = asked[name];
     const value = given === undefined ? defaultOf(name, resolved.solver as Solver) : given; // null is a value: see groupSize
     if (!option.accepts(value)) {
       throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${option.expected}, got ${show(value)}.`);
@@ -118,7 +119,6 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
   }
   resolved.groupSize = groupSizeOf(resolved as ResolvedQuantConfig, config.groupSize);
   const whole = Object.freeze(resolved) as ResolvedQuantConfig;
-  rejectWithoutSolver(config as Partial<Record<string, unknown>>);
   rejectForSolver(whole);
   return whole;
 }

@@ -1,6 +1,7 @@
 import { HqqError, show } from '../messages/errors.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 import { SOLVERS, type Solver, solverNamed } from '../solvers/solvers.js';
+import type { QuantConfig } from './config.js';
 
 // What the options of `config.ts` are to a solver: its own defaults, and what it cannot do.
 
@@ -19,28 +20,15 @@ export function ownDefault(name: string, solver: Solver): unknown {
   return name === 'lpNorm' ? solverNamed(solver).lpNorm?.default : undefined;
 }
 
-/** What is of the reference's solver first of all: with it and with others it means something else, or nothing. */
-const NAMES_SOLVER = ['beta', 'kappa', 'roundZero', 'referenceGuards'] as const;
-
 /**
- * Refuses options that say little unless a solver is named beside them: who gives them has one in mind, which need not be the default.
- * `beta` and `kappa` say enough where an `lpNorm` below 2 tells that errors are to be shrunk.
- *
- * @throws {HqqError} `ERR_INVALID_OPTION`
+ * The solver that options ask for where they name none: undefined, the default, unless they are of the reference's solver (an `lpNorm`
+ * that shrinks errors, its schedule, its guards, its rounding of zeros). Who gives these wants what the reference gives.
  */
-export function rejectWithoutSolver(given: Partial<Record<string, unknown>>): void {
-  if (given.solver !== undefined) return;
-  const shrinks = typeof given.lpNorm === 'number' && given.lpNorm !== 2;
-  for (const name of NAMES_SOLVER) {
-    if (given[name] === undefined || given[name] === false) continue;
-    const isSchedule = name === 'beta' || name === 'kappa';
-    if (isSchedule && shrinks) continue;
-    const beside = `a solver beside it (hqq, the reference's, or another)${isSchedule ? ', or an lpNorm in (0, 1]' : ''}`;
-    throw new HqqError(
-      'ERR_INVALID_OPTION',
-      `Expected ${name} to be given with ${beside}, got ${show(given[name])} alone.`,
-    );
-  }
+export function solverAskedFor(given: QuantConfig): Solver | undefined {
+  const { lpNorm, beta, kappa, roundZero, referenceGuards, zeroPoint } = given;
+  if (lpNorm === 2 || (zeroPoint !== undefined && zeroPoint !== 'float')) return undefined; // which the reference's solver cannot do
+  const shrinks = [lpNorm, beta, kappa].some((value) => typeof value === 'number');
+  return shrinks || roundZero === true || referenceGuards === true ? 'hqq' : undefined;
 }
 
 /**

@@ -95,11 +95,6 @@ describe('wrong usage is said before anything is read', () => {
     ],
     [[...q, '--solver', 'hqq', '--zero-point', 'integer'], /Expected --zero-point to be float for solver hqq/],
     [
-      [...q, '--beta', '5'],
-      /Expected --beta to be given with a solver beside it \(hqq, .*\), or an lpNorm in \(0, 1\], got 5/,
-    ],
-    [[...q, '--override', 'a:round-zero'], /Expected round-zero in --override "a" to be given with a solver beside it/],
-    [
       [...q, '--solver', 'hqq', '--override', 'a]:*:zero-point=integer'],
       /Expected zero-point in --override "a\]:\*" to be float for solver hqq/,
     ],
