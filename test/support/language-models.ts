@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -24,4 +24,14 @@ export function modelFolder(name: string): string | undefined {
 export function readTokenIds(folder: string, file: string): number[] {
   const value = JSON.parse(readFileSync(join(folder, file), 'utf8')) as number[] | { ids: number[] };
   return Array.isArray(value) ? value : value.ids;
+}
+
+/** The shipped model with changes in its config.json, as a folder `name` below `parent`. */
+export function changedModel(parent: string, name: string, change: object): string {
+  const path = join(parent, name);
+  cpSync(SHIPPED, path, { recursive: true });
+  const file = join(path, 'config.json');
+  const config = JSON.parse(readFileSync(file, 'utf8')) as object;
+  writeFileSync(file, JSON.stringify({ ...config, ...change }));
+  return path;
 }
