@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import type { Backend, LinearArgs } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
@@ -87,6 +87,17 @@ function layOut(backend: Backend, q: QuantizedTensor, threads = 1) {
   return panels;
 }
 
+const laidOut = new WeakMap<QuantizedTensor, Map<Backend, ReturnType<typeof layOut>>>();
+
+/** The panels of a tensor, laid out once by each backend. */
+function panelsOf(backend: Backend, q: QuantizedTensor) {
+  const known = laidOut.get(q) ?? new Map<Backend, ReturnType<typeof layOut>>();
+  laidOut.set(q, known);
+  const panels = known.get(backend) ?? layOut(backend, q);
+  known.set(backend, panels);
+  return panels;
+}
+
 interface Call {
   readonly int8?: boolean;
   readonly threads?: number;
@@ -103,7 +114,7 @@ function multiply(
   const out = new Float32Array((x.length / inFeatures) * outFeatures).fill(NaN);
   const shared = { bias: bias ?? new Float32Array(0), out };
   if (isFused(q)) {
-    const layers: LinearArgs['layers'] = [{ ...layOut(backend, q), ...shared }];
+    const layers: LinearArgs['layers'] = [{ ...panelsOf(backend, q), ...shared }];
     backend.run('linear', { layers, x, int8, threads });
   } else {
     const format = formatNamed(q.packing)!;
@@ -162,37 +173,57 @@ function roundedTerms(q: QuantizedTensor, weights: Float32Array, x: Float32Array
   return terms;
 }
 
-describe.each(backends)('products from codes: %s', (name) => {
-  const backend = openBackend(name);
+/** What a case multiplies, and what should come of it: the same for every backend. */
+function prepare(c: Case) {
+  const q = tensorOf(c);
+  const weights = dequantizeSync(q);
+  const [out, cols] = c.shape;
+  const batches = [1, 2, 3, 7, 66].map((batch) => {
+    const x = normal(batch * cols, 1, batch === 3 ? 2 : 0);
+    const options: Call = batch === 2 ? {} : { bias: normal(out) };
+    const want = exact(q, weights, x, options.bias);
+    const rounded = isFused(q) && {
+      room: roundedTerms(q, weights, x),
+      want: multiply(reference, q, x, { ...options, int8: true }),
+    };
+    return { row: batch - 1, x, options, want, rounded };
+  });
+  return { q, batches };
+}
 
-  test.each(cases())('$nbits bits, axis $axis, groups of $groupSize, $shape', (c) => {
-    const q = tensorOf(c);
-    const weights = dequantizeSync(q);
+describe.each(cases())('products from codes: $nbits bits, axis $axis, groups of $groupSize, $shape', (c) => {
+  let prepared: ReturnType<typeof prepare> | undefined;
+  afterAll(() => {
+    prepared = undefined;
+  });
+
+  test.each(backends)('%s', (name) => {
+    const backend = openBackend(name);
+    prepared ??= prepare(c);
+    const { q, batches } = prepared;
     const [out, cols] = c.shape;
-    for (const batch of [1, 2, 3, 7, 66]) {
-      const x = normal(batch * cols, 1, batch === 3 ? 2 : 0);
-      const bias = batch === 2 ? undefined : normal(out);
-      const options = bias ? { bias } : {};
+    for (const { row, x, options, want, rounded } of batches) {
       const got = multiply(backend, q, x, options);
-      const want = exact(q, weights, x, bias);
       expect(worst(got, want)).toBeLessThanOrEqual(FLOAT_BOUND);
       // Other threads, same bits; a row alone, same bits.
       expectSameBytes(multiply(backend, q, x, { ...options, threads: 7 }), got);
-      const row = batch - 1;
       expectSameBytes(multiply(backend, q, x.slice(row * cols), options), got.slice(row * out));
 
-      if (!isFused(q)) continue;
-      const rounded = multiply(backend, q, x, { ...options, int8: true });
-      const room = roundedTerms(q, weights, x);
-      const errors = rounded.map(
-        (value, i) => Math.abs(value - want.y[i]!) / (room[i]! * INT8_BOUND + want.terms[i]! * FLOAT_BOUND),
+      if (!rounded) continue;
+      const coarse = multiply(backend, q, x, { ...options, int8: true });
+      const errors = coarse.map(
+        (value, i) => Math.abs(value - want.y[i]!) / (rounded.room[i]! * INT8_BOUND + want.terms[i]! * FLOAT_BOUND),
       );
       expect(Math.max(...errors)).toBeLessThanOrEqual(1);
-      expectSameBytes(multiply(backend, q, x, { ...options, int8: true, threads: 2 }), rounded);
-      expectSameBytes(multiply(backend, q, x.slice(row * cols), { ...options, int8: true }), rounded.slice(row * out));
-      expectSameBytes(multiply(reference, q, x, { ...options, int8: true }), rounded);
+      expectSameBytes(multiply(backend, q, x, { ...options, int8: true, threads: 2 }), coarse);
+      expectSameBytes(multiply(backend, q, x.slice(row * cols), { ...options, int8: true }), coarse.slice(row * out));
+      expectSameBytes(rounded.want, coarse);
     }
   });
+});
+
+describe.each(backends)('products from codes: %s', (name) => {
+  const backend = openBackend(name);
 
   test('panels are the same bytes everywhere, and give the weights back', () => {
     for (const c of cases()) {

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { runFixture } from '../child.js';
@@ -169,12 +169,17 @@ describe('in a process of its own', () => {
   const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   const script = fileURLToPath(new URL('../fixtures/quantize-model.mjs', import.meta.url));
 
-  it('killed at any moment, leaves no output, and the next run gives the bytes of an undisturbed one', async () => {
+  /** Several chunks of weights: 25 MB in bfloat16. */
+  let folder: string;
+  beforeAll(() => {
     const big = {
       [UP]: randomTensor([3072, 2048], 1, 'bfloat16'),
       [DOWN]: randomTensor([3072, 2048], 2, 'bfloat16'),
     };
-    const folder = modelFolder([big, llama()]);
+    folder = modelFolder([big, llama()]);
+  });
+
+  it('killed at any moment, leaves no output, and the next run gives the bytes of an undisturbed one', async () => {
     const done = freshPath();
     const { stdout, stderr } = await runFixture('quantize-model.mjs', [folder, done]);
     expect(stderr).toBe('');
@@ -209,7 +214,6 @@ describe('in a process of its own', () => {
     ['worker-exit', 0, /^$/, 'worker 7\n'],
     ['worker-throw', 0, /^on purpose\n$/, 'worker 1\n'],
   ] as const)('that ends by itself, by %s, leaves nothing', async (how, status, stderr, stdout) => {
-    const folder = modelFolder([{ [UP]: randomTensor([3072, 2048], 1, 'bfloat16') }, llama()]);
     const file = join(folder, 'model-00001-of-00002.safetensors');
     for (const [input, output] of [
       [folder, freshPath()],

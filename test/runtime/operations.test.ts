@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { AttentionArgs, Operations } from '../../binding.js';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { KEY_STRIP } from '../../lib/matrix/constants.js';
+import { expectSameBytes } from '../support/bytes.js';
 
 const BACKENDS = availableBackends();
 /** Around every vector width, and past a tile of them. */
@@ -29,7 +30,7 @@ function run<K extends keyof Operations>(
     openBackend(name).run(operation, { ...args, out, threads } as unknown as Operations[K]);
     return out;
   });
-  for (const out of outs) expect(Buffer.from(out.buffer)).toEqual(Buffer.from(outs[0]!.buffer));
+  for (const out of outs) expectSameBytes(out, outs[0]!);
   return outs[0]!;
 }
 
@@ -69,6 +70,21 @@ function expectNear(got: Float32Array, want: (i: number) => number, bound: (i: n
   });
 }
 
+/** Products of rows in float64, and their sums of |terms|. */
+function exactSums(x: Float32Array, weights: Float32Array, inFeatures: number) {
+  const [batch, outFeatures] = [x.length / inFeatures, weights.length / inFeatures];
+  const [sums, sizes] = [new Float64Array(batch * outFeatures), new Float64Array(batch * outFeatures)];
+  for (let i = 0; i < sums.length; i++) {
+    const [from, to] = [Math.floor(i / outFeatures) * inFeatures, (i % outFeatures) * inFeatures];
+    for (let k = 0; k < inFeatures; k++) {
+      const term = x[from + k]! * weights[to + k]!;
+      sums[i]! += term;
+      sizes[i]! += Math.abs(term);
+    }
+  }
+  return { sums, sizes };
+}
+
 describe.each(BACKENDS)('%s', (name) => {
   test.each(SIZES)(
     'denseLinear of %i inputs is as exact as a sum of float32 can be, and a row does not know its batch',
@@ -83,16 +99,11 @@ describe.each(BACKENDS)('%s', (name) => {
       ] as const) {
         const [x, weights, bias] = [floats(batch * inFeatures), floats(outFeatures * inFeatures), floats(outFeatures)];
         const out = run(name, 'denseLinear', { batch, inFeatures, outFeatures, x, weights, bias }, batch * outFeatures);
-        const terms = (i: number) =>
-          Array.from(
-            { length: inFeatures },
-            (_, k) => x[Math.floor(i / outFeatures) * inFeatures + k]! * weights[(i % outFeatures) * inFeatures + k]!,
-          );
-        const sum = (list: number[]) => list.reduce((a, b) => a + b, 0);
+        const { sums, sizes } = exactSums(x, weights, inFeatures);
         // Sixteen running sums: no term is rounded more often than a sixteenth of them, and five times in the tree.
         const bound = (i: number) =>
-          EPSILON * (Math.ceil(inFeatures / 16) + 7) * (sum(terms(i).map(Math.abs)) + Math.abs(bias[i % outFeatures]!));
-        expectNear(out, (i) => sum(terms(i)) + bias[i % outFeatures]!, bound);
+          EPSILON * (Math.ceil(inFeatures / 16) + 7) * (sizes[i]! + Math.abs(bias[i % outFeatures]!));
+        expectNear(out, (i) => sums[i]! + bias[i % outFeatures]!, bound);
         const rest = { inFeatures, outFeatures, weights, bias };
         for (let b = 0; b < batch; b++) {
           const row = run(
@@ -101,10 +112,10 @@ describe.each(BACKENDS)('%s', (name) => {
             { batch: 1, x: x.slice(b * inFeatures, (b + 1) * inFeatures), ...rest },
             outFeatures,
           );
-          expect(row).toEqual(out.slice(b * outFeatures, (b + 1) * outFeatures));
+          expectSameBytes(row, out.slice(b * outFeatures, (b + 1) * outFeatures));
         }
         const none = run(name, 'denseLinear', { batch, x, ...rest, bias: new Float32Array(0) }, batch * outFeatures);
-        expectNear(none, (i) => sum(terms(i)), bound);
+        expectNear(none, (i) => sums[i]!, bound);
       }
     },
   );

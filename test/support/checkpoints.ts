@@ -30,7 +30,8 @@ export type Source = Readonly<Record<string, SourceTensor>>;
 /** Numbers as a tensor of `dtype`. */
 export function tensorOf(values: ArrayLike<number>, shape: readonly number[], dtype: DType = 'float32'): SourceTensor {
   const narrow = dtype === 'float16' ? halfOfFloat : bfloatOfFloat;
-  const array = dtype === 'float32' ? Float32Array.from(values) : Uint16Array.from(Array.from(values, narrow));
+  const array = dtype === 'float32' ? Float32Array.from(values) : new Uint16Array(values.length);
+  if (dtype !== 'float32') for (let i = 0; i < array.length; i++) array[i] = narrow(values[i]!);
   return { dtype: storedFloat(dtype).name, shape, bytes: new Uint8Array(array.buffer) };
 }
 
@@ -38,7 +39,9 @@ export function tensorOf(values: ArrayLike<number>, shape: readonly number[], dt
 export function randomWeights(count: number, seed: number, size = 0.05): Float32Array {
   let state = seed >>> 0;
   const uniform = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
-  return Float32Array.from({ length: count }, () => (uniform() + uniform() + uniform() + uniform() - 2) * 1.7 * size);
+  const weights = new Float32Array(count);
+  for (let i = 0; i < count; i++) weights[i] = (uniform() + uniform() + uniform() + uniform() - 2) * 1.7 * size;
+  return weights;
 }
 
 export function randomTensor(shape: readonly number[], seed: number, dtype: DType = 'float32'): SourceTensor {
