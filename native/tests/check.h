@@ -12,13 +12,14 @@ namespace hqq::test {
 struct Options {
   std::vector<const kernels::KernelTable*> tables;            // instruction sets under test
   const kernels::KernelTable* reference = &kernels::kScalar;  // what they are compared with
-  bool quick = false;                                         // fewer random cases: for emulators
+  bool quick = false;                                         // fewer random cases: for sanitizers and emulators
+  bool brief = false;                                         // fewer still, where real machines run the same code
   bool emulate = true;                                        // instructions that the machine lacks, where tests can
   uint64_t seed = 1;                                          // of all that is random
 
   // Whether the machine's own conversions are those that its specification demands.
   bool real_machine() const { return reference == &kernels::kScalar; }
-  int cases(int full, int few) const { return quick ? few : full; }
+  int cases(int full, int few) const { return brief ? (few + 3) / 4 : quick ? few : full; }
 };
 
 // Counts tests, and prints what fails in them: the first few of each, because a wrong kernel fails everywhere.

@@ -13,6 +13,7 @@
 // Tests of the native core on every instruction set that this machine can run.
 //
 //   hqq_tests [--quick] [--isa NAME]...   runs them; the last line is "N passed, N failed"
+//   hqq_tests --brief ...                 with a quarter of the random cases that --quick has
 //   hqq_tests --only FAMILY ...           one family of them: conversions, transposes, pow, packing, identity, linear,
 //   layers,
 //                                         attention, threads
@@ -70,10 +71,10 @@ uint64_t seed_of_this_run() {
 }
 
 int usage() {
-  std::fprintf(
-      stderr,
-      "usage: hqq_tests [--quick] [--no-emulation] [--only FAMILY] [--isa NAME]... [--reference NAME] | --list |\n"
-      "       --digest [--isa NAME]\n");
+  std::fprintf(stderr,
+               "usage: hqq_tests [--quick|--brief] [--no-emulation] [--only FAMILY] [--isa NAME]... [--reference NAME] "
+               "| --list |\n"
+               "       --digest [--isa NAME]\n");
   return 2;
 }
 
@@ -118,6 +119,8 @@ int run(int argc, char** argv) {
     const std::string_view argument = argv[i];
     if (argument == "--quick")
       options.quick = true;
+    else if (argument == "--brief")
+      options.quick = options.brief = true;
     else if (argument == "--no-emulation")
       options.emulate = false;
     else if (argument == "--list")

@@ -79,7 +79,9 @@ bool cancelled_in_time(const QuantizeCase& c, int threads) {
   canceller.join();
   for (const Buffer& output : outputs) check(output.guards_hold(), output.name());
   if (status == core::Status::ok) return false;
-  check(ended - asked < std::chrono::seconds(1), text("%d threads: goes on", threads));
+  // A unit takes a thread microseconds; under sanitizers and emulators, on processors that others have too, much
+  // longer.
+  check(ended - asked < std::chrono::seconds(10), text("%d threads: goes on", threads));
   check(outputs[3].untouched(), "sums of what is not done");
   return true;
 }
