@@ -13,6 +13,8 @@ export type {
   StretchedRope,
   YarnRope,
 } from './runtime/config/rope-config.js';
+export { type EvaluateReport, evaluateModels, type ModelScore } from './runtime/evaluate/evaluate.js';
+export type { EvaluateOptions, EvaluateProgress } from './runtime/evaluate/options.js';
 export { loadLanguageModel } from './runtime/load.js';
 export type { LoadLanguageModelOptions } from './runtime/load-options.js';
 export type { ForwardOptions, LanguageModel } from './runtime/model.js';

@@ -15,7 +15,7 @@ export interface Context {
 /** One command: what its help, its checks and its dispatch read. */
 export interface Command {
   readonly name: string;
-  /** Names of its arguments, all of which are needed. */
+  /** Names of its arguments, all of which are needed. Of the last, `models...`, there may be several. */
   readonly args: readonly string[];
   /** One line. */
   readonly summary: string;
@@ -48,14 +48,20 @@ export function defineCommand<F extends Flags>(definition: Definition<F>): Comma
   return { ...definition, parse };
 }
 
+/** `<model>`, or `<model>...`. */
+export function argument(name: string): string {
+  return name.endsWith('...') ? `<${name.slice(0, -3)}>...` : `<${name}>`;
+}
+
 function checkArguments(name: string, names: readonly string[], given: readonly string[], values: object): void {
-  const wanted = names.map((arg) => `<${arg}>`);
+  const wanted = names.map(argument);
+  const isOpen = names.at(-1)?.endsWith('...') === true;
   if (given.length < names.length) {
     throw new UsageError(
       `Expected ${wanted.slice(given.length).join(' ')} after "${['hqq', name, ...given].join(' ')}".`,
     );
   }
-  if (given.length > names.length) {
+  if (given.length > names.length && !isOpen) {
     const extra = given[names.length]!;
     // The commonest slip: a path to write to without its flag. A flag can only be here behind --.
     const meant = name.endsWith('quantize') && !('out' in values) ? ` Did you mean --out ${extra}?` : '';
@@ -64,7 +70,7 @@ function checkArguments(name: string, names: readonly string[], given: readonly 
     throw new UsageError(`Unexpected argument ${JSON.stringify(extra)}: "hqq ${name}" ${expects}.${hint}`);
   }
   const empty = given.indexOf('');
-  if (empty >= 0) throw new UsageError(`Expected <${names[empty]}> to be a path, got "".`);
+  if (empty >= 0) throw new UsageError(`Expected ${wanted[Math.min(empty, names.length - 1)]} to be a path, got "".`);
 }
 
 /** The document that `--json` promises. */

@@ -1,4 +1,4 @@
-import type { Command } from './command.js';
+import { argument, type Command } from './command.js';
 import { type Flag, kebab } from './flags.js';
 import { bold, pairs, paragraph } from './show/table.js';
 import { VERSION } from './version.js';
@@ -12,7 +12,7 @@ const MODEL = [
 function usage({ name, args, flags }: Command): string {
   const required = Object.entries(flags).filter(([, flag]) => flag.required);
   const needs = required.map(([key, flag]) => `--${kebab(key)} <${flag.value}>`);
-  return [name, ...args.map((arg) => `<${arg}>`), ...needs].join(' ');
+  return [name, ...args.map(argument), ...needs].join(' ');
 }
 
 /** `hqq --help` */

@@ -4,6 +4,7 @@ import { calibrate } from './calibrate.js';
 import { compare } from './compare.js';
 import { dequantize } from './dequantize.js';
 import { doctor } from './doctor.js';
+import { evaluate } from './evaluate.js';
 import { generate } from './generate.js';
 import { inspect } from './inspect.js';
 import { perplexity } from './perplexity.js';
@@ -18,6 +19,7 @@ export const COMMANDS: readonly Command[] = [
   compare,
   generate,
   perplexity,
+  evaluate,
   bench,
   doctor,
 ];
