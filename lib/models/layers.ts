@@ -50,21 +50,23 @@ export function schemeOf(layer: StoredLayer): Scheme {
 }
 
 /** Reads what a layer is made of. */
-export function fillLayerSync(source: TensorSource, { reads, widens = [], steps = [] }: LayerLoad): void {
+export function fillLayerSync(source: TensorSource, { reads, widens = [], prepare, steps = [] }: LayerLoad): void {
   for (const { entry, into } of reads) source.readSync(entry, 0, into);
   for (const { bytes, dtype, to } of widens) widenBytes(bytes, dtype, to);
+  prepare?.();
   if (steps.length > 0) runTaskSync(activeBackend(), 'sequence', { steps });
 }
 
 /** `fillLayerSync` without blocking the event loop. */
 export async function fillLayer(
   source: TensorSource,
-  { reads, widens = [], steps = [] }: LayerLoad,
+  { reads, widens = [], prepare, steps = [] }: LayerLoad,
   run: RunOptions,
 ): Promise<void> {
   const reading = await Promise.allSettled(reads.map(({ entry, into }) => source.read(entry, 0, into, run.signal)));
   for (const result of reading) if (result.status === 'rejected') throw result.reason;
   for (const { bytes, dtype, to } of widens) await widenBytesLater(bytes, dtype, to, run);
+  prepare?.();
   if (steps.length > 0) await runTask(activeBackend(), 'sequence', { steps }, run);
 }
 

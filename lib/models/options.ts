@@ -6,6 +6,7 @@ import { OPTION_NAMES, resolveQuantConfig } from '../matrix/options.js';
 import { overlay } from '../matrix/overlay.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { SCHEMES } from '../schemes/list.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import type { Progress } from './report.js';
 
@@ -72,6 +73,18 @@ export interface ModelOptions extends ImportanceOptions {
   readonly metaDtype?: MetaDtype | undefined;
 
   /**
+   * The format of the output: how quantized layers are stored, and so who loads the model. Of `'hqq'` that is this package; of
+   * `'compressed-tensors'` transformers 5, vLLM and SGLang.
+   *
+   * Each has options that it cannot hold, and defaults of its own: solver `'joint'`, and zeros and scales as it stores them.
+   *
+   * @default the input's own: `'hqq'` of safetensors
+   * @throws {HqqError} `ERR_INVALID_OPTION` for options that the format cannot hold; `ERR_CHECKPOINT_CONTENT` for a model that
+   *   cannot become it.
+   */
+  readonly to?: string | undefined;
+
+  /**
    * Replace an output that exists: a safetensors file, an empty folder, or a model folder with all that is in it.
    *
    * @default false
@@ -113,6 +126,7 @@ export interface ResolvedModelOptions {
   readonly overrides: Readonly<Record<string, QuantConfig>>;
   readonly embeddings: EmbeddingBits | undefined;
   readonly metaDtype: MetaDtype;
+  readonly to: string | undefined;
   readonly importance: ImportanceSource;
   readonly seed: number;
   readonly tokens: number;
@@ -173,6 +187,13 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     help: 'type of scale and zero (with --meta-bits 8 of biases alone); auto: float16 where it holds them',
     parse: (text) => text,
   },
+  to: {
+    default: undefined,
+    expected: `one of ${SCHEMES.map(({ name }) => name).join(', ')}`,
+    accepts: (value) => value === undefined || SCHEMES.some(({ name }) => name === value),
+    help: "format of the output; else the input's own, hqq of safetensors",
+    parse: (text) => text,
+  },
   ...IMPORTANCE_OPTIONS,
   force: {
     default: false,
@@ -207,15 +228,22 @@ export interface ResolvedOptions {
 export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun): ResolvedOptions {
   checkObject(given);
   rejectUnknownOptions(given, [...OPTION_NAMES, ...MODEL_OPTION_NAMES, ...RUN_NAMES]);
-  const asked = Object.fromEntries(OPTION_NAMES.map((name) => [name, given[name]])) as QuantConfig;
-  const config = resolveQuantConfig(asked);
+  const own = Object.fromEntries(OPTION_NAMES.map((name) => [name, given[name]])) as QuantConfig;
   const model: Record<string, unknown> = {};
+  // First what may decide which options of a matrix there are.
   for (const name of MODEL_OPTION_NAMES) model[name] = resolveOne(name, given[name]);
-  const { include, exclude, overrides } = model as unknown as ResolvedModelOptions;
+  const { include, exclude, overrides, to, metaDtype } = model as unknown as ResolvedModelOptions;
+  const scheme = SCHEMES.find(({ name }) => name === to);
+  const asked = scheme?.defaults ? overlay(scheme.defaults, own) : own;
+  scheme?.check?.(asked, metaDtype);
+  const config = resolveQuantConfig(asked);
   for (const [glob, override] of Object.entries(overrides)) {
     if (!isGlob(glob)) throw invalid(`Expected every key of overrides to be a glob, got ${show(glob)}.`);
     try {
-      resolveQuantConfig(overlay(asked, override)); // an option may need the solver that is asked for
+      rejectUnknownOptions(override, OPTION_NAMES);
+      const whole = overlay(asked, override); // an option may need the solver that is asked for
+      scheme?.check?.(whole, metaDtype);
+      resolveQuantConfig(whole);
     } catch (error) {
       if (!(error instanceof HqqError)) throw error;
       throw invalid(`overrides[${show(glob)}]: ${error.message}`);

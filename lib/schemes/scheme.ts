@@ -12,11 +12,27 @@ import type { QuantizedTensor } from '../matrix/weight.js';
 // zeros, or blocks that hold all three. The path of a model (lib/models) knows these interfaces and no scheme.
 
 /** What is asked of a layer. */
-interface LayerOptions {
-  /** As it was given: defaults may give way, what was asked for may not. */
+export interface LayerOptions {
+  /** As it was given, with the scheme's own defaults: defaults may give way, what was asked for may not. */
   readonly config: QuantConfig;
+  /** The type that those who load the model compute in, as far as it says so; else that of its weights. */
+  readonly modelDtype: DType;
   /** How scale and zero are stored, where a scheme leaves that open; `auto` lets it choose. */
   readonly metaDtype: 'auto' | 'float16' | 'float32';
+}
+
+/** Why a layer stays as it is: it is none that the scheme holds. */
+export interface Stays {
+  /** "stored [in, out]: AWQ has nn.Linear only" */
+  readonly stays: string;
+}
+
+/** A linear layer that is not quantized. */
+export interface StayingLayer {
+  /** By the name that the model's files have, or would have. */
+  readonly layer: string;
+  /** What those who load the model call it. */
+  readonly module: string;
 }
 
 /** How one layer is quantized and stored. Schemes add what they need; plain data, which travels as JSON. */
@@ -122,9 +138,11 @@ export interface LayerLoad {
   readonly reads: readonly { readonly entry: TensorEntry; readonly into: Uint8Array }[];
   /** What was read as `bytes` of `dtype` and is then widened to `to`. Absent: nothing. */
   readonly widens?: readonly { readonly bytes: Uint8Array; readonly dtype: DType; readonly to: Float32Array }[];
+  /** To be called once when `reads` are filled and `widens` done. Absent: there is nothing to prepare. */
+  readonly prepare?: () => void;
   /** What is computed of that, then. Absent: nothing. */
   readonly steps?: readonly Step[];
-  /** To be called once when `reads` are filled, `widens` and `steps` done. */
+  /** To be called once when `reads` are filled, `widens`, `prepare` and `steps` done. */
   readonly finish: () => Omit<QuantizedTensor, 'stats'>;
 }
 
@@ -174,12 +192,21 @@ export interface Scheme<
    */
   readonly experts?: boolean;
 
+  /** Options that take other defaults where a model is to become this. Absent: none. */
+  readonly defaults?: QuantConfig;
   /**
-   * The form of a layer.
+   * Refuses options that no layer of it could have. Absent: there are none.
+   *
+   * @param asked As `LayerOptions.config`.
+   * @throws {HqqError} `ERR_INVALID_OPTION`
+   */
+  check?(asked: QuantConfig, metaDtype: LayerOptions['metaDtype']): void;
+  /**
+   * The form of a layer; or why it cannot have the one that was asked for, which is an error; or why it stays as it is.
    *
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that cannot be worked on in bounded memory.
    */
-  fit(site: LinearSite, options: LayerOptions): Form | Misfit;
+  fit(site: LinearSite, options: LayerOptions): Form | Misfit | Stays;
   readonly probe?: Probe<Form, Part>;
   /** The tensors that a layer becomes, without its bias. */
   specs(layer: PlannedLayer<Form>): readonly TensorSpec[];
@@ -202,13 +229,13 @@ export interface Scheme<
   /**
    * What is said around the tensors to those who will load the model.
    *
-   * @param stays Linear layers, or what may be such, that are not quantized: by the names that `moduleOf` gives.
+   * @param stays Linear layers, or what may be such, that are not quantized.
    * @param moduleOf What those who load the model call a layer, of the name that its files have. Absent: the same.
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a choice that would be misread.
    */
   declare(
     layers: readonly PlannedLayer<Form>[],
-    stays: readonly string[],
+    stays: readonly StayingLayer[],
     moduleOf?: (layer: string) => string,
   ): Omit<EnvelopeChange, 'layers'>;
   /**

@@ -29,6 +29,7 @@ export const quantize = defineCommand({
   ].join('\n'),
   flags: {
     out: OUT,
+    to: fromOption(MODEL_OPTIONS.to),
     ...QUANT_FLAGS,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
     embeddings: fromOption(MODEL_OPTIONS.embeddings),
@@ -45,6 +46,7 @@ export const quantize = defineCommand({
   plan([input], values) {
     const {
       out,
+      to,
       metaDtype,
       embeddings,
       importance,
@@ -61,6 +63,7 @@ export const quantize = defineCommand({
     const overrides = toOverrides(values.override);
     const options = {
       ...quantConfig(values),
+      to,
       metaDtype,
       embeddings,
       importance,

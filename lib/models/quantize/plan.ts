@@ -19,9 +19,9 @@ import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { SCHEMES, schemeNamed } from '../../schemes/list.js';
+import { SCHEMES, schemeFor, schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
-import { schemesOf } from '../layers.js';
+import { modelDtypeOf } from '../model-dtype.js';
 import type { ResolvedOptions } from '../options.js';
 import type { DenseReport } from '../report.js';
 import { classNameOf } from '../select/architecture.js';
@@ -70,18 +70,19 @@ export async function planModel(
   source: TensorSource,
   { config, asked, model, run }: ResolvedOptions,
 ): Promise<ModelPlan> {
-  const scheme = schemesOf(source)[0];
-  if (scheme === undefined) throw new RangeError(`Expected a scheme for ${source.container}, got none.`);
+  const scheme = schemeFor(source, model.to);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   const known = await knownOf(source);
   const selection = await selectLayers(source, asked, model, scheme, known);
-  const { dense } = selection;
+  const dense = [...selection.dense];
+  const modelDtype = modelDtypeOf(source);
   await yieldIfDue();
   const layers: PlannedLayer[] = [];
   const misfits: (readonly [LinearSite, Misfit])[] = [];
   for (const { site, config: own } of selection.layers) {
-    const form = scheme.fit(site, { config: own, metaDtype: model.metaDtype });
+    const form = scheme.fit(site, { config: own, metaDtype: model.metaDtype, modelDtype });
     if ('reason' in form) misfits.push([site, form]);
+    else if ('stays' in form) dense.push({ entry: site.weight, reason: form.stays, linear: site.stored === 'out-in' });
     else layers.push({ site, form });
     await yieldIfDue();
   }
@@ -99,11 +100,15 @@ export async function planModel(
   const quantized = kept.map(({ site }) => moduleOf(site.name));
   const stays = [...dense, ...left]
     .filter(({ linear }) => linear)
-    .map(({ entry, reason }) => ({ name: moduleOf(layerOf(entry.name)), strange: reason.startsWith(NOT_KNOWN) }))
+    .map(({ entry, reason }) => {
+      const layer = layerOf(entry.name);
+      return { layer, module: moduleOf(layer), strange: reason.startsWith(NOT_KNOWN) };
+    })
     // What is no module, as far as is known, keeps nothing else from being told apart.
-    .filter(({ name, strange }) => !strange || !quantized.some((layer) => layer.includes(name)))
-    .map(({ name }) => name);
-  const change = described ? scheme.declare(kept, [...stays, ...unheld], moduleOf) : { set: {}, drop: [] };
+    .filter(({ module, strange }) => !strange || !quantized.some((layer) => layer.includes(module)))
+    .map(({ layer, module }) => ({ layer, module }));
+  const without = unheld.map((module) => ({ layer: module, module }));
+  const change = described ? scheme.declare(kept, [...stays, ...without], moduleOf) : { set: {}, drop: [] };
   return {
     version: 1,
     digest: await digestOf(source, run.signal),

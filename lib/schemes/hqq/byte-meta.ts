@@ -5,7 +5,7 @@ import { DTYPES } from '../../matrix/dtype.js';
 import { scalesOfSet } from '../../matrix/metadata.js';
 import type { QuantizedMeta } from '../../matrix/weight.js';
 import type { WholeTensor } from '../scheme.js';
-import { flag, integer, integers, text } from './small.js';
+import { flag, integer, integers, text } from '../small.js';
 
 // Scales and zeros that are quantized themselves. In Python a layer's dictionary then has `scale_q` and `zero_q` in place of `scale`
 // and `zero`, and how each was quantized in a dictionary of its own, `meta_scale` and `meta_zero`, of the keys that the layer's

@@ -6,10 +6,10 @@ import { DTYPE_NAMES, DTYPES } from '../../matrix/dtype.js';
 import { FORMATS, formatNamed, type PackFormat, packedRows } from '../../matrix/format.js';
 import { type Geometry, geometryOf } from '../../matrix/geometry.js';
 import { formatError, quote } from '../../messages/text.js';
+import { readSmall, type SmallValue } from '../scalar-tensors.js';
 import type { LayerStorage, StoredLayer } from '../scheme.js';
 import { BYTE_KEYS, BYTE_METAS, type ByteMeta } from './byte-meta.js';
 import { describe, entriesOf, innerValues, neededFor, readMeta, type StoredMeta } from './read-meta.js';
-import { readSmall, type SmallValue } from './scalar-tensors.js';
 import { BARE, LAYER_KEYS, MARKS, TRANSPOSED } from './state-dict.js';
 
 /** A quantized layer of a model, checked: its large tensors have the sizes that its small ones say. */

@@ -1,6 +1,6 @@
 import type { TensorEntry } from '../../containers/container.js';
+import type { SmallValue } from '../scalar-tensors.js';
 import { type ByteMeta, codesKey, INNER_VALUES, innerKey, metaShape } from './byte-meta.js';
-import type { SmallValue } from './scalar-tensors.js';
 
 /** How scale or zero of a layer are stored. */
 export interface StoredMeta {

@@ -74,7 +74,8 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   },
   declare(layers, stays, moduleOf = (name) => name) {
     const names = layers.map(({ site }) => moduleOf(site.name));
-    const set = { quantization_config: quantizationConfig(layers, skipModules(names, stays)) };
+    const skip = stays.map(({ module }) => module);
+    const set = { quantization_config: quantizationConfig(layers, skipModules(names, skip)) };
     return { set, drop: [] };
   },
   confused: confusedLayers,

@@ -6,8 +6,8 @@ import { formatNamed, type PackFormat, type Packing, packedRows } from '../../ma
 import type { Geometry } from '../../matrix/geometry.js';
 import { solverNamed } from '../../solvers/solvers.js';
 import type { LayerForm, PlannedLayer, WholeTensor } from '../scheme.js';
+import { flag, float, integer, integers, text } from '../small.js';
 import { byteMetaConstants, byteMetaSpecs, metaShape } from './byte-meta.js';
-import { flag, float, integer, integers, text } from './small.js';
 
 // A quantized layer as Python's hqq writes it: 19 tensors, of which `W_q`, `scale` and `zero` are large and the others say how
 // to read them. transformers 4.46 to 4.57 fail on one key less and on one more. (Where scales and zeros are quantized themselves,

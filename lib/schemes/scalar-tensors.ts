@@ -1,6 +1,6 @@
-import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
-import { yieldIfDue } from '../../files/event-loop.js';
-import { formatError, quote } from '../../messages/text.js';
+import { pathOfFile, type TensorEntry, type TensorSource } from '../containers/container.js';
+import { yieldIfDue } from '../files/event-loop.js';
+import { formatError, quote } from '../messages/text.js';
 
 /** Most bytes of a tensor that holds a number, two numbers or a word. */
 const MAX_BYTES = 64;

@@ -1,5 +1,5 @@
-import { storedType } from '../../containers/stored-types.js';
-import type { WholeTensor } from '../scheme.js';
+import { storedType } from '../containers/stored-types.js';
+import type { WholeTensor } from './scheme.js';
 
 // Numbers, flags and words as tensors: how Python's hqq encodes them (`encode_safetensor_type`).
 

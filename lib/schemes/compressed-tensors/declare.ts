@@ -1,0 +1,130 @@
+import { HqqError } from '../../messages/errors.js';
+import { quoteSome } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
+import type { RowForm } from '../rows/form.js';
+import type { PlannedLayer, StayingLayer } from '../scheme.js';
+
+// What config.json says of the layers, for the library and the engines that read its configuration.
+
+type Layer = PlannedLayer<RowForm>;
+
+/** Layers that are stored alike. */
+interface Group {
+  readonly weights: unknown;
+  readonly layers: Layer[];
+}
+
+/** Groups of layers that are stored alike, the largest last: it is said of all linear layers, the others by name before it. */
+function groupsOf(layers: readonly Layer[]): readonly Group[] {
+  const groups = new Map<string, Group>();
+  for (const layer of layers) {
+    const { config, wholeRows } = layer.form;
+    const weights = {
+      ...{ num_bits: config.nbits, type: 'int', symmetric: config.zeroPoint === 'symmetric' },
+      ...{ strategy: wholeRows ? 'channel' : 'group', group_size: wholeRows ? null : config.groupSize, dynamic: false },
+    };
+    const key = JSON.stringify(weights);
+    const group = groups.get(key) ?? { weights, layers: [] };
+    group.layers.push(layer);
+    groups.set(key, group);
+  }
+  return [...groups.values()].sort((a, b) => a.layers.length - b.layers.length);
+}
+
+const isSymmetric = ({ form }: Layer) => form.config.zeroPoint === 'symmetric';
+
+/** By both of its names, where a layer has two: transformers looks for the one, vLLM for the other. */
+const namesOf = (layer: string, module: string) => (layer === module ? [layer] : [layer, module]);
+
+/**
+ * The `quantization_config` of such layers.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for layers with zeros of their own that are not all stored alike.
+ */
+export function configurationOf(
+  layers: readonly Layer[],
+  stays: readonly StayingLayer[],
+  moduleOf: (layer: string) => string = (name) => name,
+): unknown {
+  const groups = groupsOf(layers);
+  const asymmetric = layers.filter((layer) => !isSymmetric(layer));
+  if (asymmetric.length > 0 && groups.length > 1) {
+    const like = groups.at(-1)!.layers[0]!;
+    const other = groups[0]!.layers[0]!;
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `Expected all layers of compressed-tensors to have the same bits, groups and kind of zeros where zeros are integers, but ` +
+        `${quoteSome([other.site.weight.name])} is not stored as ${quoteSome([like.site.weight.name])} is: transformers would decode one ` +
+        'as the other, without a message. Use zeroPoint (--zero-point) symmetric, which may be mixed; or exclude (--exclude) one of them.',
+    );
+  }
+  const ignored = stays.flatMap(({ layer, module }) => namesOf(layer, module));
+  const isHead = layers.some(({ site }) => moduleOf(site.name) === 'lm_head');
+  return {
+    ...{ quant_method: 'compressed-tensors', format: 'pack-quantized', quantization_status: 'compressed' },
+    // Without these two, transformers 5.23 and 5.24 refuse zeros of layers; all others take them with and without.
+    ...(asymmetric.length > 0 ? { dequantize: true, run_compressed: false } : {}),
+    config_groups: Object.fromEntries(
+      groups.map(({ weights, layers: own }, index) => [
+        `group_${index}`,
+        {
+          targets:
+            index === groups.length - 1
+              ? ['Linear']
+              : own.flatMap(({ site }) => namesOf(site.name, moduleOf(site.name))),
+          ...{ input_activations: null, output_activations: null, weights },
+        },
+      ]),
+    ),
+    ignore: [...new Set([...(isHead ? [] : ['lm_head']), ...ignored])],
+    ...{ kv_cache_scheme: null, global_compression_ratio: null },
+  };
+}
+
+/** What people should know. */
+export function notesOf(layers: readonly Layer[]): readonly string[] {
+  const notes: string[] = [];
+  const asymmetric = layers.filter((layer) => !isSymmetric(layer));
+  if (asymmetric.some(({ site }) => /\.experts\.\d+\./.test(site.name))) {
+    notes.push(
+      'Experts with integer zeros: transformers 5 does not load these, vLLM may. Use zeroPoint (--zero-point) symmetric for models with experts.',
+    );
+  }
+  const coarse = layers.filter(({ form: { config } }) => config.nbits === 8 && config.scaleDtype === 'bfloat16');
+  if (coarse.length > 0) {
+    notes.push(
+      `Scales of ${plural(coarse.length, 'layer')} are bfloat16, as the model is, which adds about a third to the error of 8 bits. A model of float16 ` +
+        'loses nothing: convert it first, or load it so and store scales as float16 (--meta-dtype float16).',
+    );
+  }
+  const split = splitLayers(layers);
+  if (split.length > 0) {
+    notes.push(
+      `vLLM and SGLang compute ${split.join('; ')} as one layer each, and refuse parts that are stored differently: give them the same bits and groups.`,
+    );
+  }
+  return notes;
+}
+
+/** Layers that engines compute as one. */
+const FUSED = [
+  ['q_proj', 'k_proj', 'v_proj'],
+  ['gate_proj', 'up_proj'],
+];
+
+/** Of each set of layers that engines compute as one, the first whose parts are stored differently. */
+function splitLayers(layers: readonly Layer[]): readonly string[] {
+  const storageOf = ({ form: { config, wholeRows } }: Layer) =>
+    [config.nbits, wholeRows ? 'rows' : config.groupSize, config.zeroPoint].join();
+  const known = new Map(layers.map((layer) => [layer.site.name, storageOf(layer)]));
+  return FUSED.flatMap((parts) => {
+    for (const [name, storage] of known) {
+      const part = parts.find((end) => name.endsWith(`.${end}`));
+      if (part === undefined) continue;
+      const stem = name.slice(0, -part.length);
+      const others = parts.map((end) => known.get(stem + end));
+      if (others.some((other) => other !== undefined && other !== storage)) return [parts.join(', ')];
+    }
+    return [];
+  });
+}

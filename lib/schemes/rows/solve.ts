@@ -1,0 +1,56 @@
+import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
+import { bitsOf, bytesOf, narrowBytes } from '../../compute/floats.js';
+import { checkScales } from '../../compute/scales.js';
+import { numbersOf } from '../../containers/stored-types.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { FORMATS } from '../../matrix/format.js';
+import { quote } from '../../messages/text.js';
+import type { PlannedLayer, WorkRun } from '../scheme.js';
+import type { RowChunk } from './chunks.js';
+import { groupsOfRow, type RowForm } from './form.js';
+
+/** A byte each: every format packs them in its own way. */
+const BYTES = FORMATS[0]!;
+
+/** Rows of a layer, quantized. In the slot's memory. */
+export interface SolvedRows {
+  /** `[rows, inFeatures]` */
+  readonly codes: Uint8Array;
+  /** `[rows, groups of a row]`, of the type that scales are stored in. */
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly sums: QuantSums;
+}
+
+/** Quantizes rows of a layer. With a weight that is not finite, `sums` says so and the rest is meaningless. */
+export async function solveRows(
+  { site, form }: PlannedLayer<RowForm>,
+  chunk: RowChunk,
+  bytes: Uint8Array,
+  { slot, threads, compute }: WorkRun,
+): Promise<SolvedRows> {
+  const { config } = form;
+  const dtype = numbersOf(site.weight.type)!;
+  const groups = chunk.rows * groupsOfRow(form);
+  const codes = slot.take('codes', Uint8Array, chunk.count);
+  const scale = slot.take('scale', Float32Array, groups);
+  const zero = slot.take('zero', Float32Array, groups);
+  const stats = new Float64Array(5);
+  const args = groupedQuantizeArgs({
+    ...{ rows: groups, cols: config.groupSize, format: BYTES, config, weights: bitsOf(bytes, dtype), dtype },
+    // Scales are numbers of their type already, zeros are codes: nothing more is rounded.
+    ...{ metaDtype: 'float32', packed: codes, scale, zero, stats, axis: 1, threads },
+  });
+  await compute('quantize', args);
+  const sums = readStats(stats);
+  if (sums.badIndex < 0) checkScales(quote(site.weight.name), scale, config.scaleDtype);
+  return { codes, scale, zero, sums };
+}
+
+/** Scales as they are stored, in the slot's memory. */
+export function storedScales({ config }: RowForm, scale: Float32Array, { slot }: WorkRun): Uint8Array {
+  if (config.scaleDtype === 'float32') return bytesOf(scale);
+  const bytes = slot.take('stored scale', Uint8Array, scale.length * DTYPES[config.scaleDtype].bytes);
+  narrowBytes(scale, config.scaleDtype, bytes);
+  return bytes;
+}
