@@ -112,20 +112,12 @@ describe('imports of lib', () => {
         .map((target) => `${file} -> ${target}`),
     );
     expect(formats).toEqual([]);
-<<<<<<< HEAD
     // What only schemes and containers may spell: keys, names of types, and where config.json says so.
     const spelt =
       /\bW_q\b|\.(?:scale|zero|stores_quant_config|encoded_state_dict)[`']|'(?:B?F16|F32|F64|[IU](?:8|16|32|64)|BOOL)'/;
     const naming = [...edges.keys()].filter((file) => {
-      if (/^lib\/(schemes\/(hqq|ggml)|containers\/(safetensors|gguf))\/|^lib\/containers\/stored-types\.ts$/.test(file))
+      if (/^lib\/(schemes|containers\/(safetensors|gguf))\/|^lib\/containers\/stored-types\.ts$/.test(file))
         return false;
-=======
-    // What only schemes and the container `safetensors` may spell: keys, names of types, and where config.json says so.
-    const spelt =
-      /\bW_q\b|\.(?:scale|zero|stores_quant_config|encoded_state_dict)[`']|'(?:B?F16|F32|F64|[IU](?:8|16|32|64)|BOOL)'/;
-    const naming = [...edges.keys()].filter((file) => {
-      if (/^lib\/(schemes|containers\/safetensors)\/|^lib\/containers\/stored-types\.ts$/.test(file)) return false;
->>>>>>> e123fa5 (Write and read folders of compressed-tensors)
       const code = readFileSync(join(root, file), 'utf8').replaceAll(/\/\*.*?\*\/|\/\/[^\n]*/gs, '');
       return spelt.test(code) || (roomOf(file) !== 'runtime' && code.includes('quantization_config'));
     });

@@ -206,6 +206,8 @@ export type Companion =
 export interface Obstacle {
   /** Another tool has quantized it, wholly or in parts; its description says so, but no tensor shows it; or it is an addition to a model. */
   readonly kind: 'quantized' | 'declared' | 'adapter';
+  /** It is known by tensors, which `what` names: not only by what is said of the model. */
+  readonly seen?: boolean;
   /** Goes on after the model's path: "is quantized already: 14 layers hold GPTQ weights". */
   readonly what: string;
   /** What to do, as a sentence. */

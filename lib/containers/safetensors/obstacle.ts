@@ -17,7 +17,7 @@ interface Around {
 export function obstacleOf(entries: ReadonlyMap<string, TensorEntry>, around: Around): Obstacle | undefined {
   const { path, metadata, config } = around;
   const found = foreignLayers(entries, metadata);
-  if (found.length > 0) return quantized(tellForeign(found, metadata.size));
+  if (found.length > 0) return { ...quantized(tellForeign(found, metadata.size)), seen: true };
   for (const [entry, declared] of declarations(config)) {
     const method = declared.quant_method ?? 'unknown';
     const evidence = `its config.json has a ${plain(entry)} of method ${plain(show(method))}`;

@@ -173,12 +173,14 @@ function checkGlobs(
 
 /** Refuses what is no model of floating-point weights, before anything is written. */
 function rejectUnfit({ path, entries, envelope }: TensorSource, traces: string | undefined): void {
+  const found = envelope.obstacle(entries);
   const obstacle =
     traces === undefined
-      ? envelope.obstacle(entries)
+      ? found
       : {
-          what: `is quantized already: ${traces}`,
-          advice: 'Quantize the original model instead, or turn this one back first (hqq dequantize, dequantizeModel).',
+          // Where tensors show it, in which of the files is said, too.
+          what: found?.seen ? found.what : `is quantized already: ${traces}`,
+          advice: 'Quantize the float original instead, or turn this one back first (hqq dequantize, dequantizeModel).',
         };
   if (obstacle === undefined) return;
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} ${obstacle.what}. ${obstacle.advice}`);

@@ -1,7 +1,7 @@
 import { HqqError } from '../../messages/errors.js';
 import { quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import type { RowForm } from '../rows/form.js';
+import { isExpert, type RowForm } from '../rows/form.js';
 import type { PlannedLayer, StayingLayer } from '../scheme.js';
 
 // What config.json says of the layers, for the library and the engines that read its configuration.
@@ -85,7 +85,7 @@ export function configurationOf(
 export function notesOf(layers: readonly Layer[]): readonly string[] {
   const notes: string[] = [];
   const asymmetric = layers.filter((layer) => !isSymmetric(layer));
-  if (asymmetric.some(({ site }) => /\.experts\.\d+\./.test(site.name))) {
+  if (asymmetric.some(({ site }) => isExpert(site.name))) {
     notes.push(
       'Experts with integer zeros: transformers 5 does not load these, vLLM may. Use zeroPoint (--zero-point) symmetric for models with experts.',
     );

@@ -4,7 +4,7 @@ import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { columnsOf, type RowChunk, rowsOf } from '../rows/chunks.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
-import { biasOf, describe, readGroupOf, refusalOf, wordsIn } from '../rows/stored.js';
+import { biasOf, declaredOf, describe, readGroupOf, refusalOf, wordsIn } from '../rows/stored.js';
 import { transpose, unpackFields, unpackStreams, wordsOf } from '../rows/streams.js';
 import { readSmall } from '../scalar-tensors.js';
 
@@ -34,7 +34,7 @@ export function namesOfPacked({ entries }: Pick<TensorSource, 'entries'>): reado
 function bitsOfConfig(config: Readonly<Record<string, unknown>> | undefined): ReadonlySet<unknown> | undefined {
   const of = (value: unknown, key: string): unknown =>
     typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined;
-  const groups = of(of(config, 'quantization_config') ?? of(config, 'compression_config'), 'config_groups');
+  const groups = declaredOf(config).config_groups;
   if (typeof groups !== 'object' || groups === null) return undefined;
   return new Set(Object.values(groups).map((group) => of(of(group, 'weights'), 'num_bits')));
 }

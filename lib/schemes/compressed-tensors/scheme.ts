@@ -3,11 +3,11 @@ import type { TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
-import { quoteSome } from '../../messages/text.js';
 import { type RowChunk, rowChunks, rowsOf } from '../rows/chunks.js';
 import { checkRowConfig, fitRows, groupsOfRow, type RowForm, type RowRules } from '../rows/form.js';
 import { decodeRows, layerRows, loadRows } from '../rows/read.js';
 import { solveRows, storedScales } from '../rows/solve.js';
+import { tellTraces } from '../rows/stored.js';
 import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
 import type { Encoded, Piece, PlannedLayer, Scheme, WholeTensor, WorkRun } from '../scheme.js';
 import { integers } from '../small.js';
@@ -123,12 +123,7 @@ export const compressedTensors: Scheme<RowForm, PackedLayer, RowChunk> = {
 
   mark: 'is called <module>.weight_packed',
   settings: ['quantization_config', 'compression_config'],
-  traces(source) {
-    const names = namesOfPacked(source);
-    return names.length === 0
-      ? undefined
-      : `${names.length} layers hold codes of compressed-tensors (${quoteSome(names, 1)})`;
-  },
+  traces: (source) => tellTraces('compressed-tensors', namesOfPacked(source)),
   find: findPacked,
   storedChunks: layerRows,
   decode: (source, layer, chunk, dtype, run) => decodeRows(source, layer, chunk, dtype, run, partsOf),

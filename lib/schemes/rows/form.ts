@@ -1,9 +1,9 @@
 import type { LinearSite } from '../../containers/container.js';
 import type { NBits, QuantConfig, ResolvedQuantConfig } from '../../matrix/config.js';
-import { resolveQuantConfig } from '../../matrix/options.js';
 import type { DType } from '../../matrix/dtype.js';
 import type { Misfit } from '../../matrix/fit.js';
 import { nearestDivisors } from '../../matrix/geometry.js';
+import { resolveQuantConfig } from '../../matrix/options.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import type { ZeroPoint } from '../../solvers/solver.js';
@@ -33,6 +33,8 @@ export interface RowRules {
   readonly together: number;
   /** Why a matrix cannot be held as it is to be; undefined where it can. */
   unfit?(shape: readonly [number, number], config: ResolvedQuantConfig): string | undefined;
+  /** Why engines do not load a layer in this format, whatever its matrix; undefined where they do. */
+  unloaded?(site: LinearSite): string | undefined;
   /** Whether a layer may take another group size than others, unasked. Absent: always. */
   adapts?(config: ResolvedQuantConfig): boolean;
 }
@@ -79,6 +81,9 @@ export function checkRowConfig(asked: QuantConfig, metaDtype: LayerOptions['meta
 /** Names of routers of experts: engines compute with them as they are, whatever the configuration says. */
 const ROUTER = /(?:^|\.)(?:gate|router|shared_expert_gate)$/;
 
+/** Whether a layer is one of several experts. */
+export const isExpert = (name: string): boolean => /(?:^|\.)experts\.\d+\./.test(name);
+
 /** The form of a layer, or why it stays as it is. */
 export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules): RowForm | Misfit | Stays {
   const { shape, stored, doubt, embedding, name, weight } = site;
@@ -88,6 +93,8 @@ export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules
   if (doubt) return { stays: `${doubt.reason}: ${title} has nn.Linear only` };
   if (weight.name === name) return { stays: `not named <module>.weight, as ${title} needs` };
   if (ROUTER.test(name)) return { stays: 'router of experts, which engines do not load quantized' };
+  const unloaded = rules.unloaded?.(site);
+  if (unloaded !== undefined) return { stays: unloaded };
   const config = resolveQuantConfig({ ...options.config, scaleDtype: scaleDtypeOf(options, rules) });
   const unfit = rules.unfit?.(shape, config);
   if (unfit !== undefined) return { stays: `${unfit}, which ${title} does not hold` };
@@ -103,7 +110,7 @@ export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules
   const reason = `groups of ${asked} do not divide rows of ${inFeatures}`;
   if (options.config.groupSize !== undefined) return { reason, asked, sizes: nearestDivisors(inFeatures, asked) };
   if (rules.adapts?.(config) === false) {
-    return { stays: `${reason}, and all layers of ${title} with such zeros have one size (--group-size)` };
+    return { stays: `${reason}, and ${title} has one size for all such layers (--group-size)` };
   }
   const half = asked / 2;
   return inFeatures % half === 0

@@ -1,6 +1,7 @@
 import { bytesOf } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
-import { formatError, quote } from '../../messages/text.js';
+import { formatError, quote, quoteSome } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
 
 // Checks of layers that are found in a model: nothing that it says is trusted.
 
@@ -75,4 +76,16 @@ export async function readGroupOf(
   const odd = counts.findIndex((count) => count !== groupSize);
   if (odd >= 0) refuse(`has ${name} with ${counts[odd]} features in group ${odd}, where ${groupSize} are needed`);
   return new Uint32Array(groupOf.buffer);
+}
+
+/** What a configuration says of quantized layers. */
+export function declaredOf(config: Readonly<Record<string, unknown>> | undefined): Readonly<Record<string, unknown>> {
+  const said = config?.quantization_config ?? config?.compression_config;
+  return typeof said === 'object' && said !== null ? (said as Record<string, unknown>) : {};
+}
+
+/** By what a model is known to hold layers of a tool: "2 layers hold AWQ weights ("a.qweight" and 1 more)". */
+export function tellTraces(tool: string, names: readonly string[]): string | undefined {
+  if (names.length === 0) return undefined;
+  return `${plural(names.length, 'layer')} ${names.length === 1 ? 'holds' : 'hold'} ${tool} weights (${quoteSome(names, 1)})`;
 }
