@@ -189,6 +189,8 @@ export interface LayerChange {
 /** What a conversion changes around the tensors. */
 export interface EnvelopeChange {
   readonly layers: Iterable<LayerChange>;
+  /** What files say of their tensors, by their names, in place of what they say. Absent: as it was. */
+  readonly metadata?: ReadonlyMap<string, Readonly<Record<string, string>>>;
   /** Members of the model's description (config.json, key-value pairs) that are set, in place of what they are. */
   readonly set: Readonly<Record<string, unknown>>;
   /** Members that go. */
@@ -224,6 +226,8 @@ export interface Envelope {
   readonly notes: readonly string[];
   /** All that what is written depends on, but for the tensors and the files that are only copied: models that differ in it differ here. */
   readonly fingerprint: string;
+  /** What a file says of its tensors, as texts. Absent: nothing. */
+  metadata?(file: string): ReadonlyMap<string, string>;
   /** Why no quantized model can be made of one that holds `entries`; undefined where nothing speaks against it. Looks at names and types. */
   obstacle(entries: ReadonlyMap<string, TensorEntry>): Obstacle | undefined;
   /**

@@ -120,6 +120,7 @@ export async function dequantizeModel(
       layers: layers.map((layer) => ({ name: layer.name, tensors: [weightSpec(layer, dtype)] })),
       ...(all === undefined ? {} : { dtype: all }),
       ...{ set: {}, drop: [...new Set(layers.flatMap((layer) => schemeOf(layer).settings))] },
+      metadata: textsWithout(source, layers),
     });
     const layouts = new Map<string, Layout>();
     for (const [file, shard] of shards) {
@@ -283,4 +284,16 @@ function infinities(values: FloatBits, dtype: DType): number {
   let count = 0;
   for (let i = 0; i < values.length; i++) if (isInfinite(values[i]!, dtype)) count++;
   return count;
+}
+
+/** What files say of their tensors, but for what they say of layers. */
+function textsWithout({ files, envelope }: TensorSource, layers: readonly StoredLayer[]) {
+  const schemes = [...new Set(layers.map(schemeOf))];
+  return new Map(
+    files.map(({ name }) => {
+      const pairs = [...(envelope.metadata?.(name) ?? [])];
+      const kept = pairs.filter((pair) => !schemes.some((scheme) => scheme.isMetadata?.(...pair)));
+      return [name, Object.fromEntries(kept)] as const;
+    }),
+  );
 }

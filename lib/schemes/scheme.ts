@@ -239,6 +239,14 @@ export interface Scheme<
     moduleOf?: (layer: string) => string,
   ): Omit<EnvelopeChange, 'layers'>;
   /**
+   * What is said of the tensors in the file that holds them. Absent: nothing.
+   *
+   * @param others Tensors of the file that belong to no layer, and biases.
+   */
+  metadata?(layers: readonly PlannedLayer<Form>[], others: readonly TensorSpec[]): Readonly<Record<string, string>>;
+  /** Whether a text of a file is such a one, which goes when the layers do. Absent: none is. */
+  isMetadata?(name: string, text: string): boolean;
+  /**
    * Layers that those who load the model would confuse with others, and how: they stay as they are. By the names that its files
    * have. Absent: there are none.
    *

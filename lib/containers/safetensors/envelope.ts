@@ -110,12 +110,18 @@ export class CheckpointEnvelope implements Envelope {
     return new Map([...(this.#given.metadata.get(file) ?? []), ['format', 'pt']]);
   }
 
+  metadata(file: string): ReadonlyMap<string, string> {
+    return this.#given.metadata.get(file) ?? new Map();
+  }
+
   linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): Iterable<LinearSite | OtherTensor> {
     return linearsOf(entries, this.config, known);
   }
 
-  replace({ set, drop, dtype }: EnvelopeChange): CheckpointEnvelope {
-    if (!this.configFile) return this;
+  replace({ set, drop, dtype, metadata: texts }: EnvelopeChange): CheckpointEnvelope {
+    const metadata = new Map(this.#given.metadata);
+    for (const [file, pairs] of texts ?? []) metadata.set(file, new Map(Object.entries(pairs)));
+    if (!this.configFile) return texts ? new CheckpointEnvelope({ ...this.#given, metadata }) : this;
     let { text } = this.configFile;
     const value: Record<string, unknown> = { ...this.configFile.value };
     for (const name of drop) {
@@ -133,7 +139,7 @@ export class CheckpointEnvelope implements Envelope {
         else value[part] = { ...(value[part] as object), [name]: dtype };
       }
     }
-    return new CheckpointEnvelope({ ...this.#given, config: { text, value } });
+    return new CheckpointEnvelope({ ...this.#given, metadata, config: { text, value } });
   }
 
   *companions(files: ReadonlyMap<string, Iterable<TensorEntry>>): Generator<Companion> {

@@ -19,7 +19,7 @@ import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { SCHEMES, schemeFor, schemeNamed } from '../../schemes/list.js';
+import { schemeFor, schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
 import { modelDtypeOf } from '../model-dtype.js';
 import type { ResolvedOptions } from '../options.js';
@@ -28,6 +28,7 @@ import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
+import { embeddingsError, misfitError } from './misfits.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -156,28 +157,6 @@ function tellApart(
   return { kept: layers.filter((layer) => !isLeft(layer)), left };
 }
 
-function embeddingsError({ title }: Scheme): HqqError {
-  const able = SCHEMES.filter(({ embeddings }) => embeddings).map((scheme) => scheme.title);
-  const which = able.length === 0 ? 'No format can.' : `Formats that can: ${able.join(', ')}.`;
-  const message = `Expected no embeddings (--embeddings) for ${title}, which cannot hold them quantized`;
-  return new HqqError('ERR_INVALID_OPTION', `${message}. ${which}`);
-}
-
-/** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */
-function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqError {
-  const [{ name }, { asked, sizes }] = misfits[0]!;
-  const like = misfits.filter(([, misfit]) => misfit.asked === asked);
-  const names = like.slice(0, 3).map(([{ weight, shape }]) => `${quote(weight.name)} (${shape.join(' x ')})`);
-  const more = like.length > names.length ? ` and ${like.length - names.length} more` : '';
-  const size = sizes[0]!;
-  return new HqqError(
-    'ERR_GROUP_SIZE',
-    `Expected groupSize (--group-size) to divide the weights of every layer that it was asked for, got ${asked} for ${names.join(', ')}` +
-      `${more}. Leave it out, and such layers take a size that fits; or give them one of their own, as in ` +
-      `overrides: { ${quote(name)}: { groupSize: ${size} } } (--override ${quote(`${name}:group-size=${size}`)}); or exclude them (exclude, --exclude).`,
-  );
-}
-
 /** Names of the tensors that layers are made of, their biases among them. */
 function takenBy(layers: readonly PlannedLayer[]): ReadonlySet<string> {
   return new Set(
@@ -242,7 +221,24 @@ export function changedEnvelope(source: TensorSource, { scheme, shards, change }
       for (const layer of shard.layers) yield { name: layer.site.name, tensors: schemeNamed(scheme).specs(layer) };
     }
   }
-  return source.envelope.replace({ layers: layers(), ...change });
+  const metadata = describedFiles(source, schemeNamed(scheme), shards);
+  return source.envelope.replace({ layers: layers(), ...change, ...(metadata ? { metadata } : {}) });
+}
+
+/** What files say of their tensors, where the scheme has something to say. */
+function describedFiles(
+  { entries, envelope }: TensorSource,
+  scheme: Scheme,
+  shards: readonly ShardPlan[],
+): EnvelopeChange['metadata'] {
+  if (scheme.metadata === undefined) return undefined;
+  return new Map(
+    shards.map(({ file, layers, copies }) => {
+      const biases = layers.flatMap(({ site: { bias } }) => (bias ? [bias] : []));
+      const others = [...copies.map((name) => entries.get(name)!), ...biases].map(specOf);
+      return [file, { ...Object.fromEntries(envelope.metadata?.(file) ?? []), ...scheme.metadata!(layers, others) }];
+    }),
+  );
 }
 
 function specOf({ name, type, shape }: TensorEntry): TensorSpec {

@@ -1,0 +1,44 @@
+"""Tiny models with random weights, of the families that engines load: tiny.py FOLDER writes a folder for each below it."""
+
+import os
+import sys
+
+import torch
+from transformers import (
+    LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM,
+    Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM,
+)  # fmt: skip
+
+COMMON = dict(
+    vocab_size=256, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+)  # fmt: skip
+
+FAMILIES = {
+    "llama-tied": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=True)),
+    "llama-biases": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True)),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, dict(tie_word_embeddings=False)),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(tie_word_embeddings=True, head_dim=32)),
+    "mistral": (MistralConfig, MistralForCausalLM, dict(tie_word_embeddings=False)),
+    "mixtral": (MixtralConfig, MixtralForCausalLM, dict(num_local_experts=4, num_experts_per_tok=2)),
+    "qwen3-moe": (
+        Qwen3MoeConfig, Qwen3MoeForCausalLM,
+        dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=128, head_dim=32, decoder_sparse_step=1),
+    ),
+}  # fmt: skip
+
+
+def main(folder):
+    torch.manual_seed(0)
+    for name, (config, kind, own) in FAMILIES.items():
+        model = kind(config(**COMMON, **own)).float()
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if key.endswith(".bias"):
+                    parameter.normal_(0, 0.02)
+        shards = {"max_shard_size": "200KB"} if name == "qwen2" else {}
+        model.save_pretrained(os.path.join(folder, name), **shards)
+        print(name, flush=True)
+
+
+main(sys.argv[1])

@@ -1,0 +1,31 @@
+import type { LinearSite } from '../../containers/container.js';
+import type { Misfit } from '../../matrix/fit.js';
+import { HqqError } from '../../messages/errors.js';
+import { quote } from '../../messages/text.js';
+import { SCHEMES } from '../../schemes/list.js';
+import type { Scheme } from '../../schemes/scheme.js';
+
+// What was asked for and cannot be.
+
+/** Of embeddings, where the output cannot hold them quantized. */
+export function embeddingsError({ title }: Scheme): HqqError {
+  const able = SCHEMES.filter(({ embeddings }) => embeddings).map((scheme) => scheme.title);
+  const which = able.length === 0 ? 'No format can.' : `Formats that can: ${able.join(', ')}.`;
+  const message = `Expected no embeddings (--embeddings) for ${title}, which cannot hold them quantized`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}. ${which}`);
+}
+
+/** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */
+export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqError {
+  const [{ name }, { asked, sizes }] = misfits[0]!;
+  const like = misfits.filter(([, misfit]) => misfit.asked === asked);
+  const names = like.slice(0, 3).map(([{ weight, shape }]) => `${quote(weight.name)} (${shape.join(' x ')})`);
+  const more = like.length > names.length ? ` and ${like.length - names.length} more` : '';
+  const size = sizes[0]!;
+  return new HqqError(
+    'ERR_GROUP_SIZE',
+    `Expected groupSize (--group-size) to divide the weights of every layer that it was asked for, got ${asked} for ${names.join(', ')}` +
+      `${more}. Leave it out, and such layers take a size that fits; or give them one of their own, as in ` +
+      `overrides: { ${quote(name)}: { groupSize: ${size} } } (--override ${quote(`${name}:group-size=${size}`)}); or exclude them (exclude, --exclude).`,
+  );
+}
