@@ -1,12 +1,14 @@
 import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
 import { bitsOf, bytesOf, narrowBytes } from '../../compute/floats.js';
+import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { FORMATS } from '../../matrix/format.js';
+import { geometryOf } from '../../matrix/geometry.js';
 import { quote } from '../../messages/text.js';
 import type { PlannedLayer, WorkRun } from '../scheme.js';
-import type { RowChunk } from './chunks.js';
+import { type RowChunk, rowsOf } from './chunks.js';
 import { groupsOfRow, type RowForm } from './form.js';
 
 /** A byte each: every format packs them in its own way. */
@@ -27,7 +29,7 @@ export async function solveRows(
   { site, form }: PlannedLayer<RowForm>,
   chunk: RowChunk,
   bytes: Uint8Array,
-  { slot, threads, compute }: WorkRun,
+  { slot, threads, importance, compute }: WorkRun,
 ): Promise<SolvedRows> {
   const { config } = form;
   const dtype = numbersOf(site.weight.type)!;
@@ -35,11 +37,14 @@ export async function solveRows(
   const codes = slot.take('codes', Uint8Array, chunk.count);
   const scale = slot.take('scale', Float32Array, groups);
   const zero = slot.take('zero', Float32Array, groups);
+  const starts = importance && slot.take('starts', Int32Array, groups);
+  const geometry = geometryOf(form.shape, { groupSize: config.groupSize, axis: 1 });
   const stats = new Float64Array(5);
   const args = groupedQuantizeArgs({
     ...{ rows: groups, cols: config.groupSize, format: BYTES, config, weights: bitsOf(bytes, dtype), dtype },
     // Scales are numbers of their type already, zeros are codes: nothing more is rounded.
     ...{ metaDtype: 'float32', packed: codes, scale, zero, stats, axis: 1, threads },
+    importance: starts && importanceArgs(importance!, geometry, 1, rowsOf(chunk, groupsOfRow(form)), starts),
   });
   await compute('quantize', args);
   const sums = readStats(stats);
