@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { backend, NBITS, quantizeSync, SOLVERS } from 'hqq';
+import { gaussian, randomOf } from '../test/support/random.mjs';
 
 const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
 const SIZE = 1024;
@@ -17,19 +18,8 @@ const GGML = [
   { name: 'Q2_K', bitsPerWeight: 2.625, gaussian: 0.2961, llama: 0.2962 },
 ];
 
-/** mulberry32 */
-function randomOf(seed) {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 const random = randomOf(1);
-const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+const normal = gaussian(random, 1);
 const studentT = (freedom) =>
   normal() / Math.sqrt(Array.from({ length: freedom }, () => normal() ** 2 / freedom).reduce((a, b) => a + b));
 const matrix = (draw) => ({

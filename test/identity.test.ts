@@ -18,8 +18,8 @@ import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matr
 import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { panelSizes } from '../lib/matrix/panels.js';
 import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
-
 import { unifyNans } from './support/nan.js';
+import { gaussian, randomOf } from './support/random.mjs';
 
 // JavaScript, and every native instruction set with any number of threads, write the same bytes: random operations, with the
 // JavaScript twin as the measure. native/tests/identity.cc does the same within the native core, with many more cases.
@@ -37,25 +37,19 @@ const THREADS = [1, 2, 7] as const;
 const DTYPE_IDS = [0, 1, 2] as const;
 const NATIVE = availableBackends().filter((name) => name !== 'js');
 
-/** mulberry32 */
 class Random {
-  #state: number;
+  /** [0, 1) */
+  readonly next: () => number;
+  readonly normal: () => number;
 
   constructor(seed: number) {
-    this.#state = seed | 0;
+    this.next = randomOf(seed);
+    this.normal = gaussian(this.next, 1);
   }
 
-  /** [0, 1) */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
   below = (count: number): number => Math.floor(this.next() * count);
   chance = (percent: number): boolean => this.next() * 100 < percent;
   pick = <T>(list: readonly T[]): T => list[this.below(list.length)]!;
-  normal = (): number => Math.sqrt(-2 * Math.log(1 - this.next())) * Math.cos(2 * Math.PI * this.next());
 }
 
 function floatOf(bits: number): number {

@@ -5,6 +5,7 @@ import { groupedQuantizeArgs } from '../lib/compute/arguments.js';
 import type { QuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
 import { resolveQuantConfig } from '../lib/matrix/options.js';
+import { gaussian, randomOf } from './support/random.mjs';
 
 // How much the errors of each input feature count, at the seam. test/identity.test.ts holds the backends to the same bytes; here
 // they are compared with float64, docs/numerics.md says within what bound.
@@ -17,17 +18,6 @@ const f = Math.fround;
 const UNIT = 2 ** -24;
 /** Relative, of our own power: docs/numerics.md. */
 const POW = 2e-6;
-
-/** mulberry32 */
-function randomOf(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Matrix {
   /** The grouped matrix. */
@@ -57,7 +47,7 @@ function quantize(backend: Backend, matrix: Matrix, given: QuantConfig, threads 
 
 /** A matrix `[out, features]`, its importance, and how groups of `size` lie in it. */
 function randomMatrix(random: () => number, out: number, features: number, size: number, axis: 0 | 1): Matrix {
-  const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+  const normal = gaussian(random, 1);
   const weights = Float32Array.from({ length: out * features }, () => normal() * 0.05);
   const unit = 10 ** (random() * 60 - 30);
   const values = Float32Array.from({ length: features }, () => (random() < 0.2 ? 0 : unit * Math.exp(3 * normal())));

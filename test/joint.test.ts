@@ -4,7 +4,7 @@ import { quantizeSync } from '../lib/compute/quantize.js';
 import { unpack } from '../lib/index.js';
 import { highestCode, type NBits, type QuantConfig } from '../lib/matrix/config.js';
 import { leastJointScale } from '../lib/solvers/joint.js';
-import { gaussian, randomOf, studentT } from './support/random.js';
+import { gaussian, randomOf, studentT } from './support/random.mjs';
 
 // Solver joint against an oracle in float64 that shares nothing with it: a dense search over ranges, each to its fixed point.
 // test/identity.test.ts holds every backend to the same bytes, so that one backend is enough here.

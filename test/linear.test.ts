@@ -9,7 +9,7 @@ import { geometryOf } from '../lib/matrix/geometry.js';
 import { fitsPanels, panelSizes } from '../lib/matrix/panels.js';
 import type { QuantizedTensor } from '../lib/matrix/weight.js';
 import { expectSameBytes } from './support/bytes.js';
-import { seededRandom } from './support/random.js';
+import { seededRandom } from './support/random.mjs';
 
 /** Of the sum of |terms|: what float32 products may differ from exact ones. Stated in docs/numerics.md. */
 const FLOAT_BOUND = 3e-6;

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect } from 'vitest';
 import { HqqError, type HqqErrorCode } from '../../lib/messages/errors.js';
+import { randomOf as uniformOf } from '../support/random.mjs';
 
 /** A folder of this test file, removed at its end. */
 export const SCRATCH = fs.mkdtempSync(join(tmpdir(), 'hqq-safetensors-'));
@@ -61,15 +62,10 @@ export async function expectError(action: () => unknown, code: HqqErrorCode, pat
   expect(message.length).toBeLessThan(2000);
 }
 
-/** Random numbers that a seed repeats (mulberry32). Print the seed where a property fails. */
+/** Random integers below a number, which a seed repeats. Print the seed where a property fails. */
 export function randomOf(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * below);
-  };
+  const random = uniformOf(seed);
+  return (below) => Math.floor(random() * below);
 }
 
 /** HQQ_TEST_SEED repeats a run. */

@@ -1,18 +1,17 @@
+import { randomOf } from '../support/random.mjs';
+
 /** Random numbers of one input: its seed and number repeat it, whatever came before. */
 export class Random {
-  #state: number;
+  readonly #random: () => number;
 
   constructor(seed: number, input: number) {
-    this.#state = (Math.imul(seed, 0x9e3779b1) ^ Math.imul(input + 1, 0x85ebca6b)) >>> 0;
+    this.#random = randomOf(Math.imul(seed, 0x9e3779b1) ^ Math.imul(input + 1, 0x85ebca6b));
     this.below(2);
   }
 
   /** An integer from 0 to `count` - 1. */
   below(count: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * count);
+    return Math.floor(this.#random() * count);
   }
 
   chance(percent: number): boolean {

@@ -9,7 +9,7 @@ import type { Weight } from '../../lib/matrix/weight.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { encode, freshPath, randomTensor, randomWeights } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
-import { seededRandom } from '../support/random.js';
+import { seededRandom } from '../support/random.mjs';
 
 type Shape = readonly [number, number];
 

@@ -18,7 +18,7 @@ import {
   type SourceTensor,
   tensorOf,
 } from '../support/checkpoints.js';
-import { seededRandom } from '../support/random.js';
+import { seededRandom } from '../support/random.mjs';
 
 // How scales and zeros are stored is decided from the weights, before anything is written.
 

@@ -1,5 +1,7 @@
+// Random numbers of tests and benches: JavaScript, so that benches read it as it is.
+
 /** Uniform numbers in [0, 1). `HQQ_TEST_SEED=n` repeats a run; the seed is printed, so that a failure can be repeated. */
-export function seededRandom(): () => number {
+export function seededRandom() {
   const seed = Number(process.env.HQQ_TEST_SEED ?? Date.now() % 1e9);
   console.log(`HQQ_TEST_SEED=${seed}`);
   let state = seed >>> 0 || 1;
@@ -12,7 +14,7 @@ export function seededRandom(): () => number {
 }
 
 /** Uniform numbers in [0, 1), the same for the same seed. mulberry32 */
-export function randomOf(seed: number): () => number {
+export function randomOf(seed) {
   let state = seed | 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -23,12 +25,12 @@ export function randomOf(seed: number): () => number {
 }
 
 /** Normal numbers of a standard deviation. */
-export function gaussian(random: () => number, deviation: number): () => number {
+export function gaussian(random, deviation) {
   return () => deviation * Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 }
 
 /** Numbers of Student's t distribution, whose tails are heavy, times `scale`. */
-export function studentT(random: () => number, freedom: number, scale: number): () => number {
+export function studentT(random, freedom, scale) {
   const normal = gaussian(random, 1);
   return () => {
     let squares = 0;
