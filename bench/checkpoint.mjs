@@ -47,7 +47,20 @@ try {
     // The process tells its own peak, in kilobytes, when it has done its work.
     const script = `process.argv.splice(1, 1); process.on('exit', () => process.stderr.write(String(process.resourceUsage().maxRSS)));
       await import(${JSON.stringify(cli)});`;
-    const args = ['--input-type=module', '-e', script, 'hqq', cli, 'quantize', model, '--out', output, '--json'];
+    const args = [
+      '--input-type=module',
+      '-e',
+      script,
+      'hqq',
+      cli,
+      'quantize',
+      model,
+      '--importance',
+      'none',
+      '--out',
+      output,
+      '--json',
+    ];
     const stderr = join(work, 'rss');
     const [wall] = timed(() =>
       execFileSync('sh', [

@@ -26,8 +26,11 @@ try {
     `A Llama of 2.3 million weights, trained on public-domain books, in bfloat16. Backend: ${name}, ${isa}, ${threads} threads.`,
   );
 
-  hqq(['quantize', 'books', '--out', 'books-4bit']);
-  hqq(['quantize', 'books', '--out', 'books-4bit-js', '--quiet'], { HQQ_BACKEND: 'js' });
+  // Which inputs count, found once: by itself JavaScript would not look for it.
+  hqq(['calibrate', 'books', '--out', 'inputs.safetensors']);
+  const weighed = ['--importance', 'inputs.safetensors'];
+  hqq(['quantize', 'books', '--out', 'books-4bit', ...weighed]);
+  hqq(['quantize', 'books', '--out', 'books-4bit-js', ...weighed, '--quiet'], { HQQ_BACKEND: 'js' });
   const digest = (folder) =>
     createHash('sha256')
       .update(readFileSync(join(work, folder, 'model.safetensors')))

@@ -64,7 +64,18 @@ describe('imports of lib', () => {
     schemes: ['messages', 'matrix', 'solvers', 'backend', 'compute', 'files', 'containers'],
     models: ['messages', 'matrix', 'solvers', 'backend', 'compute', 'files', 'containers', 'schemes'],
     runtime: ['messages', 'matrix', 'backend', 'compute', 'files', 'models'],
-    calibrate: ['messages', 'matrix', 'solvers', 'compute', 'files', 'containers', 'schemes', 'models', 'runtime'],
+    calibrate: [
+      'messages',
+      'matrix',
+      'solvers',
+      'backend',
+      'compute',
+      'files',
+      'containers',
+      'schemes',
+      'models',
+      'runtime',
+    ],
     cli: ['messages', 'matrix', 'backend', 'compute', 'files', 'models', 'runtime', 'calibrate'],
   };
   /** The room that a file is in; '' for files directly in lib/. */

@@ -60,3 +60,13 @@ test('hqq quantize shows where importance is from', async () => {
   const { stdout } = await hqq(['quantize', SHIPPED, '--out', at('shown'), '--solver', 'joint', '--tokens', '64']);
   expect(stdout).toMatch(/^\s*importance +random$/m);
 });
+
+test('hqq quantize lets no model read random tokens in JavaScript unless it is told to', async () => {
+  const env = { HQQ_BACKEND: 'js' };
+  const common = ['quantize', SHIPPED, '--solver', 'hqq', '--json', '--tokens', '16'];
+  const auto = JSON.parse((await hqq([...common, '--out', at('js')], { env })).stdout);
+  expect(auto.importance).toBe('none');
+  expect(auto.notes.join()).toMatch(/Importance is none: JavaScript computes here/);
+  const told = await hqq([...common, '--out', at('js-random'), '--importance', 'random'], { env });
+  expect(JSON.parse(told.stdout)).toMatchObject({ importance: 'random' });
+});

@@ -1,3 +1,4 @@
+import { activeBackend } from '../../backend/index.js';
 import type { TensorSource } from '../../containers/container.js';
 import { layerOf } from '../../containers/names.js';
 import { HqqError } from '../../messages/errors.js';
@@ -23,7 +24,7 @@ export async function weigh(source: TensorSource, plan: ModelPlan, resolved: Res
   const importance = asked === 'auto' ? 'random' : asked;
   if (asked === 'auto') {
     const { obstacleTo } = await import('../runs.js');
-    const obstacle = await obstacleTo(source);
+    const obstacle = activeBackend().name === 'js' ? SLOW : await obstacleTo(source);
     if (obstacle !== undefined) return { source: 'none', notes: [notWeighed(obstacle)] };
   }
   if (dryRun) return { source: sourceOf(importance), notes: [] };
@@ -37,6 +38,9 @@ export async function weigh(source: TensorSource, plan: ModelPlan, resolved: Res
   });
   return applied(statistics, layers, source);
 }
+
+/** A model of a billion weights would read for hours. */
+const SLOW = 'JavaScript computes here, in which the model would read for long (--importance random lets it)';
 
 const HEAD = 'lm_head';
 

@@ -89,7 +89,7 @@ async function dryRun(
   const notes = obstacles.map((message) => `As things are, the run itself would fail. ${message}`);
   return {
     importance: weighed.source,
-    notes: [...weighed.notes, ...notes],
+    notes: [...notes, ...weighed.notes],
     results: plan.shards.flatMap(({ layers }) => layers.map((layer) => ({ layer, sums: unknown, seconds: 0 }))),
     bytesAfter: [...(await layoutsOf(source, changedEnvelope(source, plan), plan)).values()].reduce(
       (sum, { fileSize }) => sum + fileSize,
