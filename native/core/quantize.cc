@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "ahead.h"
 #include "operations.h"
 #include "pages.h"
 #include "parallel.h"
@@ -17,13 +18,6 @@ using kernels::BlockStats;
 using kernels::KernelTable;
 using kernels::kLanes;
 using kernels::padded;
-
-const std::byte* offset_bytes(const void* base, size_t elements, size_t element_bytes) {
-  return static_cast<const std::byte*>(base) + elements * element_bytes;
-}
-std::byte* offset_bytes(void* base, size_t elements, size_t element_bytes) {
-  return static_cast<std::byte*>(base) + elements * element_bytes;
-}
 
 // Kernels work on whole vectors: what fills up a group's last one must not disturb its minimum and maximum.
 void pad_group(float* group, size_t size) { std::fill(group + size, group + padded(size), group[0]); }
@@ -133,6 +127,7 @@ class RowGroups {
         .size = op_.cols,
         .stride = stride_,
         .codes_stride = stride_,
+        .ahead = ahead_of_rows(op_, group),
     };
     plan_.solve(block, group, scratch_.at<float>(importance_, slot), stats);
   }
@@ -176,7 +171,7 @@ class ColumnGroups {
     for (size_t r = 0; r < op_.rows; ++r) plan_.widen(r * op_.cols + first, columns, wide + r * strip_);
     for (size_t c = 0; c < columns; c += kLanes) {
       const size_t count = std::min(kLanes, columns - c);
-      solve(wide + c, first + c, count, slot, stats);
+      solve(wide + c, first + c, count, ahead_of_columns(op_, strip_, first, c), slot, stats);
       pack(count, slot, packed + c * plan_.word_bytes);
     }
     for (size_t r = 0; r < op_.step; ++r)
@@ -185,7 +180,8 @@ class ColumnGroups {
   }
 
  private:
-  void solve(const float* wide, size_t group, size_t count, int slot, BlockStats* stats) const {
+  void solve(const float* wide, size_t group, size_t count, const kernels::Ahead& ahead, int slot,
+             BlockStats* stats) const {
     auto* weights = scratch_.at<float>(weights_, slot);
     auto* codes = scratch_.at<uint8_t>(codes_, slot);
     plan_.kernels.transpose_u32(reinterpret_cast<const uint32_t*>(wide), op_.rows, count, strip_,
@@ -204,6 +200,7 @@ class ColumnGroups {
           .size = op_.rows,
           .stride = stride_,
           .codes_stride = codes_stride_,
+          .ahead = ahead,
       };
       plan_.solve(block, group + g, scratch_.at<float>(importance_, slot), stats);
     }

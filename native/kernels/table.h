@@ -39,6 +39,12 @@ struct SolveOptions {
   size_t parameter_count;
 };
 
+// What is read later, a run for each group of a block: kernels ask for it while they compute.
+struct Ahead {
+  const std::byte* from = nullptr;
+  size_t bytes = 0, stride = 0;
+};
+
 // A few groups that are solved together. Rows are `stride` apart, a multiple of kLanes with padded(size) <= stride, or
 // stride == size where size is a multiple of kLanes; what pads a row of `weights` or `importance` is a copy of its
 // first element.
@@ -51,6 +57,7 @@ struct Block {
   float* scale;          // [groups]  written by solvers, else read
   float* zero;           // [groups]  likewise
   size_t groups, size, stride, codes_stride;
+  Ahead ahead = {};
 };
 
 // Floats of a block's `lanes`: weights, and their importance, of sixteen groups side by side.

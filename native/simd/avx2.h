@@ -133,6 +133,29 @@ struct Avx2Of {
     const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
     return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
   }
+  static void sum_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    across(a, b, c, d, to, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); });
+  }
+  static void min_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    across(a, b, c, d, to, [](__m256 x, __m256 y) { return _mm256_min_ps(x, y); });
+  }
+  static void max_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    across(a, b, c, d, to, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
+  }
+  static void means_four(U32 a, U32 b, U32 c, U32 d, const double* less, double factor, float* to) {
+    const auto halves = [](U32 x) { return _mm256_add_epi32(x.lo, x.hi); };
+    const __m256i ab = _mm256_hadd_epi32(halves(a), halves(b)), cd = _mm256_hadd_epi32(halves(c), halves(d));
+    const __m256i abcd = _mm256_hadd_epi32(ab, cd);
+    const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1));
+    const __m256d left = _mm256_sub_pd(_mm256_cvtepi32_pd(sums), _mm256_loadu_pd(less));
+    _mm_storeu_ps(to, _mm256_cvtpd_ps(_mm256_mul_pd(left, _mm256_set1_pd(factor))));
+  }
+  static uint32_t differ(F32 a, F32 b) {
+    const auto mask = [](__m256 x, __m256 y) {
+      return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_NEQ_UQ)));
+    };
+    return mask(a.lo, b.lo) | mask(a.hi, b.hi) << 8;
+  }
 
   static U8 load_bytes(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static void store_bytes(uint8_t* p, U8 v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
@@ -204,6 +227,18 @@ struct Avx2Of {
   }
 
  private:
+  // Lanes i and i + 8 of each vector, then i + 4, i + 2, i + 1.
+  template <class Op>
+  static void across(F32 a, F32 b, F32 c, F32 d, float* to, Op op) {
+    const auto quarters = [&](__m256 x, __m256 y) {  // of x in the low half, of y in the high one
+      return op(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+    };
+    const __m256 ab = quarters(op(a.lo, a.hi), op(b.lo, b.hi)), cd = quarters(op(c.lo, c.hi), op(d.lo, d.hi));
+    const __m256 pairs = op(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    const __m256 ac_bd = op(pairs, _mm256_permute_ps(pairs, 0xb1));
+    const __m128 ac = _mm256_castps256_ps128(ac_bd), bd = _mm256_extractf128_ps(ac_bd, 1);
+    _mm_storeu_ps(to, _mm_blend_ps(ac, bd, 0xa));
+  }
   // to[c][r] = from[r][c], eight by eight
   static void transpose8(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
     __m256i a[8], b[8];

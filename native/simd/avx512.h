@@ -97,6 +97,24 @@ struct Avx512Of {
     const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
     return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
   }
+  static void sum_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    _mm_storeu_ps(to, across(a, b, c, d, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); }));
+  }
+  static void min_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    _mm_storeu_ps(to, across(a, b, c, d, [](__m512 x, __m512 y) { return _mm512_min_ps(x, y); }));
+  }
+  static void max_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    _mm_storeu_ps(to, across(a, b, c, d, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); }));
+  }
+  static void means_four(U32 a, U32 b, U32 c, U32 d, const double* less, double factor, float* to) {
+    const auto as_floats = [](U32 x) { return _mm512_castsi512_ps(x.v); };
+    const __m128 sums = across(as_floats(a), as_floats(b), as_floats(c), as_floats(d), [](__m512 x, __m512 y) {
+      return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
+    });
+    const __m256d left = _mm256_sub_pd(_mm256_cvtepi32_pd(_mm_castps_si128(sums)), _mm256_loadu_pd(less));
+    _mm_storeu_ps(to, _mm256_cvtpd_ps(_mm256_mul_pd(left, _mm256_set1_pd(factor))));
+  }
+  static uint32_t differ(F32 a, F32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
 
   static U8 load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
   static void store_bytes(uint8_t* p, U8 v) { _mm512_storeu_si512(p, v.v); }
@@ -227,6 +245,19 @@ struct Avx512Of {
   }
 
  private:
+  // Lanes i and i + 8 of each vector, then i + 4, i + 2, i + 1.
+  template <class Op>
+  static __m128 across(F32 a, F32 b, F32 c, F32 d, Op op) {
+    const auto halves = [&](F32 x, F32 y) {  // of x in the low half, of y in the high one
+      return op(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    };
+    const F32 ab = halves(a, b), cd = halves(c, d);
+    const F32 quarters = op(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    const F32 pairs = op(quarters, _mm512_permute_ps(quarters, 0x4e));
+    const F32 all = op(pairs, _mm512_permute_ps(pairs, 0xb1));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all));
+  }
   static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void store256(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 };

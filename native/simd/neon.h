@@ -146,6 +146,28 @@ struct NeonOf {
   }
   static float min_across(F32 v) { return vminvq_f32(vminq_f32(vminq_f32(v.q[0], v.q[1]), vminq_f32(v.q[2], v.q[3]))); }
   static float max_across(F32 v) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v.q[0], v.q[1]), vmaxq_f32(v.q[2], v.q[3]))); }
+  static void sum_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    to[0] = sum(a), to[1] = sum(b), to[2] = sum(c), to[3] = sum(d);
+  }
+  static void min_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    to[0] = min_across(a), to[1] = min_across(b), to[2] = min_across(c), to[3] = min_across(d);
+  }
+  static void max_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    to[0] = max_across(a), to[1] = max_across(b), to[2] = max_across(c), to[3] = max_across(d);
+  }
+  static void means_four(U32 a, U32 b, U32 c, U32 d, const double* less, double factor, float* to) {
+    const auto mean = [&](U32 x, int i) {
+      const uint32_t sum = vaddvq_u32(vaddq_u32(vaddq_u32(x.q[0], x.q[1]), vaddq_u32(x.q[2], x.q[3])));
+      to[i] = static_cast<float>((static_cast<double>(static_cast<int32_t>(sum)) - less[i]) * factor);
+    };
+    mean(a, 0), mean(b, 1), mean(c, 2), mean(d, 3);
+  }
+  static uint32_t differ(F32 a, F32 b) {
+    constexpr uint32_t kBits[] = {1, 2, 4, 8};
+    uint32_t mask = 0;
+    for (int i = 0; i < 4; ++i) mask |= vaddvq_u32(vbicq_u32(vld1q_u32(kBits), vceqq_f32(a.q[i], b.q[i]))) << 4 * i;
+    return mask;
+  }
 
   static U8 load_bytes(const uint8_t* p) { return vld1q_u8(p); }
   static void store_bytes(uint8_t* p, U8 v) { vst1q_u8(p, v); }

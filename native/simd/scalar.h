@@ -157,6 +157,29 @@ struct Scalar {
     for (float x : v.lane) most = x > most ? x : most;
     return most;
   }
+  static void sum_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    to[0] = sum(a), to[1] = sum(b), to[2] = sum(c), to[3] = sum(d);
+  }
+  static void min_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    to[0] = min_across(a), to[1] = min_across(b), to[2] = min_across(c), to[3] = min_across(d);
+  }
+  static void max_four(F32 a, F32 b, F32 c, F32 d, float* to) {
+    to[0] = max_across(a), to[1] = max_across(b), to[2] = max_across(c), to[3] = max_across(d);
+  }
+  static void means_four(const U32& a, const U32& b, const U32& c, const U32& d, const double* less, double factor,
+                         float* to) {
+    const auto mean = [&](const U32& x, int i) {
+      uint32_t sum = 0;
+      for (const uint32_t lane : x.lane) sum += lane;
+      to[i] = static_cast<float>((static_cast<double>(static_cast<int32_t>(sum)) - less[i]) * factor);
+    };
+    mean(a, 0), mean(b, 1), mean(c, 2), mean(d, 3);
+  }
+  static uint32_t differ(const F32& a, const F32& b) {
+    uint32_t mask = 0;
+    for (int i = 0; i < 16; ++i) mask |= static_cast<uint32_t>(a.lane[i] != b.lane[i]) << i;
+    return mask;
+  }
 
   static U8 load_bytes(const uint8_t* p) { return bits<U8>(*reinterpret_cast<const U8*>(p)); }
   static void store_bytes(uint8_t* p, U8 v) { std::memcpy(p, v.lane, sizeof(v)); }

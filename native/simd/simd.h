@@ -49,7 +49,7 @@ concept Prefetching = requires(const void* p) { V::prefetch(p); };
 template <class V>
 concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, float x, const float* in, float* out,
                         const uint8_t* bytes_in, uint8_t* bytes_out, const uint16_t* half_in, uint16_t* half_out,
-                        size_t n, const uint32_t* words_in, uint32_t* words_out) {
+                        size_t n, const uint32_t* words_in, uint32_t* words_out, const double* doubles_in) {
   { V::kName };
   { V::kDot };  // what multiplies integers
   { V::kBytes };
@@ -75,6 +75,7 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::max(a, a) };
   { V::round(a) };  // half to even
   { V::abs(a) };
+  { V::differ(a, a) };    // a bit a lane, set where they are not equal
   { V::copysign(a, a) };  // magnitude of the first, sign of the second
   { V::first(a, n) };     // lanes from n on become +0
   // x = mantissa(x) * 2^exponent(x), mantissa in [1, 2), for positive normal x; pow2 takes whole numbers in [-126, 127]
@@ -85,6 +86,10 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::sum(a) };
   { V::min_across(a) };
   { V::max_across(a) };
+  // the same of four vectors at a time, to four floats or words
+  { V::sum_four(a, a, a, a, out) };
+  { V::min_four(a, a, a, a, out) };
+  { V::max_four(a, a, a, a, out) };
   // kBytes bytes
   { V::load_bytes(bytes_in) };
   { V::store_bytes(bytes_out, b) };
@@ -102,7 +107,9 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::add(w, w) };
   { V::rounded_words(a) };  // half to even, as two's complement; for |a| < 2^31
   { V::sum_words(w) };      // of all lanes, as a double
-  { V::to_f32(w) };         // words in [0, 2^31) as floats
+  // (sum - less[i]) * factor of four vectors, to four floats; sums are taken for two's complement
+  { V::means_four(w, w, w, w, doubles_in, x, out) };
+  { V::to_f32(w) };  // words in [0, 2^31) as floats
   // a * b + c, in one rounding or in two: for matrix products, whose bits differ between instruction sets
   { V::fma(a, a, a) };
   // Sixteen integer dot products: lane j of Codes holds four codes of output j, and x four signed bytes in [-127, 127]

@@ -15,16 +15,18 @@ HQQ_INLINE State given(float scale, float zero) {
 template <class V, size_t Size>
 void encode_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
   Groups<V, Size, false> groups(b);
+  for (size_t g = 0; g < b.groups; ++g) groups.now[g] = given(b.scale[g], b.zero[g]);
+  groups.measure();
+  groups.scale_weights();
+  Costs<V> costs;
   for (size_t g = 0; g < b.groups; ++g) {
     const auto group = groups[g];
-    groups.now[g] = given(b.scale[g], b.zero[g]);
-    group.measure();
-    group.scale_weights();
     const bool inside = group.now.inv_scale > 0 && group.overshoot(o.max_code) < kInside;
     const auto finish_one = inside ? &finish_group<V, Size, false> : &finish_group<V, Size, true>;
     finish_one(group.scaled, group.size, group.now, b.scale[g], b.zero[g], o.max_code, b.codes + g * b.codes_stride,
-               stats);
+               costs, g, b.ahead);
   }
+  costs.add_to(stats, groups.now, b.groups);
 }
 
 // Writes codes of the block's scales and zeros, which it reads.

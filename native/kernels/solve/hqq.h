@@ -1,4 +1,6 @@
 #pragma once
+#include <cmath>
+
 #include "../../simd/math.h"
 #include "range.h"
 
@@ -77,19 +79,146 @@ struct Hqq : FromRange {
     return moves;
   }
 
+  // The same steps, of four groups at a time: what a step takes of one number a group is a vector's, and groups wait in
+  // each other's shadow. Four of which one moves are stepped once more, which leaves the others where they are: too
+  // much work where a group takes many registers.
+  template <class Groups>
+    requires(!Groups::kWeighted && V::kBytes > kLanes)
+  HQQ_NOINLINE static int step_together(Groups& groups, const SolveOptions& o, const Parameters& p) {
+    Together<Groups> all(groups, o.max_code);
+    uint32_t moving = p.iterations == 0 ? 0 : all.lanes();
+    int iteration = 0;
+    for (; iteration < p.iterations && moving != 0; ++iteration) {
+      const Round r = round(p, iteration);
+      const bool near = all.near(r.threshold < r.least_threshold ? r.threshold : r.least_threshold);
+      moving = near ? all.step(moving) : all.step_apart(moving, r);
+    }
+    for (size_t g = 0; g < groups.block.groups; ++g) groups.now[g].zero = all.zero[g];
+    return iteration;
+  }
+
  private:
+  // The groups of a block, and where their zeros are; `step` of each is what the members' formulas are of.
+  //
+  // Zeros move little, and a sum of floats never falls where a term rises: what keeps to the codes with a zero a little
+  // lower and a little higher does so with all between. Nothing else need be looked at until a zero has left them.
+  template <class Groups>
+  struct Together {
+    static constexpr float kNear = 0.375f;
+
+    Groups& groups;
+    const float max_code;
+    size_t fours;
+    float low[kLanes] = {}, high[kLanes] = {}, scale[kLanes] = {}, slack[kLanes] = {}, zero[kLanes] = {};
+    float from[kLanes], to[kLanes], residual[kLanes];
+    double targets[kLanes];
+    const float* scaled[kLanes];
+    float most_residual;  // while zeros are between `from` and `to`; infinite where that does not keep to the codes
+
+    HQQ_INLINE Together(Groups& block, float highest)
+        : groups(block), max_code(highest), fours((block.block.groups + kTogether - 1) / kTogether) {
+      for (size_t i = 0; i < fours * kTogether; ++i) {
+        const Facts& facts = groups.facts[at(i)];
+        const State& now = groups.now[at(i)];
+        const bool turned = now.inv_scale < 0;
+        low[i] = (turned ? facts.most : facts.least) * now.inv_scale;
+        high[i] = (turned ? facts.least : facts.most) * now.inv_scale;
+        scale[i] = now.scale, slack[i] = facts.magnitude * 1e-6f, zero[i] = now.zero;
+        targets[i] = facts.sum_of_scaled, scaled[i] = groups[at(i)].scaled;
+      }
+      look_around();
+    }
+
+    // The last group fills the places of the last four.
+    HQQ_INLINE size_t at(size_t i) const { return i < groups.block.groups ? i : groups.block.groups - 1; }
+    HQQ_INLINE uint32_t lanes() const { return (uint32_t{1} << fours * kTogether) - 1; }
+
+    // Whether no group reaches beyond the codes, nor has a residual that is more than `threshold`.
+    HQQ_INLINE bool near(float threshold) {
+      const auto zero_f32 = V::load(zero);
+      if (V::differ(V::min(V::max(zero_f32, V::load(from)), V::load(to)), zero_f32) != 0) look_around();
+      return most_residual <= threshold;
+    }
+
+    // Returns which moved.
+    HQQ_INLINE uint32_t step(uint32_t moving) {
+      const auto before_f32 = V::load(zero);
+      for (size_t i = 0; i < fours * kTogether; i += kTogether)
+        if ((moving >> i & 15) != 0) step_four<false>(i, targets + i);
+      return V::differ(V::load(zero), before_f32);
+    }
+
+    // The same where groups may reach beyond the codes, or have residuals that shrink.
+    HQQ_NOINLINE uint32_t step_apart(uint32_t moving, const Round& r) {
+      const auto before_f32 = V::load(zero), beyond_f32 = beyond(before_f32);
+      V::store(residual, residual_of(beyond_f32));
+      const bool inside = V::max_across(beyond_f32) < kInside;
+      uint32_t grows = 0;
+      for (size_t i = 0; i < fours * kTogether; i += kTogether) {
+        if ((moving >> i & 15) == 0) continue;
+        double wanted[kTogether];
+        for (size_t j = 0; j < kTogether; ++j) {
+          wanted[j] = targets[i + j];
+          if (!(residual[i + j] <= r.threshold)) wanted[j] = shrunk(i + j, r);
+          grows |= static_cast<uint32_t>(r.beta_grows & !(residual[i + j] <= r.least_threshold)) << (i + j);
+        }
+        if (inside)
+          step_four<false>(i, wanted);
+        else
+          step_four<true>(i, wanted);
+      }
+      return V::differ(V::load(zero), before_f32) | grows;
+    }
+
+   private:
+    template <bool Clamp>
+    HQQ_INLINE void step_four(size_t first, const double* wanted) {
+      typename V::U32 codes_u32[kTogether];
+      HQQ_NO_UNROLL  // or compilers keep what they sum of all four in registers, which are too few
+          for (size_t j = 0; j < kTogether; ++j) codes_u32[j] =
+              lanes_of_codes<Clamp>(groups[0], scaled[first + j], zero[first + j], max_code);
+      const double inv_size = 1.0 / static_cast<double>(static_cast<int64_t>(groups[0].count()));
+      V::means_four(codes_u32[0], codes_u32[1], codes_u32[2], codes_u32[3], wanted, inv_size, zero + first);
+    }
+    double shrunk(size_t i, const Round& r) {
+      const auto group = groups[at(i)];
+      const State now{group.now.inv_scale, group.now.scale, zero[i]};
+      return sum_of_targets(group.weights, group.scaled, group.size, now, max_code, r);
+    }
+    HQQ_NOINLINE void look_around() {
+      constexpr float kLargest = 0x1p15f;  // beyond it a float is too coarse for what is a little lower
+      const auto zero_f32 = V::load(zero);
+      const auto from_f32 = V::sub(zero_f32, V::set(kNear)), to_f32 = V::add(zero_f32, V::set(kNear));
+      const auto beyond_f32 = V::max(beyond(from_f32), beyond(to_f32));
+      const bool keeps = V::max_across(beyond_f32) < kInside && V::max_across(V::abs(zero_f32)) <= kLargest;
+      V::store(from, from_f32), V::store(to, to_f32);
+      most_residual = keeps ? V::max_across(residual_of(beyond_f32)) : INFINITY;
+    }
+    HQQ_INLINE typename V::F32 beyond(typename V::F32 zero_f32) const {
+      const auto below_f32 = V::sub(V::set(0.0f), V::add(V::load(low), zero_f32));
+      return V::max(below_f32, V::sub(V::add(V::load(high), zero_f32), V::set(max_code)));
+    }
+    HQQ_INLINE typename V::F32 residual_of(typename V::F32 beyond_f32) const {
+      return V::add(V::mul(V::max(beyond_f32, V::set(kInside)), V::load(scale)), V::load(slack));
+    }
+  };
+
   // The solver's inner loop. In whole numbers, exact in any order. Without Clamp the caller knows that no code leaves
   // [0, max_code].
   template <bool Clamp, class Group>
   HQQ_INLINE static double sum_of_codes(const Group& g, float max_code) {
-    const auto zero_f32 = V::set(g.now.zero), max_f32 = V::set(max_code);
+    return V::sum_words(lanes_of_codes<Clamp>(g, g.scaled, g.now.zero, max_code));
+  }
+  template <bool Clamp, class Group>
+  HQQ_INLINE static typename V::U32 lanes_of_codes(const Group& g, const float* scaled, float zero, float max_code) {
+    const auto zero_f32 = V::set(zero), max_f32 = V::set(max_code);
     auto sum_u32 = V::rounded_words(V::set(0.0f));
     g.over_weights([&](size_t i, size_t lanes) {
-      auto place_f32 = V::add(V::load(g.scaled + i), zero_f32);
+      auto place_f32 = V::add(V::load(scaled + i), zero_f32);
       if constexpr (Clamp) place_f32 = V::min(V::max(place_f32, V::set(0.0f)), max_f32);
       sum_u32 = V::add(sum_u32, V::rounded_words(keep<V>(place_f32, lanes)));
     });
-    return V::sum_words(sum_u32);
+    return sum_u32;
   }
 
   // shrink(x) = sign(x) * max(|x| - |x|^(p - 1) / beta, 0)

@@ -74,9 +74,8 @@ HQQ_INLINE float inv_scale_of_symmetric(const Facts& facts, float max_code) {
   return turns ? -size : size;
 }
 
-template <class V, size_t Size, bool Weighted>
-HQQ_INLINE State range(const Group<V, Size, Weighted>& g, const SolveOptions& o) {
-  const Facts& facts = g.facts;
+template <class V>
+HQQ_INLINE State range_of(const Facts& facts, const SolveOptions& o) {
   const bool is_integer = o.zero_kind == ZeroKind::integer, is_symmetric = o.zero_kind == ZeroKind::symmetric;
   // A zero that is a code stands for a weight of 0, which the range has to hold.
   const float least = is_integer && facts.least > 0.0f ? 0.0f : facts.least;
@@ -101,9 +100,41 @@ HQQ_INLINE State range(const Group<V, Size, Weighted>& g, const SolveOptions& o)
   return {inv_scale, scale, zero};
 }
 
+template <class V, size_t Size, bool Weighted>
+HQQ_INLINE State range(const Group<V, Size, Weighted>& g, const SolveOptions& o) {
+  return range_of<V>(g.facts, o);
+}
+
+// The ranges of a block's groups, to the same bits, sixteen at a time where the options are those of most.
+template <class V>
+HQQ_NOINLINE void ranges(const Facts* facts, size_t count, const SolveOptions& o, State* now) {
+  const bool is_plain = o.zero_kind == ZeroKind::real || o.zero_kind == ZeroKind::rounded_start;
+  if (!is_plain || o.reference_guards || o.scale_dtype != DType::f32) {
+    for (size_t g = 0; g < count; ++g) now[g] = range_of<V>(facts[g], o);
+    return;
+  }
+  float least[kLanes] = {}, half_range[kLanes], magnitude[kLanes], inv_scale[kLanes], scale[kLanes], zero[kLanes];
+  for (size_t g = 0; g < kLanes; ++g) half_range[g] = magnitude[g] = 1.0f;
+  for (size_t g = 0; g < count; ++g) {
+    least[g] = facts[g].least, magnitude[g] = facts[g].magnitude;
+    half_range[g] = facts[g].most * 0.5f - facts[g].least * 0.5f;
+  }
+  const auto wanted_f32 = V::mul(V::div(V::set(0.5f), V::load(half_range)), V::set(o.max_code));
+  const auto limit_f32 = V::min(V::min(wanted_f32, V::div(V::set(1048576.0f), V::load(magnitude))), V::set(0x1p120f));
+  V::store(inv_scale, V::max(limit_f32, V::set(0x1p-126f)));
+  for (size_t g = 0; g < count; ++g)
+    if (!(facts[g].most > facts[g].least)) inv_scale[g] = 1.0f;
+  const auto inv_scale_f32 = V::load(inv_scale);
+  auto zero_f32 = V::sub(V::set(0.0f), V::mul(V::load(least), inv_scale_f32));
+  if (o.zero_kind == ZeroKind::rounded_start) zero_f32 = V::add(V::round(zero_f32), V::set(0.0f));
+  V::store(scale, V::div(V::set(1.0f), inv_scale_f32)), V::store(zero, zero_f32);
+  for (size_t g = 0; g < count; ++g) now[g] = {inv_scale[g], scale[g], zero[g]};
+}
+
 // Of a solver that starts from the range, and nowhere else.
 struct FromRange {
   static constexpr int kStarts = 1;
+  static constexpr bool kFromRange = true;
 
   template <class Group, class Parameters>
   HQQ_INLINE static State start(const Group& g, const SolveOptions& o, const Parameters&, int) {

@@ -48,10 +48,19 @@ concept SolvesGroups =
       requires S::kStarts == 1 || requires { static_cast<double>(S::objective(g, o, p)); };
     };
 
+//   step_together(groups, options, parameters)   optional: all steps of all groups of a block, to the same bits, for
+//                                                groups of at most kSideBySide weights. Returns the most of a group
+template <class S, class Groups>
+concept StepsTogether = requires(Groups& groups, const SolveOptions& o, const typename S::Parameters& p) {
+  static_cast<int>(S::step_together(groups, o, p));
+};
+
 // Steps all groups together, so that the processor works on several at a time; those that no longer move leave. Returns
 // the most steps of a group.
 template <class S, class Groups>
 HQQ_INLINE int iterate(Groups& groups, size_t count, const SolveOptions& o, const typename S::Parameters& p) {
+  if constexpr (StepsTogether<S, Groups>)
+    if (groups[0].count() <= kSideBySide) return S::step_together(groups, o, p);
   const int most = S::iterations(p);
   uint8_t moving[kMaxBlock];
   for (size_t g = 0; g < kMaxBlock; ++g) moving[g] = static_cast<uint8_t>(g);
@@ -71,7 +80,7 @@ HQQ_INLINE int iterate(Groups& groups, size_t count, const SolveOptions& o, cons
 }
 
 // From each start in turn. Returns the most steps of a group.
-template <class S, class Groups>
+template <class V, class S, class Groups>
 HQQ_INLINE int step_groups(Groups& groups, const SolveOptions& o) {
   const Block& b = groups.block;
   const auto parameters = S::read(o);
@@ -79,8 +88,11 @@ HQQ_INLINE int step_groups(Groups& groups, const SolveOptions& o) {
   State best[kMaxBlock];
   double least[kMaxBlock];
   for (int start = 0; start < S::kStarts; ++start) {
-    for (size_t g = 0; g < b.groups; ++g) groups.now[g] = S::start(groups[g], o, parameters, start);
-    for (size_t g = 0; g < b.groups; ++g) groups[g].scale_weights();
+    if constexpr (requires { S::kFromRange; })
+      ranges<V>(groups.facts, b.groups, o, groups.now);
+    else
+      for (size_t g = 0; g < b.groups; ++g) groups.now[g] = S::start(groups[g], o, parameters, start);
+    groups.scale_weights();
     const int iterations = iterate<S>(groups, b.groups, o, parameters);
     most = iterations > most ? iterations : most;
     if constexpr (S::kStarts > 1) {
@@ -91,7 +103,8 @@ HQQ_INLINE int step_groups(Groups& groups, const SolveOptions& o) {
     }
   }
   if constexpr (S::kStarts > 1) {
-    for (size_t g = 0; g < b.groups; ++g) groups.now[g] = best[g], groups[g].scale_weights();
+    for (size_t g = 0; g < b.groups; ++g) groups.now[g] = best[g];
+    groups.scale_weights();
   }
   return most;
 }
@@ -100,15 +113,15 @@ template <class V, SolverKernel S, size_t Size, bool Weighted>
   requires SolvesLanes<S> || SolvesGroups<S, Group<V, Size, Weighted>>
 void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
   Groups<V, Size, Weighted> groups(b);
-  for (size_t g = 0; g < b.groups; ++g) groups[g].measure();
+  groups.measure();
   if constexpr (Weighted)
     for (size_t g = 0; g < b.groups; ++g) groups[g].weigh();
   int iterations;
   if constexpr (SolvesLanes<S>) {
     iterations = LaneSolver<V, S, Size, Weighted>::solve(groups, o, S::read(o));
-    for (size_t g = 0; g < b.groups; ++g) groups[g].scale_weights();
+    groups.scale_weights();
   } else {
-    iterations = step_groups<S>(groups, o);
+    iterations = step_groups<V, S>(groups, o);
   }
   stats->iterations = iterations > stats->iterations ? iterations : stats->iterations;
   finish(groups, o, b, stats);
