@@ -25,7 +25,7 @@ const [WIDTH, HEIGHT] = [720, 420];
 const BOX = { left: 64, right: WIDTH - 16, top: 44, bottom: HEIGHT - 48 };
 const [BITS, PERPLEXITY] = [
   [2.4, 4.8],
-  [28, 400],
+  [28, 1200],
 ];
 
 const { results } = JSON.parse(readFileSync(process.argv[2], 'utf8')).quality;
@@ -59,7 +59,7 @@ const n = (value) => value.toFixed(1);
 const text = (at, down, content, more = '') => `<text x="${n(at)}" y="${n(down)}"${more}>${content}</text>`;
 
 const lines = [];
-for (const value of [30, 40, 60, 100, 200, 400]) {
+for (const value of [30, 40, 60, 100, 200, 400, 800]) {
   lines.push(
     `<path class="grid" d="M${BOX.left} ${n(y(value))}H${BOX.right}"/>`,
     text(BOX.left - 8, y(value) + 4, value, ' text-anchor="end"'),
@@ -72,7 +72,8 @@ for (const bits of [2.5, 3, 3.5, 4, 4.5]) {
   );
 }
 lines.push(`<path class="original" d="M${BOX.left} ${n(y(original))}H${BOX.right}"/>`);
-series.forEach(({ name, points, colour, open }, index) => {
+const drawn = series.filter(({ points }) => points.some(inside));
+drawn.forEach(({ name, points, colour, open }, index) => {
   const shown = points.filter(inside).sort((a, b) => a[1] - b[1]);
   for (const [label, bits, value] of shown) {
     const title = `<title>${name}: ${label}, ${bits.toFixed(2)} bits per weight, perplexity ${value.toFixed(1)}</title>`;
