@@ -74,6 +74,16 @@ describe('a stack of experts', () => {
       [`${AT}.mlp.experts.gate_up_proj`, [96, 32], 'in-out', EXPERTS, `${AT}.mlp.experts.gate_up_proj_bias`],
       [`${AT}.mlp.experts.down_proj`, [32, 48], 'in-out', EXPERTS, `${AT}.mlp.experts.down_proj_bias`],
     ]);
+    const granite = { [`${AT}.self_attn.q_proj.weight`]: JETMOE[`${AT}.self_attention.kv_proj.weight`]! };
+    const path = modelFolder(
+      [{ ...granite, [`${AT}.block_sparse_moe.input_linear.weight`]: randomTensor([EXPERTS, 96, 32], 2) }],
+      {
+        config: configOf('GraniteMoeForCausalLM', 'granitemoe'),
+      },
+    );
+    expect((await stacksOf(path)).map(({ name, experts }) => [name, experts])).toEqual([
+      [`${AT}.block_sparse_moe.input_linear`, EXPERTS], // whose module alone is called after its experts
+    ]);
     const [only] = await stacksOf(jetMoe());
     expect(only).toMatchObject({ shape: [96, 32], stored: 'out-in', experts: EXPERTS });
     expect(only!.bias).toBeUndefined();
