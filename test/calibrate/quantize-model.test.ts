@@ -115,6 +115,8 @@ describe('a model with importance', () => {
     const output = join(scratch, 'minmax');
     const options = { solver: 'minmax', importance: 'random', onProgress: (p: Progress) => progress.push(p) } as const;
     expect((await quantizeModel(SHIPPED, output, options)).importance).toBe('none');
+    const eight = { nbits: 8, onProgress: (p: Progress) => progress.push(p) } as const; // has nothing to gain
+    expect((await quantizeModel(SHIPPED, `${output}-8`, eight)).importance).toBe('none');
     expect(progress.some(({ importance }) => importance)).toBe(false);
   });
 

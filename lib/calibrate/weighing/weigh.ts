@@ -21,6 +21,7 @@ export async function weigh(source: TensorSource, plan: ModelPlan, resolved: Res
   const { importance: asked, seed, tokens, threads, dryRun } = resolved.model;
   const layers = plan.shards.flatMap((shard) => shard.layers).filter(({ form }) => reads(form.config.solver));
   if (asked === 'none' || layers.length === 0) return NONE;
+  if (asked === 'auto' && layers.every(({ form }) => form.config.nbits === 8)) return NONE; // nothing is left to gain
   const importance = asked === 'auto' ? 'random' : asked;
   if (asked === 'auto') {
     const { obstacleTo } = await import('../runs.js');
