@@ -1,11 +1,14 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
+//   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured
 //   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers
 import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { table } from './measure.mjs';
+import { solversPage } from './solvers-page.mjs';
 
 const json = process.argv.includes('--json');
 const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'));
@@ -153,6 +156,11 @@ if (wants('solvers')) {
     ]),
   );
   say('');
+  if (process.argv.includes('--write')) {
+    const page = fileURLToPath(new URL('../docs/solvers.md', import.meta.url));
+    writeFileSync(page, solversPage(results.solvers, results.machine.cpu));
+    say(`Wrote ${page}.`);
+  }
 }
 if (wants('quality')) {
   results.quality = run('quality.mjs');

@@ -16,6 +16,7 @@ interface DigestLine {
   readonly number: (name: string) => number;
   readonly list: (name: string) => number[];
   readonly has: (name: string) => boolean;
+  readonly name: (name: string) => string | undefined;
 }
 
 const lines: readonly DigestLine[] = readFileSync(new URL('../native/tests/digests.txt', import.meta.url), 'utf8')
@@ -29,7 +30,8 @@ const lines: readonly DigestLine[] = readFileSync(new URL('../native/tests/diges
       return fields[name].split(',').map(Number);
     };
     const has = (name: string) => fields[name] !== undefined;
-    return { text, operation: operation as keyof Operations, list, has, number: (name) => list(name)[0]! };
+    const name = (field: string) => fields[field];
+    return { text, operation: operation as keyof Operations, list, has, name, number: (field) => list(field)[0]! };
   });
 
 /** xorshift32, and what is made of it. */
@@ -79,7 +81,19 @@ interface Case {
   readonly outputs: Readonly<Record<string, ArrayBufferView>>;
 }
 
-function caseOf({ operation, number, list, has }: DigestLine, threads: number): Case {
+/** Parameters of solvers that a case names, as native/tests/cases.cc has them; there is no growth, whose power is a library's own. */
+function parametersOf(solver: string, { number }: DigestLine): readonly number[] {
+  const iterations = number('iterations');
+  if (solver === 'hqs') return Array.from({ length: iterations }, (_, i) => (i === 0 ? 1 : 1 / 1.25));
+  if (solver === 'admm') return [0.625, -0.4, iterations];
+  if (solver === 'kl') return [160, 0, 160, 0, 144, 16, 160, 24, 150, 40, 120];
+  const symmetric = ZERO_KINDS[number('zeroKind')] === 'symmetric';
+  const starts = symmetric ? [0, 0, 1, 0, -1, -0.5, 1, 0.5] : [0, 0, 0.45, 0.45, 0, 0.45, 0.45, -0.45];
+  return [number('lpNorm'), 2, 0, 4, ...starts, ...new Array<number>(iterations).fill(1 / number('beta'))];
+}
+
+function caseOf(line: DigestLine, threads: number): Case {
+  const { operation, number, list, has, name } = line;
   const stream = new Stream(number('seed'));
   if (operation === 'distance') {
     const [aDtype, bDtype] = [number('aDtype') as DTypeId, number('bDtype') as DTypeId];
@@ -140,11 +154,15 @@ function caseOf({ operation, number, list, has }: DigestLine, threads: number): 
   });
   const [scale, zero] = [new Float32Array(groups), new Float32Array(groups)];
   const outputs = { packed: empty(), scale, zero, stats: new Float64Array(5) };
+  const solver = name('solver') ?? (moves ? 'hqq' : 'minmax');
+  const own = moves ? [number('lpNorm'), number('threshold'), grows, ...schedule] : [];
   const options = {
     maxCode: number('maxCode'),
-    solver: SOLVERS.indexOf(moves ? 'hqq' : 'minmax'),
-    parameters: Float32Array.from(moves ? [number('lpNorm'), number('threshold'), grows, ...schedule] : []),
-    zeroKind: ZERO_KINDS.indexOf(number('roundZero') === 1 ? 'roundedStart' : 'float'),
+    solver: (SOLVERS as readonly string[]).indexOf(solver),
+    parameters: Float32Array.from(has('solver') ? parametersOf(solver, line) : own),
+    zeroKind: has('solver')
+      ? number('zeroKind')
+      : ZERO_KINDS.indexOf(number('roundZero') === 1 ? 'roundedStart' : 'float'),
     scaleDtype: 0 as DTypeId,
     importance: has('features') ? importanceOf(number('features')) : undefined,
     referenceGuards: number('referenceGuards') === 1,

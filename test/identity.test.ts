@@ -157,6 +157,8 @@ const CASES: Cases = {
       scaleDtype: random.chance(60) ? 'float32' : random.pick(DTYPE_NAMES),
       lpNorm: random.pick([1, 0.7, 0.5, ...(solver === 'joint' ? [2, 2, 2, 2, 2, 2] : [])]),
       beta: random.pick([1, 10, 100]),
+      lambda: random.pick([0, 0.001, 0.3, 2]),
+      rho: random.pick([0.3, 0.75, 1, 1.5]),
       kappa: random.pick([1, 1.01]),
       iterations: random.pick([1, 2, 5, 20]),
       roundZero: zeroPoint === 'float' && random.chance(30),
@@ -335,9 +337,9 @@ test.each([...NATIVE, 'js'])('%s finds the first weight that is not finite', (na
   for (let i = 0; i < 100; i++) {
     const random = new Random(SEED * 7919 + i);
     const c = CASES.quantize(random);
-    // Weights are looked at before a solver is asked, and joint would take long.
+    // Weights are looked at before a solver is asked, and those that fit would take long.
     const minmax = { solver: SOLVERS.indexOf('minmax'), parameters: new Float32Array(0) };
-    if (SOLVERS[(c.inputs as QuantizeArgs).solver] === 'joint') Object.assign(c.inputs, minmax);
+    if (SOLVERS[(c.inputs as QuantizeArgs).solver] !== 'hqq') Object.assign(c.inputs, minmax);
     const { weights, dtype } = c.inputs as QuantizeArgs;
     const first = random.below(weights.length);
     const bad = [

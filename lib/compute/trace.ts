@@ -1,5 +1,6 @@
 import type { QuantizeArgs, Step } from '../../binding.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
+import { solverNamed } from '../solvers/solvers.js';
 import { readStats, solverArgs } from './arguments.js';
 
 // What a solver minimises, iteration by iteration.
@@ -23,10 +24,9 @@ export function traceJob(args: QuantizeArgs, config: ResolvedQuantConfig, iterat
 }
 
 /**
- * The sum of squared errors where that is what the solver minimises, or does no more than start from the range; else the sum of
- * absolute errors, by whose mean the reference stops: of exponents below 1 the sums say little.
+ * The sum of squared errors where the solver has no exponent, or 2; else the sum of absolute errors, by whose mean the reference stops: of exponents below 1 the sums say little.
  */
 export function objective(stats: Float64Array, { solver, lpNorm }: ResolvedQuantConfig): number {
   const { absError, squaredError } = readStats(stats);
-  return solver === 'minmax' || lpNorm === 2 ? squaredError : absError;
+  return solverNamed(solver).lpNorm === undefined || lpNorm === 2 ? squaredError : absError;
 }

@@ -65,7 +65,9 @@ export interface QuantConfig {
   /**
    * `'joint'` fits scale and zero together, by least squares, from several ranges, and keeps the best. `'hqq'`, the reference's, moves
    * each group's zero point to a fixed point of the half-quadratic iteration, and keeps the scale of its range: more error in a
-   * quarter to a half of the time. `'minmax'` keeps the range: round to nearest.
+   * quarter to a half of the time. `'admm'` and `'hqs'` fit both from the range alone, by splitting: `'admm'`, which may pass through
+   * worse fits and keeps the best, comes as far as `'joint'`. `'kl'` takes the part of the range whose histogram differs least from that
+   * of the weights. `'minmax'` keeps the range: round to nearest.
    *
    * @default 'joint'; `'hqq'` where options of the reference's solver are given: an `lpNorm` up to 1, `beta`, `kappa`, `roundZero` or
    * `referenceGuards`, and no `zeroPoint` that it does not have
@@ -90,7 +92,23 @@ export interface QuantConfig {
   readonly beta?: number;
 
   /**
-   * Factor by which `beta` grows after each iteration, at least 1. The reference's releases 0.2.7 to 0.2.8.post1 use 1,
+   * Penalty of solver `'hqs'`, in [0, 1e6], which alone reads it: a code changes where its weight is more than `(1 + lambda) / 2` levels
+   * off. 0 changes each that is not the nearest.
+   *
+   * @default 0.001
+   */
+  readonly lambda?: number;
+
+  /**
+   * Penalty of solver `'admm'`, in [0.001, 1000], which alone reads it. Below 1 codes move on after they have settled, above 1 they
+   * settle early.
+   *
+   * @default 0.75
+   */
+  readonly rho?: number;
+
+  /**
+   * Factor by which `beta`, or `lambda`, grows after each iteration, at least 1. The reference's releases 0.2.7 to 0.2.8.post1 use 1,
    * others 1.01.
    *
    * @default 1
@@ -98,7 +116,7 @@ export interface QuantConfig {
   readonly kappa?: number;
 
   /**
-   * Most iterations that a group may take, 1 to 1000. A group stops by itself at its fixed point.
+   * Most iterations that a group may take, 1 to 1000. A group stops by itself at its fixed point, save that `'admm'` takes them all.
    *
    * @default 20
    */

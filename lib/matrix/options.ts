@@ -55,11 +55,25 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
     help: 'penalty of the half-quadratic split',
     parse: number,
   },
+  lambda: {
+    default: 0.001,
+    expected: 'a number in [0, 1e6]',
+    accepts: (value) => isNumber(value) && value >= 0 && value <= 1e6,
+    help: 'penalty of solver hqs',
+    parse: number,
+  },
+  rho: {
+    default: 0.75,
+    expected: 'a number in [0.001, 1000]',
+    accepts: (value) => isNumber(value) && value >= 0.001 && value <= 1000,
+    help: 'penalty of solver admm',
+    parse: number,
+  },
   kappa: {
     default: 1,
     expected: 'a number in [1, 2]',
     accepts: (value) => isNumber(value) && value >= 1 && value <= 2,
-    help: 'growth of beta per iteration',
+    help: 'growth of beta, or lambda, per iteration',
     parse: number,
   },
   iterations: {

@@ -16,10 +16,17 @@ export function jointParameters({ lpNorm, beta, kappa, iterations, zeroPoint, ma
 }
 
 /**
- * What part of the range's scale `R / m` the scale of a group surely is at least, from the sum of squares that the solver never
- * exceeds, that of the range: docs/numerics.md has the proof.
+ * What part of the range's scale `R / m` the scale of a group surely is at least, of a solver whose sum of squares is never more than
+ * that of the range: docs/numerics.md has the proof.
  */
-export function leastJointScale({ lpNorm, zeroPoint, maxCode: m }: SolverOptions, size: number): number {
-  if (lpNorm !== 2 || zeroPoint !== 'float') return 0;
+export function leastFittedScale(options: Pick<SolverOptions, 'zeroPoint' | 'maxCode'>, size: number): number {
+  const { zeroPoint, maxCode: m } = options;
+  if (zeroPoint !== 'float') return 0;
   return Math.max(1 - Math.sqrt(2 * size) / (2 * m), (2 * (m - 1)) / (size * m), 0);
 }
+
+/** The same of `joint`, which may minimise another norm. */
+export const leastJointScale = (
+  options: Pick<SolverOptions, 'lpNorm' | 'zeroPoint' | 'maxCode'>,
+  size: number,
+): number => (options.lpNorm === 2 ? leastFittedScale(options, size) : 0);

@@ -8,6 +8,8 @@ export interface SolverOptions {
   readonly lpNorm: number;
   readonly beta: number;
   readonly kappa: number;
+  readonly lambda: number;
+  readonly rho: number;
   readonly iterations: number;
   readonly zeroPoint: ZeroPoint;
   /** The highest code. */
@@ -33,7 +35,7 @@ export interface SolverRow {
   readonly leastScale?: (options: SolverOptions, size: number) => number;
   /** The zeros that it can find. */
   readonly zeroPoints: readonly ZeroPoint[];
-  /** The exponents that it can minimise, for messages, and the one that it takes unless told. Absent: it has none. */
+  /** The exponents that it can minimise, for messages, and the one that it takes unless told. Absent: it looks at squares alone. */
   readonly lpNorm?: {
     readonly default: number;
     readonly expected: string;

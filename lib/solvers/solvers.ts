@@ -1,5 +1,8 @@
+import { admmParameters } from './admm.js';
 import { hqqParameters } from './hqq.js';
-import { jointParameters, leastJointScale } from './joint.js';
+import { hqsParameters } from './hqs.js';
+import { jointParameters, leastFittedScale, leastJointScale } from './joint.js';
+import { klParameters, leastKlScale } from './kl.js';
 import { type SolverRow, ZERO_POINTS } from './solver.js';
 
 /** The one list of solvers, in the order of native/kernels/solve/solvers.h. */
@@ -31,14 +34,41 @@ const ROWS = [
     lpNorm: { default: 2, expected: 'in (0, 1] or 2', accepts: (lpNorm) => lpNorm <= 1 || lpNorm === 2 },
     parameters: jointParameters,
   },
+  {
+    name: 'hqs',
+    help: 'both fitted from the range, codes drawn by lambda',
+    optimizes: true,
+    keepsScale: false,
+    leastScale: leastFittedScale,
+    zeroPoints: ZERO_POINTS,
+    parameters: hqsParameters,
+  },
+  {
+    name: 'admm',
+    help: 'both fitted from the range, with dual variables and rho',
+    optimizes: true,
+    keepsScale: false,
+    leastScale: leastFittedScale,
+    zeroPoints: ZERO_POINTS,
+    parameters: admmParameters,
+  },
+  {
+    name: 'kl',
+    help: 'the range whose histogram changes least',
+    optimizes: true,
+    keepsScale: false,
+    leastScale: leastKlScale,
+    zeroPoints: ZERO_POINTS,
+    parameters: klParameters,
+  },
 ] as const satisfies readonly SolverRow[];
 
 /** One of `SOLVERS`. */
 export type Solver = (typeof ROWS)[number]['name'];
 
 /**
- * How scale and zero are found. `hqq` is the reference's solver; `minmax` keeps the range (round to nearest); `joint` fits scale and
- * zero together.
+ * How scale and zero are found. `hqq` is the reference's solver; `minmax` keeps the range (round to nearest); `joint`, `hqs` and `admm`
+ * fit scale and zero together; `kl` takes a shorter range.
  */
 export const SOLVERS: readonly Solver[] = ROWS.map(({ name }) => name);
 

@@ -61,6 +61,9 @@ struct Plan {
   // Floats of a block's importance.
   size_t importance_floats(size_t stride) const { return op.importance.values == nullptr ? 0 : op.block * stride; }
   size_t lane_floats(size_t size) const { return kernels::lane_floats(size, op.importance.values != nullptr); }
+  size_t memory_floats(size_t size) const {
+    return solve_block == kernels.encode_block ? 0 : kernels.solvers[op.solver].scratch(op.options, size);
+  }
   // Solves a block whose first group is `group`; `importance` is scratch of as many floats.
   void solve(Block block, size_t group, float* importance, BlockStats* stats) const {
     if (op.importance.values != nullptr) {
@@ -81,6 +84,7 @@ class RowGroups {
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
     importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
     lanes_ = scratch_.reserve<float>(plan.lane_floats(op_.cols));
+    memory_ = scratch_.reserve<float>(plan.memory_floats(op_.cols));
     codes_ = scratch_.reserve<uint8_t>(plan.fields * op_.block * stride_);
     scratch_.allocate(threads);
   }
@@ -120,6 +124,7 @@ class RowGroups {
         .scaled = scratch_.at<float>(scaled_, slot),
         .importance = nullptr,
         .lanes = scratch_.at<float>(lanes_, slot),
+        .memory = scratch_.at<float>(memory_, slot),
         .codes = codes,
         .scale = op_.scale + group,
         .zero = op_.zero + group,
@@ -137,7 +142,7 @@ class RowGroups {
   const size_t stride_;
   bool in_place_;
   Scratch scratch_;
-  size_t weights_, scaled_, importance_, lanes_, codes_;
+  size_t weights_, scaled_, importance_, lanes_, memory_, codes_;
 };
 
 // Axis 0: a group is a column of the grouped matrix. A unit is a strip of neighbouring columns: wide enough to read and
@@ -156,6 +161,7 @@ class ColumnGroups {
     scaled_ = scratch_.reserve<float>(op_.block * stride_);
     importance_ = scratch_.reserve<float>(plan.importance_floats(stride_));
     lanes_ = scratch_.reserve<float>(plan.lane_floats(op_.rows));
+    memory_ = scratch_.reserve<float>(plan.memory_floats(op_.rows));
     codes_ = scratch_.reserve<uint8_t>(turned * codes_stride_);
     words_ = scratch_.reserve<uint32_t>(turned * op_.step);
     packed_ = scratch_.reserve<uint32_t>(strip_ * op_.step);
@@ -193,6 +199,7 @@ class ColumnGroups {
           .scaled = scratch_.at<float>(scaled_, slot),
           .importance = nullptr,
           .lanes = scratch_.at<float>(lanes_, slot),
+          .memory = scratch_.at<float>(memory_, slot),
           .codes = codes + g * codes_stride_,
           .scale = op_.scale + group + g,
           .zero = op_.zero + group + g,
@@ -230,7 +237,7 @@ class ColumnGroups {
   const Quantize& op_;
   const size_t strip_, stride_, codes_stride_;
   Scratch scratch_;
-  size_t wide_, weights_, scaled_, importance_, lanes_, codes_, words_, packed_;
+  size_t wide_, weights_, scaled_, importance_, lanes_, memory_, codes_, words_, packed_;
 };
 
 // Index of the first weight that is NaN or infinite, or -1: all bits of its exponent are set.

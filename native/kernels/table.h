@@ -53,6 +53,7 @@ struct Block {
   float* scaled;         // [groups, padded(size)]  scratch
   float* importance;     // [groups, padded(size)]  read, and scratch; null: all weights count alike
   float* lanes;          // [lane_floats(size, importance)]  scratch
+  float* memory;         // [Solver::scratch(options, size)]  scratch, the solver's own
   uint8_t* codes;        // [groups, codes_stride]  written, with padding
   float* scale;          // [groups]  written by solvers, else read
   float* zero;           // [groups]  likewise
@@ -65,6 +66,9 @@ inline constexpr size_t lane_floats(size_t size, bool weighted) {
   return size <= kSideBySide ? kLanes * size * (weighted ? 2 : 1) : 0;
 }
 
+// A vector for each that a strip of lanes.h has.
+inline constexpr size_t strip_floats(size_t size) { return size <= kSideBySide ? kLanes * size : padded(size); }
+
 // Sums over a block, in units of the weights.
 struct BlockStats {
   double abs_error, squared_error, squared_weight;
@@ -75,6 +79,8 @@ struct BlockStats {
 struct Solver {
   const char* name;
   bool (*takes)(size_t count);  // whether these may be as many parameters
+  // floats of a block's `memory`, for groups of `size`
+  size_t (*scratch)(const SolveOptions& options, size_t size);
   void (*solve_block)(const SolveOptions& options, const Block& block, BlockStats* stats);
 };
 

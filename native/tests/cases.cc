@@ -83,6 +83,7 @@ QuantizeCase QuantizeCase::random(Random& random) {
   constexpr double kBetas[] = {1, 10, 100}, kKappas[] = {1, 1.01}, kNorms[] = {1, 0.7, 0.5};
   constexpr kernels::ZeroKind kZeros[] = {kernels::ZeroKind::real, kernels::ZeroKind::integer,
                                           kernels::ZeroKind::symmetric};
+  constexpr const char* kSolvers[] = {"joint", "joint", "hqs", "admm", "kl"};
   QuantizeCase c;
   c.grid = Grid::random(random);
   c.axis = static_cast<int>(random.below(2));
@@ -101,7 +102,7 @@ QuantizeCase QuantizeCase::random(Random& random) {
   c.meta_dtype = random.pick(kAllDTypes);
   if (random.chance(30)) c.scale_dtype = random.pick(kAllDTypes);
   if (random.chance(40)) {
-    c.joint = true;
+    c.solver = random.pick(kSolvers);
     c.iterations = c.iterations > 0 ? c.iterations : 3;
     c.fixed_zero = random.pick(kZeros);
     if (random.chance(70)) c.lp_norm = 2;
@@ -158,19 +159,38 @@ std::vector<float> joint_parameters(double lp_norm, double beta, double kappa, i
   return parameters;
 }
 
+namespace {
+
+std::vector<float> hqs_parameters(double kappa, int iterations) {
+  std::vector<float> parameters = {1};
+  for (int i = 1; i < iterations; ++i)
+    parameters.push_back(static_cast<float>(1 / (1 + 0.25 * std::pow(kappa, i - 1))));
+  return parameters;
+}
+
+// Parameters of the solver of a case.
+std::vector<float> parameters_of(const QuantizeCase& c, std::string_view solver, kernels::ZeroKind zero_kind) {
+  if (solver == "hqq") return hqq_parameters(c.lp_norm, c.beta, c.kappa, c.threshold, c.iterations);
+  if (solver == "joint") return joint_parameters(c.lp_norm, c.beta, c.kappa, c.iterations, zero_kind);
+  if (solver == "hqs") return hqs_parameters(c.kappa, c.iterations);
+  if (solver == "admm") return {0.625f, -0.4f, static_cast<float>(c.iterations)};
+  if (solver == "kl") return {160, 0, 160, 0, 144, 16, 160, 24, 150, 40, 120};
+  return {};
+}
+
+}  // namespace
+
 size_t solver_named(std::string_view name) {
   const auto solvers = kernels::kScalar.solvers;
   return static_cast<size_t>(std::ranges::find(solvers, name, &kernels::Solver::name) - solvers.begin());
 }
 
 core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) const {
-  const bool moves = iterations > 0;
+  const std::string_view name = solver != nullptr ? solver : iterations > 0 ? "hqq" : "minmax";
   const auto zero_kind = fixed_zero != kernels::ZeroKind::real ? fixed_zero
                          : round_zero                          ? kernels::ZeroKind::rounded_start
                                                                : kernels::ZeroKind::real;
-  const auto parameters = joint   ? joint_parameters(lp_norm, beta, kappa, iterations, zero_kind)
-                          : moves ? hqq_parameters(lp_norm, beta, kappa, threshold, iterations)
-                                  : std::vector<float>();
+  const auto parameters = parameters_of(*this, name, zero_kind);
   const bool given = !scales.empty();
   const auto operation = given ? &core::encode : &core::quantize;
   return operation(context, {.weights = weights.bytes.data(),
@@ -178,9 +198,7 @@ core::Status QuantizeCase::run(const core::Context& context, Buffers& outputs) c
                              .rows = grid.rows,
                              .cols = grid.cols,
                              .axis = axis,
-                             .solver = solver_named(joint   ? "joint"
-                                                    : moves ? "hqq"
-                                                            : "minmax"),
+                             .solver = solver_named(name),
                              .options = {.max_code = static_cast<float>(max_code),
                                          .zero_kind = zero_kind,
                                          .reference_guards = reference_guards,
@@ -208,7 +226,8 @@ std::string QuantizeCase::describe() const {
              "referenceGuards=%d block=%zu metaDtype=%d",
              static_cast<int>(weights.dtype), axis, max_code, iterations, beta, kappa, threshold, lp_norm, round_zero,
              reference_guards, block, static_cast<int>(meta_dtype)) +
-         (scales.empty() ? "" : " given") + (joint ? text(" joint zeroKind=%d", static_cast<int>(fixed_zero)) : "") +
+         (scales.empty() ? "" : " given") +
+         (solver != nullptr ? text(" solver=%s zeroKind=%d", solver, static_cast<int>(fixed_zero)) : "") +
          (scale_dtype == DType::f32 ? "" : text(" scaleDtype=%d", static_cast<int>(scale_dtype))) +
          (importance.count == 0 ? "" : text(" features=%zu stride=%zu", importance.count, stride));
 }

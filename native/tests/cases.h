@@ -61,8 +61,8 @@ struct QuantizeCase {
   bool round_zero = false, reference_guards = false;
   size_t block = 1;
   DType meta_dtype = DType::f32, scale_dtype = DType::f32;
-  bool joint = false;                                      // instead of hqq, or minmax where there are no iterations
-  kernels::ZeroKind fixed_zero = kernels::ZeroKind::real;  // of joint: integer or symmetric, in place of round_zero's
+  const char* solver = nullptr;                            // null: hqq, or minmax where there are no iterations
+  kernels::ZeroKind fixed_zero = kernels::ZeroKind::real;  // of others: integer or symmetric, in place of round_zero's
   Elements importance;                                     // of float32; empty: none
   std::vector<int32_t> starts;
   size_t stride = 1;

@@ -136,6 +136,25 @@ void weigh_all(const kernels::KernelTable& kernels) {
   }
 }
 
+// Of solvers that fit scale and zero together, and of kl: beside others, alone, with zeros of each kind.
+void fit_all(const kernels::KernelTable& kernels) {
+  uint32_t seed = 6001;
+  for (const char* solver : {"joint", "hqs", "admm", "kl"}) {
+    for (const auto zero : {kernels::ZeroKind::real, kernels::ZeroKind::integer, kernels::ZeroKind::symmetric}) {
+      for (const size_t size : {size_t{40}, size_t{64}, size_t{300}}) {
+        for (const int bits : {2, 4, 8}) {
+          QuantizeCase c;
+          c.grid = grid_of(format_of(bits), 20, size);
+          c.axis = 1, c.max_code = max_code_of(format_of(bits)), c.block = 16;
+          c.solver = solver, c.fixed_zero = zero, c.lp_norm = 2, c.iterations = 20, c.beta = 10;
+          c.weights.dtype = bits == 4 ? DType::bf16 : DType::f32;
+          quantize(kernels, c, seed++, 110, 17, size == 64 ? 37 : 0);
+        }
+      }
+    }
+  }
+}
+
 void pack_all(const kernels::KernelTable& kernels) {
   uint32_t seed = 1001;
   for (const Format format : kAllFormats) {
@@ -210,6 +229,7 @@ void print_digests(const kernels::KernelTable& kernels) {
   distance_all(kernels);
   convert_all(kernels);
   weigh_all(kernels);
+  fit_all(kernels);
 }
 
 }  // namespace hqq::test

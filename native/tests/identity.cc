@@ -50,7 +50,7 @@ void compare_sizes(const Options& options, const kernels::KernelTable& kernels) 
         const size_t groups = size > 256 ? 1 : 33;
         c.grid = axis == 1 ? Grid{groups, size, groups, format_of(8)} : Grid{size, groups, size, format_of(8)};
         c.axis = axis, c.max_code = 255, c.iterations = size > 256 ? 2 : 20, c.lp_norm = norm;
-        c.kappa = norm == 1.0 ? 1.0 : 1.01, c.joint = norm == 2.0;
+        c.kappa = norm == 1.0 ? 1.0 : 1.01, c.solver = norm == 2.0 ? "joint" : nullptr;
         c.block = size > 256 ? 1 : 16;
         std::vector<float> weights(c.grid.weights());
         for (float& weight : weights) weight = random.normal() * (size > 256 ? 90.0f : 1.0f);
@@ -69,7 +69,7 @@ void find_non_finite(const Options& options, const kernels::KernelTable& kernels
   for (int i = 0; i < options.cases(300, 100); ++i) {
     Random random(options.seed * 7919 + static_cast<uint64_t>(i));
     QuantizeCase c = QuantizeCase::random(random);
-    if (options.quick) c.joint = false;  // weights are looked at before any solver is asked
+    if (options.quick) c.solver = nullptr;  // weights are looked at before any solver is asked
     const size_t count = c.weights.count, first = random.below(count);
     const auto bad = [&] { return random.pick(kBits[static_cast<size_t>(c.weights.dtype)]); };
     c.weights.set(first, bad());

@@ -58,6 +58,7 @@ std::vector<float> zeros_of_powers(const kernels::KernelTable& kernels, const st
                                .scaled = scaled,
                                .importance = nullptr,
                                .lanes = nullptr,
+                               .memory = nullptr,
                                .codes = codes,
                                .scale = scale,
                                .zero = zeros.data() + first,

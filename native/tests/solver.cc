@@ -98,6 +98,7 @@ struct Solved {
                                        .scaled = scaled.data(),
                                        .importance = nullptr,
                                        .lanes = nullptr,
+                                       .memory = nullptr,
                                        .codes = codes.data(),
                                        .scale = scale.data(),
                                        .zero = zero.data(),

@@ -331,7 +331,7 @@ function tryOptions(random: Random): boolean {
   for (const resolved of [model?.config, config]) {
     if (!resolved) continue;
     const { nbits, groupSize, axis, solver, zeroPoint, scaleDtype, ...numbers } = resolved;
-    const { lpNorm, beta, kappa, iterations, roundZero, referenceGuards } = numbers;
+    const { lpNorm, beta, kappa, lambda, rho, iterations, roundZero, referenceGuards } = numbers;
     const within = (x: number, low: number, high: number) => x >= low && x <= high;
     demand(
       NBITS.includes(nbits) && (axis === 0 || axis === 1) && SOLVERS.includes(solver) && scaleDtype in DTYPES,
@@ -347,6 +347,7 @@ function tryOptions(random: Random): boolean {
       lpNorm > 0 && (row.lpNorm?.accepts(lpNorm) ?? true) && within(beta, 1e-6, 1e6) && within(kappa, 1, 2),
       'a number out of range',
     );
+    demand(within(lambda, 0, 1e6) && within(rho, 0.001, 1000), 'a penalty out of range');
     demand(Number.isInteger(iterations) && within(iterations, 1, 1000), 'iterations out of range');
     demand(typeof roundZero === 'boolean' && typeof referenceGuards === 'boolean', 'a flag that is none');
     demand(Object.isFrozen(resolved), 'options that may change');

@@ -118,6 +118,19 @@ const P3 = f(5.55041087e-2);
 const P2 = f(2.40226507e-1);
 const P1 = f(6.93147181e-1);
 
+/** `log2_positive` of native/simd/math.h, to the bit. */
+export function log2Positive(x: number): number {
+  float[0] = x;
+  const u = signedBits[0]!;
+  signedBits[0] = (u & 0x7fffff) | 0x3f800000;
+  const m = float[0]!;
+  const t = f(f(m - 1) / f(m + 1));
+  const t2 = f(t * t);
+  let series = L15;
+  for (const term of [L13, L11, L9, L7, L5, L3, 2]) series = f(f(series * t2) + term);
+  return f(f(f(series * t) * LOG2_E) + ((u >> 23) - 127));
+}
+
 /** `pow_positive` of native/simd/math.h, to the bit. Written out, and on signed words, which engines keep in registers. */
 export function powPositive(x: number, e: number): number {
   float[0] = x;

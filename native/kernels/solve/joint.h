@@ -71,17 +71,6 @@ struct Joint {
   }
 
  private:
-  template <size_t Count>
-  HQQ_INLINE static void keep_better(const Fitted<Count>& at, Fitted<Count>& best) {
-    for (size_t i = 0; i < Count; ++i) {
-      best.s[i] = at.cost[i] < best.cost[i] ? at.s[i] : best.s[i];
-      best.zero[i] = at.cost[i] < best.cost[i] ? at.zero[i] : best.zero[i];
-      best.scale[i] = at.cost[i] < best.cost[i] ? at.scale[i] : best.scale[i];
-      best.inv_scale[i] = at.cost[i] < best.cost[i] ? at.inv_scale[i] : best.inv_scale[i];
-    }
-    for (size_t i = 0; i < Count; ++i) best.cost[i] = at.cost[i] < best.cost[i] ? at.cost[i] : best.cost[i];
-  }
-
   template <size_t Count, bool Weighted>
   HQQ_INLINE static bool step(const SolveOptions& o, const Lanes<Count, Weighted>& lanes, Fitted<Count>& at) {
     Sums<Count> sums;

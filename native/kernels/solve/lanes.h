@@ -47,6 +47,18 @@ struct Fitted {
   double cost[Count];
 };
 
+// Lanes of `at` that cost less take the place of `best`'s.
+template <size_t Count>
+HQQ_INLINE void keep_better(const Fitted<Count>& at, Fitted<Count>& best) {
+  for (size_t i = 0; i < Count; ++i) {
+    best.s[i] = at.cost[i] < best.cost[i] ? at.s[i] : best.s[i];
+    best.zero[i] = at.cost[i] < best.cost[i] ? at.zero[i] : best.zero[i];
+    best.scale[i] = at.cost[i] < best.cost[i] ? at.scale[i] : best.scale[i];
+    best.inv_scale[i] = at.cost[i] < best.cost[i] ? at.inv_scale[i] : best.inv_scale[i];
+  }
+  for (size_t i = 0; i < Count; ++i) best.cost[i] = at.cost[i] < best.cost[i] ? at.cost[i] : best.cost[i];
+}
+
 // x, rounded to float.
 HQQ_INLINE double to_float(double x) { return static_cast<double>(static_cast<float>(x)); }
 HQQ_INLINE double size_of(double x) { return x < 0.0 ? -x : x; }
@@ -94,14 +106,13 @@ HQQ_INLINE void sum_up(size_t vectors, size_t last, double (&to)[Terms][Count], 
   for (size_t t = 0; t < Terms; ++t) settle<Count>(totals[t], to[t]);
 }
 
-// The inner loop: codes of the state, and their sums.
-template <class V, size_t Count, bool Weighted>
-HQQ_INLINE void sum_codes(const Strip<Weighted>& strip, const Fitted<Count>& at, float max_code, Sums<Count>& to) {
-  const auto s_f32 = lanes_of<V>(at.s), zero_f32 = lanes_of<V>(at.zero), max_f32 = V::set(max_code);
+// sums = what `codes_of(i, x)` gives for each vector, and its products. It is the inner loop.
+template <class V, size_t Count, bool Weighted, class Codes>
+HQQ_INLINE void sum_codes_of(const Strip<Weighted>& strip, Sums<Count>& to, Codes codes_of) {
   double sums[3][Count];
   sum_up<V>(strip.vectors, strip.last, sums, [&](size_t i, size_t lanes, auto* sum) HQQ_INLINE_LAMBDA {
     const auto x_f32 = V::load(strip.x + i * kLanes);
-    const auto code_f32 = keep<V>(encode<V, true>(V::mul(x_f32, s_f32), zero_f32, max_f32), lanes);
+    const auto code_f32 = keep<V>(codes_of(i, x_f32), lanes);
     auto share_f32 = code_f32;
     if constexpr (Weighted) share_f32 = V::mul(V::load(strip.importance + i * kLanes), code_f32);
     sum[0] = V::add(sum[0], share_f32);
@@ -109,6 +120,15 @@ HQQ_INLINE void sum_codes(const Strip<Weighted>& strip, const Fitted<Count>& at,
     sum[2] = V::add(sum[2], V::mul(share_f32, x_f32));
   });
   for (size_t i = 0; i < Count; ++i) to.codes[i] = sums[0][i], to.squares[i] = sums[1][i], to.products[i] = sums[2][i];
+}
+
+// Codes of the state, and their sums.
+template <class V, size_t Count, bool Weighted>
+HQQ_INLINE void sum_codes(const Strip<Weighted>& strip, const Fitted<Count>& at, float max_code, Sums<Count>& to) {
+  const auto s_f32 = lanes_of<V>(at.s), zero_f32 = lanes_of<V>(at.zero), max_f32 = V::set(max_code);
+  sum_codes_of<V>(strip, to, [&](size_t, auto x_f32) HQQ_INLINE_LAMBDA {
+    return encode<V, true>(V::mul(x_f32, s_f32), zero_f32, max_f32);
+  });
 }
 
 // Sums of x, and of importance.

@@ -27,6 +27,7 @@ struct Starts {
 template <size_t Count, bool Weighted>
 struct Lanes {
   Strip<Weighted> strip;
+  float* memory;  // a vector for each of the strip's, for solvers that have `scratch`
   Known<Count> known;
   double least[Count], most[Count], magnitude[Count];
   double inv_scale[Count], scale[Count], zero[Count], real[Count];
@@ -135,7 +136,7 @@ struct LaneSolver {
     place(groups, 0, b.groups, o, lanes);
     const auto unit_f32 = lanes_of<V>(lanes.known.unit);
     for (size_t i = 0; i < count; i += kLanes) V::store(x + i, V::mul(V::load(x + i), unit_f32));
-    lanes.strip = {x, importance, b.size, kLanes};
+    lanes.strip = {x, importance, b.size, kLanes}, lanes.memory = b.memory;
     know<V>(lanes.strip, b.size, lanes.known);
     Fitted<kLanes> at;
     const int iterations = S::solve(o, p, lanes, at);
@@ -152,6 +153,7 @@ struct LaneSolver {
         [&](size_t i, size_t) { V::store(group.scaled + i, V::mul(V::load(group.weights + i), unit_f32)); });
     const size_t rest = group.size % kLanes;
     lanes.strip = {group.scaled, group.importance, padded(group.size) / kLanes, rest == 0 ? kLanes : rest};
+    lanes.memory = groups.block.memory;
     know<V>(lanes.strip, group.size, lanes.known);
     Fitted<1> at;
     const int iterations = S::solve(o, p, lanes, at);

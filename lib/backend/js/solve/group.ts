@@ -42,6 +42,8 @@ export class Group implements State {
   /** Of solvers that fit scale and zero together: see `lanes.ts` in this folder. */
   readonly x: Float32Array;
   unit = 1;
+  /** What a solver keeps of each weight between steps. */
+  readonly memory: Float32Array;
 
   constructor(
     readonly size: number,
@@ -51,6 +53,7 @@ export class Group implements State {
     this.importance = new Float32Array(size);
     this.scaled = new Float32Array(size);
     this.x = new Float32Array(size);
+    this.memory = new Float32Array(size);
     this.codes = new Uint8Array(codesLength);
   }
 

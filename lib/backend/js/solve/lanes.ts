@@ -1,6 +1,6 @@
 import { LANES, SIDE_BY_SIDE } from '../../../matrix/constants.js';
 import { sumLanes } from '../lanes.js';
-import type { Group } from './group.js';
+import { encode, type Group } from './group.js';
 
 // The twin of native/kernels/solve/lanes.h: sums over a group, in the order that its size gives.
 
@@ -89,25 +89,32 @@ export function know(group: Group, to: Known): void {
   to.count = weighted ? three[2]! : size;
 }
 
-/** The inner loop: codes of the state, and their sums. Written out for groups that are one lane's, which most are. */
-export function sumCodes(group: Group, { s, zero }: Fitted, maxCode: number, to: Sums): void {
+/** Sums of codes that `codeOf` gives. */
+export function sumCodesOf(group: Group, codeOf: (i: number, x: number) => number, to: Sums): void {
   const { x, importance, size } = group;
   const weighted = group.sumOfImportance !== 0;
-  if (size > SIDE_BY_SIDE || weighted) {
-    sumUp(
-      size,
-      (i, term) => {
-        const code = encode(f(f(x[i]! * s) + zero), maxCode);
-        const share = weighted ? f(importance[i]! * code) : code;
-        term[0] = share;
-        term[1] = f(share * code);
-        term[2] = f(share * x[i]!);
-      },
-      three,
-    );
-    to.codes = three[0]!;
-    to.squares = three[1]!;
-    to.products = three[2]!;
+  sumUp(
+    size,
+    (i, term) => {
+      const value = x[i]!;
+      const code = codeOf(i, value);
+      const share = weighted ? f(importance[i]! * code) : code;
+      term[0] = share;
+      term[1] = f(share * code);
+      term[2] = f(share * value);
+    },
+    three,
+  );
+  to.codes = three[0]!;
+  to.squares = three[1]!;
+  to.products = three[2]!;
+}
+
+/** The inner loop: codes of the state, and their sums. Written out for groups that are one lane's, which most are. */
+export function sumCodes(group: Group, { s, zero }: Fitted, maxCode: number, to: Sums): void {
+  const { x, size } = group;
+  if (size > SIDE_BY_SIDE || group.sumOfImportance !== 0) {
+    sumCodesOf(group, (_, value) => encode(f(f(value * s) + zero), maxCode), to);
     return;
   }
   to.codes = 0;
@@ -134,8 +141,3 @@ export function sumCodes(group: Group, { s, zero }: Fitted, maxCode: number, to:
 }
 
 const MAGIC = 12582912;
-
-function encode(place: number, maxCode: number): number {
-  const inside = place < 0 ? 0 : place > maxCode ? maxCode : place;
-  return f(f(inside + MAGIC) - MAGIC);
-}

@@ -1,7 +1,7 @@
 import type { DTypeId } from '../../../../binding.js';
 import { ZERO_KINDS } from '../../../solvers/solvers.js';
 import { roundEven, roundTo } from '../lanes.js';
-import type { Group, SolveOptions } from './group.js';
+import type { SolveOptions, State } from './group.js';
 
 // The twin of native/kernels/solve/range.h.
 
@@ -15,8 +15,18 @@ export const LEAST_SCALE = 2 ** -120;
 export const MOST_SCALE = 2 ** 126;
 export const MOST_ZERO = 1048576;
 
+/** What a range follows from. */
+export interface Extremes {
+  readonly least: number;
+  readonly most: number;
+  readonly magnitude: number;
+}
+
 /** The start that all solvers share: scale and zero from the least and the largest weight. */
-export function toRange(group: Group, { maxCode, zeroKind, referenceGuards, scaleDtype }: SolveOptions): void {
+export function toRange(
+  group: State & Extremes,
+  { maxCode, zeroKind, referenceGuards, scaleDtype }: SolveOptions,
+): void {
   const { magnitude } = group;
   const least = zeroKind === INTEGER && group.least > 0 ? 0 : group.least;
   const most = zeroKind === INTEGER && group.most < 0 ? 0 : group.most;
@@ -55,7 +65,7 @@ export function wholeZero(zero: number, maxCode: number): number {
 }
 
 /** A scale that takes both ends in, of the sign that needs the smaller one. */
-function invScaleOfSymmetric({ least, most, magnitude }: Group, maxCode: number): number {
+function invScaleOfSymmetric({ least, most, magnitude }: Extremes, maxCode: number): number {
   if (!(magnitude > 0)) return 1;
   const below = middleCode(maxCode);
   const above = maxCode - below;
