@@ -5,7 +5,7 @@ const BITS = [8, 4, 3, 2, 1.58, 1];
 const INTRO = `# Solvers, measured
 
 What each solver makes of weights, one beside the other; [numerics.md](numerics.md) says what they do. Errors are relative, \`||W - W'|| / ||W||\`, for groups of
-32 / 64 / 128 with scales and zeros in float32: rounding them to float16 changes no digit here. Speed is in million weights a second, packed, one thread, 4 bits in groups of 64.
+32 / 64 / 128 with scales and zeros in float32: rounding them to float16 changes no digit here. Speed is in million weights a second of processor time, packed, one thread, 4 bits in groups of 64.
 `;
 
 const errorOf = (rows, nbits) => rows.filter((row) => row.nbits === nbits).map(({ relativeError }) => relativeError);

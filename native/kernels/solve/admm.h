@@ -29,47 +29,61 @@ struct Admm {
     return {p[0], p[1], p[2] >= 1.0f ? static_cast<int>(p[2] < most ? p[2] : most) : 1};
   }
 
-  // y
-  static constexpr size_t scratch(const SolveOptions&, size_t size) { return strip_floats(size); }
+  // Codes, and (w + y) / (1 + rho).
+  static constexpr size_t scratch(const SolveOptions&, size_t size) { return 2 * strip_floats(size); }
 
   // Returns the most steps of a group.
   template <size_t Count, bool Weighted>
   HQQ_NOINLINE static int solve(const SolveOptions& o, const Parameters& p, const Lanes<Count, Weighted>& lanes,
                                 Fitted<Count>& best) {
-    for (size_t i = 0; i < lanes.strip.vectors; ++i)
-      V::store(lanes.memory + i * kLanes, V::load(lanes.strip.x + i * kLanes));
     Fitted<Count> at;
     start_all(o, {0, 0}, lanes, at);
     best = at;
     Sums<Count> sums;
-    sum_codes<V>(lanes.strip, at, o.max_code, sums);
+    start_codes(p, lanes, at, o.max_code, sums);
     for (int iteration = 1;; ++iteration) {
-      const Fitted<Count> before = at;
       fit<V>(o, lanes.known, sums, at);
       keep_better(at, best);
       if (iteration == p.iterations) return iteration;
-      encode_all(p, lanes, before, at, o.max_code, sums);
+      step_codes(p, lanes, at, o.max_code, sums);
     }
   }
 
  private:
-  // The inner loop: from the codes of y on the grid before, w' on this one, to the next y and its codes.
   template <size_t Count, bool Weighted>
-  HQQ_INLINE static void encode_all(const Parameters& p, const Lanes<Count, Weighted>& lanes,
-                                    const Fitted<Count>& before, const Fitted<Count>& at, float max_code,
-                                    Sums<Count>& to) {
-    double pulls[Count];
-    for (size_t i = 0; i < Count; ++i) pulls[i] = at.scale[i] * lanes.known.unit[i] * static_cast<double>(p.pull);
-    const auto s_before_f32 = lanes_of<V>(before.s), zero_before_f32 = lanes_of<V>(before.zero);
+  HQQ_INLINE static void start_codes(const Parameters& p, const Lanes<Count, Weighted>& lanes, const Fitted<Count>& at,
+                                     float max_code, Sums<Count>& to) {
+    float *codes = lanes.memory, *shares = codes + kLanes * lanes.strip.vectors;
     const auto s_f32 = lanes_of<V>(at.s), zero_f32 = lanes_of<V>(at.zero), max_f32 = V::set(max_code);
-    const auto pull_f32 = lanes_of<V>(pulls), share_f32 = V::set(p.share);
+    const auto share_f32 = V::set(p.share);
     sum_codes_of<V>(lanes.strip, to, [&](size_t i, auto x_f32) HQQ_INLINE_LAMBDA {
-      const auto y_f32 = V::load(lanes.memory + i * kLanes);
-      const auto code_f32 = encode<V, true>(V::mul(y_f32, s_before_f32), zero_before_f32, max_f32);
-      const auto pulled_f32 = V::mul(V::sub(code_f32, zero_f32), pull_f32);
-      const auto next_f32 = V::mul(V::add(V::add(x_f32, y_f32), pulled_f32), share_f32);
-      V::store(lanes.memory + i * kLanes, next_f32);
-      return encode<V, true>(V::mul(next_f32, s_f32), zero_f32, max_f32);
+      const auto code_f32 = encode<V, true>(V::mul(x_f32, s_f32), zero_f32, max_f32);
+      V::store(codes + i * kLanes, code_f32);
+      V::store(shares + i * kLanes, V::mul(V::add(x_f32, x_f32), share_f32));
+      return code_f32;
+    });
+  }
+
+  // The inner loop: from codes on the grid before, w' on this one, to the next y and its codes.
+  template <size_t Count, bool Weighted>
+  HQQ_INLINE static void step_codes(const Parameters& p, const Lanes<Count, Weighted>& lanes, const Fitted<Count>& at,
+                                    float max_code, Sums<Count>& to) {
+    // w' (rho - 1) / (1 + rho) = code * slope + offset
+    double slope[Count], offset[Count];
+    for (size_t i = 0; i < Count; ++i) {
+      slope[i] = at.scale[i] * lanes.known.unit[i] * static_cast<double>(p.pull) * static_cast<double>(p.share);
+      offset[i] = -at.zero[i] * slope[i];
+    }
+    float *codes = lanes.memory, *shares = codes + kLanes * lanes.strip.vectors;
+    const auto slope_f32 = lanes_of<V>(slope), offset_f32 = lanes_of<V>(offset), share_f32 = V::set(p.share);
+    const auto s_f32 = lanes_of<V>(at.s), zero_f32 = lanes_of<V>(at.zero), max_f32 = V::set(max_code);
+    sum_codes_of<V>(lanes.strip, to, [&](size_t i, auto x_f32) HQQ_INLINE_LAMBDA {
+      const auto pulled_f32 = V::add(V::mul(V::load(codes + i * kLanes), slope_f32), offset_f32);
+      const auto y_f32 = V::add(V::load(shares + i * kLanes), pulled_f32);
+      const auto code_f32 = encode<V, true>(V::mul(y_f32, s_f32), zero_f32, max_f32);
+      V::store(codes + i * kLanes, code_f32);
+      V::store(shares + i * kLanes, V::mul(V::add(x_f32, y_f32), share_f32));
+      return code_f32;
     });
   }
 };

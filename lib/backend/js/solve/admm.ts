@@ -1,6 +1,6 @@
 import { refit } from './fit.js';
 import { encode, type SolveOptions } from './group.js';
-import { type Fitted, type Sums, sumCodes, sumCodesOf } from './lanes.js';
+import { type Fitted, type Sums, sumCodesOf } from './lanes.js';
 import { type LaneSolver, start } from './starts.js';
 
 const f = Math.fround;
@@ -11,28 +11,38 @@ export function admm(o: SolveOptions): LaneSolver {
   const [share, pull, iterations] = parameters as unknown as [number, number, number];
   const at: Fitted = { s: 1, zero: 0, scale: 1, invScale: 1, cost: 0 };
   const sums: Sums = { codes: 0, squares: 0, products: 0 };
+  /** (w + y) / (1 + rho) */
+  let shares = new Float32Array(0);
 
   return {
     solve(lanes, best) {
       const { group, known } = lanes;
-      const y = group.memory;
-      y.set(group.x);
+      if (shares.length < group.size) shares = new Float32Array(group.size);
+      const codes = group.memory;
       start(o, 0, 0, lanes, at);
       Object.assign(best, at);
-      sumCodes(group, at, maxCode, sums);
+      const [from, fromZero] = [f(at.s), at.zero];
+      sumCodesOf(
+        group,
+        (i, x) => {
+          shares[i] = f(f(x + x) * share);
+          codes[i] = encode(f(f(x * from) + fromZero), maxCode);
+          return codes[i]!;
+        },
+        sums,
+      );
       for (let iteration = 1; ; iteration++) {
-        const [sBefore, zeroBefore] = [f(at.s), at.zero];
         refit(o, group.unit, known, sums, at);
         if (at.cost < best.cost) Object.assign(best, at);
         if (iteration === iterations) return iteration;
         const [s, { zero }] = [f(at.s), at];
-        const pulled = f(at.scale * group.unit * pull);
+        const exact = at.scale * group.unit * pull * share;
+        const [slope, offset] = [f(exact), f(-zero * exact)];
         const codeOf = (i: number, x: number) => {
-          const before = y[i]!;
-          const code = encode(f(f(before * sBefore) + zeroBefore), maxCode);
-          const next = f(f(f(x + before) + f(f(code - zero) * pulled)) * share);
-          y[i] = next;
-          return encode(f(f(next * s) + zero), maxCode);
+          const y = f(shares[i]! + f(f(codes[i]! * slope) + offset));
+          shares[i] = f(f(x + y) * share);
+          codes[i] = encode(f(f(y * s) + zero), maxCode);
+          return codes[i]!;
         };
         sumCodesOf(group, codeOf, sums);
       }
