@@ -304,3 +304,9 @@ test('lambda and rho out of range are refused', () => {
   refused({ solver: 'admm', rho: 0 }, /Expected rho to be a number in \[0\.001, 1000\], got 0/);
   refused({ solver: 'admm', rho: '1' }, /Expected rho to be a number in \[0\.001, 1000\], got "1"/);
 });
+
+test('lambda and rho ask for their solver where none is named', () => {
+  expect(resolveQuantConfig({ lambda: 0.1, kappa: 1.2 }).solver).toBe('hqs');
+  expect(resolveQuantConfig({ rho: 1 }).solver).toBe('admm');
+  expect(resolveQuantConfig({ solver: 'joint', rho: 1 }).solver).toBe('joint');
+});

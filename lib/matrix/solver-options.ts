@@ -22,10 +22,13 @@ export function ownDefault(name: string, solver: Solver): unknown {
 
 /**
  * The solver that options ask for where they name none: undefined, the default, unless they are of the reference's solver (an `lpNorm`
- * that shrinks errors, its schedule, its guards, its rounding of zeros). Who gives these wants what the reference gives.
+ * that shrinks errors, its schedule, its guards, its rounding of zeros), or the penalty that one other reads. Who gives the reference's wants what the
+ * reference gives.
  */
 export function solverAskedFor(given: QuantConfig): Solver | undefined {
-  const { lpNorm, beta, kappa, roundZero, referenceGuards, zeroPoint } = given;
+  const { lambda, rho, lpNorm, beta, kappa, roundZero, referenceGuards, zeroPoint } = given;
+  if (lambda !== undefined) return 'hqs';
+  if (rho !== undefined) return 'admm';
   if (lpNorm === 2 || (zeroPoint !== undefined && zeroPoint !== 'float')) return undefined; // which the reference's solver cannot do
   const shrinks = [lpNorm, beta, kappa].some((value) => typeof value === 'number');
   return shrinks || roundZero === true || referenceGuards === true ? 'hqq' : undefined;
