@@ -2,7 +2,9 @@ import { describe, expect, test } from 'vitest';
 import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
 import { unpack } from '../lib/index.js';
 import { highestCode, type QuantConfig } from '../lib/matrix/config.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { openModel, quantizeModel } from '../lib/models/entry.js';
+import { solverNamed } from '../lib/solvers/solvers.js';
 import { expectSameBytes } from './support/bytes.js';
 import { freshPath, modelFile, tensorOf } from './support/checkpoints.js';
 import { gaussian, randomOf, studentT } from './support/random.js';
@@ -279,6 +281,23 @@ describe.each(ALL)('%s', (solver) => {
             !(Math.abs(w - restored[i]!) <= Math.max(0.5, beyond) * scale * (1 + 1e-4)) ||
             codes[i]! > highestCode(nbits)
           );
+        });
+        expect(outside).toBe(-1);
+      }
+    }
+  });
+
+  test('no scale is below what the bound says, from which the type of scales is chosen', () => {
+    for (const nbits of [8, 5, 4, 3, 2, 1.58] as const) {
+      const m = highestCode(nbits);
+      const part = solverNamed(solver).leastScale!({ ...resolveQuantConfig({ solver, nbits }), maxCode: m }, GROUP);
+      expect(part).toBeGreaterThan(0);
+      for (const weights of Object.values(WEIGHTS)) {
+        const { scale } = quantizeSync({ data: weights, shape: SHAPE }, { nbits, solver });
+        const outside = scale.findIndex((own, g) => {
+          const w = weights.subarray(g * GROUP, (g + 1) * GROUP);
+          const range = Math.max(...w) - Math.min(...w);
+          return !(own >= (part * range) / m / 1.001 && own <= range * 1.001);
         });
         expect(outside).toBe(-1);
       }

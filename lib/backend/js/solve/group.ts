@@ -42,8 +42,7 @@ export class Group implements State {
   /** Of solvers that fit scale and zero together: see `lanes.ts` in this folder. */
   readonly x: Float32Array;
   unit = 1;
-  /** What a solver keeps of each weight between steps. */
-  readonly memory: Float32Array;
+  #memory: Float32Array | undefined;
 
   constructor(
     readonly size: number,
@@ -53,8 +52,13 @@ export class Group implements State {
     this.importance = new Float32Array(size);
     this.scaled = new Float32Array(size);
     this.x = new Float32Array(size);
-    this.memory = new Float32Array(size);
     this.codes = new Uint8Array(codesLength);
+  }
+
+  /** What a solver keeps of each weight between steps. */
+  get memory(): Float32Array {
+    this.#memory ??= new Float32Array(this.size);
+    return this.#memory;
   }
 
   /** What is known of the weights before the solver starts. */
