@@ -3,11 +3,12 @@ import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
 import { unpack } from '../lib/index.js';
 import { highestCode, type QuantConfig } from '../lib/matrix/config.js';
 import { resolveQuantConfig } from '../lib/matrix/options.js';
-import { openModel, quantizeModel } from '../lib/models/entry.js';
+import { openModel } from '../lib/models/entry.js';
+import { quantizeModel } from '../lib/models/quantize/quantize.js';
 import { solverNamed } from '../lib/solvers/solvers.js';
 import { expectSameBytes } from './support/bytes.js';
 import { freshPath, modelFile, tensorOf } from './support/checkpoints.js';
-import { gaussian, randomOf, studentT } from './support/random.js';
+import { gaussian, randomOf, studentT } from './support/random.mjs';
 
 // Solvers hqs, admm and kl against oracles in float64 that share nothing with them, as the formulas of docs/numerics.md read.
 // test/identity.test.ts holds every backend to the same bytes, so that one backend is enough here.
