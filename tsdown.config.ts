@@ -47,7 +47,11 @@ const common: UserConfig = { fixedExtension: true, clean: false, logLevel: 'warn
 /** An import reads every byte: what comments say is in the declarations, and nothing needs the spaces. Names stay, for stacks. */
 const text = {
   comments: { jsdoc: false },
-  minify: { compress: { keepNames: { function: true, class: true } }, mangle: false, codegen: { removeWhitespace: true } },
+  minify: {
+    compress: { keepNames: { function: true, class: true } },
+    mangle: false,
+    codegen: { removeWhitespace: true },
+  },
 } as const;
 const node: UserConfig = {
   ...common,
