@@ -16,6 +16,7 @@ import { suggestion } from '../messages/suggestion.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain, quote } from '../messages/text.js';
 import { formatCount, plural } from '../messages/units.js';
+import { engineLayer, enginesOf } from '../schemes/engines.js';
 import type { LayerLoad, StoredLayer } from '../schemes/scheme.js';
 import { decodeRows } from './decode-rows.js';
 import {
@@ -231,6 +232,16 @@ export class Model extends Closing {
   /** @internal Why it is not one of floats: another tool has quantized it, or it is an adapter. */
   obstacle(): Obstacle | undefined {
     return this.#source.envelope.obstacle(this.#source.entries);
+  }
+
+  /**
+   * @internal The formats that its quantized layers are stored in, and the engines in Python that load it, as far as its layers tell; without
+   * quantized layers there are none of the former, and none of the latter is named.
+   */
+  loading(): { readonly formats: readonly string[]; readonly loads: readonly string[] } {
+    const layers = [...this.#entries.values()].filter(isLayer);
+    const formats = [...new Set(layers.map(({ scheme }) => scheme))];
+    return { formats, loads: layers.length === 0 ? [] : enginesOf(layers.map(engineLayer)) };
   }
 
   /** @internal */

@@ -6,7 +6,9 @@ import { OPTION_NAMES, resolveQuantConfig } from '../matrix/options.js';
 import { overlay } from '../matrix/overlay.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { formatFor } from '../schemes/engines.js';
 import { SCHEMES } from '../schemes/list.js';
+import { FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import type { Progress } from './report.js';
 
@@ -21,7 +23,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions extends ImportanceOptions {
+export interface ModelOptions extends ImportanceOptions, FormatOptions {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -73,18 +75,6 @@ export interface ModelOptions extends ImportanceOptions {
   readonly metaDtype?: MetaDtype | undefined;
 
   /**
-   * The format of the output: how quantized layers are stored, and so who loads the model. Of `'hqq'` that is this package; of
-   * `'compressed-tensors'` transformers 5, vLLM and SGLang.
-   *
-   * Each has options that it cannot hold, and defaults of its own: solver `'joint'`, and zeros and scales as it stores them.
-   *
-   * @default the input's own: `'hqq'` of safetensors
-   * @throws {HqqError} `ERR_INVALID_OPTION` for options that the format cannot hold; `ERR_CHECKPOINT_CONTENT` for a model that
-   *   cannot become it.
-   */
-  readonly to?: string | undefined;
-
-  /**
    * Replace an output that exists: a safetensors file, an empty folder, or a model folder with all that is in it.
    *
    * @default false
@@ -127,6 +117,7 @@ export interface ResolvedModelOptions {
   readonly embeddings: EmbeddingBits | undefined;
   readonly metaDtype: MetaDtype;
   readonly to: string | undefined;
+  readonly for: string | undefined;
   readonly importance: ImportanceSource;
   readonly seed: number;
   readonly tokens: number;
@@ -187,13 +178,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     help: 'type of scale and zero (with --meta-bits 8 of biases alone); auto: float16 where it holds them',
     parse: (text) => text,
   },
-  to: {
-    default: undefined,
-    expected: `one of ${SCHEMES.map(({ name }) => name).join(', ')}`,
-    accepts: (value) => value === undefined || SCHEMES.some(({ name }) => name === value),
-    help: "format of the output; else the input's own, hqq of safetensors",
-    parse: (text) => text,
-  },
+  ...FORMAT_OPTIONS,
   ...IMPORTANCE_OPTIONS,
   force: {
     default: false,
@@ -232,6 +217,7 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
   const model: Record<string, unknown> = {};
   // First what may decide which options of a matrix there are.
   for (const name of MODEL_OPTION_NAMES) model[name] = resolveOne(name, given[name]);
+  if (model.for !== undefined) model.to ??= formatFor(model.for as string);
   const { include, exclude, overrides, to, metaDtype } = model as unknown as ResolvedModelOptions;
   const scheme = SCHEMES.find(({ name }) => name === to);
   const asked = scheme?.defaults ? overlay(scheme.defaults, own) : own;

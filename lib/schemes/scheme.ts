@@ -7,6 +7,7 @@ import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
 import type { Misfit } from '../matrix/fit.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
+import type { ZeroPoint } from '../solvers/solver.js';
 
 // What every way of storing a quantized layer in a container gives and takes, whatever lies there: words of codes beside scales and
 // zeros, or blocks that hold all three. The path of a model (lib/models) knows these interfaces and no scheme.
@@ -125,6 +126,8 @@ export interface LayerStorage {
   /** As in `FormSummary`, and the next too. */
   readonly packing: string;
   readonly metaDtype?: DType;
+  /** Which zeros its groups have; absent: any number. */
+  readonly zeroPoint?: ZeroPoint;
   /** 8 where scale and zero are quantized themselves, to a byte each; absent where they are stored as they are. */
   readonly metaBits?: 8;
   /** Type in which the loaders that the scheme is made for compute unless told otherwise; absent: they do not say. */

@@ -317,3 +317,61 @@ describe('folders of other tools', () => {
     expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT', message: expect.stringMatching(message) });
   });
 });
+
+describe('engines', () => {
+  const source = () => ({ 'l.x.weight': randomTensor([64, 128], 1), 'l.y.weight': randomTensor([60, 128], 2) });
+
+  test.each<readonly [string, Options, RegExp]>([
+    [
+      'rows that its kernel does not take',
+      { for: 'sglang' },
+      /SGLang loads .*"l\.y": its kernel takes rows in multiples of 64.*60 x 128/,
+    ],
+    ['GPTQ with zeros', { for: 'vllm', to: 'gptq', zeroPoint: 'integer' }, /vLLM loads .*GPTQ needs symmetric/],
+    ['float zeros of torchao', { for: 'vllm', to: 'torchao' }, /cuts floating-point zeros off/],
+    ['bits', { for: 'sglang', nbits: 3 }, /it takes 4 or 8 bits, not 3/],
+    ['HQQ', { for: 'transformers', to: 'hqq' }, /it takes compressed-tensors, awq, gptq, torchao \(--to\), not hqq/],
+  ])('refuse what they do not load, and say why: %s', async (_, options, message) => {
+    const model = modelFolder([{ ...source(), 'm.layers.0.z.weight': randomTensor([64, 128], 3) }], { config: '{}' });
+    const out = freshPath('out');
+    const error = await failure(() => quantizeModel(model, out, options));
+    expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringMatching(message) });
+    expect(fs.existsSync(out)).toBe(false);
+  });
+
+  test('take what they load; the format is theirs where none is asked for', async () => {
+    const out = freshPath('out');
+    const report = await quantizeModel(modelFolder([source()]), out, { for: 'sglang', exclude: 'l.y.weight' });
+    expect(report.tensors.map(({ packing }) => packing)).toEqual(['pack-quantized']);
+    const model = await openModel(out);
+    expect(model.loading()).toEqual({ formats: ['compressed-tensors'], loads: ['transformers 5', 'vLLM', 'SGLang'] });
+    await model.close();
+  });
+});
+
+test('torchao: codes less the middle one, float zeros, exactly what is read', async () => {
+  const source = llama();
+  const input = modelFolder([source]);
+  const out = freshPath('out');
+  const report = await quantizeModel(input, out, { to: 'torchao', nbits: 3, groupSize: 32 });
+  const tensors = readBack(join(out, 'model.safetensors'));
+  const model = await openModel(out);
+  for (const { name } of report.tensors) {
+    const part = (key: string) => tensors.get(`${name.slice(0, -'.weight'.length)}._weight_${key}`)!;
+    const codes = new Int8Array(part('qdata').bytes.slice().buffer);
+    const [scale, zero] = [numbersOf(part('scale')), numbersOf(part('zero_point'))];
+    const weights = Float32Array.from(codes, (code, i) => {
+      const group = Math.floor(i / 32);
+      return Math.fround(code - zero[group]!) * scale[group]!;
+    });
+    expect([Math.min(...codes) >= -4, Math.max(...codes) <= 3, part('zero_point').dtype]).toEqual([true, true, 'F32']);
+    expect(model.tensor(name)).toEqual(weights);
+  }
+  await model.close();
+  const header = (folder: string) => fs.readFileSync(join(folder, 'model.safetensors')).toString('latin1');
+  expect(header(out)).toContain('IntxUnpackedToInt8Tensor');
+  const back = freshPath('back');
+  await dequantizeModel(out, back);
+  expect(header(back)).not.toContain('IntxUnpackedToInt8Tensor');
+  expect(header(back)).not.toContain('tensor_names');
+});

@@ -21,9 +21,14 @@ export const inspect = defineCommand({
       const totals = total(tensors);
       // What hqq itself has quantized is none, whatever config.json says.
       const obstacle = totals.quantizedTensors > 0 ? undefined : model.obstacle();
+      const { formats, loads } = model.loading();
       await model.close();
       const architecture = config && (await describeArchitecture(config, tensors));
-      const about = { ...(architecture ? { architecture } : {}), ...(obstacle ? { obstacle } : {}) };
+      const about = {
+        ...(formats.length > 0 ? { format: formats.join(', '), loads: ['hqq', ...loads] } : {}),
+        ...(architecture ? { architecture } : {}),
+        ...(obstacle ? { obstacle } : {}),
+      };
       if (json) print(toJson({ path: model.path, ...about, totals, tensors }));
       else print(describe(model.path, tensors, totals, about, all));
     };
@@ -32,6 +37,9 @@ export const inspect = defineCommand({
 
 /** What a model is, beyond its tensors. */
 interface About {
+  /** How its layers are quantized, and who loads that. Absent where none is. */
+  readonly format?: string;
+  readonly loads?: readonly string[];
   readonly architecture?: ArchitectureInfo;
   /** Why it cannot be quantized: another tool has, or it is no model. */
   readonly obstacle?: NonNullable<ReturnType<Model['obstacle']>>;
@@ -73,7 +81,7 @@ function describe(
   path: string,
   tensors: readonly TensorInfo[],
   totals: Totals,
-  { architecture, obstacle }: About,
+  { architecture, obstacle, loads }: About,
   all: boolean,
 ): string {
   const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
@@ -115,6 +123,7 @@ function describe(
     const what = `${plural(quantizedTensors, 'tensor')}, ${plural(quantizedWeights, 'weight')}`;
     summary.push(['quantized', `${what}, ${formatNumber(bitsPerWeight)} bits per weight with scales and zeros`]);
   }
+  if (loads !== undefined) summary.push(['loads in', loads.join(', ')]);
   return `${bold(plain(path))}\n\n${table(columns, rows)}${cut}\n${pairs(summary)}`;
 }
 

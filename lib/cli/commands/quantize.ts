@@ -30,6 +30,7 @@ export const quantize = defineCommand({
   flags: {
     out: OUT,
     to: fromOption(MODEL_OPTIONS.to),
+    for: fromOption(MODEL_OPTIONS.for),
     ...QUANT_FLAGS,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
     embeddings: fromOption(MODEL_OPTIONS.embeddings),
@@ -47,6 +48,7 @@ export const quantize = defineCommand({
     const {
       out,
       to,
+      for: engine,
       metaDtype,
       embeddings,
       importance,
@@ -64,6 +66,7 @@ export const quantize = defineCommand({
     const options = {
       ...quantConfig(values),
       to,
+      for: engine,
       metaDtype,
       embeddings,
       importance,

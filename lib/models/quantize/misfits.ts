@@ -2,8 +2,9 @@ import type { LinearSite } from '../../containers/container.js';
 import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
+import { notLoaded } from '../../schemes/engines.js';
 import { SCHEMES } from '../../schemes/list.js';
-import type { Scheme } from '../../schemes/scheme.js';
+import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
 
 // What was asked for and cannot be.
 
@@ -27,5 +28,19 @@ export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[])
     `Expected groupSize (--group-size) to divide the weights of every layer that it was asked for, got ${asked} for ${names.join(', ')}` +
       `${more}. Leave it out, and such layers take a size that fits; or give them one of their own, as in ` +
       `overrides: { ${quote(name)}: { groupSize: ${size} } } (--override ${quote(`${name}:group-size=${size}`)}); or exclude them (exclude, --exclude).`,
+  );
+}
+
+/** Refuses what an engine would not load. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
+export function rejectUnloaded(engine: string, { name: scheme }: Scheme, layers: readonly PlannedLayer[]): void {
+  const found = notLoaded(
+    engine,
+    layers.map(({ site: { name, shape }, form: { config } }) => ({ ...config, name, scheme, shape })),
+  );
+  if (found === undefined) return;
+  const { title, layer, reason } = found;
+  throw new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `Expected layers that ${title} loads (for, --for), but it would not load ${quote(layer.name)}: ${reason}.`,
   );
 }

@@ -28,7 +28,7 @@ import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
-import { embeddingsError, misfitError } from './misfits.js';
+import { embeddingsError, misfitError, rejectUnloaded } from './misfits.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -88,6 +88,7 @@ export async function planModel(
     await yieldIfDue();
   }
   if (misfits.length > 0) throw misfitError(misfits);
+  if (model.for !== undefined) rejectUnloaded(model.for, scheme, layers);
   const described = source.envelope.config !== undefined; // else names need suit nobody
   const pairs = known ? tiedPairs(known, source.entries) : [];
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);

@@ -67,6 +67,7 @@ function readAwq(source: TensorSource, module: string, said: Readonly<Record<str
     bias: biasOf(source, module, outs, refuse),
     storage: {
       ...{ nbits: 4, groupSize: ins / groups, axis: 1, packing: 'awq-gemm', metaDtype: scale.type.float! },
+      zeroPoint: 'integer',
       bitsPerWeight: stored / (outs * ins),
     },
     ...{ packed, scale, zeros },

@@ -108,6 +108,7 @@ async function readPacked(
     bias: biasOf(source, module, outs, refuse),
     storage: {
       ...{ nbits: bits, groupSize, axis: 1, packing: 'pack-quantized', metaDtype: scale.type.float },
+      zeroPoint: zeros ? 'integer' : 'symmetric',
       bitsPerWeight: stored / count,
     },
     ...{ packed, scale, zeros, bits, fields: fields && 32 % bits !== 0 },

@@ -91,6 +91,7 @@ async function readGptq(
     bias: biasOf(source, module, outs, refuse),
     storage: {
       ...{ nbits: bits, groupSize, axis: 1, packing: 'gptq', metaDtype: scale.type.float },
+      zeroPoint: said.sym === true ? 'symmetric' : 'integer',
       bitsPerWeight: stored / (outs * ins),
     },
     ...{ packed, scale, zeros, bits, offset: offsetOf(said) },

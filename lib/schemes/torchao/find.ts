@@ -79,6 +79,7 @@ function readUnpacked(source: TensorSource, module: string): UnpackedLayer {
     bias: biasOf(source, module, outs, refuse),
     storage: {
       ...{ nbits: bits, groupSize: ins / groups, axis: 1, packing: 'int8', metaDtype: scale.type.float },
+      zeroPoint: zeros.type.float === undefined ? 'integer' : 'float',
       bitsPerWeight: stored / (outs * ins),
     },
     ...{ codes, scale, zeros },

@@ -1,0 +1,54 @@
+import type { Option } from '../matrix/option.js';
+import { ENGINE_NAMES } from '../schemes/engines.js';
+import { SCHEMES } from '../schemes/list.js';
+
+/** Options that say what a model becomes. */
+export interface FormatOptions {
+  /**
+   * The format of the output: how quantized layers are stored, and so who loads the model. Of `'hqq'` that is this package; of
+   * `'compressed-tensors'` transformers 5, vLLM and SGLang; `'awq'` and `'gptq'` too, with limits; of `'torchao'` transformers 5, with
+   * float zeros.
+   *
+   * Each has options that it cannot hold, and defaults of its own: zeros and scales as it stores them.
+   *
+   * @default the input's own: `'hqq'` of safetensors; with `for` that which the engine takes best
+   * @throws {HqqError} `ERR_INVALID_OPTION` for options that the format cannot hold; `ERR_CHECKPOINT_CONTENT` for a model that
+   *   cannot become it.
+   */
+  readonly to?: string | undefined;
+
+  /**
+   * The engine that is to load the output: `'transformers'` (5), `'vllm'` or `'sglang'`. What it would not load is refused before anything is
+   * written, and why.
+   *
+   * @default undefined, which checks nothing
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that the engine would not load as it would be stored.
+   */
+  readonly for?: string | undefined;
+}
+
+/** What they become. */
+export interface ResolvedFormatOptions {
+  readonly to: string | undefined;
+  readonly for: string | undefined;
+}
+
+const oneOf = (names: readonly string[]) => (value: unknown) => value === undefined || names.includes(value as string);
+
+/** In the shape of `OPTIONS` of one matrix. */
+export const FORMAT_OPTIONS: { readonly [K in keyof ResolvedFormatOptions]: Option<ResolvedFormatOptions[K]> } = {
+  to: {
+    default: undefined,
+    expected: `one of ${SCHEMES.map(({ name }) => name).join(', ')}`,
+    accepts: (value) => value === undefined || SCHEMES.some(({ name }) => name === value),
+    help: "format of the output; else the input's own, hqq of safetensors",
+    parse: (text) => text,
+  },
+  for: {
+    default: undefined,
+    expected: `one of ${ENGINE_NAMES.join(', ')}`,
+    accepts: oneOf(ENGINE_NAMES),
+    help: 'engine that is to load the output: what it would not is refused',
+    parse: (text) => text,
+  },
+};

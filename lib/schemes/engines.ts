@@ -1,0 +1,119 @@
+import type { ZeroPoint } from '../solvers/solver.js';
+import { isExpert } from './rows/form.js';
+import type { LayerStorage } from './scheme.js';
+
+// Which engines load which layers: what was seen running, or read in their sources, of the releases that docs/engines.md names.
+
+/** What engines ask of a layer. */
+export interface EngineLayer {
+  readonly name: string;
+  readonly scheme: string;
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  readonly nbits: number;
+  readonly groupSize: number;
+  readonly zeroPoint: ZeroPoint;
+}
+
+interface Engine {
+  /** As `--for` has it. */
+  readonly name: string;
+  /** As people call it. */
+  readonly title: string;
+  /** The formats that it loads: why it does not load a layer of one; undefined where it does. */
+  readonly formats: Readonly<Record<string, (layer: EngineLayer) => string | undefined>>;
+}
+
+const noExperts = ({ name }: EngineLayer) =>
+  isExpert(name) ? 'experts become random numbers, without a message' : undefined;
+const symmetricExperts = ({ name, zeroPoint }: EngineLayer) =>
+  isExpert(name) && zeroPoint !== 'symmetric' ? 'experts need symmetric zeros (--zero-point symmetric)' : undefined;
+const symmetricGptq = ({ nbits, zeroPoint }: EngineLayer) =>
+  zeroPoint === 'symmetric' && (nbits === 4 || nbits === 8)
+    ? undefined
+    : 'GPTQ needs symmetric zeros and 4 or 8 bits (--zero-point symmetric, or --to compressed-tensors)';
+/** Kernels of SGLang neither check nor pad. */
+const marlin = ({ shape: [outs, ins], groupSize }: EngineLayer) => {
+  if (outs % 64 !== 0 || ins % 128 !== 0)
+    return `its kernel takes rows in multiples of 64 and columns of 128, not ${outs} x ${ins} (--exclude it)`;
+  return [32, 64, 128, ins].includes(groupSize)
+    ? undefined
+    : `its kernel takes groups of 32, 64, 128 or whole rows, not ${groupSize}`;
+};
+
+/** Every engine, once. */
+const ENGINES: readonly Engine[] = [
+  {
+    name: 'transformers',
+    title: 'transformers 5',
+    formats: { 'compressed-tensors': symmetricExperts, awq: noExperts, gptq: noExperts, torchao: noExperts },
+  },
+  {
+    name: 'vllm',
+    title: 'vLLM',
+    formats: {
+      'compressed-tensors': (layer) => (layer.nbits === 1 ? 'it takes 2 to 8 bits, not 1' : symmetricExperts(layer)),
+      awq: () => undefined,
+      gptq: symmetricGptq,
+      torchao: ({ zeroPoint }) =>
+        zeroPoint === 'float'
+          ? 'it cuts floating-point zeros off, without a message (--zero-point integer)'
+          : undefined,
+    },
+  },
+  {
+    name: 'sglang',
+    title: 'SGLang',
+    formats: {
+      'compressed-tensors': (layer) => {
+        if (layer.nbits !== 4 && layer.nbits !== 8) return `it takes 4 or 8 bits, not ${layer.nbits}`;
+        if (layer.nbits === 8 && layer.zeroPoint !== 'symmetric')
+          return '8 bits need symmetric zeros (--zero-point symmetric)';
+        return symmetricExperts(layer) ?? marlin(layer);
+      },
+      awq: (layer) => marlin(layer),
+      gptq: (layer) => symmetricGptq(layer) ?? marlin(layer),
+    },
+  },
+];
+
+/** Names of the engines, as `--for` has them. */
+export const ENGINE_NAMES: readonly string[] = ENGINES.map(({ name }) => name);
+
+/** The first of the formats that an engine loads. */
+export const formatFor = (engine: string): string => Object.keys(engineNamed(engine).formats)[0]!;
+
+function engineNamed(name: string): Engine {
+  const engine = ENGINES.find((known) => known.name === name);
+  if (engine === undefined) throw new RangeError(`Expected the name of an engine, got ${name}.`);
+  return engine;
+}
+
+/** Why an engine does not load layers, of the first that it does not: "vLLM does not load ..."; undefined where it does. */
+export function notLoaded(
+  engine: string,
+  layers: Iterable<EngineLayer>,
+): { readonly title: string; readonly layer: EngineLayer; readonly reason: string } | undefined {
+  const { title, formats } = engineNamed(engine);
+  for (const layer of layers) {
+    const rule = formats[layer.scheme];
+    const reason =
+      rule === undefined ? `it takes ${Object.keys(formats).join(', ')} (--to), not ${layer.scheme}` : rule(layer);
+    if (reason !== undefined) return { title, layer, reason };
+  }
+  return undefined;
+}
+
+/** A layer that was found, for engines. */
+export function engineLayer({
+  name,
+  scheme,
+  shape,
+  storage: { nbits, groupSize, zeroPoint = 'float' },
+}: Pick<EngineLayer, 'name' | 'scheme' | 'shape'> & { readonly storage: LayerStorage }): EngineLayer {
+  return { name, scheme, shape, nbits, groupSize, zeroPoint };
+}
+
+/** The engines that load a model of such layers, as people call them. */
+export function enginesOf(layers: readonly EngineLayer[]): readonly string[] {
+  return ENGINES.filter(({ name }) => notLoaded(name, layers) === undefined).map(({ title }) => title);
+}
