@@ -10,12 +10,11 @@ const packed = (dtype: string, bytes: number, ...shape: number[]): SourceTensor 
 };
 const AT = 'model.layers.1.mlp.up_proj';
 const { [`${AT}.weight`]: _, ...FLOATS } = llama();
-const GPTQ: Source = {
+const BYTES: Source = {
   ...FLOATS,
-  [`${AT}.qweight`]: packed('I32', 4, 16, 64),
-  [`${AT}.qzeros`]: packed('I32', 4, 2, 8),
-  [`${AT}.scales`]: packed('F16', 2, 2, 64),
-  [`${AT}.g_idx`]: packed('I32', 4, 128),
+  [`${AT}.weight`]: packed('I8', 1, 64, 128),
+  [`${AT}.SCB`]: packed('F32', 4, 64),
+  [`${AT}.weight_format`]: packed('U8', 1),
 };
 const LORA: Source = {
   'base_model.model.q_proj.lora_A.weight': randomTensor([8, 64], 1),
@@ -24,10 +23,10 @@ const LORA: Source = {
 
 describe('inspect', () => {
   test('names the tool that has quantized a model, and what to do', async () => {
-    const { status, stdout } = await hqq(['inspect', modelFolder([GPTQ])]);
+    const { status, stdout } = await hqq(['inspect', modelFolder([BYTES])]);
     expect(status).toBe(0);
     expect(stdout.replaceAll(/\s+/g, ' ')).toMatch(
-      /not for hqq is quantized already: 1 layer holds GPTQ weights \("model\.layers\.1\.mlp\.up_proj\.qweight"\)\. Quantize the float original instead/,
+      /not for hqq is quantized already: 1 layer holds bitsandbytes 8-bit weights \("model\.layers\.1\.mlp\.up_proj\.SCB"\)\. Quantize the float original instead/,
     );
     const json = JSON.parse((await hqq(['inspect', modelFolder([LORA]), '--json'])).stdout);
     expect(json.obstacle).toMatchObject({ kind: 'adapter', what: expect.stringContaining('is an adapter') });
@@ -46,9 +45,9 @@ describe('inspect', () => {
 
 describe('compare', () => {
   test('says of a model of another tool what it is', async () => {
-    const [input, foreign] = [modelFolder([llama()]), modelFolder([GPTQ])];
+    const [input, foreign] = [modelFolder([llama()]), modelFolder([BYTES])];
     const message =
-      /Expected models of floats, or what hqq has quantized, to compare, but .* is quantized already: 1 layer holds GPTQ weights .*\. Give it back its floats with the tool that made it, and compare these\.\n/;
+      /Expected models of floats, or what hqq has quantized, to compare, but .* is quantized already: 1 layer holds bitsandbytes 8-bit weights .*\. Give it back its floats with the tool that made it, and compare these\.\n/;
     expectFailure(await hqq(['compare', input, foreign]), 1, message);
     expectFailure(await hqq(['compare', foreign, input]), 1, message);
     expectFailure(
