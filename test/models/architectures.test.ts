@@ -89,6 +89,18 @@ describe('a model whose class is known', () => {
     expect(skip).toContain('model.layers.0.mlp.gate');
   });
 
+  it('finds modules whose names transformers rewrites at two places', async () => {
+    // As Gemma3nForCausalLM saves model.per_layer_model_projection.
+    const { quantized: layers } = await quantized(
+      modules(
+        'model.language_model.per_layer_model.language_model_projection',
+        'model.language_model.layers.0.self_attn.q_proj',
+      ),
+      of('Gemma3nForCausalLM', { model_type: 'gemma3n_text' }),
+    );
+    expect(layers).toContain('model.language_model.per_layer_model.language_model_projection');
+  });
+
   it('has a tied head that stands in no file skipped by its own name', async () => {
     const bert = modules('bert.embeddings.word_embeddings', 'bert.encoder.layer.0.output.dense');
     expect((await quantized(bert, of('BertForMaskedLM', { model_type: 'bert' }))).skip).toContain(

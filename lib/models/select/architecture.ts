@@ -116,8 +116,8 @@ export class Architecture implements KnownModules {
   /** As transformers finds the module of a tensor: by its name, renamed, with the name of the bare model before it or without it. */
   #find(name: string): string | undefined {
     const { prefix, renames } = this.#row;
-    const rename = renames.find(([pattern]) => pattern.test(name));
-    const renamed = rename && name.replace(...rename);
+    const rename = renames.find(([pattern]) => name.search(pattern) >= 0);
+    const renamed = rename && name.replaceAll(...rename); // wherever it matches, as Python's re.sub
     const known = (other: string | undefined) => other !== undefined && this.#letter(other) !== undefined;
     if (known(renamed)) return renamed;
     if (known(name)) return name;

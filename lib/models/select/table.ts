@@ -35,7 +35,7 @@ export interface ClassRow {
   /** Name of the part that is the bare model. */
   readonly prefix: string;
   readonly ties: readonly Tie[];
-  /** What turns a file's names into those of modules. */
+  /** What turns a file's names into those of modules: the first that matches, at all its places. */
   readonly renames: readonly (readonly [pattern: RegExp, replacement: string])[];
 }
 
@@ -115,7 +115,7 @@ function tieOf(text: string): Tie {
 
 /** A pattern of Python's `re.sub`: the same in JavaScript, but for how groups are called in the replacement. */
 function renameOf([pattern, replacement]: [string, string]): readonly [RegExp, string] {
-  return [new RegExp(pattern), replacement.replaceAll('$', '$$$$').replace(/\\(\d)/g, '$$$1')];
+  return [new RegExp(pattern, 'g'), replacement.replaceAll('$', '$$$$').replace(/\\(\d)/g, '$$$1')];
 }
 
 let table: Table | undefined;
