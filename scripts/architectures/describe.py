@@ -73,6 +73,10 @@ def kinds_of(model):
                 child = getattr(child, name, None)
             if isinstance(child, nn.Linear):
                 past.add(id(child))
+        for value in vars(module).values():  # what a list keeps is computed with, whatever takes its place among the modules
+            for held in value if isinstance(value, (list, tuple)) else ():
+                if isinstance(held, nn.Module):
+                    past |= {id(below) for below in held.modules() if isinstance(below, nn.Linear)}
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or []), *(getattr(model, "_keep_in_fp32_modules_strict", None) or [])]
     in_float = re.compile("|".join(rf"((^|\.){re.escape(k)}($|\.))" for k in kept)) if kept else None
     head = output_head(model)

@@ -72,6 +72,13 @@ def run_all(cls, model, inputs, folder, runs):
     original = load_info(cls, f"{folder}/float32")
     if isinstance(original, str):
         return {**found, "state": "not loaded", "reason": f"the float model itself: {original}"}
+    modules = dict(original[0].named_modules())
+    lacking = [k for k in original[1]["missing_keys"] if isinstance(modules.get(k.removesuffix(".weight")), nn.Linear)]
+    if lacking:  # what is read again of its configuration has other sizes
+        return {**found, "state": "not loaded", "reason": f"the float model itself: its file has no {lacking[0]}"}
+    useless = sorted(k for k in original[1]["unexpected_keys"] if k.removesuffix(".weight") in linear)
+    if useless:
+        return {**found, "state": "not loaded", "reason": f"the float model itself: it does not read its {useless[0]}"}
     process = subprocess.Popen(["node", f"{HERE}/sweep.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         for dtype, bits in runs:
