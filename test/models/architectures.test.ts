@@ -89,6 +89,15 @@ describe('a model whose class is known', () => {
     expect(skip).toContain('model.layers.0.mlp.gate');
   });
 
+  it('keeps layers that a list holds beside the modules', async () => {
+    const { quantized: layers, skip } = await quantized(
+      modules('mask_embedder.0.0', 'model.transformer_module.decoder.layers.0.fc1'),
+      of('MaskFormerForInstanceSegmentation', { model_type: 'maskformer' }),
+    );
+    expect(layers).toEqual(['model.transformer_module.decoder.layers.0.fc1']);
+    expect(skip).toContain('mask_embedder.0.0');
+  });
+
   it('finds modules whose names transformers rewrites at two places', async () => {
     // As Gemma3nForCausalLM saves model.per_layer_model_projection.
     const { quantized: layers } = await quantized(
