@@ -18,8 +18,8 @@ export interface ImportanceOptions {
    * - `'text:<file>'`, or `{ text }`: a text. Needs the tokenizer, as `openTokenizer` does.
    * - another text: a file of statistics, as `hqq calibrate` writes it, or an imatrix of llama.cpp as GGUF. A file whose name is one of the words above is `'./random'`.
    * - `'none'`: all count alike.
-   * - `'auto'`: `'random'` where `hqq/runtime` runs the model, in native code, else `'none'`, and a note of the report says why; at 8 bits
-   *   `'none'`, since it gains nothing.
+   * - `'auto'`: `'random'` where `hqq/runtime` runs the model, in native code, else `'none'`, and a note of the report says why. Layers of 8
+   *   bits have none, since they gain nothing, nor have those of solver `'hqq'`, whose codes are the reference's.
    *
    * @default 'auto'
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, where it would have to.

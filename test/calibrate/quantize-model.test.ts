@@ -1,5 +1,6 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { collectImportance } from '../../lib/calibrate/collect.js';
 import { saveStatistics } from '../../lib/calibrate/statistics-file.js';
@@ -8,7 +9,7 @@ import { quantizeSync } from '../../lib/compute/quantize.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import type { QuantizedTensor, RawWeight } from '../../lib/matrix/weight.js';
 import { openModel } from '../../lib/models/model.js';
-import type { ModelOptions } from '../../lib/models/options.js';
+import type { ConversionRun, ModelOptions } from '../../lib/models/options.js';
 import type { Progress } from '../../lib/models/report.js';
 import { loadTensors, saveTensors } from '../../lib/models/tensors.js';
 import { encode, failure, modelFolder, randomTensor } from '../support/checkpoints.js';
@@ -22,7 +23,7 @@ await saveStatistics(file, statistics, { force: false, seed: 0 });
 const original = await loadTensors(SHIPPED);
 
 let made = 0;
-async function quantized(options: QuantConfig & ModelOptions, input: string = SHIPPED) {
+async function quantized(options: QuantConfig & ModelOptions & ConversionRun, input: string = SHIPPED) {
   const output = join(scratch, `out-${made++}`);
   const report = await quantizeModel(input, output, options);
   return { output, report, bytes: () => readFileSync(join(output, 'model.safetensors')) };
@@ -115,9 +116,27 @@ describe('a model with importance', () => {
     const output = join(scratch, 'minmax');
     const options = { solver: 'minmax', importance: 'random', onProgress: (p: Progress) => progress.push(p) } as const;
     expect((await quantizeModel(SHIPPED, output, options)).importance).toBe('none');
-    const eight = { nbits: 8, onProgress: (p: Progress) => progress.push(p) } as const; // has nothing to gain
-    expect((await quantizeModel(SHIPPED, `${output}-8`, eight)).importance).toBe('none');
     expect(progress.some(({ importance }) => importance)).toBe(false);
+  });
+
+  test.each<QuantConfig>([{ nbits: 8 }, { solver: 'hqq' }])(
+    'auto looks for none where %j asks for none',
+    async (config) => {
+      const progress: Progress[] = [];
+      const auto = await quantized({ ...config, onProgress: (p: Progress) => progress.push(p) });
+      expect(auto.report.importance).toBe('none');
+      expect(progress.some(({ importance }) => importance)).toBe(false);
+      expect(auto.bytes().equals((await quantized({ ...config, importance: 'none' })).bytes())).toBe(true);
+    },
+  );
+
+  test('auto weighs those of the layers that it helps', async () => {
+    const config = { solver: 'hqq', nbits: 3, tokens: 300, overrides: { '*.o_proj': { solver: 'joint' } } } as const;
+    const [auto, none] = [await quantized(config), await quantized({ ...config, importance: 'none' })];
+    expect(auto.report.importance).toBe('random');
+    const [weighed, plain] = [await loadTensors(auto.output), await loadTensors(none.output)];
+    const changed = Object.keys(weighed).filter((name) => !isDeepStrictEqual(weighed[name], plain[name]));
+    expect(changed).toEqual(auto.report.tensors.map(({ name }) => name).filter((name) => name.includes('o_proj')));
   });
 
   test('tells how far it is, and of importance first', async () => {

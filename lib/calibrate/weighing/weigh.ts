@@ -19,9 +19,10 @@ const NONE: Weighing = { source: 'none', notes: [] };
 /** `Weigh` of lib/models/quantize: finds what the errors of each input feature count, as the options say. */
 export async function weigh(source: TensorSource, plan: ModelPlan, resolved: ResolvedOptions): Promise<Weighing> {
   const { importance: asked, seed, tokens, threads, dryRun } = resolved.model;
-  const layers = plan.shards.flatMap((shard) => shard.layers).filter(({ form }) => reads(form.config.solver));
+  const layers = plan.shards
+    .flatMap((shard) => shard.layers)
+    .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config.solver)));
   if (asked === 'none' || layers.length === 0) return NONE;
-  if (asked === 'auto' && layers.every(({ form }) => form.config.nbits === 8)) return NONE; // nothing is left to gain
   const importance = asked === 'auto' ? 'random' : asked;
   if (asked === 'auto') {
     const { obstacleTo } = await import('../runs.js');
@@ -44,6 +45,11 @@ export async function weigh(source: TensorSource, plan: ModelPlan, resolved: Res
 const SLOW = 'JavaScript computes here, in which the model would read for long (--importance random lets it)';
 
 const HEAD = 'lm_head';
+
+/** Whether `auto` weighs a layer: 8 bits have nothing left to gain, and who asks for the reference's solver wants its codes. */
+function gains({ nbits, solver }: PlannedLayer['form']['config']): boolean {
+  return reads(solver) && nbits !== 8 && solver !== 'hqq';
+}
 
 function reads(solver: string): boolean {
   return solverNamed(solver as Parameters<typeof solverNamed>[0]).optimizes;
