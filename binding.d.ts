@@ -103,6 +103,51 @@ export interface EncodeArgs
   readonly stats: Float64Array;
 }
 
+/** Weights to ggml's blocks: lib/matrix/block-types.ts. */
+export interface EncodeBlocksArgs {
+  /** A place in the list of block types. */
+  readonly type: number;
+  readonly rows: number;
+  /** A multiple of the type's block. */
+  readonly cols: number;
+  /** `[rows, cols]` */
+  readonly weights: FloatBits;
+  readonly dtype: DTypeId;
+  /** Shares of a sub-block's range that its scale is looked for from; negative ones turn its sign. At least one. */
+  readonly starts: Float32Array;
+  /** Steps from each start, at least 1, which only rounds; then rounds of whole scales, at least 0. */
+  readonly iterations: number;
+  readonly rounds: number;
+  /** `[cols]`: how much the errors of each input feature count, finite, at least 0; empty: all alike. */
+  readonly importance: Float32Array;
+  /** `[rows, cols / weights of a block, bytes of a block]`, written. */
+  readonly blocks: Uint8Array;
+  /** `[5]`, written: as in `QuantizeArgs`, with `rounds` for iterations. */
+  readonly stats: Float64Array;
+  readonly threads: number;
+}
+
+/** ggml's blocks, which follow each other. */
+interface BlocksArgs {
+  readonly type: number;
+  readonly blocks: Uint8Array;
+  readonly threads: number;
+}
+
+/** The numbers of blocks: the bits that ggml gives. */
+export interface DecodeBlocksArgs extends BlocksArgs {
+  /** Written. */
+  readonly out: Float32Array;
+}
+
+/** Codes of blocks, and a scale and zero of each sub-block: `(code - zero) * scale` is the number, but for rounding. */
+export interface SplitBlocksArgs extends BlocksArgs {
+  /** Written. */
+  readonly codes: Uint8Array;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+}
+
 /** The least and the greatest weight of each group. */
 export interface ExtremesArgs {
   /** The grouped matrix `[rows, cols]`, as in `QuantizeArgs`. */
@@ -349,6 +394,9 @@ export interface Operations {
   quantize: QuantizeArgs;
   encode: EncodeArgs;
   extremes: ExtremesArgs;
+  encodeBlocks: EncodeBlocksArgs;
+  decodeBlocks: DecodeBlocksArgs;
+  splitBlocks: SplitBlocksArgs;
   pack: PackArgs;
   unpack: PackArgs;
   dequantize: DequantizeArgs;

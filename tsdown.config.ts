@@ -39,7 +39,10 @@ const imported = (between?: '-node'): Rolldown.Plugin => ({
 
 /** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text and memory.) */
 const GROUPS = [
-  { name: 'compute', test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.)/ },
+  {
+    name: 'compute',
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|block-types\.)/,
+  },
   { name: 'language-models', test: /\blib[\\/](?:runtime[\\/]|calibrate[\\/](?!weighing))/ },
 ];
 

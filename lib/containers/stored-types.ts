@@ -68,6 +68,9 @@ export const STORED_TYPES: ReadonlyMap<string, StoredType> = new Map(
     packed('TQ1_0', 256, 54),
     packed('TQ2_0', 256, 66),
     packed('MXFP4', 32, 17),
+    packed('NVFP4', 64, 36),
+    packed('Q1_0', 128, 18),
+    packed('Q2_0', 64, 18),
   ].map((type) => [type.name, type]),
 );
 

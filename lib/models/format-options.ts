@@ -25,13 +25,26 @@ export interface FormatOptions {
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that the engine would not load as it would be stored.
    */
   readonly for?: string | undefined;
+
+  /**
+   * Of a GGUF file: the type of its matrices (`'q4_k'`, `'q8_0'`), or the name of a mix of llama.cpp's (`'Q4_K_M'`, `'Q2_K'`).
+   * `nbits` of an override is stronger. Rows that fill no blocks of 256 take the type of blocks of 32 that llama.cpp takes.
+   *
+   * @default what has as many bits as `nbits`: `'q4_k'`
+   * @throws {HqqError} `ERR_INVALID_OPTION` for a model that is no GGUF file.
+   */
+  readonly type?: string | undefined;
 }
 
 /** What they become. */
 export interface ResolvedFormatOptions {
   readonly to: string | undefined;
   readonly for: string | undefined;
+  readonly type: string | undefined;
 }
+
+/** Every type that some scheme has. */
+const TYPES = SCHEMES.flatMap(({ types = [] }) => types);
 
 const oneOf = (names: readonly string[]) => (value: unknown) => value === undefined || names.includes(value as string);
 
@@ -49,6 +62,13 @@ export const FORMAT_OPTIONS: { readonly [K in keyof ResolvedFormatOptions]: Opti
     expected: `one of ${ENGINE_NAMES.join(', ')}`,
     accepts: oneOf(ENGINE_NAMES),
     help: 'engine that is to load the output: what it would not is refused',
+    parse: (text) => text,
+  },
+  type: {
+    default: undefined,
+    expected: `one of ${TYPES.join(', ')}`,
+    accepts: oneOf(TYPES),
+    help: 'of a GGUF file: the type of its matrices (q4_k, q8_0, ...), or a mix (Q4_K_M, Q2_K, ...)',
     parse: (text) => text,
   },
 };

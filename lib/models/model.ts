@@ -114,9 +114,9 @@ export class Model extends Closing {
     checkTensorOptions(options);
     const entry = this.#find(name);
     if (!isLayer(entry)) return readDenseSync(this.#source, entry, options);
-    const { load, args, finish } = layerRead(entry, options);
+    const { load, steps, finish } = layerRead(entry, options);
     fillLayerSync(this.#source, load);
-    runTaskSync(activeBackend(), 'dequantize', args());
+    runTaskSync(activeBackend(), 'sequence', { steps: steps() });
     return finish();
   }
 
@@ -134,9 +134,9 @@ export class Model extends Closing {
       await readDense(this.#source, entry, 0, values, this.#pieces, run);
       return roundThroughLater(values, options.dtype ?? 'float32', run);
     }
-    const { load, args, finishLater } = layerRead(entry, options, threads);
+    const { load, steps, finishLater } = layerRead(entry, options, threads);
     await fillLayer(this.#source, load, run);
-    await runTask(activeBackend(), 'dequantize', args(), run);
+    await runTask(activeBackend(), 'sequence', { steps: steps() }, run);
     return finishLater(run);
   }
 
@@ -145,9 +145,9 @@ export class Model extends Closing {
     run.signal?.throwIfAborted();
     const entry = this.#find(name);
     if (!isLayer(entry)) return readDense(this.#source, entry, 0, out, this.#pieces, run);
-    const { load, args } = layerRead(entry, {}, run.threads, out);
+    const { load, steps } = layerRead(entry, {}, run.threads, out);
     await fillLayer(this.#source, load, run);
-    await runTask(activeBackend(), 'dequantize', args(), run);
+    await runTask(activeBackend(), 'sequence', { steps: steps() }, run);
   }
 
   /** Rows of a matrix, one after the other in `out`. Of a quantized one, only the parts that hold them are decoded. @internal */

@@ -117,6 +117,7 @@ export interface ResolvedModelOptions {
   readonly embeddings: EmbeddingBits | undefined;
   readonly metaDtype: MetaDtype;
   readonly to: string | undefined;
+  readonly type: string | undefined;
   readonly for: string | undefined;
   readonly importance: ImportanceSource;
   readonly seed: number;

@@ -1,3 +1,4 @@
+import type { FloatBits, Step } from '../../binding.js';
 import { groupedDequantizeArgs } from '../compute/arguments.js';
 import { bytesOf, roundThrough, widenBytes, widenBytesLater } from '../compute/floats.js';
 import { largeFloats } from '../compute/memory.js';
@@ -6,7 +7,7 @@ import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { numbersOf, STORED_TYPES } from '../containers/stored-types.js';
 import { yieldIfDue } from '../files/event-loop.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
-import { allocate, type DType } from '../matrix/dtype.js';
+import { allocate, DTYPES, type DType } from '../matrix/dtype.js';
 import { formatNamed } from '../matrix/format.js';
 import { geometryOf } from '../matrix/geometry.js';
 import { checkDtype, MAX_WEIGHTS } from '../matrix/validate.js';
@@ -197,29 +198,23 @@ export function layerRead(
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} Use dequantizeModel, which works in parts.`);
   }
   const dtype = given ?? (rounding === 'each' ? storage.computeDtype : undefined) ?? 'float32';
-  const load: LayerLoad = schemeOf(layer).load(layer);
+  const scheme = schemeOf(layer);
   const out = allocating(
     `the weights of ${quote(name)}`,
     () => (into as OwnedFloat32Array | undefined) ?? allocate(dtype, count),
   );
   const resolved = resolveThreads(threads);
-  const args = () => {
+  const numbers = rounding === 'once' && scheme.loadNumbers ? exactRead(layer, dtype, out, resolved) : undefined;
+  const load: LayerLoad = numbers?.load ?? scheme.load(layer);
+  const steps = (): readonly Step[] => {
+    if (numbers) return numbers.steps;
     const { packed, scale, zero, packing, groupSize, axis } = load.finish();
     const { rows, cols } = geometryOf(shape, { groupSize, axis });
     const format = formatNamed(packing)!;
-    return groupedDequantizeArgs({
-      rows,
-      cols,
-      format,
-      axis,
-      packed,
-      scale,
-      zero,
-      dtype,
-      rounding,
-      out,
-      threads: resolved,
+    const args = groupedDequantizeArgs({
+      ...{ rows, cols, format, axis, packed, scale, zero, dtype, rounding, out, threads: resolved },
     });
+    return [{ operation: 'dequantize', args }];
   };
   const finish = () => {
     if (out instanceof Float32Array) return out;
@@ -233,5 +228,22 @@ export function layerRead(
     await widenBytesLater(bytesOf(out), dtype, values, run);
     return values;
   };
-  return { load, args, finish, finishLater };
+  return { load, steps, finish, finishLater };
+}
+
+/** What reads the numbers of a layer as its scheme knows them, and rounds them to `dtype`. */
+function exactRead(layer: StoredLayer, dtype: DType, out: FloatBits, threads: number) {
+  const wide =
+    out instanceof Float32Array
+      ? out
+      : allocating(`the weights of ${quote(layer.name)}`, () => new Float32Array(out.length));
+  const { reads, steps } = schemeOf(layer).loadNumbers!(layer, wide, threads);
+  const narrow = { from: wide, fromDtype: DTYPES.float32.id, to: out, toDtype: DTYPES[dtype].id, threads };
+  const finish = (): never => {
+    throw new RangeError('Expected no codes of what is read as numbers.');
+  };
+  return {
+    load: { reads, finish },
+    steps: wide === out ? steps : [...steps, { operation: 'convert', args: narrow } as const],
+  };
 }

@@ -20,6 +20,10 @@ export interface LayerOptions {
   readonly modelDtype: DType;
   /** How scale and zero are stored, where a scheme leaves that open; `auto` lets it choose. */
   readonly metaDtype: 'auto' | 'float16' | 'float32';
+  /** One of the scheme's `types`; absent: its own choice. */
+  readonly type?: string | undefined;
+  /** The model that the layer is of. */
+  readonly model: Pick<TensorSource, 'entries' | 'envelope'>;
 }
 
 /** Why a layer stays as it is: it is none that the scheme holds. */
@@ -189,6 +193,10 @@ export interface Scheme<
   readonly marks?: readonly string[];
   /** Whether a table of embeddings can be such a layer: what reads the scheme looks them up. */
   readonly embeddings?: boolean;
+  /** What may be asked for by name (`type`): the scheme has several ways to store a layer, or to mix them. Absent: nothing. */
+  readonly types?: readonly string[];
+  /** A layer becomes one tensor that is called as its weight is. Absent: its tensors have names of their own. */
+  readonly keepsName?: boolean;
   /**
    * Whether the experts of a stack can be such layers: each becomes one, called as `expertSites` has it, in place of the tensor that
    * holds them all. Absent: stacks stay as they are.
@@ -281,4 +289,10 @@ export interface Scheme<
   decode(source: TensorSource, layer: Layer, chunk: Part, dtype: DType, run: WorkRun): Promise<Uint8Array>;
   /** Reads a layer whole. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
   load(layer: Layer): LayerLoad;
+  /** Reads the numbers of a layer, where `(code - zero) * scale` of what `load` gives rounds otherwise. Absent: it does not. */
+  loadNumbers?(
+    layer: Layer,
+    out: Float32Array,
+    threads: number,
+  ): Pick<LayerLoad, 'reads'> & { readonly steps: readonly Step[] };
 }

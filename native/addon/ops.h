@@ -7,6 +7,7 @@
 
 #include "../core/operations.h"
 #include "args.h"
+#include "block_ops.h"
 #include "layer_ops.h"
 #include "linear_ops.h"
 #include "quantize_ops.h"
@@ -38,7 +39,7 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
 inline constexpr auto kOperations =
     list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp,
                     ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp,
-                    LargePagesOp>();
+                    LargePagesOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {

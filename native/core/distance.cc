@@ -11,17 +11,15 @@ namespace {
 
 constexpr size_t kLanes = kernels::kLanes;
 
-struct Sums {
-  double abs_error, squared_error, squared, largest;
-};
-
 double sum_lanes(double* lanes) {
   for (size_t width = kLanes / 2; width > 0; width /= 2)
     for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   return lanes[0];
 }
 
-Sums measure(const float* a, const float* b, size_t count) {
+}  // namespace
+
+DistanceSums distance_of(const float* a, const float* b, size_t count) {
   double abs_error[kLanes] = {}, squared_error[kLanes] = {}, squared[kLanes] = {}, largest[kLanes] = {};
   const auto add = [&](size_t i, size_t lane) {
     const double x = a[i], error = x - static_cast<double>(b[i]), magnitude = std::fabs(error);
@@ -38,11 +36,9 @@ Sums measure(const float* a, const float* b, size_t count) {
           *std::max_element(largest, largest + kLanes)};
 }
 
-}  // namespace
-
 Status distance(const Context& context, const Distance& op) {
   const size_t tiles = (op.count + kDistanceTile - 1) / kDistanceTile;
-  std::vector<Sums> parts(tiles);
+  std::vector<DistanceSums> parts(tiles);
   Scratch scratch;
   const size_t a_at = scratch.reserve<float>(kDistanceTile), b_at = scratch.reserve<float>(kDistanceTile);
   scratch.allocate(context.threads);
@@ -53,12 +49,12 @@ Status distance(const Context& context, const Distance& op) {
   };
   const Status status = parallel_for(context, tiles, [&](size_t tile, int slot) {
     const size_t first = tile * kDistanceTile, count = std::min(kDistanceTile, op.count - first);
-    parts[tile] = measure(wide(op.a, op.a_dtype, first, count, scratch.at<float>(a_at, slot)),
-                          wide(op.b, op.b_dtype, first, count, scratch.at<float>(b_at, slot)), count);
+    parts[tile] = distance_of(wide(op.a, op.a_dtype, first, count, scratch.at<float>(a_at, slot)),
+                              wide(op.b, op.b_dtype, first, count, scratch.at<float>(b_at, slot)), count);
   });
   if (status != Status::ok) return status;
-  Sums total{};
-  for (const Sums& part : parts) {
+  DistanceSums total{};
+  for (const DistanceSums& part : parts) {
     total.abs_error += part.abs_error;
     total.squared_error += part.squared_error;
     total.squared += part.squared;

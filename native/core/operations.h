@@ -50,6 +50,31 @@ Status quantize(const Context& context, const Quantize& op);
 // Codes of scales and zeros that are given: these are read, and no solver is.
 Status encode(const Context& context, const Quantize& op);
 
+// Weights to ggml's blocks: [rows, cols], whose columns fill blocks.
+struct EncodeBlocks {
+  const void* weights;  // [rows, cols]  read
+  DType dtype;
+  size_t rows, cols;
+  const BlockType* type;
+  kernels::BlockOptions options;
+  const float* importance;  // [cols]  read; null: all count alike
+  uint8_t* blocks;          // [rows, cols / type.weights, type.bytes]  written
+  double* stats;            // [5]  written
+};
+Status encode_blocks(const Context& context, const EncodeBlocks& op);
+
+// Blocks as numbers; or, where `codes` is not null, as codes and a scale and zero for each sub-block.
+struct DecodeBlocks {
+  const uint8_t* blocks;  // [count]  read
+  const BlockType* type;
+  size_t count;
+  float* out;      // [count, type.weights]  written; or null
+  uint8_t* codes;  // [count, type.weights]  written; or null
+  float* scale;    // [count, type.subs()]   likewise
+  float* zero;     // [count, type.subs()]   likewise
+};
+Status decode_blocks(const Context& context, const DecodeBlocks& op);
+
 // The least and the greatest weight of each group; of a group that holds a NaN, anything.
 struct Extremes {
   const void* weights;  // [rows, cols]  read
@@ -98,6 +123,11 @@ struct Distance {
   double* stats;  // [4]  written
 };
 Status distance(const Context& context, const Distance& op);
+// Of one tile, at most.
+struct DistanceSums {
+  double abs_error, squared_error, squared, largest;
+};
+DistanceSums distance_of(const float* a, const float* b, size_t count);
 
 // to = from, rounded to its type
 struct Convert {

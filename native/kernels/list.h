@@ -2,6 +2,7 @@
 #include "affine.h"
 #include "attention.h"
 #include "bits.h"
+#include "blocks/encode.h"
 #include "convert.h"
 #include "dense.h"
 #include "extremes.h"
@@ -19,6 +20,7 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
       .isa = V::kName,
       .solvers = Solvers<V>::kRows,
       .encode_block = &encode_block<V>,
+      .encode_blocks = &encode_blocks<V>,
       .extremes = {&extremes_of<V, Float32>, &extremes_of<V, Float16>, &extremes_of<V, BFloat16>},
       .take_extremes = &take_extremes<V>,
       .pack_row = {&pack_row<V, F>...},

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "../core/block_types.h"
 #include "../core/formats.h"
 #include "../core/types.h"
 
@@ -174,11 +175,21 @@ struct LinearKernels {
   ByteProducts bytes;
 };
 
+// How blocks are found: from `starts`, shares of the range, so many steps each, then so many rounds of whole scales.
+struct BlockOptions {
+  const float* starts;
+  size_t start_count;
+  int iterations, rounds;
+};
+
 struct KernelTable {
   const char* isa;
   std::span<const Solver> solvers;
   // codes of scales and zeros that are given: of the options it reads max_code alone
   void (*encode_block)(const SolveOptions& options, const Block& block, BlockStats* stats);
+  // as many blocks as sixteen sub-blocks are, of [kLanes * sub] weights; `importance` likewise, or null
+  void (*encode_blocks)(const BlockType& type, const BlockOptions& options, const float* weights,
+                        const float* importance, BlockParts* blocks);
   // the least and the greatest weight of each of some groups of `size`, one after the other
   void (*extremes[kDTypes])(const void* from, size_t groups, size_t size, float* least, float* most);
   // least[c] = min(least[c], weights[c]), most likewise

@@ -35,6 +35,9 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   quantize,
   encode,
   extremes,
+  encodeBlocks: (args) => blocks().encodeBlocks(args),
+  decodeBlocks: (args) => blocks().decodeBlocks(args),
+  splitBlocks: (args) => blocks().splitBlocks(args),
   pack,
   unpack,
   dequantize,
@@ -54,6 +57,22 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   linear,
   linearTiled,
 };
+
+type BlockName = 'encodeBlocks' | 'decodeBlocks' | 'splitBlocks';
+type BlockOperations = { readonly [K in BlockName]: (args: Operations[K]) => Units };
+
+let provided: BlockOperations | undefined;
+
+/** Gives the operations on ggml's blocks, which come with what needs them: importing the package reads none of their code. */
+export function provideBlocks(operations: BlockOperations): void {
+  provided = operations;
+}
+
+function blocks(): BlockOperations {
+  if (provided === undefined)
+    throw new TypeError('Expected the operations on blocks to be provided before they are run.');
+  return provided;
+}
 
 /** What `prepare` makes. There is nothing to read ahead here. */
 class Prepared {

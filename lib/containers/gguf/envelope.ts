@@ -17,6 +17,9 @@ const FILE_TYPES: { readonly [K in DType]: number } = { float32: 0, float16: 1, 
 export const FILE_TYPE_KEY = 'general.file_type';
 export const QUANTIZATION_VERSION_KEY = 'general.quantization_version';
 
+/** Numbers of the smallest blocks. */
+const SMALLEST_BLOCK = 32;
+
 /** Pairs of a file that is one of several; in one that is whole they have no place. */
 const SPLIT_PAIRS = ['split.no', 'split.count', 'split.tensors.count'];
 
@@ -132,5 +135,6 @@ function reasonToStay({ name, type, shape }: TensorEntry): string | undefined {
   if (shape.length === 3) return 'a stack of experts';
   if (shape.length !== 2) return 'no matrix';
   if (!name.endsWith('.weight')) return 'not named <module>.weight';
+  if (shape[1]! % SMALLEST_BLOCK !== 0) return `rows of ${shape[1]}, which fill no blocks of ${SMALLEST_BLOCK}`;
   return KEPT.test(name) ? 'llama.cpp computes with it in floats' : undefined;
 }

@@ -36,6 +36,9 @@ const IDS: readonly (readonly [id: number, name: string])[] = [
   [34, 'TQ1_0'],
   [35, 'TQ2_0'],
   [39, 'MXFP4'],
+  [40, 'NVFP4'],
+  [41, 'Q1_0'],
+  [42, 'Q2_0'],
 ];
 
 const TYPES: ReadonlyMap<number, StoredType> = new Map(IDS.map(([id, name]) => [id, storedType(name)]));

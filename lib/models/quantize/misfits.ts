@@ -16,6 +16,12 @@ export function embeddingsError({ title }: Scheme): HqqError {
   return new HqqError('ERR_INVALID_OPTION', `${message}. ${which}`);
 }
 
+/** Of a type, where the output has but one. */
+export function typeError({ title }: Scheme, type: string): HqqError {
+  const message = `Expected no type (--type) for ${title}, which has one, got ${type}`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}. GGUF files have types.`);
+}
+
 /** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */
 export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqError {
   const [{ name }, { asked, sizes }] = misfits[0]!;

@@ -28,7 +28,7 @@ import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
-import { embeddingsError, misfitError, rejectUnloaded } from './misfits.js';
+import { embeddingsError, misfitError, rejectUnloaded, typeError } from './misfits.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -72,6 +72,7 @@ export async function planModel(
   { config, asked, model, run }: ResolvedOptions,
 ): Promise<ModelPlan> {
   const scheme = schemeFor(source, model.to);
+  if (model.type !== undefined && !scheme.types) throw typeError(scheme, model.type);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   const known = await knownOf(source);
   const selection = await selectLayers(source, asked, model, scheme, known);
@@ -81,7 +82,8 @@ export async function planModel(
   const layers: PlannedLayer[] = [];
   const misfits: (readonly [LinearSite, Misfit])[] = [];
   for (const { site, config: own } of selection.layers) {
-    const form = scheme.fit(site, { config: own, metaDtype: model.metaDtype, modelDtype });
+    const { metaDtype, type } = model;
+    const form = scheme.fit(site, { config: own, metaDtype, modelDtype, type, model: source });
     if ('reason' in form) misfits.push([site, form]);
     else if ('stays' in form) dense.push({ entry: site.weight, reason: form.stays, linear: site.stored === 'out-in' });
     else layers.push({ site, form });
@@ -258,6 +260,7 @@ async function rejectNameClashes(
     const own = scheme.specs(layer).map(({ name }) => name);
     const marks = (scheme.marks ?? []).map((key) => `${site.name}.${key}`);
     for (const name of new Set([...own, ...marks])) {
+      if (scheme.keepsName && name === site.weight.name) continue;
       if (!entries.has(name) && !names.has(name)) continue;
       const whose = entries.has(name) ? 'the model has' : 'another layer becomes';
       const message = `Expected ${quote(site.weight.name)} to be quantized into names of its own, but ${whose} ${quote(name)}`;
