@@ -3,6 +3,9 @@ import type { LinearSite, TensorEntry } from './container.js';
 /** Why a stack of experts stays as it is where the output cannot hold one. */
 export const STACKED = 'experts in one 3-D tensor';
 
+/** Why experts that lie one below the other in a matrix (DBRX) stay: no module of their model is the layer that they would be. */
+export const FLATTENED = 'experts in one matrix';
+
 /**
  * The experts of a stack as layers of their own, in their order: `mlp.experts.down_proj` gives `mlp.experts.0.down_proj` and so on,
  * whose tensors are parts of those of the stack. What is no stack is given as it is.

@@ -122,6 +122,25 @@ describe('a stack of experts', () => {
     expect(dry.notes.find((note) => note.includes('holds all experts'))).toContain('stays as it is');
   });
 
+  it('stays where experts lie one below the other in a matrix, which a note says', async () => {
+    const block = 'transformer.blocks.0';
+    const names = ['w1', 'v1', 'w2'].map((leaf) => `${block}.ffn.experts.mlp.${leaf}`);
+    const source = Object.fromEntries(
+      [`${block}.norm_attn_norm.attn.Wqkv.weight`, ...names].map((name, i) => [name, randomTensor([256, 64], i)]),
+    );
+    const config = JSON.stringify({ architectures: ['DbrxForCausalLM'], model_type: 'dbrx' });
+    const { tensors, dense, notes } = await quantizeModel(modelFolder([source], { config }), freshPath());
+    expect(tensors.map(({ name }) => name)).toEqual([`${block}.norm_attn_norm.attn.Wqkv.weight`]);
+    expect(Object.fromEntries(dense.map(({ name, reason }) => [name, reason]))).toEqual(
+      Object.fromEntries(names.map((name) => [name, 'experts in one matrix'])),
+    );
+    expect(notes).toContainEqual(
+      expect.stringMatching(
+        /^3 tensors \("transformer\.blocks\.0\.ffn\.experts\.mlp\.w1" and 2 more\) hold all experts of a layer in one matrix and stay as they are: /,
+      ),
+    );
+  });
+
   it.each([
     ['GptOss', gptOss, 'in-out', `${AT}.mlp.experts.down_proj`, `${AT}.mlp.experts.*.down_proj`],
     [

@@ -1,4 +1,5 @@
 import type { Doubt, KnownModules, LinearSite, ModuleKind, OtherTensor, TensorEntry } from '../container.js';
+import { FLATTENED } from '../experts.js';
 import { layerOf, moduleOf } from '../names.js';
 import { numbersOf, type StoredType } from '../stored-types.js';
 import { lookupsOf } from './lookups.js';
@@ -76,7 +77,8 @@ function linearOf(
   const transposed = kind === undefined ? isTransposed(name, traits) : kind === 'transposed';
   const stored = transposed ? 'in-out' : 'out-in';
   const doubt = scales === undefined ? undefined : { reason: scales, linear: false };
-  const itself = doubt ?? (kind === undefined ? doubtByName(entry, traits, known, given) : doubtByKind(kind, known!));
+  const itself =
+    doubt ?? (kind === undefined ? doubtByName(entry, traits, known, given) : doubtByKind(name, kind, known!));
   const reason = faultOf(entry, stored, bias);
   if (reason !== undefined) return { entry, reason, linear: itself?.linear ?? true };
   const [rows, cols] = shape as [number, number];
@@ -110,9 +112,11 @@ function headByKind(name: string, kind: ModuleKind, known: KnownModules): HeadTr
 }
 
 /** Why a matrix that is known is no linear layer, or none that another can take the place of. */
-function doubtByKind(kind: ModuleKind, { name }: KnownModules): Doubt | undefined {
+function doubtByKind(module: string, kind: ModuleKind, { name }: KnownModules): Doubt | undefined {
   if (kind === 'embedding') return { reason: 'embedding', linear: false };
   if (kind === 'read') return { reason: 'linear, but its weight is read past the layer', linear: true };
+  if (kind === 'other' && /(^|\.)experts\./.test(module) && !/_bias$/.test(module))
+    return { reason: FLATTENED, linear: false };
   if (kind === 'other' || kind === 'experts') return { reason: `not a linear layer of ${name}`, linear: false };
   return undefined;
 }

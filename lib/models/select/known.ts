@@ -1,5 +1,5 @@
 import type { OtherTensor, TensorSource } from '../../containers/container.js';
-import { STACKED } from '../../containers/experts.js';
+import { FLATTENED, STACKED } from '../../containers/experts.js';
 import { layerOf } from '../../containers/names.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
@@ -47,6 +47,17 @@ export function stackedNote(dense: readonly OtherTensor[], { title }: Scheme): s
   return (
     `${what} and ${stacks.length === 1 ? 'stays as it is' : 'stay as they are'}: a layer of ${title} is one matrix.${formats} Saved as a ` +
     'tensor for each expert, as most models are, they are quantized.'
+  );
+}
+
+/** Of experts that lie one below the other in a matrix, as DBRX has them. */
+export function flattenedNote(dense: readonly OtherTensor[]): string | undefined {
+  const names = dense.filter(({ reason }) => reason === FLATTENED).map(({ entry }) => entry.name);
+  if (names.length === 0) return undefined;
+  const [hold, stay] = names.length === 1 ? ['holds', 'stays as it is'] : ['hold', 'stay as they are'];
+  return (
+    `${plural(names.length, 'tensor')} (${quoteSome(names, 1)}) ${hold} all experts of a layer in one matrix and ${stay}: transformers ` +
+    'multiplies by parts of it, so that no quantized layer can stand in its place there. Most of the weights of such a model are in them.'
   );
 }
 

@@ -12,7 +12,7 @@ import { tracesOf } from '../layers.js';
 import type { ResolvedModelOptions } from '../options.js';
 import type { Architecture } from './architecture.js';
 import { compileGlob, GLOB_OPTIONS, type Glob, unmatched } from './globs.js';
-import { guessedNote, stackedNote, strangeNote, versionNote } from './known.js';
+import { flattenedNote, guessedNote, stackedNote, strangeNote, versionNote } from './known.js';
 
 /** A layer that will be quantized. */
 interface SelectedLayer {
@@ -104,7 +104,7 @@ export async function selectLayers(
         source,
         layers.map(({ site }) => site.name),
       );
-  for (const note of [known && versionNote(known), said, stackedNote(dense, scheme)])
+  for (const note of [known && versionNote(known), said, stackedNote(dense, scheme), flattenedNote(dense)])
     if (note !== undefined) notes.add(note);
   const selection = { layers, dense, doubtful, notes: [...notes] };
   checkGlobs('include', include, source, selection);
