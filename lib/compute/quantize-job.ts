@@ -6,11 +6,13 @@ import { allocateWords, packedRows } from '../matrix/format.js';
 import { tameMeta } from '../matrix/metadata.js';
 import { OPTION_NAMES } from '../matrix/options.js';
 import { quantizedTensor } from '../matrix/quantized-tensor.js';
+import { AUTO_OPTIONS } from '../matrix/solver-options.js';
 import { readWeight } from '../matrix/validate.js';
-import type { QuantizedMeta, QuantizedTensor, QuantizeOptions, Weight } from '../matrix/weight.js';
+import type { ChosenOptions, QuantizedMeta, QuantizedTensor, QuantizeOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
 import * as grouped from './arguments.js';
+import { choosing } from './auto.js';
 import { allFinite } from './floats.js';
 import { importanceArgs, readImportance } from './importance.js';
 import { metaJob } from './metadata.js';
@@ -30,14 +32,45 @@ export interface QuantizeJob {
   readonly finish: () => QuantizedTensor;
 }
 
+/**
+ * What is to be run before `quantizeJob`, one after the other, where options are `'auto'`; returns what was chosen, its last argument.
+ *
+ * @throws as `quantizeJob`
+ */
+export function* choosingJob(
+  weight: Weight,
+  given: QuantConfig = {},
+  run: QuantizeOptions,
+): Generator<QuantizeArgs, ChosenOptions | undefined> {
+  if (typeof given !== 'object' || given === null || !AUTO_OPTIONS.some((name) => given[name] === 'auto'))
+    return undefined;
+  const { data, dtype, shape } = readWeight(weight);
+  const { config, geometry } = requireForm(shape, given);
+  checkRunOptions(run, ['importance']);
+  const { rows, cols } = geometry;
+  const settled = yield* choosing(
+    config,
+    { weights: data, dtype, rows, cols, axis: config.axis },
+    resolveThreads(run.threads),
+  );
+  return Object.freeze(Object.fromEntries((settled.chosen ?? []).map((name) => [name, settled[name]])));
+}
+
 /** @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY` */
-export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: QuantizeOptions): QuantizeJob {
+export function quantizeJob(
+  weight: Weight,
+  given: QuantConfig = {},
+  run: QuantizeOptions,
+  chosen?: ChosenOptions,
+): QuantizeJob {
   const { data, dtype, shape } = readWeight(weight);
   rejectMisplaced(weight, OPTION_NAMES, (name) => `quantize(weight, { ${name} })`);
   rejectMisplaced(weight, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(given, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
-  const { config, format, geometry, adapted } = requireForm(shape, given);
+  const form = requireForm(shape, given);
+  const { format, geometry, adapted } = form;
+  const config = chosen ? { ...form.config, ...chosen } : form.config;
   checkRunOptions(run, ['importance']);
   const { axis, nbits, groupSize } = config;
   const { rows, cols, groups } = geometry;
@@ -95,6 +128,7 @@ export function quantizeJob(weight: Weight, given: QuantConfig = {}, run: Quanti
       ...(trace === undefined ? {} : { trace }),
       stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1]),
       ...(adapted === undefined ? {} : { adapted }),
+      ...(chosen === undefined ? {} : { chosen }),
     });
   return { args, next, finish };
 }

@@ -7,10 +7,17 @@ import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
 import { isBoolean, isNumber, isOneOf, number, type Option } from './option.js';
-import { ownDefault, rejectForSolver, solverAskedFor } from './solver-options.js';
+import {
+  AUTO_OPTIONS,
+  type AutoOption,
+  isAutoOption,
+  ownDefault,
+  rejectForSolver,
+  solverAskedFor,
+} from './solver-options.js';
 
 /** The one list of options: defaults, checks, command-line flags and help read it. */
-export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<ResolvedQuantConfig[K]> } = {
+export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Option<ResolvedQuantConfig[K]> } = {
   nbits: {
     default: 4,
     expected: `one of ${NBITS.join(', ')}`,
@@ -43,15 +50,15 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
   },
   lpNorm: {
     default: 2,
-    expected: 'a number in (0, 1], or 2 for squares',
-    accepts: (value) => isNumber(value) && ((value > 0 && value <= 1) || value === 2),
+    expected: 'a number in (0, 1], or 2 for squares, or auto',
+    accepts: (value) => value === 'auto' || (isNumber(value) && ((value > 0 && value <= 1) || value === 2)),
     help: 'exponent of the Lp norm; of solver joint 2: squares',
     parse: number,
   },
   beta: {
     default: 10,
-    expected: 'a number in [1e-6, 1e6]',
-    accepts: (value) => isNumber(value) && value >= 1e-6 && value <= 1e6,
+    expected: 'a number in [1e-6, 1e6], or auto',
+    accepts: (value) => value === 'auto' || (isNumber(value) && value >= 1e-6 && value <= 1e6),
     help: 'penalty of the half-quadratic split',
     parse: number,
   },
@@ -78,8 +85,10 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
   },
   iterations: {
     default: 20,
-    expected: `an integer in [1, ${MAX_ITERATIONS}]`,
-    accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ITERATIONS,
+    expected: `an integer in [1, ${MAX_ITERATIONS}], or auto`,
+    accepts: (value) =>
+      value === 'auto' ||
+      (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ITERATIONS),
     help: 'most iterations of a group',
     parse: number,
   },
@@ -108,7 +117,7 @@ export const OPTIONS: { readonly [K in keyof ResolvedQuantConfig]: Option<Resolv
   trace: { default: false, expected: 'true or false', accepts: isBoolean, help: 'the objective after each iteration' },
 };
 
-export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof ResolvedQuantConfig)[];
+export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof QuantConfig)[];
 
 /**
  * Fills in defaults. Which options were given is lost: what depends on that (`formOf`) takes the configuration as it came.
@@ -122,15 +131,19 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
   rejectUnknownOptions(config, OPTION_NAMES);
   const asked = { ...config, solver: config.solver ?? solverAskedFor(config) };
   const resolved: Record<string, unknown> = {};
+  const auto: AutoOption[] = [];
   for (const name of OPTION_NAMES) {
     const option = OPTIONS[name];
-    const given = asked[name];
+    const isAuto = asked[name] === 'auto' && isAutoOption(name);
+    if (isAuto) auto.push(name);
+    const given = isAuto ? undefined : asked[name];
     const value = given === undefined ? defaultOf(name, resolved.solver as Solver) : given; // null is a value: see groupSize
     if (!option.accepts(value)) {
       throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${option.expected}, got ${show(value)}.`);
     }
     resolved[name] = value;
   }
+  if (auto.length > 0) resolved.auto = AUTO_OPTIONS.filter((name) => auto.includes(name));
   resolved.groupSize = groupSizeOf(resolved as ResolvedQuantConfig, config.groupSize);
   const whole = Object.freeze(resolved) as ResolvedQuantConfig;
   rejectForSolver(whole);
@@ -138,6 +151,6 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
 }
 
 /** The default of an option: the solver's own, where it has one. */
-export function defaultOf(name: keyof ResolvedQuantConfig, solver: Solver): unknown {
+export function defaultOf(name: keyof QuantConfig, solver: Solver): unknown {
   return ownDefault(name, solver) ?? OPTIONS[name].default;
 }

@@ -77,6 +77,13 @@ export interface QuantizedMeta {
   readonly zero?: MetaCodes;
 }
 
+/** Options that were `'auto'`, as they were chosen. */
+export interface ChosenOptions {
+  readonly lpNorm?: number;
+  readonly beta?: number;
+  readonly iterations?: number;
+}
+
 /** A weight matrix as HQQ codes: `W[o, i] ~ (code - zero[g]) * scale[g]`, `g` the group of `(o, i)`. */
 export interface QuantizedTensor {
   /** Bits per code. */
@@ -97,6 +104,8 @@ export interface QuantizedTensor {
   readonly zero: OwnedFloat32Array;
   /** With `metaBits: 8`: what `scale` and `zero` were widened from, exactly. It is what is stored; products read the wide ones. */
   readonly meta?: QuantizedMeta;
+  /** What options that were `'auto'` were chosen to be; absent where none were. */
+  readonly chosen?: ChosenOptions;
   /** How far codes, scale and zero are from the weights. */
   readonly stats: QuantStats;
   /**

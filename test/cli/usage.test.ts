@@ -78,7 +78,10 @@ describe('wrong usage is said before anything is read', () => {
     [[...q, '--group-size', 'nine'], /got "nine"\./],
     [[...q, '--axis', '2'], /Expected --axis to be 0 or 1, got 2\./],
     [[...q, '--solver', 'minmex'], /Expected --solver .* got "minmex"\. Did you mean "minmax"\?/],
-    [[...q, '--lp-norm', '1.5'], /Expected --lp-norm to be a number in \(0, 1\], or 2 for squares, got 1\.5\./],
+    [
+      [...q, '--lp-norm', '1.5'],
+      /Expected --lp-norm to be a number in \(0, 1\], or 2 for squares, or auto, got 1\.5\./,
+    ],
     [[...q, '--beta', 'NaN'], /Expected --beta /],
     [[...q, '--kappa', '0.5'], /Expected --kappa /],
     [[...q, '--iterations', '1.5'], /Expected --iterations /],

@@ -23,9 +23,14 @@ function describeConfig(config: ResolvedQuantConfig): string {
         : `group ${config.groupSize}`;
   const parts = [`${config.nbits}-bit`, group, `axis ${config.axis}`, `solver ${config.solver}`];
   for (const name of OPTION_NAMES) {
-    if (NAMED.includes(name) || config[name] === defaultOf(name, config.solver)) continue;
+    const has = (list: readonly string[] = []) => list.includes(name);
+    const [isOpen, isChosen] = [has(config.auto), has(config.chosen)];
+    const isDefault = config[name] === defaultOf(name, config.solver) && !isOpen && !isChosen;
+    if (NAMED.includes(name) || isDefault) continue;
     parts.push(
-      config[name] === true ? kebab(name).replace('-', ' ') : `${kebab(name).replace('-', ' ')} ${config[name]}`,
+      config[name] === true
+        ? kebab(name).replace('-', ' ')
+        : `${kebab(name).replace('-', ' ')} ${isOpen ? 'auto' : config[name]}${isChosen ? ' (chosen)' : ''}`,
     );
   }
   return parts.join(', ');

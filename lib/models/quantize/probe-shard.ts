@@ -1,4 +1,5 @@
-import { widenBytes } from '../../compute/floats.js';
+import { choosing } from '../../compute/auto.js';
+import { bitsOf, widenBytes } from '../../compute/floats.js';
 import { runTask } from '../../compute/run.js';
 import type { TensorEntry } from '../../containers/container.js';
 import { pieces, type Range, readRanges } from '../../containers/ranges.js';
@@ -27,15 +28,37 @@ type Job =
 
 /** The shard with the forms that its weights demand: nothing is written before the size of everything is certain. */
 export async function probeShard(shard: ShardPlan, run: ShardRun): Promise<ShardPlan> {
+  const layers: PlannedLayer[] = [];
+  for (const layer of shard.layers) layers.push(await chosen(layer, run));
   const { probe } = run.scheme;
-  if (!probe) return shard;
-  const questions = shard.layers.map((layer): Question => ({ layer, form: layer.form }));
+  if (!probe) return { ...shard, layers };
+  const questions = layers.map((layer): Question => ({ layer, form: layer.form }));
   const open = questions.filter(({ form }) => probe.needed(form));
-  if (open.length === 0) return shard;
+  if (open.length === 0) return { ...shard, layers };
   open.sort((a, b) => a.layer.site.weight.begin - b.layer.site.weight.begin);
   const work = (job: Job, slot: Scratch, signal: AbortSignal) => ask(job, probe, run, slot, signal);
   await pipeline(run.slots.slice(0, PROBE_SLOTS), jobsOf(open, probe, run), work, run.signal);
   return { ...shard, layers: questions.map(({ layer, form }) => ({ ...layer, form })) };
+}
+
+/** A layer whose options are numbers: what is `'auto'` is chosen by its first chunk, before anything that depends on it. */
+async function chosen(layer: PlannedLayer, run: ShardRun): Promise<PlannedLayer> {
+  const [slot] = run.slots;
+  const { site, form } = layer;
+  const { auto, axis, groupSize } = form.config;
+  const [chunk] = auto ? run.scheme.chunks(form) : [];
+  if (!slot || !chunk) return layer;
+  const signal = run.signal ?? new AbortController().signal;
+  const bytes = await readWeights(run.source, site, chunk, slot, signal);
+  const dtype = numbersOf(site.weight.type)!;
+  const groups = Math.floor(chunk.count / groupSize);
+  const [rows, cols] = axis === 1 ? [groups, groupSize] : [groupSize, groups];
+  const { compute } = workRun(layer, run, slot, signal);
+  const trials = choosing(form.config, { weights: bitsOf(bytes, dtype), dtype, rows, cols, axis }, run.threads);
+  let trial = trials.next();
+  for (; !trial.done; trial = trials.next()) await compute('quantize', trial.value);
+  run.counter.add(site.weight.name, 0, false); // a sign of life
+  return { ...layer, form: { ...form, config: trial.value } };
 }
 
 function* jobsOf(open: readonly Question[], probe: Probe<LayerForm>, { scheme }: ShardRun): Generator<Job> {
@@ -53,6 +76,13 @@ function* jobsOf(open: readonly Question[], probe: Probe<LayerForm>, { scheme }:
   }
 }
 
+function workRun({ site }: PlannedLayer, run: ShardRun, slot: Scratch, signal: AbortSignal): WorkRun {
+  const compute: WorkRun['compute'] = async (operation, args) => {
+    await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
+  };
+  return { slot, threads: run.threads, signal, importance: run.importance?.get(site.name), compute };
+}
+
 async function ask(
   job: Job,
   probe: Probe<LayerForm>,
@@ -65,11 +95,7 @@ async function ask(
   let answer: LayerForm;
   if ('chunk' in job) {
     const bytes = await readWeights(run.source, layer.site, job.chunk, slot, signal);
-    const compute: WorkRun['compute'] = async (operation, args) => {
-      await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
-    };
-    const importance = run.importance?.get(layer.site.name);
-    answer = await probe.weights(layer, job.chunk, bytes, { slot, threads: run.threads, signal, importance, compute });
+    answer = await probe.weights(layer, job.chunk, bytes, workRun(layer, run, slot, signal));
   } else {
     const dtype = numbersOf(job.bias.type)!;
     const { bytes: size } = DTYPES[dtype];

@@ -1,0 +1,105 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { availableBackends, openBackend } from '../lib/backend/index.js';
+import { readStats } from '../lib/compute/arguments.js';
+import { choosing } from '../lib/compute/auto.js';
+import { quantize, quantizeSync } from '../lib/compute/quantize.js';
+import type { QuantConfig } from '../lib/matrix/config.js';
+import { resolveQuantConfig } from '../lib/matrix/options.js';
+import { AUTO_VALUES } from '../lib/matrix/solver-options.js';
+import { quantizeModel } from '../lib/models/quantize/quantize.js';
+import { expectFailure, hqq } from './support/cli.js';
+import { SHIPPED } from './support/language-models.js';
+import { gaussian, randomOf } from './support/random.mjs';
+import { scratchFolder } from './support/scratch.js';
+
+const scratch = scratchFolder('auto');
+const draw = gaussian(randomOf(7), 0.02);
+const weight = { data: Float32Array.from({ length: 256 * 1024 }, draw), shape: [256, 1024] } as const;
+const outliers = { data: weight.data.map((w, i) => (i % 611 === 0 ? 40 * w : w)), shape: weight.shape };
+
+describe('options that are auto', () => {
+  test('are the best of those that are tried, on a matrix that is its own sample', async () => {
+    const small = { data: outliers.data.subarray(0, 128 * 512), shape: [128, 512] } as const;
+    for (const config of [
+      { solver: 'hqq', lpNorm: 'auto' },
+      { solver: 'hqq', beta: 'auto', nbits: 2 },
+      { solver: 'joint', lpNorm: 'auto', nbits: 3, axis: 0 },
+    ] as const satisfies readonly QuantConfig[]) {
+      const q = await quantize(small, config);
+      const name = 'lpNorm' in config ? 'lpNorm' : 'beta';
+      const errors = AUTO_VALUES[name](config.solver).map(
+        (value) => quantizeSync(small, { ...config, [name]: value }).stats.meanSquaredError,
+      );
+      const { chosen, ...rest } = q;
+      expect(Object.keys(chosen!)).toEqual([name]);
+      expect(q.stats.meanSquaredError).toBe(Math.min(...errors));
+      expect(quantizeSync(small, { ...config, ...chosen })).toEqual(rest);
+    }
+  });
+
+  test('take the fewest iterations that come near the least error', () => {
+    const { chosen, stats } = quantizeSync(weight, { iterations: 'auto', nbits: 2 });
+    const most = quantizeSync(weight, { iterations: 80, nbits: 2 }).stats.meanSquaredError;
+    expect(chosen!.iterations).toBeLessThan(80);
+    expect(stats.meanSquaredError / most).toBeLessThan(1.002);
+    const fewer = AUTO_VALUES.iterations('joint').filter((count) => count < chosen!.iterations!);
+    for (const iterations of fewer) {
+      expect(quantizeSync(weight, { iterations, nbits: 2 }).stats.meanSquaredError / most).toBeGreaterThan(1.0002);
+    }
+  });
+
+  test('are the same on every backend, for any number of threads', () => {
+    const config = resolveQuantConfig({ solver: 'hqq', iterations: 'auto', beta: 'auto', lpNorm: 'auto', nbits: 3 });
+    expect(config.auto).toEqual(['lpNorm', 'beta', 'iterations']);
+    const matrix = { weights: outliers.data, dtype: 'float32', rows: 4096, cols: 64, axis: 1 } as const;
+    const all = availableBackends().flatMap((name) =>
+      [1, 3].map((threads) => {
+        const trials = choosing(config, matrix, threads);
+        let trial = trials.next();
+        for (; !trial.done; trial = trials.next()) {
+          openBackend(name).run('quantize', trial.value);
+          expect(readStats(trial.value.stats).squaredError).toBeGreaterThan(0);
+        }
+        return trial.value;
+      }),
+    );
+    for (const one of all) expect(one).toEqual(all[0]);
+    expect(all[0]).not.toHaveProperty('auto');
+    expect(all[0]!.chosen).toEqual(['lpNorm', 'beta', 'iterations']);
+  });
+
+  test('weights that are no numbers, and other words, are refused as ever', async () => {
+    const bad = { data: weight.data.map((w, i) => (i === 5 ? Number.NaN : w)), shape: weight.shape };
+    await expect(quantize(bad, { iterations: 'auto' })).rejects.toThrow(/NaN at row 0, column 5/);
+    expect(() => quantizeSync(weight, { iterations: 'automatic' as 'auto' })).toThrow(/\], or auto, got "automatic"/);
+    expect(() => quantizeSync(weight, { kappa: 'auto' as never })).toThrow(/Expected kappa to be a number/);
+  });
+});
+
+test('of a model they are chosen layer by layer, and reported', async () => {
+  const report = await quantizeModel(SHIPPED, join(scratch, 'one'), {
+    iterations: 'auto',
+    importance: 'none',
+    threads: 1,
+  });
+  await quantizeModel(SHIPPED, join(scratch, 'two'), { iterations: 'auto', importance: 'none', threads: 3 });
+  const bytes = (name: string) => readFileSync(join(scratch, name, 'model.safetensors'));
+  expect(bytes('one').equals(bytes('two'))).toBe(true);
+  expect(report.config.auto).toEqual(['iterations']);
+  for (const { config } of report.tensors) {
+    expect(config.chosen).toEqual(['iterations']);
+    expect(config.auto).toBeUndefined();
+    expect(AUTO_VALUES.iterations('joint')).toContain(config.iterations);
+  }
+  const other = { to: 'compressed-tensors', iterations: 'auto', importance: 'none' } as const;
+  const engines = await quantizeModel(SHIPPED, join(scratch, 'engines'), other);
+  for (const { config } of engines.tensors) expect(config.chosen).toEqual(['iterations']);
+  const args = ['quantize', SHIPPED, '--out', join(scratch, 'three'), '--iterations', 'auto', '--importance', 'none'];
+  const { stdout, status } = await hqq(args);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/iterations \d+ \(chosen\)/);
+  expect(bytes('three').equals(bytes('one'))).toBe(true);
+  expectFailure(await hqq([...args.slice(0, 3), join(scratch, 'four'), '--beta', 'x']), 2, /or auto, got "x"/);
+});
