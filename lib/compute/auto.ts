@@ -2,8 +2,8 @@ import type { FloatBits, QuantizeArgs } from '../../binding.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
 import { allocate, type DType } from '../matrix/dtype.js';
 import { allocateWords, formatNamed } from '../matrix/format.js';
-import { AUTO_VALUES, type AutoOption } from '../matrix/solver-options.js';
 import { allocating } from '../messages/allocating.js';
+import { AUTO_VALUES, type AutoOption } from '../solvers/auto.js';
 import { groupedQuantizeArgs, readStats } from './arguments.js';
 
 // Options that are `'auto'`: chosen for each matrix, by what comes of them on some of its groups.

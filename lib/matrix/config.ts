@@ -1,8 +1,8 @@
+import type { AutoOption } from '../solvers/auto.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 import type { Solver } from '../solvers/solvers.js';
 import type { DType } from './dtype.js';
 import type { Granularity, MetaBits } from './grouping.js';
-import type { AutoOption } from './solver-options.js';
 
 /** Bit widths that HQQ defines. 5 and 6 are stored one per byte, 1.58 (three levels) as 2 bits. */
 export const NBITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;

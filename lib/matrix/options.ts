@@ -1,5 +1,6 @@
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { AUTO_OPTIONS, type AutoOption, isAutoOption } from '../solvers/auto.js';
 import { ZERO_POINTS } from '../solvers/solver.js';
 import { SOLVERS, SOLVERS_HELP, type Solver } from '../solvers/solvers.js';
 import { NBITS, type QuantConfig, type ResolvedQuantConfig } from './config.js';
@@ -7,14 +8,7 @@ import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
 import { isBoolean, isNumber, isOneOf, number, type Option } from './option.js';
-import {
-  AUTO_OPTIONS,
-  type AutoOption,
-  isAutoOption,
-  ownDefault,
-  rejectForSolver,
-  solverAskedFor,
-} from './solver-options.js';
+import { ownDefault, rejectForSolver, solverAskedFor } from './solver-options.js';
 
 /** The one list of options: defaults, checks, command-line flags and help read it. */
 export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Option<ResolvedQuantConfig[K]> } = {

@@ -1,0 +1,21 @@
+import { type Solver, solverNamed } from './solvers.js';
+
+/** Options that may be `'auto'`: chosen for each matrix, in this order. */
+export const AUTO_OPTIONS = ['lpNorm', 'beta', 'iterations'] as const;
+/** One of `AUTO_OPTIONS`. */
+export type AutoOption = (typeof AUTO_OPTIONS)[number];
+
+/** Whether an option may be `'auto'`. */
+export const isAutoOption = (name: string): name is AutoOption => (AUTO_OPTIONS as readonly string[]).includes(name);
+
+/** The values that are tried, of equal ones the first is taken: the solver's default comes first, save of `iterations`. */
+export const AUTO_VALUES: Readonly<Record<AutoOption, (solver: Solver) => readonly number[]>> = {
+  lpNorm: (solver) => {
+    const { lpNorm } = solverNamed(solver);
+    return lpNorm
+      ? [lpNorm.default, 1, 0.85, 0.7, 0.5, 0.3].filter((p, i, all) => lpNorm.accepts(p) && all.indexOf(p) === i)
+      : [];
+  },
+  beta: () => [10, 1, 3, 30, 100, 1000],
+  iterations: () => [3, 5, 10, 20, 40, 80],
+};
