@@ -1,7 +1,7 @@
 import type { ResolvedQuantConfig } from '../matrix/config.js';
 import { DTYPE_NAMES, type DType } from '../matrix/dtype.js';
 import type { Option } from '../matrix/option.js';
-import { OPTION_NAMES, OPTIONS } from '../matrix/options.js';
+import { OPTION_NAMES } from '../matrix/options.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
 import { IMPORTANCE_OPTIONS } from '../models/importance-options.js';
@@ -41,6 +41,10 @@ export type Values<F extends Flags> = { readonly [K in keyof F]?: F[K] extends F
 export function kebab(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
+
+/** Text that is no number stays text, so that the error shows what was typed. */
+export const number = (given: string): unknown =>
+  given.trim() !== '' && Number.isFinite(Number(given)) ? Number(given) : given;
 
 // Kinds of flags.
 
@@ -82,17 +86,13 @@ export function fromOption<T>(option: Option<T>): Flag<T> {
   return parse ? { help, value: 'value', parse, accepts, expected, default: spelt } : { help };
 }
 
-type FlagsOf<O> = { readonly [K in keyof O]: O[K] extends Option<infer T> ? Flag<T> : never };
+export type FlagsOf<O> = { readonly [K in keyof O]: O[K] extends Option<infer T> ? Flag<T> : never };
 
 /** The flags of a table of options, in its order. */
 // biome-ignore lint/suspicious/noExplicitAny: values of all types, which FlagsOf tells apart
 export function fromOptions<O extends { readonly [name: string]: Option<any> }>(options: O): FlagsOf<O> {
   return Object.fromEntries(Object.entries(options).map(([name, option]) => [name, fromOption(option)])) as FlagsOf<O>;
 }
-
-const { trace: _, ...OF_MODELS } = OPTIONS;
-/** One flag for every quantization option that whole models have. */
-export const QUANT_FLAGS = fromOptions(OF_MODELS);
 
 /** Those of `values` that are quantization options. */
 export function quantConfig(values: Partial<ResolvedQuantConfig>): Partial<ResolvedQuantConfig> {

@@ -1,8 +1,8 @@
 import type { QuantConfig } from '../matrix/config.js';
-import { OPTIONS } from '../matrix/options.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
-import { type Flag, kebab, QUANT_FLAGS, readValue, UsageError } from './flags.js';
+import { type Flag, kebab, readValue, UsageError } from './flags.js';
+import { QUANT_FLAGS } from './quant-flags.js';
 
 /** `--override 'glob:nbits=8,group-size=32'`: what some tensors get instead. */
 type Override = readonly [glob: string, config: Partial<QuantConfig>];
@@ -36,7 +36,7 @@ function parseOverride(given: string): Override {
 
 function readSetting(name: keyof typeof QUANT_FLAGS, typed: string, value: string | undefined): unknown {
   const label = `${typed} in --override`;
-  if (OPTIONS[name].parse === undefined) {
+  if (QUANT_FLAGS[name].parse === undefined) {
     // A switch: its bare name means true.
     if (value === undefined || value === 'true') return true;
     if (value === 'false') return false;

@@ -1,5 +1,5 @@
 import { HqqError, show } from '../messages/errors.js';
-import { isOneOf, number, type Option } from './option.js';
+import { type Check, isOneOf } from './option.js';
 
 // What weights share, and in how many bits that is stored.
 
@@ -9,12 +9,10 @@ export const GRANULARITIES = ['group', 'channel', 'tensor', 'weight'] as const;
 export type Granularity = (typeof GRANULARITIES)[number];
 
 /** The option. */
-export const GRANULARITY: Option<Granularity> = {
+export const GRANULARITY: Check<Granularity> = {
   default: 'group',
   expected: `one of ${GRANULARITIES.join(', ')}`,
   accepts: isOneOf(GRANULARITIES),
-  help: 'what shares a scale and zero (channel: a row; tensor: all; weight: none)',
-  parse: (text) => text,
 };
 
 /** Bits that scale and zero may be stored in. */
@@ -23,12 +21,10 @@ export const META_BITS = [16, 8] as const;
 export type MetaBits = (typeof META_BITS)[number];
 
 /** The option. */
-export const META: Option<MetaBits> = {
+export const META: Check<MetaBits> = {
   default: 16,
   expected: `one of ${META_BITS.join(', ')}`,
   accepts: isOneOf(META_BITS),
-  help: 'bits of a scale, and of a zero (8: quantized themselves)',
-  parse: number,
 };
 
 /** The group size that a granularity stands for. That of a whole matrix is known when the matrix is: `formOf`. */

@@ -2,80 +2,62 @@ import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { AUTO_OPTIONS, type AutoOption, isAutoOption } from '../solvers/auto.js';
 import { ZERO_POINTS } from '../solvers/solver.js';
-import { SOLVERS, SOLVERS_HELP, type Solver } from '../solvers/solvers.js';
+import { SOLVERS, type Solver } from '../solvers/solvers.js';
 import { NBITS, type QuantConfig, type ResolvedQuantConfig } from './config.js';
 import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
-import { isBoolean, isNumber, isOneOf, number, type Option } from './option.js';
+import { type Check, isBoolean, isNumber, isOneOf } from './option.js';
 import { ownDefault, rejectForSolver, solverAskedFor } from './solver-options.js';
 
-/** The one list of options: defaults, checks, command-line flags and help read it. */
-export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Option<ResolvedQuantConfig[K]> } = {
+/** The one list of options: defaults and checks read it, and the flags of the command line (lib/cli/quant-flags.ts). */
+export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuantConfig[K]> } = {
   nbits: {
     default: 4,
     expected: `one of ${NBITS.join(', ')}`,
     accepts: isOneOf(NBITS),
-    help: 'bits per weight (in the file 6 and 5 take 8, 1.58 takes 2)',
-    parse: number,
   },
   groupSize: {
     default: 64,
     expected: 'a positive integer, or null for whole rows or columns',
     accepts: (value) =>
       value === null || (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31),
-    help: 'weights per scale and zero',
-    parse: (text) => (text === 'none' || text === 'null' ? null : number(text)),
   },
   granularity: GRANULARITY,
   axis: {
     default: 1,
     expected: '0 or 1',
     accepts: isOneOf([0, 1]),
-    help: 'side along which groups run',
-    parse: number,
   },
   solver: {
     default: 'joint',
     expected: `one of ${SOLVERS.join(', ')}`,
     accepts: isOneOf(SOLVERS),
-    help: `how scales and zeros are found (${SOLVERS_HELP})`,
-    parse: (text) => text,
   },
   lpNorm: {
     default: 2,
     expected: 'a number in (0, 1], or 2 for squares, or auto',
     accepts: (value) => value === 'auto' || (isNumber(value) && ((value > 0 && value <= 1) || value === 2)),
-    help: 'exponent of the Lp norm; of solver joint 2: squares',
-    parse: number,
   },
   beta: {
     default: 10,
     expected: 'a number in [1e-6, 1e6], or auto',
     accepts: (value) => value === 'auto' || (isNumber(value) && value >= 1e-6 && value <= 1e6),
-    help: 'penalty of the half-quadratic split',
-    parse: number,
   },
   lambda: {
     default: 0.001,
     expected: 'a number in [0, 1e6]',
     accepts: (value) => isNumber(value) && value >= 0 && value <= 1e6,
-    help: 'penalty of solver hqs',
-    parse: number,
   },
   rho: {
     default: 0.75,
     expected: 'a number in [0.001, 1000]',
     accepts: (value) => isNumber(value) && value >= 0.001 && value <= 1000,
-    help: 'penalty of solver admm',
-    parse: number,
   },
   kappa: {
     default: 1,
     expected: 'a number in [1, 2]',
     accepts: (value) => isNumber(value) && value >= 1 && value <= 2,
-    help: 'growth of beta, or lambda, per iteration',
-    parse: number,
   },
   iterations: {
     default: 20,
@@ -83,32 +65,25 @@ export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Option<ResolvedQuan
     accepts: (value) =>
       value === 'auto' ||
       (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ITERATIONS),
-    help: 'most iterations of a group',
-    parse: number,
   },
   zeroPoint: {
     default: 'float',
     expected: `one of ${ZERO_POINTS.join(', ')}`,
     accepts: isOneOf(ZERO_POINTS),
-    help: 'zeros that groups may have: any, a code, the middle code',
-    parse: (text) => text,
   },
   scaleDtype: {
     default: 'float32',
     expected: `one of ${DTYPE_NAMES.join(', ')}`,
     accepts: isOneOf(DTYPE_NAMES),
-    help: 'type that scales are rounded to before codes are chosen',
-    parse: (text) => text,
   },
-  roundZero: { default: false, expected: 'true or false', accepts: isBoolean, help: 'round the starting zero point' },
+  roundZero: { default: false, expected: 'true or false', accepts: isBoolean },
   referenceGuards: {
     default: false,
     expected: 'true or false',
     accepts: isBoolean,
-    help: "use the reference's absolute guards",
   },
   metaBits: META,
-  trace: { default: false, expected: 'true or false', accepts: isBoolean, help: 'the objective after each iteration' },
+  trace: { default: false, expected: 'true or false', accepts: isBoolean },
 };
 
 export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof QuantConfig)[];

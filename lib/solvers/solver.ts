@@ -19,8 +19,6 @@ export interface SolverOptions {
 /** A row of the list of solvers. */
 export interface SolverRow {
   readonly name: string;
-  /** What it does with zeros, for `--help`. */
-  readonly help: string;
   /** Whether it moves zeros from where they start: what the reference calls `optimize`. */
   readonly optimizes: boolean;
   /**

@@ -9,7 +9,6 @@ import { type SolverRow, ZERO_POINTS } from './solver.js';
 const ROWS = [
   {
     name: 'hqq',
-    help: 'zeros moved to a fixed point',
     optimizes: true,
     keepsScale: true,
     zeroPoints: ['float'],
@@ -18,7 +17,6 @@ const ROWS = [
   },
   {
     name: 'minmax',
-    help: 'left at the range',
     optimizes: false,
     keepsScale: true,
     zeroPoints: ZERO_POINTS,
@@ -26,7 +24,6 @@ const ROWS = [
   },
   {
     name: 'joint',
-    help: 'both fitted by least squares from several ranges, the best kept',
     optimizes: true,
     keepsScale: false,
     leastScale: leastJointScale,
@@ -36,7 +33,6 @@ const ROWS = [
   },
   {
     name: 'hqs',
-    help: 'both fitted from the range, codes drawn by lambda',
     optimizes: true,
     keepsScale: false,
     leastScale: leastFittedScale,
@@ -45,7 +41,6 @@ const ROWS = [
   },
   {
     name: 'admm',
-    help: 'both fitted from the range, with dual variables and rho',
     optimizes: true,
     keepsScale: false,
     leastScale: leastFittedScale,
@@ -54,7 +49,6 @@ const ROWS = [
   },
   {
     name: 'kl',
-    help: 'the range whose histogram changes least',
     optimizes: true,
     keepsScale: false,
     leastScale: leastKlScale,
@@ -77,9 +71,6 @@ export function solverNamed(name: Solver): SolverRow & { readonly id: number } {
   const id = SOLVERS.indexOf(name);
   return { ...ROWS[id]!, id };
 }
-
-/** What `--solver` does, in a line. */
-export const SOLVERS_HELP = ROWS.map(({ name, help }) => `${name}: ${help}`).join('; ');
 
 /** Which zeros a group may have, in the order of their ids: see `Constants` of binding.d.ts. */
 export const ZERO_KINDS = ['float', 'roundedStart', 'integer', 'symmetric'] as const;

@@ -1,19 +1,9 @@
 import { quantizeModel } from '../../calibrate/weighing/quantize.js';
 import { MODEL_OPTIONS } from '../../models/options.js';
 import { defineCommand, toJson } from '../command.js';
-import {
-  FORCE,
-  fromOption,
-  GLOBS,
-  IMPORTANCE_FLAGS,
-  JSON_FLAG,
-  OUT,
-  QUANT_FLAGS,
-  QUIET,
-  quantConfig,
-  THREADS,
-} from '../flags.js';
+import { FORCE, fromOption, GLOBS, IMPORTANCE_FLAGS, JSON_FLAG, OUT, QUIET, quantConfig, THREADS } from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';
+import { QUANT_FLAGS } from '../quant-flags.js';
 import { withProgress } from '../show/progress.js';
 import { shellWord } from '../show/shell-word.js';
 import { standOf } from '../show/stand.js';
