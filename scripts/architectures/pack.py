@@ -6,27 +6,41 @@ import sys
 
 import brotli
 
-WIDTH = 128
+PARTS = 4  # of nodes, and of classes: a model asks for one or two
 
 
 def main():
     old, new = (json.load(open(path)) for path in sys.argv[1:3])
     roles = {**new["roles"], **old["roles"]}
     table = Table(merge(old, new, roles))
-    text = table.text(old["transformers"], new["transformers"], roles)
-    packed = brotli.compress(text.encode(), quality=11, lgwin=24)
+    rows = table.rows()
+    types = [f"{kind}\t{bare}\t{causal}" for kind, (bare, causal) in sorted(roles.items())]
+    nodes = cut(list(table.lines))
+    classes = [(part[0].partition("\t")[0], packed(part)) for part in cut(rows)]
     with open(sys.argv[3], "w") as file:
-        file.write(module(packed))
-    print(f"{len(table.classes)} classes, {len(table.lines)} nodes, {len(text)} bytes, packed {len(packed)}")
+        file.write(
+            f"// Made by scripts/architectures/pack.py from transformers {old['transformers']} and {new['transformers']}; table.ts says how it is laid out.\n\n"
+            "/** Lines that each part of the nodes has, but the last. */\n"
+            f"export const NODES_OF_PART = {len(nodes[0])};\n\n"
+            "/** What modules have below them. */\n"
+            f"export const NODES: readonly string[] = [\n{''.join(f'  {packed(part)},' + chr(10) for part in nodes)}];\n\n"
+            "/** Model classes, each part with the name of its first. */\n"
+            "export const CLASSES: readonly (readonly [first: string, packed: string])[] = [\n"
+            f"{''.join(f'  [{chr(10)}    {chr(39)}{first}{chr(39)},{chr(10)}    {text},{chr(10)}  ],{chr(10)}' for first, text in classes)}];\n\n"
+            f"/** Model types. */\nexport const TYPES =\n  {packed(types)};\n"
+        )
+    print(f"{len(rows)} classes, {len(table.lines)} nodes")
 
 
-def module(packed):
-    encoded = base64.b64encode(packed).decode()
-    return (
-        "// Made by scripts/architectures/pack.py from transformers itself; table.ts says how it is laid out.\n\n"
-        "/** What the model classes of transformers are made of: text, compressed with brotli, in base64. */\n"
-        f"export const PACKED =\n  '{encoded}';\n"
-    )
+def cut(lines):
+    """The parts of lines, all but the last equally long."""
+    size = -(-len(lines) // PARTS)
+    return [lines[at : at + size] for at in range(0, len(lines), size)]
+
+
+def packed(lines):
+    """Lines as a literal: compressed with brotli, in base64."""
+    return f"'{base64.b64encode(brotli.compress(chr(10).join(lines).encode("ascii"), quality=11, lgwin=18)).decode()}'"
 
 
 def merge(old, new, roles):
@@ -98,7 +112,8 @@ class Table:
         line = " ".join(words) or "-"
         return self.lines.setdefault(line, len(self.lines))
 
-    def text(self, old, new, roles):
+    def rows(self):
+        """A line of each class."""
         rows = []
         for name, found in self.classes.items():
             ties = ",".join(f"{t} {s}{'!' if always else ''}" for t, (s, always) in sorted(found.get("ties", {}).items()))
@@ -106,9 +121,7 @@ class Table:
             tied = "1" if found.get("tied") else "0"
             fields = [name, str(self.root(name)), found["versions"], found["type"], tied, found["prefix"], ties, renames]
             rows.append("\t".join(fields).rstrip("\t"))
-        types = [f"{kind}\t{bare}\t{causal}" for kind, (bare, causal) in sorted(roles.items())]
-        sections = [[f"{old} {new}"], list(self.lines), rows, types]
-        return "\n\n".join("\n".join(lines) for lines in sections)
+        return rows
 
 
 if __name__ == "__main__":

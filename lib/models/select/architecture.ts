@@ -1,6 +1,6 @@
 import type { KnownModules, ModuleKind } from '../../containers/container.js';
 import { yieldIfDue } from '../../files/event-loop.js';
-import type { ClassRow, Edge, Table, Tie } from './table.js';
+import { type ClassRow, type Edge, readTable, type Table, type Tie } from './table.js';
 
 // What transformers knows of a model whose config.json names its class: of each module what it is, and which are tied.
 
@@ -208,7 +208,6 @@ export async function architectureOf(
 ): Promise<Architecture | undefined> {
   const className = classNameOf(config);
   if (config === undefined || className === undefined) return undefined;
-  const { readTable } = await import('./table.js');
   const table = readTable();
   const row = table.class(className);
   if (row === undefined) return undefined;

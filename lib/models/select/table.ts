@@ -1,8 +1,8 @@
 import { brotliDecompressSync } from 'node:zlib';
-import { PACKED } from './architecture-data.js';
+import { CLASSES, NODES, NODES_OF_PART, TYPES } from './architecture-data.js';
 
-// The table of architectures as it was packed. Four sections with an empty line between: versions of transformers; nodes, a line
-// each; classes; model types. A node is a list of `name=edge`: the kind of the matrix that is called so, in a letter, and then the
+// The table of architectures as it was packed: nodes, classes and model types, a line each, cut into parts of which a model needs one
+// or two: unpacking all takes longer than all else that selection does. A node is a list of `name=edge`: the kind of the matrix that is called so, in a letter, and then the
 // number of the node below it, or `@text_config:LlamaModel`, a part that config.json chooses and the class of it by default. `*` is
 // any number, and `-` a node of nothing. What is found there is ours, not a stranger's: nothing of it is checked.
 
@@ -39,22 +39,15 @@ export interface ClassRow {
   readonly renames: readonly (readonly [pattern: RegExp, replacement: string])[];
 }
 
-/** The table, whose rows and nodes are read when they are asked for. */
+/** The table, whose parts, rows and nodes are read when they are asked for. */
 export class Table {
-  readonly #nodes: readonly string[];
-  readonly #read = new Map<number, ReadonlyMap<string, Edge>>();
-  readonly #classes: string;
-  readonly #types: string;
-
-  constructor(text: string) {
-    const [, nodes, classes, types] = text.split('\n\n') as [string, string, string, string];
-    this.#nodes = nodes.split('\n');
-    this.#classes = `\n${classes}\n`;
-    this.#types = `\n${types}\n`;
-  }
+  readonly #parts = new Map<string, string>();
+  readonly #nodes = new Map<number, ReadonlyMap<string, Edge>>();
+  readonly #lines = new Map<number, readonly string[]>();
 
   class(name: string): ClassRow | undefined {
-    const fields = rowOf(this.#classes, name);
+    const part = CLASSES.findLast(([first]) => first <= name);
+    const fields = part && rowOf(this.#text(part[1]), name);
     if (fields === undefined) return undefined;
     const [, root, versions = '', type = '', tied = '', prefix = '', ties = '', renames = ''] = fields;
     return {
@@ -71,26 +64,44 @@ export class Table {
   counterpart(className: string, type: string): ClassRow | undefined {
     const own = this.class(className);
     if (own === undefined || own.type === type) return own;
-    const role = rowOf(this.#types, own.type)?.indexOf(className) ?? -1;
+    const role = this.#type(own.type)?.indexOf(className) ?? -1;
     if (role < 1) return own;
-    const other = rowOf(this.#types, type)?.[role];
+    const other = this.#type(type)?.[role];
     return other === undefined ? undefined : this.class(other);
   }
 
   /** Whether the head of models of a type is tied where their configuration does not say; undefined for a type that is not known. */
   tiedByDefault(type: string): boolean | undefined {
-    const [, bare = '', causal = ''] = rowOf(this.#types, type) ?? [];
+    const [, bare = '', causal = ''] = this.#type(type) ?? [];
     return (this.class(causal) ?? this.class(bare))?.tied;
   }
 
   node(index: number): ReadonlyMap<string, Edge> {
-    const known = this.#read.get(index);
+    const known = this.#nodes.get(index);
     if (known) return known;
-    const line = this.#nodes[index]!;
+    const part = Math.floor(index / NODES_OF_PART);
+    const lines = this.#lines.get(part) ?? unpacked(NODES[part]!).split('\n');
+    this.#lines.set(part, lines);
+    const line = lines[index % NODES_OF_PART]!;
     const node = new Map(line === '-' ? [] : line.split(' ').map(edgeOf));
-    this.#read.set(index, node);
+    this.#nodes.set(index, node);
     return node;
   }
+
+  /** A model type and the names of its classes: the bare model's, the causal language model's. */
+  #type(name: string): readonly string[] | undefined {
+    return rowOf(this.#text(TYPES), name);
+  }
+
+  #text(packed: string): string {
+    const text = this.#parts.get(packed) ?? `\n${unpacked(packed)}\n`;
+    this.#parts.set(packed, text);
+    return text;
+  }
+}
+
+function unpacked(packed: string): string {
+  return brotliDecompressSync(Buffer.from(packed, 'base64')).toString('latin1');
 }
 
 /** Fields of the line that begins with a name. Not by a map of all: a model asks for one line or two. */
@@ -120,8 +131,8 @@ function renameOf([pattern, replacement]: [string, string]): readonly [RegExp, s
 
 let table: Table | undefined;
 
-/** The table; a few milliseconds at the first call. */
+/** The table; a millisecond or two in all for the first model. */
 export function readTable(): Table {
-  table ??= new Table(brotliDecompressSync(Buffer.from(PACKED, 'base64')).toString());
+  table ??= new Table();
   return table;
 }
