@@ -4,6 +4,7 @@ import contextlib
 import copy
 import importlib
 import inspect
+import pathlib
 import pkgutil
 import re
 
@@ -23,12 +24,15 @@ IDLE = {
 }
 
 
-def model_classes():
-    """Every class that `architectures` of a config.json may name, by its name."""
+def model_classes(names=None):
+    """Every class that `architectures` of a config.json may name, by its name; of `names` alone, where the others need no import."""
     found = {}
+    wanted = names and re.compile(rf"^class ({'|'.join(map(re.escape, names))})\b", re.MULTILINE)
     for info in pkgutil.walk_packages(transformers.models.__path__, "transformers.models.", onerror=lambda _: None):
         file = info.name.rpartition(".")[2]
         if not file.startswith("modeling_") or file.startswith(("modeling_tf_", "modeling_flax_")):
+            continue
+        if wanted and not wanted.search(source(info)):
             continue
         try:
             module = importlib.import_module(info.name)
@@ -40,6 +44,10 @@ def model_classes():
             if getattr(cls, "config_class", None) is not None and not name.endswith("PreTrainedModel"):
                 found[name] = cls
     return dict(sorted(found.items()))
+
+
+def source(info):
+    return pathlib.Path(info.module_finder.path, f"{info.name.rpartition('.')[2]}.py").read_text(encoding="utf-8")
 
 
 def roles():
@@ -132,7 +140,7 @@ def composed(name, kind):
 
 # Words in names of settings that change how a model computes, and not what it is made of.
 COMPUTING = re.compile(
-    "bias|drop|norm|mask|loss|init|flash|return|output_|scale|cache|interleave|causal|fp32|train|logit|spec|ctc|clip|act_fn|"
+    "bias|drop|norm|mask|loss|init|flash|return|output_(?!size)|scale|cache|interleave|causal|fp32|train|logit|spec|ctc|clip|act_fn|"
     "round|shuffle|deterministic|token_id|temperature|reduction|summary|sliding|rope|rotary_pct|memory|static"
 )
 EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts"}

@@ -36,9 +36,9 @@ def main():
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     out, sys.stdout = sys.stdout, sys.stderr  # transformers prints at import
-    classes = build.model_classes()
-    for line in sys.stdin:
-        task = json.loads(line)
+    tasks = [json.loads(line) for line in sys.stdin]
+    classes = build.model_classes([task["class"] for task in tasks])
+    for task in tasks:
         problems, layers = problems_of(classes[task["class"]], task["float"], task["quantized"])
         print(json.dumps({"class": task["class"], "problems": problems, "layers": layers}), file=out, flush=True)
 

@@ -201,15 +201,14 @@ def main():
     global CLASSES, KNOWN, BARE
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
-    CLASSES = build.model_classes()
+    output, *others = sys.argv[1:]
+    known = others.pop(0) if others and others[0].endswith(".json") else None
+    CLASSES = build.model_classes(others)
     roles = build.roles()
     BARE = {bare for bare, _ in roles.values()}
     BARE |= {n for n, cls in CLASSES.items() if getattr(cls.config_class, "model_type", "") not in roles}
     causal = {causal for _, causal in roles.values()}
-    output, *others = sys.argv[1:]
-    KNOWN = set()
-    if others and others[0].endswith(".json"):
-        KNOWN = set(json.load(open(others.pop(0)))["classes"])
+    KNOWN = set(json.load(open(known))["classes"]) if known else set()
     # The most wanted first: what is there can be packed before all is read.
     names = others or sorted(CLASSES, key=lambda name: (name not in causal, name not in BARE))
     read = {}

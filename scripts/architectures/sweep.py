@@ -36,7 +36,7 @@ LARGEST_DIFFERENCE = 2e-3  # of results, relative to the largest of them: both m
 
 def sweep_class(name, queue, runs):
     try:
-        queue.put(sweep(build.model_classes()[name] if isinstance(name, str) else name, runs))
+        queue.put(sweep(build.model_classes([name])[name] if isinstance(name, str) else name, runs))
     except Exception as error:
         queue.put({"state": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"})
 
@@ -194,7 +194,7 @@ def main():
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     output, names = sys.argv[1], sys.argv[2:]
-    classes = build.model_classes()
+    classes = build.model_classes(names)
     names = names or list(classes)
     results = json.load(open(output)) if os.path.exists(output) else {}
     formats.FORMATS[FORMAT]()  # imports once, before the processes fork

@@ -44,12 +44,17 @@ FOLLOWS = {
     "bamba": lambda c: {"mamba_n_heads": 8, "mamba_d_head": c.mamba_expand * c.hidden_size // 8},
     "falcon_h1": lambda c: {"mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16},
     "granitemoehybrid": lambda c: {"mamba_n_heads": 8, "mamba_d_head": c.mamba_expand * c.hidden_size // 8},
-    "zamba2": lambda c: {"attention_hidden_size": 2 * c.hidden_size, "attention_head_dim": 2 * c.hidden_size // c.num_attention_heads, "n_mamba_heads": 8, "mamba_headdim": c.mamba_expand * c.hidden_size // 8, "mamba_ngroups": 1},
+    "zamba2": lambda c: {
+        "attention_hidden_size": 2 * c.hidden_size, "attention_head_dim": 2 * c.hidden_size // c.num_attention_heads, "n_mamba_heads": 8,
+        "mamba_headdim": c.mamba_expand * c.hidden_size // 8, "mamba_ngroups": 1,
+        "hybrid_layer_ids": [i for i, kind in enumerate(c.layers_block_type) if kind == "hybrid"],
+    },
     "transfo-xl": lambda c: {"cutoffs": [100, 200], "d_embed": c.d_model},
     "mimi": lambda c: {"codebook_size": 64, "num_filters": 8, "upsample_groups": c.hidden_size, "vector_quantization_hidden_dimension": 32},
     "moshi": lambda c: {"audio_vocab_size": 64},
     "florence2": lambda c: {"projection_dim": 64},
     "blt_patcher": lambda c: {"encoder_hash_byte_group_vocab": 100},
+    "blt_global_transformer": lambda c: {"encoder_cross_output_size": 128},  # of two times what the encoder has
     "blt": lambda c: {"encoder_hash_byte_group_vocab": 100, "encoder_hash_byte_group_size": [3]},
     "perceiver": lambda c: {"d_latents": 64, "num_latents": 16, "qk_channels": None, "v_channels": None, "d_model": 64},
     "emu3_vqgan": lambda c: {"base_channels": 32, "num_res_blocks": 1},
