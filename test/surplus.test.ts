@@ -46,7 +46,7 @@ const calls = [
   ...everything('hqq', { ...hqq }),
   ...everything('js', { ...js }),
   ...everything('runtime', { ...runtime }),
-  ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'obstacle']),
+  ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'obstacle']),
   ...functionsOf('languageModel', Object.getPrototypeOf(languageModel)),
   ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'fits', 'layer', 'prepared']),
   ...functionsOf('source', Object.getPrototypeOf(source)),
