@@ -142,7 +142,7 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
   /** Runs a conversion whose standard error is a terminal, standard output a file. */
   async function onTerminal(flags: string, env: Record<string, string> = SLOW, columns = 100) {
     const folder = freshFolder();
-    const command = `$HQQ quantize '${LARGE}' --out '${folder}/out' --threads 1 ${flags} > '${folder}/stdout'`;
+    const command = `$HQQ quantize '${LARGE}' --out '${folder}/out' --threads 1 --solver hqq ${flags} > '${folder}/stdout'`;
     const { stdout, status } = await hqq([], {
       shell: `script -qec "stty cols ${columns}; ${command}" /dev/null`,
       env,
