@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { brotliDecompressSync } from 'node:zlib';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values, positionals } = parseArgs({
@@ -26,6 +27,9 @@ const RUNS =
   process.env.SWEEP_RUNS === 'quick'
     ? 'in float32 quantized to 4 bits, and in bfloat16 to 8'
     : 'in float32 and in bfloat16, quantized to 8 and to 4 bits';
+
+/** Characters of a reason. */
+const LONGEST = 400;
 
 const fileOf = (format) => join(root, '.cache', `sweep-${format}.json`);
 /** Classes and what became of them, by name; none where nothing was tried. */
@@ -60,8 +64,8 @@ function page(all, engines) {
     '# Architectures',
     `What \`npm run sweep\` saw of ${count(all)} model classes of transformers 4.57.6: a tiny model with random weights of each, ${RUNS}, ` +
       "loaded in transformers with Python's hqq, and held against the model that `hqq dequantize` makes of it: keys that are missing, " +
-      'unexpected or mismatched, every weight, and results, where plain inputs give any. Classes that are not below have not been tried ' +
-      'so; what is quantized of them the same table says, which `hqq inspect` shows.',
+      'unexpected or mismatched, every weight, and results, where plain inputs give any.',
+    untried(all),
     `| | classes |\n|---|---|\n| loads, results equal | ${count(same)} |\n| loads, weights equal; no results from plain inputs | ${count(loaded)} |\n` +
       `| quantized for \`hqq\` alone, as a note says | ${count(told)} |\n| refused | ${count(refused)} |\n| wrong | ${count(wrong)} |\n` +
       `| cannot be tried | ${count(absent)} |`,
@@ -75,6 +79,36 @@ function page(all, engines) {
     ...section('Cannot be tried', absent, reason),
     ...enginesSection(engines),
   ].join('\n\n')}\n`;
+}
+
+/** What is to be known of the classes that are not on the page. */
+function untried(all) {
+  const classes = classesOfTable();
+  const names = new Set(all.map(([name]) => name));
+  const types = new Set(classes.filter(({ name }) => names.has(name)).map(({ type }) => type));
+  const others = classes.filter(({ name }) => !names.has(name));
+  const alike = others.filter(({ type }) => types.has(type)).length;
+  const count = (number) => number.toLocaleString('en-US');
+  return (
+    `The table of architectures has ${count(classes.length)} classes of that version, read from transformers itself. The other ` +
+    `${count(others.length)} have not been tried so; ${count(alike)} of them are other heads, or the bare models, of types that have. What is ` +
+    'quantized of them the same table says, which `hqq inspect` shows.'
+  );
+}
+
+/** Classes of transformers 4 that lib/ has a row of, and their model types. */
+function classesOfTable() {
+  const source = readFileSync(join(root, 'lib/models/select/architecture-data.ts'), 'utf8');
+  const [, parts] = /export const CLASSES[^=]*= \[\n(.*?)^\];/ms.exec(source);
+  const texts = [...parts.matchAll(/'([\w+/=]{100,})'/g)].map(([, packed]) =>
+    brotliDecompressSync(Buffer.from(packed, 'base64')),
+  );
+  return texts
+    .join('\n')
+    .split('\n')
+    .map((line) => line.split('\t'))
+    .filter(([, , versions]) => versions.includes('4'))
+    .map(([name, , , type]) => ({ name, type }));
 }
 
 /** What was seen of folders of compressed-tensors. */
@@ -108,15 +142,16 @@ function row([name, { linear, quantized, share }]) {
   return [name, linear, quantized, share === undefined ? '-' : `${Math.round(share * 100)} %`];
 }
 
-function reason([name, { state, reason: why = '' }]) {
+function reason([name, { state, reason: whole = '' }]) {
+  const why = [...new Set(whole.split('; '))].join('; '); // of each size that was tried
   return [name, cell(state === 'failed' || state.startsWith('not') ? `${state}: ${why}` : why)];
 }
 
 /** A text that stays in its cell, without the paths of a machine. */
 function cell(text = '') {
-  return text
+  const line = text
     .replaceAll(/(?:\/[\w.@-]+){2,}\/?/g, '…')
     .replaceAll('|', '\\|')
-    .replaceAll(/\s+/g, ' ')
-    .slice(0, 200);
+    .replaceAll(/\s+/g, ' ');
+  return line.length <= LONGEST ? line : `${line.slice(0, LONGEST).replace(/\s+\S*$/, '')} …`;
 }

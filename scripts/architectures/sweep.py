@@ -49,7 +49,7 @@ def sweep(cls, runs=RUNS):
     """What became of a class: its state, and how many of its layers are quantized."""
     model, inputs, reasons = tiny.model(cls)
     if model is None:
-        return {"state": "not built", "reason": "; ".join(reasons)}
+        return {"state": "not built", "reason": "; ".join(dict.fromkeys(reasons))}
     folder = tempfile.mkdtemp(prefix="hqq-sweep-")
     try:
         return run_all(cls, model, inputs, folder, runs)
