@@ -40,7 +40,8 @@ def cut(lines):
 
 def packed(lines):
     """Lines as a literal: compressed with brotli, in base64."""
-    return f"'{base64.b64encode(brotli.compress(chr(10).join(lines).encode("ascii"), quality=11, lgwin=18)).decode()}'"
+    text = "\n".join(lines).encode("ascii")
+    return f"'{base64.b64encode(brotli.compress(text, quality=11, lgwin=18)).decode()}'"
 
 
 def merge(old, new, roles):
