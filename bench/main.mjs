@@ -2,7 +2,8 @@
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
 //   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured
-//   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers
+//   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers |
+//                                      importance
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -196,6 +197,14 @@ if (wants('quality')) {
   for (const { name, missing } of results.quality.skipped) {
     say(`Skipped ${name}: there is no ${missing}. HQQ_MODELS says where the folder of models is.\n`);
   }
+}
+if (wants('importance')) {
+  results.importance = run('importance.mjs');
+  const { isa, threads, rows } = results.importance;
+  say(`Importance from 2,048 random tokens (${isa}, ${threads} threads):`);
+  const line = ({ name, seconds, peakRss }) => [name, seconds.toFixed(1), (peakRss / 2 ** 20).toFixed(0)];
+  say(table([['', 's', 'MiB'], ...rows.map(line)]));
+  say('');
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');
