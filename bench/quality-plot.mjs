@@ -46,6 +46,11 @@ const series = [
     points: of({ solver: 'joint', importance: 'random' }),
     colour: 3,
   },
+  {
+    name: 'joint, importance from its own text',
+    points: of({ solver: 'joint', importance: 'own' }),
+    colour: 6,
+  },
   { ...GGML[0], colour: 4, open: true },
   { ...GGML[1], colour: 5, open: true },
 ];
@@ -93,11 +98,11 @@ console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEI
 <style>
 svg { background: #fff; color: #1f2328 } text { fill: #1f2328 } .grid { stroke: #d1d9e0 } .original { stroke: #1f2328; stroke-dasharray: 4 4 }
 .c1 { fill: #8c959f; stroke: #8c959f } .c2 { fill: #bc4c00; stroke: #bc4c00 } .c3 { fill: #0969da; stroke: #0969da }
-.c4 { stroke: #8250df } .c5 { stroke: #1a7f37 } circle { stroke-width: 2 } .open { fill: none }
+.c4 { stroke: #8250df } .c5 { stroke: #1a7f37 } .c6 { fill: #bf3989; stroke: #bf3989 } circle { stroke-width: 2 } .open { fill: none }
 @media (prefers-color-scheme: dark) {
 svg { background: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d } .original { stroke: #f0f6fc }
 .c1 { fill: #9198a1; stroke: #9198a1 } .c2 { fill: #db6d28; stroke: #db6d28 } .c3 { fill: #4493f8; stroke: #4493f8 }
-.c4 { stroke: #ab7df8 } .c5 { stroke: #3fb950 } .open { fill: none }
+.c4 { stroke: #ab7df8 } .c5 { stroke: #3fb950 } .c6 { fill: #f778ba; stroke: #f778ba } .open { fill: none }
 }
 </style>
 ${text(BOX.left, 22, `Perplexity of ${NAME}, wikitext-2, lower is better (dashes: the original, ${original.toFixed(1)})`, ' font-size="14"')}
