@@ -6,6 +6,7 @@
 //   safetensors   headers, against a second reading of their JSON
 //   gguf          headers, against what any reading of them must hold
 //   config        options, config.json, its edits in text, the index
+//   engines       layers of compressed-tensors, AWQ, GPTQ and torchao, and what config.json says of them
 //   checkpoint    whole models on disk, one file of which is damaged
 //
 //   node scripts/fuzz.mjs                                       all of them: 10^7 inputs, half an hour to an hour
@@ -22,7 +23,7 @@ import { root } from './pypi.mjs';
 import { buildSanitized } from './sanitized.mjs';
 
 const folder = path.join(root, 'build-fuzz');
-const LIBRARY = ['safetensors', 'gguf', 'config', 'checkpoint'];
+const LIBRARY = ['safetensors', 'gguf', 'config', 'engines', 'checkpoint'];
 const TARGETS = ['packed', ...LIBRARY];
 const PACKED = { quick: 20_000, full: 700_000 };
 /** Of all of them. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { checkpoint } from './fuzz/checkpoint.js';
 import { config } from './fuzz/config.js';
+import { engines } from './fuzz/engines.js';
 import { gguf } from './fuzz/gguf.js';
 import { safetensors } from './fuzz/safetensors.js';
 
@@ -10,6 +11,7 @@ describe.each([
   [safetensors, 3000],
   [gguf, 2000],
   [config, 3000],
+  [engines, 2000],
   [checkpoint, 60],
 ])('$name', (target, count) => {
   test('finds nothing, and both accepts and refuses', async () => {

@@ -36,6 +36,10 @@ const CASES = [
   ]),
   ...[2, 3, 8].map((nbits) => [`GPTQ, ${nbits} bits`, 'qwen2', { to: 'gptq', nbits }, ONE_ROUNDING]),
   ['GPTQ, integer zeros', 'qwen2', { to: 'gptq', zeroPoint: 'integer' }, ONE_ROUNDING],
+  ...[4, 8].flatMap((nbits) => [
+    [`torchao, ${nbits} bits`, 'llama-tied', { to: 'torchao', nbits }, 0],
+    [`torchao, ${nbits} bits, integer zeros`, 'qwen2', { to: 'torchao', nbits, zeroPoint: 'integer' }, 0],
+  ]),
   ['GPTQ without down_proj', 'qwen2', { to: 'gptq', exclude: '*.down_proj.weight' }, ONE_ROUNDING],
 ];
 
@@ -47,7 +51,7 @@ let failed = 0;
 try {
   if (!run(path.join(here, 'tiny.py'), folder))
     throw new Error(`Expected ${python} to make tiny models, see requirements.txt.`);
-  const missing = { awq: 'gptqmodel', gptq: 'gptqmodel' };
+  const missing = { awq: 'gptqmodel', gptq: 'gptqmodel', torchao: 'torchao' };
   const able = new Map([...new Set(Object.values(missing))].map((name) => [name, has(name)]));
   const byTolerance = new Map();
   for (const [name, family, options, within] of CASES.filter(([name]) => name.includes(pattern))) {

@@ -250,9 +250,9 @@ export interface Scheme<
     moduleOf?: (layer: string) => string,
   ): Omit<EnvelopeChange, 'layers'>;
   /**
-   * What is said of the tensors in the file that holds them. Absent: nothing.
+   * What every file says of the tensors of the model. Absent: nothing.
    *
-   * @param others Tensors of the file that belong to no layer, and biases.
+   * @param others Tensors that belong to no layer, and biases.
    */
   metadata?(layers: readonly PlannedLayer<Form>[], others: readonly TensorSpec[]): Readonly<Record<string, string>>;
   /** Whether a text of a file is such a one, which goes when the layers do. Absent: none is. */

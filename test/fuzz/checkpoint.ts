@@ -26,6 +26,11 @@ async function makeModels(): Promise<readonly Model[]> {
   const quantized = [join(scratch, 'hqq4'), join(scratch, 'hqq3')];
   await quantizeModel(original, quantized[0]!, { nbits: 4, groupSize: 16 });
   await quantizeModel(original, quantized[1]!, { nbits: 3, groupSize: 8, axis: 0, metaDtype: 'float32' });
+  for (const to of ['compressed-tensors', 'awq', 'gptq', 'torchao'] as const) {
+    const folder = join(scratch, to);
+    await quantizeModel(original, folder, { to, nbits: 4, groupSize: 8 });
+    quantized.push(folder);
+  }
   const shards = join(scratch, 'shards');
   fs.mkdirSync(shards);
   const weightMap: Record<string, string> = {};

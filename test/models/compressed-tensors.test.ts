@@ -296,7 +296,7 @@ describe('folders of other tools', () => {
     ['no scale', { 'x.weight_scale': undefined! }, /no weight_scale/],
     ['codes of another size', { 'x.weight_packed': words([1, 2, 3], [1, 3]) }, /does not hold 1 x 8 codes/],
     ['a shape of none', { 'x.weight_shape': shapeOf(0, 8) }, /two positive numbers/],
-    ['groups that do not divide', { 'x.weight_scale': tensorOf([1, 1, 1], [1, 3]) }, /groups of a row of 8/],
+    ['groups that do not divide', { 'x.weight_scale': tensorOf([1, 1, 1], [1, 3]) }, /3 groups, which do not divide 8/],
     ['zeros of another size', { 'x.weight_zero_point': words([1, 1], [2, 1]) }, /weight_zero_point/],
     ['a group that there is not', { 'x.weight_g_idx': words([0, 0, 0, 0, 0, 0, 0, 7], [8]) }, /weight_g_idx 7 at 7/],
     [

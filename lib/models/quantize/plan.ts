@@ -228,19 +228,19 @@ export function changedEnvelope(source: TensorSource, { scheme, shards, change }
   return source.envelope.replace({ layers: layers(), ...change, ...(metadata ? { metadata } : {}) });
 }
 
-/** What files say of their tensors, where the scheme has something to say. */
+/** What files say of their tensors, where the scheme has something to say: each of all of the model, as loaders put them together. */
 function describedFiles(
   { entries, envelope }: TensorSource,
   scheme: Scheme,
   shards: readonly ShardPlan[],
 ): EnvelopeChange['metadata'] {
   if (scheme.metadata === undefined) return undefined;
+  const layers = shards.flatMap((shard) => shard.layers);
+  const biases = layers.flatMap(({ site: { bias } }) => (bias ? [bias] : []));
+  const copies = shards.flatMap((shard) => shard.copies.map((name) => entries.get(name)!));
+  const said = scheme.metadata(layers, [...copies, ...biases].map(specOf));
   return new Map(
-    shards.map(({ file, layers, copies }) => {
-      const biases = layers.flatMap(({ site: { bias } }) => (bias ? [bias] : []));
-      const others = [...copies.map((name) => entries.get(name)!), ...biases].map(specOf);
-      return [file, { ...Object.fromEntries(envelope.metadata?.(file) ?? []), ...scheme.metadata!(layers, others) }];
-    }),
+    shards.map(({ file }) => [file, { ...Object.fromEntries(envelope.metadata?.(file) ?? []), ...said }] as const),
   );
 }
 

@@ -1,10 +1,11 @@
 import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { show } from '../../messages/errors.js';
 import { columnsOf, type RowChunk } from '../rows/chunks.js';
 import { TOGETHER, unpackScales } from '../rows/columns.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
-import { biasOf, declaredOf, describe, isLike, refusalOf, wordsIn } from '../rows/stored.js';
+import { biasOf, bitsSaid, declaredOf, describe, groupSizeOf, isLike, refusalOf, wordsIn } from '../rows/stored.js';
 import { FIELDS, GEMM, unpackColumns } from './order.js';
 
 /** A layer of AWQ: `gemm`, 4 bits. */
@@ -43,20 +44,19 @@ function readAwq(source: TensorSource, module: string, said: Readonly<Record<str
   const at = (key: string) => source.entries.get(`${module}.${key}`)!;
   const [packed, scale, zeros] = [at('qweight'), at('scales'), at('qzeros')];
   const refuse = refusalOf(pathOfFile(source, packed), module);
-  const bits = said.bits ?? said.w_bit;
-  if (bits !== undefined && bits !== 4) refuse(`is of AWQ with ${String(bits).slice(0, 20)} bits, where 4 are needed`);
+  const bits = bitsSaid(said.bits ?? said.w_bit, refuse);
+  if (bits !== undefined && bits !== 4) refuse(`is of AWQ with ${bits} bits, where 4 are needed`);
   const version = said.version;
   if (typeof version === 'string' && version.toLowerCase() !== 'gemm') {
-    refuse(
-      `is of AWQ as ${JSON.stringify(version.slice(0, 40))}, where gemm is needed: other kernels have another order of codes`,
-    );
+    refuse(`is of AWQ as ${show(version)}, where gemm is needed: other kernels have another order of codes`);
   }
   const [ins, words] = packed.shape as [number, number];
   const outs = words * FIELDS;
   const groups = scale.shape[0]!;
-  if (scale.type.float === undefined || scale.shape.length !== 2 || groups === 0 || outs === 0 || ins % groups !== 0) {
+  if (scale.type.float === undefined || scale.shape.length !== 2 || groups === 0 || outs === 0 || ins === 0) {
     refuse(`has ${describe(scale)} as scales, where floating-point [groups of ${ins}, ${outs}] is needed`);
   }
+  const groupSize = groupSizeOf(ins, groups, said.group_size ?? said.q_group_size, refuse);
   if (!isLike(zeros, 'I32', [groups, words])) {
     refuse(`has ${describe(zeros)} as qzeros, where I32 [${groups}, ${words}] is needed`);
   }
@@ -66,7 +66,7 @@ function readAwq(source: TensorSource, module: string, said: Readonly<Record<str
     entries: [packed, scale, zeros],
     bias: biasOf(source, module, outs, refuse),
     storage: {
-      ...{ nbits: 4, groupSize: ins / groups, axis: 1, packing: 'awq-gemm', metaDtype: scale.type.float! },
+      ...{ nbits: 4, groupSize, axis: 1, packing: 'awq-gemm', metaDtype: scale.type.float! },
       zeroPoint: 'integer',
       bitsPerWeight: stored / (outs * ins),
     },

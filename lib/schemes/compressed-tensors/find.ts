@@ -4,7 +4,16 @@ import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { columnsOf, type RowChunk, rowsOf } from '../rows/chunks.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
-import { biasOf, declaredOf, describe, readGroupOf, refusalOf, wordsIn } from '../rows/stored.js';
+import {
+  biasOf,
+  bitsSaid,
+  declaredOf,
+  describe,
+  groupSizeOf,
+  readGroupOf,
+  refusalOf,
+  wordsIn,
+} from '../rows/stored.js';
 import { transpose, unpackFields, unpackStreams, wordsOf } from '../rows/streams.js';
 import { readSmall } from '../scalar-tensors.js';
 
@@ -30,13 +39,23 @@ export function namesOfPacked({ entries }: Pick<TensorSource, 'entries'>): reado
     .map(({ name }) => name);
 }
 
-/** Bits that a configuration speaks of; undefined where it says none. */
-function bitsOfConfig(config: Readonly<Record<string, unknown>> | undefined): ReadonlySet<unknown> | undefined {
+/** What a configuration says of some layers. */
+interface Said {
+  readonly bits: unknown;
+  /** Input features of a group; null for whole rows. */
+  readonly groupSize: unknown;
+}
+
+/** What a configuration says of its layers, by their targets; none where it says nothing. */
+function saidOf(config: Readonly<Record<string, unknown>> | undefined): readonly Said[] {
   const of = (value: unknown, key: string): unknown =>
     typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined;
   const groups = declaredOf(config).config_groups;
-  if (typeof groups !== 'object' || groups === null) return undefined;
-  return new Set(Object.values(groups).map((group) => of(of(group, 'weights'), 'num_bits')));
+  if (typeof groups !== 'object' || groups === null) return [];
+  return Object.values(groups).map((group) => {
+    const weights = of(group, 'weights');
+    return { bits: of(weights, 'num_bits'), groupSize: of(weights, 'group_size') };
+  });
 }
 
 /** Every such layer, in file order. Trusts nothing. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
@@ -46,7 +65,7 @@ export async function findPacked(source: TensorSource, signal?: AbortSignal): Pr
   if (modules.length === 0) return [];
   const shapes = modules.map((module) => entries.get(`${module}.weight_shape`)!);
   const values = await readSmall(source, shapes, signal);
-  const said = bitsOfConfig(source.envelope.config);
+  const said = saidOf(source.envelope.config);
   const layers: PackedLayer[] = [];
   for (const [i, module] of modules.entries()) {
     layers.push(await readPacked(source, module, values.get(shapes[i]!)!.numbers, said, signal));
@@ -59,7 +78,7 @@ async function readPacked(
   source: TensorSource,
   module: string,
   shape: readonly number[],
-  said: ReadonlySet<unknown> | undefined,
+  said: readonly Said[],
   signal: AbortSignal | undefined,
 ): Promise<PackedLayer> {
   const packed = source.entries.get(module + PACKED)!;
@@ -74,17 +93,17 @@ async function readPacked(
   const scale = at('weight_scale') ?? refuse('has weight_packed but no weight_scale');
   const zeros = at('weight_zero_point');
   const [rows, width] = packed.shape;
-  const fits = waysOf(packed, [outs, ins], said);
-  const way = fits[0];
+  const only = said.length === 0 ? undefined : new Set(said.map(({ bits }) => bitsSaid(bits, refuse)));
+  const way = waysOf(packed, [outs, ins], only)[0];
   if (way === undefined || rows !== outs || packed.shape.length !== 2) {
-    const bits = said === undefined ? '1 to 8' : [...said].join(' or ');
+    const bits = only === undefined ? '1 to 8' : [...only].join(' or ');
     return refuse(
       `has ${describe(packed)} as weight_packed, which does not hold ${outs} x ${ins} codes of ${bits} bits`,
     );
   }
   const { bits, fields } = way;
   const groups = scale.shape.length === 2 ? scale.shape[1]! : scale.shape.length === 1 ? 1 : 0;
-  if (scale.type.float === undefined || scale.shape[0] !== outs || groups === 0 || ins % groups !== 0) {
+  if (scale.type.float === undefined || scale.shape[0] !== outs || groups === 0) {
     return refuse(
       `has ${describe(scale)} as weight_scale, where floating-point [${outs}, groups of a row of ${ins}] is needed`,
     );
@@ -96,7 +115,11 @@ async function readPacked(
   ) {
     return refuse(`has ${describe(zeros)} as weight_zero_point, where I32 [${zeroRows}, ${groups}] is needed`);
   }
-  const groupSize = ins / groups;
+  const sizes = said.map(({ groupSize: size }) => groupSizeOf(ins, groups, size, refuse, said.length > 1));
+  const groupSize = sizes[0] ?? groupSizeOf(ins, groups, undefined, refuse);
+  if (said.length > 1 && groups > 1 && !said.some(({ groupSize: size }) => size === groupSize)) {
+    refuse(`has groups of ${groupSize}, of which config.json does not speak`);
+  }
   const order = at('weight_g_idx');
   const groupOf = order && (await readGroupOf(source, order, ins, groupSize, refuse, signal));
   const parts = [packed, scale, ...(zeros ? [zeros] : [])];
@@ -114,7 +137,11 @@ async function readPacked(
     ...{ packed, scale, zeros, bits, fields: fields && 32 % bits !== 0 },
   };
 
-  function waysOf(entry: TensorEntry, [, cols]: readonly [number, number], only: ReadonlySet<unknown> | undefined) {
+  function waysOf(
+    entry: TensorEntry,
+    [, cols]: readonly [number, number],
+    only: ReadonlySet<number | undefined> | undefined,
+  ) {
     const known = [4, 8, 2, 3, 6, 5, 7, 1].filter((one) => only === undefined || only.has(one));
     return known.flatMap((one) => [
       ...(wordsOf(cols, one) === width ? [{ bits: one, fields: false }] : []),

@@ -4,7 +4,17 @@ import { DTYPES } from '../../matrix/dtype.js';
 import { columnsOf, type RowChunk } from '../rows/chunks.js';
 import { TOGETHER, unpackScales } from '../rows/columns.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
-import { biasOf, declaredOf, describe, isLike, readGroupOf, refusalOf, wordsIn } from '../rows/stored.js';
+import {
+  biasOf,
+  bitsSaid,
+  declaredOf,
+  describe,
+  groupSizeOf,
+  isLike,
+  readGroupOf,
+  refusalOf,
+  wordsIn,
+} from '../rows/stored.js';
 import { transpose, unpackStreams, wordsOf } from '../rows/streams.js';
 
 /** A layer of GPTQ. */
@@ -39,6 +49,9 @@ function offsetOf(said: Readonly<Record<string, unknown>>): 0 | 1 {
   return [said.checkpoint_format, said.format].includes('gptq_v2') ? 0 : 1;
 }
 
+const isMembers = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && Object.keys(value).length > 0;
+
 /** Every such layer, in file order. Trusts nothing. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
 export async function findGptq(source: TensorSource, signal?: AbortSignal): Promise<readonly GptqLayer[]> {
   const layers: GptqLayer[] = [];
@@ -65,22 +78,24 @@ async function readGptq(
     return refuse(`has ${describe(scale)} as scales, where floating-point [groups, ${outs}] is needed`);
   }
   const order = at('g_idx');
+  // Some tools say of layers by name what others are not.
+  const varies = isMembers(said.dynamic) || isMembers(said.extra_config);
+  const only = varies ? undefined : bitsSaid(said.bits, refuse);
   const ways = [4, 8, 2, 3].filter(
     (bits) => isLike(zeros, 'I32', [groups, wordsOf(outs, bits)]) && Number.isInteger((height * 32) / bits),
   );
   const bits =
-    ways.find((one) => one === said.bits) ??
-    (said.bits === undefined && order ? ways.find((one) => (height * 32) / one === order.shape[0]) : undefined) ??
-    (said.bits === undefined ? ways[0] : undefined);
+    (only === undefined && order ? ways.find((one) => (height * 32) / one === order.shape[0]) : undefined) ??
+    ways.find((one) => one === (only ?? said.bits)) ??
+    (only === undefined ? ways[0] : undefined);
   if (bits === undefined) {
-    const what = said.bits === undefined ? '2, 3, 4 or 8' : String(said.bits);
+    const what = only === undefined ? '2, 3, 4 or 8' : String(only);
     return refuse(
       `has ${describe(packed)} as qweight and ${describe(zeros)} as qzeros, which hold no codes and zeros of ${what} bits for ${groups} groups`,
     );
   }
   const ins = (height * 32) / bits;
-  if (ins % groups !== 0) return refuse(`has ${groups} groups, which do not divide ${ins} input features`);
-  const groupSize = ins / groups;
+  const groupSize = groupSizeOf(ins, groups, said.group_size, refuse, varies);
   const groupOf = order && (await readGroupOf(source, order, ins, groupSize, refuse, signal));
   const parts = [packed, scale, zeros, ...(order ? [order] : [])];
   const stored = parts.reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);

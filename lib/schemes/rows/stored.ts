@@ -1,5 +1,6 @@
 import { bytesOf } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
+import { show } from '../../messages/errors.js';
 import { formatError, quote, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 
@@ -82,6 +83,42 @@ export async function readGroupOf(
 export function declaredOf(config: Readonly<Record<string, unknown>> | undefined): Readonly<Record<string, unknown>> {
   const said = config?.quantization_config ?? config?.compression_config;
   return typeof said === 'object' && said !== null ? (said as Record<string, unknown>) : {};
+}
+
+/** Bits that a configuration may speak of. */
+const MAX_BITS = 8;
+
+/**
+ * The bits of codes that a configuration says; undefined where it says none. Of those that are `given`, since it may say them of several.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_FORMAT` for what are no bits.
+ */
+export function bitsSaid(given: unknown, refuse: Refuse): number | undefined {
+  if (given === undefined || given === null) return undefined;
+  if (typeof given === 'number' && Number.isInteger(given) && given >= 1 && given <= MAX_BITS) return given;
+  return refuse(`is of ${show(given)} bits, as config.json says, where a number from 1 to ${MAX_BITS} is needed`);
+}
+
+/**
+ * Refuses groups of other sizes than a configuration says: rows whose last group is shorter look like rows of smaller groups.
+ *
+ * @param given `group_size` of the configuration: -1 (or null) for whole rows, undefined where it says none.
+ * @param varies Some layers have other sizes, of which it speaks elsewhere.
+ * @returns Input features of a group.
+ * @throws {HqqError} `ERR_CHECKPOINT_FORMAT`
+ */
+export function groupSizeOf(ins: number, groups: number, given: unknown, refuse: Refuse, varies = false): number {
+  const size = given === undefined || given === null ? undefined : given;
+  if (size !== undefined && !(typeof size === 'number' && Number.isInteger(size) && (size === -1 || size > 0))) {
+    refuse(
+      `has groups of ${show(size)}, as config.json says, where a positive number, or -1 for whole rows, is needed`,
+    );
+  }
+  if (ins % groups !== 0) refuse(`has ${groups} groups, which do not divide ${ins} input features`);
+  const own = ins / groups;
+  if (size === undefined || varies || size === own || groups === 1) return own;
+  const what = size === -1 ? 'whole rows' : String(size);
+  return refuse(`has ${groups} groups of ${ins} input features, where config.json says groups of ${what}`);
 }
 
 /** By what a model is known to hold layers of a tool: "2 layers hold AWQ weights ("a.qweight" and 1 more)". */

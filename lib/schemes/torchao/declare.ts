@@ -4,7 +4,7 @@ import { DTYPES } from '../../matrix/dtype.js';
 import type { RowForm } from '../rows/form.js';
 import type { PlannedLayer } from '../scheme.js';
 
-// What torchao and transformers are told of the layers: in config.json of all of them, in each file of its own.
+// What torchao and transformers are told of the layers: in config.json of all of them, in each file of each: loaders take the list of the last file.
 
 type Layer = PlannedLayer<RowForm>;
 
@@ -38,7 +38,7 @@ export function configurationOf(layers: readonly Layer[]): unknown {
   };
 }
 
-/** What a file says of its tensors, each by the name that it has in the model. */
+/** What files say of the tensors of a model, each by the name that it has there. */
 export function metadataOf(layers: readonly Layer[], others: readonly TensorSpec[]): Readonly<Record<string, string>> {
   const type = (name: string) => ({ _type: 'torch.dtype', _data: name });
   const pairs = new Map<string, string>();

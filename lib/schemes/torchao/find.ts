@@ -2,6 +2,7 @@ import { widenBytes } from '../../compute/floats.js';
 import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { formatError, quote } from '../../messages/text.js';
 import { type RowChunk, rowsOf } from '../rows/chunks.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
 import { biasOf, declaredOf, describe, isLike, refusalOf } from '../rows/stored.js';
@@ -52,6 +53,7 @@ function readUnpacked(source: TensorSource, module: string): UnpackedLayer {
   if (type !== undefined && type !== 'IntxUnpackedToInt8Tensor') {
     refuse(`is a ${type.slice(0, 60)} of torchao, where IntxUnpackedToInt8Tensor is needed`);
   }
+  const block = /"block_size"\s*:\s*\[\s*(\d{1,15})\s*,\s*(\d{1,15})\s*\]/.exec(said ?? '');
   const bits = bitsIn(said) ?? bitsIn(JSON.stringify(declaredOf(source.envelope.config))) ?? 8;
   const [outs, ins] = codes.shape as [number, number];
   const groups = scale.shape.length === 2 ? scale.shape[1]! : 0;
@@ -71,6 +73,9 @@ function readUnpacked(source: TensorSource, module: string): UnpackedLayer {
     refuse(
       `has ${describe(zeros)} as _weight_zero_point, where I8 or ${scale.type.name} [${outs}, ${groups}] is needed`,
     );
+  }
+  if (block && (Number(block[1]) !== 1 || Number(block[2]) !== ins / groups)) {
+    refuse(`has groups of ${ins / groups}, where its file says blocks of ${block[1]} x ${block[2]}`);
   }
   const stored = [codes, scale, zeros].reduce((sum, { begin, end }) => sum + 8 * (end - begin), 0);
   return {
@@ -101,7 +106,16 @@ export function partsOf({ codes, scale, zeros, shape, storage }: UnpackedLayer, 
       { entry: zeros, ranges: rowsOf(chunk, groups), size: float === undefined ? 1 : size },
     ],
     unpack([codeBytes, scaleBytes, zeroBytes], into) {
-      for (let i = 0; i < codeBytes!.length; i++) into.codes[i] = (codeBytes![i]! + middle) & mask;
+      const signed = new Int8Array(codeBytes!.buffer, codeBytes!.byteOffset, codeBytes!.length);
+      let all = 0;
+      for (let i = 0; i < signed.length; i++) {
+        const code = signed[i]! + middle;
+        all |= code;
+        into.codes[i] = code;
+      }
+      if ((all & ~mask) !== 0) {
+        throw formatError(codes.file, `${quote(codes.name)} holds numbers that are no codes of ${storage.nbits} bits.`);
+      }
       widenBytes(scaleBytes!, dtype, into.scale);
       if (float !== undefined) widenBytes(zeroBytes!, float, into.zero);
       else into.zero.set(new Int8Array(zeroBytes!.buffer, zeroBytes!.byteOffset, zeroBytes!.length));

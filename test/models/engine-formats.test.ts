@@ -1,0 +1,148 @@
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { openModel } from '../../lib/models/model.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import {
+  failure,
+  freshPath,
+  modelFolder,
+  randomTensor,
+  type Source,
+  type SourceTensor,
+  tensorOf,
+} from '../support/checkpoints.js';
+
+// Folders of AWQ, GPTQ, torchao and compressed-tensors that are not what they say, and what files say of their tensors.
+
+const words = (shape: readonly number[], value = 0): SourceTensor => ({
+  ...{ dtype: 'I32', shape },
+  bytes: new Uint8Array(new Int32Array(shape.reduce((product, size) => product * size, 1)).fill(value).buffer),
+});
+const bytes = (shape: readonly number[], value = 0): SourceTensor => ({
+  ...{ dtype: 'I8', shape, bytes: new Uint8Array(shape.reduce((product, size) => product * size, 1)).fill(value) },
+});
+const ones = (rows: number, cols: number) => tensorOf(new Array(rows * cols).fill(1), [rows, cols]);
+
+/** Layers of 8 outputs and 16 inputs, in groups of 8. */
+const FORMATS = {
+  awq: [
+    { 'x.qweight': words([16, 1]), 'x.qzeros': words([2, 1]), 'x.scales': ones(2, 8) },
+    { quant_method: 'awq', bits: 4, group_size: 8, version: 'gemm' },
+  ],
+  gptq: [
+    { 'x.qweight': words([2, 8]), 'x.qzeros': words([2, 1]), 'x.scales': ones(2, 8) },
+    { quant_method: 'gptq', bits: 4, group_size: 8, sym: true },
+  ],
+  torchao: [
+    { 'x._weight_qdata': bytes([8, 16]), 'x._weight_scale': ones(8, 2), 'x._weight_zero_point': bytes([8, 2]) },
+    { quant_method: 'torchao', quant_type: { default: { _data: 'int4' } } },
+  ],
+  'compressed-tensors': [
+    {
+      ...{ 'x.weight_packed': words([8, 2]), 'x.weight_scale': ones(8, 2) },
+      'x.weight_shape': {
+        ...{ dtype: 'I64', shape: [2] },
+        bytes: new Uint8Array(BigInt64Array.of(8n, 16n).buffer),
+      },
+    },
+    { config_groups: { group_0: { weights: { num_bits: 4, group_size: 8 } } } },
+  ],
+} as const satisfies Record<string, readonly [Source, object]>;
+
+type Format = keyof typeof FORMATS;
+
+const folderOf = (format: Format, change: Source = {}, said: object = {}) => {
+  const [source, config] = FORMATS[format];
+  const text = JSON.stringify({ model_type: 'llama', quantization_config: { ...config, ...said } });
+  return modelFolder([{ ...source, ...change }], { config: text });
+};
+
+/** A configuration of compressed-tensors that says this of weights. */
+const weights = (said: object) => ({ config_groups: { group_0: { weights: said } } });
+
+describe('of formats of engines', () => {
+  test.each(Object.keys(FORMATS) as Format[])('%s that is what it says is read', async (format) => {
+    const model = await openModel(folderOf(format));
+    expect(model.tensor('x.weight')).toHaveLength(8 * 16);
+    await model.close();
+  });
+
+  test.each<readonly [Format, string, Source, object, RegExp]>([
+    ['awq', 'zeros of another size', { 'x.qzeros': words([3, 1]) }, {}, /I32 \[3, 1\] as qzeros/],
+    ['awq', 'a flat scale', { 'x.scales': { ...ones(2, 8), dtype: 'I32' } }, {}, /as scales, where floating-point/],
+    ['awq', 'no bits', {}, { bits: 0 }, /of 0 bits, as config.json says/],
+    ['awq', 'bits of AWQ', {}, { bits: 3 }, /AWQ with 3 bits, where 4/],
+    ['awq', 'negative groups', {}, { group_size: -5 }, /groups of -5, as config.json says/],
+    [
+      'awq',
+      'huge groups',
+      {},
+      { group_size: 1e9 },
+      /2 groups of 16 input features, where config.json says groups of 1000000000/,
+    ],
+    ['awq', 'another kernel', {}, { version: 'gemv\u202e' }, /"gemv\\u202e", where gemm/],
+    [
+      'awq',
+      'groups that do not divide',
+      { 'x.scales': ones(3, 8), 'x.qzeros': words([3, 1]) },
+      {},
+      /3 groups, which do not divide 16/,
+    ],
+    ['gptq', 'bits as text', {}, { bits: '4' }, /of "4" bits/],
+    ['gptq', 'bits as what throws', {}, { bits: { toString: 1, valueOf: 1 } }, /of an object of .* bits/],
+    ['gptq', 'bits that do not fit', {}, { bits: 8 }, /hold no codes and zeros of 8 bits/],
+    ['gptq', 'a last group that is shorter', {}, { group_size: 12 }, /2 groups of 16 .* says groups of 12/],
+    ['gptq', 'groups as text', {}, { group_size: 'x'.repeat(1000) }, /groups of "x{77}\.\.\."/],
+    ['gptq', 'whole rows', {}, { group_size: -1 }, /says groups of whole rows/],
+    ['gptq', 'a group that there is not', { 'x.g_idx': words([16], 2) }, {}, /g_idx 2 at 0, where a group, 0 to 1/],
+    ['gptq', 'a negative group', { 'x.g_idx': words([16], -1) }, {}, /g_idx -1 at 0/],
+    ['gptq', 'an order of another length', { 'x.g_idx': words([15]) }, {}, /I32 \[15\] as g_idx/],
+    ['gptq', 'codes of another size', { 'x.qweight': words([0, 8]) }, {}, /./],
+    ['torchao', 'zeros of another size', { 'x._weight_zero_point': bytes([8, 3]) }, {}, /_weight_zero_point/],
+    ['torchao', 'scales of another size', { 'x._weight_scale': ones(8, 3) }, {}, /_weight_scale/],
+    ['compressed-tensors', 'no bits', {}, weights({ num_bits: 0 }), /of 0 bits/],
+    ['compressed-tensors', 'bits in a list', {}, weights({ num_bits: [4] }), /of \[4\] bits/],
+    ['compressed-tensors', 'negative groups', {}, weights({ num_bits: 4, group_size: -5 }), /groups of -5/],
+    ['compressed-tensors', 'groups of 16', {}, weights({ num_bits: 4, group_size: 4 }), /says groups of 4/],
+  ])('%s with %s is refused', async (format, _, change, said, message) => {
+    const error = await failure(() => openModel(folderOf(format, change, said)));
+    expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT', message: expect.stringMatching(message) });
+  });
+
+  test.each<readonly [Format, unknown]>([
+    ['awq', null],
+    ['gptq', []],
+    ['gptq', 'gptq'],
+    ['torchao', {}],
+    ['compressed-tensors', { config_groups: [] }],
+  ])('%s is known by its tensors, whatever %j says', async (format, said) => {
+    const [source] = FORMATS[format];
+    const model = await openModel(modelFolder([source], { config: JSON.stringify({ quantization_config: said }) }));
+    expect(model.tensor('x.weight')).toHaveLength(8 * 16);
+    await model.close();
+  });
+
+  test('codes of torchao that are none of its bits are refused', async () => {
+    const model = await openModel(folderOf('torchao', { 'x._weight_qdata': bytes([8, 16], 100) }));
+    expect(() => model.tensor('x.weight')).toThrow(/_weight_qdata" holds numbers that are no codes of 4 bits/);
+    await model.close();
+  });
+});
+
+test('each file of torchao says what all tensors of the model are, since loaders take the list of the last', async () => {
+  const out = freshPath('out');
+  const parts = [
+    { 'l.a.weight': randomTensor([8, 32], 1) },
+    { 'l.b.weight': randomTensor([8, 32], 2), norm: randomTensor([8], 3) },
+  ];
+  await quantizeModel(modelFolder(parts), out, { to: 'torchao', groupSize: 32 });
+  const files = fs.readdirSync(out).filter((name) => name.endsWith('.safetensors'));
+  expect(files).toHaveLength(2);
+  for (const file of files) {
+    const data = fs.readFileSync(join(out, file));
+    const { __metadata__: said } = JSON.parse(data.subarray(8, 8 + Number(data.readBigUInt64LE(0))).toString());
+    expect(JSON.parse(said.tensor_names).sort()).toEqual(['l.a.weight', 'l.b.weight', 'norm']);
+    expect([said['l.a.weight'], said['l.b.weight']].join()).toMatch(/(IntxUnpackedToInt8Tensor.*){2}/);
+  }
+});
