@@ -10,6 +10,7 @@ import type { TensorEntry, TensorSource } from '../container.js';
 import { ADAPTER_CONFIG } from './adapter.js';
 import { CheckpointEnvelope, CONFIG_NAME, type ConfigFile } from './envelope.js';
 import { FOREIGN_CONFIG } from './foreign.js';
+import { Fp8Reader, noteOf, widenedOf } from './fp8.js';
 import { SafetensorsFile } from './reader.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 
@@ -46,6 +47,8 @@ export class Checkpoint implements TensorSource {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly envelope: CheckpointEnvelope;
   readonly #files: ReadonlyMap<string, SafetensorsFile>;
+  /** Reads the weights of a model of FP8. */
+  readonly #fp8: Fp8Reader | undefined;
 
   private constructor(path: string, folder: string | undefined, { files, ...around }: Parts) {
     this.path = path;
@@ -54,9 +57,18 @@ export class Checkpoint implements TensorSource {
     this.#files = new Map(files.map((file) => [file.name, file]));
     const entries = new Map<string, TensorEntry>();
     for (const file of files) for (const entry of file.tensors.values()) entries.set(entry.name, entry);
-    this.entries = entries;
     const metadata = new Map(files.map((file) => [file.name, file.metadata]));
-    this.envelope = new CheckpointEnvelope({ path, folder, metadata, ...around });
+    const widened = widenedOf(entries, around.config?.value);
+    this.entries = widened?.entries ?? entries;
+    this.#fp8 = widened && new Fp8Reader(widened.tensors);
+    const envelope = new CheckpointEnvelope({
+      ...{ path, folder, metadata, ...around },
+      ...(widened ? { note: noteOf(widened.tensors) } : {}),
+    });
+    // What is read is a model of floats: nobody is told otherwise.
+    this.envelope = widened
+      ? envelope.replace({ layers: [], set: {}, drop: ['quantization_config', 'compression_config'] })
+      : envelope;
   }
 
   /**
@@ -81,10 +93,17 @@ export class Checkpoint implements TensorSource {
   }
 
   async read(entry: TensorEntry, at: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const tensor = this.#fp8?.of(entry);
+    if (tensor) return this.#fp8!.read(tensor, at, into, this, signal);
     await this.#file(entry.file).read(entry.begin + at, into, signal);
   }
 
   readSync(entry: TensorEntry, at: number, into: Uint8Array): void {
+    const tensor = this.#fp8?.of(entry);
+    if (tensor) {
+      this.#fp8!.readSync(tensor, at, into, (part, from, to) => this.readSync(part, from, to));
+      return;
+    }
     this.#file(entry.file).readSync(entry.begin + at, into);
   }
 

@@ -29,6 +29,8 @@ interface Surroundings {
   readonly folder: string | undefined;
   /** `__metadata__` of each file, by name. */
   readonly metadata: ReadonlyMap<string, ReadonlyMap<string, string>>;
+  /** What people should know of how the model was stored. */
+  readonly note?: string;
   readonly config?: ConfigFile | undefined;
   readonly indexName?: string | undefined;
   readonly otherFiles?: readonly string[];
@@ -70,7 +72,8 @@ export class CheckpointEnvelope implements Envelope {
   }
 
   get notes(): readonly string[] {
-    const notes: string[] = [];
+    const { note } = this.#given;
+    const notes: string[] = note === undefined ? [] : [note];
     if (!this.configFile) {
       const where = this.folder === undefined ? 'A single file has' : `${plain(this.#given.path)} has`;
       notes.push(
