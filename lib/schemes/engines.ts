@@ -19,6 +19,8 @@ interface Engine {
   readonly name: string;
   /** As people call it. */
   readonly title: string;
+  /** It computes layers as one that models have apart: parts must be stored alike. */
+  readonly fuses?: true;
   /** The formats that it loads: why it does not load a layer of one; undefined where it does. */
   readonly formats: Readonly<Record<string, (layer: EngineLayer) => string | undefined>>;
 }
@@ -50,6 +52,7 @@ const ENGINES: readonly Engine[] = [
   {
     name: 'vllm',
     title: 'vLLM',
+    fuses: true,
     formats: {
       'compressed-tensors': (layer) => (layer.nbits === 1 ? 'it takes 2 to 8 bits, not 1' : symmetricExperts(layer)),
       awq: () => undefined,
@@ -63,6 +66,7 @@ const ENGINES: readonly Engine[] = [
   {
     name: 'sglang',
     title: 'SGLang',
+    fuses: true,
     formats: {
       'compressed-tensors': (layer) => {
         if (layer.nbits !== 4 && layer.nbits !== 8) return `it takes 4 or 8 bits, not ${layer.nbits}`;
@@ -76,6 +80,34 @@ const ENGINES: readonly Engine[] = [
   },
 ];
 
+/** Layers that engines compute as one. */
+const FUSED = [
+  ['q_proj', 'k_proj', 'v_proj'],
+  ['gate_proj', 'up_proj'],
+];
+
+/**
+ * Of each set of layers that engines compute as one: its parts, and the first layer of which another part is stored differently.
+ *
+ * @param storageOf A text that differs where layers are stored differently.
+ */
+export function splitSets<Layer extends { readonly name: string }>(
+  layers: readonly Layer[],
+  storageOf: (layer: Layer) => string,
+): readonly { readonly parts: readonly string[]; readonly layer: Layer }[] {
+  const known = new Map(layers.map((layer) => [layer.name, storageOf(layer)]));
+  return FUSED.flatMap((parts) => {
+    for (const layer of layers) {
+      const part = parts.find((end) => layer.name.endsWith(`.${end}`));
+      if (part === undefined) continue;
+      const stem = layer.name.slice(0, -part.length);
+      const own = storageOf(layer);
+      if (parts.some((end) => (known.get(stem + end) ?? own) !== own)) return [{ parts, layer }];
+    }
+    return [];
+  });
+}
+
 /** Names of the engines, as `--for` has them. */
 export const ENGINE_NAMES: readonly string[] = ENGINES.map(({ name }) => name);
 
@@ -88,17 +120,30 @@ function engineNamed(name: string): Engine {
   return engine;
 }
 
-/** Why an engine does not load layers, of the first that it does not: "vLLM does not load ..."; undefined where it does. */
+/**
+ * Why an engine does not load layers, of the first that it does not: "vLLM does not load ..."; undefined where it does.
+ *
+ * @param stays Names of layers that are not quantized.
+ */
 export function notLoaded(
   engine: string,
-  layers: Iterable<EngineLayer>,
+  layers: readonly EngineLayer[],
+  stays: readonly string[] = [],
 ): { readonly title: string; readonly layer: EngineLayer; readonly reason: string } | undefined {
-  const { title, formats } = engineNamed(engine);
+  const { title, formats, fuses } = engineNamed(engine);
   for (const layer of layers) {
     const rule = formats[layer.scheme];
     const reason =
       rule === undefined ? `it takes ${Object.keys(formats).join(', ')} (--to), not ${layer.scheme}` : rule(layer);
     if (reason !== undefined) return { title, layer, reason };
+  }
+  if (!fuses) return undefined;
+  const dense = stays.map((name) => ({ name }));
+  const storageOf = (layer: EngineLayer | { readonly name: string }) =>
+    'scheme' in layer ? [layer.scheme, layer.nbits, layer.groupSize, layer.zeroPoint].join() : '';
+  for (const { parts, layer } of splitSets<EngineLayer | { readonly name: string }>([...layers, ...dense], storageOf)) {
+    const reason = `it computes ${parts.join(', ')} as one layer, whose parts must all be stored alike (--override, --exclude)`;
+    if ('scheme' in layer) return { title, layer, reason };
   }
   return undefined;
 }

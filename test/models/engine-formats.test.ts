@@ -1,12 +1,15 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { quantizeModel as quantizeWeighed } from '../../lib/index.js';
 import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   failure,
   freshPath,
+  modelFile,
   modelFolder,
+  numbersOf,
   randomTensor,
   type Source,
   type SourceTensor,
@@ -146,3 +149,45 @@ test('each file of torchao says what all tensors of the model are, since loaders
     expect([said['l.a.weight'], said['l.b.weight']].join()).toMatch(/(IntxUnpackedToInt8Tensor.*){2}/);
   }
 });
+
+test.each<readonly [string, object]>([
+  ['bits', { overrides: { '*.q_proj': { nbits: 8 } } }],
+  ['groups', { overrides: { '*.k_proj': { groupSize: 32 } } }],
+  ['one that stays', { exclude: '*.v_proj.weight' }],
+])('parts of what vLLM and SGLang compute as one are refused with other %s', async (_, options) => {
+  const names = ['q_proj', 'k_proj', 'v_proj'];
+  const source = Object.fromEntries(names.map((name, i) => [`l.${name}.weight`, randomTensor([64, 128], i)]));
+  for (const engine of ['vllm', 'sglang'] as const) {
+    const out = freshPath('out');
+    const error = await failure(() => quantizeModel(modelFolder([source]), out, { for: engine, ...options }));
+    expect(error).toMatchObject({
+      code: 'ERR_CHECKPOINT_CONTENT',
+      message: expect.stringMatching(/q_proj, k_proj, v_proj as one layer/),
+    });
+    expect(fs.existsSync(out)).toBe(false);
+  }
+  await quantizeModel(modelFolder([source]), freshPath('out'), { for: 'transformers', ...options });
+});
+
+test.each(['compressed-tensors', 'awq', 'gptq', 'torchao'] as const)(
+  'importance: in %s, too, errors are smaller where they count',
+  async (to) => {
+    const name = 'm.layers.0.x';
+    const source = { [`${name}.weight`]: randomTensor([64, 128], 9) };
+    // Features 0, 4, 8 and so on of each group count a hundred times as much.
+    const importance = Float32Array.from({ length: 128 }, (_, i) => (i % 4 === 0 ? 100 : 1));
+    const weighted = async (given: object) => {
+      const out = freshPath('out');
+      await quantizeWeighed(modelFolder([source]), out, { to, nbits: 4, groupSize: 32, ...given });
+      const model = await openModel(out);
+      const weights = model.tensor(`${name}.weight`);
+      await model.close();
+      const original = numbersOf(source[`${name}.weight`]!);
+      return weights.reduce((sum, weight, i) => sum + importance[i % 128]! * (weight - original[i]!) ** 2, 0);
+    };
+    const plain = await weighted({ importance: 'none' });
+    const statistics = modelFile({ [`${name}.mean_square`]: tensorOf(importance, [1, 128]) });
+    const own = await weighted({ importance: statistics });
+    expect(own).toBeLessThan(0.9 * plain);
+  },
+);

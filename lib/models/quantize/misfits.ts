@@ -1,4 +1,5 @@
-import type { LinearSite } from '../../containers/container.js';
+import type { LinearSite, OtherTensor } from '../../containers/container.js';
+import { layerOf } from '../../containers/names.js';
 import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
@@ -38,10 +39,16 @@ export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[])
 }
 
 /** Refuses what an engine would not load. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
-export function rejectUnloaded(engine: string, { name: scheme }: Scheme, layers: readonly PlannedLayer[]): void {
+export function rejectUnloaded(
+  engine: string,
+  { name: scheme }: Scheme,
+  layers: readonly PlannedLayer[],
+  dense: readonly OtherTensor[],
+): void {
   const found = notLoaded(
     engine,
     layers.map(({ site: { name, shape }, form: { config } }) => ({ ...config, name, scheme, shape })),
+    dense.map(({ entry }) => layerOf(entry.name)),
   );
   if (found === undefined) return;
   const { title, layer, reason } = found;

@@ -90,7 +90,7 @@ export async function planModel(
     await yieldIfDue();
   }
   if (misfits.length > 0) throw misfitError(misfits);
-  if (model.for !== undefined) rejectUnloaded(model.for, scheme, layers);
+  if (model.for !== undefined) rejectUnloaded(model.for, scheme, layers, dense);
   const described = source.envelope.config !== undefined; // else names need suit nobody
   const pairs = known ? tiedPairs(known, source.entries) : [];
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);

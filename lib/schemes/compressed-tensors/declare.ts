@@ -1,6 +1,7 @@
 import { HqqError } from '../../messages/errors.js';
 import { quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
+import { splitSets } from '../engines.js';
 import { isExpert, type RowForm } from '../rows/form.js';
 import type { PlannedLayer, StayingLayer } from '../scheme.js';
 
@@ -97,34 +98,14 @@ export function notesOf(layers: readonly Layer[]): readonly string[] {
         'loses nothing: convert it first, or load it so and store scales as float16 (--meta-dtype float16).',
     );
   }
-  const split = splitLayers(layers);
+  const split = splitSets(
+    layers.map(({ site: { name }, form }) => ({ name, form })),
+    ({ form: { config, wholeRows } }) => [config.nbits, wholeRows ? 'rows' : config.groupSize, config.zeroPoint].join(),
+  );
   if (split.length > 0) {
     notes.push(
-      `vLLM and SGLang compute ${split.join('; ')} as one layer each, and refuse parts that are stored differently: give them the same bits and groups.`,
+      `vLLM and SGLang compute ${split.map(({ parts }) => parts.join(', ')).join('; ')} as one layer each, and refuse parts that are stored differently: give them the same bits and groups.`,
     );
   }
   return notes;
-}
-
-/** Layers that engines compute as one. */
-const FUSED = [
-  ['q_proj', 'k_proj', 'v_proj'],
-  ['gate_proj', 'up_proj'],
-];
-
-/** Of each set of layers that engines compute as one, the first whose parts are stored differently. */
-function splitLayers(layers: readonly Layer[]): readonly string[] {
-  const storageOf = ({ form: { config, wholeRows } }: Layer) =>
-    [config.nbits, wholeRows ? 'rows' : config.groupSize, config.zeroPoint].join();
-  const known = new Map(layers.map((layer) => [layer.site.name, storageOf(layer)]));
-  return FUSED.flatMap((parts) => {
-    for (const [name, storage] of known) {
-      const part = parts.find((end) => name.endsWith(`.${end}`));
-      if (part === undefined) continue;
-      const stem = name.slice(0, -part.length);
-      const others = parts.map((end) => known.get(stem + end));
-      if (others.some((other) => other !== undefined && other !== storage)) return [parts.join(', ')];
-    }
-    return [];
-  });
 }
