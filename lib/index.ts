@@ -24,6 +24,7 @@ export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig } from '.
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';
 export type {
+  ChosenOptions,
   Float16Numbers,
   FloatWeight,
   MetaCodes,
@@ -60,4 +61,5 @@ export type {
   TensorReport,
 } from './models/report.js';
 export type { LoadedTensors, SaveOptions, Tensors } from './models/tensors.js';
+export type { AutoOption } from './solvers/auto.js';
 export { SOLVERS, type Solver } from './solvers/solvers.js';

@@ -22,6 +22,7 @@ export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig } from '.
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';
 export type {
+  ChosenOptions,
   Float16Numbers,
   FloatWeight,
   MetaCodes,
@@ -35,4 +36,5 @@ export type {
   Weight,
 } from './matrix/weight.js';
 export { HqqError, type HqqErrorCode } from './messages/errors.js';
+export type { AutoOption } from './solvers/auto.js';
 export { SOLVERS, type Solver } from './solvers/solvers.js';

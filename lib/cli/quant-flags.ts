@@ -7,11 +7,11 @@ import { type FlagsOf, fromOptions, number } from './flags.js';
 
 /** What each solver does with scales and zeros. */
 const SOLVER_HELP: Readonly<Record<NonNullable<QuantConfig['solver']>, string>> = {
-  hqq: 'zeros moved to a fixed point',
-  minmax: 'left at the range',
-  joint: 'both fitted by least squares from several ranges, the best kept',
-  hqs: 'both fitted from the range, codes drawn by lambda',
-  admm: 'both fitted from the range, with dual variables and rho',
+  hqq: "the reference's",
+  minmax: 'by the range',
+  joint: 'least squares from several ranges',
+  hqs: 'from the range, codes drawn by lambda',
+  admm: 'from the range, with dual variables',
   kl: 'the range whose histogram changes least',
 };
 

@@ -79,8 +79,11 @@ export interface QuantizedMeta {
 
 /** Options that were `'auto'`, as they were chosen. */
 export interface ChosenOptions {
+  /** Exponent of the Lp norm. */
   readonly lpNorm?: number;
+  /** Penalty of the half-quadratic split. */
   readonly beta?: number;
+  /** Most iterations of a group. */
   readonly iterations?: number;
 }
 

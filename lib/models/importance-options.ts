@@ -1,10 +1,19 @@
 import type { Option } from '../matrix/option.js';
 
 /** What importance is made from. */
-export const IMPORTANCE_SOURCES = ['auto', 'none', 'random', 'own'] as const;
+export const IMPORTANCE_SOURCES = ['auto', 'none', 'random', 'own'] satisfies ImportanceSource[];
 
 /** How what the errors of each input feature count is found: see `importance`. */
-export type ImportanceSource = (typeof IMPORTANCE_SOURCES)[number] | (string & {}) | { readonly text: string };
+export type ImportanceSource =
+  | 'auto'
+  | 'none'
+  | 'random'
+  | 'own'
+  | (string & {})
+  | {
+      /** The text that the model reads. */
+      readonly text: string;
+    };
 
 /** What says how importance is found. */
 export interface ImportanceOptions {

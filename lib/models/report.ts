@@ -97,7 +97,14 @@ export interface Progress {
    * Before weights are quantized, where that takes importance: how far this is. Of `writing` (the model writes a text) in tokens, of
    * `reading` in tokens that have been through a block. All other numbers are 0 then, and `tensor` is ''.
    */
-  readonly importance?: { readonly phase: 'writing' | 'reading'; readonly done: number; readonly total: number };
+  readonly importance?: {
+    /** Whether the model writes a text, or reads one. */
+    readonly phase: 'writing' | 'reading';
+    /** Tokens that are done. */
+    readonly done: number;
+    /** Tokens in all. */
+    readonly total: number;
+  };
   /** The tensor being worked on, as the original names it. */
   readonly tensor: string;
   /** Weights quantized (or dequantized) so far, and in all. */

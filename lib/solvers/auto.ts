@@ -1,9 +1,10 @@
 import { type Solver, solverNamed } from './solvers.js';
 
-/** Options that may be `'auto'`: chosen for each matrix, in this order. */
-export const AUTO_OPTIONS = ['lpNorm', 'beta', 'iterations'] as const;
-/** One of `AUTO_OPTIONS`. */
-export type AutoOption = (typeof AUTO_OPTIONS)[number];
+/** An option that may be `'auto'`. */
+export type AutoOption = 'lpNorm' | 'beta' | 'iterations';
+
+/** All of them: chosen for each matrix, in this order. */
+export const AUTO_OPTIONS: readonly AutoOption[] = ['lpNorm', 'beta', 'iterations'];
 
 /** Whether an option may be `'auto'`. */
 export const isAutoOption = (name: string): name is AutoOption => (AUTO_OPTIONS as readonly string[]).includes(name);

@@ -93,7 +93,7 @@ describe.skipIf(spawnSync('script', ['-qec', 'true', '/dev/null']).status !== 0)
   test('what fits is as it is where there is no terminal', async () => {
     for (const command of [`inspect '${MODEL}'`, 'quantize --help', '--help']) {
       const { stdout } = await hqq([], { shell: `$HQQ ${command}`, env: { COLUMNS: '40' } });
-      expect((await shown(command, 250)).join('\n')).toBe(stdout);
+      expect((await shown(command, 400)).join('\n')).toBe(stdout);
       expect(Math.max(...stdout.split('\n').map(({ length }) => length))).toBeGreaterThan(60);
     }
   });

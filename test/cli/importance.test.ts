@@ -63,7 +63,7 @@ test('hqq quantize shows where importance is from', async () => {
 
 test('hqq quantize lets no model read random tokens in JavaScript unless it is told to', async () => {
   const env = { HQQ_BACKEND: 'js' };
-  const common = ['quantize', SHIPPED, '--solver', 'hqq', '--json', '--tokens', '16'];
+  const common = ['quantize', SHIPPED, '--json', '--tokens', '16'];
   const auto = JSON.parse((await hqq([...common, '--out', at('js')], { env })).stdout);
   expect(auto.importance).toBe('none');
   expect(auto.notes.join()).toMatch(/Importance is none: JavaScript computes here/);

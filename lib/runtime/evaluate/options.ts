@@ -11,8 +11,9 @@ import type { TokenIds } from '../text/ids.js';
 export interface EvaluateProgress {
   /** The model that is being run, as it was given. */
   readonly model: string;
-  /** Parts of models (blocks and heads) that are done, and all. */
+  /** Parts of models (blocks and heads) that are done. */
   readonly stepsDone: number;
+  /** Parts in all. */
   readonly stepsTotal: number;
 }
 

@@ -139,6 +139,7 @@ struct Kl {
   static void search(const Parameters& p, size_t max_code, const float* masses, const float* terms, float* first,
                      float* last) {
     float best[kLanes], now[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) best[i] = INFINITY, first[i] = 0, last[i] = 0;
     for (size_t k = 0; k < p.count; ++k) {
       const size_t from = bin_of(p.ranges[2 * k], p.bins), to = bin_of(p.ranges[2 * k + 1], p.bins);
       V::store(now, to > from ? divergence(p.bins, max_code, from, to, masses, terms) : V::set(INFINITY));
