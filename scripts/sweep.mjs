@@ -58,7 +58,7 @@ process.exitCode = wrong.length === 0 ? 0 : 1;
 function page(all, engines) {
   const of = (...states) => all.filter(([, { state }]) => states.includes(state));
   const [same, loaded, told, refused] = [of('same'), of('loaded'), of('told'), of('refused')];
-  const [wrong, absent] = [of('wrong'), of('not built', 'not saved', 'not loaded', 'failed')];
+  const [wrong, open, absent] = [of('wrong'), of('open'), of('not built', 'not saved', 'not loaded', 'failed')];
   const count = (list) => list.length.toLocaleString('en-US');
   return `${[
     '# Architectures',
@@ -67,7 +67,7 @@ function page(all, engines) {
       'unexpected or mismatched, every weight, and results, where plain inputs give any.',
     untried(all),
     `| | classes |\n|---|---|\n| loads, results equal | ${count(same)} |\n| loads, weights equal; no results from plain inputs | ${count(loaded)} |\n` +
-      `| quantized for \`hqq\` alone, as a note says | ${count(told)} |\n| refused | ${count(refused)} |\n| wrong | ${count(wrong)} |\n` +
+      `| quantized for \`hqq\` alone, as a note says | ${count(told)} |\n| refused | ${count(refused)} |\n| wrong | ${count(wrong)} |\n| to be tried again | ${count(open)} |\n` +
       `| cannot be tried | ${count(absent)} |`,
     'Layers are linear modules of the tiny model; quantized, those of them that are; share, the part of all parameters that these hold. ' +
       'What stays, the summary of a run says: heads, layers whose weight is read past them, layers whose names transformers confuses.',
@@ -76,6 +76,7 @@ function page(all, engines) {
     ...section('For `hqq` alone', told, reason),
     ...section('Refused', refused, reason),
     ...section('Wrong', wrong, (entry) => [...reason(entry).slice(0, 1), cell(entry[1].problems[0])]),
+    ...section('To be tried again', open, reason),
     ...section('Cannot be tried', absent, reason),
     ...enginesSection(engines),
   ].join('\n\n')}\n`;

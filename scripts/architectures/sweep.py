@@ -199,7 +199,7 @@ def main():
     results = json.load(open(output)) if os.path.exists(output) else {}
     formats.FORMATS[FORMAT]()  # imports once, before the processes fork
 
-    todo = [n for n in names if n not in results]
+    todo = [n for n in names if results.get(n, {"state": "open"})["state"] == "open"]  # open: to be tried again
     runs = QUICK if os.environ.get("SWEEP_RUNS") == "quick" else RUNS
     slots = int(os.environ.get("SWEEP_PROCESSES", "2"))
     context = multiprocessing.get_context("fork")
