@@ -1,6 +1,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
 import { quantizeModel as quantizeWeighed } from '../../lib/index.js';
 import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
@@ -191,3 +192,21 @@ test.each(['compressed-tensors', 'awq', 'gptq', 'torchao'] as const)(
     expect(own).toBeLessThan(0.9 * plain);
   },
 );
+
+test.each<readonly [Format, object]>([
+  ['compressed-tensors', { zeroPoint: 'integer' }],
+  ['awq', {}],
+  ['gptq', {}],
+])('rounding each gives what engines compute of float16 scales: %s', async (to, options) => {
+  const name = 'm.layers.0.x.weight';
+  const out = freshPath('out');
+  const source = { [name]: randomTensor([64, 128], 3, 'float16') };
+  await quantizeModel(modelFolder([source]), out, { to, nbits: 4, groupSize: 32, ...options });
+  const model = await openModel(out);
+  const once = model.tensor(name);
+  const each = model.tensor(name, { rounding: 'each' });
+  await model.close();
+  // A difference of codes is a number of float16: only its product with the scale is rounded.
+  expect(each).toEqual(once.map((weight) => floatOfHalf(halfOfFloat(weight))));
+  expect(each).not.toEqual(once);
+});

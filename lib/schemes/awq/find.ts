@@ -68,6 +68,7 @@ function readAwq(source: TensorSource, module: string, said: Readonly<Record<str
     storage: {
       ...{ nbits: 4, groupSize, axis: 1, packing: 'awq-gemm', metaDtype: scale.type.float! },
       zeroPoint: 'integer',
+      computeDtype: scale.type.float!,
       bitsPerWeight: stored / (outs * ins),
     },
     ...{ packed, scale, zeros },

@@ -132,6 +132,8 @@ async function readPacked(
     storage: {
       ...{ nbits: bits, groupSize, axis: 1, packing: 'pack-quantized', metaDtype: scale.type.float },
       zeroPoint: zeros ? 'integer' : 'symmetric',
+      // With zeros the library computes in the type of scales; without them in that of the model that is loaded.
+      ...(zeros ? { computeDtype: scale.type.float } : {}),
       bitsPerWeight: stored / count,
     },
     ...{ packed, scale, zeros, bits, fields: fields && 32 % bits !== 0 },

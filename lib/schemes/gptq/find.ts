@@ -107,6 +107,7 @@ async function readGptq(
     storage: {
       ...{ nbits: bits, groupSize, axis: 1, packing: 'gptq', metaDtype: scale.type.float },
       zeroPoint: said.sym === true ? 'symmetric' : 'integer',
+      computeDtype: scale.type.float!,
       bitsPerWeight: stored / (outs * ins),
     },
     ...{ packed, scale, zeros, bits, offset: offsetOf(said) },
