@@ -47,7 +47,7 @@ const calls = [
   ...everything('js', { ...js }),
   ...everything('runtime', { ...runtime }),
   ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'obstacle']),
-  ...functionsOf('languageModel', Object.getPrototypeOf(languageModel)),
+  ...functionsOf('languageModel', Object.getPrototypeOf(languageModel), ['forwardEach']),
   ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'fits', 'layer', 'prepared']),
   ...functionsOf('source', Object.getPrototypeOf(source)),
   ...functionsOf('block', Object.getPrototypeOf(block)),

@@ -1,5 +1,6 @@
 import type { Backend } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
+import { allocating } from '../messages/allocating.js';
 import type { KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
 import { Plan, type PreparedPlan } from './blocks/plan.js';
@@ -99,10 +100,46 @@ export class Decoder {
     const shared = new Frame(config, count);
     const frames = weights.blocks.map((block, layer) => {
       const frame = tapped && layer > 0 ? new Frame(config, count) : shared;
-      block.addTo(plan, rows, frame, cache.layer(layer));
+      block.addTo(plan, rows, frame, [cache.layer(layer)]);
       return frame;
     });
     return new Pass(this, plan, rows, frames);
+  }
+
+  /**
+   * Reads one more token of each of several texts, into caches that have room for it at `starts`: the weights come from memory once
+   * for all of them. Gives the logits of each, `[ids.length, vocabSize]`.
+   */
+  async readEach(
+    ids: readonly number[],
+    caches: readonly KvCache[],
+    starts: readonly number[],
+    { signal }: Pick<ReadRun, 'signal'>,
+  ): Promise<OwnedFloat32Array> {
+    const { config, weights, machine } = this;
+    const count = ids.length;
+    const rows = makeRows(config, count);
+    this.#embed(ids, rows.hidden);
+    rows.positions.set(starts);
+    for (const [row, start] of starts.entries()) {
+      const { cos, sin } = this.#rope.rows(start, 1);
+      rows.rope.cos.set(cos, row * cos.length);
+      rows.rope.sin.set(sin, row * sin.length);
+    }
+    const plan = new Plan(machine.threads);
+    const frame = new Frame(config, count);
+    for (const [layer, block] of weights.blocks.entries()) {
+      block.addTo(
+        plan,
+        rows,
+        frame,
+        caches.map((cache) => cache.layer(layer)),
+      );
+    }
+    const logits = allocating('the logits', () => new Float32Array(count * config.vocabSize));
+    weights.head.addTo(plan, rows.hidden, count, frame.change, logits);
+    await plan.run(machine.backend, { signal });
+    return logits;
   }
 
   async #readToken(id: number, cache: KvCache, start: number, run: ReadRun): Promise<OwnedFloat32Array> {
@@ -122,7 +159,7 @@ export class Decoder {
     const rows = makeRows(config, 1);
     const frame = new Frame(config, 1);
     const plan = new Plan(machine.threads);
-    weights.blocks.forEach((block, layer) => block.addTo(plan, rows, frame, cache.layer(layer)));
+    weights.blocks.forEach((block, layer) => block.addTo(plan, rows, frame, [cache.layer(layer)]));
     weights.head.addTo(plan, rows.hidden, 1, frame.change, cache.logits);
     return { rows, plan: plan.prepare(machine.backend) };
   }

@@ -79,6 +79,11 @@ export class LanguageModel extends Closing {
     this.#decoder = new Decoder(config, weights, { backend, threads });
   }
 
+  /** Tokens that end what it writes. @internal */
+  get endIds(): readonly number[] {
+    return this.#parts.endIds;
+  }
+
   /** The model's tokenizer, which `close` ends, too. @throws {HqqError} `ERR_CLOSED`, `ERR_DEPENDENCY`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT` */
   async tokenizer(): Promise<TextTokenizer> {
     refuseSurplus(arguments.length, 0, 'model.tokenizer()');
@@ -102,6 +107,28 @@ export class LanguageModel extends Closing {
   async forward(ids: TokenIds, cache: KvCache, options: ForwardOptions = {}): Promise<OwnedFloat32Array> {
     refuseSurplus(arguments.length, 3, 'model.forward(ids, cache, options)');
     return this.#lifetime.run(() => this.#forward(this.#decoder!, ids, cache, options));
+  }
+
+  /**
+   * Reads one token after what each of several caches holds, together: the weights come from memory once for all. Gives the logits of
+   * each text, in the order of the caches.
+   *
+   * @internal
+   */
+  async forwardEach(
+    ids: readonly number[],
+    caches: readonly KvCache[],
+    run: Pick<ForwardOptions, 'signal'> = {},
+  ): Promise<Float32Array[]> {
+    return this.#lifetime.run(async () => {
+      const extend = (starts: readonly number[]): Promise<Float32Array> => {
+        const cache = caches[starts.length];
+        if (cache === undefined) return this.#decoder!.readEach(ids, caches, starts, run);
+        return cache.extend(1, (start) => extend([...starts, start]));
+      };
+      const [logits, { vocabSize }] = [await extend([]), this.config];
+      return ids.map((_, text) => logits.subarray(text * vocabSize, (text + 1) * vocabSize));
+    });
   }
 
   /**

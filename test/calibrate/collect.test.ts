@@ -2,6 +2,7 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type CollectOptions, type CollectProgress, collectImportance } from '../../lib/calibrate/collect.js';
+import { ownTexts } from '../../lib/calibrate/own.js';
 import { readStatistics, saveStatistics } from '../../lib/calibrate/statistics-file.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { randomNumbers } from '../../lib/runtime/text/sampling.js';
@@ -97,6 +98,28 @@ describe('collectImportance', () => {
     });
     expect(await collectImportance(SHIPPED, options)).toEqual(one);
     expect((await collectImportance(SHIPPED, { ...options, seed: 1 })).meanSquares).not.toEqual(one.meanSquares);
+  });
+
+  test('own: texts are written together, each as the model writes it alone', async () => {
+    const [tokens, seed] = [9 * 128 + 40, 3]; // more texts than are written at a time, the last one shorter
+    const texts = await ownTexts(SHIPPED, { tokens, seed, threads: undefined, signal: undefined, progress: () => {} });
+    expect(texts.map(({ length }) => length)).toEqual([...Array.from({ length: 9 }, () => 128), 40]);
+    await using model = await loadLanguageModel(SHIPPED);
+    const begin = model.config.beginId!;
+    for (const index of [0, 1, 7, 8, 9]) {
+      const text = texts[index]!;
+      const first = text.indexOf(begin, 1);
+      const piece = Array.from(first < 0 ? text : text.subarray(0, first));
+      const alone = [begin];
+      const draw = { temperature: 1, seed: seed + index * 2 ** 32, maxTokens: piece.length };
+      for await (const { id } of model.generate([begin], draw)) alone.push(id);
+      expect(piece).toEqual(alone.slice(0, piece.length));
+    }
+  });
+
+  test('own: a text of one token is what begins it', async () => {
+    const [text] = await ownTexts(SHIPPED, { tokens: 1, seed: 0, threads: 1, signal: undefined, progress: () => {} });
+    expect(text).toHaveLength(1);
   });
 
   test('goes into a file and comes back', async () => {

@@ -69,14 +69,18 @@ export class Block {
     return { linears: sum, total: sum + attentionNorm.bytes + mlpNorm.bytes };
   }
 
-  /** Adds the block to a plan: it reads and writes `rows.hidden`, and writes the rows' keys and values to `cache`. */
-  addTo(plan: Plan, rows: Rows, frame: Frame, cache: LayerCache): void {
+  /**
+   * Adds the block to a plan: it reads and writes `rows.hidden`, and writes the rows' keys and values to the cache.
+   *
+   * @param caches One for each text: all of them have as many rows.
+   */
+  addTo(plan: Plan, rows: Rows, frame: Frame, caches: readonly LayerCache[]): void {
     const { linears, attentionNorm, mlpNorm } = this.#parts;
     const { count, hidden } = rows;
     const { attentionIn, queries, keys, values, attended, mlpIn, gate, up, activated, change } = frame;
     attentionNorm.addTo(plan, hidden, count, attentionIn);
     addLinears(plan, [linears.q, linears.k, linears.v], attentionIn, count, [queries, keys, values]);
-    this.#addAttention(plan, rows, frame, cache);
+    this.#addAttention(plan, rows, frame, caches);
     linears.o.addTo(plan, attended, count, change);
     accumulate(plan, change, hidden);
     mlpNorm.addTo(plan, hidden, count, mlpIn);
@@ -87,21 +91,19 @@ export class Block {
     accumulate(plan, change, hidden);
   }
 
-  #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, cache: LayerCache): void {
+  #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, caches: readonly LayerCache[]): void {
     const { heads, kvHeads, headDim, windows } = this.#config;
     const { queries, keys, values, attended } = frame;
     turn(plan, queries, count, heads, headDim, rope);
     turn(plan, keys, count, kvHeads, headDim, rope);
-    // How much work it is depends on the positions, which are not there yet: the operation itself finds out.
-    plan.add(Infinity, (threads) => [
-      {
-        operation: 'attention',
-        args: {
-          ...{ rows: count, heads, kvHeads, headDim, positions, window: windows[this.#index]! },
-          ...{ scale: 1 / Math.sqrt(headDim), q: queries, k: keys, v: values, ...cache, out: attended, threads },
-        },
-      },
-    ]);
+    const scale = 1 / Math.sqrt(headDim);
+    const shape = { rows: count / caches.length, heads, kvHeads, headDim, window: windows[this.#index]!, scale };
+    for (const [text, cache] of caches.entries()) {
+      const cut = <T extends Float32Array | Int32Array>(of: T) => part(of, text, caches.length);
+      const own = { positions: cut(positions), q: cut(queries), k: cut(keys), v: cut(values), out: cut(attended) };
+      // How much work it is depends on the positions, which are not there yet: the operation itself finds out.
+      plan.add(Infinity, (threads) => [{ operation: 'attention', args: { ...shape, ...own, ...cache, threads } }]);
+    }
   }
 
   /** What went into the linear layers when the block ran in this frame. */
@@ -112,6 +114,12 @@ export class Block {
       x: frame[input],
     }));
   }
+}
+
+/** The rows of one of several texts that have as many each; whole where there is one. */
+function part<T extends Float32Array | Int32Array>(rows: T, text: number, texts: number): T {
+  const length = rows.length / texts;
+  return rows.subarray(text * length, (text + 1) * length) as T;
 }
 
 function turn(plan: Plan, x: Float32Array, rows: number, heads: number, headDim: number, { cos, sin }: RopeRows): void {
