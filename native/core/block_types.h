@@ -40,7 +40,8 @@ struct BlockType {
 };
 
 // Nonlinear levels of four-bit codes.
-inline constexpr int8_t kCurve[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+// Not inline, so that each file has its own copy and none is merged across instruction sets.
+constexpr int8_t kCurve[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 inline constexpr BlockType kBlockTypes[] = {
     {"Q4_0", 32, 18, 32, false, false, -8, 7, 8, {{2, 4, 16, 0}, {}}, 0, 0, BlockMeta::none, 0, 0, 0, {}},
