@@ -224,6 +224,8 @@ export interface Envelope {
   readonly tellsClass?: true;
   /** What people should know of a model that is made from this one. */
   readonly notes: readonly string[];
+  /** What its weights were, where they are read as other numbers than the files hold; among the notes too. Absent: they are not. */
+  readonly origin?: string | undefined;
   /** All that what is written depends on, but for the tensors and the files that are only copied: models that differ in it differ here. */
   readonly fingerprint: string;
   /** What a file says of its tensors, as texts. Absent: nothing. */

@@ -236,12 +236,14 @@ export class Model extends Closing {
 
   /**
    * @internal The formats that its quantized layers are stored in, and the engines in Python that load it, as far as its layers tell; without
-   * quantized layers there are none of the former, and none of the latter is named.
+   * quantized layers there are none of the former, and none of the latter is named. And what its weights were, where they are read as others.
    */
-  loading(): { readonly formats: readonly string[]; readonly loads: readonly string[] } {
+  loading(): { readonly formats: readonly string[]; readonly loads: readonly string[]; readonly origin?: string } {
     const layers = [...this.#entries.values()].filter(isLayer);
     const formats = [...new Set(layers.map(({ scheme }) => scheme))];
-    return { formats, loads: layers.length === 0 ? [] : enginesOf(layers.map(engineLayer)) };
+    const { origin } = this.#source.envelope;
+    const loads = layers.length === 0 ? [] : enginesOf(layers.map(engineLayer));
+    return { formats, loads, ...(origin === undefined ? {} : { origin }) };
   }
 
   /** @internal */

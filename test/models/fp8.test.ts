@@ -92,6 +92,8 @@ describe.each<readonly [string, readonly [number, number], string, SourceTensor,
     expect(model.tensors.map((tensor) => tensor.name).sort()).toEqual([`${name}.weight`, 'model.norm.weight']);
     expect(model.tensor(`${name}.weight`)).toEqual(weights);
     expect(await model.load(`${name}.weight`)).toEqual(weights);
+    expect(model.loading().origin).toMatch(/^1 weight of the model was FP8/);
+    expect(model.obstacle()).toBeUndefined();
     await model.close();
   });
 

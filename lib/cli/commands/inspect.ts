@@ -21,11 +21,12 @@ export const inspect = defineCommand({
       const totals = total(tensors);
       // What hqq itself has quantized is none, whatever config.json says.
       const obstacle = totals.quantizedTensors > 0 ? undefined : model.obstacle();
-      const { formats, loads } = model.loading();
+      const { formats, loads, origin } = model.loading();
       await model.close();
       const architecture = config && (await describeArchitecture(config, tensors));
       const about = {
         ...(formats.length > 0 ? { format: formats.join(', '), loads: ['hqq', ...loads] } : {}),
+        ...(origin === undefined ? {} : { origin }),
         ...(architecture ? { architecture } : {}),
         ...(obstacle ? { obstacle } : {}),
       };
@@ -40,6 +41,8 @@ interface About {
   /** How its layers are quantized, and who loads that. Absent where none is. */
   readonly format?: string;
   readonly loads?: readonly string[];
+  /** What its weights were, where they are read as other numbers than its files hold. */
+  readonly origin?: string;
   readonly architecture?: ArchitectureInfo;
   /** Why it cannot be quantized: another tool has, or it is no model. */
   readonly obstacle?: NonNullable<ReturnType<Model['obstacle']>>;
@@ -81,7 +84,7 @@ function describe(
   path: string,
   tensors: readonly TensorInfo[],
   totals: Totals,
-  { architecture, obstacle, loads }: About,
+  { architecture, obstacle, loads, origin }: About,
   all: boolean,
 ): string {
   const alike = (tensor: TensorInfo) => `${tensor.shape} ${storage(tensor)} ${bits(tensor)}`;
@@ -123,6 +126,7 @@ function describe(
     const what = `${plural(quantizedTensors, 'tensor')}, ${plural(quantizedWeights, 'weight')}`;
     summary.push(['quantized', `${what}, ${formatNumber(bitsPerWeight)} bits per weight with scales and zeros`]);
   }
+  if (origin !== undefined) summary.push(['read as', origin]);
   if (loads !== undefined) summary.push(['loads in', loads.join(', ')]);
   return `${bold(plain(path))}\n\n${table(columns, rows)}${cut}\n${pairs(summary)}`;
 }

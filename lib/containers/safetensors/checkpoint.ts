@@ -10,7 +10,7 @@ import type { TensorEntry, TensorSource } from '../container.js';
 import { ADAPTER_CONFIG } from './adapter.js';
 import { CheckpointEnvelope, CONFIG_NAME, type ConfigFile } from './envelope.js';
 import { FOREIGN_CONFIG } from './foreign.js';
-import { Fp8Reader, noteOf, widenedOf } from './fp8.js';
+import { Fp8Reader, originOf, widenedOf } from './fp8.js';
 import { SafetensorsFile } from './reader.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 
@@ -63,7 +63,7 @@ export class Checkpoint implements TensorSource {
     this.#fp8 = widened && new Fp8Reader(widened.tensors);
     const envelope = new CheckpointEnvelope({
       ...{ path, folder, metadata, ...around },
-      ...(widened ? { note: noteOf(widened.tensors) } : {}),
+      ...(widened ? { origin: originOf(widened.tensors) } : {}),
     });
     // What is read is a model of floats: nobody is told otherwise.
     this.envelope = widened

@@ -29,8 +29,8 @@ interface Surroundings {
   readonly folder: string | undefined;
   /** `__metadata__` of each file, by name. */
   readonly metadata: ReadonlyMap<string, ReadonlyMap<string, string>>;
-  /** What people should know of how the model was stored. */
-  readonly note?: string;
+  /** As in `Envelope`. */
+  readonly origin?: string;
   readonly config?: ConfigFile | undefined;
   readonly indexName?: string | undefined;
   readonly otherFiles?: readonly string[];
@@ -71,9 +71,13 @@ export class CheckpointEnvelope implements Envelope {
     return obstacleOf(entries, { path, metadata, config: this.config });
   }
 
+  get origin(): string | undefined {
+    return this.#given.origin;
+  }
+
   get notes(): readonly string[] {
-    const { note } = this.#given;
-    const notes: string[] = note === undefined ? [] : [note];
+    const { origin } = this;
+    const notes: string[] = origin === undefined ? [] : [origin];
     if (!this.configFile) {
       const where = this.folder === undefined ? 'A single file has' : `${plain(this.#given.path)} has`;
       notes.push(

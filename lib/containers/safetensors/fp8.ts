@@ -90,8 +90,8 @@ function blockOf(
   return first === Math.ceil(rows / high) && second === Math.ceil(cols / wide) ? [high, wide] : undefined;
 }
 
-/** What people should know of a model that was in FP8. */
-export function noteOf(tensors: ReadonlyMap<string, WidenedTensor>): string {
+/** What people should know of a model that is in FP8. */
+export function originOf(tensors: ReadonlyMap<string, WidenedTensor>): string {
   const kinds = new Set<string>();
   for (const { codes, block, scale } of tensors.values()) {
     const [rows, cols] = codes.shape as [number, number];
