@@ -43,7 +43,7 @@ const GROUPS = [
     name: 'compute',
     test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|block-types\.)/,
   },
-  { name: 'language-models', test: /\blib[\\/](?:runtime[\\/]|calibrate[\\/](?!weighing))/ },
+  { name: 'language-models', test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing))/ },
 ];
 
 const common: UserConfig = { fixedExtension: true, clean: false, logLevel: 'warn', inputOptions: { checks } };

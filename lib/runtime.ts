@@ -1,6 +1,9 @@
+export type { PlanOptions, PlanProgress } from './allocate/options.js';
+export { type MeasuredPlan, type PlanReport, type PlanScore, planModel } from './allocate/plan-model.js';
 export { type CollectOptions, type CollectProgress, collectImportance } from './calibrate/collect.js';
 export type { Statistics } from './calibrate/statistics.js';
 export type { FilePath } from './files/path.js';
+export type { BitPlan } from './models/bit-plan.js';
 export type { ImportanceSource } from './models/importance-options.js';
 export type { KvCache } from './runtime/blocks/cache.js';
 export type { LinearInput, Tap } from './runtime/blocks/tap.js';

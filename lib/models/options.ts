@@ -8,6 +8,7 @@ import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { formatFor } from '../schemes/engines.js';
 import { SCHEMES } from '../schemes/list.js';
+import { PLAN_OPTION, type PlanOption } from './bit-plan.js';
 import { FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import type { Progress } from './report.js';
@@ -23,7 +24,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions extends ImportanceOptions, FormatOptions {
+export interface ModelOptions extends ImportanceOptions, FormatOptions, PlanOption {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -122,6 +123,7 @@ export interface ResolvedModelOptions {
   readonly importance: ImportanceSource;
   readonly seed: number;
   readonly tokens: number;
+  readonly plan: PlanOption['plan'];
   readonly force: boolean;
   readonly dryRun: boolean;
   readonly threads: number | undefined;
@@ -181,6 +183,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
   },
   ...FORMAT_OPTIONS,
   ...IMPORTANCE_OPTIONS,
+  plan: PLAN_OPTION,
   force: {
     default: false,
     expected: 'true or false',

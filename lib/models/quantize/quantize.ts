@@ -7,6 +7,7 @@ import { checkParent } from '../../files/parents.js';
 import { type FilePath, pathOf } from '../../files/path.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { HqqError } from '../../messages/errors.js';
+import { checkPlanFits, type NamedPlan, readBitPlan, withPlan } from '../bit-plan.js';
 import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
 import { convertFolder, inputsOf } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
@@ -41,12 +42,15 @@ export async function quantizeModel(
   const started = performance.now();
   const input = pathOf(from, 'the input');
   const output = pathOf(to, 'the output');
-  const resolved = resolveOptions(options);
-  const { model, run } = resolved;
-  run.signal?.throwIfAborted();
+  const own = resolveOptions(options);
+  own.run.signal?.throwIfAborted();
+  const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
+  const resolved = bits ? resolvePlanned(options, bits) : own;
+  const { model } = resolved;
   const source = await openSource(input);
   try {
     const plan = await planModel(source, resolved);
+    if (bits) checkPlanFits(bits, source.path, plan.digest);
     const made = model.dryRun
       ? await dryRun(source, plan, output, resolved, weigh)
       : await convert(source, plan, output, resolved, weigh);
@@ -54,6 +58,16 @@ export async function quantizeModel(
     return reportQuantized(source, plan, { input, output, dryRun: model.dryRun }, made, seconds);
   } finally {
     await source.close();
+  }
+}
+
+/** Options of a call with those of a plan among them: an error that they bring says which plan. */
+function resolvePlanned(options: QuantConfig & ModelOptions & ConversionRun, bits: NamedPlan): ResolvedOptions {
+  try {
+    return resolveOptions(withPlan(options, bits.plan));
+  } catch (error) {
+    if (!(error instanceof HqqError)) throw error;
+    throw new HqqError(error.code, `${bits.name}: ${error.message}`);
   }
 }
 

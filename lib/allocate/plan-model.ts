@@ -1,0 +1,292 @@
+import { collectImportance } from '../calibrate/collect.js';
+import { randomTexts } from '../calibrate/ids.js';
+import { openSource } from '../containers/list.js';
+import { type FilePath, pathOf } from '../files/path.js';
+import { HqqError } from '../messages/errors.js';
+import { refuseSurplus } from '../messages/surplus.js';
+import { formatBytes } from '../messages/units.js';
+import type { BitPlan } from '../models/bit-plan.js';
+import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+import { Budget, type Choice, inOrder } from './budget.js';
+import { type Candidate, type Choices, choicesOf, type Unit } from './candidates.js';
+import { type PlanOptions, type ResolvedPlan, resolvePlanOptions } from './options.js';
+import { divergences, type Probe, type Probing, workOf } from './sensitivity.js';
+
+/** How a target may be missed. */
+const TOLERANCE = 0.01;
+/** Points of the trade-off that a plan tells. */
+const CURVE_POINTS = 25;
+
+/** A whole model, and what it does on the ids that nothing was chosen on. */
+export interface PlanScore {
+  /** Mean bits of a code, as `targetBits` counts them. */
+  readonly bits: number;
+  /** Bytes of the files of tensors. */
+  readonly bytes: number;
+  /** Mean Kullback-Leibler divergence of its next tokens from those of the model, in nats. */
+  readonly divergence: number;
+}
+
+/** What was measured. */
+export interface PlanReport {
+  readonly target: { readonly bits?: number; readonly bytes?: number };
+  /** `mixed`: what was planned; `uniform`: it did not do better than bits that ask nothing of the model, and these were kept. */
+  readonly kept: 'mixed' | 'uniform';
+  /** What was kept: mean bits of a code, bytes of the files of tensors, and bits of a quantized weight with its scales and zeros. */
+  readonly bits: number;
+  readonly bytes: number;
+  readonly bitsPerWeight: number;
+  /** What was planned. */
+  readonly planned: PlanScore;
+  /** The same width for all where the target is one, else the two nearest widths, the wider one for the first layers. */
+  readonly uniform: PlanScore;
+  /** On the line between the two nearest widths, at the bits of what was planned; absent where the target is a width. */
+  readonly line?: number;
+  /** By layer: divergence that its quantization alone causes, by candidate. Layers that get the same bits are one entry. */
+  readonly sensitivity: readonly { readonly layers: readonly string[]; readonly divergence: readonly number[] }[];
+  /** The candidates, in the order of `sensitivity`. */
+  readonly candidates: readonly { readonly nbits: number; readonly groupSize?: number }[];
+  /** The trade-off: bits (or bytes, as the target) against the least sum of the layers' divergences. */
+  readonly curve: readonly { readonly bits?: number; readonly bytes?: number; readonly loss: number }[];
+  /** What random ids followed from, and how many layers were measured on. */
+  readonly seed: number;
+  readonly probeTokens: number;
+}
+
+/** A plan with what was measured. */
+export interface MeasuredPlan extends BitPlan {
+  readonly model: string;
+  readonly report: PlanReport;
+}
+
+/**
+ * Finds how many bits each layer of a language model needs, for a mean that is asked for: measures what the quantization of every layer
+ * alone does to the model's next tokens (Kullback-Leibler divergence on random ids), assigns bits with the least sum by dynamic
+ * programming, and keeps that where, as a whole and on other ids, it is nearer to the model than uniform bits of the same size. The model
+ * is read block by block. q, k and v get the same bits, and so do gate and up.
+ *
+ * @example
+ * const plan = await planModel('Llama-3.2-1B', { targetBits: 3.2 });
+ * await quantizeModel('Llama-3.2-1B', 'Llama-3.2-1B-hqq', { plan });
+ * @throws {HqqError} `ERR_INVALID_OPTION` (also for a target that no choice comes to), `ERR_GROUP_SIZE`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`,
+ *   `ERR_OUT_OF_MEMORY`; `ERR_CHECKPOINT_CONTENT` for a model that the runtime does not run, or that is quantized already; the signal's reason
+ */
+export async function planModel(model: FilePath, options: PlanOptions = {}): Promise<MeasuredPlan> {
+  refuseSurplus(arguments.length, 2, 'planModel(model, options)');
+  const path = pathOf(model, 'the model', 'a model folder');
+  const asked = resolvePlanOptions(options);
+  const { signal, threads } = asked;
+  signal?.throwIfAborted();
+  const blocks = await openBlockSource(path, { threads, signal });
+  try {
+    const choices = await readChoices(path, blocks, asked);
+    const target = targetOf(choices, asked);
+    const importance = await importanceOf(path, asked);
+    return await plan(blocks, choices, target, importance, asked);
+  } finally {
+    await blocks.close();
+  }
+}
+
+async function readChoices(path: string, { count }: BlockSource, asked: ResolvedPlan): Promise<Choices> {
+  const source = await openSource(path);
+  try {
+    const { config, widths, groupSizes, signal } = asked;
+    return await choicesOf(source, config, { widths, groupSizes, blocks: count, signal });
+  } finally {
+    await source.close();
+  }
+}
+
+/** What is to be spent, of what each unit's candidates cost. */
+interface Target {
+  readonly unit: 'bits' | 'bytes';
+  readonly budget: number;
+  readonly costs: readonly (readonly number[])[];
+}
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` for what no choice comes to. */
+function targetOf({ units, otherBytes }: Choices, { targetBits, targetBytes }: ResolvedPlan): Target {
+  const unit = targetBits === undefined ? 'bytes' : 'bits';
+  const costs = units.map((one) => one[unit]);
+  const weights = sumOf(units, (one) => one.weights);
+  const budget = targetBits === undefined ? targetBytes! - otherBytes : targetBits * weights;
+  const [least, most] = [Math.min, Math.max].map((pick) => sumOf(costs, (own) => pick(...own))) as [number, number];
+  if (budget >= least * (1 - 1e-9) && budget * (1 - TOLERANCE) <= most) return { unit, budget, costs };
+  const range =
+    unit === 'bits'
+      ? `from ${round(least / weights)} to ${round(most / weights)}, which the widths come to, got ${targetBits}`
+      : `from ${formatBytes(least + otherBytes)} to ${formatBytes(most + otherBytes)}, which the widths come to, got ${formatBytes(targetBytes!)}`;
+  throw new HqqError(
+    'ERR_INVALID_OPTION',
+    `Expected ${unit === 'bits' ? 'targetBits (--target-bits)' : 'targetSize (--target-size)'} ${range}.`,
+  );
+}
+
+async function importanceOf(path: string, asked: ResolvedPlan): Promise<ReadonlyMap<string, Float32Array>> {
+  const { importance, seed, tokens, threads, signal, onProgress } = asked;
+  if (importance === 'none') return new Map();
+  const { meanSquares } = await collectImportance(path, {
+    ...{ importance, seed, tokens, threads, signal, head: false },
+    onProgress: onProgress && (({ done, total }) => onProgress({ phase: 'importance', done, total })),
+  });
+  return meanSquares;
+}
+
+type Assignment = readonly number[];
+
+async function plan(
+  source: BlockSource,
+  choices: Choices,
+  target: Target,
+  importance: ReadonlyMap<string, Float32Array>,
+  asked: ResolvedPlan,
+): Promise<MeasuredPlan> {
+  const { units, candidates } = choices;
+  const { seed, probeTokens, config } = asked;
+  const idsOf = (step: number) => randomTexts(probeTokens, (seed + step) % Number.MAX_SAFE_INTEGER, source.config);
+  const probe = (phase: 'measuring' | 'checking', step: number, probes: readonly Probe[]) =>
+    runProbes(source, idsOf(step), probes, { phase, importance, asked });
+
+  const alone = units.map((unit) => candidates.map((candidate) => probeOf([unit], [candidate])));
+  const measured = await probe('measuring', 1, alone.flat());
+  const losses = alone.map((own) => own.map((one) => round(measured.get(one)!)));
+  const table: readonly (readonly Choice[])[] = losses.map((own, u) =>
+    own.map((loss, c) => ({ loss, cost: target.costs[u]![c]! })),
+  );
+  const budget = new Budget(table);
+  const [narrow, wide] = nearest(candidates, table, target.budget, asked.widths.length);
+  const plain = inOrder(table, [narrow, wide], target.budget);
+  const drafts = [allot(budget, target.budget), ...between(table, [narrow, wide], target.budget)];
+
+  const whole = (assignment: Assignment) =>
+    probeOf(
+      units,
+      assignment.map((c) => candidates[c]!),
+    );
+  const tried = drafts.map(whole);
+  const first = await probe('checking', 1, tried);
+  const best = tried.reduce((a, b) => (first.get(b)! < first.get(a)! ? b : a));
+  const planned = drafts[tried.indexOf(best)]!;
+  const ends = narrow === wide ? [] : [whole(units.map(() => narrow)), whole(units.map(() => wide))];
+  const uniform = whole(plain);
+  const second = await probe('checking', 2, [best, uniform, ...ends]);
+
+  const costOf = (assignment: Assignment) => sumOf(assignment, (c, u) => table[u]![c]!.cost);
+  const scoreOf = (assignment: Assignment, one: Probe) => ({
+    ...sizesOf(choices, assignment),
+    divergence: round(second.get(one)!),
+  });
+  const [low, high] = [narrow, wide].map((c) => costOf(units.map(() => c))) as [number, number];
+  const share = (costOf(planned) - low) / (high - low);
+  const line =
+    ends.length === 0 ? undefined : round((1 - share) * second.get(ends[0]!)! + share * second.get(ends[1]!)!);
+  const [mixed, even] = [scoreOf(planned, best), scoreOf(plain, uniform)];
+  const wins = mixed.divergence <= even.divergence && (line === undefined || mixed.divergence < line);
+  const kept = wins ? planned : plain;
+  const sizes = sizesOf(choices, kept);
+  const weights = sumOf(units, (unit) => unit.weights);
+  return {
+    version: 1,
+    model: choices.digest,
+    config,
+    overrides: Object.fromEntries(
+      units.flatMap(({ modules }, u) => modules.map((module) => [module, candidates[kept[u]!]!.override])),
+    ),
+    report: {
+      target: asked.targetBits === undefined ? { bytes: asked.targetBytes! } : { bits: asked.targetBits },
+      ...{ kept: wins ? 'mixed' : 'uniform', ...sizes },
+      bitsPerWeight: round((8 * sumOf(units, ({ bytes }, u) => bytes[kept[u]!]!)) / weights),
+      ...{ planned: mixed, uniform: even, ...(line !== undefined && { line }) },
+      sensitivity: units.map(({ modules }, u) => ({ layers: modules, divergence: losses[u]! })),
+      candidates: candidates.map(({ override }) => override as { nbits: number; groupSize?: number }),
+      curve: budget.curve(CURVE_POINTS).map(({ cost, loss }) => ({
+        ...(target.unit === 'bits' ? { bits: round(cost / weights) } : { bytes: cost + choices.otherBytes }),
+        loss: round(loss),
+      })),
+      ...{ seed, probeTokens },
+    },
+  };
+}
+
+/** Runs probes and tells how far they are. */
+async function runProbes(
+  source: BlockSource,
+  ids: readonly Uint32Array[],
+  probes: readonly Probe[],
+  {
+    phase,
+    importance,
+    asked,
+  }: {
+    readonly phase: 'measuring' | 'checking';
+    readonly importance: Probing['importance'];
+    readonly asked: ResolvedPlan;
+  },
+): Promise<ReadonlyMap<Probe, number>> {
+  const { threads, signal, onProgress } = asked;
+  const total = workOf(source, ids, probes);
+  let done = 0;
+  const advance = (count: number) => {
+    done += count;
+    onProgress?.({ phase, done, total });
+  };
+  advance(0);
+  return divergences(source, ids, probes, { importance, threads, signal, advance });
+}
+
+function probeOf(units: readonly Unit[], candidates: readonly Candidate[]): Probe {
+  const layers = units.flatMap(({ modules }, u) => modules.map((module) => [module, candidates[u]!] as const));
+  return { first: Math.min(...units.map(({ block }) => block)), layers: new Map(layers) };
+}
+
+/** The widths between which the budget lies, both with the first group size, as indices of candidates: the same one twice where it is one. */
+function nearest(
+  candidates: readonly Candidate[],
+  table: readonly (readonly Choice[])[],
+  budget: number,
+  widths: number,
+): readonly [number, number] {
+  const costs = candidates.slice(0, widths).map((_, c) => sumOf(table, (choices) => choices[c]!.cost));
+  const below = costs.findLastIndex((cost) => cost <= budget * (1 + 1e-9));
+  const narrow = Math.max(below, 0);
+  const isThere = costs[narrow]! >= budget * (1 - TOLERANCE) || narrow === widths - 1;
+  return [narrow, isThere ? narrow : narrow + 1];
+}
+
+/** What loses least within the tolerance below the budget; where no choice comes to that, what is nearest below it. */
+function allot(budget: Budget, most: number): Assignment {
+  const top = most * (1 + 1e-9);
+  return (budget.best(most * (1 - TOLERANCE), top) ?? budget.best(0, top))!.choices;
+}
+
+/** The same with the two nearest widths alone: sums tell less of a model in which some layers have few bits. */
+function between(
+  table: readonly (readonly Choice[])[],
+  [narrow, wide]: readonly [number, number],
+  most: number,
+): readonly Assignment[] {
+  if (narrow === wide) return [];
+  const budget = new Budget(table.map((choices) => [choices[narrow]!, choices[wide]!]));
+  return [allot(budget, most).map((c) => (c === 0 ? narrow : wide))];
+}
+
+function sizesOf(
+  { units, otherBytes }: Choices,
+  assignment: Assignment,
+): { readonly bits: number; readonly bytes: number } {
+  const weights = sumOf(units, (unit) => unit.weights);
+  return {
+    bits: round(sumOf(units, ({ bits }, u) => bits[assignment[u]!]!) / weights),
+    bytes: otherBytes + sumOf(units, ({ bytes }, u) => bytes[assignment[u]!]!),
+  };
+}
+
+function sumOf<T>(list: readonly T[], part: (one: T, index: number) => number): number {
+  return list.reduce((sum, one, index) => sum + part(one, index), 0);
+}
+
+/** Six digits: what is behind them depends on the processor. */
+function round(value: number): number {
+  return Number(value.toPrecision(6));
+}
