@@ -1,7 +1,7 @@
 import { resolveThreads } from '../compute/run.js';
 import { checkSignal } from '../compute/signal.js';
 import type { QuantConfig } from '../matrix/config.js';
-import { isNumber, number, type Option } from '../matrix/option.js';
+import { isNumber, type Option } from '../matrix/option.js';
 import { OPTION_NAMES, OPTIONS, resolveQuantConfig } from '../matrix/options.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
@@ -69,6 +69,9 @@ function bytesOf(size: unknown): number | undefined {
   return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : undefined;
 }
 
+/** Text that is no number stays text, so that the error shows what was typed. */
+const number = (text: string): unknown =>
+  text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text;
 const list = (text: string): unknown => text.split(',').map(number);
 const isListOf = (value: unknown, accepts: (one: unknown) => boolean): boolean =>
   Array.isArray(value) &&
