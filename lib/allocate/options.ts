@@ -70,8 +70,7 @@ function bytesOf(size: unknown): number | undefined {
 }
 
 /** Text that is no number stays text, so that the error shows what was typed. */
-const number = (text: string): unknown =>
-  text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text;
+const number = (text: string): unknown => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text);
 const list = (text: string): unknown => text.split(',').map(number);
 const isListOf = (value: unknown, accepts: (one: unknown) => boolean): boolean =>
   Array.isArray(value) &&
