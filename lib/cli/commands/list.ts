@@ -8,12 +8,14 @@ import { evaluate } from './evaluate.js';
 import { generate } from './generate.js';
 import { inspect } from './inspect.js';
 import { perplexity } from './perplexity.js';
+import { plan } from './plan.js';
 import { quantize } from './quantize.js';
 
 /** Every command, in the order of `--help`. A new one is a file and a line here. */
 export const COMMANDS: readonly Command[] = [
   quantize,
   calibrate,
+  plan,
   dequantize,
   inspect,
   compare,
