@@ -1,18 +1,28 @@
 import type { SolverOptions } from './solver.js';
 import { startsOf } from './starts.js';
 
-/** Steps that every start takes before the best is chosen: of integer zeros there are more starts. */
-const WARM = { float: 2, integer: 1, symmetric: 2 } as const;
+/** How many starts take a second step, of few bits more: there what the first one leaves tells less of what the last will. */
+function keptStarts(zeroPoint: SolverOptions['zeroPoint'], maxCode: number): number {
+  if (zeroPoint === 'integer') return 1;
+  return zeroPoint === 'float' && maxCode > 7 ? 2 : 4;
+}
 
 /**
- * `lpNorm`, steps of a start, 1 where beta grows, how many starts; each start's two numbers; then `1 / beta` of each iteration,
- * beta in levels.
+ * `lpNorm`, how many starts take a second step (at most 4), 1 where beta grows, how many starts; each start's two numbers;
+ * then `1 / beta` of each iteration, beta in levels.
  */
 export function jointParameters({ lpNorm, beta, kappa, iterations, zeroPoint, maxCode }: SolverOptions): Float32Array {
   const starts = startsOf(zeroPoint, maxCode);
   const schedule = Array.from({ length: iterations }, (_, i) => 1 / (beta * kappa ** i));
   const grows = Math.fround(schedule[0]!) !== Math.fround(schedule.at(-1)!);
-  return Float32Array.of(lpNorm, WARM[zeroPoint], grows ? 1 : 0, starts.length, ...starts.flat(), ...schedule);
+  return Float32Array.of(
+    lpNorm,
+    keptStarts(zeroPoint, maxCode),
+    grows ? 1 : 0,
+    starts.length,
+    ...starts.flat(),
+    ...schedule,
+  );
 }
 
 /**

@@ -37,7 +37,7 @@ struct Admm {
   HQQ_NOINLINE static int solve(const SolveOptions& o, const Parameters& p, const Lanes<Count, Weighted>& lanes,
                                 Fitted<Count>& best) {
     Fitted<Count> at;
-    start_all(o, {0, 0}, lanes, at);
+    start_all<V>(o, {0, 0}, lanes, at);
     best = at;
     Sums<Count> sums;
     start_codes(p, lanes, at, o.max_code, sums);

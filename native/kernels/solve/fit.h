@@ -32,9 +32,8 @@ struct Equations {
 template <size_t Count>
 HQQ_INLINE void equate_float(const Known<Count>& known, const Sums<Count>& sums, Equations<Count>& to) {
   for (size_t i = 0; i < Count; ++i) {
-    const double inv_count = 1.0 / known.count[i];
-    to.offset[i] = sums.codes[i] * inv_count;
-    to.slope[i] = known.x[i] * inv_count;
+    to.offset[i] = sums.codes[i] * known.inv_count[i];
+    to.slope[i] = known.x[i] * known.inv_count[i];
     to.a[i] = sums.squares[i] - sums.codes[i] * to.offset[i];
     to.b[i] = sums.products[i] - to.offset[i] * known.x[i];
     to.c[i] = known.xx[i] - known.x[i] * to.slope[i];
@@ -70,8 +69,8 @@ HQQ_INLINE void equate_fixed(const SolveOptions& o, const Known<Count>& known, c
 }
 
 // Moves `at` to what suits the codes that were summed; a group whose codes are all alike stays. Returns whether one
-// moved. Loops are without branches: compilers make vectors of them.
-template <class V, size_t Count>
+// moved. Without Costs `at.cost` stays as it is. Loops are without branches: compilers make vectors of them.
+template <class V, bool Costs = true, size_t Count>
 HQQ_INLINE bool fit(const SolveOptions& o, const Known<Count>& known, const Sums<Count>& sums, Fitted<Count>& at) {
   const bool either_sign = o.zero_kind == ZeroKind::symmetric;
   Equations<Count> e;
@@ -79,19 +78,25 @@ HQQ_INLINE bool fit(const SolveOptions& o, const Known<Count>& known, const Sums
     equate_fixed(o, known, sums, at, e);
   else
     equate_float(known, sums, e);
-  double scale[Count], s[Count], zero[Count], inv_scale[Count], cost[Count], takes[Count], moves[Count];
+  double scale[Count], s[Count], zero[Count], inv_scale[Count], ratio[Count], cost[Count], takes[Count], moves[Count];
   const double least_product = either_sign ? -static_cast<double>(INFINITY) : 0.0;
+  spread<V>(V::mul(V::div(lanes_of<V>(e.b), lanes_of<V>(e.a)), lanes_of<V>(known.inv_unit)), ratio);
   for (size_t i = 0; i < Count; ++i) {
-    const double ratio = to_float(e.b[i] / e.a[i] * known.inv_unit[i]), rising = e.b[i] > least_product ? ratio : 0.0;
+    const double rising = e.b[i] > least_product ? ratio[i] : 0.0;
     scale[i] = e.a[i] > 0.0 ? rising : 0.0;  // 0: there is none
   }
   round_scales<V>(scale, o.scale_dtype);
+  spread<V>(V::div(V::set(1.0f), lanes_of<V>(scale)), inv_scale);
   for (size_t i = 0; i < Count; ++i) {
-    inv_scale[i] = to_float(1.0 / scale[i]);
     s[i] = inv_scale[i] * known.inv_unit[i];
-    zero[i] = to_float(e.offset[i] - e.slope[i] * s[i]);
-    const double level = scale[i] * known.unit[i];
-    cost[i] = e.c[i] - level * (2.0 * e.b[i] - level * e.a[i]);
+    zero[i] = e.offset[i] - e.slope[i] * s[i];
+  }
+  spread<V>(lanes_of<V>(zero), zero);
+  for (size_t i = 0; i < Count; ++i) {
+    if constexpr (Costs) {
+      const double level = scale[i] * known.unit[i];
+      cost[i] = e.c[i] - level * (2.0 * e.b[i] - level * e.a[i]);
+    }
     const double size = size_of(scale[i]), above = size >= kLeastScale ? 1.0 : 0.0;
     const double inside = size <= kMostScale ? above : 0.0;
     takes[i] = size_of(zero[i]) <= kMostZero ? inside : 0.0;
@@ -105,8 +110,7 @@ HQQ_INLINE bool fit(const SolveOptions& o, const Known<Count>& known, const Sums
   for (size_t i = 0; i < Count; ++i) {
     at.s[i] = s[i], at.zero[i] = zero[i];
     at.scale[i] = takes[i] > 0.0 ? scale[i] : at.scale[i];
-    at.inv_scale[i] = takes[i] > 0.0 ? inv_scale[i] : at.inv_scale[i];
-    at.cost[i] = takes[i] > 0.0 ? cost[i] : at.cost[i];
+    if constexpr (Costs) at.cost[i] = takes[i] > 0.0 ? cost[i] : at.cost[i];
   }
   bool moved = false;
   for (size_t i = 0; i < Count; ++i) moved |= moves[i] > 0.0;

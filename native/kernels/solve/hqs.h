@@ -36,7 +36,7 @@ struct Hqs {
     const auto nothing_f32 = V::set(0.0f);
     for (size_t i = 0; i < lanes.strip.vectors; ++i) V::store(lanes.memory + i * kLanes, nothing_f32);
     Fitted<Count> at;
-    start_all(o, {0, 0}, lanes, at);
+    start_all<V>(o, {0, 0}, lanes, at);
     best = at;
     int iteration = 0;
     for (bool moves = true; moves && iteration < p.iterations; ++iteration) {

@@ -11,17 +11,19 @@ namespace hqq::kernels {
 //   e             = shrink(w - (codes - zero) * scale)         of lpNorm 2: 0; else Lp shrinkage of residuals in levels
 //   scale, zero   = least squares of w - e, in closed form: fit.h            repeated to the fixed point
 //
-// Each of several starts takes a few steps; the one that costs least goes on. Each half of a step lowers the sum of
-// squares or leaves it, so the end is never worse than the range, which is the first of the starts.
+// Each of several starts takes a step; the few that cost least then take a second one, and the one that costs least
+// goes on. Each half of a step lowers the sum of squares or leaves it, so the end is never worse than the range, which
+// is the first of the starts.
 template <class V>
 struct Joint {
   static constexpr const char* kName = "joint";
 
-  // lpNorm, steps of a start, 1 where beta grows, how many starts; each start's two numbers (starts.h); then 1 / beta
-  // of each iteration.
+  // lpNorm, how many starts take a second step, 1 where beta grows, how many starts; each start's two numbers
+  // (starts.h); then 1 / beta of each iteration.
+  static constexpr size_t kMostKept = 4;
   struct Parameters {
     float lp_norm;
-    int warm;
+    size_t kept;
     bool beta_grows;
     Starts starts;
     const float* inv_beta;
@@ -35,29 +37,35 @@ struct Joint {
     const float* inv_beta = starts.end();
     const auto left = static_cast<size_t>(p + o.parameter_count - inv_beta);
     const int iterations = static_cast<int>(left < kMaxIterations ? left : kMaxIterations);
-    const int warm = p[1] >= 1.0f && p[1] < static_cast<float>(iterations) ? static_cast<int>(p[1]) : iterations;
-    return {p[0], warm, p[2] != 0.0f, starts, inv_beta, iterations};
+    const size_t kept = p[1] >= 1.0f && p[1] <= static_cast<float>(kMostKept) ? static_cast<size_t>(p[1]) : 1;
+    return {p[0], kept, p[2] != 0.0f, starts, inv_beta, iterations};
   }
 
   // Returns the most steps of a group. One copy for groups of all sizes, which are known where it is called.
   template <size_t Count, bool Weighted>
   HQQ_NOINLINE static int solve(const SolveOptions& o, const Parameters& p, const Lanes<Count, Weighted>& lanes,
                                 Fitted<Count>& best) {
-    const bool squares = p.lp_norm == 2.0f;
-    Fitted<Count> at;
+    Fitted<Count> kept[kMostKept], at;
     for (size_t k = 0; k < p.starts.count; ++k) {
-      start_all(o, p.starts[k], lanes, at);
-      for (int i = 0; i < p.warm; ++i) squares ? step(o, lanes, at) : shrinking_step(o, p, i, lanes, at);
-      if (!squares) measure(o, p, lanes, at);
-      if (k == 0)
-        best = at;
-      else
-        keep_better(at, best);
+      start_all<V>(o, p.starts[k], lanes, at);
+      advance(o, p, 0, lanes, at);
+      const size_t before = k < p.kept ? k : p.kept;
+      for (size_t i = 0; i < before; ++i) exchange_better(at, kept[i]);
+      if (k < p.kept) kept[k] = at;
     }
-    int iteration = p.warm;
+    best = kept[0];
+    int iteration = 1;
+    if (p.kept > 1 && p.iterations > 1) {
+      advance(o, p, iteration, lanes, best);
+      for (size_t k = 1; k < p.kept && k < p.starts.count; ++k) {
+        advance(o, p, iteration, lanes, kept[k]);
+        keep_better(kept[k], best);
+      }
+      ++iteration;
+    }
     bool moves = true;
-    if (squares) {
-      for (; moves && iteration < p.iterations; ++iteration) moves = step(o, lanes, best);
+    if (p.lp_norm == 2.0f) {
+      for (; moves && iteration < p.iterations; ++iteration) moves = step<false>(o, lanes, best);
       return iteration;
     }
     at = best;
@@ -71,11 +79,23 @@ struct Joint {
   }
 
  private:
+  // A step, and what it costs.
   template <size_t Count, bool Weighted>
+  HQQ_NOINLINE static void advance(const SolveOptions& o, const Parameters& p, int iteration,
+                                   const Lanes<Count, Weighted>& lanes, Fitted<Count>& at) {
+    if (p.lp_norm == 2.0f) {
+      step<true>(o, lanes, at);
+    } else {
+      shrinking_step(o, p, iteration, lanes, at);
+      measure(o, p, lanes, at);
+    }
+  }
+
+  template <bool Costs, size_t Count, bool Weighted>
   HQQ_INLINE static bool step(const SolveOptions& o, const Lanes<Count, Weighted>& lanes, Fitted<Count>& at) {
     Sums<Count> sums;
     sum_codes<V>(lanes.strip, at, o.max_code, sums);
-    return fit<V>(o, lanes.known, sums, at);
+    return fit<V, Costs>(o, lanes.known, sums, at);
   }
 
   // What shrinkage takes of residuals in levels: sums of e and q e; and of |r|^p.

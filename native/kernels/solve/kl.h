@@ -195,7 +195,8 @@ struct Kl {
     Facts facts{cuts_low ? low : least, cuts_high ? high : most, 0, 0, 0};
     facts.magnitude = -facts.least > facts.most ? -facts.least : facts.most;
     const State at = range_of<V>(facts, o);
-    to.inv_scale[i] = static_cast<double>(at.inv_scale), to.scale[i] = static_cast<double>(at.scale);
+    to.s[i] = static_cast<double>(at.inv_scale) * lanes.known.inv_unit[i];
+    to.scale[i] = static_cast<double>(at.scale);
     to.zero[i] = static_cast<double>(at.zero);
   }
 

@@ -14,6 +14,9 @@ namespace hqq::kernels {
 
 inline constexpr size_t kChunk = 64;
 
+// A float below 2^22, and not below 0, that is added to it becomes whole.
+inline constexpr float kWhole = 0x1.8p23f;
+
 // Weights as these solvers see them are x = w * unit, unit the power of two that makes the largest magnitude of the
 // group 1 to 2: it is exact, so that codes of x are those of w, and no product overflows.
 
@@ -34,7 +37,7 @@ struct Sums {
 // What does not change: importance, or the number of weights, and sums of x and x^2; the unit and what takes it back.
 template <size_t Count>
 struct Known {
-  double count[Count], x[Count], xx[Count];
+  double count[Count], inv_count[Count], x[Count], xx[Count];
   double unit[Count], inv_unit[Count];
 };
 
@@ -43,7 +46,7 @@ struct Known {
 // in doubles because loops over one type become vectors.
 template <size_t Count>
 struct Fitted {
-  double s[Count], zero[Count], scale[Count], inv_scale[Count];
+  double s[Count], zero[Count], scale[Count];
   double cost[Count];
 };
 
@@ -54,9 +57,25 @@ HQQ_INLINE void keep_better(const Fitted<Count>& at, Fitted<Count>& best) {
     best.s[i] = at.cost[i] < best.cost[i] ? at.s[i] : best.s[i];
     best.zero[i] = at.cost[i] < best.cost[i] ? at.zero[i] : best.zero[i];
     best.scale[i] = at.cost[i] < best.cost[i] ? at.scale[i] : best.scale[i];
-    best.inv_scale[i] = at.cost[i] < best.cost[i] ? at.inv_scale[i] : best.inv_scale[i];
   }
   for (size_t i = 0; i < Count; ++i) best.cost[i] = at.cost[i] < best.cost[i] ? at.cost[i] : best.cost[i];
+}
+
+// Lanes of `at` that cost less change places with `best`'s.
+template <size_t Count>
+HQQ_INLINE void exchange_better(Fitted<Count>& at, Fitted<Count>& best) {
+  double from[4][Count], to[4][Count];
+  for (size_t i = 0; i < Count; ++i) {
+    const bool better = at.cost[i] < best.cost[i];
+    to[0][i] = better ? at.s[i] : best.s[i], from[0][i] = better ? best.s[i] : at.s[i];
+    to[1][i] = better ? at.zero[i] : best.zero[i], from[1][i] = better ? best.zero[i] : at.zero[i];
+    to[2][i] = better ? at.scale[i] : best.scale[i], from[2][i] = better ? best.scale[i] : at.scale[i];
+    to[3][i] = better ? at.cost[i] : best.cost[i], from[3][i] = better ? best.cost[i] : at.cost[i];
+  }
+  for (size_t i = 0; i < Count; ++i) {
+    best.s[i] = to[0][i], best.zero[i] = to[1][i], best.scale[i] = to[2][i], best.cost[i] = to[3][i];
+    at.s[i] = from[0][i], at.zero[i] = from[1][i], at.scale[i] = from[2][i], at.cost[i] = from[3][i];
+  }
 }
 
 // x, rounded to float.
@@ -90,10 +109,20 @@ HQQ_INLINE typename V::F32 lanes_of(const double (&values)[Count]) {
   }
 }
 
+// The other way.
+template <class V, size_t Count>
+HQQ_INLINE void spread(typename V::F32 v, double (&to)[Count]) {
+  float lanes[kLanes];
+  V::store(lanes, v);
+  for (size_t i = 0; i < Count; ++i) to[i] = static_cast<double>(lanes[i]);
+}
+
 // Adds terms up: `step(i, lanes, sums)` adds to sums[0..Terms) what vector i contributes.
 template <class V, size_t Terms, size_t Count, class Step>
 HQQ_INLINE void sum_up(size_t vectors, size_t last, double (&to)[Terms][Count], Step step) {
-  double totals[Terms][kLanes] = {};
+  double totals[Terms][kLanes];
+  for (size_t t = 0; t < Terms; ++t)
+    for (size_t i = 0; i < kLanes; ++i) totals[t][i] = 0.0;
   for (size_t first = 0; first < vectors; first += kChunk) {
     const size_t end = first + kChunk < vectors ? first + kChunk : vectors;
     const bool ends = end == vectors && last < kLanes;
@@ -116,7 +145,11 @@ HQQ_INLINE void sum_codes_of(const Strip<Weighted>& strip, Sums<Count>& to, Code
     auto share_f32 = code_f32;
     if constexpr (Weighted) share_f32 = V::mul(V::load(strip.importance + i * kLanes), code_f32);
     sum[0] = V::add(sum[0], share_f32);
-    sum[1] = V::add(sum[1], V::mul(share_f32, code_f32));
+    // Sums of squares of codes are whole numbers below 2^24: exact in one rounding or in two.
+    if constexpr (Weighted)
+      sum[1] = V::add(sum[1], V::mul(share_f32, code_f32));
+    else
+      sum[1] = V::fma(code_f32, code_f32, sum[1]);
     sum[2] = V::add(sum[2], V::mul(share_f32, x_f32));
   });
   for (size_t i = 0; i < Count; ++i) to.codes[i] = sums[0][i], to.squares[i] = sums[1][i], to.products[i] = sums[2][i];
@@ -127,7 +160,10 @@ template <class V, size_t Count, bool Weighted>
 HQQ_INLINE void sum_codes(const Strip<Weighted>& strip, const Fitted<Count>& at, float max_code, Sums<Count>& to) {
   const auto s_f32 = lanes_of<V>(at.s), zero_f32 = lanes_of<V>(at.zero), max_f32 = V::set(max_code);
   sum_codes_of<V>(strip, to, [&](size_t, auto x_f32) HQQ_INLINE_LAMBDA {
-    return encode<V, true>(V::mul(x_f32, s_f32), zero_f32, max_f32);
+    const auto place_f32 = V::add(V::mul(x_f32, s_f32), zero_f32);
+    const auto inside_f32 = V::min(V::max(place_f32, V::set(0.0f)), max_f32);
+    // encode's bits: additions round half to even, too, and processors have more units for them
+    return V::sub(V::add(inside_f32, V::set(kWhole)), V::set(kWhole));
   });
 }
 
@@ -149,6 +185,7 @@ void know(const Strip<Weighted>& strip, size_t size, Known<Count>& to) {
   for (size_t i = 0; i < Count; ++i) {
     to.x[i] = sums[0][i], to.xx[i] = sums[1][i];
     to.count[i] = Weighted ? sums[2][i] : static_cast<double>(static_cast<int64_t>(size));
+    to.inv_count[i] = 1.0 / to.count[i];
   }
 }
 

@@ -33,7 +33,7 @@ struct Lanes {
   double inv_scale[Count], scale[Count], zero[Count], real[Count];
 };
 
-template <size_t Count, bool Weighted>
+template <class V, size_t Count, bool Weighted>
 HQQ_INLINE void start_all(const SolveOptions& o, Start start, const Lanes<Count, Weighted>& lanes, Fitted<Count>& at) {
   const double max_code = static_cast<double>(o.max_code), first = static_cast<double>(start.first),
                second = static_cast<double>(start.second);
@@ -63,12 +63,14 @@ HQQ_INLINE void start_all(const SolveOptions& o, Start start, const Lanes<Count,
     const double size = size_of(s[i]), above = size >= 0x1p-126 ? 1.0 : 0.0, inside = size <= 0x1p120 ? above : 0.0;
     const double wide = lanes.most[i] > lanes.least[i] || o.zero_kind == ZeroKind::symmetric ? inside : 0.0;
     const double takes = size_of(zero[i]) <= kMostZero ? wide : 0.0;
-    at.inv_scale[i] = takes > 0.0 ? s[i] : lanes.inv_scale[i];
+    s[i] = takes > 0.0 ? s[i] : lanes.inv_scale[i];
     at.zero[i] = takes > 0.0 ? zero[i] : lanes.zero[i];
   }
+  double scale[Count];
+  spread<V>(V::div(V::set(1.0f), lanes_of<V>(s)), scale);
   for (size_t i = 0; i < Count; ++i) {
-    at.scale[i] = at.inv_scale[i] == lanes.inv_scale[i] ? lanes.scale[i] : to_float(1.0 / at.inv_scale[i]);
-    at.s[i] = at.inv_scale[i] * lanes.known.inv_unit[i];
+    at.scale[i] = s[i] == lanes.inv_scale[i] ? lanes.scale[i] : scale[i];
+    at.s[i] = s[i] * lanes.known.inv_unit[i];
     at.cost[i] = static_cast<double>(INFINITY);
   }
 }
@@ -117,13 +119,14 @@ struct LaneSolver {
   }
 
   template <size_t Count>
-  static void write(const Fitted<Count>& at, Blocks& groups, size_t first, size_t count) {
-    for (size_t i = 0; i < count; ++i) groups.now[first + i] = state(at, i);
+  static void write(const Known<Count>& known, const Fitted<Count>& at, Blocks& groups, size_t first, size_t count) {
+    for (size_t i = 0; i < count; ++i) groups.now[first + i] = state(known, at, i);
   }
 
   template <size_t Count>
-  static State state(const Fitted<Count>& at, size_t i) {
-    return {static_cast<float>(at.inv_scale[i]), static_cast<float>(at.scale[i]), static_cast<float>(at.zero[i])};
+  static State state(const Known<Count>& known, const Fitted<Count>& at, size_t i) {
+    const double inv_scale = at.s[i] * known.unit[i];  // powers of two: exact
+    return {static_cast<float>(inv_scale), static_cast<float>(at.scale[i]), static_cast<float>(at.zero[i])};
   }
 
   static int side_by_side(Blocks& groups, const SolveOptions& o, const typename S::Parameters& p) {
@@ -140,7 +143,7 @@ struct LaneSolver {
     know<V>(lanes.strip, b.size, lanes.known);
     Fitted<kLanes> at;
     const int iterations = S::solve(o, p, lanes, at);
-    write(at, groups, 0, b.groups);
+    write(lanes.known, at, groups, 0, b.groups);
     return iterations;
   }
 
@@ -157,7 +160,7 @@ struct LaneSolver {
     know<V>(lanes.strip, group.size, lanes.known);
     Fitted<1> at;
     const int iterations = S::solve(o, p, lanes, at);
-    write(at, groups, g, 1);
+    write(lanes.known, at, groups, g, 1);
     return iterations;
   }
 

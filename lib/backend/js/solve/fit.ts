@@ -25,7 +25,7 @@ export function refit(o: SolveOptions, unit: number, known: Known, sums: Sums, a
   }
   if (!(a > 0 && (zeroKind === SYMMETRIC ? b !== 0 : b > 0))) return false;
   const invUnit = 1 / unit;
-  const scale = roundScale(f((b / a) * invUnit), o.scaleDtype);
+  const scale = roundScale(f(f(f(b) / f(a)) * invUnit), o.scaleDtype);
   const invScale = f(1 / scale);
   const s = f(invScale * invUnit);
   const newZero = f(isFloat ? mean - meanX * s : zero);

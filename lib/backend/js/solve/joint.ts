@@ -12,15 +12,15 @@ const HEAD = 4;
 /** The twin of native/kernels/solve/joint.h, which says what the parameters are. */
 export function joint(o: SolveOptions): LaneSolver {
   const { maxCode, parameters } = o;
-  const [lpNorm, , , count] = parameters as unknown as [number, number, number, number];
+  const [lpNorm, most, , count] = parameters as unknown as [number, number, number, number];
   const invBeta = parameters.subarray(HEAD + 2 * count);
   const iterations = invBeta.length;
-  const warm = Math.min(parameters[1]!, iterations);
   const betaGrows = parameters[2] !== 0;
   const squares = lpNorm === 2;
   const exponent = f(lpNorm - 1);
-  const at: Fitted = { s: 1, zero: 0, scale: 1, invScale: 1, cost: 0 };
+  let at: Fitted = { s: 1, zero: 0, scale: 1, invScale: 1, cost: 0 };
   const next: Fitted = { ...at };
+  const kept = Array.from({ length: Math.min(most, count) }, () => ({ ...at }));
   const sums: Sums = { codes: 0, squares: 0, products: 0 };
   const known: Known = { count: 0, x: 0, xx: 0 };
   const shrunk = new Float64Array(3);
@@ -67,18 +67,38 @@ export function joint(o: SolveOptions): LaneSolver {
     to.cost = shrunk[2]! * powPositive(level > TINY ? level : TINY, lpNorm);
   };
 
+  /** A step, and what it costs. */
+  const advance = (lanes: Lanes, iteration: number, to: Fitted): void => {
+    if (squares) {
+      step(lanes, to);
+    } else {
+      shrinkingStep(lanes, iteration, to);
+      measure(lanes, to);
+    }
+  };
+  /** Puts start `k` among those that cost least, in order: what costs less changes places, as in the twin. */
+  const keep = (k: number): void => {
+    for (let i = 0; i < kept.length && i < k; i++) if (at.cost < kept[i]!.cost) [at, kept[i]] = [kept[i]!, at];
+    if (k < kept.length) [at, kept[k]] = [kept[k]!, at];
+  };
+
   return {
     solve(lanes, best) {
       for (let k = 0; k < count; k++) {
         start(o, parameters[HEAD + 2 * k]!, parameters[HEAD + 2 * k + 1]!, lanes, at);
-        for (let i = 0; i < warm; i++) {
-          if (squares) step(lanes, at);
-          else shrinkingStep(lanes, i, at);
-        }
-        if (!squares) measure(lanes, at);
-        if (k === 0 || at.cost < best.cost) Object.assign(best, at);
+        advance(lanes, 0, at);
+        keep(k);
       }
-      let iteration = warm;
+      Object.assign(best, kept[0]);
+      let iteration = 1;
+      if (most > 1 && iterations > 1) {
+        advance(lanes, iteration, best);
+        for (let k = 1; k < kept.length; k++) {
+          advance(lanes, iteration, kept[k]!);
+          if (kept[k]!.cost < best.cost) Object.assign(best, kept[k]);
+        }
+        iteration++;
+      }
       if (squares) {
         for (let moves = true; moves && iteration < iterations; iteration++) moves = step(lanes, best);
         return iteration;
