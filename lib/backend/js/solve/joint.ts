@@ -12,10 +12,9 @@ const HEAD = 4;
 /** The twin of native/kernels/solve/joint.h, which says what the parameters are. */
 export function joint(o: SolveOptions): LaneSolver {
   const { maxCode, parameters } = o;
-  const [lpNorm, most, , count] = parameters as unknown as [number, number, number, number];
+  const [lpNorm, most, betaGrows, count] = parameters as unknown as [number, number, number, number];
   const invBeta = parameters.subarray(HEAD + 2 * count);
   const iterations = invBeta.length;
-  const betaGrows = parameters[2] !== 0;
   const squares = lpNorm === 2;
   const exponent = f(lpNorm - 1);
   let at: Fitted = { s: 1, zero: 0, scale: 1, invScale: 1, cost: 0 };
@@ -76,28 +75,20 @@ export function joint(o: SolveOptions): LaneSolver {
       measure(lanes, to);
     }
   };
-  /** Puts start `k` among those that cost least, in order: what costs less changes places, as in the twin. */
-  const keep = (k: number): void => {
-    for (let i = 0; i < kept.length && i < k; i++) if (at.cost < kept[i]!.cost) [at, kept[i]] = [kept[i]!, at];
-    if (k < kept.length) [at, kept[k]] = [kept[k]!, at];
-  };
+  const again = most > 1 && iterations > 1;
 
   return {
     solve(lanes, best) {
       for (let k = 0; k < count; k++) {
         start(o, parameters[HEAD + 2 * k]!, parameters[HEAD + 2 * k + 1]!, lanes, at);
         advance(lanes, 0, at);
-        keep(k);
+        // those that cost least, in order: what costs less changes places, as in the twin
+        for (let i = 0; i < kept.length; i++) if (i >= k || at.cost < kept[i]!.cost) [at, kept[i]] = [kept[i]!, at];
       }
-      Object.assign(best, kept[0]);
-      let iteration = 1;
-      if (most > 1 && iterations > 1) {
-        advance(lanes, iteration, best);
-        for (let k = 1; k < kept.length; k++) {
-          advance(lanes, iteration, kept[k]!);
-          if (kept[k]!.cost < best.cost) Object.assign(best, kept[k]);
-        }
-        iteration++;
+      let iteration = again ? 2 : 1;
+      for (const one of kept) {
+        if (again) advance(lanes, 1, one);
+        if (one === kept[0] || one.cost < best.cost) Object.assign(best, one);
       }
       if (squares) {
         for (let moves = true; moves && iteration < iterations; iteration++) moves = step(lanes, best);
@@ -105,7 +96,7 @@ export function joint(o: SolveOptions): LaneSolver {
       }
       Object.assign(at, best);
       for (let moves = true; moves && iteration < iterations; iteration++) {
-        moves = shrinkingStep(lanes, iteration, at) || betaGrows;
+        moves = shrinkingStep(lanes, iteration, at) || betaGrows !== 0;
         Object.assign(next, at);
         measure(lanes, next);
         if (next.cost < best.cost) Object.assign(best, next);
