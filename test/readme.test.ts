@@ -63,6 +63,7 @@ test('its code runs', async () => {
 test('the code of docs/runtime.md runs', async () => {
   const codes = blocks('js', readFileSync(join(ROOT, 'docs', 'runtime.md'), 'utf8'));
   const shown = [
+    ['plan.version, Object.keys(plan.overrides).length', '1 21\n'],
     ["squares.size, logits.length, squares.get('lm_head')", '21 2048 undefined\n'],
     ['texts.length, texts[0].length / source.config.hiddenSize', '1 3\n'],
     ['meanSquares.size, q.nbits', '22 3\n'],
