@@ -35,15 +35,16 @@ export async function reportQuantized(
   seconds: number,
 ): Promise<ModelReport> {
   const order = new Map([...source.entries.keys()].map((name, index) => [name, index]));
+  // In the order of the model, whichever was done first: so that sums are the same to the bit.
+  const place = ({ layer }: LayerResult) => order.get(layer.site.weight.name)!;
+  const results = [...made.results].sort((a, b) => place(a) - place(b));
   const tensors: TensorReport[] = [];
-  for (const result of made.results) {
+  for (const result of results) {
     tensors.push(reportTensor(schemeNamed(scheme), result));
     await yieldIfDue();
   }
-  tensors.sort((a, b) => order.get(a.name)! - order.get(b.name)!);
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-  const sum = (part: (result: LayerResult) => number) =>
-    made.results.reduce((total, result) => total + part(result), 0);
+  const sum = (part: (result: LayerResult) => number) => results.reduce((total, result) => total + part(result), 0);
   const absError = sum(({ sums }) => sums.absError);
   const ruined = tensors.filter((tensor) => tensor.relativeError >= RUINED);
   const harmful = ruined.filter((tensor) => tensor.relativeError > AS_ZEROS);
