@@ -1,5 +1,14 @@
 export type { PlanOptions, PlanProgress } from './allocate/options.js';
-export { type MeasuredPlan, type PlanReport, type PlanScore, planModel } from './allocate/plan-model.js';
+export { planModel } from './allocate/plan-model.js';
+export type {
+  MeasuredPlan,
+  PlanCandidate,
+  PlanReport,
+  PlanScore,
+  PlanSensitivity,
+  PlanTarget,
+  PlanTradeOff,
+} from './allocate/plan-report.js';
 export { type CollectOptions, type CollectProgress, collectImportance } from './calibrate/collect.js';
 export type { Statistics } from './calibrate/statistics.js';
 export type { FilePath } from './files/path.js';

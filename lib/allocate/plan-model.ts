@@ -5,59 +5,17 @@ import { type FilePath, pathOf } from '../files/path.js';
 import { HqqError } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes } from '../messages/units.js';
-import type { BitPlan } from '../models/bit-plan.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import { Budget, type Choice, inOrder } from './budget.js';
 import { type Candidate, type Choices, choicesOf, type Unit } from './candidates.js';
 import { type PlanOptions, type ResolvedPlan, resolvePlanOptions } from './options.js';
+import type { MeasuredPlan } from './plan-report.js';
 import { divergences, type Probe, type Probing, workOf } from './sensitivity.js';
 
 /** How a target may be missed. */
 const TOLERANCE = 0.01;
 /** Points of the trade-off that a plan tells. */
 const CURVE_POINTS = 25;
-
-/** A whole model, and what it does on the ids that nothing was chosen on. */
-export interface PlanScore {
-  /** Mean bits of a code, as `targetBits` counts them. */
-  readonly bits: number;
-  /** Bytes of the files of tensors. */
-  readonly bytes: number;
-  /** Mean Kullback-Leibler divergence of its next tokens from those of the model, in nats. */
-  readonly divergence: number;
-}
-
-/** What was measured. */
-export interface PlanReport {
-  readonly target: { readonly bits?: number; readonly bytes?: number };
-  /** `mixed`: what was planned; `uniform`: it did not do better than bits that ask nothing of the model, and these were kept. */
-  readonly kept: 'mixed' | 'uniform';
-  /** What was kept: mean bits of a code, bytes of the files of tensors, and bits of a quantized weight with its scales and zeros. */
-  readonly bits: number;
-  readonly bytes: number;
-  readonly bitsPerWeight: number;
-  /** What was planned. */
-  readonly planned: PlanScore;
-  /** The same width for all where the target is one, else the two nearest widths, the wider one for the first layers. */
-  readonly uniform: PlanScore;
-  /** On the line between the two nearest widths, at the bits of what was planned; absent where the target is a width. */
-  readonly line?: number;
-  /** By layer: divergence that its quantization alone causes, by candidate. Layers that get the same bits are one entry. */
-  readonly sensitivity: readonly { readonly layers: readonly string[]; readonly divergence: readonly number[] }[];
-  /** The candidates, in the order of `sensitivity`. */
-  readonly candidates: readonly { readonly nbits: number; readonly groupSize?: number }[];
-  /** The trade-off: bits (or bytes, as the target) against the least sum of the layers' divergences. */
-  readonly curve: readonly { readonly bits?: number; readonly bytes?: number; readonly loss: number }[];
-  /** What random ids followed from, and how many layers were measured on. */
-  readonly seed: number;
-  readonly probeTokens: number;
-}
-
-/** A plan with what was measured. */
-export interface MeasuredPlan extends BitPlan {
-  readonly model: string;
-  readonly report: PlanReport;
-}
 
 /**
  * Finds how many bits each layer of a language model needs, for a mean that is asked for: measures what the quantization of every layer

@@ -1,6 +1,7 @@
 import { PLAN_OPTIONS, resolvePlanOptions } from '../../allocate/options.js';
 import { checkPlanOutput, savePlan } from '../../allocate/plan-file.js';
-import { type MeasuredPlan, planModel } from '../../allocate/plan-model.js';
+import { planModel } from '../../allocate/plan-model.js';
+import type { MeasuredPlan } from '../../allocate/plan-report.js';
 import { formatBytes, formatNumber, plural } from '../../messages/units.js';
 import { defineCommand, toJson } from '../command.js';
 import {
