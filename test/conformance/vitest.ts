@@ -22,6 +22,7 @@ interface Test {
 }
 
 const tests: Test[] = [];
+const endings: (() => unknown)[] = [];
 const groups: string[] = [];
 
 /** A row's name: printf's marks take the values in turn, `$key` takes a property. */
@@ -63,6 +64,11 @@ export const describe = withEach((name, body) => {
   groups.pop();
 });
 
+/** Runs when all tests have run. */
+export function afterAll(body: () => unknown): void {
+  endings.push(body);
+}
+
 /** Runs what was declared and whose name matches, one after the other. Prints what fails, and sums as all test programs of the project do. */
 export async function runAll(match: RegExp): Promise<boolean> {
   let failed = 0;
@@ -75,6 +81,7 @@ export async function runAll(match: RegExp): Promise<boolean> {
       console.log(`FAIL ${name}\n${error instanceof Error ? error.stack : String(error)}`);
     }
   }
+  for (const end of endings) await end();
   console.log(`${wanted.length - failed} passed, ${failed} failed`);
   return failed === 0 && wanted.length > 0;
 }
