@@ -101,7 +101,7 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;
   }
-  constexpr std::string_view kBytes[] = {"codes", "packed"};
+  constexpr std::string_view kBytes[] = {"codes", "packed", "blocks"};
   if (std::ranges::count(kBytes, name) > 0) {
     become_array(*value, napi_uint8_array, input->below(64), name);
     return value;
@@ -179,6 +179,16 @@ bool repair_relation(Stored& object, std::string_view message) {
   if (message.find("those of solver") != std::string_view::npos) return set_floats("parameters", 0);
   if (message.find("for each input feature") != std::string_view::npos)
     return set_floats("values", 1 + input->below(40));
+  const auto block_type = [&]() -> const BlockType& { return kBlockTypes[static_cast<size_t>(number("type"))]; };
+  if (message.find("cols to fill blocks") != std::string_view::npos)
+    return number("cols") = block_type().weights * static_cast<double>(1 + input->below(2)), true;
+  if (message.find("whole blocks") != std::string_view::npos) {
+    Stored* blocks = object.find("blocks");
+    return blocks != nullptr &&
+           (become_array(*blocks, napi_uint8_array, block_type().bytes * (1 + input->below(3)), "blocks"), true);
+  }
+  if (message.find("starts to have a number") != std::string_view::npos)
+    return set_floats("starts", 1 + input->below(4));
   const auto features_of = [](const Stored& holder) {
     int32_t shape[4];
     const Stored* array = holder.find("shape");
