@@ -8,10 +8,9 @@ import { quoteSome } from '../../messages/text.js';
 import { confusedLayers } from '../hqq/confusion.js';
 import type { RowChunk } from '../rows/chunks.js';
 import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns.js';
-import { checkRowConfig, fitRows, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
-import { decodeRows, layerRows, loadRows } from '../rows/read.js';
+import { groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
-import { tellTraces } from '../rows/stored.js';
 import { zeroCodes } from '../rows/streams.js';
 import type { Encoded, PlannedLayer, Scheme, StayingLayer, WorkRun } from '../scheme.js';
 import { type AwqLayer, findAwq, namesOfAwq, partsOf } from './find.js';
@@ -99,17 +98,11 @@ function configurationOf(layers: readonly Layer[], stays: readonly StayingLayer[
 /** Layers as AutoAWQ stores them (`gemm`): what vLLM, SGLang and, with gptqmodel, transformers 5 load. */
 export const awq: Scheme<RowForm, AwqLayer, RowChunk> = {
   name: 'awq',
-  title: RULES.title,
-  containers: ['safetensors'],
+  ...rowScheme(RULES, namesOfAwq, partsOf),
   defaults: { solver: 'joint', zeroPoint: 'integer' },
   tensorsOf: () => 3,
 
-  check: (asked, metaDtype) => checkRowConfig(asked, metaDtype, RULES),
-  fit: (site, options) => fitRows(site, options, RULES),
   specs: specsOf,
-  constants: () => [],
-  biasDtype: () => undefined,
-  encodeBias: () => new Uint8Array(),
   chunks: ({ shape }) => columnChunks(shape),
   encode,
   summarize(form) {
@@ -125,10 +118,5 @@ export const awq: Scheme<RowForm, AwqLayer, RowChunk> = {
   notes: () => [],
 
   mark: 'is called <module>.qweight, of AWQ',
-  settings: ['quantization_config'],
-  traces: (source) => tellTraces('AWQ', namesOfAwq(source)),
   find: findAwq,
-  storedChunks: layerRows,
-  decode: (source, layer, chunk, dtype, run) => decodeRows(source, layer, chunk, dtype, run, partsOf),
-  load: (layer) => loadRows(layer, partsOf),
 };

@@ -4,10 +4,9 @@ import { storedFloat, storedType } from '../../containers/stored-types.js';
 import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { type RowChunk, rowChunks, rowsOf } from '../rows/chunks.js';
-import { checkRowConfig, fitRows, groupsOfRow, type RowForm, type RowRules } from '../rows/form.js';
-import { decodeRows, layerRows, loadRows } from '../rows/read.js';
+import { groupsOfRow, type RowForm, type RowRules } from '../rows/form.js';
+import { rowScheme } from '../rows/scheme.js';
 import { solveRows, storedScales } from '../rows/solve.js';
-import { tellTraces } from '../rows/stored.js';
 import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
 import type { Encoded, Piece, PlannedLayer, Scheme, WholeTensor, WorkRun } from '../scheme.js';
 import { integers } from '../small.js';
@@ -93,17 +92,12 @@ function zeroPiece({ site, form }: Layer, { first, rows }: RowChunk, zero: Float
 /** Layers as the compressed-tensors library stores them (`pack-quantized`): what transformers 5, vLLM and SGLang load. */
 export const compressedTensors: Scheme<RowForm, PackedLayer, RowChunk> = {
   name: 'compressed-tensors',
-  title: RULES.title,
-  containers: ['safetensors'],
+  ...rowScheme(RULES, namesOfPacked, partsOf),
   defaults: { solver: 'joint', zeroPoint: 'symmetric' },
   tensorsOf: (form) => (hasZeros(form) ? 4 : 3),
 
-  check: (asked, metaDtype) => checkRowConfig(asked, metaDtype, RULES),
-  fit: (site, options) => fitRows(site, options, RULES),
   specs: specsOf,
   constants: shapeOf,
-  biasDtype: () => undefined,
-  encodeBias: () => new Uint8Array(),
   chunks: ({ shape }) => rowChunks(shape, TOGETHER),
   encode,
   summarize(form) {
@@ -123,9 +117,5 @@ export const compressedTensors: Scheme<RowForm, PackedLayer, RowChunk> = {
 
   mark: 'is called <module>.weight_packed',
   settings: ['quantization_config', 'compression_config'],
-  traces: (source) => tellTraces('compressed-tensors', namesOfPacked(source)),
   find: findPacked,
-  storedChunks: layerRows,
-  decode: (source, layer, chunk, dtype, run) => decodeRows(source, layer, chunk, dtype, run, partsOf),
-  load: (layer) => loadRows(layer, partsOf),
 };

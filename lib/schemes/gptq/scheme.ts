@@ -5,10 +5,9 @@ import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import type { RowChunk } from '../rows/chunks.js';
 import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns.js';
-import { checkRowConfig, fitRows, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
-import { decodeRows, layerRows, loadRows } from '../rows/read.js';
+import { groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
-import { tellTraces } from '../rows/stored.js';
 import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
 import type { Encoded, PlannedLayer, Scheme, WholeTensor, WorkRun } from '../scheme.js';
 import { configurationOf, isInBlock } from './declare.js';
@@ -89,17 +88,12 @@ async function encode(layer: Layer, chunk: RowChunk, weights: Uint8Array, run: W
 /** Layers as AutoGPTQ and gptqmodel store them: symmetric ones as `gptq`, which engines read, others as `gptq_v2`. */
 export const gptq: Scheme<RowForm, GptqLayer, RowChunk> = {
   name: 'gptq',
-  title: RULES.title,
-  containers: ['safetensors'],
+  ...rowScheme(RULES, namesOfGptq, partsOf),
   defaults: { solver: 'joint', zeroPoint: 'symmetric' },
   tensorsOf: () => 4,
 
-  check: (asked, metaDtype) => checkRowConfig(asked, metaDtype, RULES),
-  fit: (site, options) => fitRows(site, options, RULES),
   specs: specsOf,
   constants: groupIndex,
-  biasDtype: () => undefined,
-  encodeBias: () => new Uint8Array(),
   chunks: ({ shape }) => columnChunks(shape),
   encode,
   summarize(form) {
@@ -120,10 +114,5 @@ export const gptq: Scheme<RowForm, GptqLayer, RowChunk> = {
   },
 
   mark: 'is called <module>.qweight, of GPTQ',
-  settings: ['quantization_config'],
-  traces: (source) => tellTraces('GPTQ', namesOfGptq(source)),
   find: findGptq,
-  storedChunks: layerRows,
-  decode: (source, layer, chunk, dtype, run) => decodeRows(source, layer, chunk, dtype, run, partsOf),
-  load: (layer) => loadRows(layer, partsOf),
 };

@@ -3,10 +3,9 @@ import type { TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { type RowChunk, rowChunks, rowsOf } from '../rows/chunks.js';
-import { checkRowConfig, fitRows, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
-import { decodeRows, layerRows, loadRows } from '../rows/read.js';
+import { fitRows, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { rowScheme } from '../rows/scheme.js';
 import { solveRows, storedScales } from '../rows/solve.js';
-import { tellTraces } from '../rows/stored.js';
 import type { Encoded, LayerOptions, Piece, PlannedLayer, Scheme, WorkRun } from '../scheme.js';
 import { configurationOf, metadataOf } from './declare.js';
 import { findUnpacked, namesOfUnpacked, partsOf, type UnpackedLayer } from './find.js';
@@ -80,19 +79,14 @@ function storedZeros(form: RowForm, zero: Float32Array, { slot }: WorkRun): Uint
 /** Layers as torchao stores its `IntxUnpackedToInt8Tensor`: a code a byte, with float zeros, which transformers 5 loads exactly. */
 export const torchao: Scheme<RowForm, UnpackedLayer, RowChunk> = {
   name: 'torchao',
-  title: RULES.title,
-  containers: ['safetensors'],
+  ...rowScheme(RULES, namesOfUnpacked, partsOf),
   defaults: { solver: 'joint' },
   tensorsOf: () => 3,
 
-  check: (asked, metaDtype) => checkRowConfig(asked, metaDtype, RULES),
   // Scales have the type of the model: torchao computes in it, and says so of each tensor.
   fit: (site, options) =>
     fitRows(site, { ...options, config: { ...options.config, scaleDtype: typeOf(options) } }, RULES),
   specs: specsOf,
-  constants: () => [],
-  biasDtype: () => undefined,
-  encodeBias: () => new Uint8Array(),
   chunks: ({ shape }) => rowChunks(shape, 1),
   encode,
   summarize(form) {
@@ -114,12 +108,7 @@ export const torchao: Scheme<RowForm, UnpackedLayer, RowChunk> = {
   },
 
   mark: 'is called <module>._weight_qdata',
-  settings: ['quantization_config'],
-  traces: (source) => tellTraces('torchao', namesOfUnpacked(source)),
   find: findUnpacked,
-  storedChunks: layerRows,
-  decode: (source, layer, chunk, dtype, run) => decodeRows(source, layer, chunk, dtype, run, partsOf),
-  load: (layer) => loadRows(layer, partsOf),
 };
 
 function typeOf({ config, metaDtype, modelDtype }: LayerOptions): DType {
