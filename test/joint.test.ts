@@ -238,3 +238,17 @@ test('joint is the default, unless options of the reference ask for its solver',
   expectSolver({ roundZero: false, referenceGuards: false, iterations: 5 }, 'joint');
   for (const solver of ['joint', 'minmax'] as const) quantizeSync(weight, { beta: 5, roundZero: true, solver });
 });
+
+test('a group ends where it ends alone, whatever stands beside it', () => {
+  const config = { nbits: 1, solver: 'joint', lpNorm: 1, zeroPoint: 'symmetric', groupSize: 7 } as const;
+  const options = { ...config, beta: 100, kappa: 1, iterations: 20, referenceGuards: true };
+  const next = randomOf(8);
+  // The first stays at one inverse with two scales in turn: what goes on beside it must not decide which it ends with.
+  const known = [0, 0.5, -2, -3.25, -1, 0.25, 2.5];
+  const groups = [known, ...Array.from({ length: 400 }, () => known.map(() => Math.floor(next() * 33 - 16) * 0.25))];
+  const together = quantizeSync({ data: Float32Array.from(groups.flat()), shape: [groups.length, 7] }, options);
+  groups.forEach((group, g) => {
+    const alone = quantizeSync({ data: Float32Array.from(group), shape: [1, 7] }, options);
+    expect([g, together.scale[g]]).toEqual([g, alone.scale[0]]);
+  });
+});

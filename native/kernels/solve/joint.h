@@ -145,7 +145,11 @@ struct Joint {
       known.x[i] -= shrunk.e[i] * level;
       sums.products[i] -= shrunk.products[i] * level;
     }
-    return fit<V>(o, known, sums, at);
+    const Fitted<Count> before = at;
+    bool moves = fit<V>(o, known, sums, at);
+    // Residuals are shrunk in levels of `scale`, and two scales may have one inverse.
+    for (size_t i = 0; i < Count; ++i) moves |= at.scale[i] != before.scale[i];
+    return moves;
   }
 
   // cost = sum of |x - (q - zero) a|^p

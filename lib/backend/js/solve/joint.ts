@@ -58,7 +58,8 @@ export function joint(o: SolveOptions): LaneSolver {
     Object.assign(known, lanes.known);
     known.x -= shrunk[0]! * level;
     sums.products -= shrunk[1]! * level;
-    return refit(o, group.unit, known, sums, to);
+    const before = to.scale;
+    return refit(o, group.unit, known, sums, to) || to.scale !== before; // two scales may have one inverse
   };
   const measure = ({ group }: Lanes, to: Fitted): void => {
     shrink(group, to, 0);
