@@ -5,6 +5,7 @@ import { groupedQuantizeArgs } from '../lib/compute/arguments.js';
 import type { QuantConfig } from '../lib/matrix/config.js';
 import { allocateWords, formatFor, packedRows } from '../lib/matrix/format.js';
 import { resolveQuantConfig } from '../lib/matrix/options.js';
+import { SOLVERS } from '../lib/solvers/solvers.js';
 import { gaussian, randomOf } from './support/random.mjs';
 
 // How much the errors of each input feature count, at the seam. test/identity.test.ts holds the backends to the same bytes; here
@@ -180,6 +181,29 @@ describe.each(availableBackends())('%s', (name) => {
     }
     const [hqq, fitted] = [reference, joint].map((config) => errorOf(quantize(backend, weighted, config)));
     expect(fitted).toBeLessThan(0.95 * hqq!);
+  });
+
+  test('zeros are finite where residuals are more than a float holds', () => {
+    const matrix = randomMatrix(randomOf(SEED + 4), 33, 15, 15, 1);
+    const { rows, cols, axis } = matrix;
+    const random = randomOf(SEED + 5);
+    for (const scaleOfWeights of [3e38, 1e38, 1e36]) {
+      const weights = matrix.weights.map(() => (random() * 2 - 1) * scaleOfWeights);
+      for (const given of [{ importance: matrix.importance! }, {}]) {
+        for (const solver of SOLVERS) {
+          const { scale, zero } = quantize(
+            backend,
+            { rows, cols, axis, weights, ...given },
+            { nbits: 1, solver, beta: 100 },
+          );
+          expect([solver, scaleOfWeights, [...scale, ...zero].every(Number.isFinite)]).toEqual([
+            solver,
+            scaleOfWeights,
+            true,
+          ]);
+        }
+      }
+    }
   });
 
   test.each([1, 0] as const)(

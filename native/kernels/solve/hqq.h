@@ -57,7 +57,7 @@ struct Hqq : FromRange {
     const bool inside = beyond < kInside;
     // No residual is larger: half a level, or what clamping cuts off, and the rounding of either.
     const float residual = (inside ? 0.5f : beyond) * g.now.scale + g.facts.magnitude * 1e-6f;
-    const bool keeps_targets = residual <= r.threshold;
+    const bool keeps_targets = residual <= r.threshold || overflows(residual, g.facts.magnitude);
     const auto mean = [&]() HQQ_INLINE_LAMBDA {
       const double codes = inside ? sum_of_codes<false>(g, o.max_code) : sum_of_codes<true>(g, o.max_code);
       const double targets =
@@ -159,7 +159,8 @@ struct Hqq : FromRange {
         double wanted[kTogether];
         for (size_t j = 0; j < kTogether; ++j) {
           wanted[j] = targets[i + j];
-          if (!(residual[i + j] <= r.threshold)) wanted[j] = shrunk(i + j, r);
+          const bool overflow = overflows(residual[i + j], groups.facts[at(i + j)].magnitude);
+          if (!(residual[i + j] <= r.threshold) && !overflow) wanted[j] = shrunk(i + j, r);
           grows |= static_cast<uint32_t>(r.beta_grows & !(residual[i + j] <= r.least_threshold)) << (i + j);
         }
         if (inside)
@@ -202,6 +203,10 @@ struct Hqq : FromRange {
       return V::add(V::mul(V::max(beyond_f32, V::set(kInside)), V::load(scale)), V::load(slack));
     }
   };
+
+  // Whether a residual may be more than a float holds. Nothing is taken away from such weights: infinite errors tell
+  // nothing of where the zero should be.
+  HQQ_INLINE static bool overflows(float residual, float magnitude) { return !(residual + magnitude < 0x1p127f); }
 
   // The solver's inner loop. In whole numbers, exact in any order. Without Clamp the caller knows that no code leaves
   // [0, max_code].

@@ -21,7 +21,8 @@ export function hqq({ maxCode, parameters }: SolveOptions): Steps {
       const invBeta = schedule[2 * iteration]!;
       const beyond = group.overshoot(maxCode);
       const residual = f(f((beyond < 0.5 ? 0.5 : beyond) * group.scale) + f(group.magnitude * SLACK));
-      const keepsTargets = residual <= schedule[2 * iteration + 1]!;
+      const overflows = !(f(residual + group.magnitude) < 2 ** 127);
+      const keepsTargets = residual <= schedule[2 * iteration + 1]! || overflows;
       let zero: number;
       if (group.sumOfImportance === 0) {
         const targets = keepsTargets ? group.sumOfScaled : sumOfTargets(group, maxCode, invBeta, exponent);
