@@ -71,7 +71,7 @@ HQQ_INLINE void equate_fixed(const SolveOptions& o, const Known<Count>& known, c
 // Moves `at` to what suits the codes that were summed; a group whose codes are all alike stays. Returns whether one
 // moved. Without Costs `at.cost` stays as it is. Loops are without branches: compilers make vectors of them.
 template <class V, bool Costs = true, size_t Count>
-HQQ_INLINE bool fit(const SolveOptions& o, const Known<Count>& known, const Sums<Count>& sums, Fitted<Count>& at) {
+HQQ_NOINLINE bool fit(const SolveOptions& o, const Known<Count>& known, const Sums<Count>& sums, Fitted<Count>& at) {
   const bool either_sign = o.zero_kind == ZeroKind::symmetric;
   Equations<Count> e;
   if (either_sign || o.zero_kind == ZeroKind::integer)

@@ -118,7 +118,7 @@ void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
     for (size_t g = 0; g < b.groups; ++g) groups[g].weigh();
   int iterations;
   if constexpr (SolvesLanes<S>) {
-    iterations = LaneSolver<V, S, Size, Weighted>::solve(groups, o, S::read(o));
+    iterations = solve_lanes<V, S>(groups, o, S::read(o));
     groups.scale_weights();
   } else {
     iterations = step_groups<V, S>(groups, o);
@@ -130,11 +130,16 @@ void solve_block_of(const SolveOptions& o, const Block& b, BlockStats* stats) {
 template <class V, SolverKernel S>
 void solve_block(const SolveOptions& options, const Block& block, BlockStats* stats) {
   if (block.importance != nullptr) return solve_block_of<V, S, 0, true>(options, block, stats);
-  switch (block.size) {
-    case 32: return solve_block_of<V, S, 32, false>(options, block, stats);
-    case 64: return solve_block_of<V, S, 64, false>(options, block, stats);
-    case 128: return solve_block_of<V, S, 128, false>(options, block, stats);
-    default: return solve_block_of<V, S, 0, false>(options, block, stats);
+  if constexpr (SolvesLanes<S>) {
+    // Groups in lanes are turned whatever their size: to know it gains nothing.
+    solve_block_of<V, S, 0, false>(options, block, stats);
+  } else {
+    switch (block.size) {
+      case 32: return solve_block_of<V, S, 32, false>(options, block, stats);
+      case 64: return solve_block_of<V, S, 64, false>(options, block, stats);
+      case 128: return solve_block_of<V, S, 128, false>(options, block, stats);
+      default: return solve_block_of<V, S, 0, false>(options, block, stats);
+    }
   }
 }
 

@@ -34,7 +34,8 @@ struct Lanes {
 };
 
 template <class V, size_t Count, bool Weighted>
-HQQ_INLINE void start_all(const SolveOptions& o, Start start, const Lanes<Count, Weighted>& lanes, Fitted<Count>& at) {
+HQQ_NOINLINE void start_all(const SolveOptions& o, Start start, const Lanes<Count, Weighted>& lanes,
+                            Fitted<Count>& at) {
   const double max_code = static_cast<double>(o.max_code), first = static_cast<double>(start.first),
                second = static_cast<double>(start.second);
   double s[Count], zero[Count];
@@ -75,23 +76,54 @@ HQQ_INLINE void start_all(const SolveOptions& o, Start start, const Lanes<Count,
   }
 }
 
-// Lays a block's groups out, solves them, and writes where they stand.
-template <class V, class S, size_t Size, bool Weighted>
-struct LaneSolver {
-  using Blocks = Groups<V, Size, Weighted>;
+// A block's groups laid out in lanes. It knows no solver: one copy serves all.
+template <class V, bool Weighted>
+struct LaneLayout {
+  using Blocks = Groups<V, 0, Weighted>;
 
-  static int solve(Blocks& groups, const SolveOptions& o, const typename S::Parameters& p) {
+  // All groups of the block, sixteen at most, each in a lane.
+  HQQ_NOINLINE static void side_by_side(Blocks& groups, const SolveOptions& o, Lanes<kLanes, Weighted>& lanes) {
     const Block& b = groups.block;
-    if constexpr (Weighted)
-      for (size_t g = 0; g < b.groups; ++g)
-        if (groups.facts[g].sum_of_importance == 0) level_importance(groups[g]);
-    if (b.size <= kSideBySide) return side_by_side(groups, o, p);
-    int most = 0;
-    for (size_t g = 0; g < b.groups; ++g) {
-      const int iterations = alone(groups, g, o, p);
-      most = iterations > most ? iterations : most;
+    const size_t count = b.size * kLanes;
+    float *x = b.lanes, *importance = nullptr;
+    turn(b.weights, b.stride, b, x);
+    if constexpr (Weighted) turn(b.importance, padded(b.size), b, importance = b.lanes + count);
+    place(groups, 0, b.groups, o, lanes);
+    const auto unit_f32 = lanes_of<V>(lanes.known.unit);
+    for (size_t i = 0; i < count; i += kLanes) V::store(x + i, V::mul(V::load(x + i), unit_f32));
+    lanes.strip = {x, importance, b.size, kLanes}, lanes.memory = b.memory;
+    know<V>(lanes.strip, b.size, lanes.known);
+  }
+
+  // One group, whose weights are the lanes.
+  HQQ_NOINLINE static void alone(Blocks& groups, size_t g, const SolveOptions& o, Lanes<1, Weighted>& lanes) {
+    const auto group = groups[g];
+    place(groups, g, 1, o, lanes);
+    const auto unit_f32 = lanes_of<V>(lanes.known.unit);
+    group.over_weights(
+        [&](size_t i, size_t) { V::store(group.scaled + i, V::mul(V::load(group.weights + i), unit_f32)); });
+    const size_t rest = group.size % kLanes;
+    lanes.strip = {group.scaled, group.importance, padded(group.size) / kLanes, rest == 0 ? kLanes : rest};
+    lanes.memory = groups.block.memory;
+    know<V>(lanes.strip, group.size, lanes.known);
+  }
+
+  // Where all weights count alike, each counts 1: as without importance, to the bit.
+  static void level_importance(Blocks& groups) {
+    for (size_t g = 0; g < groups.block.groups; ++g) {
+      const auto group = groups[g];
+      if (group.facts.sum_of_importance == 0)
+        group.over_weights([&](size_t i, size_t) { V::store(group.importance + i, V::set(1.0f)); });
     }
-    return most;
+  }
+
+  template <size_t Count>
+  static void write(const Known<Count>& known, const Fitted<Count>& at, Blocks& groups, size_t first, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const double inv_scale = at.s[i] * known.unit[i];  // powers of two: exact
+      groups.now[first + i] = {static_cast<float>(inv_scale), static_cast<float>(at.scale[i]),
+                               static_cast<float>(at.zero[i])};
+    }
   }
 
  private:
@@ -118,52 +150,6 @@ struct LaneSolver {
     }
   }
 
-  template <size_t Count>
-  static void write(const Known<Count>& known, const Fitted<Count>& at, Blocks& groups, size_t first, size_t count) {
-    for (size_t i = 0; i < count; ++i) groups.now[first + i] = state(known, at, i);
-  }
-
-  template <size_t Count>
-  static State state(const Known<Count>& known, const Fitted<Count>& at, size_t i) {
-    const double inv_scale = at.s[i] * known.unit[i];  // powers of two: exact
-    return {static_cast<float>(inv_scale), static_cast<float>(at.scale[i]), static_cast<float>(at.zero[i])};
-  }
-
-  static int side_by_side(Blocks& groups, const SolveOptions& o, const typename S::Parameters& p) {
-    const Block& b = groups.block;
-    const size_t count = b.size * kLanes;
-    float *x = b.lanes, *importance = nullptr;
-    turn(b.weights, b.stride, b, x);
-    if constexpr (Weighted) turn(b.importance, padded(b.size), b, importance = b.lanes + count);
-    Lanes<kLanes, Weighted> lanes;
-    place(groups, 0, b.groups, o, lanes);
-    const auto unit_f32 = lanes_of<V>(lanes.known.unit);
-    for (size_t i = 0; i < count; i += kLanes) V::store(x + i, V::mul(V::load(x + i), unit_f32));
-    lanes.strip = {x, importance, b.size, kLanes}, lanes.memory = b.memory;
-    know<V>(lanes.strip, b.size, lanes.known);
-    Fitted<kLanes> at;
-    const int iterations = S::solve(o, p, lanes, at);
-    write(lanes.known, at, groups, 0, b.groups);
-    return iterations;
-  }
-
-  static int alone(Blocks& groups, size_t g, const SolveOptions& o, const typename S::Parameters& p) {
-    const auto group = groups[g];
-    Lanes<1, Weighted> lanes;
-    place(groups, g, 1, o, lanes);
-    const auto unit_f32 = lanes_of<V>(lanes.known.unit);
-    group.over_weights(
-        [&](size_t i, size_t) { V::store(group.scaled + i, V::mul(V::load(group.weights + i), unit_f32)); });
-    const size_t rest = group.size % kLanes;
-    lanes.strip = {group.scaled, group.importance, padded(group.size) / kLanes, rest == 0 ? kLanes : rest};
-    lanes.memory = groups.block.memory;
-    know<V>(lanes.strip, group.size, lanes.known);
-    Fitted<1> at;
-    const int iterations = S::solve(o, p, lanes, at);
-    write(lanes.known, at, groups, g, 1);
-    return iterations;
-  }
-
   // to[i][g] = from[g][i]; of groups that are not there, nothing but zeros
   static void turn(const float* from, size_t stride, const Block& b, float* to) {
     if (b.groups < kLanes)
@@ -171,12 +157,32 @@ struct LaneSolver {
     transpose<V, uint32_t>(reinterpret_cast<const uint32_t*>(from), b.groups, b.size, stride,
                            reinterpret_cast<uint32_t*>(to), kLanes);
   }
-
-  // Where all weights count alike, each counts 1: as without importance, to the bit.
-  template <class Group>
-  static void level_importance(const Group& g) {
-    g.over_weights([&](size_t i, size_t) { V::store(g.importance + i, V::set(1.0f)); });
-  }
 };
+
+// Lays a block's groups out, solves them, and writes where they stand. Returns the most steps of a group.
+template <class V, class S, bool Weighted>
+int solve_lanes(Groups<V, 0, Weighted>& groups, const SolveOptions& o, const typename S::Parameters& p) {
+  using Layout = LaneLayout<V, Weighted>;
+  const Block& b = groups.block;
+  if constexpr (Weighted) Layout::level_importance(groups);
+  if (b.size <= kSideBySide) {
+    Lanes<kLanes, Weighted> lanes;
+    Layout::side_by_side(groups, o, lanes);
+    Fitted<kLanes> at;
+    const int iterations = S::solve(o, p, lanes, at);
+    Layout::write(lanes.known, at, groups, 0, b.groups);
+    return iterations;
+  }
+  int most = 0;
+  for (size_t g = 0; g < b.groups; ++g) {
+    Lanes<1, Weighted> lanes;
+    Layout::alone(groups, g, o, lanes);
+    Fitted<1> at;
+    const int iterations = S::solve(o, p, lanes, at);
+    Layout::write(lanes.known, at, groups, g, 1);
+    most = iterations > most ? iterations : most;
+  }
+  return most;
+}
 
 }  // namespace hqq::kernels
