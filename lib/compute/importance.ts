@@ -4,7 +4,7 @@ import { checkArray } from '../matrix/validate.js';
 import { HqqError } from '../messages/errors.js';
 
 /** Groups that follow each other, as ranges of a matrix have them. */
-interface GroupRange {
+export interface GroupRange {
   readonly at: number;
   readonly count: number;
 }

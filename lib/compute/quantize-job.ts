@@ -12,11 +12,12 @@ import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
 import { AUTO_OPTIONS } from '../solvers/auto.js';
 import * as grouped from './arguments.js';
-import { choosing } from './auto.js';
+import { choosing, takeSample } from './auto.js';
 import { allFinite } from './floats.js';
 import { importanceArgs, readImportance } from './importance.js';
 import { metaJob } from './metadata.js';
 import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
+import { sampleImportance, sampleOf } from './sample.js';
 import { checkScales } from './scales.js';
 import { objective, traceJob } from './trace.js';
 
@@ -47,12 +48,14 @@ export function* choosingJob(
   const { data, dtype, shape } = readWeight(weight);
   const { config, geometry } = requireForm(shape, given);
   checkRunOptions(run, ['importance']);
-  const { rows, cols } = geometry;
-  const settled = yield* choosing(
-    config,
-    { weights: data, dtype, rows, cols, axis: config.axis },
-    resolveThreads(run.threads),
-  );
+  const { axis } = config;
+  const importance = run.importance && readImportance(run.importance, shape[1]);
+  const sample = sampleOf(geometry, axis);
+  const settled = yield* choosing(config, {
+    ...{ sample, dtype, axis, threads: resolveThreads(run.threads) },
+    weights: allocating('some groups to try options on', () => takeSample(sample, data, dtype)),
+    importance: importance && sampleImportance(sample, importance, geometry, axis),
+  });
   return Object.freeze(Object.fromEntries((settled.chosen ?? []).map((name) => [name, settled[name]])));
 }
 

@@ -80,7 +80,7 @@ export interface QuantConfig {
    * only where residuals exceed `(1 / beta) ** (1 / (2 - p))` (0.17 for the defaults), in units of the weights.
    *
    * `'auto'`: of several exponents the one with the least squared error on a sample of the matrix's groups, evenly spaced and the
-   * same on every machine; of a model, for each layer. The result says which (`chosen`).
+   * same on every machine; of a model, for each layer. Errors are weighed by `importance`. The result says which (`chosen`).
    *
    * @default 2; 0.7 for solver `'hqq'`
    * @throws {HqqError} `ERR_INVALID_OPTION` for an exponent that the solver does not minimise.
@@ -98,19 +98,19 @@ export interface QuantConfig {
 
   /**
    * Penalty of solver `'hqs'`, in [0, 1e6], which alone reads it: a code changes where its weight is more than `(1 + lambda) / 2` levels
-   * off. 0 changes each that is not the nearest.
+   * off. 0 changes each that is not the nearest. `'auto'`: of 0 to 0.3, as `lpNorm` has it.
    *
    * @default 0.001
    */
-  readonly lambda?: number;
+  readonly lambda?: number | 'auto';
 
   /**
    * Penalty of solver `'admm'`, in [0.001, 1000], which alone reads it. Below 1 codes move on after they have settled, above 1 they
-   * settle early.
+   * settle early. `'auto'`: of 0.5 to 1, as `lpNorm` has it.
    *
    * @default 0.75
    */
-  readonly rho?: number;
+  readonly rho?: number | 'auto';
 
   /**
    * Factor by which `beta`, or `lambda`, grows after each iteration, at least 1. The reference's releases 0.2.7 to 0.2.8.post1 use 1,

@@ -46,13 +46,13 @@ export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuant
   },
   lambda: {
     default: 0.001,
-    expected: 'a number in [0, 1e6]',
-    accepts: (value) => isNumber(value) && value >= 0 && value <= 1e6,
+    expected: 'a number in [0, 1e6], or auto',
+    accepts: (value) => value === 'auto' || (isNumber(value) && value >= 0 && value <= 1e6),
   },
   rho: {
     default: 0.75,
-    expected: 'a number in [0.001, 1000]',
-    accepts: (value) => isNumber(value) && value >= 0.001 && value <= 1000,
+    expected: 'a number in [0.001, 1000], or auto',
+    accepts: (value) => value === 'auto' || (isNumber(value) && value >= 0.001 && value <= 1000),
   },
   kappa: {
     default: 1,

@@ -83,6 +83,10 @@ export interface ChosenOptions {
   readonly lpNorm?: number;
   /** Penalty of the half-quadratic split. */
   readonly beta?: number;
+  /** Penalty of solver `'hqs'`. */
+  readonly lambda?: number;
+  /** Penalty of solver `'admm'`. */
+  readonly rho?: number;
   /** Most iterations of a group. */
   readonly iterations?: number;
 }

@@ -1,12 +1,14 @@
 import { choosing } from '../../compute/auto.js';
 import { bitsOf, widenBytes } from '../../compute/floats.js';
 import { runTask } from '../../compute/run.js';
+import { sampleImportance, sampleOf } from '../../compute/sample.js';
 import type { TensorEntry } from '../../containers/container.js';
 import { pieces, type Range, readRanges } from '../../containers/ranges.js';
 import { rounding } from '../../containers/rounding.js';
 import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { geometryOf } from '../../matrix/geometry.js';
 import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, LayerForm, PlannedLayer, Probe, WorkRun } from '../../schemes/scheme.js';
 import { pipeline } from '../stream/pipeline.js';
@@ -41,20 +43,23 @@ export async function probeShard(shard: ShardPlan, run: ShardRun): Promise<Shard
   return { ...shard, layers: questions.map(({ layer, form }) => ({ ...layer, form })) };
 }
 
-/** A layer whose options are numbers: what is `'auto'` is chosen by its first chunk, before anything that depends on it. */
+/** A layer whose options are numbers: what is `'auto'` is chosen by some of its groups, before anything that depends on it. */
 async function chosen(layer: PlannedLayer, run: ShardRun): Promise<PlannedLayer> {
   const [slot] = run.slots;
   const { site, form } = layer;
-  const { auto, axis, groupSize } = form.config;
-  const [chunk] = auto ? run.scheme.chunks(form) : [];
-  if (!slot || !chunk) return layer;
+  const { auto, axis } = form.config;
+  if (!slot || !auto) return layer;
   const signal = run.signal ?? new AbortController().signal;
+  const geometry = geometryOf(site.shape, form.config);
+  const sample = sampleOf(geometry, axis);
+  const chunk = { weights: sample.weights, count: sample.rows * sample.cols };
   const bytes = await readWeights(run.source, site, chunk, slot, signal);
   const dtype = numbersOf(site.weight.type)!;
-  const groups = Math.floor(chunk.count / groupSize);
-  const [rows, cols] = axis === 1 ? [groups, groupSize] : [groupSize, groups];
-  const { compute } = workRun(layer, run, slot, signal);
-  const trials = choosing(form.config, { weights: bitsOf(bytes, dtype), dtype, rows, cols, axis }, run.threads);
+  const { compute, importance } = workRun(layer, run, slot, signal);
+  const trials = choosing(form.config, {
+    ...{ sample, weights: bitsOf(bytes, dtype), dtype, axis, threads: run.threads },
+    importance: importance && sampleImportance(sample, importance, geometry, axis),
+  });
   let trial = trials.next();
   for (; !trial.done; trial = trials.next()) await compute('quantize', trial.value);
   run.counter.add(site.weight.name, 0, false); // a sign of life
