@@ -6,7 +6,8 @@ import sys
 import torch
 from transformers import (
     LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig, MixtralForCausalLM,
-    Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM,
+    GptOssConfig, GptOssForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3_5MoeForCausalLM, Qwen3_5MoeTextConfig,
+    Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM,
 )  # fmt: skip
 
 COMMON = dict(
@@ -25,7 +26,18 @@ FAMILIES = {
         Qwen3MoeConfig, Qwen3MoeForCausalLM,
         dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=128, head_dim=32, decoder_sparse_step=1),
     ),
+    "gpt-oss": (GptOssConfig, GptOssForCausalLM, dict(num_local_experts=4, num_experts_per_tok=2, head_dim=32)),
+    "qwen3.5-moe-stacks": (
+        Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM,
+        dict(
+            num_experts=4, num_experts_per_tok=2, moe_intermediate_size=192, shared_expert_intermediate_size=64, head_dim=32,
+            linear_key_head_dim=32, linear_value_head_dim=32, linear_num_key_heads=2, linear_num_value_heads=4,
+            layer_types=["linear_attention", "full_attention"],
+        ),
+    ),
 }  # fmt: skip
+# As above, with the experts of a layer in one tensor, as these are in memory.
+FAMILIES |= {f"{name}-stacks": FAMILIES[name] for name in ("mixtral", "qwen3-moe")}
 
 
 def main(folder):
@@ -36,8 +48,10 @@ def main(folder):
             for key, parameter in model.named_parameters():
                 if key.endswith(".bias"):
                     parameter.normal_(0, 0.02)
-        shards = {"max_shard_size": "200KB"} if name == "qwen2" else {}
-        model.save_pretrained(os.path.join(folder, name), **shards)
+        how = {"max_shard_size": "200KB"} if name == "qwen2" else {}
+        if name.endswith("-stacks"):
+            how["save_original_format"] = False
+        model.save_pretrained(os.path.join(folder, name), **how)
         print(name, flush=True)
 
 

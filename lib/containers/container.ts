@@ -19,6 +19,25 @@ export interface TensorEntry extends TensorSpec {
   /** Position in the file of the first byte, and of the first byte after the last. */
   readonly begin: number;
   readonly end: number;
+  /** Each expert of a stack `[experts, in, out]` lies in the file as its transpose, and is read faster so. Absent: it does not. */
+  readonly expertsLie?: 'out-in';
+  /** It is no tensor of the file, but a part of one: an expert of a stack. Absent: it is one. */
+  readonly part?: TensorPart;
+}
+
+/** What of a tensor of a file another one is. Plain data. */
+export interface TensorPart {
+  /** Name of the tensor. */
+  readonly of: string;
+  /** Of its elements from `begin` on, in rows of `width`, `each` columns: `first`, `first + step` and so on. Absent: all up to `end`. */
+  readonly columns?: {
+    readonly first: number;
+    readonly step: number;
+    readonly each: number;
+    readonly width: number;
+  };
+  /** Where the experts of a stack lie as their transpose (`expertsLie`): rows `first`, `first + step` and so on of all experts' outputs. */
+  readonly rows?: { readonly first: number; readonly step: number };
 }
 
 /** A file of tensors before they are written: where everything goes, and with that its size. */
@@ -139,8 +158,17 @@ export interface LinearSite {
    * as `stored` says of each. The bias is `[experts, out]` then. Absent: it is one matrix. `expertSites` makes layers of them.
    */
   readonly experts?: number;
+  /** What the layers of each expert are called that the weight of a stack holds. Absent: one, as the stack is. */
+  readonly layers?: ExpertLayers;
   /** Names of the tensors that its weight, and its bias, are parts of: one expert of a stack. Absent: they are whole tensors. */
   readonly partOf?: readonly string[];
+}
+
+/** Layers whose outputs are those of one matrix: `gate_proj` and `up_proj` of `gate_up_proj`. */
+export interface ExpertLayers {
+  readonly names: readonly [string, ...string[]];
+  /** Outputs of the first and the second take turns. Absent: those of the first come first. */
+  readonly interleaved?: true;
 }
 
 /**

@@ -15,3 +15,16 @@ export function weightOf(layer: string, bare: boolean): string {
 export function moduleOf(tensor: string): string {
   return tensor.slice(0, tensor.lastIndexOf('.'));
 }
+
+type Config = Readonly<Record<string, unknown>>;
+
+/** A configuration, and those of the parts of the model: `text_config`. */
+export function configParts(config: Config = {}): readonly Config[] {
+  const parts = Object.values(config).filter((part) => typeof part === 'object' && part !== null);
+  return [config, ...(parts as Config[])];
+}
+
+/** `model_type` of a model, and of its parts. */
+export function modelTypesOf(config: Config | undefined): readonly unknown[] {
+  return configParts(config).map(({ model_type }) => model_type);
+}

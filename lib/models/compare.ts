@@ -7,16 +7,17 @@ import { openSource } from '../containers/list.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
 import { rounding } from '../containers/rounding.js';
 import { numbersOf } from '../containers/stored-types.js';
-import { type Lie, readMatrix, storedShape } from '../containers/transpose.js';
+import { readMatrix } from '../containers/transpose.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
-import { plain, quote, quoteSome } from '../messages/text.js';
+import { plain } from '../messages/text.js';
 import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
-import type { StoredLayer, WorkRun } from '../schemes/scheme.js';
-import { findLayers, isLayer, schemeOf, tensorsOf, tracesOf } from './layers.js';
+import type { WorkRun } from '../schemes/scheme.js';
+import { findLayers, isLayer, schemeOf, tracesOf } from './layers.js';
 import { type Likeness, lessLike, likenessOf } from './likeness.js';
 import { type ConversionRun, checkConversion } from './options.js';
+import { isNumeric, type Pair, pairUp } from './pairs.js';
 import type { CompareReport, TensorComparison } from './report.js';
 import { pipeline } from './stream/pipeline.js';
 import { Counter, makeSlots } from './stream/transfer.js';
@@ -29,17 +30,6 @@ export interface CompareOptions extends ConversionRun {
    * @default HQQ_THREADS, else the parallelism that the system offers
    */
   readonly threads?: number | undefined;
-}
-
-/** One tensor that both have, under the name of the original. */
-interface Pair {
-  readonly name: string;
-  readonly a: TensorEntry;
-  readonly b: TensorEntry | StoredLayer;
-  readonly totals: { weights: number; abs: number; squared: number; squaredA: number; largest: number };
-  /** How like the two are, as far as has been seen. */
-  likeness: Likeness;
-  left: number;
 }
 
 /** Bytes that are compared at once where nothing is computed. */
@@ -66,7 +56,7 @@ export async function compareModels(
     for (const layer of layers) schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
     rejectSwapped(a, layers.length > 0);
     for (const source of layers.length > 0 ? [a] : [a, b]) rejectForeign(source);
-    const { pairs, lone } = pairUp(a, b, layers);
+    const { pairs, lone } = await pairUp(a, b, layers);
     const [backend, threads] = [activeBackend(), resolveThreads(options.threads)];
     const weights = pairs.reduce((sum, pair) => sum + (isNumeric(pair) ? pair.left : 0), 0);
     const counter = new Counter(onProgress, weights, pairs.filter(isRead).length);
@@ -106,45 +96,6 @@ function rejectForeign({ path, entries, envelope }: TensorSource): void {
       ? obstacle.advice.replace('quantize that', 'compare that')
       : 'Give it back its floats with the tool that made it, and compare these.';
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} ${advice}`);
-}
-
-interface Pairs {
-  readonly pairs: readonly Pair[];
-  /** Names that only one of the two has. */
-  readonly lone: readonly string[];
-}
-
-function pairUp(a: TensorSource, b: TensorSource, layers: readonly StoredLayer[]): Pairs {
-  const theirs = tensorsOf(b, layers);
-  const pairs: Pair[] = [];
-  for (const [name, tensor] of a.entries) {
-    const other = theirs.get(name);
-    if (!other) continue;
-    const [shape, otherShape] = [tensor.shape, isLayer(other) ? storedShape(other) : other.shape];
-    if (shape.join() !== otherShape.join()) {
-      const sizes = `[${shape.join(', ')}] in ${plain(a.path)} and [${otherShape.join(', ')}] in ${plain(b.path)}`;
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected two forms of one model, but ${quote(name)} is ${sizes}.`);
-    }
-    if (isLayer(other) && numbersOf(tensor.type) === undefined) {
-      const message = `Expected ${quote(name)} of the original to be floating-point, got ${tensor.type.name}.`;
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
-    }
-    const totals = { weights: 0, abs: 0, squared: 0, squaredA: 0, largest: 0 };
-    const pair: Pair = { name, a: tensor, b: other, totals, likeness: 'equal', left: 0 };
-    pair.left = isNumeric(pair) ? shape.reduce((product, size) => product * size, 1) : tensor.end - tensor.begin;
-    pairs.push(pair);
-  }
-  if (pairs.length === 0) {
-    const [ours, others] = [[...a.entries.keys()], [...theirs.keys()]];
-    const message = `Expected two forms of one model, but ${plain(a.path)} and ${plain(b.path)} have no tensor name in common`;
-    throw new HqqError(
-      'ERR_CHECKPOINT_CONTENT',
-      `${message}: ${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there.`,
-    );
-  }
-  const onlyA = [...a.entries.keys()].filter((name) => !theirs.has(name));
-  const onlyB = [...theirs.keys()].filter((name) => !a.entries.has(name));
-  return { pairs, lone: [...onlyA, ...onlyB] };
 }
 
 interface JobRun extends WorkRun {
@@ -209,12 +160,11 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   const aDtype = numbersOf(pair.a.type)!;
   const count = b.byteLength / DTYPES[bDtype].bytes;
   const a = slot.take('original', Uint8Array, count * DTYPES[aDtype].bytes);
-  const lie: Lie = isLayer(pair.b) ? pair.b : { shape: [1, count], stored: 'out-in' };
   const lower = (likeness: Likeness) => {
     pair.likeness = lessLike(pair.likeness, likeness);
   };
   const source = rounding(sources.a, (_entry, { overflows }) => lower(overflows > 0 ? 'different' : 'rounded'));
-  await readMatrix(source, pair.a, lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
+  await readMatrix(source, pair.a, pair.lie, ranges, DTYPES[aDtype].bytes, a, slot, signal);
   if (pair.likeness !== 'different' && !isLayer(pair.b)) lower(likenessOf(a, aDtype, b, bDtype, slot));
   const stats = new Float64Array(4);
   const ids = { aDtype: DTYPES[aDtype].id, bDtype: DTYPES[bDtype].id };
@@ -232,11 +182,6 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
 function isRead(pair: Pair): boolean {
   const { a, b, left } = pair;
   return left > 0 && (isNumeric(pair) || (!isLayer(b) && a.type.name === b.type.name));
-}
-
-/** Both sides are numbers that the backend can compare. */
-function isNumeric({ a, b }: Pick<Pair, 'a' | 'b'>): boolean {
-  return numbersOf(a.type) !== undefined && (isLayer(b) || b.type.float !== undefined);
 }
 
 function summarize(

@@ -23,6 +23,10 @@ interface Engine {
   readonly fuses?: true;
   /** The formats that it loads: why it does not load a layer of one; undefined where it does. */
   readonly formats: Readonly<Record<string, (layer: EngineLayer) => string | undefined>>;
+  /** Formats in which experts that stay as they are do not load beside layers that are quantized. Absent: none. */
+  readonly wantsExperts?: readonly string[];
+  /** Types of models whose experts it holds as one tensor, and does not read one by one. Absent: none. */
+  readonly stacksOnly?: readonly string[];
 }
 
 const noExperts = ({ name }: EngineLayer) =>
@@ -47,6 +51,8 @@ const ENGINES: readonly Engine[] = [
   {
     name: 'transformers',
     title: 'transformers 5',
+    wantsExperts: ['compressed-tensors'],
+    stacksOnly: ['gpt_oss', 'qwen3_vl_moe', 'qwen3_vl_moe_text'],
     formats: { 'compressed-tensors': symmetricExperts, awq: noExperts, gptq: noExperts, torchao: noExperts },
   },
   {
@@ -79,6 +85,18 @@ const ENGINES: readonly Engine[] = [
     },
   },
 ];
+
+/** Of models whose experts an engine holds as one tensor: that it would load none that are stored one by one. */
+export function stackNotes(layers: readonly string[], modelTypes: readonly unknown[]): readonly string[] {
+  if (!layers.some(isExpert)) return [];
+  return ENGINES.flatMap(({ title, stacksOnly = [] }) => {
+    const type = stacksOnly.find((one) => modelTypes.includes(one));
+    if (type === undefined) return [];
+    return [
+      `${title} holds the experts of ${type} as one tensor, and would fill them with random numbers: for it, leave them (--exclude "*.experts.*").`,
+    ];
+  });
+}
 
 /** Layers that engines compute as one. */
 const FUSED = [
@@ -120,28 +138,49 @@ function engineNamed(name: string): Engine {
   return engine;
 }
 
+/** Why an engine does not load a model, of the first layer that it does not. */
+export interface NotLoaded {
+  readonly title: string;
+  readonly layer: { readonly name: string };
+  readonly reason: string;
+}
+
 /**
- * Why an engine does not load layers, of the first that it does not: "vLLM does not load ..."; undefined where it does.
+ * Why an engine does not load layers; undefined where it does.
  *
  * @param stays Names of layers that are not quantized.
+ * @param modelTypes `model_type` of the model, and of its parts.
  */
 export function notLoaded(
   engine: string,
   layers: readonly EngineLayer[],
   stays: readonly string[] = [],
-): { readonly title: string; readonly layer: EngineLayer; readonly reason: string } | undefined {
-  const { title, formats, fuses } = engineNamed(engine);
+  modelTypes: readonly unknown[] = [],
+): NotLoaded | undefined {
+  const { title, formats, fuses, wantsExperts = [], stacksOnly = [] } = engineNamed(engine);
+  const stacked = stacksOnly.find((type) => modelTypes.includes(type));
   for (const layer of layers) {
     const rule = formats[layer.scheme];
-    const reason =
-      rule === undefined ? `it takes ${Object.keys(formats).join(', ')} (--to), not ${layer.scheme}` : rule(layer);
+    const apart = stacked !== undefined && isExpert(layer.name);
+    const reason = apart
+      ? `it holds the experts of ${stacked} as one tensor, and reads none one by one (--exclude "*.experts.*")`
+      : rule === undefined
+        ? `it takes ${Object.keys(formats).join(', ')} (--to), not ${layer.scheme}`
+        : rule(layer);
     if (reason !== undefined) return { title, layer, reason };
   }
+  const dense = stays.find(isExpert);
+  if (dense !== undefined && layers.some(({ scheme }) => wantsExperts.includes(scheme))) {
+    return { title, layer: { name: dense }, reason: 'experts must all be quantized where other layers are' };
+  }
   if (!fuses) return undefined;
-  const dense = stays.map((name) => ({ name }));
+  const others = stays.map((name) => ({ name }));
   const storageOf = (layer: EngineLayer | { readonly name: string }) =>
     'scheme' in layer ? [layer.scheme, layer.nbits, layer.groupSize, layer.zeroPoint].join() : '';
-  for (const { parts, layer } of splitSets<EngineLayer | { readonly name: string }>([...layers, ...dense], storageOf)) {
+  for (const { parts, layer } of splitSets<EngineLayer | { readonly name: string }>(
+    [...layers, ...others],
+    storageOf,
+  )) {
     const reason = `it computes ${parts.join(', ')} as one layer, whose parts must all be stored alike (--override, --exclude)`;
     if ('scheme' in layer) return { title, layer, reason };
   }
@@ -158,7 +197,13 @@ export function engineLayer({
   return { name, scheme, shape, nbits, groupSize, zeroPoint };
 }
 
-/** The engines that load a model of such layers, as people call them. */
-export function enginesOf(layers: readonly EngineLayer[]): readonly string[] {
-  return ENGINES.filter(({ name }) => notLoaded(name, layers) === undefined).map(({ title }) => title);
+/** The engines that load a model of such layers, as people call them. The rest as `notLoaded` has it. */
+export function enginesOf(
+  layers: readonly EngineLayer[],
+  stays: readonly string[] = [],
+  modelTypes: readonly unknown[] = [],
+): readonly string[] {
+  return ENGINES.filter(({ name }) => notLoaded(name, layers, stays, modelTypes) === undefined).map(
+    ({ title }) => title,
+  );
 }

@@ -198,10 +198,10 @@ export interface Scheme<
   /** A layer becomes one tensor that is called as its weight is. Absent: its tensors have names of their own. */
   readonly keepsName?: boolean;
   /**
-   * Whether the experts of a stack can be such layers: each becomes one, called as `expertSites` has it, in place of the tensor that
-   * holds them all. Absent: stacks stay as they are.
+   * Whether the experts of a stack can be such layers: each becomes one or two, called as `expertSites` has it, in place of the tensor
+   * that holds them all. Absent: stacks stay as they are.
    */
-  readonly experts?: boolean;
+  experts?(stack: LinearSite): boolean;
 
   /** Options that take other defaults where a model is to become this. Absent: none. */
   readonly defaults?: QuantConfig;
@@ -269,8 +269,8 @@ export interface Scheme<
     stays: readonly string[],
     tensors: Iterable<string>,
   ): ReadonlyMap<string, string>;
-  /** What people should know of layers that are stored so. */
-  notes(layers: readonly PlannedLayer<Form>[]): readonly string[];
+  /** What people should know of layers that are stored so. `stays`: as `declare` has it. */
+  notes(layers: readonly PlannedLayer<Form>[], stays: readonly StayingLayer[]): readonly string[];
 
   /** The tensors that hold a matrix which is quantized already, exactly; `weight` is its name. Absent: it can hold none. */
   hold?(weight: string, tensor: QuantizedTensor): readonly WholeTensor[];

@@ -10,8 +10,8 @@ import type { TensorEntry, TensorSource } from '../container.js';
 import { ADAPTER_CONFIG } from './adapter.js';
 import { CheckpointEnvelope, CONFIG_NAME, type ConfigFile } from './envelope.js';
 import { FOREIGN_CONFIG } from './foreign.js';
-import { Fp8Reader, originOf, widenedOf } from './fp8.js';
 import { SafetensorsFile } from './reader.js';
+import { type Reading, readingOf } from './reading.js';
 import { MAX_SHARDS, mostIndexBytes, parseIndex, ShardCheck } from './shards.js';
 
 /** Largest config.json. Real ones have a few kilobytes, with the labels of a large classifier a few megabytes. */
@@ -47,8 +47,8 @@ export class Checkpoint implements TensorSource {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly envelope: CheckpointEnvelope;
   readonly #files: ReadonlyMap<string, SafetensorsFile>;
-  /** Reads the weights of a model of FP8. */
-  readonly #fp8: Fp8Reader | undefined;
+  /** Reads what is not in the files as it is. */
+  readonly #reading: Reading;
 
   private constructor(path: string, folder: string | undefined, { files, ...around }: Parts) {
     this.path = path;
@@ -58,15 +58,15 @@ export class Checkpoint implements TensorSource {
     const entries = new Map<string, TensorEntry>();
     for (const file of files) for (const entry of file.tensors.values()) entries.set(entry.name, entry);
     const metadata = new Map(files.map((file) => [file.name, file.metadata]));
-    const widened = widenedOf(entries, around.config?.value);
-    this.entries = widened?.entries ?? entries;
-    this.#fp8 = widened && new Fp8Reader(widened.tensors);
+    this.#reading = readingOf(entries, around.config?.value);
+    const { origin } = this.#reading;
+    this.entries = this.#reading.entries;
     const envelope = new CheckpointEnvelope({
       ...{ path, folder, metadata, ...around },
-      ...(widened ? { origin: originOf(widened.tensors) } : {}),
+      ...(origin === undefined ? {} : { origin }),
     });
     // What is read is a model of floats: nobody is told otherwise.
-    this.envelope = widened
+    this.envelope = origin
       ? envelope.replace({ layers: [], set: {}, drop: ['quantization_config', 'compression_config'] })
       : envelope;
   }
@@ -93,17 +93,13 @@ export class Checkpoint implements TensorSource {
   }
 
   async read(entry: TensorEntry, at: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
-    const tensor = this.#fp8?.of(entry);
-    if (tensor) return this.#fp8!.read(tensor, at, into, this, signal);
+    const reading = this.#reading.read(entry, at, into, this, signal);
+    if (reading) return reading;
     await this.#file(entry.file).read(entry.begin + at, into, signal);
   }
 
   readSync(entry: TensorEntry, at: number, into: Uint8Array): void {
-    const tensor = this.#fp8?.of(entry);
-    if (tensor) {
-      this.#fp8!.readSync(tensor, at, into, (part, from, to) => this.readSync(part, from, to));
-      return;
-    }
+    if (this.#reading.readSync(entry, at, into, this)) return;
     this.#file(entry.file).readSync(entry.begin + at, into);
   }
 

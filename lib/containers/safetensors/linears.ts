@@ -55,7 +55,8 @@ export function* linearsOf(
 ): Generator<LinearSite | OtherTensor, void> {
   const traits = traitsOf(entries, config);
   const tie = tieOf(config);
-  for (const entry of entries.values()) yield linearOf(entry, entries, traits, tie, known);
+  for (const entry of entries.values())
+    yield stackOf(entry, entries, known, config) ?? linearOf(entry, entries, traits, tie, known);
 }
 
 function linearOf(
@@ -69,8 +70,6 @@ function linearOf(
   const name = layerOf(entry.name);
   const given = known?.kindOf(name);
   const kind = given === 'unsure' ? undefined : given;
-  const stack = stackOf(entry, entries, known);
-  if (stack) return stack;
   const scales = isFp8Scale(entry, traits) ? 'scale of an FP8 weight' : undefined;
   if (shape.length !== 2) return { entry, reason: scales ?? 'not a matrix', linear: false };
   const bias = name === entry.name ? undefined : entries.get(`${name}.bias`);

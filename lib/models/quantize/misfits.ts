@@ -1,5 +1,5 @@
 import type { LinearSite, OtherTensor } from '../../containers/container.js';
-import { layerOf } from '../../containers/names.js';
+import { layerOf, modelTypesOf } from '../../containers/names.js';
 import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
@@ -44,11 +44,13 @@ export function rejectUnloaded(
   { name: scheme }: Scheme,
   layers: readonly PlannedLayer[],
   dense: readonly OtherTensor[],
+  config: Readonly<Record<string, unknown>> | undefined,
 ): void {
   const found = notLoaded(
     engine,
     layers.map(({ site: { name, shape }, form: { config } }) => ({ ...config, name, scheme, shape })),
     dense.map(({ entry }) => layerOf(entry.name)),
+    modelTypesOf(config),
   );
   if (found === undefined) return;
   const { title, layer, reason } = found;

@@ -11,7 +11,7 @@ import type {
 } from '../../containers/container.js';
 import { digestOf } from '../../containers/digest.js';
 import { containerNamed } from '../../containers/list.js';
-import { layerOf } from '../../containers/names.js';
+import { layerOf, modelTypesOf } from '../../containers/names.js';
 import { storedFloat } from '../../containers/stored-types.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { ResolvedQuantConfig } from '../../matrix/config.js';
@@ -19,6 +19,7 @@ import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
+import { stackNotes } from '../../schemes/engines.js';
 import { schemeFor, schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
 import { modelDtypeOf } from '../model-dtype.js';
@@ -90,7 +91,7 @@ export async function planModel(
     await yieldIfDue();
   }
   if (misfits.length > 0) throw misfitError(misfits);
-  if (model.for !== undefined) rejectUnloaded(model.for, scheme, layers, dense);
+  if (model.for !== undefined) rejectUnloaded(model.for, scheme, layers, dense, source.envelope.config);
   const described = source.envelope.config !== undefined; // else names need suit nobody
   const pairs = known ? tiedPairs(known, source.entries) : [];
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);
@@ -124,7 +125,11 @@ export async function planModel(
     notes: [
       ...selection.notes,
       ...(await tieNotes(source, pairs, run.signal)),
-      ...scheme.notes(kept),
+      ...scheme.notes(kept, stays),
+      ...stackNotes(
+        kept.map(({ site }) => site.name),
+        modelTypesOf(source.envelope.config),
+      ),
       ...source.envelope.notes,
     ],
     change,

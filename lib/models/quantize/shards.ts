@@ -287,9 +287,10 @@ async function checkPlan(plan: ModelPlan, source: TensorSource, signal: AbortSig
 function checkEntries({ shards }: ModelPlan, { entries }: TensorSource): void {
   for (const { file, layers, copies } of shards) {
     const planned = layers.flatMap(({ site: { weight, bias } }) => (bias ? [weight, bias] : [weight]));
-    const strange = planned.find(({ name, begin, end, ...entry }) => {
-      const own = entries.get(name);
-      return own === undefined || own.file !== entry.file || own.begin !== begin || own.end !== end;
+    const strange = planned.find(({ name, begin, end, part, ...entry }) => {
+      const own = entries.get(part?.of ?? name);
+      if (own === undefined || own.file !== entry.file) return true;
+      return part ? begin < own.begin || end > own.end : own.begin !== begin || own.end !== end;
     });
     const name = strange?.name ?? copies.find((copy) => !entries.has(copy));
     if (name === undefined) continue;

@@ -69,7 +69,7 @@ export async function selectLayers(
     const stay = (reason: string) => dense.push({ entry: weight, reason, linear });
     const wanted = include.some((glob) => glob.matches(name));
     const asEmbedding = options.embeddings !== undefined && item.embedding === true;
-    if (item.experts !== undefined && !scheme.experts) stay(STACKED);
+    if (item.experts !== undefined && !scheme.experts?.(item)) stay(STACKED);
     else if (doubt && !asEmbedding && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
       stay(doubt.reason);
       doubtful.add(name);

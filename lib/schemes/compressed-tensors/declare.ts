@@ -32,10 +32,46 @@ function groupsOf(layers: readonly Layer[]): readonly Group[] {
   return [...groups.values()].sort((a, b) => a.layers.length - b.layers.length);
 }
 
+/**
+ * Refuses experts that are not all stored alike: transformers decodes all of them as those of one group, without a message where that is
+ * another one.
+ */
+function checkExperts(groups: readonly Group[], stays: readonly StayingLayer[]): void {
+  const with_ = groups.filter((group) => group.layers.some(({ site }) => isExpert(site.name)));
+  if (with_.length === 0) return;
+  const first = with_[0]!.layers.find(({ site }) => isExpert(site.name))!;
+  const dense = stays.find(({ layer }) => isExpert(layer));
+  const other = dense?.layer ?? with_[1]?.layers.find(({ site }) => isExpert(site.name))?.site.name;
+  if (other === undefined) return;
+  const message =
+    'Expected all experts of compressed-tensors to have the same bits and groups, or to stay as they are all of them, but ' +
+    `${quoteSome([other])} is not stored as ${quoteSome([first.site.name])} is: transformers would decode one as the other, without a message.`;
+  throw new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `${message} Give all of them the same (--override "*.experts.*:..."), or exclude them all (--exclude "*.experts.*").`,
+  );
+}
+
+/** What transformers knows the group of the experts by (integrations/compressed_tensors.py, get_experts_scheme). */
+const EXPERTS_TARGET = 're:.*[.]experts[.][0-9]+[.].*';
+
 const isSymmetric = ({ form }: Layer) => form.config.zeroPoint === 'symmetric';
 
 /** By both of its names, where a layer has two: transformers looks for the one, vLLM for the other. */
 const namesOf = (layer: string, module: string) => (layer === module ? [layer] : [layer, module]);
+
+/** What tells the layers of a group: the largest is all that no other names. */
+function targetsOf(
+  layers: readonly Layer[],
+  groups: number,
+  isLast: boolean,
+  moduleOf: (layer: string) => string,
+): readonly string[] {
+  const experts = groups > 1 && layers.some(({ site }) => isExpert(site.name)) ? [EXPERTS_TARGET] : [];
+  if (isLast) return [...experts, 'Linear'];
+  const named = layers.filter(({ site }) => !isExpert(site.name));
+  return [...experts, ...named.flatMap(({ site }) => namesOf(site.name, moduleOf(site.name)))];
+}
 
 /**
  * The `quantization_config` of such layers.
@@ -59,6 +95,7 @@ export function configurationOf(
         'as the other, without a message. Use zeroPoint (--zero-point) symmetric, which may be mixed; or exclude (--exclude) one of them.',
     );
   }
+  checkExperts(groups, stays);
   const ignored = stays.flatMap(({ layer, module }) => namesOf(layer, module));
   const isHead = layers.some(({ site }) => moduleOf(site.name) === 'lm_head');
   return {
@@ -69,10 +106,7 @@ export function configurationOf(
       groups.map(({ weights, layers: own }, index) => [
         `group_${index}`,
         {
-          targets:
-            index === groups.length - 1
-              ? ['Linear']
-              : own.flatMap(({ site }) => namesOf(site.name, moduleOf(site.name))),
+          targets: targetsOf(own, groups.length, index === groups.length - 1, moduleOf),
           ...{ input_activations: null, output_activations: null, weights },
         },
       ]),
@@ -83,12 +117,17 @@ export function configurationOf(
 }
 
 /** What people should know. */
-export function notesOf(layers: readonly Layer[]): readonly string[] {
+export function notesOf(layers: readonly Layer[], stays: readonly StayingLayer[]): readonly string[] {
   const notes: string[] = [];
   const asymmetric = layers.filter((layer) => !isSymmetric(layer));
   if (asymmetric.some(({ site }) => isExpert(site.name))) {
     notes.push(
       'Experts with integer zeros: transformers 5 does not load these, vLLM may. Use zeroPoint (--zero-point) symmetric for models with experts.',
+    );
+  }
+  if (stays.some(({ layer }) => isExpert(layer))) {
+    notes.push(
+      'Experts stay as they are: transformers 5 does not load them beside layers that are quantized (it fails while it loads); vLLM may.',
     );
   }
   const coarse = layers.filter(({ form: { config } }) => config.nbits === 8 && config.scaleDtype === 'bfloat16');

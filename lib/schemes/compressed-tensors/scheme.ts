@@ -93,6 +93,7 @@ function zeroPiece({ site, form }: Layer, { first, rows }: RowChunk, zero: Float
 export const compressedTensors: Scheme<RowForm, PackedLayer, RowChunk> = {
   name: 'compressed-tensors',
   ...rowScheme(RULES, namesOfPacked, partsOf),
+  experts: ({ layers }) => layers !== undefined,
   defaults: { solver: 'joint', zeroPoint: 'symmetric' },
   tensorsOf: (form) => (hasZeros(form) ? 4 : 3),
 

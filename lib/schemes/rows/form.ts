@@ -89,7 +89,8 @@ export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules
   const { shape, stored, doubt, embedding, name, weight } = site;
   const { title } = rules;
   if (embedding) return { stays: `embedding: ${title} has linear layers only` };
-  if (stored === 'in-out') return { stays: `stored [in, out]: ${title} has nn.Linear only` };
+  if (stored === 'in-out' && site.partOf === undefined)
+    return { stays: `stored [in, out]: ${title} has nn.Linear only` };
   if (doubt) return { stays: `${doubt.reason}: ${title} has nn.Linear only` };
   if (weight.name === name) return { stays: `not named <module>.weight, as ${title} needs` };
   if (ROUTER.test(name)) return { stays: 'router of experts, which engines do not load quantized' };
@@ -106,14 +107,19 @@ export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules
   });
   const [, inFeatures] = shape;
   if (asked === null) return form(inFeatures, true);
-  if (inFeatures % asked === 0) return form(asked, false);
-  const reason = `groups of ${asked} do not divide rows of ${inFeatures}`;
-  if (options.config.groupSize !== undefined) return { reason, asked, sizes: nearestDivisors(inFeatures, asked) };
+  const given = options.config.groupSize !== undefined;
+  // Engines want all layers of all experts alike: what a size is to divide are the rows of those that lead in and of those that lead out.
+  const sizes = isExpert(name) && !given ? [inFeatures, shape[0]] : [inFeatures];
+  const uneven = (group: number) => sizes.find((size) => size % group !== 0);
+  const odd = uneven(asked);
+  if (odd === undefined) return form(asked, false);
+  const reason = `groups of ${asked} do not divide rows of ${odd}`;
+  if (given) return { reason, asked, sizes: nearestDivisors(inFeatures, asked) };
   if (rules.adapts?.(config) === false) {
     return { stays: `${reason}, and ${title} has one size for all such layers (--group-size)` };
   }
   const half = asked / 2;
-  return inFeatures % half === 0
+  return uneven(half) === undefined
     ? form(half, false, `group size ${half}: ${reason}`)
     : form(inFeatures, true, `whole rows of ${inFeatures}: ${reason}`);
 }
