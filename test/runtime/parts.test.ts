@@ -91,7 +91,7 @@ describe('config.json', () => {
       /rope_parameters\.full_attention/,
     ],
     [{ rope_scaling: { rope_type: 'longrope' } }, 'ERR_CHECKPOINT_CONTENT', /rope_scaling\.rope_type "longrope"/],
-    [{ quantization_config: { quant_method: 'gptq' } }, 'ERR_CHECKPOINT_CONTENT', /got "gptq"/],
+    [{ quantization_config: { quant_method: 'bitsandbytes' } }, 'ERR_CHECKPOINT_CONTENT', /got "bitsandbytes"/],
     [
       { layer_types: ['chunked_attention', 'full_attention', 'full_attention', 'full_attention'] },
       'ERR_CHECKPOINT_CONTENT',

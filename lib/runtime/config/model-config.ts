@@ -127,6 +127,9 @@ function readArchitecture(config: Readonly<Record<string, unknown>>, file: strin
   );
 }
 
+/** What layers may be quantized with, as config.json calls it. Which of them are, tensors tell. */
+const METHODS: readonly unknown[] = ['hqq', 'compressed-tensors', 'awq', 'gptq', 'auto-round', 'torchao'];
+
 /** Features that other models of these architectures have. */
 function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>>, file: string): void {
   const activation = config.hidden_act ?? 'silu';
@@ -134,10 +137,10 @@ function checkSupported(fields: Fields, config: Readonly<Record<string, unknown>
   const quantization = config.quantization_config;
   if (quantization === undefined || quantization === null) return;
   const method = (quantization as { quant_method?: unknown }).quant_method;
-  if (method !== 'hqq')
+  if (!METHODS.includes(method))
     throw new HqqError(
       'ERR_CHECKPOINT_CONTENT',
-      `${plain(file)}: Expected weights in floating point or of quant_method "hqq", got ${show(method)}.`,
+      `${plain(file)}: Expected weights in floating point or of quant_method ${METHODS.join(', ')}, got ${show(method)}.`,
     );
 }
 
