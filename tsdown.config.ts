@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { defineConfig, type Rolldown, type UserConfig } from 'tsdown';
 
@@ -36,6 +38,21 @@ const imported = (between?: '-node'): Rolldown.Plugin => ({
     }
   },
 });
+
+/** `import text from 'file?raw'` is the file's text, as Vite has it: of a file of lib, or of a package. */
+const texts: Rolldown.Plugin = {
+  name: 'texts',
+  resolveId(id, importer) {
+    if (!id.endsWith('?raw')) return undefined;
+    return `\0text:${createRequire(importer!).resolve(id.slice(0, -'?raw'.length))}.text`; // tsdown asks for a plugin at .css
+  },
+  load(id) {
+    if (!id.startsWith('\0text:')) return undefined;
+    const file = id.slice('\0text:'.length, -'.text'.length);
+    this.addWatchFile(file);
+    return `export default ${JSON.stringify(readFileSync(file, 'utf8'))};`;
+  },
+};
 
 /** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text and memory.) */
 const GROUPS = [
@@ -100,6 +117,7 @@ export default defineConfig([
     entry: { 'index-module': ENTRY.index, 'runtime-module': ENTRY.runtime, cli: 'lib/cli/main.ts' },
     format: 'esm',
     dts: false,
+    plugins: [texts],
   },
   { ...portable, entry: PORTABLE_ENTRY, format: 'esm', dts: false, plugins: [withoutNode] }, // what browsers load
   { ...portable, entry: PORTABLE_ENTRY, format: 'cjs', dts: false, plugins: [withoutNode, imported('-node')] },

@@ -1,9 +1,5 @@
-import { basename, dirname, join, resolve } from 'node:path';
 import type { FileKind } from '../files/file-kind.js';
-import { closeFile, createFile, syncFile, writeFully } from '../files/io.js';
-import { checkApart, checkReplaceable } from '../files/output-rules.js';
-import { checkParent } from '../files/parents.js';
-import { StagedOutput } from '../files/staged-output.js';
+import { checkTextOutput, saveText } from '../files/text-file.js';
 import type { BitPlan } from '../models/bit-plan.js';
 
 /** What is replaced by a plan: a plan, or what looks like one. */
@@ -15,29 +11,11 @@ const PLAN: FileKind = {
 };
 
 /** Refuses what could not be written to, before anything is computed for it. @throws {HqqError} `ERR_IO`, `ERR_INVALID_OPTION` */
-export async function checkPlanOutput(path: string, model: string, force: boolean): Promise<void> {
-  const absolute = resolve(path);
-  const place = join(await checkParent(dirname(absolute)), basename(absolute));
-  await checkApart(place, [model]).catch((error: unknown) => {
-    if ((error as { code?: string }).code !== 'ERR_IO') throw error; // a model in the cache has a name that is no path
-  });
-  await checkReplaceable(place, 'file', PLAN, force);
+export function checkPlanOutput(path: string, model: string, force: boolean): Promise<void> {
+  return checkTextOutput(path, { made: PLAN, inputs: [model], force });
 }
 
 /** Writes a plan, whole or not at all. @throws {HqqError} `ERR_IO` */
-export async function savePlan(path: string, plan: BitPlan, force: boolean): Promise<void> {
-  const staged = await StagedOutput.begin(path, 'file', { made: PLAN, force, inputs: [] });
-  try {
-    const fd = await createFile(staged.path, await staged.modeOf('.'));
-    try {
-      await writeFully(fd, staged.path, 0, Buffer.from(`${JSON.stringify(plan, null, 2)}\n`));
-      await syncFile(fd, staged.path);
-    } finally {
-      await closeFile(fd);
-    }
-    await staged.commit();
-  } catch (error) {
-    await staged.abandon();
-    throw error;
-  }
+export function savePlan(path: string, plan: BitPlan, force: boolean): Promise<void> {
+  return saveText(path, `${JSON.stringify(plan, null, 2)}\n`, { made: PLAN, force });
 }

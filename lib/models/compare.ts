@@ -1,6 +1,6 @@
 import { activeBackend } from '../backend/index.js';
 import { relativeError } from '../compute/arguments.js';
-import { bitsOf } from '../compute/floats.js';
+import { bitsOf, widenBytesLater } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
@@ -35,11 +35,22 @@ export interface CompareOptions extends ConversionRun {
 /** Bytes that are compared at once where nothing is computed. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 
-/** As entry.ts says, through which the package exports it. */
+/** Sees what is compared, as it is read. */
+export interface Onlooker {
+  /** Every tensor that both have, before the first number of any is read. */
+  pairs(pairs: readonly Pair[]): void;
+  /** Numbers of both, of ranges of the tensor, one range after the other; they are the caller's until this returns. */
+  numbers(pair: Pair, ranges: readonly Range[], original: Float32Array, other: Float32Array): void;
+  /** Nothing more comes of a tensor. */
+  done(pair: Pair): void;
+}
+
+/** As entry.ts says, through which the package exports it; an onlooker is for the command line. */
 export async function compareModels(
   first: FilePath,
   second: FilePath,
   options: CompareOptions = {},
+  onlooker?: Onlooker,
 ): Promise<CompareReport> {
   const original = pathOf(first, 'the original');
   const quantized = pathOf(second, 'the quantized model');
@@ -57,6 +68,7 @@ export async function compareModels(
     rejectSwapped(a, layers.length > 0);
     for (const source of layers.length > 0 ? [a] : [a, b]) rejectForeign(source);
     const { pairs, lone } = await pairUp(a, b, layers);
+    onlooker?.pairs(pairs);
     const [backend, threads] = [activeBackend(), resolveThreads(options.threads)];
     const weights = pairs.reduce((sum, pair) => sum + (isNumeric(pair) ? pair.left : 0), 0);
     const counter = new Counter(onProgress, weights, pairs.filter(isRead).length);
@@ -65,8 +77,9 @@ export async function compareModels(
       jobsOf(pairs),
       async (job, slot, stop) => {
         const compute: WorkRun['compute'] = (operation, args) => runTask(backend, operation, args, { signal: stop });
-        await job.run({ sources: { a, b }, threads, slot, signal: stop, compute });
+        await job.run({ sources: { a, b }, threads, slot, signal: stop, compute, onlooker });
         job.pair.left -= job.count;
+        if (job.pair.left === 0) onlooker?.done(job.pair);
         counter.add(job.pair.name, isNumeric(job.pair) ? job.count : 0, job.pair.left === 0);
       },
       signal,
@@ -100,6 +113,7 @@ function rejectForeign({ path, entries, envelope }: TensorSource): void {
 
 interface JobRun extends WorkRun {
   readonly sources: Sources;
+  readonly onlooker: Onlooker | undefined;
 }
 
 /** The original and what it is compared with. */
@@ -176,6 +190,15 @@ async function measure(pair: Pair, ranges: readonly Range[], b: Uint8Array, bDty
   totals.squared += squared;
   totals.squaredA += squaredA;
   totals.largest = Math.max(totals.largest, largest);
+  if (run.onlooker === undefined) return;
+  const own = slot.part('onlooker');
+  const wide = async (name: string, bytes: Uint8Array, dtype: DType) => {
+    if (dtype === 'float32') return bitsOf(bytes, dtype) as Float32Array;
+    const to = own.take(name, Float32Array, count);
+    await widenBytesLater(bytes, dtype, to, { threads, signal });
+    return to;
+  };
+  run.onlooker.numbers(pair, ranges, await wide('a', a, aDtype), await wide('b', b, bDtype));
 }
 
 /** Whether bytes of it decide how like the two are: not where it has none, or two types that are not compared. */

@@ -2,9 +2,9 @@ import { realpathSync } from 'node:fs';
 import { plain } from '../../messages/text.js';
 import { formatNumber, formatPercent, formatShape, plural } from '../../messages/units.js';
 import { compareModels } from '../../models/compare.js';
-import type { CompareReport } from '../../models/report.js';
+import type { CompareReport, Progress } from '../../models/report.js';
 import { defineCommand, toJson } from '../command.js';
-import { ALL, JSON_FLAG, NO_PROGRESS, THREADS, UsageError } from '../flags.js';
+import { ALL, FORCE, JSON_FLAG, NO_PROGRESS, THREADS, text, UsageError } from '../flags.js';
 import { withProgress } from '../show/progress.js';
 import { standOf } from '../show/stand.js';
 import { bold, footnote, pairs, table } from '../show/table.js';
@@ -18,16 +18,39 @@ export const compare = defineCommand({
   name: 'compare',
   args: ['original', 'quantized'],
   summary: 'measure the error of every quantized tensor against the original',
-  flags: { all: ALL, threads: THREADS, json: JSON_FLAG, quiet: NO_PROGRESS },
-  plan([original, quantized], { all = false, threads, json = false, quiet = false }) {
+  details: [
+    '--html writes a page of charts that needs no network: sizes, the error of every layer and kind of tensor, how weights and errors of each',
+    'tensor are spread, and the groups that fit worst; with --plan what the plan was chosen from, too.',
+  ].join('\n'),
+  flags: {
+    html: text('path', 'a page of charts to write: a .html file'),
+    plan: text('path', 'the plan that bits are from, for the page: as hqq plan writes it'),
+    all: ALL,
+    threads: THREADS,
+    force: FORCE,
+    json: JSON_FLAG,
+    quiet: NO_PROGRESS,
+  },
+  plan([original, quantized], { html, plan, all = false, threads, force = false, json = false, quiet = false }) {
+    if (plan !== undefined && html === undefined)
+      throw new UsageError('--plan is for the page that --html <path> writes.');
     if (samePlace(original!, quantized!)) {
       throw new UsageError(`Expected two models to compare, got ${plain(original!)} twice.`);
     }
     return async ({ signal, print }) => {
-      const report = await withProgress('comparing', !json && !quiet, (update) =>
-        compareModels(original!, quantized!, { threads, signal, onProgress: (progress) => update(standOf(progress)) }),
+      const page = html === undefined ? undefined : await import('../report/write-page.js');
+      await page?.checkPage(html!, [original!, quantized!], force); // before minutes of computing
+      const named = plan === undefined ? undefined : await page!.readMeasuredPlan(plan);
+      const seen = page && new page.Gatherer();
+      const report = await withProgress('comparing', !json && !quiet, (update) => {
+        const onProgress = (progress: Progress) => update(standOf(progress));
+        return compareModels(original!, quantized!, { threads, signal, onProgress }, seen);
+      });
+      await page?.savePage(html!, { report, seen: seen!, plan: named }, force);
+      print(
+        json ? toJson(report) : `${describe(report, all)}${html === undefined ? '' : pairs([['page', html]])}`,
+        html,
       );
-      print(json ? toJson(report) : describe(report, all));
     };
   },
 });
