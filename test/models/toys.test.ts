@@ -171,7 +171,7 @@ describe('a scheme that is a folder and a row', () => {
     await quantizeModel(input, first, { include: 'a' });
     SCHEMES.reverse();
     const error = await failure(() => quantizeModel(first, second));
-    expect(error.message).toContain('1 layers hold HQQ codes');
+    expect(error.message).toContain('1 layer holds HQQ codes');
     expect((await failure(() => dequantizeModel(input, second))).message).toMatch(
       /is not quantized with toy bytes, .*HQQ: no tensor of it is called <module>\.rows8, .*or is called <module>\.W_q\. Nothing to do/,
     );

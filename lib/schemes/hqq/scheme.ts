@@ -113,7 +113,8 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   settings: ['quantization_config'],
   traces(source) {
     const names = namesOfCodes(source);
-    return names.length === 0 ? undefined : `${names.length} layers hold HQQ codes (${quoteSome(names, 1)})`;
+    if (names.length === 0) return undefined;
+    return `${plural(names.length, 'layer')} ${names.length === 1 ? 'holds' : 'hold'} HQQ codes (${quoteSome(names, 1)})`;
   },
   find: readLayers,
   storedChunks: layerChunks,
