@@ -56,6 +56,8 @@ process.exitCode = wrong.length === 0 ? 0 : 1;
 
 /** The page, of classes and what became of them. */
 function page(all, engines) {
+  const inFive = new Map(engines);
+  const row = (entry) => wideRow(entry, inFive.get(entry[0]));
   const of = (...states) => all.filter(([, { state }]) => states.includes(state));
   const [same, loaded, told, refused] = [of('same'), of('loaded'), of('told'), of('refused')];
   const [wrong, open, absent] = [of('wrong'), of('open'), of('not built', 'not saved', 'not loaded', 'failed')];
@@ -70,15 +72,18 @@ function page(all, engines) {
       `| quantized for \`hqq\` alone, as a note says | ${count(told)} |\n| refused | ${count(refused)} |\n| wrong | ${count(wrong)} |\n| to be tried again | ${count(open)} |\n` +
       `| cannot be tried | ${count(absent)} |`,
     'Layers are linear modules of the tiny model; quantized, those of them that are; share, the part of all parameters that these hold. ' +
-      'What stays, the summary of a run says: heads, layers whose weight is read past them, layers whose names transformers confuses.',
-    ...section('Loads, results equal', same, row),
-    ...section('Loads, weights equal', loaded, row),
+      'What stays, the summary of a run says: heads, layers whose weight is read past them, layers whose names transformers confuses.' +
+      (engines.length === 0
+        ? ''
+        : ' The last column is what transformers 5 has quantized of the same class, as the next section says.'),
+    ...enginesSection(engines),
+    ...section('Loads, results equal', same, row, true),
+    ...section('Loads, weights equal', loaded, row, true),
     ...section('For `hqq` alone', told, reason),
     ...section('Refused', refused, reason),
     ...section('Wrong', wrong, (entry) => [...reason(entry).slice(0, 1), cell(entry[1].problems[0])]),
     ...section('To be tried again', open, reason),
     ...section('Cannot be tried', absent, reason),
-    ...enginesSection(engines),
   ].join('\n\n')}\n`;
 }
 
@@ -114,33 +119,46 @@ function classesOfTable() {
 
 /** What was seen of folders of compressed-tensors. */
 function enginesSection(all) {
-  const tried = all.filter(([, { state }]) => !['not built', 'not saved', 'not loaded', 'failed'].includes(state));
-  if (tried.length === 0) return [];
+  if (all.length === 0) return [];
+  const absent = all.filter(([, { state }]) => ['not built', 'not saved', 'not loaded', 'failed'].includes(state));
+  const tried = all.filter((entry) => !absent.includes(entry));
   const loaded = tried.filter(([, { state }]) => state === 'same' || state === 'loaded');
-  const others = tried.filter((entry) => !loaded.includes(entry));
   const same = loaded.filter(([, { state }]) => state === 'same').length;
   return [
     '## transformers 5',
-    `${tried.length} classes in the same way, with \`--to compressed-tensors\`, in transformers 5.24.0 with compressed-tensors 0.20.1: ` +
-      `${loaded.length} load with equal weights, ${same} of them with equal results.`,
-    ...(others.length === 0 ? [] : [`| class | state | why |\n|---|---|---|\n${others.map(enginesRow).join('\n')}`]),
-    `Loads: ${loaded.map(([name]) => name).join(', ')}.`,
+    `The same classes in the same way with \`--to compressed-tensors\`, in transformers 5.24.0 with compressed-tensors 0.20.1: ${loaded.length} of ` +
+      `${tried.length} load with equal weights, ${same} of them with equal results. Some classes of transformers 5 give first values to layers that are ` +
+      'loaded already, and read weights for that, which a packed layer has not: such layers stay, and a model of nothing else is refused. ' +
+      `\`--for vllm\` quantizes them. ${absent.length} more cannot be tried.`,
+    ...reasonsTable(tried.filter((entry) => !loaded.includes(entry))),
+    ...reasonsTable(absent),
   ];
 }
 
-function enginesRow([name, { state, reason: why, problems = [] }]) {
-  return `| ${name} | ${state} | ${cell(problems[0] ?? why)} |`;
+/** Classes by why they are in no column. */
+function reasonsTable(entries) {
+  if (entries.length === 0) return [];
+  const byReason = new Map();
+  for (const [name, { state, reason: why, problems = [] }] of entries) {
+    const text = `${state} | ${cell(problems[0] ?? why)}`;
+    byReason.set(text, [...(byReason.get(text) ?? []), name]);
+  }
+  const rows = [...byReason].map(([text, names]) => `| ${names.join(', ')} | ${text} |`);
+  return [`| classes | state | why |\n|---|---|---|\n${rows.join('\n')}`];
 }
 
-function section(title, entries, cells) {
+function section(title, entries, cells, wide = false) {
   if (entries.length === 0) return [];
-  const wide = cells === row;
-  const head = wide ? '| class | layers | quantized | share |\n|---|---|---|---|' : '| class | why |\n|---|---|';
+  const head = wide
+    ? '| class | layers | quantized | share | in transformers 5 |\n|---|---|---|---|---|'
+    : '| class | why |\n|---|---|';
   return [`## ${title}`, `${head}\n${entries.map((entry) => `| ${cells(entry).join(' | ')} |`).join('\n')}`];
 }
 
-function row([name, { linear, quantized, share }]) {
-  return [name, linear, quantized, share === undefined ? '-' : `${Math.round(share * 100)} %`];
+function wideRow([name, { linear, quantized, share }], five) {
+  const there =
+    five === undefined ? '-' : five.state === 'same' || five.state === 'loaded' ? `${five.quantized}` : five.state;
+  return [name, linear, quantized, share === undefined ? '-' : `${Math.round(share * 100)} %`, there];
 }
 
 function reason([name, { state, reason: whole = '' }]) {

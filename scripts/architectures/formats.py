@@ -1,6 +1,7 @@
 """What the sweep must know of a format that hqq writes, once it is loaded in transformers."""
 
 import torch
+from torch import nn
 
 
 class Hqq:
@@ -13,7 +14,10 @@ class Hqq:
 
         self.layer = HQQLinear
 
-    def is_layer(self, module):
+    def ready(self, model):
+        """What a layer needs before it is called by itself: nothing."""
+
+    def is_layer(self, module, _):
         return isinstance(module, self.layer)
 
     def weight(self, module):
@@ -31,8 +35,19 @@ class CompressedTensors:
     def __init__(self):
         import compressed_tensors  # noqa: F401: said here where it is missing, not for each class
 
-    def is_layer(self, module):
-        return getattr(module, "quantization_scheme", None) is not None
+    def ready(self, model):
+        """Unpacks its layers, which the library does as a model is first called, and not as a layer is."""
+        for hook in list(model._forward_pre_hooks.values()):
+            if hook.__name__ == "ct_decompress_hook":
+                hook(model, ())
+
+    def is_layer(self, module, plain):
+        """Whether it is one that was packed: `plain` is the weight of the float model, None where that has no such module."""
+        if getattr(module, "quantization_scheme", None) is not None:
+            return True
+        if not isinstance(module, nn.Linear) or plain is None or module.weight.is_meta:
+            return False
+        return not torch.equal(module.weight, plain)  # unpacked as it was read
 
     @torch.no_grad()
     def weight(self, module):
