@@ -153,6 +153,8 @@ export interface LinearSite {
   readonly doubt?: Doubt;
   /** It is a table of embeddings that are looked up by token; absent where it is not. */
   readonly embedding?: true;
+  /** transformers 5 reads its weight as it loads the model, whatever stands in its place; absent where it does not, as far as is known. */
+  readonly readAtLoading?: true;
   /**
    * How many matrices of `shape` the weight is, one after the other: a stack of experts, `[experts, out, in]` or `[experts, in, out]`,
    * as `stored` says of each. The bias is `[experts, out]` then. Absent: it is one matrix. `expertSites` makes layers of them.
@@ -188,6 +190,8 @@ export interface KnownModules {
   moduleOf(module: string): string | undefined;
   /** The module whose weight is that of this one too; undefined where it has its own. */
   sourceOf(module: string): string | undefined;
+  /** Whether transformers 5 reads its weight as it loads a model: with no tensor of that name it does not load. */
+  isReadAtLoading(module: string): boolean;
   /** Which way each matrix of a stack of experts lies; undefined for what is none. */
   expertsOf(module: string): LinearSite['stored'] | undefined;
 }

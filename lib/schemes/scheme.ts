@@ -258,6 +258,13 @@ export interface Scheme<
   /** Whether a text of a file is such a one, which goes when the layers do. Absent: none is. */
   isMetadata?(name: string, text: string): boolean;
   /**
+   * Layers that those who load the model would not load beside the others, and why: they stay as they are. By the names that its
+   * files have. Absent: there are none.
+   *
+   * @param engine That is to load it (`ENGINE_NAMES`); absent: any of them.
+   */
+  unloaded?(layers: readonly PlannedLayer<Form>[], engine?: string): ReadonlyMap<string, string>;
+  /**
    * Layers that those who load the model would confuse with others, and how: they stay as they are. By the names that its files
    * have. Absent: there are none.
    *

@@ -78,6 +78,8 @@ NEEDED = {
     "ChameleonConfig": {"vocabulary_map": {"<image>": 4, "IMGIMGBS00": 5}},
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"] * 16},
     "Emu3Config": {"vocabulary_map": {"<image>": 4}},
+    "DeepseekOcr2TextConfig": {"mlp_layer_types": ["dense", "sparse"] * 16},
+    "Lfm2MoeConfig": {"layer_types": ["conv", "full_attention"] * 16},
     "EsmConfig": {"vocab_size": 33, "pad_token_id": 1},
     "Phi4MultimodalConfig": {"vision_config": {}, "audio_config": {}, "pad_token_id": 0},
     "ReformerConfig": {"is_decoder": True, "axial_pos_embds": False},

@@ -5,11 +5,13 @@ import re
 import sys
 
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 # L linear | F linear, which transformers keeps in float32 | R linear, whose weight is read past its forward | H output head
+# I and J as L and F, but transformers 5 reads their weight as it loads a model: a module that has none then (compressed-tensors) ends that
 # T Conv1D, [in, out] | E embedding | X stack of experts [expert, in, out] | Y the same [expert, out, in] | P any other matrix
 
 PREPARING = re.compile(r"^(__init__|_?init|_?tie|reset|_reset|get_|set_|resize|_resize|prune|load|save|convert|_load|_save|from_|extra_repr)")
@@ -62,6 +64,56 @@ def reads(method):
                 yield tuple(reversed(path))
 
 
+class Missing(AttributeError):
+    """The weight of a layer that has none."""
+
+    def __init__(self, module):
+        super().__init__("weight")
+        self.module = module
+
+
+@torch.no_grad()
+def read_at_loading(model):
+    """The linear layers, by id, without whose weight transformers 5 cannot load a model: it gives first values to modules that have them
+    already, and what some classes do for that asks each layer for its weight."""
+    if not hasattr(transformers, "initialization"):
+        return set()
+    weights = {module: module._parameters.pop("weight") for module in model.modules() if isinstance(module, nn.Linear) and "weight" in module._parameters}
+    original = nn.Module.__getattr__
+
+    def asked(self, name):
+        if name == "weight" and self in weights:
+            raise Missing(self)
+        return original(self, name)
+
+    read = set()
+    try:
+        nn.Module.__getattr__ = asked
+        for module, owner in with_owners(model, model):
+            while True:
+                try:
+                    owner._init_weights(module)
+                except Missing as missing:  # the next time it is there
+                    read.add(id(missing.module))
+                    missing.module._parameters["weight"] = weights.pop(missing.module)
+                    continue
+                except Exception:  # without numbers, there is no more to be seen
+                    pass
+                break
+    finally:
+        nn.Module.__getattr__ = original
+        for module, weight in weights.items():
+            module._parameters["weight"] = weight
+    return read
+
+
+def with_owners(module, owner):
+    """Modules from below, each with the model whose `_init_weights` is called for it."""
+    for child in module.children():
+        yield from with_owners(child, child if isinstance(child, PreTrainedModel) else owner)
+    yield module, owner
+
+
 def kinds_of(model):
     """Of each matrix of the model, by the name of its module (or its own, if it is no `weight`), what it is."""
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -80,6 +132,7 @@ def kinds_of(model):
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or []), *(getattr(model, "_keep_in_fp32_modules_strict", None) or [])]
     in_float = re.compile("|".join(rf"((^|\.){re.escape(k)}($|\.))" for k in kept)) if kept else None
     head = output_head(model)
+    asked = read_at_loading(model)
     kinds = {}
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **model.state_dict(keep_vars=True)}
     for name, tensor in tensors.items():
@@ -97,7 +150,9 @@ def kinds_of(model):
         elif isinstance(module, nn.Linear):
             own = type(module).forward is not nn.Linear.forward and type(module).__name__ not in PLAIN
             special = own or type(module).__name__ == "NonDynamicallyQuantizableLinear" or id(module) in past
-            kinds[key] = "H" if module is head else "R" if special else "F" if in_float and in_float.search(owner) else "L"
+            plain = "F" if in_float and in_float.search(owner) else "L"
+            plain = {"L": "I", "F": "J"}[plain] if id(module) in asked else plain
+            kinds[key] = "H" if module is head else "R" if special else plain
         elif isinstance(module, Conv1D):
             kinds[key] = "T"
         else:

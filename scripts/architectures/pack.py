@@ -58,6 +58,7 @@ def merge(old, new, roles):
             # Routers that one version has as plain layers, and the other not, are layers in neither: a file may be for both.
             past = {path: "R" for path, kind in other["kinds"].items() if kind in "PR" and first["kinds"].get(path) in ("L", "F")}
             first["kinds"] = {**other["kinds"], **first["kinds"], **sure, **past}  # stacks of square matrices do not show how they lie
+            first["kinds"] |= asked(first["kinds"], other["kinds"])
         classes[name] = first
     for name, found in classes.items():
         # Every variant was read of the bare model; it is a part of the others.
@@ -66,8 +67,25 @@ def merge(old, new, roles):
         if bare is None or bare is found or not prefix or not any(path.startswith(f"{prefix}.") for path in found["kinds"]):
             continue
         inner = {f"{prefix}.{path}": kind for path, kind in bare["kinds"].items()}
-        found["kinds"] = {**inner, **found["kinds"]}
+        found["kinds"] = {**inner, **found["kinds"], **asked(found["kinds"], inner)}
     return classes
+
+
+def asked(kinds, others):
+    """Layers whose weights transformers 5 reads as it loads, as others know: of transformers 4, nobody has looked."""
+    found = {path for path, kind in others.items() if kind in "IJ"}
+    for path in list(found):  # transformers 5 has fewer parts in some names: no `vision_model`
+        words = path.split(".")
+        for other in kinds:
+            if kinds[other] in "LF" and other not in others and other.split(".")[-2:] == words[-2:] and is_within(words, other.split(".")):
+                found.add(other)
+    return {path: {"L": "I", "F": "J"}[kinds[path]] for path in found if kinds.get(path) in ("L", "F")}
+
+
+def is_within(words, others):
+    """Whether the words stand among others in their order."""
+    rest = iter(others)
+    return all(word in rest for word in words)
 
 
 class Table:

@@ -3,6 +3,7 @@
 Of classes that KNOWN.json, which another version gave, has too only the default configuration is read.
 """
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -56,13 +57,14 @@ def read_variants(name):
     signal.signal(signal.SIGPROF, raise_out_of_time)
     signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
     parts = [part for path, part in build.parts_of(config) if path]  # some classes name the configuration of the whole
-    tries = [build.shrunk(config, LAYERS), config, build.shrunk(config), build.completed, *parts]
+    tries = [lambda: build.shrunk(config, LAYERS), lambda: config, lambda: build.shrunk(config), lambda: build.completed(config)]
+    tries += [lambda part=part: part for part in parts]
     started = time.process_time()
     built = 0
     try:
         for chosen in tries:
             try:
-                chosen = chosen(config) if callable(chosen) else chosen
+                chosen = chosen()
                 model = build.build(cls, chosen)
             except OutOfTime:
                 raise
@@ -72,7 +74,7 @@ def read_variants(name):
             built += 1
             add_model(found, kinds, ties, untied, model)
             break
-        for variant in variants(name, build.shrunk(chosen)) if built else ():
+        for variant in variants(name, chosen) if built else ():
             if time.process_time() - started > SECONDS:
                 found["cut"] = True
                 break
@@ -100,6 +102,8 @@ def variants(name, config):
     """Of the bare model of a type every variant, for it is a part of the others; of these those that tie."""
     if name in KNOWN:
         return
+    with contextlib.suppress(Exception):  # some configurations have settings layer by layer, and refuse to be copied
+        config = build.shrunk(config)
     for label, variant in build.variants(config):
         if name in BARE or label.endswith("tie_word_embeddings"):
             yield variant
@@ -164,9 +168,9 @@ def file_kinds(model):
 
 def merged(kinds):
     """One kind of those that a module has in different configurations."""
-    for pair in ("LF", "LR", "LFR", "FR", "LH", "HR", "HF", "LHF"):
-        if kinds == set(pair):
-            return "H" if "H" in pair else "R" if "R" in pair else "F"
+    if len(kinds) > 1 and kinds <= set("LFIJRH"):  # a linear layer in all of them: what keeps it from being quantized in one counts
+        in_float, asked = kinds & set("FJ"), kinds & set("IJ")
+        return "H" if "H" in kinds else "R" if "R" in kinds else ("J" if asked else "F") if in_float else "I"
     return kinds.pop() if len(kinds) == 1 else "?"
 
 

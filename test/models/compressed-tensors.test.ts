@@ -339,6 +339,45 @@ describe('engines', () => {
     expect(fs.existsSync(out)).toBe(false);
   });
 
+  describe('layers whose weight transformers reads as it loads', () => {
+    const vision = (leaf: string) => `model.vision_tower.vision_model.encoder.layers.0.self_attn.${leaf}.weight`;
+    const text = (leaf: string) => `model.language_model.layers.0.self_attn.${leaf}.weight`;
+    const config = JSON.stringify({
+      ...{ architectures: ['Gemma3ForConditionalGeneration'], model_type: 'gemma3' },
+      ...{ text_config: { model_type: 'gemma3_text' }, vision_config: { model_type: 'siglip_vision_model' } },
+    });
+    const names = [vision('q_proj'), vision('out_proj'), text('q_proj'), text('o_proj')];
+    const model = () =>
+      modelFolder([Object.fromEntries(names.map((name, seed) => [name, randomTensor([64, 128], seed + 1)]))], {
+        config,
+      });
+    const written = async (options: Options) => {
+      const out = freshPath('out');
+      const report = await quantizeModel(model(), out, options);
+      const { dequantize } = quantizationOf(out);
+      return { layers: report.tensors.map(({ name }) => name), dense: report.dense, dequantize };
+    };
+
+    test('have it unpack them as it reads them, where all are stored alike', async () => {
+      expect(await written(CT)).toEqual({ layers: names, dense: [], dequantize: true });
+      expect((await written({ ...CT, include: 'model.language_model.*' })).dequantize).toBeUndefined();
+      expect((await written({})).layers).toEqual(names); // Python's hqq gives them modules of their own
+    });
+
+    test('stay where others are stored differently, unless another engine is to load the model', async () => {
+      const mixed: Options = { ...CT, overrides: { [text('o_proj')]: { nbits: 8 } } };
+      const { layers, dense, dequantize } = await written(mixed);
+      expect([layers, dequantize]).toEqual([names.slice(2), undefined]);
+      const reason = expect.stringMatching(/^transformers 5 reads its weight as it loads.*--for vllm/);
+      expect(dense).toMatchObject([{ reason }, { reason }]);
+      expect((await written({ ...mixed, for: 'transformers' })).layers).toEqual(names.slice(2));
+      const odd = await written({ ...CT, overrides: { [vision('out_proj')]: { nbits: 8 } } });
+      expect([odd.layers, odd.dequantize]).toEqual([names.filter((name) => name !== vision('out_proj')), true]);
+      const other = await written({ ...CT, overrides: { [vision('out_proj')]: { nbits: 8 } }, for: 'vllm' });
+      expect([other.layers, other.dequantize]).toEqual([names, undefined]);
+    });
+  });
+
   test('take what they load; the format is theirs where none is asked for', async () => {
     const out = freshPath('out');
     const report = await quantizeModel(modelFolder([source()]), out, { for: 'sglang', exclude: 'l.y.weight' });

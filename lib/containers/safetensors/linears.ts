@@ -89,6 +89,7 @@ function linearOf(
     ...(kind === undefined ? headByName(name, tie) : headByKind(name, kind, known!)),
     ...(refused === undefined ? {} : { doubt: refused }),
     ...(isEmbedding(name) ? { embedding: true } : {}),
+    ...(known?.isReadAtLoading(name) ? { readAtLoading: true } : {}),
   };
 }
 

@@ -97,7 +97,10 @@ export async function planModel(
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);
   // Of what names its class transformers is asked to load it, be the code of the class its own or a stranger's.
   const loaded = known !== undefined || classNameOf(source.envelope.config) !== undefined;
-  const { kept, left } = loaded ? tellApart(source, scheme, layers, dense, unheld) : { kept: layers, left: [] };
+  const unloaded = loaded ? scheme.unloaded?.(layers, model.for) : undefined;
+  const { kept, left } = loaded
+    ? tellApart(source, scheme, layers, dense, unheld, unloaded)
+    : { kept: layers, left: [] };
   if (kept.length === 0) throw nothingLeft(source.path, { ...selection, dense: [...dense, ...left] });
   await rejectNameClashes(source, scheme, kept);
   await yieldIfDue();
@@ -136,13 +139,14 @@ export async function planModel(
   };
 }
 
-/** The layers that who loads the model can tell apart from what stays, and the others, which then stay too. */
+/** The layers that who loads the model loads, and can tell apart from what stays; and the others, which then stay too. */
 function tellApart(
   { entries }: TensorSource,
   scheme: Scheme,
   layers: readonly PlannedLayer[],
   dense: readonly OtherTensor[],
   unheld: readonly string[],
+  unloaded: ReadonlyMap<string, string> = new Map(),
 ): { readonly kept: readonly PlannedLayer[]; readonly left: readonly OtherTensor[] } {
   const taken = takenBy(layers);
   const tensors = [...entries.keys()].filter((name) => !taken.has(name));
@@ -152,7 +156,8 @@ function tellApart(
     )
     .map(({ entry }) => layerOf(entry.name));
   const names = layers.map(({ site }) => site.name);
-  const confused = scheme.confused?.(names, [...stays, ...unheld], tensors) ?? new Map<string, string>();
+  const apart = scheme.confused?.(names, [...stays, ...unheld], tensors) ?? new Map<string, string>();
+  const confused = new Map([...unloaded, ...apart]);
   const left: OtherTensor[] = [];
   const stacks = new Set<string>(); // of which one expert that stays keeps all
   for (const { site } of layers) {

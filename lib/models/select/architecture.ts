@@ -9,6 +9,8 @@ type Config = Readonly<Record<string, unknown>>;
 const KINDS: Readonly<Record<string, ModuleKind>> = {
   L: 'linear',
   F: 'linear',
+  I: 'linear',
+  J: 'linear',
   H: 'head',
   R: 'read',
   T: 'transposed',
@@ -51,19 +53,20 @@ export class Architecture implements KnownModules {
   }
 
   kindOf(module: string): ModuleKind | undefined {
-    const name = this.moduleOf(module);
-    return name === undefined ? undefined : KINDS[this.#letter(name)!];
+    return KINDS[this.#letterOf(module) ?? ''];
   }
 
   /** Whether transformers keeps it in float32 whatever type it is asked for. */
   isKeptInFloat(module: string): boolean {
-    const name = this.moduleOf(module);
-    return name !== undefined && this.#letter(name) === 'F';
+    return /^[FJ]$/.test(this.#letterOf(module) ?? '');
+  }
+
+  isReadAtLoading(module: string): boolean {
+    return /^[IJ]$/.test(this.#letterOf(module) ?? '');
   }
 
   expertsOf(module: string): 'in-out' | 'out-in' | undefined {
-    const name = this.moduleOf(module);
-    const letter = name === undefined ? undefined : this.#letter(name);
+    const letter = this.#letterOf(module);
     return letter === 'X' ? 'in-out' : letter === 'Y' ? 'out-in' : undefined;
   }
 
@@ -125,6 +128,12 @@ export class Architecture implements KnownModules {
     if (known(`${prefix}.${name}`)) return `${prefix}.${name}`;
     const bare = name.startsWith(`${prefix}.`) ? name.slice(prefix.length + 1) : undefined;
     return known(bare) ? bare : undefined;
+  }
+
+  /** `#letter` by the name that a file has. */
+  #letterOf(module: string): string | undefined {
+    const name = this.moduleOf(module);
+    return name === undefined ? undefined : this.#letter(name);
   }
 
   /** The letter of a module's kind; undefined for what is no module of the class with a matrix. */

@@ -57,6 +57,21 @@ const EXPERTS_TARGET = 're:.*[.]experts[.][0-9]+[.].*';
 
 const isSymmetric = ({ form }: Layer) => form.config.zeroPoint === 'symmetric';
 
+/**
+ * Layers whose weight transformers reads as it loads, when it is still packed, and then does not load the model. Told to unpack all as
+ * it reads them, it does; but it takes all layers for such as one of them then.
+ */
+export function unloadedBeside(layers: readonly Layer[], engine = 'transformers'): ReadonlyMap<string, string> {
+  const read = layers.filter(({ site }) => site.readAtLoading);
+  if (engine !== 'transformers' || read.length === 0) return new Map();
+  const others = groupsOf(layers.filter(({ site }) => !site.readAtLoading));
+  const alike = others.length > 1 ? undefined : (others[0] ?? groupsOf(read).at(-1)!).weights;
+  const why =
+    'transformers 5 reads its weight as it loads, and can where all layers have the same bits and groups (--for vllm quantizes it)';
+  const unlike = groupsOf(read).filter(({ weights }) => JSON.stringify(weights) !== JSON.stringify(alike));
+  return new Map(unlike.flatMap((group) => group.layers.map(({ site }) => [site.name, why] as const)));
+}
+
 /** By both of its names, where a layer has two: transformers looks for the one, vLLM for the other. */
 const namesOf = (layer: string, module: string) => (layer === module ? [layer] : [layer, module]);
 
@@ -96,12 +111,14 @@ export function configurationOf(
     );
   }
   checkExperts(groups, stays);
+  // Without these two, transformers 5.23 and 5.24 refuse zeros of layers, and do not load layers whose weight they read as they load; all
+  // others take them with and without.
+  const unpacked = asymmetric.length > 0 || (groups.length === 1 && layers.some(({ site }) => site.readAtLoading));
   const ignored = stays.flatMap(({ layer, module }) => namesOf(layer, module));
   const isHead = layers.some(({ site }) => moduleOf(site.name) === 'lm_head');
   return {
     ...{ quant_method: 'compressed-tensors', format: 'pack-quantized', quantization_status: 'compressed' },
-    // Without these two, transformers 5.23 and 5.24 refuse zeros of layers; all others take them with and without.
-    ...(asymmetric.length > 0 ? { dequantize: true, run_compressed: false } : {}),
+    ...(unpacked ? { dequantize: true, run_compressed: false } : {}),
     config_groups: Object.fromEntries(
       groups.map(({ weights, layers: own }, index) => [
         `group_${index}`,

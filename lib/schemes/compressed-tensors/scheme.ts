@@ -10,7 +10,7 @@ import { solveRows, storedScales } from '../rows/solve.js';
 import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
 import type { Encoded, Piece, PlannedLayer, Scheme, WholeTensor, WorkRun } from '../scheme.js';
 import { integers } from '../small.js';
-import { configurationOf, notesOf } from './declare.js';
+import { configurationOf, notesOf, unloadedBeside } from './declare.js';
 import { findPacked, namesOfPacked, type PackedLayer, partsOf } from './find.js';
 
 /** Rows whose zeros fill whole words, whatever the bits. */
@@ -114,6 +114,7 @@ export const compressedTensors: Scheme<RowForm, PackedLayer, RowChunk> = {
     set: { quantization_config: configurationOf(layers, stays, moduleOf) },
     drop: [],
   }),
+  unloaded: unloadedBeside,
   notes: notesOf,
 
   mark: 'is called <module>.weight_packed',
