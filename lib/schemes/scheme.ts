@@ -258,13 +258,6 @@ export interface Scheme<
   /** Whether a text of a file is such a one, which goes when the layers do. Absent: none is. */
   isMetadata?(name: string, text: string): boolean;
   /**
-   * Layers that those who load the model would not load beside the others, and why: they stay as they are. By the names that its
-   * files have. Absent: there are none.
-   *
-   * @param engine That is to load it (`ENGINE_NAMES`); absent: any of them.
-   */
-  unloaded?(layers: readonly PlannedLayer<Form>[], engine?: string): ReadonlyMap<string, string>;
-  /**
    * Layers that those who load the model would confuse with others, and how: they stay as they are. By the names that its files
    * have. Absent: there are none.
    *
@@ -276,6 +269,8 @@ export interface Scheme<
     stays: readonly string[],
     tensors: Iterable<string>,
   ): ReadonlyMap<string, string>;
+  /** As `confused`, of layers that those who load the model (`engine`; absent: any) would not load beside the others, and why. */
+  unloaded?(layers: readonly PlannedLayer<Form>[], engine?: string): ReadonlyMap<string, string>;
   /** What people should know of layers that are stored so. `stays`: as `declare` has it. */
   notes(layers: readonly PlannedLayer<Form>[], stays: readonly StayingLayer[]): readonly string[];
 
