@@ -342,10 +342,10 @@ describe.each(ALL)('%s', (solver) => {
 test('lambda and rho out of range are refused', () => {
   const refused = (config: object, message: RegExp) =>
     expect(() => quantizeSync({ data: WEIGHTS.gaussian, shape: SHAPE }, config)).toThrow(message);
-  refused({ solver: 'hqs', lambda: -1 }, /Expected lambda to be a number in \[0, 1e6\], got -1/);
-  refused({ solver: 'hqs', lambda: Number.NaN }, /Expected lambda to be a number in \[0, 1e6\], got NaN/);
-  refused({ solver: 'admm', rho: 0 }, /Expected rho to be a number in \[0\.001, 1000\], got 0/);
-  refused({ solver: 'admm', rho: '1' }, /Expected rho to be a number in \[0\.001, 1000\], got "1"/);
+  refused({ solver: 'hqs', lambda: -1 }, /Expected lambda to be a number in \[0, 1e6\], or auto, got -1/);
+  refused({ solver: 'hqs', lambda: Number.NaN }, /Expected lambda to be a number in \[0, 1e6\], or auto, got NaN/);
+  refused({ solver: 'admm', rho: 0 }, /Expected rho to be a number in \[0\.001, 1000\], or auto, got 0/);
+  refused({ solver: 'admm', rho: '1' }, /Expected rho to be a number in \[0\.001, 1000\], or auto, got "1"/);
 });
 
 test('lambda and rho ask for their solver where none is named', () => {
