@@ -141,7 +141,14 @@ if (wants('solvers')) {
     table([
       ['weights', 'solver', 'zeros', 'bits', 'group', 'bits per weight', 'error', 'M weights/s'],
       ...rows.map((row) => [
-        ...[row.subject, row.solver, row.zeroPoint, `${row.nbits}`, `${row.groupSize}`, row.bitsPerWeight.toFixed(2)],
+        ...[
+          row.subject,
+          row.solver + (row.metaBits === 8 ? ', bytes' : ''),
+          row.zeroPoint,
+          `${row.nbits}`,
+          `${row.groupSize}`,
+          row.bitsPerWeight.toFixed(2),
+        ],
         ...[row.relativeError.toFixed(4), (row.weightsPerSecond / 1e6).toFixed(0)],
       ]),
       ...ggml.map((type) => [

@@ -5,7 +5,8 @@ const BITS = [8, 4, 3, 2, 1.58, 1];
 const INTRO = `# Solvers, measured
 
 What each solver makes of weights, one beside the other; [numerics.md](numerics.md) says what they do. Errors are relative, \`||W - W'|| / ||W||\`, for groups of
-32 / 64 / 128 with scales and zeros in float32: rounding them to float16 changes no digit here. Speed is in million weights a second of processor time, packed, one thread, 4 bits in groups of 64.
+32 / 64 / 128 with scales and zeros in float32: rounding them to float16 changes no digit here. Speed is in million weights a second of processor time, packed, one thread, 4 bits in groups of 64:
+of one run, whatever else the machine did; [performance.md](performance.md) has figures that were taken alone.
 `;
 
 const errorOf = (rows, nbits) => rows.filter((row) => row.nbits === nbits).map(({ relativeError }) => relativeError);
@@ -23,14 +24,24 @@ function tableOf(rows) {
   return [header, header.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
-/** What costs about as many bits per weight as one of ggml's types, the best of them: 16-bit scales and zeros are counted. */
+/** `joint` with scales and zeros as bytes. */
+function bytesTable(rows) {
+  const lines = rows.map(({ nbits, groupSize, bitsPerWeight, relativeError }) => [
+    ...[`${nbits}`, `${groupSize}`, bitsPerWeight.toFixed(2), short(relativeError)],
+  ]);
+  const header = ['bits', 'group', 'bits per weight', 'error'];
+  return [header, header.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+/** What costs about as many bits per weight as one of ggml's types, the best of them. */
 function besideGgml(rows, ggml) {
   const lines = ggml.map((type) => {
     const rivals = rows.filter(
       ({ subject, bitsPerWeight }) => subject === 'gaussian' && bitsPerWeight <= type.bitsPerWeight + 1e-9,
     );
     const best = rivals.reduce((a, b) => (b.relativeError < a.relativeError ? b : a));
-    const what = `\`${best.solver}\`, ${best.nbits} bits, groups of ${best.groupSize}, ${best.zeroPoint} zeros`;
+    const zeros = `${best.zeroPoint} zeros, ${best.metaBits}-bit scales`;
+    const what = `\`${best.solver}\`, ${best.nbits} bits, groups of ${best.groupSize}, ${zeros}`;
     const own = [best.bitsPerWeight.toFixed(2), short(best.relativeError)];
     return [type.name, type.bitsPerWeight.toFixed(2), short(type.gaussian), what, ...own];
   });
@@ -42,13 +53,16 @@ function besideGgml(rows, ggml) {
 export function solversPage({ isa, rows, ggml }, cpu) {
   const subjects = [...new Set(rows.map(({ subject }) => subject))];
   const tables = subjects.map(
-    (subject) => `## ${subject}\n\n${tableOf(rows.filter((row) => row.subject === subject))}\n`,
+    (subject) => `## ${subject}\n\n${tableOf(rows.filter((row) => row.subject === subject && row.metaBits === 16))}\n`,
   );
+  const bytes = rows.filter((row) => row.subject === 'gaussian' && row.metaBits === 8);
   return `${[
     INTRO,
     `Measured on ${cpu}, ${isa}, by \`npm run bench -- solvers --write\`, which writes this page; real weights are taken from \`HQQ_MODELS\`.\n`,
     ...tables,
-    `## Beside ggml's types\n\nIts own quantizer's errors on gaussian weights, and the least error of the tables above at as many bits or fewer.\n`,
+    `## Scales and zeros as bytes\n\n\`metaBits: 8\`, gaussian weights, \`joint\`; [how](numerics.md#scales-and-zeros-as-bytes).\n`,
+    `${bytesTable(bytes)}\n`,
+    `## Beside ggml's types\n\nIts own quantizer's errors on gaussian weights, and the least error of the tables above at as many bits or fewer; 16-bit scales and float zeros are counted as such.\n`,
     `${besideGgml(rows, ggml)}\n`,
   ].join('\n')}`;
 }

@@ -1,4 +1,4 @@
-// What each solver makes of weights: relative error, bits per weight with 16-bit scales and zeros, and weights per second, for every
+// What each solver makes of weights: relative error, bits per weight, of joint with 8-bit scales and zeros too, and weights per second, for every
 // width, kind of zeros and size of groups. Prints one JSON document; HQQ_MODELS adds the real weights that are there.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,8 +7,10 @@ import { backend, NBITS, quantizeSync, SOLVERS } from 'hqq';
 import { gaussian, randomOf } from '../test/support/random.mjs';
 
 const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
-const SIZE = 1024;
+const [ROWS, COLS] = [1024, 1216];
 const GROUPS = [32, 64, 128];
+/** Of 8-bit scales and zeros: what costs about as many bits as a type of ggml's. */
+const BYTE_GROUPS = [32, 38, 64];
 const ZERO_POINTS = ['float', 'integer', 'symmetric'];
 /** Relative errors of ggml's own quantizer on gaussian weights and on a Llama of 2.3 million, with its bits per weight. */
 const GGML = [
@@ -23,9 +25,9 @@ const normal = gaussian(random, 1);
 const studentT = (freedom) =>
   normal() / Math.sqrt(Array.from({ length: freedom }, () => normal() ** 2 / freedom).reduce((a, b) => a + b));
 const matrix = (draw) => ({
-  data: Float32Array.from({ length: SIZE * SIZE }, () => 0.02 * draw()),
+  data: Float32Array.from({ length: ROWS * COLS }, () => 0.02 * draw()),
   dtype: 'float32',
-  shape: [SIZE, SIZE],
+  shape: [ROWS, COLS],
 });
 
 /** The largest layers of a checkpoint, `count` of them. */
@@ -91,11 +93,24 @@ for (const [subject, weights] of Object.entries(subjects)) {
           rows.push({
             subject,
             ...config,
+            metaBits: 16,
             bitsPerWeight: nbits + (16 + zeroBits) / groupSize,
             ...measure(weights, config),
           });
         }
       }
+    }
+  }
+}
+for (const [subject, weights] of Object.entries(subjects)) {
+  for (const nbits of NBITS) {
+    for (const groupSize of BYTE_GROUPS) {
+      if (weights.some(({ shape }) => shape[1] % groupSize !== 0)) continue;
+      const config = { solver: 'joint', zeroPoint: 'float', nbits, groupSize, metaBits: 8 };
+      measure(weights.slice(0, 1), config); // warms up
+      // scales in sets of 128, with two numbers of 32 bits for each
+      const bitsPerWeight = nbits + (16 + 64 / 128) / groupSize;
+      rows.push({ subject, ...config, bitsPerWeight, ...measure(weights, config) });
     }
   }
 }
