@@ -6,9 +6,9 @@ import { openBlockSource } from '../runtime/source/block-source.js';
 /** Why hqq/runtime does not run a model, in words; undefined: it does. What its tensors are is looked at, no weight is read. */
 export async function obstacleTo({ path, kind, envelope }: TensorSource): Promise<string | undefined> {
   const { config } = envelope;
-  if (kind !== 'folder' || config === undefined) return 'without config.json nothing says how the model runs';
+  if (config === undefined) return 'without config.json nothing says how the model runs';
   try {
-    readModelConfig(config); // says no to most, and costs nothing
+    if (kind === 'folder') readModelConfig(config); // says no to most, and costs nothing
     await (await openBlockSource(path)).close();
     return undefined;
   } catch (error) {

@@ -62,6 +62,10 @@ export interface TensorSource {
   readonly container: string;
   /** Where it was found: as it was given, or in the cache of Hugging Face. */
   readonly path: string;
+  /** Name of the container that its tensors were stored for, where that is another: `adopt` made this of it. Absent: `container`. */
+  readonly stored?: string;
+  /** Files and folders that it is read from, where `path` and `files` do not say so. */
+  readonly inputs?: readonly string[];
   /** What it is; a model made from it is the same. */
   readonly kind: OutputKind;
   readonly files: readonly SourceFile[];
@@ -112,6 +116,15 @@ export interface Container extends FileKind {
   opensFolder?(path: string): Promise<boolean>;
   /** Opens what `begins` or `opensFolder` takes. The first container of the list is given everything else too. */
   open(path: string): Promise<TensorSource>;
+  /** Names of the containers whose models `adopt` takes. Absent: none. */
+  readonly adopts?: readonly string[];
+  /**
+   * A model of another container as it lies in this one: its tensors under the names, in the types and the order that they have here, and
+   * what surrounds them. Reads headers alone; closing it closes `source`.
+   *
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model that is not known here, with what is not known.
+   */
+  adopt?(source: TensorSource): Promise<TensorSource>;
   /**
    * Refuses a file of `tensors` tensors whose names have `nameBytes` in all: before hundreds of thousands of them are laid out.
    * `why` says what needs so many. Absent: any number.
@@ -125,6 +138,8 @@ export interface Container extends FileKind {
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what could not be read again.
    */
   layout(name: string, specs: readonly TensorSpec[], envelope: Envelope): Layout | Promise<Layout>;
+  /** Whether a tensor is of float32 in such files whatever the model's type is. Absent: none is. */
+  staysWide?(tensor: TensorSpec): boolean;
   /** Refuses a model of these files, by name, that could not be read again. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
   checkReadable?(layouts: ReadonlyMap<string, Layout>): Promise<void>;
   /** What surrounds the tensors of a file, called `name`, that is made from nothing. Absent: every file is made from another. */

@@ -31,6 +31,35 @@ export async function openSource(given: string): Promise<TensorSource> {
   return (own ?? first).open(path);
 }
 
+/**
+ * Opens a model as one that lies in the container of a name, where that can be.
+ *
+ * @throws {HqqError} as `openSource`; as `Container.adopt` for a model that is not known there
+ */
+export async function openSourceAs(given: string, name: string): Promise<TensorSource> {
+  const source = await openSource(given);
+  const { adopts = [], adopt } = containerNamed(name);
+  if (adopt === undefined || !adopts.includes(source.container)) return source;
+  try {
+    return await adopt(source);
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Opens a model to make an output of it: where its name ends as files of a container do, as one that lies in that. */
+export function openSourceFor(given: string, output: string): Promise<TensorSource> {
+  const made = CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
+  return made === undefined || made === CONTAINERS[0] ? openSource(given) : openSourceAs(given, made.name);
+}
+
+/** The same for one that is no model to be made small: what ends as no file does becomes a folder, as Hugging Face has it. */
+export function openSourceBack(given: string, output: string): Promise<TensorSource> {
+  const made = CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
+  return openSourceAs(given, (made ?? CONTAINERS[0]!).name);
+}
+
 async function containerOfFolder(path: string): Promise<Container | undefined> {
   for (const container of CONTAINERS) if (await container.opensFolder?.(path)) return container;
   return undefined;

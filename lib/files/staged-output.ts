@@ -17,7 +17,7 @@ import {
   writeFully,
 } from './io.js';
 import { asideOf, clearLeftovers, type Left, noteOf, partialOf } from './leftovers.js';
-import { modeAt, ownable } from './modes.js';
+import { enterable, modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
 import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
 import { checkParent, makeParents, removeParents, removeParentsSync } from './parents.js';
@@ -282,7 +282,7 @@ export class StagedOutput {
     const mode = this.#like === undefined ? undefined : await modeAt(join(this.#like, relative));
     await withPath('Cannot create', path, async () => {
       try {
-        await fs.mkdir(path, mode === undefined ? 0o777 : (mode & 0o777) | 0o700);
+        await fs.mkdir(path, mode === undefined ? 0o777 : enterable(mode & 0o777));
       } catch (error) {
         if (relative === '.' || systemCode(error) !== 'EEXIST') throw error;
       }

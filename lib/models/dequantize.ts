@@ -2,8 +2,8 @@ import type { FloatBits } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
 import { bitsOf } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
-import type { Layout, TensorEntry, TensorSink, TensorSource, TensorSpec } from '../containers/container.js';
-import { containerNamed, openSource } from '../containers/list.js';
+import type { Container, Layout, TensorEntry, TensorSink, TensorSource, TensorSpec } from '../containers/container.js';
+import { containerNamed, openSourceBack } from '../containers/list.js';
 import { pieces, type Range, readRanges, writeRanges } from '../containers/ranges.js';
 import { rounding } from '../containers/rounding.js';
 import type { Scratch } from '../containers/scratch.js';
@@ -100,12 +100,12 @@ export async function dequantizeModel(
   const dtype = all ?? 'float32';
   checkDtype(dtype, 'dtype', 'ERR_INVALID_OPTION');
   signal?.throwIfAborted();
-  const source = await openSource(input);
+  const source = await openSourceBack(input, output);
   try {
     const layers = await findLayers(source, signal);
-    if (layers.length === 0) throw notQuantized(source, input);
+    if (layers.length === 0 && source.stored === undefined) throw notQuantized(source, input);
     const container = containerNamed(source.container);
-    const shards = shardsOf(source, layers, all);
+    const shards = shardsOf(source, layers, all, container);
     const weights = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
     const biases = new Set(layers.map(({ bias }) => bias));
     const others = [...shards.values()].flatMap(({ copies, converted }) => [...copies, ...converted]);
@@ -182,6 +182,7 @@ function shardsOf(
   { files, entries }: TensorSource,
   layers: readonly StoredLayer[],
   dtype: DType | undefined,
+  { staysWide }: Container,
 ): ReadonlyMap<string, Shard> {
   const taken = new Set(layers.flatMap(({ entries: own, bias }) => [...own, ...(bias ? [bias] : [])]));
   const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], converted: [], copies: [] }]));
@@ -194,7 +195,8 @@ function shardsOf(
   for (const entry of entries.values()) {
     if (taken.has(entry)) continue;
     const { type, file } = entry;
-    const converts = dtype !== undefined && numbersOf(type) !== undefined && type.float !== dtype;
+    const converts =
+      dtype !== undefined && numbersOf(type) !== undefined && type.float !== dtype && !staysWide?.(entry);
     shards.get(file)![converts ? 'converted' : 'copies'].push(entry);
   }
   return shards;

@@ -9,8 +9,8 @@ import { SCHEMES, schemeNamed } from '../schemes/list.js';
 import type { LayerLoad, Scheme, StoredLayer } from '../schemes/scheme.js';
 
 /** The schemes that a model may hold layers of. */
-export function schemesOf({ container }: TensorSource): readonly Scheme[] {
-  return SCHEMES.filter(({ containers }) => containers.includes(container));
+export function schemesOf({ container, stored = container }: TensorSource): readonly Scheme[] {
+  return SCHEMES.filter(({ containers }) => containers.includes(stored));
 }
 
 /** Every quantized layer of a model, whatever its scheme. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */

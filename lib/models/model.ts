@@ -248,6 +248,14 @@ export class Model extends Closing {
     return { formats, loads, ...(origin === undefined ? {} : { origin }) };
   }
 
+  /** @internal The text of a file beside its tensors, where it is made and lies nowhere; undefined for one that is none such. */
+  madeText(name: string): string | undefined {
+    for (const companion of this.#source.envelope.companions(new Map())) {
+      if (companion.name === name && 'text' in companion) return companion.text;
+    }
+    return undefined;
+  }
+
   /** @internal */
   [INSPECT](): string {
     const quantized = this.tensors.filter((tensor) => tensor.quantized).length;

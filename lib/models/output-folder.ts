@@ -61,7 +61,8 @@ export async function convertFolder(conversion: Conversion): Promise<Converted> 
 }
 
 /** What must not be harmed when another model is made from one. */
-export function inputsOf({ kind, path, files }: TensorSource): readonly string[] {
+export function inputsOf({ kind, path, files, inputs }: TensorSource): readonly string[] {
+  if (inputs !== undefined) return inputs;
   return kind === 'folder' ? [path] : files.map((file) => file.path);
 }
 

@@ -6,7 +6,8 @@ import type { FilePath } from '../files/path.js';
 import { HqqError } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain } from '../messages/text.js';
-import { type Model, openModel } from '../models/model.js';
+import { openFolderModel } from '../models/folder-model.js';
+import type { Model } from '../models/model.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
@@ -18,7 +19,7 @@ const MAX_GENERATION_BYTES = 1 << 20;
 
 /**
  * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2) from a Hugging Face folder, quantized by
- * `hqq` or not,
+ * `hqq` or not, from a GGUF file of such a model,
  * or one that is in this machine's Hugging Face cache (`org/name`). Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
  *
  * @example
@@ -36,7 +37,7 @@ export async function loadLanguageModel(
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
   const { activations, threads, maxContext, signal } = resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
-  const model = await openModel(path);
+  const model = await openFolderModel(path);
   try {
     const config = configOf(model);
     const { path: folder } = model; // not as it was given, which may be an id
@@ -58,7 +59,7 @@ export async function loadLanguageModel(
 
 /** Most positions of a text of a model that is not loaded: its weights are not read. @throws as `loadLanguageModel` */
 export async function contextOf(path: FilePath): Promise<number> {
-  const model = await openModel(path);
+  const model = await openFolderModel(path);
   try {
     return naturalContext(configOf(model));
   } finally {
@@ -89,7 +90,7 @@ async function readEndIds(path: string, config: LanguageModelConfig): Promise<re
     const ids = readIds(value?.eos_token_id, file);
     return ids.length > 0 ? ids : config.endIds;
   } catch (error) {
-    if (error instanceof HqqError && systemCode(error.cause) === 'ENOENT') return config.endIds;
+    if (error instanceof HqqError && /^(ENOENT|ENOTDIR)$/.test(systemCode(error.cause) ?? '')) return config.endIds;
     throw error;
   }
 }

@@ -104,7 +104,7 @@ describe('the output', () => {
     expect(await note(folder, 'llama-3.2')).toEqual([]);
     const quantized = freshPath();
     await quantizeModel(folder, quantized);
-    expect((await dequantizeModel(quantized, freshPath('x.gguf'))).notes).toEqual([
+    expect((await dequantizeModel(quantized, freshPath('x.onnx'))).notes).toEqual([
       expect.stringContaining('is a folder'),
     ]);
     expect((await dequantizeModel(quantized, freshPath())).notes).toEqual([]);

@@ -68,7 +68,8 @@ function totalsOf({ shards }: ModelPlan) {
 /** The module whose statistics a layer has: those of the head are a tied embedding's. */
 function moduleOf({ site }: PlannedLayer, { entries, envelope }: TensorSource): string {
   const tied = envelope.config?.tie_word_embeddings === true && !entries.has(`${HEAD}.weight`);
-  return tied && layerOf(site.weight.name) === 'model.embed_tokens' ? HEAD : moduleOfGgml(site.name);
+  if (tied && layerOf(site.weight.name) === 'model.embed_tokens') return HEAD;
+  return moduleOfGgml(site.name, !entries.has('output.weight'));
 }
 
 /** Statistics of the layers that they fit. Whoever asked for them by name is told which have none. */

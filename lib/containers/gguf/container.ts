@@ -18,6 +18,9 @@ export const gguf: Container = {
     Buffer.from(prefix.buffer, prefix.byteOffset, prefix.byteLength).toString('latin1', 0, 4) === MAGIC,
   isPart: (name) => /-\d{5}-of-\d{5}\.gguf$/.test(name),
   open: (path) => GgufSource.open(path),
+  adopts: ['safetensors'],
+  adopt: async (source) => (await import('./language/to-gguf.js')).asGguf(source),
+  staysWide: ({ shape }) => shape.length === 1,
   layout: (name, specs, envelope) => inTurns(layoutSteps(name, specs, envelope as GgufEnvelope)),
   create: async (path, layout, mode) => checkedSink(await FileWriter.create(path, layout as FileLayout, mode)),
 };

@@ -29,7 +29,7 @@ const KEPT =
 
 /** What surrounds the tensors of a GGUF file: its key-value pairs, byte for byte, and the order of its tensors. */
 export class GgufEnvelope implements Envelope, GgufSurroundings {
-  readonly notes: readonly string[] = [];
+  readonly notes: readonly string[];
   readonly alignment: number;
   readonly order: ReadonlyMap<string, number>;
   readonly #pairs: ReadonlyMap<string, Pair>;
@@ -42,7 +42,9 @@ export class GgufEnvelope implements Envelope, GgufSurroundings {
     header: Pick<GgufHeader, 'pairs' | 'pairBytes' | 'alignment'>,
     order: ReadonlyMap<string, number>,
     changes: ReadonlyMap<string, string | number | boolean | undefined> = new Map(),
+    notes: readonly string[] = [],
   ) {
+    this.notes = notes;
     this.#pairs = header.pairs;
     this.#bytes = header.pairBytes;
     this.alignment = header.alignment;
@@ -115,6 +117,7 @@ export class GgufEnvelope implements Envelope, GgufSurroundings {
       { pairs: this.#pairs, pairBytes: this.#bytes, alignment: this.alignment },
       this.order,
       changes,
+      this.notes,
     );
   }
 

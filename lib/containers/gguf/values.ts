@@ -53,20 +53,67 @@ export function decodeValue(cursor: ByteCursor, type: number): GgufValue {
   return Array.from({ length: count }, () => decodeValue(cursor, of));
 }
 
-/** A pair, as a file has it: a key, and text or a whole number from 0 to 2^32 - 1. */
-export function encodePair(key: string, value: string | number | boolean): Uint8Array {
-  const name = Buffer.from(key);
-  const text = typeof value === 'string' ? Buffer.from(value) : undefined;
-  const size = text ? 8 + text.length : typeof value === 'boolean' ? 1 : 4;
-  const bytes = Buffer.alloc(8 + name.length + 4 + size);
-  bytes.writeBigUInt64LE(BigInt(name.length), 0);
-  bytes.set(name, 8);
-  const at = 8 + name.length;
-  bytes.writeUInt32LE(text ? VALUE.string : typeof value === 'boolean' ? VALUE.bool : VALUE.u32, at);
-  if (text) {
-    bytes.writeBigUInt64LE(BigInt(text.length), at + 4);
-    bytes.set(text, at + 12);
-  } else if (typeof value === 'boolean') bytes[at + 4] = value ? 1 : 0;
-  else bytes.writeUInt32LE(value as number, at + 4);
+/** What a list holds, by its type. */
+const LISTED = { strings: VALUE.string, f32s: VALUE.f32, i32s: VALUE.i32 } as const;
+
+/** A value that is written: of which type, and what. */
+export type WrittenValue =
+  | readonly ['u32' | 'f32', number]
+  | readonly ['bool', boolean]
+  | readonly ['string', string]
+  | readonly ['strings', readonly string[]]
+  | readonly ['f32s' | 'i32s', readonly number[]];
+
+function textBytes(text: string): Buffer {
+  const length = Buffer.byteLength(text);
+  const bytes = Buffer.alloc(8 + length);
+  bytes.writeBigUInt64LE(BigInt(length), 0);
+  bytes.write(text, 8);
   return bytes;
+}
+
+function numberBytes(type: number, value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  if (type === VALUE.f32) bytes.writeFloatLE(value);
+  else if (type === VALUE.i32) bytes.writeInt32LE(value);
+  else bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+/** The number of a value's type, and its bytes. */
+function bytesOf(written: WrittenValue): readonly [type: number, bytes: Uint8Array] {
+  const [type, value] = written;
+  switch (type) {
+    case 'u32':
+    case 'f32':
+      return [VALUE[type], numberBytes(VALUE[type], value)];
+    case 'bool':
+      return [VALUE.bool, Uint8Array.of(value ? 1 : 0)];
+    case 'string':
+      return [VALUE.string, textBytes(value)];
+    default: {
+      const of = LISTED[type];
+      const head = Buffer.alloc(12);
+      head.writeUInt32LE(of, 0);
+      head.writeBigUInt64LE(BigInt(value.length), 4);
+      const items = type === 'strings' ? value.map(textBytes) : value.map((one) => numberBytes(of, one));
+      return [VALUE.array, Buffer.concat([head, ...items])];
+    }
+  }
+}
+
+/** A pair, as a file has it: a key, and a value; without its type, text, a truth value, or a whole number from 0 to 2^32 - 1. */
+export function encodePair(key: string, value: WrittenValue | string | number | boolean): Uint8Array {
+  const written: WrittenValue =
+    typeof value === 'string'
+      ? ['string', value]
+      : typeof value === 'boolean'
+        ? ['bool', value]
+        : typeof value === 'number'
+          ? ['u32', value]
+          : value;
+  const [type, bytes] = bytesOf(written);
+  const head = Buffer.alloc(4);
+  head.writeUInt32LE(type);
+  return Buffer.concat([textBytes(key), head, bytes]);
 }

@@ -29,6 +29,20 @@ export const safetensors: Container = {
   opensFolder: async () => true,
 
   open: (path) => Checkpoint.open(path),
+  adopts: ['gguf'],
+  async adopt(source) {
+    const { asFolder } = await import('../gguf/language/from-gguf.js');
+    return asFolder(source, (config) => {
+      const text = `${JSON.stringify(config, null, 2)}\n`;
+      const metadata = new Map([['model.safetensors', new Map<string, string>()]]);
+      return new CheckpointEnvelope({
+        path: source.path,
+        folder: source.path,
+        metadata,
+        config: { text, value: config },
+      });
+    });
+  },
 
   demandRoom(path, tensors, nameBytes, why) {
     const refuse = (most: string, need: string) => {

@@ -1,6 +1,6 @@
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Envelope, Layout, TensorSource } from '../../containers/container.js';
-import { containerNamed, openSource } from '../../containers/list.js';
+import { containerNamed, openSourceFor } from '../../containers/list.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { checkApart, checkReplaceable } from '../../files/output-rules.js';
 import { checkParent } from '../../files/parents.js';
@@ -47,7 +47,7 @@ export async function quantizeModel(
   const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
   const resolved = bits ? resolvePlanned(options, bits) : own;
   const { model } = resolved;
-  const source = await openSource(input);
+  const source = await openSourceFor(input, output);
   try {
     const plan = await planModel(source, resolved);
     if (bits) checkPlanFits(bits, source.path, plan.digest);

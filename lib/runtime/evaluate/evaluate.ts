@@ -4,7 +4,7 @@ import type { FilePath } from '../../files/path.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { plain } from '../../messages/text.js';
-import { openModel } from '../../models/model.js';
+import { openFolderModel } from '../../models/folder-model.js';
 import { naturalContext } from '../load.js';
 import { type BlockSource, openBlockSource } from '../source/block-source.js';
 import type { OpenHead } from '../source/open-head.js';
@@ -110,7 +110,7 @@ export async function evaluateModels(
 async function openSubject(path: FilePath, { activations, threads, signal }: ResolvedEvaluate): Promise<Subject> {
   signal?.throwIfAborted();
   const source = await openBlockSource(path, { activations, threads, signal });
-  const model = await openModel(source.path);
+  const model = await openFolderModel(source.path);
   const bytes = model.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   await model.close();
   return { path: String(path), bytes, source, sums: newSums() };

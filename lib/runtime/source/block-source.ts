@@ -8,7 +8,8 @@ import { rejectUnknownOptions } from '../../messages/options-object.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { plain } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { type Model, openModel } from '../../models/model.js';
+import { openFolderModel } from '../../models/folder-model.js';
+import type { Model } from '../../models/model.js';
 import { type Block, blockName } from '../blocks/block.js';
 import type { Head } from '../blocks/head.js';
 import { Rope } from '../blocks/rope.js';
@@ -53,7 +54,7 @@ export async function openBlockSource(path: FilePath, options: BlockSourceOption
   const { activations, threads, signal } = resolveLoadOptions(options, ['activations', 'threads', 'signal']);
   signal?.throwIfAborted();
   const machine = { backend: activeBackend(), threads };
-  const model = await openModel(path);
+  const model = await openFolderModel(path);
   try {
     signal?.throwIfAborted();
     const config = configOf(model);

@@ -3,7 +3,7 @@ import { workerThreads } from '../../backend/worker-threads.js';
 import { HqqError } from '../../messages/errors.js';
 
 /** A file of a tokenizer, as its bytes. */
-interface TokenizerFiles {
+export interface TokenizerFiles {
   readonly tokenizer: Uint8Array;
   readonly config: Uint8Array | undefined;
 }

@@ -1,12 +1,13 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readWhole, systemCode } from '../../files/io.js';
 import { type FilePath, pathOf } from '../../files/path.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { formatError, plain, quote } from '../../messages/text.js';
+import { openFolderModel } from '../../models/folder-model.js';
 import { findTokenizers } from './library.js';
-import { WorkerTokenizer } from './tokenizer-worker.js';
+import { type TokenizerFiles, WorkerTokenizer } from './tokenizer-worker.js';
 
 /** Largest tokenizer.json. Real ones have up to 35 MB. */
 const MAX_TOKENIZER_BYTES = 256 * 1024 * 1024;
@@ -38,15 +39,7 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
   refuseSurplus(arguments.length, 1, 'openTokenizer(path)');
   const folder = pathOf(path, 'the tokenizer', 'a model folder');
   const library = findLibrary();
-  const tokenizer = await readWhole(join(folder, 'tokenizer.json'), MAX_TOKENIZER_BYTES).catch(
-    async (error: unknown) => {
-      throw (isMissing(error) && (await withoutTokenizer(folder, error))) || error;
-    },
-  );
-  const config = await readWhole(join(folder, 'tokenizer_config.json'), MAX_TOKENIZER_BYTES).catch((error: unknown) => {
-    if (isMissing(error)) return undefined;
-    throw error;
-  });
+  const { tokenizer, config } = (await isFile(folder)) ? await madeFiles(folder) : await readFiles(folder);
   const worker = await WorkerTokenizer.open(library, { tokenizer, config }).catch((cause: unknown) => {
     if (systemCode(cause) === 'ERR_ACCESS_DENIED') throw new HqqError('ERR_DEPENDENCY', NO_THREADS, { cause });
     throw new HqqError('ERR_DEPENDENCY', `The tokenizer package at ${plain(library)} does not run here.`, { cause });
@@ -66,6 +59,40 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
     },
     close: () => held.worker.close(),
   };
+}
+
+/** What lies in a folder. */
+async function readFiles(folder: string): Promise<TokenizerFiles> {
+  const tokenizer = await readWhole(join(folder, 'tokenizer.json'), MAX_TOKENIZER_BYTES).catch(
+    async (error: unknown) => {
+      throw (isMissing(error) && (await withoutTokenizer(folder, error))) || error;
+    },
+  );
+  const config = await readWhole(join(folder, 'tokenizer_config.json'), MAX_TOKENIZER_BYTES).catch((error: unknown) => {
+    if (isMissing(error)) return undefined;
+    throw error;
+  });
+  return { tokenizer, config };
+}
+
+const isFile = (path: string) =>
+  stat(path).then(
+    (found) => found.isFile(),
+    () => false, // which reading says better
+  );
+
+/** What a model in one file, of GGUF, says of its tokenizer. */
+async function madeFiles(path: string): Promise<TokenizerFiles> {
+  const model = await openFolderModel(path);
+  try {
+    const [tokenizer, config] = ['tokenizer.json', 'tokenizer_config.json'].map((name) => model.madeText(name));
+    if (tokenizer !== undefined)
+      return { tokenizer: Buffer.from(tokenizer), config: config === undefined ? config : Buffer.from(config) };
+    const message = `Expected a model folder with tokenizer.json, or a GGUF file, got ${plain(path)}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, a file that says nothing of a tokenizer.`);
+  } finally {
+    await model.close();
+  }
 }
 
 const isMissing = (error: unknown) => error instanceof HqqError && systemCode(error.cause) === 'ENOENT';
