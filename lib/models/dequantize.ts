@@ -277,9 +277,8 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
 /** What infinity is without its sign, in raw bits. */
 const INFINITY = { float16: 0x7c00, bfloat16: 0x7f80 } as const;
 
-function isInfinite(bits: number, dtype: DType): boolean {
-  return dtype === 'float32' ? Math.abs(bits) === Infinity : (bits & 0x7fff) === INFINITY[dtype];
-}
+const isInfinite = (bits: number, dtype: DType) =>
+  dtype === 'float32' ? Math.abs(bits) === Infinity : (bits & 0x7fff) === INFINITY[dtype];
 
 /** How many numbers are infinite. */
 function infinities(values: FloatBits, dtype: DType): number {
