@@ -37,7 +37,11 @@ export async function openSource(given: string): Promise<TensorSource> {
  * @throws {HqqError} as `openSource`; as `Container.adopt` for a model that is not known there
  */
 export async function openSourceAs(given: string, name: string): Promise<TensorSource> {
-  const source = await openSource(given);
+  return sourceAs(await openSource(given), name);
+}
+
+/** An open model as one that lies in the container of a name, where that can be; it is closed where that is an error. */
+export async function sourceAs(source: TensorSource, name: string): Promise<TensorSource> {
   const { adopts = [], adopt } = containerNamed(name);
   if (adopt === undefined || !adopts.includes(source.container)) return source;
   try {

@@ -3,7 +3,7 @@ import { relativeError } from '../compute/arguments.js';
 import { bitsOf, widenBytesLater } from '../compute/floats.js';
 import { resolveThreads, runTask } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
-import { openSource } from '../containers/list.js';
+import { openSource, sourceAs } from '../containers/list.js';
 import { pieces, type Range, readRanges } from '../containers/ranges.js';
 import { rounding } from '../containers/rounding.js';
 import { numbersOf } from '../containers/stored-types.js';
@@ -59,10 +59,11 @@ export async function compareModels(
   signal?.throwIfAborted();
   const open: TensorSource[] = [];
   try {
-    const a = await openSource(original);
-    open.push(a);
+    const first = await openSource(original);
+    open.push(first);
     const b = await openSource(quantized);
     open.push(b);
+    const a = await sourceAs(first, b.container); // whose names are those of the other, then
     const layers = await findLayers(b, signal);
     for (const layer of layers) schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
     rejectSwapped(a, layers.length > 0);

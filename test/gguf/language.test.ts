@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { FAMILIES, writeFamily } from '../../interop/llama.cpp/families.mjs';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
+import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
@@ -80,6 +81,14 @@ describe('a language model of a folder', () => {
       expect(farthest(coded, await logitsOf(SHIPPED, IDS))).toBeGreaterThan(1e-3);
     },
   );
+
+  it('is compared with what was made of it', async () => {
+    const file = freshPath('x.gguf');
+    const { totals } = await quantizeModel(SHIPPED, file, { type: 'q4_k', importance: 'none' });
+    const { totals: found, tensors } = await compareModels(SHIPPED, file);
+    expect(found.relativeError).toBeCloseTo(totals.relativeError, 6);
+    expect(tensors.length).toBe(22);
+  });
 
   it('keeps its tokenizer', async () => {
     const file = freshPath('x.gguf');
