@@ -90,6 +90,22 @@ describe('a language model of a folder', () => {
     expect(tensors.length).toBe(22);
   });
 
+  it('says of which type its floats are', async () => {
+    const [same, half] = [freshPath('x.gguf'), freshPath('y.gguf')];
+    await dequantizeModel(SHIPPED, same);
+    await dequantizeModel(SHIPPED, half, { dtype: 'float16' });
+    for (const [file, id, dtype] of [
+      [same, 32, 'BF16'],
+      [half, 1, 'F16'],
+    ] as const) {
+      const model = await openModel(file);
+      const typeOf = (name: string) => model.tensors.find((tensor) => tensor.name === name)!.dtype;
+      expect(model.config!['general.file_type']).toBe(id);
+      expect([typeOf('token_embd.weight'), typeOf('output_norm.weight')]).toEqual([dtype, 'F32']);
+      await model.close();
+    }
+  });
+
   it('keeps its tokenizer', async () => {
     const file = freshPath('x.gguf');
     await quantizeModel(SHIPPED, file, { type: 'q8_0', importance: 'none' });

@@ -12,7 +12,7 @@ import { decodeValue, encodePair, type GgufValue, VALUE, VALUE_BYTES } from './v
 const SHORT_ARRAY_BYTES = 4096;
 
 /** What a file of floats says of itself, by their type: numbers of llama.cpp's list of file types. */
-const FILE_TYPES: { readonly [K in DType]: number } = { float32: 0, float16: 1, bfloat16: 32 };
+export const FILE_TYPES: { readonly [K in DType]: number } = { float32: 0, float16: 1, bfloat16: 32 };
 
 export const FILE_TYPE_KEY = 'general.file_type';
 export const QUANTIZATION_VERSION_KEY = 'general.quantization_version';

@@ -3,7 +3,7 @@ import { HqqError, show } from '../../../messages/errors.js';
 import { plain, quote } from '../../../messages/text.js';
 import type { TensorEntry, TensorSource } from '../../container.js';
 import { storedType } from '../../stored-types.js';
-import { GgufEnvelope } from '../envelope.js';
+import { FILE_TYPE_KEY, FILE_TYPES, GgufEnvelope } from '../envelope.js';
 import type { WrittenValue } from '../values.js';
 import { Facts } from './fields.js';
 import { FAMILIES, type Family, orderOf, theirName, turnedHeads } from './names.js';
@@ -66,6 +66,7 @@ export async function asGguf(source: TensorSource): Promise<TensorSource> {
   const files = await readTokenizer(source);
   const name = `${basename(source.path)}.gguf`;
   const pairs = new Map<string, WrittenValue>([
+    [FILE_TYPE_KEY, ['u32', FILE_TYPES[source.entries.get('model.embed_tokens.weight')!.type.float!]]],
     ...describe(shape, facts, basename(source.path)),
     ...tokenizerPairs(files, shape.vocabSize, refuse),
   ]);
@@ -161,7 +162,6 @@ function describe(shape: Shape, facts: Facts, name: string): readonly (readonly 
     [own('rope.freq_base'), ['f32', theta]],
     [own('rope.dimension_count'), ['u32', headDim]],
     [own('vocab_size'), ['u32', vocabSize]],
-    ['general.file_type', ['u32', 0]],
   ];
 }
 
