@@ -54,6 +54,14 @@ const CHOSEN = [
   ...product({ solver: ['joint'], importance: ['random'], nbits: [2], groupSize: [32], metaBits: [16] }),
   ...product({ solver: ['joint'], importance: ['random'], nbits: [2], groupSize: [16], metaBits: [8] }),
   ...product({ solver: ['joint'], importance: ['own'], nbits: [4, 3], groupSize: [64], metaBits: [16] }),
+  ...product({
+    solver: ['joint'],
+    importance: ['own'],
+    nbits: [2],
+    groupSize: [32],
+    metaBits: [16],
+    refine: [false, true],
+  }),
 ];
 const CASES = process.env.HQQ_QUALITY === 'all' ? ALL : CHOSEN;
 
@@ -102,7 +110,7 @@ try {
       const output = join(work, name);
       const { totals } = await quantizeModel(folder, output, {
         ...config,
-        importance: found.get(importance).importance,
+        importance: config.refine ? importance : found.get(importance).importance, // statistics are not enough for that
       });
       const { bitsPerWeight, relativeError, bytesAfter: bytes } = totals;
       const measured = await perplexity(output, subject);

@@ -79,12 +79,15 @@ interface Resolved extends Pick<CollectOptions, 'threads' | 'signal' | 'onProgre
   readonly head: boolean;
 }
 
+/** What decides the texts. */
+export type TextOptions = Omit<Resolved, 'head'>;
+
 const isMade = (importance: string) => importance === 'random' || importance === 'own';
 
 /** The texts that the model is to read. */
-async function textsFor(
+export async function textsFor(
   source: BlockSource,
-  { importance, seed, tokens, threads, signal, onProgress }: Omit<Resolved, 'head'>,
+  { importance, seed, tokens, threads, signal, onProgress }: TextOptions,
 ): Promise<readonly Uint32Array[]> {
   if (importance === 'random') return randomTexts(tokens, seed, source.config);
   if (importance === 'own') {

@@ -161,9 +161,9 @@ export async function readWhole(path: string, limit: number): Promise<Buffer> {
   }
 }
 
-/** A new file, open to write. The umask takes from `mode` what it takes. */
-export async function createFile(path: string, mode = 0o666): Promise<number> {
-  return withPath('Cannot create', path, () => open(path, 'wx', mode));
+/** A new file, open to write, or to write and read. The umask takes from `mode` what it takes. */
+export async function createFile(path: string, mode = 0o666, flags: 'wx' | 'wx+' = 'wx'): Promise<number> {
+  return withPath('Cannot create', path, () => open(path, flags, mode));
 }
 
 /** Writes all of `bytes` at `position`. */

@@ -11,6 +11,7 @@ import { SCHEMES } from '../schemes/list.js';
 import { PLAN_OPTION, type PlanOption } from './bit-plan.js';
 import { FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
+import { checkRefine, REFINE_OPTION, type RefineOption } from './refine-option.js';
 import type { Progress } from './report.js';
 
 /** How scale and zero may be stored. */
@@ -24,7 +25,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions extends ImportanceOptions, FormatOptions, PlanOption {
+export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOptions, PlanOption {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -123,6 +124,7 @@ export interface ResolvedModelOptions {
   readonly importance: ImportanceSource;
   readonly seed: number;
   readonly tokens: number;
+  readonly refine: boolean;
   readonly plan: PlanOption['plan'];
   readonly force: boolean;
   readonly dryRun: boolean;
@@ -183,6 +185,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
   },
   ...FORMAT_OPTIONS,
   ...IMPORTANCE_OPTIONS,
+  refine: REFINE_OPTION,
   plan: PLAN_OPTION,
   force: {
     default: false,
@@ -242,6 +245,7 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
   if ([config, ...Object.values(overrides)].some(({ trace }) => trace)) {
     throw invalid('Expected no trace of a whole model, got true: quantize gives that of one matrix.');
   }
+  checkRefine(model as unknown as ResolvedModelOptions);
   const list = (globs: string | Globs) => (typeof globs === 'string' ? [globs] : globs);
   Object.assign(model, { include: list(include), exclude: list(exclude) });
   return { config, asked, model: model as unknown as ResolvedModelOptions, run: checkRun(given) };

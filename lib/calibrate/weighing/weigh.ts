@@ -17,8 +17,14 @@ import type { Statistics } from '../statistics.js';
 const NONE: Weighing = { source: 'none', notes: [] };
 
 /** `Weigh` of lib/models/quantize: finds what the errors of each input feature count, as the options say. */
-export async function weigh(source: TensorSource, plan: ModelPlan, resolved: ResolvedOptions): Promise<Weighing> {
-  const { importance: asked, seed, tokens, threads, dryRun } = resolved.model;
+export async function weigh(
+  source: TensorSource,
+  plan: ModelPlan,
+  resolved: ResolvedOptions,
+  folder: string,
+): Promise<Weighing> {
+  const { importance: asked, refine, seed, tokens, threads, dryRun } = resolved.model;
+  if (refine) return refined(source, plan, resolved, folder);
   const layers = plan.shards
     .flatMap((shard) => shard.layers)
     .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config.solver)));
@@ -39,6 +45,41 @@ export async function weigh(source: TensorSource, plan: ModelPlan, resolved: Res
     onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
   });
   return applied(statistics, layers, source);
+}
+
+/** The same with error feedback, for which importance is what its factors say. */
+async function refined(
+  source: TensorSource,
+  plan: ModelPlan,
+  resolved: ResolvedOptions,
+  folder: string,
+): Promise<Weighing> {
+  const { importance: asked, dryRun } = resolved.model;
+  const importance = asked === 'auto' || asked === 'none' ? 'own' : asked;
+  if (dryRun) return { source: sourceOf(importance), notes: [] };
+  const { onProgress } = resolved.run;
+  const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, ...totalsOf(plan) };
+  const { refineModel } = await import('../refine/refine-model.js');
+  const layers = plan.shards.flatMap((shard) => shard.layers);
+  const {
+    importance: found,
+    refined: model,
+    without,
+  } = await refineModel(source, layers, {
+    ...{ ...resolved.model, importance, folder, signal: resolved.run.signal },
+    onProgress: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
+  });
+  const some =
+    without.length === 0
+      ? []
+      : [
+          `${plural(without.length, 'layer')} of ${formatCount(layers.length)} (${quoteSome(without, 2)}) have no error feedback.`,
+        ];
+  const notes = [
+    'Errors are those of the weights as error feedback left them: hqq compare gives those to the original.',
+    ...some,
+  ];
+  return { importance: found, source: sourceOf(importance), notes, refined: model };
 }
 
 /** A model of a billion weights would read for hours. */

@@ -25,10 +25,20 @@ export interface Weighing {
   /** What it is from, for the report. */
   readonly source: string;
   readonly notes: readonly string[];
+  /** The model with other weights in the place of those that are to be quantized; who asked closes it. Absent: its own. */
+  readonly refined?: TensorSource;
 }
 
-/** Finds that, when it is known what is to be quantized; in a dry run its source. This room has no model that runs: who has one brings it. */
-export type Weigh = (source: TensorSource, plan: ModelPlan, resolved: ResolvedOptions) => Promise<Weighing>;
+/**
+ * Finds that, when it is known what is to be quantized; in a dry run its source. `folder` is where a file may lie meanwhile. This room has no model that
+ * runs: who has one brings it.
+ */
+export type Weigh = (
+  source: TensorSource,
+  plan: ModelPlan,
+  resolved: ResolvedOptions,
+  folder: string,
+) => Promise<Weighing>;
 
 const NOT_WEIGHED: Weigh = async () => ({ source: 'none', notes: [] });
 
@@ -99,7 +109,7 @@ async function dryRun(
   await checkReplaceable(target, kind, made, true);
   await attempt(checkReplaceable(target, kind, made, force));
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
-  const weighed = await weigh(source, plan, resolved);
+  const weighed = await weigh(source, plan, resolved, parent);
   const notes = obstacles.map((message) => `As things are, the run itself would fail. ${message}`);
   return {
     importance: weighed.source,
@@ -145,10 +155,10 @@ async function convert(
       envelope: shared.envelope,
       layouts: await layoutsOf(source, shared.envelope, plan),
       begin: async () => {
-        weighed = await weigh(source, plan, resolved);
+        weighed = await weigh(source, plan, resolved, dirname(resolve(output)));
       },
       write: async (file, path, _, mode) => {
-        const own = { ...shared, importance: weighed?.importance };
+        const own = { ...shared, source: weighed?.refined ?? source, importance: weighed?.importance };
         probes ??= new ProbesAhead(plan.shards, own);
         const settled = await probes.settle(byFile.get(file)!);
         const written = await writeSettled(plan, settled, path, mode, own);
@@ -160,5 +170,6 @@ async function convert(
     return { importance, notes: [...own, ...notes], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
   } finally {
     await probes?.close();
+    await weighed?.refined?.close();
   }
 }

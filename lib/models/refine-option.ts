@@ -1,0 +1,54 @@
+import type { Option } from '../matrix/option.js';
+import { HqqError, show } from '../messages/errors.js';
+import type { ImportanceSource } from './importance-options.js';
+
+/** The option of a model that refines its codes. */
+export interface RefineOption {
+  /**
+   * Error feedback, for 2 bits and fewer: what rounding the weights of one group of input features does to a layer's output is met by the
+   * groups after it, as far as their inputs go together (the block Cholesky factorization of the sums of products of inputs, what is off
+   * the diagonal shrunk to 0.4). Needs what language puts in: `importance` `'auto'` is `'own'` then, and `'text:<file>'` and `{ text }` are
+   * the others that there are. Only layers whose groups are parts of rows have it (`axis` 1, several groups a row); the rest stay as they
+   * are without. One block of the model and three square matrices of a layer's inputs are in memory at a time; weights that wait lie in a
+   * file beside the output, as large as the weights of the original are. Errors in the report are those of what was rounded:
+   * `compareModels` gives those to the original, which are larger than without, where what the model computes is nearer.
+   *
+   * @default false
+   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, or `to` a format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a
+   *   model that `hqq/runtime` does not run.
+   */
+  readonly refine?: boolean | undefined;
+}
+
+/** In the shape of `OPTIONS` of one matrix. */
+export const REFINE_OPTION: Option<boolean> = {
+  default: false,
+  expected: 'true or false',
+  accepts: (value) => typeof value === 'boolean',
+  help: 'meet the errors of each group in the next ones, for 2 bits: reads text that the model writes itself',
+};
+
+/**
+ * Refuses what error feedback cannot have: statistics alone do not say what inputs have in common, and random tokens have in common what
+ * no text has.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`
+ */
+export function checkRefine({
+  refine,
+  importance,
+  to,
+}: {
+  readonly refine: boolean;
+  readonly importance: ImportanceSource;
+  readonly to: string | undefined;
+}): void {
+  if (!refine) return;
+  const refuse = (expected: string, got: unknown): never => {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected} with refine, got ${show(got)}.`);
+  };
+  const reads = importance === 'auto' || importance === 'own';
+  if (!reads && typeof importance === 'string' && !importance.startsWith('text:'))
+    refuse('importance to be auto, own or text:<file>', importance);
+  if (to !== undefined && to !== 'hqq') refuse('no other format than hqq', to);
+}

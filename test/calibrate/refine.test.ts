@@ -1,0 +1,175 @@
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { availableBackends, openBackend } from '../../lib/backend/index.js';
+import { factorize } from '../../lib/calibrate/refine/factor.js';
+import { feedBack } from '../../lib/calibrate/refine/feed-back.js';
+import { type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
+import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
+import { dequantize, quantize } from '../../lib/compute/quantize.js';
+import { failure, randomWeights } from '../support/checkpoints.js';
+import { hqq } from '../support/cli.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const scratch = scratchFolder('refine');
+/** What is off the diagonal, as the factorization takes it. */
+const SHRINK = 0.4;
+
+/** Inputs that go together: each feature is mostly a mix of a few. */
+function inputs(rows: number, width: number): Float32Array {
+  const [few, mixed, own] = [4, randomWeights(rows * 4, 1, 1), randomWeights(rows * width, 2, 0.3)];
+  const mix = randomWeights(few * width, 3, 1);
+  return own.map((value, at) => {
+    const [row, i] = [Math.floor(at / width), at % width];
+    return (
+      value +
+      Array.from({ length: few }, (_, k) => mixed[row * few + k]! * mix[k * width + i]!).reduce((a, b) => a + b, 0)
+    );
+  });
+}
+
+describe.each(availableBackends())('error feedback on %s', (name) => {
+  const machine = { backend: openBackend(name), threads: 2, signal: undefined };
+  const [rows, width, block] = [96, 80, 16];
+
+  async function gramOf(x: Float32Array) {
+    const grams = new Grams(machine);
+    for (const from of [0, 32]) {
+      const part = x.slice(from * width, (from + (from === 0 ? 32 : 64)) * width);
+      for (const module of ['q', 'k']) await grams.add({ module, rows: part.length / width, x: part });
+    }
+    return grams.all;
+  }
+
+  test('the sums are of all rows, once for layers of one input', async () => {
+    const x = inputs(rows, width);
+    const all = await gramOf(x);
+    expect(all.map(({ modules }) => modules)).toEqual([['q', 'k']]);
+    for (const [i, j] of [
+      [0, 0],
+      [3, 79],
+      [79, 3],
+      [40, 41],
+    ] as const) {
+      const sum = Array.from({ length: rows }, (_, row) => x[row * width + i]! * x[row * width + j]!).reduce(
+        (a, b) => a + b,
+        0,
+      );
+      expect(all[0]!.sums[i * width + j]).toBeCloseTo(sum, 3);
+    }
+  });
+
+  test('the factors multiply to what was factored', async () => {
+    const [{ sums }] = (await gramOf(inputs(rows, width))) as unknown as readonly [Gram];
+    sums.fill(0, 5 * width, 6 * width); // a feature that nothing goes into
+    for (let i = 0; i < width; i++) sums[i * width + 5] = 0;
+    const { feedback, importance, order } = await factorize(sums, width, block, machine);
+    const place = (i: number) => order[Math.floor(i / block)]! * block + (i % block);
+    const wanted = (i: number, j: number) => (i === j ? 1 : SHRINK) * sums[place(i) * width + place(j)]!;
+    // D of each block: what is left of H when later blocks are taken away.
+    const left = Float64Array.from(sums, (_, at) => wanted(Math.floor(at / width), at % width));
+    for (let from = width - block; from >= 0; from -= block) {
+      for (let i = from; i < from + block; i++)
+        expect(Math.abs(importance[place(i)]! - left[i * width + i]!)).toBeLessThan(1e-3 * (1 + wanted(i, i)));
+      const d = (k: number, l: number) => left[k * width + l]!;
+      const before = left.slice();
+      for (let i = 0; i < from; i++)
+        for (let j = from; j < from + block; j++) {
+          // A D is the column of what is left.
+          let sum = 0;
+          for (let k = from; k < from + block; k++) sum += feedback[i * width + k]! * d(k, j);
+          expect(Math.abs(sum - before[i * width + j]!)).toBeLessThan(
+            1e-3 * (1 + Math.sqrt(wanted(i, i) * wanted(j, j))),
+          );
+        }
+      for (let i = 0; i < from; i++)
+        for (let j = 0; j < from; j++)
+          for (let k = from; k < from + block; k++)
+            left[i * width + j]! -= feedback[i * width + k]! * before[k * width + j]!;
+    }
+    for (let i = 0; i < width; i++)
+      for (let j = 0; j < width; j++)
+        if (Math.floor(i / block) >= Math.floor(j / block)) expect(feedback[i * width + j]).toBe(0);
+  });
+
+  test('what rounding does to outputs becomes less', async () => {
+    const x = inputs(rows, width);
+    const [{ sums }] = (await gramOf(x)) as unknown as readonly [Gram];
+    const factor = await factorize(sums, width, block, machine);
+    const data = randomWeights(24 * width, 9);
+    const config = { nbits: 2, groupSize: block, solver: 'joint' } as const;
+    const outputError = async (from: Float32Array, importance: Float32Array) => {
+      const weight = { data: from, dtype: 'float32', shape: [24, width] } as const;
+      const got = await dequantize(await quantize(weight, config, { importance }));
+      let total = 0;
+      for (let row = 0; row < rows; row++)
+        for (let out = 0; out < 24; out++) {
+          let sum = 0;
+          for (let i = 0; i < width; i++) sum += x[row * width + i]! * (got[out * width + i]! - data[out * width + i]!);
+          total += sum * sum;
+        }
+      return total;
+    };
+    const diagonal = Float32Array.from({ length: width }, (_, i) => sums[i * width + i]!);
+    const [plain, fed] = [
+      await outputError(data, diagonal),
+      await outputError(await feedBack(data, factor, config, machine), factor.importance),
+    ];
+    expect(fed).toBeLessThan(0.8 * plain);
+  });
+});
+
+describe('quantizeModel with refine', () => {
+  const few = { nbits: 2, groupSize: 32, refine: true, tokens: 128 } as const;
+  const weightsOf = (folder: string) => readFileSync(join(folder, 'model.safetensors'));
+
+  test('gives the same bytes for the same seed and any threads, others than without, and leaves no file', async () => {
+    const folder = join(scratch, 'same');
+    mkdirSync(folder);
+    const made: Buffer[] = [];
+    for (const threads of [1, 2, 7]) {
+      const out = join(folder, `t${threads}`);
+      const report = await quantizeModel(SHIPPED, out, { ...few, threads });
+      expect(report.importance).toBe('own');
+      expect(report.notes.join()).toMatch(/error feedback/);
+      made.push(weightsOf(out));
+    }
+    expect(made[1]).toEqual(made[0]);
+    expect(made[2]).toEqual(made[0]);
+    await quantizeModel(SHIPPED, join(folder, 'plain'), { ...few, refine: false, importance: 'own' });
+    expect(weightsOf(join(folder, 'plain'))).not.toEqual(made[0]);
+    expect(readdirSync(folder).sort()).toEqual(['plain', 't1', 't2', 't7']);
+  }, 120_000);
+
+  test('stops soon when it is aborted, and leaves nothing', async () => {
+    const folder = join(scratch, 'aborted');
+    mkdirSync(folder);
+    const stop = new AbortController();
+    const onProgress = ({ importance }: { importance?: { phase: string; done: number } }) => {
+      if (importance?.phase === 'reading' && importance.done > 0) stop.abort();
+    };
+    const options = { ...few, signal: stop.signal, onProgress };
+    expect((await failure(() => quantizeModel(SHIPPED, join(folder, 'q'), options))).name).toBe('AbortError');
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test('says which importance and formats it cannot have', async () => {
+    for (const importance of ['random', 'none', 'statistics.safetensors'])
+      expect((await failure(() => quantizeModel(SHIPPED, scratch, { ...few, importance }))).message).toMatch(
+        /importance to be auto, own or text:<file> with refine/,
+      );
+    const other = await failure(() => quantizeModel(SHIPPED, scratch, { ...few, groupSize: 128, nbits: 4, to: 'awq' }));
+    expect(other.message).toMatch(/no other format than hqq with refine/);
+    const { stdout } = await hqq([
+      'quantize',
+      SHIPPED,
+      '--out',
+      join(scratch, 'cli'),
+      '--refine',
+      '--dry-run',
+      '--json',
+    ]);
+    expect(JSON.parse(stdout)).toMatchObject({ importance: 'own' });
+  });
+});
