@@ -176,6 +176,9 @@ export interface Probe<Form extends LayerForm, Part extends Chunk = Chunk> {
   bias(form: Form, values: Float32Array): Form;
 }
 
+/** Why layers stay, by their names. */
+type Reasons = ReadonlyMap<string, string>;
+
 /** One way of storing quantized layers. */
 export interface Scheme<
   Form extends LayerForm = LayerForm,
@@ -264,13 +267,9 @@ export interface Scheme<
    * @param stays Linear layers that are not quantized, unless somebody asked for that.
    * @param tensors Names of tensors that belong to none of the layers.
    */
-  confused?(
-    layers: readonly string[],
-    stays: readonly string[],
-    tensors: Iterable<string>,
-  ): ReadonlyMap<string, string>;
+  confused?(layers: readonly string[], stays: readonly string[], tensors: Iterable<string>): Reasons;
   /** As `confused`, of layers that those who load the model (`engine`; absent: any) would not load beside the others, and why. */
-  unloaded?(layers: readonly PlannedLayer<Form>[], engine?: string): ReadonlyMap<string, string>;
+  unloaded?(layers: readonly PlannedLayer<Form>[], tensors: ReadonlySet<string>, engine?: string): Reasons;
   /** What people should know of layers that are stored so. `stays`: as `declare` has it. */
   notes(layers: readonly PlannedLayer<Form>[], stays: readonly StayingLayer[]): readonly string[];
 

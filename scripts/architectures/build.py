@@ -136,7 +136,10 @@ def composed(name, kind):
         return kind.from_question_encoder_generator_configs(transformers.DPRConfig(), transformers.BartConfig())
     if name in ("MusicgenConfig", "MusicgenMelodyConfig"):
         decoder = getattr(transformers, name.replace("Config", "DecoderConfig"))()
-        return kind.from_sub_models_config(transformers.T5Config(), transformers.EncodecConfig(), decoder)
+        parts = (transformers.T5Config(), transformers.EncodecConfig(), decoder)
+        if hasattr(kind, "from_sub_models_config"):
+            return kind.from_sub_models_config(*parts)
+        return kind(**{name: part.to_dict() for name, part in zip(("text_encoder", "audio_encoder", "decoder"), parts, strict=True)})
     return None
 
 

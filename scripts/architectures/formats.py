@@ -40,6 +40,9 @@ class CompressedTensors:
         for hook in list(model._forward_pre_hooks.values()):
             if hook.__name__ == "ct_decompress_hook":
                 hook(model, ())
+        for parameter in model.parameters():  # experts keep the type of their scales
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.float()
 
     def is_layer(self, module, plain):
         """Whether it is one that was packed: `plain` is the weight of the float model, None where that has no such module."""
@@ -52,8 +55,10 @@ class CompressedTensors:
     @torch.no_grad()
     def weight(self, module):
         """What it computes of the identity: its weights, transposed."""
+        bias, module.bias = module.bias, None  # a sum would round
         out = module(torch.eye(module.in_features))
-        return (out - module.bias if module.bias is not None else out).T.float()
+        module.bias = bias
+        return out.T.float()
 
     def skipped(self, config):
         return config.get("ignore") or []

@@ -347,13 +347,10 @@ describe('engines', () => {
       ...{ text_config: { model_type: 'gemma3_text' }, vision_config: { model_type: 'siglip_vision_model' } },
     });
     const names = [vision('q_proj'), vision('out_proj'), text('q_proj'), text('o_proj')];
-    const model = () =>
-      modelFolder([Object.fromEntries(names.map((name, seed) => [name, randomTensor([64, 128], seed + 1)]))], {
-        config,
-      });
-    const written = async (options: Options) => {
+    const layersOf = () => Object.fromEntries(names.map((name, seed) => [name, randomTensor([64, 128], seed + 1)]));
+    const written = async (options: Options, more: Source = {}) => {
       const out = freshPath('out');
-      const report = await quantizeModel(model(), out, options);
+      const report = await quantizeModel(modelFolder([{ ...layersOf(), ...more }], { config }), out, options);
       const { dequantize } = quantizationOf(out);
       return { layers: report.tensors.map(({ name }) => name), dense: report.dense, dequantize };
     };
@@ -362,6 +359,14 @@ describe('engines', () => {
       expect(await written(CT)).toEqual({ layers: names, dense: [], dequantize: true });
       expect((await written({ ...CT, include: 'model.language_model.*' })).dequantize).toBeUndefined();
       expect((await written({})).layers).toEqual(names); // Python's hqq gives them modules of their own
+    });
+
+    test('stay where norms of batches are frozen, which transformers cannot load so', async () => {
+      const norms = { 'bn.running_var': randomTensor([8], 7), 'bn.weight': randomTensor([8], 8) };
+      expect((await written(CT, norms)).layers).toEqual(names.slice(2));
+      expect((await written({ ...CT, for: 'vllm' }, norms)).layers).toEqual(names);
+      const tracked = { ...norms, 'bn.num_batches_tracked': randomTensor([1], 9) };
+      expect((await written(CT, tracked)).layers).toEqual(names);
     });
 
     test('stay where others are stored differently, unless another engine is to load the model', async () => {

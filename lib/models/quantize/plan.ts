@@ -97,7 +97,7 @@ export async function planModel(
   const unheld = pairs.filter(({ targetEntry, linear }) => linear && !targetEntry).map(({ target }) => target);
   // Of what names its class transformers is asked to load it, be the code of the class its own or a stranger's.
   const loaded = known !== undefined || classNameOf(source.envelope.config) !== undefined;
-  const unloaded = loaded ? scheme.unloaded?.(layers, model.for) : undefined;
+  const unloaded = loaded ? scheme.unloaded?.(layers, new Set(source.entries.keys()), model.for) : undefined;
   const { kept, left } = loaded
     ? tellApart(source, scheme, layers, dense, unheld, unloaded)
     : { kept: layers, left: [] };

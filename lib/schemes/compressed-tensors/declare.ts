@@ -61,15 +61,30 @@ const isSymmetric = ({ form }: Layer) => form.config.zeroPoint === 'symmetric';
  * Layers whose weight transformers reads as it loads, when it is still packed, and then does not load the model. Told to unpack all as
  * it reads them, it does; but it takes all layers for such as one of them then.
  */
-export function unloadedBeside(layers: readonly Layer[], engine = 'transformers'): ReadonlyMap<string, string> {
+export function unloadedBeside(
+  layers: readonly Layer[],
+  tensors: ReadonlySet<string>,
+  engine = 'transformers',
+): ReadonlyMap<string, string> {
   const read = layers.filter(({ site }) => site.readAtLoading);
   if (engine !== 'transformers' || read.length === 0) return new Map();
   const others = groupsOf(layers.filter(({ site }) => !site.readAtLoading));
-  const alike = others.length > 1 ? undefined : (others[0] ?? groupsOf(read).at(-1)!).weights;
-  const why =
-    'transformers 5 reads its weight as it loads, and can where all layers have the same bits and groups (--for vllm quantizes it)';
+  const frozen = hasFrozenNorms(tensors);
+  const alike = others.length > 1 || frozen ? undefined : (others[0] ?? groupsOf(read).at(-1)!).weights;
+  const able = frozen
+    ? 'cannot where norms of batches are frozen'
+    : 'can where all layers have the same bits and groups';
+  const why = `transformers 5 reads its weight as it loads, and ${able} (--for vllm quantizes it)`;
   const unlike = groupsOf(read).filter(({ weights }) => JSON.stringify(weights) !== JSON.stringify(alike));
   return new Map(unlike.flatMap((group) => group.layers.map(({ site }) => [site.name, why] as const)));
+}
+
+/** Whether norms of batches have no parameters: what unpacks layers as they are read (transformers 5.24) takes every weight for one. */
+function hasFrozenNorms(tensors: ReadonlySet<string>): boolean {
+  return [...tensors].some((name) => {
+    const norm = name.endsWith('.running_var') ? name.slice(0, -'.running_var'.length) : undefined;
+    return norm !== undefined && !tensors.has(`${norm}.num_batches_tracked`);
+  });
 }
 
 /** By both of its names, where a layer has two: transformers looks for the one, vLLM for the other. */
