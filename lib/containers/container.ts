@@ -30,12 +30,7 @@ export interface TensorPart {
   /** Name of the tensor. */
   readonly of: string;
   /** Of its elements from `begin` on, in rows of `width`, `each` columns: `first`, `first + step` and so on. Absent: all up to `end`. */
-  readonly columns?: {
-    readonly first: number;
-    readonly step: number;
-    readonly each: number;
-    readonly width: number;
-  };
+  readonly columns?: Readonly<Record<'first' | 'step' | 'each' | 'width', number>>;
   /** Where the experts of a stack lie as their transpose (`expertsLie`): rows `first`, `first + step` and so on of all experts' outputs. */
   readonly rows?: { readonly first: number; readonly step: number };
 }
@@ -83,8 +78,18 @@ export interface TensorSource {
   readSync(entry: TensorEntry, at: number, into: Uint8Array): void;
   /** `read` by position in a file, across tensors: many small ones that lie side by side are one call. */
   readSpan(file: string, begin: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** What a weight is codes of, where it is read as floats but quantized already. Absent, or undefined: it is not. */
+  grid?(entry: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined>;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   close(): Promise<void>;
+}
+
+/** Scales and zeros, `[out, in / groupSize]`, of a weight that is quantized in its source: each number is `(code - zero) * scale`. */
+export interface Grid {
+  readonly nbits: number;
+  readonly groupSize: number;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
 }
 
 /** Path of the file that holds a tensor, as messages show it. */

@@ -9,8 +9,8 @@ import type { Misfit } from '../matrix/fit.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 
-// What every way of storing a quantized layer in a container gives and takes, whatever lies there: words of codes beside scales and
-// zeros, or blocks that hold all three. The path of a model (lib/models) knows these interfaces and no scheme.
+// What every way of storing a quantized layer gives and takes: codes beside scales and zeros, or blocks that hold all three. The path
+// of a model (lib/models) knows these interfaces and no scheme.
 
 /** What is asked of a layer. */
 export interface LayerOptions {
@@ -68,9 +68,7 @@ export interface WholeTensor extends TensorSpec {
   readonly bytes: Uint8Array;
 }
 
-/**
- * A part of a layer that is encoded or decoded by itself. Schemes add what they need: `GroupedChunk`, or which blocks they are.
- */
+/** A part of a layer that is encoded or decoded by itself. Schemes add what they need: `GroupedChunk`, or which blocks they are. */
 export interface Chunk {
   /** Its weights in the weight matrix, row-major, one range after the other. */
   readonly weights: readonly Range[];
@@ -85,6 +83,8 @@ export interface WorkRun {
   readonly signal: AbortSignal;
   /** How much the errors of each input feature of the layer count, `[inFeatures]`; absent: all alike. */
   readonly importance?: Float32Array | undefined;
+  /** What the weights are codes of already, where they are. */
+  readonly grid?: Awaited<ReturnType<NonNullable<TensorSource['grid']>>>;
   /** Runs an operation of the backend. */
   compute<K extends keyof Operations>(operation: K, args: Operations[K]): Promise<void>;
 }

@@ -99,6 +99,8 @@ test('is read as the numbers that it is, whole and in any part', async () => {
     [190, 194],
     [8190, 16390],
     [16382, 16386],
+    [16381, 16388],
+    [7, 8],
     [32000, 32768],
   ] as const) {
     const into = new Uint8Array(to - from);

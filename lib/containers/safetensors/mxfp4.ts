@@ -119,6 +119,12 @@ export class Mxfp4Reader {
     signal?: AbortSignal,
   ): Promise<void> {
     const read: Read<Promise<void>> = (entry, from, to) => source.read(entry, from, to, signal);
+    const whole = wholeNumbers(at, into);
+    if (whole) {
+      await this.read(tensor, part, at - whole.skip, whole.bytes, source, signal);
+      into.set(whole.bytes.subarray(whole.skip, whole.skip + into.length));
+      return;
+    }
     if (part?.rows) {
       for (const piece of piecesOf(tensor, part.rows, at, into)) {
         await Promise.all([
@@ -136,6 +142,12 @@ export class Mxfp4Reader {
 
   /** Blocking twin of `read`. */
   readSync(tensor: Mxfp4Tensor, part: TensorPart | undefined, at: number, into: Uint8Array, read: Read<void>): void {
+    const whole = wholeNumbers(at, into);
+    if (whole) {
+      this.readSync(tensor, part, at - whole.skip, whole.bytes, read);
+      into.set(whole.bytes.subarray(whole.skip, whole.skip + into.length));
+      return;
+    }
     if (part?.rows) {
       for (const piece of piecesOf(tensor, part.rows, at, into)) {
         read(tensor.blocks, piece.row * piece.cols, piece.rows.codes);
@@ -207,6 +219,14 @@ export class Mxfp4Reader {
       into[to + 2 * i + 1] = value >> 8;
     }
   }
+}
+
+/** Room for the numbers that bytes are of, which begin or end within one; undefined where they do not. */
+function wholeNumbers(at: number, into: Uint8Array): { readonly skip: number; readonly bytes: Uint8Array } | undefined {
+  const skip = at & 1;
+  return skip === 0 && into.length % 2 === 0
+    ? undefined
+    : { skip, bytes: new Uint8Array(2 * Math.ceil((skip + into.length) / 2)) };
 }
 
 function rowsFor({ blocks }: Mxfp4Tensor): Rows {

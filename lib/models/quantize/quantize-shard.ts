@@ -173,7 +173,8 @@ async function quantizeChunk(
     state.seconds += await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
   };
   const importance = run.importance?.get(site.name);
-  const work: WorkRun = { slot, threads: run.threads, signal, importance, compute };
+  const grid = await run.source.grid?.(site.weight, signal);
+  const work: WorkRun = { slot, threads: run.threads, signal, importance, grid, compute };
   const read = () => readWeights(run.source, site, chunk, slot, signal);
   const look = async (): Promise<Uint8Array> => {
     const weights = await read();

@@ -7,10 +7,13 @@ import { checkParent } from '../../files/parents.js';
 import { type FilePath, pathOf } from '../../files/path.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { HqqError } from '../../messages/errors.js';
+import { SCHEMES, schemeNamed } from '../../schemes/list.js';
+import type { StoredLayer } from '../../schemes/scheme.js';
 import { checkPlanFits, type NamedPlan, readBitPlan, withPlan } from '../bit-plan.js';
 import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
 import { convertFolder, inputsOf } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
+import { DecodedSource, decodedNotes, ownConfigs } from './decoded-source.js';
 import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
 import { ProbesAhead } from './probe-ahead.js';
 import type { Importance, LayerResult } from './quantize-shard.js';
@@ -55,20 +58,54 @@ export async function quantizeModel(
   const own = resolveOptions(options);
   own.run.signal?.throwIfAborted();
   const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
-  const resolved = bits ? resolvePlanned(options, bits) : own;
-  const { model } = resolved;
-  const source = await openSourceFor(input, output);
+  const { source, layers, configs } = await openInput(input, output, own);
   try {
+    const resolved = bits ? resolvePlanned(options, bits) : configs ? resolveOptions(withOwn(options, configs)) : own;
+    const { model } = resolved;
     const plan = await planModel(source, resolved);
     if (bits) checkPlanFits(bits, source.path, plan.digest);
     const made = model.dryRun
       ? await dryRun(source, plan, output, resolved, weigh)
       : await convert(source, plan, output, resolved, weigh);
     const seconds = (performance.now() - started) / 1000;
-    return reportQuantized(source, plan, { input, output, dryRun: model.dryRun }, made, seconds);
+    const notes = layers ? [...decodedNotes(layers, plan), ...made.notes] : made.notes;
+    return reportQuantized(source, plan, { input, output, dryRun: model.dryRun }, { ...made, notes }, seconds);
   } finally {
     await source.close();
   }
+}
+
+interface Input {
+  readonly source: TensorSource;
+  /** Its layers, where it is one that HQQ has quantized, and the options that these have, where none are asked for. */
+  readonly layers?: readonly StoredLayer[];
+  readonly configs?: Readonly<Record<string, QuantConfig>>;
+}
+
+/** What is to be quantized: a model of floats; or, where another format is asked for, what HQQ has quantized as the numbers that it is. */
+async function openInput(input: string, output: string, { model, run, asked }: ResolvedOptions): Promise<Input> {
+  const source = await openSourceFor(input, output);
+  const hqq = schemeNamed('hqq');
+  const scheme = model.to === undefined ? undefined : SCHEMES.find(({ name }) => name === model.to);
+  if (scheme === undefined || scheme === hqq || !scheme.containers.includes(source.container)) return { source };
+  try {
+    if (hqq.traces(source) === undefined) return { source };
+    const layers = await hqq.find(source, run.signal);
+    const given = asked.nbits !== undefined || asked.groupSize !== undefined || model.plan !== undefined;
+    return { source: new DecodedSource(source, layers), layers, ...(given ? {} : { configs: ownConfigs(layers) }) };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Options with those that each layer has already, under what is asked of it. */
+function withOwn<T extends ModelOptions>(options: T, configs: Readonly<Record<string, QuantConfig>>): T {
+  const [first] = Object.values(configs);
+  const differs = (config: QuantConfig) => JSON.stringify(config) !== JSON.stringify(first);
+  // Heads and embeddings stay, unless they are asked for: an override of what stays is an error.
+  const own = Object.entries(configs).filter(([name, config]) => differs(config) && !/lm_head|embed/.test(name));
+  return { ...options, ...first, overrides: { ...Object.fromEntries(own), ...options.overrides } };
 }
 
 /** Options of a call with those of a plan among them: an error that they bring says which plan. */

@@ -1,8 +1,11 @@
 import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
-import { bitsOf, bytesOf, narrowBytes } from '../../compute/floats.js';
+import { bitsOf, bytesOf, narrowBytes, roundThrough } from '../../compute/floats.js';
 import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
+import type { Grid } from '../../containers/container.js';
+import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
+import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { FORMATS } from '../../matrix/format.js';
 import { geometryOf } from '../../matrix/geometry.js';
@@ -29,9 +32,13 @@ export async function solveRows(
   { site, form }: PlannedLayer<RowForm>,
   chunk: RowChunk,
   bytes: Uint8Array,
-  { slot, threads, importance, compute }: WorkRun,
+  run: WorkRun,
 ): Promise<SolvedRows> {
+  const { slot, threads, importance, grid, compute } = run;
   const { config } = form;
+  if (grid?.nbits === config.nbits && grid.groupSize === config.groupSize && config.zeroPoint === 'float') {
+    return keptRows({ site, form }, chunk, bitsOf(bytes, 'float32') as Float32Array, grid, slot);
+  }
   const dtype = numbersOf(site.weight.type)!;
   const groups = chunk.rows * groupsOfRow(form);
   const codes = slot.take('codes', Uint8Array, chunk.count);
@@ -49,6 +56,39 @@ export async function solveRows(
   await compute('quantize', args);
   const sums = readStats(stats);
   if (sums.badIndex < 0) checkScales(quote(site.weight.name), scale, config.scaleDtype);
+  return { codes, scale, zero, sums };
+}
+
+/** Rows of a layer that is quantized so already: the codes that its numbers are of. */
+function keptRows(
+  { site, form: { shape, config } }: PlannedLayer<RowForm>,
+  { first, rows, count }: RowChunk,
+  weights: Float32Array,
+  grid: Grid,
+  slot: Scratch,
+): SolvedRows {
+  const { groupSize, scaleDtype } = config;
+  const groups = shape[1] / groupSize;
+  const codes = slot.take('codes', Uint8Array, count);
+  const own = (values: Float32Array) =>
+    roundThrough(Float32Array.from(values.subarray(first * groups, (first + rows) * groups)), scaleDtype);
+  const [scale, zero] = [own(grid.scale), own(grid.zero)];
+  checkScales(quote(site.weight.name), scale, scaleDtype);
+  const most = highestCode(config.nbits);
+  const sums = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0, badIndex: -1 };
+  for (let group = 0; group < scale.length; group++) {
+    const step = grid.scale[first * groups + group]!;
+    const from = grid.zero[first * groups + group]!;
+    for (let i = group * groupSize; i < (group + 1) * groupSize; i++) {
+      const weight = weights[i]!;
+      const code = step === 0 ? 0 : Math.min(most, Math.max(0, Math.round(weight / step + from)));
+      codes[i] = code;
+      const error = Math.abs(weight - Math.fround(Math.fround(code - zero[group]!) * scale[group]!));
+      sums.absError += error;
+      sums.squaredError += error * error;
+      sums.squaredWeight += weight * weight;
+    }
+  }
   return { codes, scale, zero, sums };
 }
 
