@@ -48,7 +48,7 @@ class CompressedTensors:
         """Whether it is one that was packed: `plain` is the weight of the float model, None where that has no such module."""
         if getattr(module, "quantization_scheme", None) is not None:
             return True
-        if not isinstance(module, nn.Linear) or plain is None or module.weight.is_meta:
+        if not isinstance(module, nn.Linear) or plain is None or module.weight is None or module.weight.is_meta:
             return False
         return not torch.equal(module.weight, plain)  # unpacked as it was read
 
