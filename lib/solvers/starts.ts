@@ -10,7 +10,7 @@ const WIDE = [0.07, 0.14, 0.22] as const;
 /** A range that ends cut off to nearly nothing still has two sides. */
 const MOST = 0.48;
 
-const FLOAT: readonly Start[] = [
+const NEAR: readonly Start[] = [
   [0, 0],
   [SHIFT, SHIFT],
   [SHIFT, 0],
@@ -18,9 +18,12 @@ const FLOAT: readonly Start[] = [
   [SHIFT, -SHIFT],
 ];
 
+/** Moved the other way: where one end is an outlier's, the range that keeps it whole may be the best. */
+const FLOAT: readonly Start[] = [...NEAR, [-SHIFT, SHIFT]];
+
 /** Zeros cannot shift by parts of a level: more ranges, so that each whole zero near the best is tried. */
 const INTEGER: readonly Start[] = [
-  ...FLOAT,
+  ...NEAR,
   ...([
     [1, 0],
     [0, 1],

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Where real models are: `HQQ_MODELS`, else beside the project. */
-const MODELS = process.env.HQQ_MODELS || join(ROOT, '..', 'shared', 'models');
+export const MODELS = process.env.HQQ_MODELS || join(ROOT, '..', 'shared', 'models');
 
 /** The model that ships with the repository, in bfloat16. */
 export const SHIPPED = join(ROOT, 'examples', 'models', 'llama-2.3m-books');
