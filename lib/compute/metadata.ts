@@ -23,32 +23,36 @@ export interface MetaJob {
  *
  * The reference does it without its solver: `Quantizer.quantize(scale, nbits=8, group_size=128, axis=0, optimize=False)` and
  * `Quantizer.quantize(zero, nbits=8, channel_wise=False, optimize=False)`.
+ *
+ * @param bytes Gives memory for codes.
  */
 export function metaJob(
   scale: Float32Array<ArrayBuffer>,
   zero: Float32Array<ArrayBuffer>,
   { referenceGuards, zeroPoint }: Pick<ResolvedQuantConfig, 'referenceGuards' | 'zeroPoint'>,
   threads: number,
+  bytes: (kind: 'scale' | 'zero', count: number) => Uint8Array<ArrayBuffer> = (_, length) => new Uint8Array(length),
 ): MetaJob {
   const config = resolveQuantConfig({ nbits: 8, solver: 'minmax', referenceGuards });
   const count = scale.length;
-  const make = (values: Float32Array, sets: number) => {
-    const codes = new Uint8Array(count);
-    const bytes: MetaCodes = { codes, scale: new Float32Array(sets), zero: new Float32Array(sets) };
+  const make = (values: Float32Array, codes: Uint8Array<ArrayBuffer>, sets: number) => {
+    const made: MetaCodes = { codes, scale: new Float32Array(sets), zero: new Float32Array(sets) };
     const quantize = groupedQuantizeArgs({
-      ...{ ...gridOf(bytes), ...bytes, packed: codes, weights: values, dtype: 'float32', config, metaDtype: 'float32' },
+      ...{ ...gridOf(made), ...made, packed: codes, weights: values, dtype: 'float32', config, metaDtype: 'float32' },
       ...{ stats: new Float64Array(5), threads },
     });
-    const steps: readonly Step[] = [{ operation: 'quantize', args: quantize }, widenStep(bytes, values, threads)];
-    return { bytes, steps };
+    const steps: readonly Step[] = [{ operation: 'quantize', args: quantize }, widenStep(made, values, threads)];
+    return { bytes: made, steps };
   };
-  const scales = make(scale, count / scalesOfSet(count));
+  const scales = make(scale, bytes('scale', count), count / scalesOfSet(count));
   if (zeroPoint !== 'float') {
     // They are codes, and stay what they are.
-    const whole = { codes: Uint8Array.from(zero), scale: Float32Array.of(1), zero: new Float32Array(1) };
+    const codes = bytes('zero', count);
+    codes.set(zero);
+    const whole = { codes, scale: Float32Array.of(1), zero: new Float32Array(1) };
     return { meta: { scale: scales.bytes, zero: whole }, steps: scales.steps };
   }
-  const zeros = make(zero, 1);
+  const zeros = make(zero, bytes('zero', count), 1);
   return { meta: { scale: scales.bytes, zero: zeros.bytes }, steps: [...scales.steps, ...zeros.steps] };
 }
 

@@ -12,7 +12,7 @@ import {
 } from '../../containers/container.js';
 import { pieces, positionOf, type Range, readRanges, writeRanges } from '../../containers/ranges.js';
 import { rounding } from '../../containers/rounding.js';
-import type { Scratch } from '../../containers/scratch.js';
+import { Scratch } from '../../containers/scratch.js';
 import { numbersOf, storedFloat } from '../../containers/stored-types.js';
 import { readMatrix, storedPosition, storedShape } from '../../containers/transpose.js';
 import { DTYPES } from '../../matrix/dtype.js';
@@ -69,6 +69,8 @@ interface LayerState {
   readonly sums: QuantSums[];
   /** Of a layer whose chunks must all be looked at first: from its first chunk to its last. */
   survey: Survey | undefined;
+  /** Gives the survey's memory back. */
+  done?: () => void;
   /** Looks under way, or done. */
   readonly looks: Promise<void>[];
   settled: Promise<void> | undefined;
@@ -117,12 +119,15 @@ function* copyJobs(entries: readonly TensorEntry[]): Generator<Job> {
 
 function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Generator<Job> {
   let behind: Iterable<Job> = [];
+  const memories: Scratch[] = []; // of layers that are done: what is given back comes back late, and adds up
   for (const state of states) {
     const { site, form } = state.layer;
     const { bias, shape } = site;
     yield { kind: 'constants', state };
     if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, bias, piece };
-    state.survey = scheme.survey?.(state.layer);
+    const memory = memories.pop() ?? new Scratch();
+    state.survey = scheme.survey?.(state.layer, memory);
+    state.done = () => void memories.push(memory);
     if (state.survey === undefined) {
       yield* chunkJobs('encode', state, scheme);
       continue;
@@ -205,7 +210,10 @@ async function quantizeChunk(
   await settle(parts.map((part) => writeRanges(sink, part.tensor, part.ranges, part.elementBytes, part.bytes, signal)));
   const count = chunk.count;
   state.left -= count;
-  if (state.left === 0) state.survey = undefined; // its memory
+  if (state.left === 0) {
+    state.survey = undefined;
+    state.done?.();
+  }
   run.counter.add(site.weight.name, count, state.left === 0);
 }
 

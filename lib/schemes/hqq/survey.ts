@@ -2,6 +2,7 @@ import { type QuantSums, readStats } from '../../compute/arguments.js';
 import { bitsOf } from '../../compute/floats.js';
 import { metaJob } from '../../compute/metadata.js';
 import type { Range } from '../../containers/ranges.js';
+import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { tameMeta } from '../../matrix/metadata.js';
 import { allocating } from '../../messages/allocating.js';
@@ -16,21 +17,23 @@ import { groupsOf, type HqqLayer, hasByteMeta } from './state-dict.js';
  * Scales and zeros that are quantized themselves are so with those of the whole layer, and codes are chosen after that: so all
  * weights are quantized once for their scales and zeros, which are kept, some ten bytes a group, and then encoded with them.
  */
-export function surveyOf(layer: HqqLayer): Survey<GroupedChunk> | undefined {
-  return hasByteMeta(layer.form) ? new ByteMetaSurvey(layer) : undefined;
+export function surveyOf(layer: HqqLayer, memory: Scratch): Survey<GroupedChunk> | undefined {
+  return hasByteMeta(layer.form) ? new ByteMetaSurvey(layer, memory) : undefined;
 }
 
 class ByteMetaSurvey implements Survey<GroupedChunk> {
   readonly #layer: HqqLayer;
+  readonly #memory: Scratch;
   readonly #scale: Float32Array<ArrayBuffer>;
   readonly #zero: Float32Array<ArrayBuffer>;
   #iterations = 0;
 
-  constructor(layer: HqqLayer) {
+  constructor(layer: HqqLayer, memory: Scratch) {
     this.#layer = layer;
+    this.#memory = memory;
     const { groups } = layer.form.geometry;
-    const what = `the scales of ${quote(layer.site.weight.name)}`;
-    [this.#scale, this.#zero] = allocating(what, () => [new Float32Array(groups), new Float32Array(groups)] as const);
+    this.#scale = memory.take('scale', Float32Array<ArrayBuffer>, groups);
+    this.#zero = memory.take('zero', Float32Array<ArrayBuffer>, groups);
   }
 
   async look(chunk: GroupedChunk, bytes: Uint8Array, run: WorkRun): Promise<QuantSums> {
@@ -52,7 +55,11 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     demandFinite(site.weight.name, 'scale', this.#scale);
     demandFinite(site.weight.name, 'zero', this.#zero);
     const what = `the scales of ${quote(site.weight.name)}`;
-    const { meta, steps } = allocating(what, () => metaJob(this.#scale, this.#zero, form.config, run.threads));
+    const { meta, steps } = allocating(what, () =>
+      metaJob(this.#scale, this.#zero, form.config, run.threads, (kind, count) =>
+        this.#memory.take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
+      ),
+    );
     await run.compute('sequence', { steps });
     return byteMetaTensors(site.name, groupsOf(form), meta);
   }
