@@ -28,7 +28,7 @@ describe('examples', () => {
     const [status] = (await once(child, 'close')) as [number];
     expect(status, output).toBe(0);
     expect(output).toContain('The same file from both backends, byte for byte');
-    expect(output).toMatch(/error +8\.27 % relative/);
+    expect(output).toMatch(/error +8\.26 % relative/);
     // Each of the three models goes on from the prompt.
     expect(output.match(/^ {2}(?:float32|4 bits|3 bits) .* tokens\/s$/gm)).toHaveLength(3);
     expect(output.match(/^ {2}And the Lord said \w+/gm)).toHaveLength(3);
