@@ -154,6 +154,7 @@ def check(cls, found, folder, dtype, bits, process, linear, inputs, original):
     stays = {n for n in linear if n not in quantized}
     said = {name.removesuffix(".weight") for name in found["dense"]}
     skip = form.skipped(json.load(open(f"{out}/config.json"))["quantization_config"])
+    skip = {*skip, *(n for n in stays for s in skip if s.startswith("re:") and re.match(s[3:], n))}
     silent = sorted(n for n in stays if n not in said and n not in skip and not any(n.endswith(s) or s.endswith(n) for s in said))
     if silent:
         problem(f"linear layers that nothing is said of: {silent[:4]} of {len(silent)}")

@@ -383,6 +383,14 @@ describe('engines', () => {
     });
   });
 
+  test('keep routers of experts that have another name as they load than in files', async () => {
+    const names = ['m.layers.0.mlp.experts.0.gate_proj.weight', 'm.layers.0.mlp.experts.1.gate_proj.weight'];
+    const experts = Object.fromEntries(names.map((name, seed) => [name, randomTensor([64, 128], seed + 1)]));
+    const out = freshPath('out');
+    await quantizeModel(modelFolder([experts], { config: '{}' }), out, CT);
+    expect(quantizationOf(out).ignore).toEqual(['lm_head', 're:.*[.]router$']);
+  });
+
   test('take what they load; the format is theirs where none is asked for', async () => {
     const out = freshPath('out');
     const report = await quantizeModel(modelFolder([source()]), out, { for: 'sglang', exclude: 'l.y.weight' });

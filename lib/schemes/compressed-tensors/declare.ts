@@ -55,6 +55,8 @@ function checkExperts(groups: readonly Group[], stays: readonly StayingLayer[]):
 /** What transformers knows the group of the experts by (integrations/compressed_tensors.py, get_experts_scheme). */
 const EXPERTS_TARGET = 're:.*[.]experts[.][0-9]+[.].*';
 
+const ROUTERS = 're:.*[.]router$';
+
 const isSymmetric = ({ form }: Layer) => form.config.zeroPoint === 'symmetric';
 
 /**
@@ -130,6 +132,8 @@ export function configurationOf(
   // others take them with and without.
   const unpacked = asymmetric.length > 0 || (groups.length === 1 && layers.some(({ site }) => site.readAtLoading));
   const ignored = stays.flatMap(({ layer, module }) => namesOf(layer, module));
+  // transformers 5 calls some routers otherwise than files do (PhiMoE), and packs what no name here keeps.
+  const routers = layers.some(({ site }) => isExpert(site.name)) ? [ROUTERS] : [];
   const isHead = layers.some(({ site }) => moduleOf(site.name) === 'lm_head');
   return {
     ...{ quant_method: 'compressed-tensors', format: 'pack-quantized', quantization_status: 'compressed' },
@@ -143,7 +147,7 @@ export function configurationOf(
         },
       ]),
     ),
-    ignore: [...new Set([...(isHead ? [] : ['lm_head']), ...ignored])],
+    ignore: [...new Set([...(isHead ? [] : ['lm_head']), ...ignored, ...routers])],
     ...{ kv_cache_scheme: null, global_compression_ratio: null },
   };
 }
