@@ -58,9 +58,12 @@ const texts: Rolldown.Plugin = {
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|js[\\/]layers\.|block-types\.)/,
   },
-  { name: 'language-models', test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing))/ },
+  {
+    name: 'language-models',
+    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/]layers\.)/,
+  },
 ];
 
 const common: UserConfig = { fixedExtension: true, clean: false, logLevel: 'warn', inputOptions: { checks } };

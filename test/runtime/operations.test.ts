@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { AttentionArgs, Operations } from '../../binding.js';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { KEY_STRIP } from '../../lib/matrix/constants.js';
+import '../../lib/runtime/blocks/plan.js'; // provides these operations in JavaScript
 import { expectSameBytes } from '../support/bytes.js';
 
 const BACKENDS = availableBackends();

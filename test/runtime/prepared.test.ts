@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
+import '../../lib/runtime/blocks/plan.js'; // provides what layers do in JavaScript
 
 const BACKENDS = availableBackends();
 

@@ -3,7 +3,6 @@ import { convert } from './convert.js';
 import { dequantize } from './dequantize.js';
 import { distance } from './distance.js';
 import { extremes } from './extremes.js';
-import { add, attention, denseLinear, largePages, rmsNorm, rope, swiglu } from './layers.js';
 import { linear, linearTiled } from './linear.js';
 import { pack, unpack } from './packing.js';
 import { expand, layOut } from './panels.js';
@@ -31,25 +30,18 @@ export function createJsBackend(): Backend {
   };
 }
 
-const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => Units } = {
+const OPERATIONS: { readonly [K in keyof Operations]: Run<K> } = {
   quantize,
   encode,
   extremes,
-  encodeBlocks: (args) => blocks().encodeBlocks(args),
-  decodeBlocks: (args) => blocks().decodeBlocks(args),
-  splitBlocks: (args) => blocks().splitBlocks(args),
+  ...later(['encodeBlocks', 'decodeBlocks', 'splitBlocks']),
   pack,
   unpack,
   dequantize,
   distance,
   convert,
-  denseLinear,
-  rmsNorm,
-  rope,
-  attention,
-  swiglu,
-  add,
-  largePages,
+  ...later(['denseLinear', 'rmsNorm', 'rope', 'attention', 'swiglu', 'add']),
+  *largePages() {}, // memory is the engine's here, pages and all
   prepared,
   sequence,
   layOut,
@@ -58,20 +50,35 @@ const OPERATIONS: { readonly [K in keyof Operations]: (args: Operations[K]) => U
   linearTiled,
 };
 
-type BlockName = 'encodeBlocks' | 'decodeBlocks' | 'splitBlocks';
-type BlockOperations = { readonly [K in BlockName]: (args: Operations[K]) => Units };
+type Run<K extends keyof Operations> = (args: Operations[K]) => Units;
 
-let provided: BlockOperations | undefined;
+/** Operations that come with what needs them. */
+type Provided =
+  | 'encodeBlocks'
+  | 'decodeBlocks'
+  | 'splitBlocks'
+  | 'denseLinear'
+  | 'rmsNorm'
+  | 'rope'
+  | 'attention'
+  | 'swiglu'
+  | 'add';
+type ProvidedOperations = { readonly [K in Provided]: Run<K> };
 
-/** Gives the operations on ggml's blocks, which come with what needs them: importing the package reads none of their code. */
-export function provideBlocks(operations: BlockOperations): void {
-  provided = operations;
+let provided: Partial<ProvidedOperations> = {};
+
+/** Gives operations that come with what needs them (ggml's blocks, layers of models): importing the package reads none of their code. */
+export function provide(operations: Partial<ProvidedOperations>): void {
+  provided = { ...provided, ...operations };
 }
 
-function blocks(): BlockOperations {
-  if (provided === undefined)
-    throw new TypeError('Expected the operations on blocks to be provided before they are run.');
-  return provided;
+function later<K extends Provided>(names: readonly K[]): Pick<ProvidedOperations, K> {
+  const runOf = (name: K) => (args: never) => {
+    const run = provided[name] as ((args: never) => Units) | undefined;
+    if (run === undefined) throw new TypeError(`Expected operation ${name} to be provided before it is run.`);
+    return run(args);
+  };
+  return Object.fromEntries(names.map((name) => [name, runOf(name)])) as unknown as Pick<ProvidedOperations, K>;
 }
 
 /** What `prepare` makes. There is nothing to read ahead here. */

@@ -1,12 +1,4 @@
-import type {
-  AddArgs,
-  AttentionArgs,
-  DenseLinearArgs,
-  LargePagesArgs,
-  RmsNormArgs,
-  RopeArgs,
-  SwigluArgs,
-} from '../../../binding.js';
+import type { AddArgs, AttentionArgs, DenseLinearArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../../../binding.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
 import type { Units } from './slices.js';
 
@@ -29,7 +21,7 @@ class Meter {
   }
 }
 
-export function* denseLinear({ batch, inFeatures, outFeatures, x, weights, bias, out }: DenseLinearArgs): Units {
+function* denseLinear({ batch, inFeatures, outFeatures, x, weights, bias, out }: DenseLinearArgs): Units {
   const meter = new Meter();
   const pair = new Float64Array(2);
   // Rows of x in pairs: each weight that is read serves both.
@@ -101,7 +93,7 @@ function dotPair(x: Float32Array, atX: number, w: Float32Array, atW: number, cou
   out[1] = b0 + b1 + (b2 + b3);
 }
 
-export function* rmsNorm({ rows, cols, epsilon, x, weight, out }: RmsNormArgs): Units {
+function* rmsNorm({ rows, cols, epsilon, x, weight, out }: RmsNormArgs): Units {
   const meter = new Meter();
   for (let r = 0; r < rows; r++) {
     const at = r * cols;
@@ -111,7 +103,7 @@ export function* rmsNorm({ rows, cols, epsilon, x, weight, out }: RmsNormArgs): 
   }
 }
 
-export function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
+function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
   const meter = new Meter();
   const half = headDim / 2;
   for (let r = 0; r < rows; r++) {
@@ -128,7 +120,7 @@ export function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
   }
 }
 
-export function* attention(args: AttentionArgs): Units {
+function* attention(args: AttentionArgs): Units {
   const { rows, heads, kvHeads, headDim, window, scale, capacity, q, keys, values, out } = args;
   const positions = checkedPositions(args);
   append(args, positions);
@@ -212,7 +204,7 @@ function scoresOfStrip(
   }
 }
 
-export function* swiglu({ gate, up, out }: SwigluArgs): Units {
+function* swiglu({ gate, up, out }: SwigluArgs): Units {
   const meter = new Meter();
   for (let i = 0; i < out.length; i++) {
     const g = gate[i]!;
@@ -221,7 +213,7 @@ export function* swiglu({ gate, up, out }: SwigluArgs): Units {
   }
 }
 
-export function* add({ x, to }: AddArgs): Units {
+function* add({ x, to }: AddArgs): Units {
   const meter = new Meter();
   for (let i = 0; i < to.length; i++) {
     to[i] = to[i]! + x[i]!;
@@ -229,5 +221,5 @@ export function* add({ x, to }: AddArgs): Units {
   }
 }
 
-/** Memory is the engine's here, pages and all. */
-export function* largePages(_: LargePagesArgs): Units {}
+/** What `provide` is given by modules that run layers of models. */
+export const LAYERS = { denseLinear, rmsNorm, rope, attention, swiglu, add };

@@ -1,7 +1,11 @@
 import type { Backend } from '../../../binding.js';
+import { provide } from '../../backend/js/backend.js';
+import { LAYERS } from '../../backend/js/layers.js';
 import { runTask } from '../../compute/run.js';
 import { allocating } from '../../messages/allocating.js';
 import type { LinearInput } from '../../runtime/blocks/tap.js';
+
+provide(LAYERS);
 
 /** What computes. */
 export interface Machine {

@@ -1,6 +1,10 @@
 import type { Backend, PreparedSequences, Step } from '../../../binding.js';
+import { provide } from '../../backend/js/backend.js';
+import { LAYERS } from '../../backend/js/layers.js';
 import { prepareSequences, runTask } from '../../compute/run.js';
 import { yieldIfDue } from '../../files/event-loop.js';
+
+provide(LAYERS);
 
 /** Multiply-adds below which one thread is faster than waking another. */
 const SERIAL_WORK = 1 << 17;

@@ -1,4 +1,4 @@
-import { provideBlocks } from '../../backend/js/backend.js';
+import { provide } from '../../backend/js/backend.js';
 import { decodeBlocks, splitBlocks } from '../../backend/js/blocks/decode.js';
 import { encodeBlocks } from '../../backend/js/blocks/encode.js';
 import { plural } from '../../messages/units.js';
@@ -8,7 +8,7 @@ import { type BlockForm, formOf, type RowChunk, rowChunks, specOf, typeNamed } f
 import { type BlockLayer, decodeRows, findBlocks, loadBlocks, loadNumbers } from './read.js';
 import { fileTypeOf, TYPE_NAMES } from './recipes.js';
 
-provideBlocks({ encodeBlocks, decodeBlocks, splitBlocks });
+provide({ encodeBlocks, decodeBlocks, splitBlocks });
 
 /** ggml's blocks, as GGUF files have them. */
 export const ggml: Scheme<BlockForm, BlockLayer, RowChunk> = {
