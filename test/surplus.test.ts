@@ -46,7 +46,7 @@ const calls = [
   ...everything('hqq', { ...hqq }),
   ...everything('js', { ...js }),
   ...everything('runtime', { ...runtime }),
-  ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'obstacle']),
+  ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'madeText', 'obstacle']),
   ...functionsOf('languageModel', Object.getPrototypeOf(languageModel), ['forwardEach']),
   ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'fits', 'layer', 'prepared']),
   ...functionsOf('source', Object.getPrototypeOf(source)),
