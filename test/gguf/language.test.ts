@@ -146,6 +146,11 @@ describe('a language model of a folder', () => {
       () => changed('llama', { mlp_bias: true }),
       /no tensor "model\.layers\.0\.mlp\.gate_proj\.bias"/,
     ],
+    [
+      'layers without end',
+      () => changed('llama', { num_hidden_layers: 2 ** 27 }),
+      /no tensor "model\.layers\.\d+\.input/,
+    ],
     ['a window', () => changed('qwen2', { use_sliding_window: true }), /use_sliding_window/],
     ['an activation', () => changed('llama', { hidden_act: 'gelu' }), /hidden_act to be silu, got "gelu"/],
     [

@@ -165,32 +165,35 @@ function describe(shape: Shape, facts: Facts, name: string): readonly (readonly 
   ];
 }
 
-/** Tensors that must be there, by their names in Hugging Face, and their shapes. */
-function wanted({ family, layers, heads, kvHeads, headDim, vocabSize, tied }: Shape, facts: Facts) {
+/** Tensors that must be there, by their names in Hugging Face, and their shapes; one by one, as a configuration may claim any number. */
+function* wanted(
+  { family, layers, heads, kvHeads, headDim, vocabSize, tied }: Shape,
+  facts: Facts,
+): Generator<readonly [name: string, shape: readonly number[]]> {
   const [hidden, inner] = [facts.count('hidden_size'), facts.count('intermediate_size')];
   const attentionBias = facts.flag('attention_bias', false);
   const mlpBias = facts.flag('mlp_bias', false);
-  const shapes = new Map<string, readonly number[]>([['model.embed_tokens.weight', [vocabSize, hidden]]]);
+  const qkvBias = family.qkvBias || attentionBias;
+  yield ['model.embed_tokens.weight', [vocabSize, hidden]];
   for (let block = 0; block < layers; block++) {
-    const linear = (module: string, outs: number, ins: number, bias: boolean) => {
-      shapes.set(`model.layers.${block}.${module}.weight`, [outs, ins]);
-      if (bias) shapes.set(`model.layers.${block}.${module}.bias`, [outs]);
-    };
-    const norm = (module: string, size: number) => shapes.set(`model.layers.${block}.${module}.weight`, [size]);
-    norm('input_layernorm', hidden);
-    linear('self_attn.q_proj', heads * headDim, hidden, family.qkvBias || attentionBias);
-    linear('self_attn.k_proj', kvHeads * headDim, hidden, family.qkvBias || attentionBias);
-    linear('self_attn.v_proj', kvHeads * headDim, hidden, family.qkvBias || attentionBias);
-    linear('self_attn.o_proj', hidden, heads * headDim, attentionBias && !family.qkvBias);
-    if (family.headNorms) for (const one of ['q_norm', 'k_norm']) norm(`self_attn.${one}`, headDim);
-    norm('post_attention_layernorm', hidden);
-    linear('mlp.gate_proj', inner, hidden, mlpBias);
-    linear('mlp.up_proj', inner, hidden, mlpBias);
-    linear('mlp.down_proj', hidden, inner, mlpBias);
+    const norm = (module: string, size: number) => [`model.layers.${block}.${module}.weight`, [size]] as const;
+    function* linear(module: string, outs: number, ins: number, bias: boolean) {
+      yield [`model.layers.${block}.${module}.weight`, [outs, ins]] as const;
+      if (bias) yield [`model.layers.${block}.${module}.bias`, [outs]] as const;
+    }
+    yield norm('input_layernorm', hidden);
+    yield* linear('self_attn.q_proj', heads * headDim, hidden, qkvBias);
+    yield* linear('self_attn.k_proj', kvHeads * headDim, hidden, qkvBias);
+    yield* linear('self_attn.v_proj', kvHeads * headDim, hidden, qkvBias);
+    yield* linear('self_attn.o_proj', hidden, heads * headDim, attentionBias && !family.qkvBias);
+    if (family.headNorms) for (const one of ['q_norm', 'k_norm']) yield norm(`self_attn.${one}`, headDim);
+    yield norm('post_attention_layernorm', hidden);
+    yield* linear('mlp.gate_proj', inner, hidden, mlpBias);
+    yield* linear('mlp.up_proj', inner, hidden, mlpBias);
+    yield* linear('mlp.down_proj', hidden, inner, mlpBias);
   }
-  shapes.set('model.norm.weight', [hidden]);
-  if (!tied) shapes.set('lm_head.weight', [vocabSize, hidden]);
-  return shapes;
+  yield ['model.norm.weight', [hidden]];
+  if (!tied) yield ['lm_head.weight', [vocabSize, hidden]];
 }
 
 function tensorsOf(source: TensorSource, shape: Shape, refuse: Refuse): readonly Seen[] {
