@@ -245,7 +245,7 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
   if ([config, ...Object.values(overrides)].some(({ trace }) => trace)) {
     throw invalid('Expected no trace of a whole model, got true: quantize gives that of one matrix.');
   }
-  checkRefine(model as unknown as ResolvedModelOptions);
+  checkRefine(model as unknown as ResolvedModelOptions, [asked, ...Object.values(overrides)]);
   const list = (globs: string | Globs) => (typeof globs === 'string' ? [globs] : globs);
   Object.assign(model, { include: list(include), exclude: list(exclude) });
   return { config, asked, model: model as unknown as ResolvedModelOptions, run: checkRun(given) };

@@ -1,5 +1,7 @@
+import type { QuantConfig } from '../matrix/config.js';
 import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
+import { AUTO_OPTIONS } from '../solvers/auto.js';
 import type { ImportanceSource } from './importance-options.js';
 
 /** The option of a model that refines its codes. */
@@ -14,7 +16,7 @@ export interface RefineOption {
    * `compareModels` gives those to the original, which are larger than without, where what the model computes is nearer.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, or `to` a format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a
+   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, an option that is `'auto'`, or `to` a format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a
    *   model that `hqq/runtime` does not run.
    */
   readonly refine?: boolean | undefined;
@@ -30,19 +32,19 @@ export const REFINE_OPTION: Option<boolean> = {
 
 /**
  * Refuses what error feedback cannot have: statistics alone do not say what inputs have in common, and random tokens have in common what
- * no text has.
+ * no text has. Options that are chosen for a whole matrix are not known when its first group is rounded.
  *
+ * @param configs all that matrices are asked to be quantized with
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
-export function checkRefine({
-  refine,
-  importance,
-  to,
-}: {
-  readonly refine: boolean;
-  readonly importance: ImportanceSource;
-  readonly to: string | undefined;
-}): void {
+export function checkRefine(
+  {
+    refine,
+    importance,
+    to,
+  }: { readonly refine: boolean; readonly importance: ImportanceSource; readonly to: string | undefined },
+  configs: readonly QuantConfig[],
+): void {
   if (!refine) return;
   const refuse = (expected: string, got: unknown): never => {
     throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected} with refine, got ${show(got)}.`);
@@ -51,4 +53,6 @@ export function checkRefine({
   if (!reads && typeof importance === 'string' && !importance.startsWith('text:'))
     refuse('importance to be auto, own or text:<file>', importance);
   if (to !== undefined && to !== 'hqq') refuse('no other format than hqq', to);
+  for (const config of configs)
+    for (const name of AUTO_OPTIONS) if (config[name] === 'auto') refuse(`${name} to be a number`, 'auto');
 }
