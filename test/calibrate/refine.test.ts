@@ -7,6 +7,7 @@ import { feedBack } from '../../lib/calibrate/refine/feed-back.js';
 import { type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
 import { dequantize, quantize } from '../../lib/compute/quantize.js';
+import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { failure, randomWeights } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
@@ -164,6 +165,15 @@ describe('quantizeModel with refine', () => {
       expect(
         (await failure(() => quantizeModel(SHIPPED, folder, { ...few, ...options, dryRun: true }))).message,
       ).toMatch(/Expected (lpNorm|iterations) to be a number with refine, got "?auto/);
+  });
+
+  test('refuses formats that the input decides, too', async () => {
+    const file = join(scratch, 'floats.gguf');
+    await dequantizeModel(SHIPPED, file);
+    for (const dryRun of [true, false]) {
+      const error = await failure(() => quantizeModel(file, join(scratch, 'q.gguf'), { refine: true, dryRun }));
+      expect(error.message).toMatch(/no error feedback \(--refine\) for ggml/);
+    }
   });
 
   test('says which importance and formats it cannot have', async () => {

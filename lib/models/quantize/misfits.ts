@@ -23,6 +23,12 @@ export function typeError({ title }: Scheme, type: string): HqqError {
   return new HqqError('ERR_INVALID_OPTION', `${message}. GGUF files have types.`);
 }
 
+/** Of error feedback, where the output's groups are not those whose errors are fed back. */
+export function refineError({ title }: Scheme): HqqError {
+  const message = `Expected no error feedback (--refine) for ${title}: only HQQ's groups have it`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}. Without --refine, --importance own reads the same text.`);
+}
+
 /** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */
 export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqError {
   const [{ name }, { asked, sizes }] = misfits[0]!;

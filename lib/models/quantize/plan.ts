@@ -29,7 +29,7 @@ import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
-import { embeddingsError, misfitError, rejectUnloaded, typeError } from './misfits.js';
+import { embeddingsError, misfitError, refineError, rejectUnloaded, typeError } from './misfits.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -75,6 +75,7 @@ export async function planModel(
   const scheme = schemeFor(source, model.to);
   if (model.type !== undefined && !scheme.types) throw typeError(scheme, model.type);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
+  if (model.refine && scheme !== schemeNamed('hqq')) throw refineError(scheme);
   const known = await knownOf(source);
   const selection = await selectLayers(source, asked, model, scheme, known);
   const dense = [...selection.dense];
