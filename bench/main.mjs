@@ -128,8 +128,8 @@ if (wants('import')) {
 if (wants('table')) {
   results.table = run('table.mjs');
   const { runs, rows } = results.table;
-  say(`The table of architectures, median of ${runs} fresh processes each, in ms of processor time:`);
-  const line = ({ name, cpuMs, low, high }) => [name, cpuMs.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`];
+  say(`The table of architectures, median of ${runs} fresh processes each, in ms:`);
+  const line = ({ name, ms, low, high }) => [name, ms.toFixed(1), `${low.toFixed(1)}-${high.toFixed(1)}`];
   say(table([['', 'ms', 'middle half'], ...rows.map(line)]));
   say('');
 }
