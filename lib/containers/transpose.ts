@@ -105,6 +105,39 @@ function* segmentsOf({ shape: [outs, ins] }: Lie, ranges: readonly Range[]): Gen
   }
 }
 
+/**
+ * Copies what lies at bytes `at` and after of a tensor into `into`, as far as it is among ranges of its weight matrix `[out, in]`, of
+ * which `from` is the bytes.
+ */
+export function copyStored(
+  lie: Lie,
+  ranges: readonly Range[],
+  size: 2 | 4,
+  from: Uint8Array,
+  at: number,
+  into: Uint8Array,
+): void {
+  const end = at + into.length;
+  const copy = (position: number, bytes: number, offset: number) => {
+    const [first, last] = [Math.max(at, position), Math.min(end, position + bytes)];
+    if (first < last) into.set(from.subarray(offset + first - position, offset + last - position), first - at);
+  };
+  if (lie.stored === 'out-in') {
+    let offset = 0;
+    for (const range of ranges) {
+      copy(size * range.at, size * range.count, offset);
+      offset += size * range.count;
+    }
+    return;
+  }
+  const [, ins] = lie.shape;
+  for (const segment of segmentsOf(lie, ranges)) {
+    const last = Math.min(segment.count, Math.ceil(end / size) - segment.at);
+    for (let k = Math.max(0, Math.floor(at / size) - segment.at); k < last; k++)
+      copy(size * (segment.at + k), size, size * (segment.first + k * ins));
+  }
+}
+
 function elements(bytes: Uint8Array, size: 2 | 4): Uint16Array | Uint32Array {
   const { buffer, byteOffset, byteLength } = bytes;
   return size === 2

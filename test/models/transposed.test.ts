@@ -1,12 +1,15 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { openSourceFor } from '../../lib/containers/list.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
 import type { ModelOptions } from '../../lib/models/options.js';
+import { DecodedSource } from '../../lib/models/quantize/decoded-source.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { schemeNamed } from '../../lib/schemes/list.js';
 import {
   encode,
   failure,
@@ -164,6 +167,21 @@ describe('a GPT-2', () => {
     await model.close();
   });
 
+  it.each(['torchao', 'compressed-tensors'] as const)('of HQQ is given back as it was in %s', async (to) => {
+    const [hqq, out, back] = [freshPath('hqq'), freshPath(to), freshPath('back')];
+    const source = gpt2();
+    const config = GPT2.replace('{', '{ "tie_word_embeddings": false,');
+    await quantizeModel(modelFolder([source], { config }), hqq, { include: ['*.c_*', 'lm_head'] });
+    const report = await quantizeModel(hqq, out, { to, include: 'lm_head' });
+    expect(report.tensors.map(({ name }) => name)).toEqual(['lm_head.weight']);
+    await dequantizeModel(hqq, back);
+    const [ours, theirs] = [readBack(out), readBack(back)];
+    for (const name of Object.keys(source).filter(isTurned)) {
+      const [one, other] = [ours.get(name)!, theirs.get(name)!];
+      expect({ name, shape: one.shape, hex: hex(one) }).toEqual({ name, shape: other.shape, hex: hex(other) });
+    }
+  });
+
   it('tells where in its tensor a weight is that is not finite', async () => {
     const values = numbersOf(randomTensor([64, 192], 3));
     values[5 * 192 + 150] = Infinity;
@@ -213,5 +231,21 @@ describe('weights larger than a chunk', () => {
     await model.close();
     const given = numbersOf(turned(readBack(back).get('a.c_fc.weight')! as SourceTensor));
     expect(Buffer.compare(Buffer.from(given.buffer), Buffer.from(rounded.buffer))).toBe(0);
+    await expectPartsOf(out, 'a.c_fc.weight');
   });
+
+  async function expectPartsOf(folder: string, name: string): Promise<void> {
+    const back = freshPath('whole');
+    await dequantizeModel(folder, back);
+    const { bytes } = readBack(back).get(name)!;
+    const source = await openSourceFor(folder, freshPath());
+    const decoded = new DecodedSource(source, await schemeNamed('hqq').find(source));
+    const entry = decoded.entries.get(name)!;
+    const middle = 4 * 1000 * 1000 + 3; // within a column, and within a number
+    const parts = [new Uint8Array(middle), new Uint8Array(bytes.byteLength - middle)] as const;
+    await decoded.read(entry, 0, parts[0]);
+    await decoded.read(entry, middle, parts[1]);
+    await decoded.close();
+    expect(Buffer.compare(Buffer.concat(parts), bytes)).toBe(0);
+  }
 });

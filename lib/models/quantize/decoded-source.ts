@@ -4,7 +4,7 @@ import { resolveThreads, runTask } from '../../compute/run.js';
 import type { Envelope, Grid, TensorEntry, TensorSource } from '../../containers/container.js';
 import { Scratch } from '../../containers/scratch.js';
 import { storedFloat } from '../../containers/stored-types.js';
-import { storedShape } from '../../containers/transpose.js';
+import { copyStored, storedShape } from '../../containers/transpose.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { plural } from '../../messages/units.js';
 import type { Chunk, StoredLayer } from '../../schemes/scheme.js';
@@ -51,15 +51,11 @@ export class DecodedSource implements TensorSource {
     let index = 0;
     for (const chunk of schemeOf(layer).storedChunks(layer)) {
       const own = index++;
-      if (!chunk.weights.some((range) => 4 * range.at < end && 4 * (range.at + range.count) > at)) continue;
+      // The columns that lie side by side in a tensor [in, out] are of every chunk.
+      const held = chunk.weights.some((range) => 4 * range.at < end && 4 * (range.at + range.count) > at);
+      if (layer.stored === 'out-in' && !held) continue;
       const bytes = bytesOf(await this.#decode(layer, own, chunk, signal));
-      let offset = 0;
-      for (const range of chunk.weights) {
-        const from = Math.max(at, 4 * range.at);
-        const to = Math.min(end, 4 * (range.at + range.count));
-        if (from < to) into.set(bytes.subarray(offset + from - 4 * range.at, offset + to - 4 * range.at), from - at);
-        offset += 4 * range.count;
-      }
+      copyStored(layer, chunk.weights, 4, bytes, at, into);
     }
   }
 
