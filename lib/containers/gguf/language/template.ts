@@ -19,8 +19,8 @@ export function beginOf(processor: unknown, refuse: (expected: string, got: unkn
     if (one?.type === 'ByteLevel') continue;
     const parts = one?.type === 'TemplateProcessing' ? one.single : undefined;
     if (!Array.isArray(parts)) throw refuse(expected, processor);
-    const names = parts.map((part: Json) => (part.SpecialToken as Json | undefined)?.id as string | undefined);
-    const text = parts.findIndex((part: Json) => part.Sequence !== undefined);
+    const names = parts.map((part: Json | null) => (part?.SpecialToken as Json | undefined)?.id as string | undefined);
+    const text = parts.findIndex((part: Json | null) => part?.Sequence !== undefined);
     if (text < 0 || text > 1 || parts.length > text + 2) throw refuse(expected, processor);
     ending = { before: text === 1 ? names[0] : undefined, after: names[text + 1] };
   }
