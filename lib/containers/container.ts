@@ -127,9 +127,10 @@ export interface Container extends FileKind {
    * A model of another container as it lies in this one: its tensors under the names, in the types and the order that they have here, and
    * what surrounds them. Reads headers alone; closing it closes `source`.
    *
+   * @param weightsOnly Whether nothing is written of it, so that it needs no tokenizer. Absent: it does.
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model that is not known here, with what is not known.
    */
-  adopt?(source: TensorSource): Promise<TensorSource>;
+  adopt?(source: TensorSource, weightsOnly?: boolean): Promise<TensorSource>;
   /**
    * Refuses a file of `tensors` tensors whose names have `nameBytes` in all: before hundreds of thousands of them are laid out.
    * `why` says what needs so many. Absent: any number.

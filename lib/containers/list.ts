@@ -40,12 +40,16 @@ export async function openSourceAs(given: string, name: string): Promise<TensorS
   return sourceAs(await openSource(given), name);
 }
 
-/** An open model as one that lies in the container of a name, where that can be; it is closed where that is an error. */
-export async function sourceAs(source: TensorSource, name: string): Promise<TensorSource> {
+/**
+ * An open model as one that lies in the container of a name, where that can be; it is closed where that is an error.
+ *
+ * @param weightsOnly Whether nothing is written of it, so that it needs no tokenizer.
+ */
+export async function sourceAs(source: TensorSource, name: string, weightsOnly = false): Promise<TensorSource> {
   const { adopts = [], adopt } = containerNamed(name);
   if (adopt === undefined || !adopts.includes(source.container)) return source;
   try {
-    return await adopt(source);
+    return await adopt(source, weightsOnly);
   } catch (error) {
     await source.close();
     throw error;

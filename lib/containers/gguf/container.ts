@@ -19,7 +19,7 @@ export const gguf: Container = {
   isPart: (name) => /-\d{5}-of-\d{5}\.gguf$/.test(name),
   open: (path) => GgufSource.open(path),
   adopts: ['safetensors'],
-  adopt: async (source) => (await import('./language/to-gguf.js')).asGguf(source),
+  adopt: async (source, weightsOnly) => (await import('./language/to-gguf.js')).asGguf(source, weightsOnly),
   staysWide: ({ shape }) => shape.length === 1,
   layout: (name, specs, envelope) => inTurns(layoutSteps(name, specs, envelope as GgufEnvelope)),
   create: async (path, layout, mode) => checkedSink(await FileWriter.create(path, layout as FileLayout, mode)),

@@ -39,9 +39,10 @@ interface Shape {
 /**
  * A language model of a Hugging Face folder as it lies in a GGUF file; a lone file stays what it is. Nothing is guessed: what is not known is refused by name.
  *
+ * @param weightsOnly Whether nothing is written of it, so that it needs no tokenizer.
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
  */
-export async function asGguf(source: TensorSource): Promise<TensorSource> {
+export async function asGguf(source: TensorSource, weightsOnly = false): Promise<TensorSource> {
   const { config } = source.envelope;
   const refuse = (message: string) =>
     new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(source.path)}: ${message}. ${ADVICE}.`);
@@ -63,12 +64,12 @@ export async function asGguf(source: TensorSource): Promise<TensorSource> {
   );
   const shape = shapeOf(config, facts, refuse);
   const tensors = tensorsOf(source, shape, refuse);
-  const files = await readTokenizer(source);
+  const tokenizer = weightsOnly ? [] : tokenizerPairs(await readTokenizer(source), shape.vocabSize, refuse);
   const name = `${basename(source.path)}.gguf`;
   const pairs = new Map<string, WrittenValue>([
     [FILE_TYPE_KEY, ['u32', FILE_TYPES[source.entries.get('model.embed_tokens.weight')!.type.float!]]],
     ...describe(shape, facts, basename(source.path)),
-    ...tokenizerPairs(files, shape.vocabSize, refuse),
+    ...tokenizer,
   ]);
   const order = new Map(tensors.map((tensor, place) => [tensor.name, place]));
   const envelope = new GgufEnvelope(headerOf(pairs), order, new Map(), notesOf(shape, facts));
