@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { DType } from '../../matrix/dtype.js';
+import type { HqqError } from '../../messages/errors.js';
 import type { Envelope, EnvelopeChange, LinearSite, OtherTensor, TensorEntry } from '../container.js';
 import { layerOf } from '../names.js';
 import { numbersOf } from '../stored-types.js';
@@ -69,6 +70,13 @@ export class GgufEnvelope implements Envelope, GgufSurroundings {
     if (this.#changes.has(key)) return this.#changes.get(key);
     const pair = this.#pairs.get(key);
     return pair && decodeValue(new ByteCursor(this.#bytes, key, this.#bytes.byteLength, pair.value), pair.type);
+  }
+
+  /** The value of a pair that is to be no list: one is refused, unread, however long it is. */
+  scalar(key: string, refuse: (message: string) => HqqError): Exclude<GgufValue, readonly GgufValue[]> | undefined {
+    const list = !this.#changes.has(key) && this.#pairs.get(key)?.type === VALUE.array;
+    if (list) throw refuse(`Expected ${key} to be a single value, got a list`);
+    return this.value(key) as Exclude<GgufValue, readonly GgufValue[]> | undefined;
   }
 
   get pairCount(): number {

@@ -70,12 +70,13 @@ interface HeaderSource {
   readonly fileSize: number;
 }
 
-/** Value of a pair. */
+/** Value of a pair. A list is an empty one: none is wanted here, and a long one takes long. */
 export function pairValue(
   { pairBytes, pairs }: Pick<GgufHeader, 'pairBytes' | 'pairs'>,
   key: string,
 ): GgufValue | undefined {
   const pair = pairs.get(key);
+  if (pair?.type === VALUE.array) return [];
   return pair && decodeValue(new ByteCursor(pairBytes, key, pairBytes.byteLength, pair.value), pair.type);
 }
 

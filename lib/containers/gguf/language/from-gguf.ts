@@ -36,18 +36,27 @@ export async function asFolder(source: TensorSource, build: Build): Promise<Tens
   const envelope = source.envelope as GgufEnvelope;
   const where = plain(source.path);
   const refuse = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', `${where}: ${message}.`);
-  const architecture = envelope.value('general.architecture');
+  const architecture = envelope.scalar('general.architecture', refuse);
   const family = FAMILIES.find((one) => one.architecture === architecture);
   if (family === undefined) {
     const names = [...new Set(FAMILIES.map((one) => one.architecture))].join(', ');
-    throw refuse(`Expected general.architecture to be one of ${names}, got ${quote(String(architecture))}`);
+    const got = architecture === undefined ? 'none' : quote(String(architecture));
+    const advice = 'Dequantizing into a GGUF file (--out back.gguf) takes any architecture';
+    throw refuse(
+      `Expected general.architecture to be one of ${names}, as a model folder is made of, got ${got}. ${advice}`,
+    );
   }
-  const facts = new Facts((key) => envelope.value(key), source.path);
+  const facts = new Facts((key) => envelope.scalar(key, refuse), source.path);
   const own = (key: string) => `${family.architecture}.${key}`;
   const config = await configOf(source, family, facts, own, refuse);
   const tensors = [...source.entries.values()].flatMap((entry) => seenOf(entry, family, config.head_dim, refuse));
   const made = build(config);
-  const surroundings = new FolderEnvelope(made, () => tokenizerFiles(envelope, refuse), envelope.fingerprint);
+  let files: ReadonlyMap<string, string> | undefined;
+  const tokenizer = () => {
+    files ??= tokenizerFiles(envelope, refuse);
+    return files;
+  };
+  const surroundings = new FolderEnvelope(made, tokenizer, envelope.fingerprint);
   return new TensorView(source, {
     ...{ container: 'safetensors', kind: 'folder', file: 'model.safetensors', envelope: surroundings, tensors },
   });
@@ -162,7 +171,9 @@ class FolderEnvelope implements Envelope {
     return this.#made.linears(entries, known);
   }
 
+  /** Asked for an output, whose tokenizer must be known before hours of weights are written. */
   replace(change: EnvelopeChange): FolderEnvelope {
+    this.#tokenizer();
     return new FolderEnvelope(this.#made.replace(change), this.#tokenizer, this.#fingerprint);
   }
 

@@ -16,12 +16,16 @@ interface Vocabulary {
 
 const KEY = 'tokenizer.ggml';
 
+/** Longest piece, in UTF-16 units. It is cut at every place; real ones have some dozens. */
+const MAX_PIECE = 1000;
+
 /** tokenizer.json and tokenizer_config.json of a GGUF file. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a kind that is not known */
 export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): ReadonlyMap<string, string> {
-  const value = (key: string) => envelope.value(`${KEY}.${key}`);
-  const texts = (key: string) => listOf(value(key), key, 'string', refuse) as readonly string[];
+  const value = (key: string) => envelope.scalar(`${KEY}.${key}`, refuse);
+  const list = (key: string) => envelope.value(`${KEY}.${key}`);
+  const texts = (key: string) => listOf(list(key), key, 'string', refuse) as readonly string[];
   const tokens = texts('tokens');
-  const given = value('token_type');
+  const given = list('token_type');
   const kinds =
     given === undefined ? tokens.map(() => KIND.normal) : (listOf(given, 'token_type', 'number', refuse) as number[]);
   if (kinds.length !== tokens.length)
@@ -32,7 +36,7 @@ export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): Readonly
     kind === 'gpt2'
       ? bytes(value, vocabulary, texts, refuse)
       : kind === 'llama'
-        ? pieces(value, vocabulary, refuse)
+        ? pieces(value, vocabulary, list('scores'), refuse)
         : undefined;
   if (parts === undefined) throw refuse(`Expected ${KEY}.model to be gpt2 or llama, got ${quote(String(kind))}`);
   const tokenizer = {
@@ -45,7 +49,7 @@ export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): Readonly
     const token = typeof id === 'number' ? tokens[id] : undefined;
     return token === undefined ? {} : { [`${name === 'padding' ? 'pad' : name}_token`]: token };
   };
-  const template = envelope.value('tokenizer.chat_template');
+  const template = envelope.scalar('tokenizer.chat_template', refuse);
   const settings = {
     tokenizer_class: 'PreTrainedTokenizerFast',
     ...{ ...named('bos'), ...named('eos'), ...named('padding') },
@@ -88,15 +92,17 @@ function bytes(value: Value, vocabulary: Vocabulary, texts: (key: string) => rea
 }
 
 /** Pieces, of which two that make one of the best score are merged first. */
-function pieces(value: Value, vocabulary: Vocabulary, refuse: Refuse): Json {
+function pieces(value: Value, vocabulary: Vocabulary, given: unknown, refuse: Refuse): Json {
   const { tokens, kinds } = vocabulary;
-  const scores = listOf(value('scores'), 'scores', 'number', refuse) as readonly number[];
+  const scores = listOf(given, 'scores', 'number', refuse) as readonly number[];
   if (scores.length !== tokens.length)
     throw refuse(`Expected ${KEY}.scores to have ${tokens.length} numbers, got ${scores.length}`);
   const ids = new Map(tokens.map((token, id) => [token, id]));
   const merges: { readonly pair: readonly [string, string]; readonly score: number; readonly rank: number }[] = [];
   for (const [id, token] of tokens.entries()) {
     if (kinds[id] !== KIND.normal) continue;
+    if (token.length > MAX_PIECE)
+      throw refuse(`Expected pieces of at most ${MAX_PIECE} characters in ${KEY}.tokens, got one of ${token.length}`);
     const characters = [...token];
     for (let at = 1; at < characters.length; at++) {
       const pair = [characters.slice(0, at).join(''), characters.slice(at).join('')] as const;
