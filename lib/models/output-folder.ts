@@ -16,6 +16,8 @@ interface Conversion {
   readonly envelope: Envelope;
   /** What each file becomes, by name, as far as it is known. */
   readonly layouts: ReadonlyMap<string, Layout>;
+  /** Bytes that lie beside the output meanwhile. @default 0 */
+  readonly meanwhile?: number;
   /** Called once nothing speaks against the output, before the first file: what takes long, and would be for nothing. */
   readonly begin?: () => Promise<void>;
   /** Writes the new form of a file to `path`, to the disk, with permissions `mode`; returns what was written. */
@@ -38,7 +40,7 @@ export async function convertFolder(conversion: Conversion): Promise<Converted> 
   const inputs = inputsOf(source);
   const staged = await StagedOutput.begin(output, source.kind, { made, force, inputs, like: inputs[0] });
   try {
-    const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, 0);
+    const needed = [...layouts.values()].reduce((sum, { fileSize }) => sum + fileSize, conversion.meanwhile ?? 0);
     await ensureFreeSpace(dirname(resolve(output)), needed, staged);
     await conversion.begin?.();
     let bytes = 0;

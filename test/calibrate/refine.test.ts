@@ -1,12 +1,14 @@
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, promises, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { factorize } from '../../lib/calibrate/refine/factor.js';
 import { feedBack } from '../../lib/calibrate/refine/feed-back.js';
 import { type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
+import { Overlaid } from '../../lib/calibrate/refine/overlaid.js';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
 import { dequantize, quantize } from '../../lib/compute/quantize.js';
+import type { TensorEntry, TensorSource } from '../../lib/containers/container.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { failure, randomWeights } from '../support/checkpoints.js';
@@ -166,6 +168,35 @@ describe('quantizeModel with refine', () => {
         (await failure(() => quantizeModel(SHIPPED, folder, { ...few, ...options, dryRun: true }))).message,
       ).toMatch(/Expected (lpNorm|iterations) to be a number with refine, got "?auto/);
   });
+
+  test('asks for room for the weights that wait, too, before the model reads', async () => {
+    const output = join(scratch, 'room');
+    const { totals } = await quantizeModel(SHIPPED, output, { ...few, dryRun: true });
+    const statfs = vi.spyOn(promises, 'statfs');
+    statfs.mockResolvedValue({ bavail: totals.bytesAfter, blocks: 2 * totals.bytesAfter, bsize: 1 } as never);
+    try {
+      const onProgress = () => expect.unreachable();
+      const error = await failure(() => quantizeModel(SHIPPED, output, { ...few, onProgress }));
+      expect(error).toMatchObject({ code: 'ERR_IO', message: expect.stringMatching(/needs .* free/) });
+    } finally {
+      statfs.mockRestore();
+    }
+  });
+
+  test.skipIf(process.platform === 'win32')(
+    'weights that wait have no name that a killed run could leave',
+    async () => {
+      const folder = join(scratch, 'nameless');
+      mkdirSync(folder);
+      const overlaid = await Overlaid.over({} as TensorSource, folder);
+      const [entry, read] = [{ name: 'a' } as TensorEntry, new Uint8Array(2)];
+      await overlaid.put(entry, Uint8Array.of(1, 2, 3));
+      expect(readdirSync(folder)).toEqual([]);
+      await overlaid.read(entry, 1, read);
+      expect([...read]).toEqual([2, 3]);
+      await overlaid.close();
+    },
+  );
 
   test('refuses formats that the input decides, too', async () => {
     const file = join(scratch, 'floats.gguf');

@@ -1,10 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
+import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
-import { closeFile, createFile, readFully, readFullySync, writeFully } from '../../files/io.js';
+import { closeFile, createFile, readFully, readFullySync, withPath, writeFully } from '../../files/io.js';
 
-/** A model of which some tensors have other numbers, which lie in a file of their own until it is closed. */
+/**
+ * A model of which some tensors have other numbers, which lie in a file of their own until it is closed. The file has no name, save on
+ * Windows: whatever ends the process, the system takes its bytes back.
+ */
 export class Overlaid implements TensorSource {
   readonly #under: TensorSource;
   readonly #path: string;
@@ -23,7 +27,14 @@ export class Overlaid implements TensorSource {
   /** @param folder where the file is to lie @throws {HqqError} `ERR_IO` */
   static async over(under: TensorSource, folder: string): Promise<Overlaid> {
     const path = join(folder, `.hqq-${process.pid}-${randomBytes(6).toString('hex')}.tmp`);
-    return new Overlaid(under, path, await createFile(path, 0o600, 'wx+'));
+    const overlaid = new Overlaid(under, path, await createFile(path, 0o600, 'wx+'));
+    try {
+      if (process.platform !== 'win32') await withPath('Cannot remove', path, () => unlink(path));
+      return overlaid;
+    } catch (error) {
+      await overlaid.close();
+      throw error;
+    }
   }
 
   /** Puts other bytes in the place of a tensor's. */

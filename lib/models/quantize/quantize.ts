@@ -6,6 +6,7 @@ import { checkApart, checkReplaceable } from '../../files/output-rules.js';
 import { checkParent } from '../../files/parents.js';
 import { type FilePath, pathOf } from '../../files/path.js';
 import type { QuantConfig } from '../../matrix/config.js';
+import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
 import { SCHEMES, schemeNamed } from '../../schemes/list.js';
 import type { StoredLayer } from '../../schemes/scheme.js';
@@ -173,6 +174,15 @@ async function layoutsOf(
   return layouts;
 }
 
+/** Bytes of the weights that are quantized, as they lie in the input: what those take that errors are fed back to. */
+function weightBytes({ shards }: ModelPlan): number {
+  let bytes = 0;
+  for (const { layers } of shards)
+    for (const { site } of layers)
+      bytes += site.shape[0] * site.shape[1] * DTYPES[site.weight.type.float ?? 'float32'].bytes;
+  return bytes;
+}
+
 async function convert(
   source: TensorSource,
   plan: ModelPlan,
@@ -191,6 +201,7 @@ async function convert(
       ...{ source, output, made: containerNamed(plan.container), force: model.force, signal: run.signal },
       envelope: shared.envelope,
       layouts: await layoutsOf(source, shared.envelope, plan),
+      meanwhile: model.refine ? weightBytes(plan) : 0,
       begin: async () => {
         weighed = await weigh(source, plan, resolved, dirname(resolve(output)));
       },
