@@ -11,7 +11,7 @@ import { dequantize, quantize } from '../../lib/compute/quantize.js';
 import type { TensorEntry, TensorSource } from '../../lib/containers/container.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { expectSameBytes } from '../support/bytes.js';
-import { failure, randomWeights } from '../support/checkpoints.js';
+import { failure, modelFolder, randomTensor, randomWeights } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -197,6 +197,16 @@ describe('quantizeModel with refine', () => {
       await overlaid.close();
     },
   );
+
+  test('refuses a model that does not run, in a dry run, too', async () => {
+    const folder = modelFolder([{ 'h.0.mlp.c_fc.weight': randomTensor([64, 64], 3) }], {
+      config: '{"model_type": "gpt2"}',
+    });
+    for (const dryRun of [true, false]) {
+      const error = await failure(() => quantizeModel(folder, join(scratch, 'runs'), { refine: true, dryRun }));
+      expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringMatching(/error feedback/) });
+    }
+  });
 
   test('refuses formats that the input decides, too', async () => {
     const file = join(scratch, 'floats.gguf');

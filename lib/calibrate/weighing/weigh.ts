@@ -56,6 +56,12 @@ async function refined(
 ): Promise<Weighing> {
   const { importance: asked, dryRun } = resolved.model;
   const importance = asked === 'auto' || asked === 'none' ? 'own' : asked;
+  const { obstacleTo } = await import('../runs.js');
+  const obstacle = await obstacleTo(source);
+  if (obstacle !== undefined) {
+    const message = `Expected a model that hqq/runtime runs, for error feedback (--refine): ${obstacle}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}.`);
+  }
   if (dryRun) return { source: sourceOf(importance), notes: [] };
   const { onProgress } = resolved.run;
   const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, ...totalsOf(plan) };
