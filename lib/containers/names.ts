@@ -28,3 +28,9 @@ export function configParts(config: Config = {}): readonly Config[] {
 export function modelTypesOf(config: Config | undefined): readonly unknown[] {
   return configParts(config).map(({ model_type }) => model_type);
 }
+
+/** What a model is called in its configuration: `model_type` of it and of its parts, and its classes. */
+export function kindsOf(config: Config | undefined): readonly unknown[] {
+  const { architectures } = config ?? {};
+  return [...modelTypesOf(config), ...(Array.isArray(architectures) ? architectures : [])];
+}

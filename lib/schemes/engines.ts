@@ -27,6 +27,8 @@ interface Engine {
   readonly wantsExperts?: readonly string[];
   /** Types of models whose experts it holds as one tensor, and does not read one by one. Absent: none. */
   readonly stacksOnly?: readonly string[];
+  /** Classes of models that did not load when `npm run sweep` tried them: docs/architectures.md has its words. Absent: none. */
+  readonly fails?: readonly string[];
 }
 
 const noExperts = ({ name }: EngineLayer) =>
@@ -53,6 +55,16 @@ const ENGINES: readonly Engine[] = [
     title: 'transformers 5',
     wantsExperts: ['compressed-tensors'],
     stacksOnly: ['gpt_oss', 'qwen3_vl_moe', 'qwen3_vl_moe_text'],
+    fails: [
+      'BlipTextLMHeadModel',
+      'DeformableDetrForObjectDetection',
+      'Dinov2Model',
+      'GraniteSpeechForConditionalGeneration',
+      'Mask2FormerForUniversalSegmentation',
+      'MusicgenMelodyForConditionalGeneration',
+      'OneFormerForUniversalSegmentation',
+      'SwinModel',
+    ],
     formats: { 'compressed-tensors': symmetricExperts, awq: noExperts, gptq: noExperts, torchao: noExperts },
   },
   {
@@ -86,11 +98,19 @@ const ENGINES: readonly Engine[] = [
   },
 ];
 
+/** Of models of which an engine that takes a format is known not to load a class: that it would not. */
+export function failureNotes(scheme: string, kinds: readonly unknown[]): readonly string[] {
+  return ENGINES.flatMap(({ title, formats, fails = [] }) => {
+    const failed = scheme in formats ? fails.find((one) => kinds.includes(one)) : undefined;
+    return failed === undefined ? [] : [`${title} did not load a quantized ${failed} when that was tried.`];
+  });
+}
+
 /** Of models whose experts an engine holds as one tensor: that it would load none that are stored one by one. */
-export function stackNotes(layers: readonly string[], modelTypes: readonly unknown[]): readonly string[] {
+export function stackNotes(layers: readonly string[], kinds: readonly unknown[]): readonly string[] {
   if (!layers.some(isExpert)) return [];
   return ENGINES.flatMap(({ title, stacksOnly = [] }) => {
-    const type = stacksOnly.find((one) => modelTypes.includes(one));
+    const type = stacksOnly.find((one) => kinds.includes(one));
     if (type === undefined) return [];
     return [
       `${title} holds the experts of ${type} as one tensor, and would fill them with random numbers: for it, leave them (--exclude "*.experts.*").`,
@@ -149,16 +169,17 @@ export interface NotLoaded {
  * Why an engine does not load layers; undefined where it does.
  *
  * @param stays Names of layers that are not quantized.
- * @param modelTypes `model_type` of the model, and of its parts.
+ * @param kinds What `kindsOf` finds in its configuration.
  */
 export function notLoaded(
   engine: string,
   layers: readonly EngineLayer[],
   stays: readonly string[] = [],
-  modelTypes: readonly unknown[] = [],
+  kinds: readonly unknown[] = [],
 ): NotLoaded | undefined {
-  const { title, formats, fuses, wantsExperts = [], stacksOnly = [] } = engineNamed(engine);
-  const stacked = stacksOnly.find((type) => modelTypes.includes(type));
+  const { title, formats, fuses, wantsExperts = [], stacksOnly = [], fails = [] } = engineNamed(engine);
+  const stacked = stacksOnly.find((type) => kinds.includes(type));
+  const failed = fails.find((one) => kinds.includes(one));
   for (const layer of layers) {
     const rule = formats[layer.scheme];
     const apart = stacked !== undefined && isExpert(layer.name);
@@ -168,6 +189,7 @@ export function notLoaded(
         ? `it takes ${Object.keys(formats).join(', ')} (--to), not ${layer.scheme}`
         : rule(layer);
     if (reason !== undefined) return { title, layer, reason };
+    if (failed !== undefined) return { title, layer, reason: `a quantized ${failed} did not load when that was tried` };
   }
   const dense = stays.find(isExpert);
   if (dense !== undefined && layers.some(({ scheme }) => wantsExperts.includes(scheme))) {
@@ -201,9 +223,7 @@ export function engineLayer({
 export function enginesOf(
   layers: readonly EngineLayer[],
   stays: readonly string[] = [],
-  modelTypes: readonly unknown[] = [],
+  kinds: readonly unknown[] = [],
 ): readonly string[] {
-  return ENGINES.filter(({ name }) => notLoaded(name, layers, stays, modelTypes) === undefined).map(
-    ({ title }) => title,
-  );
+  return ENGINES.filter(({ name }) => notLoaded(name, layers, stays, kinds) === undefined).map(({ title }) => title);
 }

@@ -210,3 +210,17 @@ test.each<readonly [Format, object]>([
   expect(each).toEqual(once.map((weight) => floatOfHalf(halfOfFloat(weight))));
   expect(each).not.toEqual(once);
 });
+
+test('of a class that an engine was seen not to load a note says so, and that engine is refused', async () => {
+  const source = { 'encoder.x.weight': randomTensor([64, 64], 1) };
+  const folder = modelFolder([source], {
+    config: JSON.stringify({ architectures: ['SwinModel'], model_type: 'swin' }),
+  });
+  const include = ['encoder.x.weight'];
+  const { notes } = await quantizeModel(folder, freshPath('out'), { to: 'compressed-tensors', include });
+  expect(notes).toContain('transformers 5 did not load a quantized SwinModel when that was tried.');
+  expect(
+    (await failure(() => quantizeModel(folder, freshPath('out'), { for: 'transformers', include }))).message,
+  ).toMatch(/layers that transformers 5 loads .*a quantized SwinModel did not load when that was tried/);
+  expect((await quantizeModel(folder, freshPath('out'), { include })).notes.join()).not.toMatch(/SwinModel when/);
+});

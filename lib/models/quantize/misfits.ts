@@ -1,5 +1,5 @@
 import type { LinearSite, OtherTensor } from '../../containers/container.js';
-import { layerOf, modelTypesOf } from '../../containers/names.js';
+import { kindsOf, layerOf } from '../../containers/names.js';
 import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
@@ -56,7 +56,7 @@ export function rejectUnloaded(
     engine,
     layers.map(({ site: { name, shape }, form: { config } }) => ({ ...config, name, scheme, shape })),
     dense.map(({ entry }) => layerOf(entry.name)),
-    modelTypesOf(config),
+    kindsOf(config),
   );
   if (found === undefined) return;
   const { title, layer, reason } = found;

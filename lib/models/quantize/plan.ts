@@ -11,7 +11,7 @@ import type {
 } from '../../containers/container.js';
 import { digestOf } from '../../containers/digest.js';
 import { containerNamed } from '../../containers/list.js';
-import { layerOf, modelTypesOf } from '../../containers/names.js';
+import { kindsOf, layerOf } from '../../containers/names.js';
 import { storedFloat } from '../../containers/stored-types.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { ResolvedQuantConfig } from '../../matrix/config.js';
@@ -19,7 +19,7 @@ import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { stackNotes } from '../../schemes/engines.js';
+import { failureNotes, stackNotes } from '../../schemes/engines.js';
 import { schemeFor, schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
 import { modelDtypeOf } from '../model-dtype.js';
@@ -132,8 +132,9 @@ export async function planModel(
       ...scheme.notes(kept, stays),
       ...stackNotes(
         kept.map(({ site }) => site.name),
-        modelTypesOf(source.envelope.config),
+        kindsOf(source.envelope.config),
       ),
+      ...(kept.length > 0 ? failureNotes(scheme.name, kindsOf(source.envelope.config)) : []),
       ...source.envelope.notes,
     ],
     change,
