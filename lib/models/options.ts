@@ -214,6 +214,8 @@ export interface ResolvedOptions {
   readonly asked: QuantConfig;
   readonly model: ResolvedModelOptions;
   readonly run: ConversionRun;
+  /** Options that weights have already, by their names: under the overrides, upon what is asked of all. */
+  readonly own?: ReadonlyMap<string, QuantConfig> | undefined;
 }
 
 /** @throws {HqqError} `ERR_INVALID_OPTION`, before anything is read. */

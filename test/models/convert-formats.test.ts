@@ -86,6 +86,29 @@ describe('a folder of HQQ', () => {
     }
   });
 
+  test('of mixed bits keeps those of each layer that is not excluded', async () => {
+    const overrides = { '*.q_proj': { nbits: 8 }, '*.down_proj': { nbits: 3, groupSize: 64 } } as const;
+    const from = await hqqFolder({ overrides });
+    const bitsOf = ({ tensors }: Awaited<ReturnType<typeof quantizeModel>>) =>
+      new Set(tensors.map(({ name, config }) => `${name.split('.').at(-2)} ${config.nbits} ${config.groupSize}`));
+    const excluded = await quantizeModel(from, freshPath(), { to: 'torchao', exclude: '*.down_proj' });
+    expect(bitsOf(excluded)).toContain('q_proj 8 32');
+    expect(bitsOf(excluded)).toContain('k_proj 4 32');
+    expect([...bitsOf(excluded)].join()).not.toContain('down_proj');
+    const included = await quantizeModel(from, freshPath(), { to: 'torchao', include: '*.down_proj' });
+    expect(bitsOf(included)).toEqual(new Set(['down_proj 3 64']));
+    const overridden = { to: 'torchao', overrides: { '*.q_proj': { nbits: 5 } }, exclude: '*.k_proj' } as const;
+    expect(bitsOf(await quantizeModel(from, freshPath(), overridden))).toContain('q_proj 5 32');
+    const awq = await quantizeModel(from, freshPath(), { to: 'awq', exclude: ['*.q_proj', '*.down_proj'] });
+    expect(bitsOf(awq)).toContain('k_proj 4 32');
+    const refused = await failure(() => quantizeModel(from, freshPath(), { to: 'awq' }));
+    expect(refused.message).toMatch(/^Expected nbits to be 4 for AWQ.*proj\.weight has its own/);
+    const typo = await failure(() =>
+      quantizeModel(from, freshPath(), { to: 'torchao', overrides: { x: { nbits: 5 } } }),
+    );
+    expect(typo.message).toMatch(/^Expected overrides \(--override\) "x"/);
+  });
+
   test('of bits that the format has not is refused, and so is what is HQQ already', async () => {
     const from = await hqqFolder({ nbits: 1 });
     const error = await failure(() => quantizeModel(from, freshPath(), { to: 'awq' }));

@@ -70,14 +70,14 @@ export interface ModelPlan {
  */
 export async function planModel(
   source: TensorSource,
-  { config, asked, model, run }: ResolvedOptions,
+  { config, asked, model, own: had, run }: ResolvedOptions,
 ): Promise<ModelPlan> {
   const scheme = schemeFor(source, model.to);
   if (model.type !== undefined && !scheme.types) throw typeError(scheme, model.type);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   if (model.refine && scheme !== schemeNamed('hqq')) throw refineError(scheme);
   const known = await knownOf(source);
-  const selection = await selectLayers(source, asked, model, scheme, known);
+  const selection = await selectLayers(source, asked, { ...model, own: had }, scheme, known);
   const dense = [...selection.dense];
   const modelDtype = modelDtypeOf(source);
   await yieldIfDue();

@@ -61,7 +61,7 @@ export async function quantizeModel(
   const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
   const { source, layers, configs } = await openInput(input, output, own);
   try {
-    const resolved = bits ? resolvePlanned(options, bits) : configs ? resolveOptions(withOwn(options, configs)) : own;
+    const resolved = bits ? resolvePlanned(options, bits) : configs ? withOwn(options, configs) : own;
     const { model } = resolved;
     const plan = await planModel(source, resolved);
     if (bits) checkPlanFits(bits, source.path, plan.digest);
@@ -100,13 +100,14 @@ async function openInput(input: string, output: string, { model, run, asked }: R
   }
 }
 
-/** Options with those that each layer has already, under what is asked of it. */
-function withOwn<T extends ModelOptions>(options: T, configs: Readonly<Record<string, QuantConfig>>): T {
-  const [first] = Object.values(configs);
-  const differs = (config: QuantConfig) => JSON.stringify(config) !== JSON.stringify(first);
-  // Heads and embeddings stay, unless they are asked for: an override of what stays is an error.
-  const own = Object.entries(configs).filter(([name, config]) => differs(config) && !/lm_head|embed/.test(name));
-  return { ...options, ...first, overrides: { ...Object.fromEntries(own), ...options.overrides } };
+/** Options with those that each layer has already, under what is asked of it; of the whole model, what all have. */
+function withOwn(
+  options: QuantConfig & ModelOptions & ConversionRun,
+  own: Readonly<Record<string, QuantConfig>>,
+): ResolvedOptions {
+  const [first, ...others] = Object.values(own);
+  const alike = others.every((config) => JSON.stringify(config) === JSON.stringify(first));
+  return { ...resolveOptions(alike ? { ...options, ...first } : options), own: new Map(Object.entries(own)) };
 }
 
 /** Options of a call with those of a plan among them: an error that they bring says which plan. */

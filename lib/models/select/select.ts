@@ -3,13 +3,14 @@ import { expertSites, STACKED } from '../../containers/experts.js';
 import { layerOf } from '../../containers/names.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { QuantConfig } from '../../matrix/config.js';
+import { resolveQuantConfig } from '../../matrix/options.js';
 import { overlay } from '../../matrix/overlay.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
 import type { Scheme } from '../../schemes/scheme.js';
 import { tracesOf } from '../layers.js';
-import type { ResolvedModelOptions } from '../options.js';
+import type { ResolvedModelOptions, ResolvedOptions } from '../options.js';
 import type { Architecture } from './architecture.js';
 import { compileGlob, GLOB_OPTIONS, type Glob, unmatched } from './globs.js';
 import { flattenedNote, guessedNote, stackedNote, strangeNote, versionNote } from './known.js';
@@ -41,7 +42,7 @@ interface Selection {
 export async function selectLayers(
   source: TensorSource,
   asked: QuantConfig,
-  options: ResolvedModelOptions,
+  options: ResolvedModelOptions & Pick<ResolvedOptions, 'own'>,
   scheme: Scheme,
   known?: Architecture,
 ): Promise<Selection> {
@@ -92,7 +93,9 @@ export async function selectLayers(
     } else {
       const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
       const start = asEmbedding ? overlay(asked, { nbits: options.embeddings }) : asked;
-      const config = own.reduce(overlay, start);
+      const had = options.own?.get(name);
+      const config = own.reduce(overlay, had ? overlay(start, had) : start);
+      if (had) checkOwn(name, config, options, scheme);
       for (const site of expertSites(item)) layers.push({ site, config });
     }
   }
@@ -112,6 +115,18 @@ export async function selectLayers(
   const names = [...source.entries.keys()];
   for (const glob of exclude) if (!names.some(glob.matches)) throw unmatched('exclude', glob, names);
   return selection;
+}
+
+/** Refuses what a layer has already and the format has not. */
+function checkOwn(name: string, config: QuantConfig, { metaDtype }: ResolvedModelOptions, scheme: Scheme): void {
+  try {
+    scheme.check?.(config, metaDtype);
+    resolveQuantConfig(config);
+  } catch (error) {
+    if (!(error instanceof HqqError)) throw error;
+    const advice = 'Ask for others (nbits, --bits; overrides, --override), or exclude it (exclude, --exclude).';
+    throw new HqqError(error.code, `${error.message} ${plain(name)} has its own from when it was quantized. ${advice}`);
+  }
 }
 
 function noEmbedding(path: string): HqqError {
