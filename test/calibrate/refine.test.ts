@@ -97,6 +97,17 @@ describe.each(availableBackends())('error feedback on %s', (name) => {
         if (Math.floor(i / block) >= Math.floor(j / block)) expect(feedback[i * width + j]).toBe(0);
   });
 
+  test('a factorization stops soon when it is aborted, and lets others have their turn', async () => {
+    const [wide, stop] = [1024, new AbortController()];
+    const sums = new Float32Array(wide * wide);
+    for (let i = 0; i < wide; i++) sums[i * wide + i] = 1;
+    setImmediate(() => stop.abort());
+    // No product is begun before the turn in which it is aborted.
+    const backend = new Proxy(machine.backend, { get: (_, operation) => expect.unreachable(String(operation)) });
+    const aborted = await failure(() => factorize(sums, wide, 512, { ...machine, backend, signal: stop.signal }));
+    expect(aborted.name).toBe('AbortError');
+  });
+
   test('what rounding does to outputs becomes less', async () => {
     const x = inputs(rows, width);
     const [{ sums }] = (await gramOf(x)) as unknown as readonly [Gram];
