@@ -4,9 +4,10 @@ import type { Factor } from './factor.js';
 import { type Machine, multiply } from './grams.js';
 
 /**
- * The weights that groups are to be chosen for, one group of input features after the other, in the factor's order: each with what the errors of those before it
- * leave to it. Whoever quantizes these group by group, with the same options and the importance of the factor, gets the codes that the
- * errors are of.
+ * The weights that groups are to be chosen for, one group of input features after the other, in the factor's order: each with what the
+ * errors of those before it leave to it. Whoever quantizes these group by group, with the same options and the importance of the factor,
+ * gets the codes that the errors are of. It is nearly these where weights are rounded to 16 bits before, and the errors are nearly theirs
+ * where scales and zeros are rounded after: to 16 bits, or to bytes (`metaBits` 8), in sets that are here of one column of groups.
  *
  * @param weights `[outFeatures, width]`
  * @param config with groups of `factor.block` along rows
