@@ -7,6 +7,7 @@ import { headerOf } from '../../lib/containers/gguf/language/pairs.js';
 import { tokenizerFiles } from '../../lib/containers/gguf/language/tokenizer-from-gguf.js';
 import type { WrittenValue } from '../../lib/containers/gguf/values.js';
 import { openSourceAs } from '../../lib/containers/list.js';
+import { HqqError } from '../../lib/messages/errors.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { failure, freshPath } from '../support/checkpoints.js';
@@ -56,17 +57,33 @@ describe('what a GGUF file claims of its model', () => {
 });
 
 describe('the tokenizer of a GGUF file', () => {
+  const made = (tokens: readonly string[]) => {
+    const pairs = new Map<string, WrittenValue>([
+      ['tokenizer.ggml.model', ['string', 'llama']],
+      ['tokenizer.ggml.tokens', ['strings', tokens]],
+      ['tokenizer.ggml.scores', ['f32s', tokens.map((_, id) => -id)]],
+    ]);
+    const refuse = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', message);
+    const files = tokenizerFiles(new GgufEnvelope(headerOf(pairs), new Map()), refuse);
+    return (JSON.parse(files.get('tokenizer.json')!) as { model: { merges: unknown } }).model.merges;
+  };
+
   it('has pieces of some length, as each is cut at every place', () => {
-    const files = (token: string) => {
-      const pairs = new Map<string, WrittenValue>([
-        ['tokenizer.ggml.model', ['string', 'llama']],
-        ['tokenizer.ggml.tokens', ['strings', ['a', token]]],
-        ['tokenizer.ggml.scores', ['f32s', [0, 0]]],
-      ]);
-      return tokenizerFiles(new GgufEnvelope(headerOf(pairs), new Map()), (message) => new Error(message) as never);
-    };
-    expect(files('a'.repeat(1000)).size).toBe(2);
-    expect(() => files('a'.repeat(1001))).toThrow(/pieces of at most 1000 characters .* got one of 1001/);
+    expect(made(['a'.repeat(256)])).toEqual([]);
+    expect(() => made(['a'.repeat(257)])).toThrow(/pieces of at most 256 characters .* got one of 257/);
+  });
+
+  it('merges every two pieces that make one, of many long ones soon', () => {
+    expect(made(['a', 'b', 'ab', '\u{1f600}', 'a\u{1f600}', '\u{1f600}a', 'aab'])).toEqual([
+      ['a', 'b'],
+      ['a', '\u{1f600}'],
+      ['\u{1f600}', 'a'],
+      ['a', 'ab'],
+    ]);
+    const long = Array.from({ length: 5000 }, (_, i) => `${'a'.repeat(240)}${i}`);
+    const started = performance.now();
+    expect(made(long)).toEqual([]);
+    expect(performance.now() - started).toBeLessThan(3000);
   });
 
   it('is refused before the first weight is written', async () => {

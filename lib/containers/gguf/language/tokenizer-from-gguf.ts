@@ -17,7 +17,7 @@ interface Vocabulary {
 const KEY = 'tokenizer.ggml';
 
 /** Longest piece, in UTF-16 units. It is cut at every place; real ones have some dozens. */
-const MAX_PIECE = 1000;
+const MAX_PIECE = 256;
 
 /** tokenizer.json and tokenizer_config.json of a GGUF file. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a kind that is not known */
 export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): ReadonlyMap<string, string> {
@@ -98,16 +98,18 @@ function pieces(value: Value, vocabulary: Vocabulary, given: unknown, refuse: Re
   if (scores.length !== tokens.length)
     throw refuse(`Expected ${KEY}.scores to have ${tokens.length} numbers, got ${scores.length}`);
   const ids = new Map(tokens.map((token, id) => [token, id]));
+  const lengths = new Set(tokens.map(({ length }) => length)); // few: most cuts need no look at the text
   const merges: { readonly pair: readonly [string, string]; readonly score: number; readonly rank: number }[] = [];
   for (const [id, token] of tokens.entries()) {
     if (kinds[id] !== KIND.normal) continue;
     if (token.length > MAX_PIECE)
       throw refuse(`Expected pieces of at most ${MAX_PIECE} characters in ${KEY}.tokens, got one of ${token.length}`);
-    const characters = [...token];
-    for (let at = 1; at < characters.length; at++) {
-      const pair = [characters.slice(0, at).join(''), characters.slice(at).join('')] as const;
-      const [left, right] = pair.map((part) => ids.get(part));
-      if (left !== undefined && right !== undefined) merges.push({ pair, score: scores[id]!, rank: left + right });
+    for (let at = 1; at < token.length; at++) {
+      if (!lengths.has(at) || !lengths.has(token.length - at)) continue;
+      const left = ids.get(token.slice(0, at)); // none for half of a surrogate pair, which no token ends with
+      const right = left === undefined ? undefined : ids.get(token.slice(at));
+      if (left === undefined || right === undefined) continue;
+      merges.push({ pair: [tokens[left]!, tokens[right]!], score: scores[id]!, rank: left + right });
     }
   }
   merges.sort((a, b) => b.score - a.score || a.rank - b.rank);
