@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { planModel } from '../../lib/allocate/plan-model.js';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
-import { placeOf } from '../../lib/models/figures/gather.js';
+import { placeOf, tableTitle, withFewPlaces } from '../../lib/models/figures/gather.js';
 import { Groups } from '../../lib/models/figures/groups.js';
 import { Histogram } from '../../lib/models/figures/histogram.js';
 import { freshPath, modelFile, randomTensor, randomWeights } from '../support/checkpoints.js';
@@ -166,4 +166,21 @@ test.each([
   ['lm_head.weight', 'lm_head', null],
 ])('%s is of layer and kind', (name, kind, layer) => {
   expect(placeOf(name)).toEqual({ kind, layer });
+});
+
+test('kinds and layers of a page are few, however many a model has', () => {
+  const given = Array.from({ length: 65_536 }, (_, i) => ({ kind: `k${i}`, layer: i, before: 65_536 - i }));
+  const few = withFewPlaces(given);
+  expect(few).toHaveLength(given.length);
+  expect(new Set(few.map(({ kind }) => kind)).size).toBe(100);
+  expect(few[98]!.kind).toBe('k98');
+  expect(few[99]).toEqual({ kind: 'others', layer: 99, before: 65_437 });
+  expect(new Set(few.map(({ layer }) => layer)).size).toBe(1001);
+  expect(few[1000]!.layer).toBe(null);
+  expect(withFewPlaces(given.slice(0, 100))).toEqual(given.slice(0, 100));
+});
+
+test('the list of tensors says how many of them it holds', () => {
+  expect(tableTitle(2000)).toBe('Every tensor');
+  expect(tableTitle(65_536)).toBe('The 2,000 of 65,536 tensors with the largest errors');
 });

@@ -168,7 +168,7 @@ draws.push(() => {
   const quantized = data.tensors.filter((one) => one.quantized && one.layer !== null);
   const widths = [...new Set(quantized.map(bitsOf))].sort((a, b) => a - b);
   if (widths.length < 2) return void at('bits')?.remove();
-  const rows = kinds.filter((kind) => kind.tensors.some((one) => quantized.includes(one)));
+  const rows = kinds.filter((kind) => kind.tensors.some((one) => one.quantized && one.layer !== null));
   const cells = rows.flatMap(({ name, tensors }) => [
     make('em', {}, name),
     ...layers.map((layer) => {

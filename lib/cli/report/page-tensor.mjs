@@ -125,7 +125,7 @@ draws.push(() =>
     ['tensor', '>shape', 'stored as', '>relative error', '>largest error', '>size'],
     [...data.tensors]
       .sort((a, b) => (b.relative ?? -1) - (a.relative ?? -1))
-      .slice(0, 2000)
+      .slice(0, data.rows)
       .map((one) => ({
         name: one.name,
         cells: [one.name, one.shape.join(' x '), one.storage, percent(one.relative), n(one.largest), bytes(one.after)],

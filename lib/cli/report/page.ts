@@ -2,7 +2,7 @@ import charts from 'uplot/dist/uPlot.iife.min.js?raw';
 import chartStyle from 'uplot/dist/uPlot.min.css?raw';
 import { plain } from '../../messages/text.js';
 import type { BitPlan } from '../../models/bit-plan.js';
-import type { Figures } from '../../models/figures/gather.js';
+import { type Figures, MOST_ROWS, tableTitle } from '../../models/figures/gather.js';
 import { OUTLIER } from '../../models/figures/groups.js';
 import type { CompareReport } from '../../models/report.js';
 import style from './page.css?raw';
@@ -26,7 +26,13 @@ export function pageOf({ report, figures, plan }: Content): string {
   const title = `${plain(report.original)} and ${plain(report.quantized)}`;
   const data = {
     ...figures,
-    ...{ original: report.original, quantized: report.quantized, totals: report.totals, outlier: OUTLIER },
+    ...{
+      original: report.original,
+      quantized: report.quantized,
+      totals: report.totals,
+      outlier: OUTLIER,
+      rows: MOST_ROWS,
+    },
     plan: plan?.report,
   };
   return `<!doctype html>
@@ -50,7 +56,7 @@ export function pageOf({ report, figures, plan }: Content): string {
 <section id="plan"><h2>The plan</h2><p class="lead" id="plan-lead"></p><div class="chart" id="plan-curve"></div></section>
 <section id="one"><h2>One tensor</h2><p class="lead">How its weights are spread, and the errors that quantization made. Few lie beyond the charts.</p><select id="tensor" aria-label="tensor"></select><div class="pair"><div><h3>Weights of the original</h3><div class="chart" id="weights"></div></div><div><h3>Errors</h3><div class="chart" id="errors"></div></div></div><div class="facts" id="facts"></div></section>
 <section><h2>Outlier groups</h2><p class="lead" id="outlier-lead"></p><div class="scroll" id="outliers"></div></section>
-<section><details><summary>Every tensor</summary><div class="scroll tall" id="all"></div></details></section>
+<section><details><summary>${tableTitle(figures.tensors.length)}</summary><div class="scroll tall" id="all"></div></details></section>
 <footer>Made by hqq compare. Relative error: the root of the summed squared errors over that of the summed squared weights.</footer>
 </main>
 <script type="application/json" id="figures">${JSON.stringify(data).replaceAll('<', '\\u003c')}</script>

@@ -12,6 +12,9 @@ import { Histogram, type Spread } from './histogram.js';
 const MOST_SPREADS = 1000;
 /** Outliers of the whole model that are told. */
 const MOST_OUTLIERS = 24;
+/** Kinds and layers that the page tells apart: it draws a cell for each layer of each kind. */
+const MOST_KINDS = 100;
+const MOST_LAYERS = 1000;
 
 /** One tensor, as the page shows it. */
 export interface TensorFigures {
@@ -99,7 +102,8 @@ export class Gatherer implements Onlooker {
       .flatMap(([{ name }, { groups }]) => groups?.told.map((one) => ({ tensor: plain(name), ...one })) ?? [])
       .sort((a, b) => b.times - a.times)
       .slice(0, MOST_OUTLIERS);
-    return { tensors: this.#pairs.map((pair) => describe(pair, this.#found.get(pair), detailed.has(pair))), outliers };
+    const tensors = this.#pairs.map((pair) => describe(pair, this.#found.get(pair), detailed.has(pair)));
+    return { tensors: withFewPlaces(tensors), outliers };
   }
 }
 
@@ -130,6 +134,30 @@ function describe(pair: Pair, found: Found | undefined, detailed: boolean): Tens
     ...(detailed && { weights: found!.weights!, errors: found!.errors! }),
     ...('count' in groups && { groups }),
   };
+}
+
+/** Rows of the table of tensors: more would make the page slow. */
+export const MOST_ROWS = 2000;
+
+/** What the table of tensors holds. */
+export function tableTitle(tensors: number): string {
+  const [most, all] = [MOST_ROWS.toLocaleString('en'), tensors.toLocaleString('en')];
+  return tensors > MOST_ROWS ? `The ${most} of ${all} tensors with the largest errors` : 'Every tensor';
+}
+
+/** The smallest of more kinds than the page draws become one, `others`; layers past those that it draws, none. */
+export function withFewPlaces<T extends Pick<TensorFigures, 'kind' | 'layer' | 'before'>>(tensors: readonly T[]): T[] {
+  const sizes = new Map<string, number>();
+  for (const { kind, before } of tensors) sizes.set(kind, (sizes.get(kind) ?? 0) + before);
+  const bySize = [...sizes.keys()].sort((a, b) => sizes.get(b)! - sizes.get(a)!);
+  const kinds = new Set(bySize.slice(0, bySize.length > MOST_KINDS ? MOST_KINDS - 1 : MOST_KINDS));
+  const numbers = [...new Set(tensors.map(({ layer }) => layer))].filter((layer) => layer !== null);
+  const layers = new Set<number | null>(numbers.sort((a, b) => a - b).slice(0, MOST_LAYERS));
+  return tensors.map((one) => ({
+    ...one,
+    kind: kinds.has(one.kind) ? one.kind : 'others',
+    layer: layers.has(one.layer) ? one.layer : null,
+  }));
 }
 
 /** The layer that a tensor's name tells, its first number, and what follows it. */
