@@ -1,6 +1,7 @@
 // Seven tiny models with random weights, one of each way that models of these families differ in: what they are depends on nothing.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { randomOf } from '../../test/support/random.mjs';
 
 const COMMON = {
   ...{ hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2 },
@@ -58,17 +59,6 @@ function shapesOf(config) {
   }
   if (!config.tie_word_embeddings) shapes['lm_head.weight'] = [vocab, hidden];
   return shapes;
-}
-
-/** mulberry32 */
-function randomOf(seed) {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** Sizes at which attention, positions among it, decides: with smaller weights a random model forgets where tokens stand. */
