@@ -8,7 +8,6 @@ import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
 import type { ModelOptions } from '../../lib/models/options.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
-import { packStreams, unpackFields, unpackStreams, wordsOf } from '../../lib/schemes/rows/streams.js';
 import {
   failure,
   freshPath,
@@ -69,41 +68,6 @@ function decode(tensors: ReturnType<typeof readBack>, name: string, bits: number
 
 const quantizationOf = (folder: string) =>
   JSON.parse(fs.readFileSync(join(folder, 'config.json'), 'utf8').replace('Infinity', '1')).quantization_config;
-
-describe('bit streams', () => {
-  test.each([
-    [4, [3, 10, 1, 8, 15, 6, 13, 4, 11, 2, 9, 0, 7, 14, 5, 12], ['4d6f81a3', 'c5e7092b']],
-    [
-      3,
-      [1, 2, 3, 4, 5, 6, 7, 0].concat([1, 2, 3, 4, 5, 6, 7, 0], [1, 2, 3, 4, 5, 6, 7, 0], [1, 2, 3, 4, 5, 6, 7, 0]),
-      ['d11f58d1', '58d11f58', '1f58d11f'],
-    ],
-    [8, [200, 3, 127, 128], ['807f03c8']],
-    [4, [7, 9, 4, 8, 0, 15, 2, 1], ['12f08497']],
-  ])('of %i bits: known answers', (bits, codes, words) => {
-    const packed = new Int32Array(wordsOf(codes.length, bits));
-    packStreams(Uint8Array.from(codes), 1, codes.length, bits, packed);
-    expect([...packed].map((word) => (word >>> 0).toString(16).padStart(8, '0'))).toEqual(words);
-    const back = new Uint8Array(codes.length);
-    unpackStreams(packed, 1, codes.length, bits, back);
-    expect([...back]).toEqual(codes);
-  });
-
-  test.each([1, 2, 3, 4, 5, 6, 7, 8])('of %i bits: rows of any length come back', (bits) => {
-    for (const cols of [1, 2, 7, 8, 31, 32, 33, 64, 172]) {
-      const codes = Uint8Array.from({ length: 3 * cols }, (_, i) => (i * 37 + 11) & (2 ** bits - 1));
-      const packed = new Int32Array(3 * wordsOf(cols, bits));
-      packStreams(codes, 3, cols, bits, packed);
-      const back = new Uint8Array(3 * cols);
-      unpackStreams(packed, 3, cols, bits, back);
-      expect(back).toEqual(codes);
-      if (32 % bits === 0) {
-        unpackFields(packed, 3, cols, bits, back.fill(0));
-        expect(back).toEqual(codes);
-      }
-    }
-  });
-});
 
 describe('a model as compressed-tensors', () => {
   const cases: readonly (readonly [string, Options])[] = [
@@ -316,114 +280,4 @@ describe('folders of other tools', () => {
     const error = await failure(() => openModel(modelFile(tensors)));
     expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT', message: expect.stringMatching(message) });
   });
-});
-
-describe('engines', () => {
-  const source = () => ({ 'l.x.weight': randomTensor([64, 128], 1), 'l.y.weight': randomTensor([60, 128], 2) });
-
-  test.each<readonly [string, Options, RegExp]>([
-    [
-      'rows that its kernel does not take',
-      { for: 'sglang' },
-      /SGLang loads .*"l\.y": its kernel takes rows in multiples of 64.*60 x 128/,
-    ],
-    ['GPTQ with zeros', { for: 'vllm', to: 'gptq', zeroPoint: 'integer' }, /vLLM loads .*GPTQ needs symmetric/],
-    ['float zeros of torchao', { for: 'vllm', to: 'torchao' }, /cuts floating-point zeros off/],
-    ['bits', { for: 'sglang', nbits: 3 }, /it takes 4 or 8 bits, not 3/],
-    ['HQQ', { for: 'transformers', to: 'hqq' }, /it takes compressed-tensors, awq, gptq, torchao \(--to\), not hqq/],
-  ])('refuse what they do not load, and say why: %s', async (_, options, message) => {
-    const model = modelFolder([{ ...source(), 'm.layers.0.z.weight': randomTensor([64, 128], 3) }], { config: '{}' });
-    const out = freshPath('out');
-    const error = await failure(() => quantizeModel(model, out, options));
-    expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT', message: expect.stringMatching(message) });
-    expect(fs.existsSync(out)).toBe(false);
-  });
-
-  describe('layers whose weight transformers reads as it loads', () => {
-    const vision = (leaf: string) => `model.vision_tower.vision_model.encoder.layers.0.self_attn.${leaf}.weight`;
-    const text = (leaf: string) => `model.language_model.layers.0.self_attn.${leaf}.weight`;
-    const config = JSON.stringify({
-      ...{ architectures: ['Gemma3ForConditionalGeneration'], model_type: 'gemma3' },
-      ...{ text_config: { model_type: 'gemma3_text' }, vision_config: { model_type: 'siglip_vision_model' } },
-    });
-    const names = [vision('q_proj'), vision('out_proj'), text('q_proj'), text('o_proj')];
-    const layersOf = () => Object.fromEntries(names.map((name, seed) => [name, randomTensor([64, 128], seed + 1)]));
-    const written = async (options: Options, more: Source = {}) => {
-      const out = freshPath('out');
-      const report = await quantizeModel(modelFolder([{ ...layersOf(), ...more }], { config }), out, options);
-      const { dequantize } = quantizationOf(out);
-      return { layers: report.tensors.map(({ name }) => name), dense: report.dense, dequantize };
-    };
-
-    test('have it unpack them as it reads them, where all are stored alike', async () => {
-      expect(await written(CT)).toEqual({ layers: names, dense: [], dequantize: true });
-      expect((await written({ ...CT, include: 'model.language_model.*' })).dequantize).toBeUndefined();
-      expect((await written({})).layers).toEqual(names); // Python's hqq gives them modules of their own
-    });
-
-    test('stay where norms of batches are frozen, which transformers cannot load so', async () => {
-      const norms = { 'bn.running_var': randomTensor([8], 7), 'bn.weight': randomTensor([8], 8) };
-      expect((await written(CT, norms)).layers).toEqual(names.slice(2));
-      expect((await written({ ...CT, for: 'vllm' }, norms)).layers).toEqual(names);
-      const tracked = { ...norms, 'bn.num_batches_tracked': randomTensor([1], 9) };
-      expect((await written(CT, tracked)).layers).toEqual(names);
-    });
-
-    test('stay where others are stored differently, unless another engine is to load the model', async () => {
-      const mixed: Options = { ...CT, overrides: { [text('o_proj')]: { nbits: 8 } } };
-      const { layers, dense, dequantize } = await written(mixed);
-      expect([layers, dequantize]).toEqual([names.slice(2), undefined]);
-      const reason = expect.stringMatching(/^transformers 5 reads its weight as it loads.*--for vllm/);
-      expect(dense).toMatchObject([{ reason }, { reason }]);
-      expect((await written({ ...mixed, for: 'transformers' })).layers).toEqual(names.slice(2));
-      const odd = await written({ ...CT, overrides: { [vision('out_proj')]: { nbits: 8 } } });
-      expect([odd.layers, odd.dequantize]).toEqual([names.filter((name) => name !== vision('out_proj')), true]);
-      const other = await written({ ...CT, overrides: { [vision('out_proj')]: { nbits: 8 } }, for: 'vllm' });
-      expect([other.layers, other.dequantize]).toEqual([names, undefined]);
-    });
-  });
-
-  test('keep routers of experts that have another name as they load than in files', async () => {
-    const names = ['m.layers.0.mlp.experts.0.gate_proj.weight', 'm.layers.0.mlp.experts.1.gate_proj.weight'];
-    const experts = Object.fromEntries(names.map((name, seed) => [name, randomTensor([64, 128], seed + 1)]));
-    const out = freshPath('out');
-    await quantizeModel(modelFolder([experts], { config: '{}' }), out, CT);
-    expect(quantizationOf(out).ignore).toEqual(['lm_head', 're:.*[.]router$']);
-  });
-
-  test('take what they load; the format is theirs where none is asked for', async () => {
-    const out = freshPath('out');
-    const report = await quantizeModel(modelFolder([source()]), out, { for: 'sglang', exclude: 'l.y.weight' });
-    expect(report.tensors.map(({ packing }) => packing)).toEqual(['pack-quantized']);
-    const model = await openModel(out);
-    expect(model.loading()).toEqual({ formats: ['compressed-tensors'], loads: ['transformers 5', 'vLLM', 'SGLang'] });
-    await model.close();
-  });
-});
-
-test('torchao: codes less the middle one, float zeros, exactly what is read', async () => {
-  const source = llama();
-  const input = modelFolder([source]);
-  const out = freshPath('out');
-  const report = await quantizeModel(input, out, { to: 'torchao', nbits: 3, groupSize: 32 });
-  const tensors = readBack(join(out, 'model.safetensors'));
-  const model = await openModel(out);
-  for (const { name } of report.tensors) {
-    const part = (key: string) => tensors.get(`${name.slice(0, -'.weight'.length)}._weight_${key}`)!;
-    const codes = new Int8Array(part('qdata').bytes.slice().buffer);
-    const [scale, zero] = [numbersOf(part('scale')), numbersOf(part('zero_point'))];
-    const weights = Float32Array.from(codes, (code, i) => {
-      const group = Math.floor(i / 32);
-      return Math.fround(code - zero[group]!) * scale[group]!;
-    });
-    expect([Math.min(...codes) >= -4, Math.max(...codes) <= 3, part('zero_point').dtype]).toEqual([true, true, 'F32']);
-    expect(model.tensor(name)).toEqual(weights);
-  }
-  await model.close();
-  const header = (folder: string) => fs.readFileSync(join(folder, 'model.safetensors')).toString('latin1');
-  expect(header(out)).toContain('IntxUnpackedToInt8Tensor');
-  const back = freshPath('back');
-  await dequantizeModel(out, back);
-  expect(header(back)).not.toContain('IntxUnpackedToInt8Tensor');
-  expect(header(back)).not.toContain('tensor_names');
 });

@@ -3,15 +3,18 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
 import { quantizeModel as quantizeWeighed } from '../../lib/index.js';
+import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
   failure,
   freshPath,
+  llama,
   modelFile,
   modelFolder,
   numbersOf,
   randomTensor,
+  readBack,
   type Source,
   type SourceTensor,
   tensorOf,
@@ -211,16 +214,29 @@ test.each<readonly [Format, object]>([
   expect(each).not.toEqual(once);
 });
 
-test('of a class that an engine was seen not to load a note says so, and that engine is refused', async () => {
-  const source = { 'encoder.x.weight': randomTensor([64, 64], 1) };
-  const folder = modelFolder([source], {
-    config: JSON.stringify({ architectures: ['SwinModel'], model_type: 'swin' }),
-  });
-  const include = ['encoder.x.weight'];
-  const { notes } = await quantizeModel(folder, freshPath('out'), { to: 'compressed-tensors', include });
-  expect(notes).toContain('transformers 5 did not load a quantized SwinModel when that was tried.');
-  expect(
-    (await failure(() => quantizeModel(folder, freshPath('out'), { for: 'transformers', include }))).message,
-  ).toMatch(/layers that transformers 5 loads .*a quantized SwinModel did not load when that was tried/);
-  expect((await quantizeModel(folder, freshPath('out'), { include })).notes.join()).not.toMatch(/SwinModel when/);
+test('torchao: codes less the middle one, float zeros, exactly what is read', async () => {
+  const source = llama();
+  const input = modelFolder([source]);
+  const out = freshPath('out');
+  const report = await quantizeModel(input, out, { to: 'torchao', nbits: 3, groupSize: 32 });
+  const tensors = readBack(join(out, 'model.safetensors'));
+  const model = await openModel(out);
+  for (const { name } of report.tensors) {
+    const part = (key: string) => tensors.get(`${name.slice(0, -'.weight'.length)}._weight_${key}`)!;
+    const codes = new Int8Array(part('qdata').bytes.slice().buffer);
+    const [scale, zero] = [numbersOf(part('scale')), numbersOf(part('zero_point'))];
+    const weights = Float32Array.from(codes, (code, i) => {
+      const group = Math.floor(i / 32);
+      return Math.fround(code - zero[group]!) * scale[group]!;
+    });
+    expect([Math.min(...codes) >= -4, Math.max(...codes) <= 3, part('zero_point').dtype]).toEqual([true, true, 'F32']);
+    expect(model.tensor(name)).toEqual(weights);
+  }
+  await model.close();
+  const header = (folder: string) => fs.readFileSync(join(folder, 'model.safetensors')).toString('latin1');
+  expect(header(out)).toContain('IntxUnpackedToInt8Tensor');
+  const back = freshPath('back');
+  await dequantizeModel(out, back);
+  expect(header(back)).not.toContain('IntxUnpackedToInt8Tensor');
+  expect(header(back)).not.toContain('tensor_names');
 });
