@@ -22,6 +22,13 @@ export interface LoadLanguageModelOptions {
    * @default what config.json says, stretched as its rotary scaling says
    */
   readonly maxContext?: number | undefined;
+  /**
+   * Most texts whose next tokens are read together, 1 to 256: `generate` calls at the same time share the steps of decoding, so that the
+   * weights come from memory once for all. More texts than that take turns. What a text says does not depend on it.
+   *
+   * @default 8
+   */
+  readonly maxBatch?: number | undefined;
   /** Ends the loading: the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -29,12 +36,18 @@ export interface LoadLanguageModelOptions {
 /** Largest context: positions are counted in 32 bits, and rotary tables are kept for all of them. */
 export const MAX_CONTEXT = 1 << 24;
 
+/** Largest batch: attention of each text is a step of its own, and their arguments are kept. */
+const MAX_BATCH = 256;
+
 const ACTIVATIONS = ['float32', 'int8'] as const;
 
 interface Tuning {
   readonly activations: (typeof ACTIVATIONS)[number];
   readonly maxContext: number | undefined;
+  readonly maxBatch: number;
 }
+
+const whole = (text: string): unknown => (/^\d+$/.test(text.trim()) ? Number(text) : text);
 
 /** The options that say how a model computes: checks, command-line flags and help read this. */
 export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } = {
@@ -52,14 +65,27 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
       value === undefined ||
       (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CONTEXT),
     help: 'most tokens of a text, prompt and all',
-    parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
+    parse: whole,
+  },
+  maxBatch: {
+    default: 8,
+    expected: `an integer in [1, ${MAX_BATCH}]`,
+    accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_BATCH,
+    help: 'most texts whose next tokens are read together',
+    parse: whole,
   },
 };
+
+const NAMES = [
+  ...(Object.keys(LOAD_OPTIONS) as (keyof Tuning)[]),
+  'threads',
+  'signal',
+] as const satisfies (keyof LoadLanguageModelOptions)[];
 
 /** @throws {HqqError} `ERR_INVALID_OPTION` */
 export function resolveLoadOptions(
   options: LoadLanguageModelOptions,
-  names: readonly (keyof LoadLanguageModelOptions)[] = ['activations', 'threads', 'maxContext', 'signal'],
+  names: readonly (keyof LoadLanguageModelOptions)[] = NAMES,
 ): Tuning & { threads: number; signal: AbortSignal | undefined } {
   if (typeof options !== 'object' || options === null) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
@@ -77,6 +103,7 @@ export function resolveLoadOptions(
   return {
     activations: resolve('activations'),
     maxContext: resolve('maxContext'),
+    maxBatch: resolve('maxBatch'),
     threads: resolveThreads(threads),
     signal,
   };

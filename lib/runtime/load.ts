@@ -35,7 +35,7 @@ export async function loadLanguageModel(
   options: LoadLanguageModelOptions = {},
 ): Promise<LanguageModel> {
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
-  const { activations, threads, maxContext, signal } = resolveLoadOptions(options);
+  const { activations, threads, maxContext, maxBatch, signal } = resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openFolderModel(path);
   try {
@@ -50,6 +50,7 @@ export async function loadLanguageModel(
       endIds,
       threads,
       maxContext: context,
+      maxBatch,
       tokenizer: () => openTokenizer(folder),
     });
   } finally {

@@ -8,6 +8,7 @@ import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes, formatCount, plural } from '../messages/units.js';
+import { Batcher } from './batch/batcher.js';
 import { checkCache, KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
@@ -41,13 +42,14 @@ interface ModelParts {
   readonly endIds: readonly number[];
   readonly threads: number;
   readonly maxContext: number;
+  readonly maxBatch: number;
   /** Default: the one that the package computes with. */
   readonly backend?: Backend;
 }
 
 const NOT_CLONEABLE = notCloneable('A LanguageModel, which stays in its thread: post its path, and load it there,');
 
-/** A decoder-only language model in memory. Any number of texts may be generated at once; they take turns token by token. */
+/** A decoder-only language model in memory. Any number of texts may be generated at once: they share the steps of decoding. */
 export class LanguageModel extends Closing {
   /** What config.json says. */
   readonly config: LanguageModelConfig;
@@ -66,17 +68,19 @@ export class LanguageModel extends Closing {
   readonly #lifetime = new Lifetime('the model');
   /** Undefined once the model is closed and nothing computes. */
   #decoder: Decoder | undefined;
+  #batcher: Batcher | undefined;
   #tokenizer: Promise<TextTokenizer> | undefined;
 
   /** @internal Use `loadLanguageModel`. */
   constructor({ weights, ...parts }: ModelParts) {
     super();
-    const { config, maxContext, threads, backend = activeBackend() } = parts;
+    const { config, maxContext, maxBatch, threads, backend = activeBackend() } = parts;
     this.config = config;
     this.maxContext = maxContext;
     this.memoryUsage = memoryOf(weights, config);
     this.#parts = parts;
     this.#decoder = new Decoder(config, weights, { backend, threads });
+    this.#batcher = new Batcher(this.#decoder, maxBatch);
   }
 
   /** Tokens that end what it writes. @internal */
@@ -123,8 +127,9 @@ export class LanguageModel extends Closing {
     return this.#lifetime.run(async () => {
       const extend = (starts: readonly number[]): Promise<Float32Array> => {
         const cache = caches[starts.length];
-        if (cache === undefined) return this.#decoder!.readEach(ids, caches, starts, run);
-        return cache.extend(1, (start) => extend([...starts, start]));
+        if (cache !== undefined) return cache.extend(1, (start) => extend([...starts, start]));
+        const parts = starts.map((start, i) => ({ ids: [ids[i]!], cache: caches[i]!, start, length: start + 1 }));
+        return this.#decoder!.readParts(parts, parts.length, run);
       };
       const [logits, { vocabSize }] = [await extend([]), this.config];
       return ids.map((_, text) => logits.subarray(text * vocabSize, (text + 1) * vocabSize));
@@ -158,13 +163,12 @@ export class LanguageModel extends Closing {
     const resolved = resolveGenerateOptions(options);
     const { config, maxContext } = this;
     return this.#lifetime.generate(() => {
-      const decoder = this.#decoder!; // the generation's own: it may go on after `close`
+      const batcher = this.#batcher!; // the generation's own: it may go on after `close`
       const model = {
         maxContext,
         tokenizer: () => this.#openTokenizer(),
         createCache: () => new KvCache(config, maxContext),
-        forward: (ids: readonly number[], cache: KvCache) =>
-          this.#forward(decoder, ids, cache, { signal: resolved.signal }),
+        enter: () => batcher.enter(),
       };
       return generateTokens(model, this.#parts.endIds, prompt, resolved);
     });
@@ -179,6 +183,7 @@ export class LanguageModel extends Closing {
     refuseSurplus(arguments.length, 0, 'model.close()');
     await this.#lifetime.close(() => this.#closeTokenizer());
     this.#decoder = undefined;
+    this.#batcher = undefined;
   }
 
   /** @internal */

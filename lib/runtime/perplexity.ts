@@ -3,8 +3,9 @@ import { yieldIfDue } from '../files/event-loop.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { KvCache } from './blocks/cache.js';
-import type { Decoder, ReadRun } from './decoder.js';
+import type { Decoder } from './decoder.js';
 import { MAX_CONTEXT } from './load-options.js';
+import type { ReadRun } from './pass.js';
 import { checkIds, type TokenIds } from './text/ids.js';
 
 /** Rows whose logits are in memory at once: a vocabulary may have 150,000 tokens. */
@@ -89,7 +90,7 @@ async function surprise(decoder: Decoder, ids: TokenIds, cache: KvCache, run: Re
   return cache.extend(count, async (start) => {
     let sum = 0;
     for (const [at, end] of decoder.chunks(count)) {
-      const pass = decoder.pass(ids.slice(at, end), cache, start + at, start + count);
+      const pass = decoder.pass([{ ids: ids.slice(at, end), cache, start: start + at, length: start + count }]);
       await pass.run(run);
       for (let row = 0; row < pass.count; row += LOGIT_ROWS) {
         const last = Math.min(row + LOGIT_ROWS, pass.count);

@@ -4,7 +4,6 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { HqqError } from '../../lib/messages/errors.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
-import type { LanguageModel } from '../../lib/runtime/model.js';
 import { generateTokens, resolveGenerateOptions } from '../../lib/runtime/text/generate.js';
 import { openTokenizer } from '../../lib/runtime/text/tokenizer.js';
 import { runFixture } from '../child.js';
@@ -146,7 +145,9 @@ describe('a tokenizer', () => {
 
 test('a prompt of token ids is named where text cannot be had, and only there', async () => {
   const missing = new HqqError('ERR_DEPENDENCY', 'There is no tokenizer.');
-  const failing = { maxContext: 8, tokenizer: () => Promise.reject(missing) } as unknown as LanguageModel;
+  const failing = { maxContext: 8, tokenizer: () => Promise.reject(missing) } as unknown as Parameters<
+    typeof generateTokens
+  >[0];
   const next = (options: object) => generateTokens(failing, [], 'The sea', resolveGenerateOptions(options)).next();
   await expect(next({})).rejects.toThrow('There is no tokenizer. A prompt of token ids needs none.');
   await expect(next({ stop: '.' })).rejects.toBe(missing); // a text to stop at needs it, too

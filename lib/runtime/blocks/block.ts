@@ -36,6 +36,12 @@ interface BlockParts {
   readonly mlpNorm: RmsNorm;
 }
 
+/** Rows of one text, which lie side by side, and what is remembered of those before them. */
+interface TextRows {
+  readonly rows: number;
+  readonly cache: LayerCache;
+}
+
 /** What checkpoints call a block. */
 export function blockName(index: number): string {
   return `model.layers.${index}`;
@@ -72,15 +78,15 @@ export class Block {
   /**
    * Adds the block to a plan: it reads and writes `rows.hidden`, and writes the rows' keys and values to the cache.
    *
-   * @param caches One for each text: all of them have as many rows.
+   * @param texts Whose rows they are, one text after the other.
    */
-  addTo(plan: Plan, rows: Rows, frame: Frame, caches: readonly LayerCache[]): void {
+  addTo(plan: Plan, rows: Rows, frame: Frame, texts: readonly TextRows[]): void {
     const { linears, attentionNorm, mlpNorm } = this.#parts;
     const { count, hidden } = rows;
     const { attentionIn, queries, keys, values, attended, mlpIn, gate, up, activated, change } = frame;
     attentionNorm.addTo(plan, hidden, count, attentionIn);
     addLinears(plan, [linears.q, linears.k, linears.v], attentionIn, count, [queries, keys, values]);
-    this.#addAttention(plan, rows, frame, caches);
+    this.#addAttention(plan, rows, frame, texts);
     linears.o.addTo(plan, attended, count, change);
     accumulate(plan, change, hidden);
     mlpNorm.addTo(plan, hidden, count, mlpIn);
@@ -91,18 +97,23 @@ export class Block {
     accumulate(plan, change, hidden);
   }
 
-  #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, caches: readonly LayerCache[]): void {
+  #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, texts: readonly TextRows[]): void {
     const { heads, kvHeads, headDim, windows } = this.#config;
     const { queries, keys, values, attended } = frame;
     turn(plan, queries, count, heads, headDim, rope);
     turn(plan, keys, count, kvHeads, headDim, rope);
     const scale = 1 / Math.sqrt(headDim);
-    const shape = { rows: count / caches.length, heads, kvHeads, headDim, window: windows[this.#index]!, scale };
-    for (const [text, cache] of caches.entries()) {
-      const cut = <T extends Float32Array | Int32Array>(of: T) => part(of, text, caches.length);
+    const shape = { heads, kvHeads, headDim, window: windows[this.#index]!, scale };
+    let first = 0;
+    for (const { rows, cache } of texts) {
+      const [from, to] = [first, first + rows];
+      const cut = <T extends Float32Array | Int32Array>(of: T) => part(of, from, to, count);
       const own = { positions: cut(positions), q: cut(queries), k: cut(keys), v: cut(values), out: cut(attended) };
       // How much work it is depends on the positions, which are not there yet: the operation itself finds out.
-      plan.add(Infinity, (threads) => [{ operation: 'attention', args: { ...shape, ...own, ...cache, threads } }]);
+      plan.add(Infinity, (threads) => [
+        { operation: 'attention', args: { ...shape, rows, ...own, ...cache, threads } },
+      ]);
+      first = to;
     }
   }
 
@@ -116,10 +127,10 @@ export class Block {
   }
 }
 
-/** The rows of one of several texts that have as many each; whole where there is one. */
-function part<T extends Float32Array | Int32Array>(rows: T, text: number, texts: number): T {
-  const length = rows.length / texts;
-  return rows.subarray(text * length, (text + 1) * length) as T;
+/** Rows `[from, to)` of `count`. */
+function part<T extends Float32Array | Int32Array>(rows: T, from: number, to: number, count: number): T {
+  const width = rows.length / count;
+  return rows.subarray(from * width, to * width) as T;
 }
 
 function turn(plan: Plan, x: Float32Array, rows: number, heads: number, headDim: number, { cos, sin }: RopeRows): void {

@@ -24,6 +24,11 @@ export class Head {
   /** Adds the head to a plan: it reads `hidden`, writes `normed` (both `[rows, hiddenSize]`) and `logits` (`[rows, vocabSize]`). */
   addTo(plan: Plan, hidden: Float32Array, rows: number, normed: Float32Array, logits: Float32Array): void {
     this.addNorm(plan, hidden, rows, normed);
+    this.addLinear(plan, normed, rows, logits);
+  }
+
+  /** Adds the linear layer by itself. */
+  addLinear(plan: Plan, normed: Float32Array, rows: number, logits: Float32Array): void {
     this.#linear.addTo(plan, normed, rows, logits);
   }
 

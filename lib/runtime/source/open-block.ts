@@ -188,7 +188,9 @@ export class OpenBlock extends OpenPart {
       const own = { hidden: hidden.subarray(from, to), rope: rope.rows(at, count, length) };
       await desk.withFrame(count, async (frame) => {
         const plan = new Plan(machine.threads);
-        block.addTo(plan, { count, positions: positionsFrom(at, count), ...own }, frame, [cache.layer(0)]);
+        block.addTo(plan, { count, positions: positionsFrom(at, count), ...own }, frame, [
+          { rows: count, cache: cache.layer(0) },
+        ]);
         await plan.run(machine.backend, { signal });
         if (tap) await showInputs(tap, block.inputs(frame, count));
       });

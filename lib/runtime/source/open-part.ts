@@ -1,8 +1,8 @@
 import { Closing, notCloneable } from '../../messages/objects.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import type { Machine } from '../decoder.js';
 import type { Lifetime } from '../lifetime.js';
+import type { Machine } from '../pass.js';
 import type { Holding } from './holding.js';
 
 const NOT_CLONEABLE = notCloneable('A part of a model, which stays in its thread: post its path, and open it there,');

@@ -1,8 +1,8 @@
 import { checkSignal, untilAborted } from '../../compute/signal.js';
-import { yieldIfDue } from '../../files/event-loop.js';
 import type { Option } from '../../matrix/option.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { rejectUnknownOptions } from '../../messages/options-object.js';
+import type { Seat } from '../batch/batcher.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { TokenIds } from './ids.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
@@ -163,7 +163,7 @@ interface Generator {
   readonly maxContext: number;
   tokenizer(): Promise<TextTokenizer>;
   createCache(): KvCache;
-  forward(ids: readonly number[], cache: KvCache): Promise<Float32Array>;
+  enter(): Seat;
 }
 
 /** @internal Use `model.generate`. */
@@ -185,25 +185,32 @@ export async function* generateTokens(
   const sampler = new Sampler(options, ids);
   const stream = tokenizer && new TextStream(tokenizer, ids);
   const watch = new StopWatch(stop);
-  let logits = await model.forward(ids, cache);
-  for (let count = 1; ; count++) {
-    const id = sampler.next(logits);
-    const ended = endIds.includes(id);
-    const last = count === maxTokens || cache.length === model.maxContext;
-    let text = watch.push(ended ? '' : ((await stream?.push(id)) ?? ''));
-    if (!watch.found && (ended || last))
-      text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
-    if (ended || watch.found) {
-      yield { id, text, finish: 'stop' };
-      return;
+  const seat = model.enter();
+  try {
+    let reading = seat.read(ids, cache, signal);
+    for (let count = 1; ; count++) {
+      const logits = await reading;
+      signal?.throwIfAborted();
+      const id = sampler.next(logits);
+      const ended = endIds.includes(id);
+      const last = count === maxTokens || cache.length === model.maxContext;
+      // It is read while its text is made and the caller has it: so a text is there when the next step begins.
+      if (!ended && !last) reading = seat.read([id], cache, signal);
+      let text = watch.push(ended ? '' : ((await stream?.push(id)) ?? ''));
+      if (!watch.found && (ended || last))
+        text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
+      if (ended || watch.found) {
+        yield { id, text, finish: 'stop' };
+        return;
+      }
+      if (last) {
+        yield { id, text, finish: 'length' };
+        return;
+      }
+      yield { id, text };
     }
-    if (last) {
-      yield { id, text, finish: 'length' };
-      return;
-    }
-    yield { id, text };
-    await yieldIfDue();
-    logits = await model.forward([id], cache);
+  } finally {
+    await seat.leave();
   }
 }
 
