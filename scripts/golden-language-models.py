@@ -1,12 +1,15 @@
 """Writes test/golden/language-models.json: logits of small models as Hugging Face transformers computes them.
 
     pip install torch "transformers==4.46.3"
-    python scripts/golden-language-models.py
+    python scripts/golden-language-models.py            all of them
+    python scripts/golden-language-models.py qwen3      those whose names begin so, in place of what the file has of such, with a
+                                                        transformers that has the family (written with 5.24.0)
 
 Weights follow from a formula (test/runtime/transformers.test.ts has it too), so the file holds configs and logits only.
 """
 import json
 import pathlib
+import sys
 
 import torch
 import transformers
@@ -32,6 +35,8 @@ CASES = {
     'mistral, no window': ('Mistral', dict(sliding_window=None)),
     'qwen2': ('Qwen2', dict(tie_word_embeddings=True)),
     'qwen2, sliding window': ('Qwen2', dict(use_sliding_window=True, sliding_window=9, max_window_layers=0)),
+    'qwen3': ('Qwen3', dict(head_dim=12)),
+    'qwen3, tied': ('Qwen3', dict(head_dim=8, tie_word_embeddings=True)),
 }
 
 
@@ -58,8 +63,13 @@ def fill(model):
 
 
 def main():
-    cases = []
+    prefix = sys.argv[1] if len(sys.argv) > 1 else ''
+    path = pathlib.Path(__file__).parent.parent / 'test' / 'golden' / 'language-models.json'
+    kept = json.loads(path.read_text()) if prefix else {}
+    cases = [case for case in kept.get('cases', []) if not case['name'].startswith(prefix)]
     for name, (family, extra) in CASES.items():
+        if not name.startswith(prefix):
+            continue
         config = getattr(transformers, f'{family}Config')(**{**BASE, **extra}, attn_implementation='eager')
         model = getattr(transformers, f'{family}ForCausalLM')(config).eval()
         fill(model)
@@ -70,8 +80,7 @@ def main():
         written = {key: value for key, value in written.items() if key not in ('torch_dtype', 'transformers_version') and key[0] != '_'}
         written['architectures'] = [f'{family}ForCausalLM']
         cases.append(dict(name=name, config=written, logits=[[round(v, 7) for v in row] for row in logits]))
-    path = pathlib.Path(__file__).parent.parent / 'test' / 'golden' / 'language-models.json'
-    head = dict(transformers=transformers.__version__, lengths=LENGTHS)
+    head = dict(transformers=kept.get('transformers', transformers.__version__), lengths=LENGTHS)
     lines = ',\n'.join(json.dumps(case) for case in cases)
     path.write_text(json.dumps(head)[:-1] + ', "cases": [\n' + lines + '\n]}\n')
 

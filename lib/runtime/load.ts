@@ -18,7 +18,7 @@ import { readWeights } from './weights/read.js';
 const MAX_GENERATION_BYTES = 1 << 20;
 
 /**
- * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2) from a Hugging Face folder, quantized by
+ * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2, Qwen3) from a Hugging Face folder, quantized by
  * `hqq` or not, from a GGUF file of such a model,
  * or one that is in this machine's Hugging Face cache (`org/name`). Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
  *

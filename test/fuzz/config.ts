@@ -120,7 +120,7 @@ function objectJson(random: Random, size: number, depth: number): string {
 
 /** A config.json that runs, with a few members changed. */
 function modelJson(random: Random): string {
-  const architecture = random.pick(['LlamaForCausalLM', 'MistralForCausalLM', 'Qwen2ForCausalLM']);
+  const architecture = random.pick(['LlamaForCausalLM', 'MistralForCausalLM', 'Qwen2ForCausalLM', 'Qwen3ForCausalLM']);
   const members = new Map<string, string>([
     ['architectures', `["${architecture}"]`],
     ['hidden_size', '64'],

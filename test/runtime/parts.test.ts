@@ -52,6 +52,12 @@ describe('config.json', () => {
       { architectures: ['Qwen2ForCausalLM'], sliding_window: 32, use_sliding_window: true, max_window_layers: 3 },
       { windows: [0, 0, 0, 32] },
     ],
+    ['qwen3', { architectures: ['Qwen3ForCausalLM'] }, { headNorms: true, headDim: 128, qkvBias: false }],
+    [
+      'qwen3 that says',
+      { architectures: ['Qwen3ForCausalLM'], head_dim: 12, attention_bias: true },
+      { headDim: 12, qkvBias: true, outputBias: true },
+    ],
     [
       'layer by layer',
       {
@@ -75,9 +81,9 @@ describe('config.json', () => {
     [
       { architectures: ['GPT2LMHeadModel'] },
       'ERR_CHECKPOINT_CONTENT',
-      /LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, got "GPT2LMHeadModel"/,
+      /LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, got "GPT2LMHeadModel"/,
     ],
-    [{ architectures: ['Qwen3ForCausalLM'] }, 'ERR_CHECKPOINT_CONTENT', /got "Qwen3ForCausalLM"/],
+    [{ architectures: ['Qwen3MoeForCausalLM'] }, 'ERR_CHECKPOINT_CONTENT', /got "Qwen3MoeForCausalLM"/],
     [{ hidden_act: 'gelu' }, 'ERR_CHECKPOINT_CONTENT', /hidden_act "gelu" is not supported/],
     [{ partial_rotary_factor: 0.5 }, 'ERR_CHECKPOINT_CONTENT', /partial_rotary_factor/],
     [

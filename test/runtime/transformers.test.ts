@@ -55,6 +55,7 @@ function shapes(c: Config): Record<string, number[]> {
     for (const name of ['gate', 'up'])
       linear(`mlp.${name}_proj`, c.intermediate_size, c.hidden_size, c.mlp_bias === true);
     linear('mlp.down_proj', c.hidden_size, c.intermediate_size, c.mlp_bias === true);
+    if (c.model_type === 'qwen3') for (const name of ['q', 'k']) all[`${at}.self_attn.${name}_norm.weight`] = [headDim];
     for (const name of ['input', 'post_attention']) all[`${at}.${name}_layernorm.weight`] = [c.hidden_size];
   }
   return all;

@@ -34,6 +34,8 @@ interface BlockParts {
   readonly linears: BlockLinears;
   readonly attentionNorm: RmsNorm;
   readonly mlpNorm: RmsNorm;
+  /** Of each head of queries, and of keys, where the architecture has such. */
+  readonly headNorms: { readonly queries: RmsNorm; readonly keys: RmsNorm } | undefined;
 }
 
 /** Rows of one text, which lie side by side, and what is remembered of those before them. */
@@ -70,9 +72,10 @@ export class Block {
 
   /** Bytes that the linear layers take in memory, and all weights. */
   get bytes(): { readonly linears: number; readonly total: number } {
-    const { linears, attentionNorm, mlpNorm } = this.#parts;
+    const { linears, attentionNorm, mlpNorm, headNorms } = this.#parts;
+    const norms = [attentionNorm, mlpNorm, ...(headNorms ? [headNorms.queries, headNorms.keys] : [])];
     const sum = Object.values(linears).reduce((bytes, linear) => bytes + linear.bytes, 0);
-    return { linears: sum, total: sum + attentionNorm.bytes + mlpNorm.bytes };
+    return { linears: sum, total: norms.reduce((bytes, norm) => bytes + norm.bytes, sum) };
   }
 
   /**
@@ -100,6 +103,9 @@ export class Block {
   #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, texts: readonly TextRows[]): void {
     const { heads, kvHeads, headDim, windows } = this.#config;
     const { queries, keys, values, attended } = frame;
+    const { headNorms } = this.#parts;
+    headNorms?.queries.addTo(plan, queries, count * heads, queries);
+    headNorms?.keys.addTo(plan, keys, count * kvHeads, keys);
     turn(plan, queries, count, heads, headDim, rope);
     turn(plan, keys, count, kvHeads, headDim, rope);
     const scale = 1 / Math.sqrt(headDim);

@@ -15,7 +15,7 @@ export class RmsNorm {
     return this.#weight.byteLength;
   }
 
-  /** Adds the norm of `x` (`[rows, cols]`) to a plan, which writes it to `out`. */
+  /** Adds the norm of `x` (`[rows, cols]`) to a plan, which writes it to `out`, or over `x`. */
   addTo(plan: Plan, x: Float32Array, rows: number, out: Float32Array): void {
     const [weight, epsilon, cols] = [this.#weight, this.#epsilon, this.#weight.length];
     plan.add(2 * x.length, (threads) => [

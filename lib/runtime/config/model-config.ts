@@ -4,19 +4,28 @@ import { configError, Fields } from './fields.js';
 import { type RopeConfig, readRope } from './rope-config.js';
 
 /** Architectures that run, as `architectures` in config.json names them, and what is peculiar to each. */
-const ARCHITECTURES = {
-  LlamaForCausalLM: { modelType: 'llama', qkvBias: false, window: () => 0 },
-  MistralForCausalLM: { modelType: 'mistral', qkvBias: false, window: slidingWindow },
-  // Layers below max_window_layers see everything, and without use_sliding_window all do.
-  Qwen2ForCausalLM: {
-    modelType: 'qwen2',
-    qkvBias: true,
-    window: (fields: Fields, layer: number) =>
-      fields.flag('use_sliding_window', false) && layer >= fields.count('max_window_layers', 28, 0)
-        ? slidingWindow(fields)
-        : 0,
-  },
-} as const;
+const ARCHITECTURES: Readonly<Record<ArchitectureName, Architecture>> = {
+  LlamaForCausalLM: { modelType: 'llama', window: () => 0 },
+  MistralForCausalLM: { modelType: 'mistral', window: slidingWindow },
+  Qwen2ForCausalLM: { modelType: 'qwen2', qkvBias: true, window: lateWindow },
+  // What a file that does not say head_dim has, whatever the hidden size.
+  Qwen3ForCausalLM: { modelType: 'qwen3', headNorms: true, headDim: 128, window: lateWindow },
+};
+
+type ArchitectureName = 'LlamaForCausalLM' | 'MistralForCausalLM' | 'Qwen2ForCausalLM' | 'Qwen3ForCausalLM';
+
+interface Architecture {
+  /** `model_type` of config.json. */
+  readonly modelType: string;
+  /** q, k and v have a bias, whatever config.json says. */
+  readonly qkvBias?: boolean;
+  /** Each head of queries and of keys goes through a norm before it is turned. */
+  readonly headNorms?: boolean;
+  /** Numbers per head where config.json says none; absent: what the hidden size leaves for each. */
+  readonly headDim?: number;
+  /** Positions that a layer sees; 0: all. */
+  window(fields: Fields, layer: number): number;
+}
 
 /** Most layers; real models have some hundred. Lists of that length are made before a weight is looked for. */
 const MAX_LAYERS = 4096;
@@ -24,7 +33,7 @@ const MAX_LAYERS = 4096;
 /** What a decoder-only model of the Llama family is, from its config.json. */
 export interface LanguageModelConfig {
   /** As `architectures` names it. */
-  readonly architecture: keyof typeof ARCHITECTURES;
+  readonly architecture: ArchitectureName;
   /** Numbers per position between blocks. */
   readonly hiddenSize: number;
   /** Numbers per position inside the MLP. */
@@ -51,6 +60,8 @@ export interface LanguageModelConfig {
   readonly qkvBias: boolean;
   /** Whether o has a bias. */
   readonly outputBias: boolean;
+  /** Whether each head of queries and of keys goes through a norm before it is turned. */
+  readonly headNorms: boolean;
   /** Whether gate, up and down have a bias. */
   readonly mlpBias: boolean;
   /** The head is the embedding. */
@@ -71,12 +82,12 @@ export interface LanguageModelConfig {
 export function readModelConfig(config: Readonly<Record<string, unknown>>, file = 'config.json'): LanguageModelConfig {
   const fields = new Fields(config, file);
   const architecture = readArchitecture(config, file);
-  const { qkvBias, window } = ARCHITECTURES[architecture];
+  const { qkvBias = false, headNorms = false, window, headDim: own } = ARCHITECTURES[architecture];
   checkSupported(fields, config, file);
   const hiddenSize = fields.count('hidden_size');
   const heads = fields.count('num_attention_heads');
   const kvHeads = fields.count('num_key_value_heads', heads);
-  const headDim = fields.count('head_dim', hiddenSize / heads);
+  const headDim = fields.count('head_dim', own ?? hiddenSize / heads);
   if (heads % kvHeads !== 0) throw fields.wrong('num_key_value_heads', `to divide ${heads} heads`);
   if (headDim % 2 !== 0) throw fields.wrong('head_dim', 'to be even');
   const layers = fields.count('num_hidden_layers', undefined, 1, MAX_LAYERS);
@@ -97,6 +108,7 @@ export function readModelConfig(config: Readonly<Record<string, unknown>>, file 
     windows: readWindows(fields, layers, window),
     qkvBias: qkvBias || attentionBias,
     outputBias: attentionBias,
+    headNorms,
     mlpBias: fields.flag('mlp_bias', false),
     tied: fields.flag('tie_word_embeddings', false),
     endIds: readIds(config.eos_token_id, file),
@@ -112,8 +124,8 @@ export function readIds(value: unknown, file: string, name = 'eos_token_id'): re
   return ids as number[];
 }
 
-function readArchitecture(config: Readonly<Record<string, unknown>>, file: string): keyof typeof ARCHITECTURES {
-  const names = Object.keys(ARCHITECTURES) as (keyof typeof ARCHITECTURES)[];
+function readArchitecture(config: Readonly<Record<string, unknown>>, file: string): ArchitectureName {
+  const names = Object.keys(ARCHITECTURES) as ArchitectureName[];
   const given = Array.isArray(config.architectures) ? config.architectures[0] : undefined;
   const found = names.find((name) =>
     given === undefined ? ARCHITECTURES[name].modelType === config.model_type : name === given,
@@ -158,6 +170,12 @@ function readWindows(
     if (type === 'sliding_attention') return fields.count('sliding_window');
     throw fields.unsupported('layer_types', 'full_attention and sliding_attention');
   });
+}
+
+/** Layers below max_window_layers see everything, and without use_sliding_window all do. */
+function lateWindow(fields: Fields, layer: number): number {
+  const late = fields.flag('use_sliding_window', false) && layer >= fields.count('max_window_layers', 28, 0);
+  return late ? slidingWindow(fields) : 0;
 }
 
 /** `null` is none; a file that does not say has that of transformers. */

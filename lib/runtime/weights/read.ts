@@ -73,13 +73,17 @@ export class WeightReader {
   }
 
   async block(index: number, run: ReadOptions): Promise<Block> {
-    const { linears, attentionNorm, mlpNorm } = blockSpec(this.#config, index);
+    const { linears, attentionNorm, mlpNorm, headNorms } = blockSpec(this.#config, index);
     const read: Record<string, Linear> = {};
     for (const [name, spec] of Object.entries(linears)) read[name] = await this.#linear(spec, run);
     return new Block(this.#config, index, {
       linears: read as unknown as BlockLinears,
       attentionNorm: await this.#norm(attentionNorm, run),
       mlpNorm: await this.#norm(mlpNorm, run),
+      headNorms: headNorms && {
+        queries: await this.#norm(headNorms.queries, run),
+        keys: await this.#norm(headNorms.keys, run),
+      },
     });
   }
 

@@ -21,6 +21,8 @@ export interface BlockSpec {
   /** Names of the weights of the norms, `[hiddenSize]` each. */
   readonly attentionNorm: string;
   readonly mlpNorm: string;
+  /** The same of heads, `[headDim]` each, where the architecture has such. */
+  readonly headNorms: { readonly queries: string; readonly keys: string } | undefined;
 }
 
 /** `[vocabSize, hiddenSize]` */
@@ -32,7 +34,7 @@ export const FINAL_NORM = 'model.norm.weight';
 const IGNORED = /(^|\.)rotary_emb\.inv_freq$/;
 
 export function blockSpec(config: LanguageModelConfig, index: number): BlockSpec {
-  const { hiddenSize, intermediateSize, heads, kvHeads, headDim, qkvBias, outputBias, mlpBias } = config;
+  const { hiddenSize, intermediateSize, heads, kvHeads, headDim, qkvBias, outputBias, mlpBias, headNorms } = config;
   const linear = (name: keyof BlockLinears, outs: number, ins: number, bias: boolean): LinearSpec => {
     return { module: `${blockName(index)}.${BLOCK_LINEARS[name].module}`, shape: [outs, ins], bias };
   };
@@ -48,6 +50,12 @@ export function blockSpec(config: LanguageModelConfig, index: number): BlockSpec
     },
     attentionNorm: `${blockName(index)}.input_layernorm.weight`,
     mlpNorm: `${blockName(index)}.post_attention_layernorm.weight`,
+    headNorms: headNorms
+      ? {
+          queries: `${blockName(index)}.self_attn.q_norm.weight`,
+          keys: `${blockName(index)}.self_attn.k_norm.weight`,
+        }
+      : undefined,
   };
 }
 
@@ -63,7 +71,7 @@ export function headSpec({ vocabSize, hiddenSize }: LanguageModelConfig): Linear
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT`
  */
 export function checkTensors(model: Model, config: LanguageModelConfig): void {
-  const { hiddenSize, vocabSize } = config;
+  const { hiddenSize, vocabSize, headDim } = config;
   const left = new Set(model.names.filter((name) => !IGNORED.test(name)));
   const where = plain(model.path);
   const fail = (message: string) => {
@@ -86,9 +94,10 @@ export function checkTensors(model: Model, config: LanguageModelConfig): void {
   };
   take(EMBEDDING, [vocabSize, hiddenSize]);
   for (let index = 0; index < config.layers; index++) {
-    const { linears, attentionNorm, mlpNorm } = blockSpec(config, index);
+    const { linears, attentionNorm, mlpNorm, headNorms } = blockSpec(config, index);
     Object.values(linears).forEach(takeLinear);
     for (const norm of [attentionNorm, mlpNorm]) take(norm, [hiddenSize]);
+    for (const norm of headNorms ? [headNorms.queries, headNorms.keys] : []) take(norm, [headDim]);
   }
   take(FINAL_NORM, [hiddenSize]);
   if (config.tied) left.delete(`${HEAD_MODULE}.weight`);
