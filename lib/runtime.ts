@@ -25,6 +25,7 @@ export type {
   StretchedRope,
   YarnRope,
 } from './runtime/config/rope-config.js';
+export { type EncoderReport, type EncoderScore, evaluateEncoders } from './runtime/encoder/evaluate-encoders.js';
 export { type EvaluateReport, evaluateModels, type ModelScore } from './runtime/evaluate/evaluate.js';
 export type { EvaluateOptions, EvaluateProgress } from './runtime/evaluate/options.js';
 export { loadLanguageModel } from './runtime/load.js';

@@ -3,14 +3,15 @@ import { type FilePath, pathOf } from '../files/path.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { refuseSurplus } from '../messages/surplus.js';
+import { plain } from '../messages/text.js';
 import { IMPORTANCE_OPTIONS, type ImportanceSource } from '../models/importance-options.js';
-import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import { cutTexts, randomTexts } from './ids.js';
 import { ownTexts } from './own.js';
+import { openReader, type Reader } from './reader.js';
 import { Squares } from './squares.js';
 import type { Statistics } from './statistics.js';
 import { readStatistics } from './statistics-file.js';
-import { encodeText, fileOfText, textOfFile } from './text.js';
+import { encodeText, fileOfText, sentencesOf, textOfFile } from './text.js';
 
 /** How far statistics are. */
 export interface CollectProgress {
@@ -45,8 +46,8 @@ export interface CollectOptions {
 }
 
 /**
- * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs: the mean
- * of the squares that go into it. The model is read block by block, and one block's weights are in memory at a time.
+ * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs, or of an
+ * encoder of the BERT family (whose `text` is read line by line): the mean of the squares that go into it. The model is read block by block, and one block's weights are in memory at a time.
  *
  * @example
  * const { meanSquares } = await collectImportance('Llama-3.2-1B', { tokens: 2048 });
@@ -61,14 +62,14 @@ export async function collectImportance(model: FilePath, options: CollectOptions
   signal?.throwIfAborted();
   if (typeof importance === 'string' && fileOfText(importance) === undefined && !isMade(importance))
     return readStatistics(importance);
-  const source = await openBlockSource(path, { threads, signal });
+  const reader = await openReader(path, { threads, signal });
   try {
-    const texts = await textsFor(source, { importance, seed, tokens, threads, signal, onProgress });
-    const meanSquares = await collectFrom(source, texts, { head, signal, onProgress });
+    const texts = await textsFor(reader, { importance, seed, tokens, threads, signal, onProgress });
+    const meanSquares = await collectFrom(reader, texts, { head, signal, onProgress });
     const kind = typeof importance === 'string' && isMade(importance) ? importance : 'text';
     return { source: kind, tokens: texts.reduce((sum, { length }) => sum + length, 0), meanSquares };
   } finally {
-    await source.close();
+    await reader.close();
   }
 }
 
@@ -84,43 +85,37 @@ export type TextOptions = Omit<Resolved, 'head'>;
 
 const isMade = (importance: string) => importance === 'random' || importance === 'own';
 
-/** The texts that the model is to read. */
+/** The texts that the model is to read. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for its own text where it writes none */
 export async function textsFor(
-  source: BlockSource,
+  { path, config, kind }: Pick<Reader, 'path' | 'config' | 'kind'>,
   { importance, seed, tokens, threads, signal, onProgress }: TextOptions,
 ): Promise<readonly Uint32Array[]> {
-  if (importance === 'random') return randomTexts(tokens, seed, source.config);
+  if (importance === 'random') return randomTexts(tokens, seed, config);
   if (importance === 'own') {
+    if (kind === 'encoder') {
+      const message = `Expected a model that writes text, for importance own, got ${plain(path)}, an encoder`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. random needs none; text:<file> names one.`);
+    }
     const progress = (done: number) => onProgress?.({ phase: 'writing', done, total: tokens });
-    return ownTexts(source.path, { tokens, seed, threads, signal, progress });
+    return ownTexts(path, { tokens, seed, threads, signal, progress });
   }
   const file = typeof importance === 'string' ? fileOfText(importance) : undefined;
   const text = typeof importance === 'string' ? await textOfFile(file!) : importance.text;
-  return cutTexts(await encodeText(source.path, text, tokens, signal), tokens, source.config);
+  if (kind === 'encoder') return sentencesOf(path, text, { tokens, config, signal });
+  return cutTexts(await encodeText(path, text, tokens, signal), tokens, config);
 }
 
 /** Runs texts through the model. */
 async function collectFrom(
-  source: BlockSource,
+  reader: Reader,
   texts: readonly Uint32Array[],
   { head, signal, onProgress }: Pick<Resolved, 'head' | 'signal' | 'onProgress'>,
 ): Promise<ReadonlyMap<string, Float32Array>> {
   const squares = new Squares();
-  const hidden: Float32Array[] = [];
-  for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
-  const perBlock = texts.reduce((sum, { length }) => sum + length, 0);
-  const total = perBlock * source.count;
+  const total = reader.count * texts.reduce((sum, { length }) => sum + length, 0);
   const report = (done: number) => onProgress?.({ phase: 'reading', done, total });
   report(0);
-  for await (const block of source.blocks({ signal })) {
-    const before = block.index * perBlock;
-    const run = { out: hidden, tap: squares.add, signal };
-    await block.forward(hidden, { ...run, onProgress: ({ rowsDone }) => report(before + rowsDone) });
-  }
-  if (head) {
-    const last = await source.head({ signal });
-    for (const rows of hidden) await last.inputs(rows, squares.add, { signal });
-  }
+  await reader.read(texts, squares.add, { head, signal, report });
   return squares.take();
 }
 

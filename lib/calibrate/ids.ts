@@ -1,10 +1,13 @@
-import type { LanguageModelConfig } from '../runtime/config/model-config.js';
 import { randomNumbers } from '../runtime/text/sampling.js';
 
 /** Tokens of a text that statistics are taken of, of a model that was trained for as many. */
-const TEXT_TOKENS = 256;
+export const TEXT_TOKENS = 256;
 
-type Limits = Pick<LanguageModelConfig, 'vocabSize' | 'maxPositions'>;
+/** Of a model. */
+interface Limits {
+  readonly vocabSize: number;
+  readonly maxPositions: number;
+}
 
 /** How `tokens` are shared out to texts: long ones, and a shorter one for the rest. */
 export function textLengths(tokens: number, { maxPositions }: Limits): readonly number[] {

@@ -2,7 +2,9 @@ import { untilAborted } from '../compute/signal.js';
 import { readWhole } from '../files/io.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
+import { linesAsIds } from '../runtime/encoder/sentences.js';
 import { openTokenizer } from '../runtime/text/tokenizer.js';
+import { TEXT_TOKENS } from './ids.js';
 
 /** Largest text. Only its beginning is read by the model, but all of it by the tokenizer. */
 const MAX_TEXT_BYTES = 256 * 1024 * 1024;
@@ -42,4 +44,22 @@ export async function encodeText(
   } finally {
     await tokenizer.close();
   }
+}
+
+/** The beginning of a text for an encoder: each line by itself. @throws {HqqError} as `encodeText` */
+export async function sentencesOf(
+  path: string,
+  text: string,
+  { tokens, config, signal }: SentencesOptions,
+): Promise<readonly Uint32Array[]> {
+  const most = Math.min(TEXT_TOKENS, tokens, config.maxPositions);
+  const lines = await linesAsIds(path, text, { most, count: tokens, signal });
+  if (lines.length > 0) return lines.map((ids) => Uint32Array.from(ids));
+  throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected a text for importance, got one without a token.');
+}
+
+interface SentencesOptions {
+  readonly tokens: number;
+  readonly config: { readonly maxPositions: number };
+  readonly signal: AbortSignal | undefined;
 }

@@ -22,12 +22,13 @@ function isDue(): boolean {
 /** Work that is cut into pieces, well under a millisecond each. */
 export type Steps<T> = Generator<void, T, void>;
 
-/** Does the steps one after the other, and lets the event loop turn in between. */
-export async function inTurns<T>(steps: Steps<T>): Promise<T> {
+/** Does the steps one after the other, and lets the event loop turn in between. @throws the signal's reason, at the next step */
+export async function inTurns<T>(steps: Steps<T>, signal?: AbortSignal): Promise<T> {
   for (;;) {
     const { done, value } = steps.next();
     if (done) return value;
     if (isDue()) await yieldIfDue();
+    signal?.throwIfAborted();
   }
 }
 

@@ -57,7 +57,10 @@ export async function refineModel(
     throw error;
   });
   try {
-    const texts = await textsFor(blocks, { importance: from, seed, tokens, threads, signal, onProgress });
+    const texts = await textsFor(
+      { path: blocks.path, config: blocks.config, kind: 'language model' },
+      { importance: from, seed, tokens, threads, signal, onProgress },
+    );
     const hidden: Float32Array[] = [];
     for (const ids of texts) hidden.push(await blocks.embed(ids, { signal }));
     const perBlock = texts.reduce((sum, { length }) => sum + length, 0);

@@ -56,8 +56,8 @@ async function refined(
 ): Promise<Weighing> {
   const { importance: asked, dryRun } = resolved.model;
   const importance = asked === 'auto' || asked === 'none' ? 'own' : asked;
-  const { obstacleTo } = await import('../runs.js');
-  const obstacle = await obstacleTo(source);
+  const { obstacleToRefine } = await import('../runs.js');
+  const obstacle = await obstacleToRefine(source);
   if (obstacle !== undefined) {
     const message = `Expected a model that hqq/runtime runs, for error feedback (--refine): ${obstacle}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}.`);

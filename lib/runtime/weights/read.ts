@@ -99,20 +99,40 @@ export class WeightReader {
     return new RmsNorm(await this.#model.load(name, { signal, threads }), this.#config.normEpsilon);
   }
 
-  async #linear(spec: LinearSpec, { activations, signal, threads }: ReadOptions): Promise<Linear> {
-    const { module, shape } = spec;
-    const bias = spec.bias ? await this.#model.load(`${module}.bias`, { signal, threads }) : undefined;
-    if (!this.isCoded(spec)) {
-      const weights = await this.#matrix(`${module}.weight`, shape[0] * shape[1], { signal, threads });
-      return new DenseLinear(weights, shape, bias);
-    }
-    const q = await this.#model.loadQuantized(module, { signal, threads });
-    return new CodedLinear(await QuantizedLinear.create(q, { bias, activations, signal, threads }));
+  #linear(spec: LinearSpec, run: ReadOptions): Promise<Linear> {
+    return readLinear(this.#model, spec, this.isCoded(spec), run, this.#floats);
   }
 
-  async #matrix(name: string, count: number, { signal, threads }: RunOptions): Promise<Float32Array> {
-    const out = allocating(quote(name), () => this.#floats(count));
-    await this.#model.loadInto(name, out, { signal, threads });
-    return out;
+  #matrix(name: string, count: number, run: RunOptions): Promise<Float32Array> {
+    return readMatrix(this.#model, name, count, run, this.#floats);
   }
+}
+
+/** Reads a linear layer, whatever its weights are. @param floats Gives memory for those that are floats. */
+export async function readLinear(
+  model: Model,
+  { module, shape, bias: hasBias }: LinearSpec,
+  isCoded: boolean,
+  { activations, signal, threads }: ReadOptions,
+  floats: (count: number) => Float32Array = largeFloats,
+): Promise<Linear> {
+  const bias = hasBias ? await model.load(`${module}.bias`, { signal, threads }) : undefined;
+  if (!isCoded) {
+    const weights = await readMatrix(model, `${module}.weight`, shape[0] * shape[1], { signal, threads }, floats);
+    return new DenseLinear(weights, shape, bias);
+  }
+  const q = await model.loadQuantized(module, { signal, threads });
+  return new CodedLinear(await QuantizedLinear.create(q, { bias, activations, signal, threads }));
+}
+
+async function readMatrix(
+  model: Model,
+  name: string,
+  count: number,
+  { signal, threads }: RunOptions,
+  floats: (count: number) => Float32Array,
+): Promise<Float32Array> {
+  const out = allocating(quote(name), () => floats(count));
+  await model.loadInto(name, out, { signal, threads });
+  return out;
 }

@@ -1,0 +1,77 @@
+import type { Tap } from '../runtime/blocks/tap.js';
+import { Encoder, isEncoderModel } from '../runtime/encoder/encoder.js';
+import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+
+/** A model that reads texts, block by block, and shows what goes into its linear layers. */
+export interface Reader {
+  readonly path: string;
+  /** `encoder`: of the BERT family, which writes no text, and reads sentences. */
+  readonly kind: 'language model' | 'encoder';
+  readonly config: { readonly vocabSize: number; readonly maxPositions: number };
+  /** Blocks that there are. */
+  readonly count: number;
+  read(texts: readonly Uint32Array[], tap: Tap, run: ReadRun): Promise<void>;
+  close(): Promise<void>;
+}
+
+interface ReadRun {
+  /** Whether what goes into the last layer is shown, too. */
+  readonly head: boolean;
+  readonly signal: AbortSignal | undefined;
+  /** Called with the tokens that have been through a block, the sum over all blocks. */
+  readonly report: (done: number) => void;
+}
+
+interface OpenOptions {
+  readonly threads: number | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** @throws {HqqError} as `openBlockSource` and `Encoder.open` */
+export async function openReader(path: string, options: OpenOptions): Promise<Reader> {
+  options.signal?.throwIfAborted();
+  return (await isEncoderModel(path))
+    ? encoderReader(await Encoder.open(path, options))
+    : languageReader(await openBlockSource(path, options));
+}
+
+function languageReader(source: BlockSource): Reader {
+  const { path, config, count } = source;
+  return {
+    ...{ path, kind: 'language model', config, count },
+    async read(texts, tap, { head, signal, report }) {
+      const hidden: Float32Array[] = [];
+      for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
+      const perBlock = texts.reduce((sum, { length }) => sum + length, 0);
+      for await (const block of source.blocks({ signal })) {
+        const before = block.index * perBlock;
+        const run = { out: hidden, tap, signal };
+        await block.forward(hidden, { ...run, onProgress: ({ rowsDone }) => report(before + rowsDone) });
+      }
+      if (!head) return;
+      const last = await source.head({ signal });
+      for (const rows of hidden) await last.inputs(rows, tap, { signal });
+    },
+    close: () => source.close(),
+  };
+}
+
+function encoderReader(encoder: Encoder): Reader {
+  const { path, config } = encoder;
+  return {
+    ...{ path, kind: 'encoder', config, count: config.layers },
+    async read(texts, tap, { signal, report }) {
+      const hidden: Float32Array[] = [];
+      for (const ids of texts) hidden.push(await encoder.embed(ids, { signal }));
+      let done = 0;
+      for (let index = 0; index < config.layers; index++) {
+        const block = await encoder.block(index, { signal });
+        for (const rows of hidden) {
+          await block.run(rows, { tap, signal });
+          report((done += rows.length / config.hiddenSize));
+        }
+      }
+    },
+    close: () => encoder.close(),
+  };
+}
