@@ -204,7 +204,7 @@ export function layerRead(
     () => (into as OwnedFloat32Array | undefined) ?? allocate(dtype, count),
   );
   const resolved = resolveThreads(threads);
-  const numbers = rounding === 'once' && scheme.loadNumbers ? exactRead(layer, dtype, out, resolved) : undefined;
+  const numbers = rounding === 'once' ? exactRead(layer, dtype, out, resolved) : undefined;
   const load: LayerLoad = numbers?.load ?? scheme.load(layer);
   const steps = (): readonly Step[] => {
     if (numbers) return numbers.steps;
@@ -231,13 +231,15 @@ export function layerRead(
   return { load, steps, finish, finishLater };
 }
 
-/** What reads the numbers of a layer as its scheme knows them, and rounds them to `dtype`. */
+/** What reads the numbers of a layer as its scheme knows them, and rounds them to `dtype`; undefined where codes say them. */
 function exactRead(layer: StoredLayer, dtype: DType, out: FloatBits, threads: number) {
   const wide =
     out instanceof Float32Array
       ? out
       : allocating(`the weights of ${quote(layer.name)}`, () => new Float32Array(out.length));
-  const { reads, steps } = schemeOf(layer).loadNumbers!(layer, wide, threads);
+  const exact = schemeOf(layer).loadNumbers?.(layer, wide, threads);
+  if (exact === undefined) return undefined;
+  const { reads, steps } = exact;
   const narrow = { from: wide, fromDtype: DTYPES.float32.id, to: out, toDtype: DTYPES[dtype].id, threads };
   const finish = (): never => {
     throw new RangeError('Expected no codes of what is read as numbers.');

@@ -290,10 +290,10 @@ export interface Scheme<
   decode(source: TensorSource, layer: Layer, chunk: Part, dtype: DType, run: WorkRun): Promise<Uint8Array>;
   /** Reads a layer whole. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
   load(layer: Layer): LayerLoad;
-  /** Reads the numbers of a layer, where `(code - zero) * scale` of what `load` gives rounds otherwise. Absent: it does not. */
+  /** Reads the numbers of a layer, where `(code - zero) * scale` of what `load` gives rounds otherwise. Absent, or undefined: it does not. */
   loadNumbers?(
     layer: Layer,
     out: Float32Array,
     threads: number,
-  ): Pick<LayerLoad, 'reads'> & { readonly steps: readonly Step[] };
+  ): (Pick<LayerLoad, 'reads'> & { readonly steps: readonly Step[] }) | undefined;
 }

@@ -33,7 +33,7 @@ export function* rowChunks([rows, cols]: readonly [number, number]): Generator<R
 }
 
 /** The blocks of rows, in a tensor of blocks. */
-export function blocksOf({ rows, cols }: RowChunk, { weights }: BlockType): Range {
+export function blocksOf({ rows, cols }: RowChunk, { weights }: Pick<BlockType, 'weights'>): Range {
   const perRow = cols / weights;
   return { at: rows.at * perRow, count: rows.count * perRow };
 }
