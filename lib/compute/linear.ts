@@ -1,6 +1,7 @@
-import type { LayerArgs, LinearArgs, LinearTiledArgs, Step } from '../../binding.js';
+import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import type { QuantConfig } from '../matrix/config.js';
+import { PANEL } from '../matrix/constants.js';
 import { OPTION_NAMES } from '../matrix/options.js';
 import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
@@ -245,6 +246,32 @@ export class QuantizedLinear {
       await runTask(activeBackend(), 'dequantize', args, run);
     }
     return out;
+  }
+
+  /**
+   * Some rows of the weights, on the calling thread: of a layer on panels (`path` is `'fused'`), without checks.
+   *
+   * @internal
+   */
+  expandRows(rows: ArrayLike<number>, out: Float32Array): void {
+    const { outFeatures, inFeatures } = this;
+    const { codes, meta, shape } = (this.#weights as { panels: PanelArgs }).panels;
+    const panels = Math.ceil(outFeatures / PANEL);
+    const [codesEach, metaEach] = [codes.length / panels, meta.length / panels];
+    const expanded = new Float32Array(PANEL * inFeatures);
+    for (let i = 0; i < rows.length; i++) {
+      const [panel, row] = [Math.floor(rows[i]! / PANEL), rows[i]! % PANEL];
+      const own = shape.slice();
+      own[0] = Math.min(PANEL, outFeatures - panel * PANEL);
+      runTaskSync(activeBackend(), 'expand', {
+        shape: own,
+        codes: codes.subarray(panel * codesEach, (panel + 1) * codesEach),
+        meta: meta.subarray(panel * metaEach, (panel + 1) * metaEach),
+        out: expanded.subarray(0, own[0] * inFeatures),
+        threads: 1,
+      });
+      out.set(expanded.subarray(row * inFeatures, (row + 1) * inFeatures), i * inFeatures);
+    }
   }
 
   /** @internal */

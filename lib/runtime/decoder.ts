@@ -29,7 +29,7 @@ export class Decoder {
     this.weights = weights;
     this.machine = machine;
     this.#rope = new Rope(config.rope);
-    const embed = (ids: TokenIds, hidden: Float32Array) => this.#embed(ids, hidden);
+    const embed = (ids: TokenIds, hidden: Float32Array) => weights.embedding.read(ids, hidden);
     this.#context = { config, weights, machine, rope: this.#rope, embed };
   }
 
@@ -106,7 +106,7 @@ export class Decoder {
     const prepared = plan.prepare(machine.backend);
     return {
       run: async (ids, starts, run) => {
-        this.#embed(ids, rows.hidden);
+        weights.embedding.read(ids, rows.hidden);
         rows.positions.set(starts);
         for (const [row, start] of starts.entries()) {
           const { cos, sin } = this.#rope.rows(start, 1);
@@ -117,13 +117,5 @@ export class Decoder {
         return logits;
       },
     };
-  }
-
-  #embed(ids: TokenIds, hidden: Float32Array): void {
-    const { hiddenSize } = this.config;
-    for (let row = 0; row < ids.length; row++) {
-      const from = ids[row]! * hiddenSize;
-      hidden.set(this.weights.embedding.subarray(from, from + hiddenSize), row * hiddenSize);
-    }
   }
 }

@@ -14,6 +14,14 @@ export interface LoadLanguageModelOptions {
    * @default 'float32'
    */
   readonly activations?: 'float32' | 'int8' | undefined;
+  /**
+   * What the last layer, which gives logits, and the table of tokens are in memory where they are floats in the file. `'int8'`: 8 bits in
+   * groups of 64 (the largest divisor of `hiddenSize` up to that, from 16; where there is none, float32), a quarter of the memory and, as the head is
+   * read for every token, of its time. A pair that is tied is kept once.
+   *
+   * @default 'int8' where the layers of the blocks are quantized, else 'float32'
+   */
+  readonly head?: 'float32' | 'int8' | undefined;
   /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
   readonly threads?: number | undefined;
   /**
@@ -43,6 +51,7 @@ const ACTIVATIONS = ['float32', 'int8'] as const;
 
 interface Tuning {
   readonly activations: (typeof ACTIVATIONS)[number];
+  readonly head: (typeof ACTIVATIONS)[number] | undefined;
   readonly maxContext: number | undefined;
   readonly maxBatch: number;
 }
@@ -56,6 +65,13 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
     expected: `one of ${ACTIVATIONS.join(', ')}`,
     accepts: (value) => (ACTIVATIONS as readonly unknown[]).includes(value),
     help: 'how quantized layers take their input',
+    parse: (text) => text,
+  },
+  head: {
+    default: undefined,
+    expected: `one of ${ACTIVATIONS.join(', ')}`,
+    accepts: (value) => value === undefined || (ACTIVATIONS as readonly unknown[]).includes(value),
+    help: 'what head and embedding are in memory; without it int8 where layers are quantized',
     parse: (text) => text,
   },
   maxContext: {
@@ -102,6 +118,7 @@ export function resolveLoadOptions(
   checkSignal(signal);
   return {
     activations: resolve('activations'),
+    head: resolve('head'),
     maxContext: resolve('maxContext'),
     maxBatch: resolve('maxBatch'),
     threads: resolveThreads(threads),

@@ -35,14 +35,14 @@ export async function loadLanguageModel(
   options: LoadLanguageModelOptions = {},
 ): Promise<LanguageModel> {
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
-  const { activations, threads, maxContext, maxBatch, signal } = resolveLoadOptions(options);
+  const { activations, head, threads, maxContext, maxBatch, signal } = resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openFolderModel(path);
   try {
     const config = configOf(model);
     const { path: folder } = model; // not as it was given, which may be an id
     const endIds = await readEndIds(folder, config);
-    const weights = await readWeights(model, config, { activations, threads, signal });
+    const weights = await readWeights(model, config, { activations, head, threads, signal });
     const context = maxContext ?? naturalContext(config);
     return new LanguageModel({
       config,

@@ -231,5 +231,5 @@ function memoryOf({ embedding, blocks, head }: ModelWeights, { tied }: LanguageM
   const sum = (of: (bytes: (typeof blocks)[number]['bytes']) => number) =>
     blocks.reduce((total, { bytes }) => total + of(bytes), 0);
   const linears = sum((bytes) => bytes.linears);
-  return Object.freeze({ total: linears + embedding.byteLength + (tied ? 0 : head.bytes), linears });
+  return Object.freeze({ total: linears + embedding.bytes + (tied ? 0 : head.bytes), linears });
 }

@@ -17,7 +17,7 @@ const IDS = Array.from({ length: 40 }, (_, i) => (i * 37) % 256);
 
 /** Logits after every id. */
 async function logitsOf(path: string, ids: readonly number[]): Promise<Float32Array> {
-  const model = await loadLanguageModel(path);
+  const model = await loadLanguageModel(path, { head: 'float32' });
   const logits = await model.forward(ids, model.createCache(), { logits: 'all' });
   await model.close();
   return logits;

@@ -24,7 +24,7 @@ const EMBEDDING = 'model.embed_tokens.weight';
 const IDS = [1, 5, 7, 300, 12, 4, 9, 2];
 
 async function logitsOf(folder: string): Promise<Uint8Array> {
-  const model = await loadLanguageModel(folder);
+  const model = await loadLanguageModel(folder, { head: 'float32' });
   const logits = await model.forward(IDS, model.createCache(), { logits: 'all' });
   await model.close();
   return bytesOf(logits);

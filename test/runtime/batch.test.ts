@@ -18,7 +18,7 @@ const work = scratchFolder('batch');
 async function openDecoder(folder: string, activations: 'float32' | 'int8'): Promise<Decoder> {
   const model = await openFolderModel(folder);
   const config = configOf(model);
-  const weights = await readWeights(model, config, { activations, threads: 2 });
+  const weights = await readWeights(model, config, { activations, head: undefined, threads: 2 });
   await model.close();
   return new Decoder(config, weights, { backend: activeBackend(), threads: 2 });
 }

@@ -76,7 +76,7 @@ describe.each([
 ] as const)('a model %s', (_, make, options) => {
   test('gives the logits and inputs of the whole one, to the bit', async () => {
     const folder = await make();
-    const model = await loadLanguageModel(folder, { ...options, maxContext: 400 });
+    const model = await loadLanguageModel(folder, { head: 'float32', ...options, maxContext: 400 });
     const texts = [[5], someIds(33), someIds(300, 11), [7, 7, 7]].map((ids) =>
       ids.map((id) => id % model.config.vocabSize),
     );

@@ -12,7 +12,7 @@ import { SHIPPED } from '../support/language-models.js';
 const IDS = [1, 17, 5, 300, 42, 7, 99, 256];
 
 async function logitsOf(folder: string): Promise<{ logits: Float32Array; ids: number[]; linears: number }> {
-  const model = await loadLanguageModel(folder);
+  const model = await loadLanguageModel(folder, { head: 'float32' });
   const logits = await model.forward(IDS, model.createCache(), { logits: 'all' });
   const ids: number[] = [];
   for await (const { id } of model.generate(IDS, { maxTokens: 5 })) ids.push(id);

@@ -29,7 +29,7 @@ function changed(name: string, change: object): string {
 
 /** Probabilities, in float64, of what comes after each of the ids, window by window. */
 async function probabilities(path: string, window: number): Promise<number[][]> {
-  const model = await loadLanguageModel(path);
+  const model = await loadLanguageModel(path, { head: 'float32' });
   const rows: number[][] = [];
   for (let w = 0; (w + 1) * window < ids.length; w++) {
     const part = ids.slice(w * window, (w + 1) * window);
@@ -78,7 +78,7 @@ describe('evaluateModels', () => {
     const text = readFileSync(join(SHIPPED, 'alice.txt'), 'utf8').slice(0, 4000);
     const report = await evaluateModels(SHIPPED, q4, { text, window: 64, tokens: 500 });
     expect(report).toMatchObject({ source: 'text', tokens: 448, window: 64 });
-    const model = await loadLanguageModel(q4);
+    const model = await loadLanguageModel(q4, { head: 'float32' });
     const tokenizer = await model.tokenizer();
     const own = await model.perplexity((await tokenizer.encode(text)).slice(0, 449), { window: 64 });
     await model.close();

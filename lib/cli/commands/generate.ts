@@ -3,7 +3,7 @@ import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
 import { defineCommand, toJson } from '../command.js';
-import { ACTIVATIONS, fromOptions, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import { ACTIVATIONS, fromOptions, HEAD, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { readText } from '../input.js';
 import { say } from '../process.js';
 
@@ -26,16 +26,17 @@ export const generate = defineCommand({
       type: [] as readonly string[],
     },
     activations: ACTIVATIONS,
+    head: HEAD,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     json: JSON_FLAG,
     quiet: NO_PROGRESS,
   },
-  plan([path], { prompt: given, activations, maxContext, threads, json = false, quiet = false, ...options }) {
+  plan([path], { prompt: given, activations, head, maxContext, threads, json = false, quiet = false, ...options }) {
     resolveGenerateOptions(options); // before gigabytes are read
     return async ({ signal, print }) => {
       const prompt = await readText(given!, 'a prompt', { signal, quiet });
-      const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
+      const model = await loadLanguageModel(path!, { activations, head, maxContext, threads, signal });
       // Not part of the times.
       const promptIds = await untilAborted(
         model.tokenizer().then((tokenizer) => tokenizer.encode(prompt)),

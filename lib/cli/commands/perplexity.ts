@@ -8,6 +8,7 @@ import {
   ACTIVATIONS,
   MAX_CONTEXT as CONTEXT_FLAG,
   count,
+  HEAD,
   JSON_FLAG,
   NO_PROGRESS,
   THREADS,
@@ -35,12 +36,13 @@ export const perplexity = defineCommand({
       expected: "an integer from 1 to the model's context",
     },
     activations: ACTIVATIONS,
+    head: HEAD,
     maxContext: CONTEXT_FLAG,
     threads: THREADS,
     json: JSON_FLAG,
     quiet: NO_PROGRESS,
   },
-  plan([path], { text: file, window = WINDOW, activations, maxContext, threads, json = false, quiet = false }) {
+  plan([path], { text: file, window = WINDOW, activations, head, maxContext, threads, json = false, quiet = false }) {
     if (maxContext !== undefined && window > maxContext) {
       const message = `Expected --window to be an integer in [1, ${maxContext}], got ${window}`;
       throw new UsageError(`${message}. --max-context sets the limit.`);
@@ -48,7 +50,7 @@ export const perplexity = defineCommand({
     return async ({ signal, print }) => {
       checkWindow(window, maxContext ?? (await contextOf(path!))); // before gigabytes are read
       const content = await readTextFile(file!, { signal, quiet });
-      const model = await loadLanguageModel(path!, { activations, maxContext, threads, signal });
+      const model = await loadLanguageModel(path!, { activations, head, maxContext, threads, signal });
       const ids = await untilAborted(
         model.tokenizer().then((tokenizer) => tokenizer.encode(content)),
         signal,

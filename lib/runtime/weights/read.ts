@@ -6,16 +6,16 @@ import { allocating } from '../../messages/allocating.js';
 import { quote } from '../../messages/text.js';
 import type { Model } from '../../models/model.js';
 import { Block, type BlockLinears } from '../blocks/block.js';
-import { Head } from '../blocks/head.js';
+import { HEAD_MODULE, Head } from '../blocks/head.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
+import { CodedTable, DenseTable, type Embedding, groupOf, quantizeTable } from './table.js';
 import { blockSpec, checkTensors, EMBEDDING, FINAL_NORM, headSpec, type LinearSpec } from './tensors.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {
-  /** `[vocabSize, hiddenSize]` */
-  readonly embedding: Float32Array;
+  readonly embedding: Embedding;
   readonly blocks: readonly Block[];
   readonly head: Head;
 }
@@ -25,14 +25,26 @@ export interface ReadOptions extends RunOptions {
   readonly activations: 'float32' | 'int8';
 }
 
+/** What the tables of tokens, the embedding and the head, become where they are floats. */
+export interface TableOptions extends ReadOptions {
+  /** Undefined: as the layers are, 8 bits where these are codes. */
+  readonly head: 'float32' | 'int8' | undefined;
+}
+
 /** Reads all weights of a model. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` as `checkTensors` does */
-export async function readWeights(model: Model, config: LanguageModelConfig, run: ReadOptions): Promise<ModelWeights> {
+export async function readWeights(
+  model: Model,
+  config: LanguageModelConfig,
+  { head, ...run }: TableOptions,
+): Promise<ModelWeights> {
   checkTensors(model, config);
   const reader = new WeightReader(model, config);
-  const embedding = await reader.embedding(run);
+  const group = groupOf(config.hiddenSize);
+  const inBytes = group !== undefined && (head ?? (reader.hasCodes ? 'int8' : 'float32')) === 'int8';
+  const embedding = inBytes ? await reader.codedTable(group, run) : await reader.table(run);
   const blocks: Block[] = [];
   for (let index = 0; index < config.layers; index++) blocks.push(await reader.block(index, run));
-  return { embedding, blocks, head: await reader.head(run, embedding) };
+  return { embedding, blocks, head: await reader.head(run, { embedding, ...(inBytes && { group }) }) };
 }
 
 /** Reads the parts of a model that `checkTensors` has passed. */
@@ -55,13 +67,30 @@ export class WeightReader {
     return this.#coded.has(`${module}.weight`);
   }
 
+  /** Whether linear layers of blocks are codes in the file. */
+  get hasCodes(): boolean {
+    return [...this.#coded].some((name) => name !== EMBEDDING && !name.startsWith(HEAD_MODULE));
+  }
+
   get embeddingIsCoded(): boolean {
     return this.#coded.has(EMBEDDING);
   }
 
-  async embedding(run: RunOptions): Promise<Float32Array> {
+  /** The embedding in float32. */
+  async table(run: RunOptions): Promise<DenseTable> {
     const { vocabSize, hiddenSize } = this.#config;
-    return this.#matrix(EMBEDDING, vocabSize * hiddenSize, run);
+    return new DenseTable(await this.#matrix(EMBEDDING, vocabSize * hiddenSize, run), hiddenSize);
+  }
+
+  /** The embedding in 8 bits, or in the codes that the file has. */
+  async codedTable(group: number, run: ReadOptions): Promise<CodedTable> {
+    const { vocabSize, hiddenSize } = this.#config;
+    if (this.embeddingIsCoded) {
+      const spec = { module: EMBEDDING.replace(/\.weight$/, ''), shape: [vocabSize, hiddenSize], bias: false } as const;
+      const stored = await this.#linear(spec, run);
+      if (stored instanceof CodedLinear && stored.layer.path === 'fused') return new CodedTable(stored.layer);
+    }
+    return new CodedTable(await this.#quantized(EMBEDDING, [vocabSize, hiddenSize], group, run));
   }
 
   /** The rows of the embedding that belong to `ids`, `[ids.length, hiddenSize]`. */
@@ -87,12 +116,17 @@ export class WeightReader {
     });
   }
 
-  /** @param embedding Where it is in memory: a tied head is that. */
-  async head(run: ReadOptions, embedding?: Float32Array): Promise<Head> {
-    const { shape } = headSpec(this.#config);
+  /** @param tables The embedding, where it is in memory: a tied head is that. With `group`, a head of floats becomes 8 bits. */
+  async head(run: ReadOptions, { embedding, group }: { embedding?: Embedding; group?: number } = {}): Promise<Head> {
+    const spec = headSpec(this.#config);
     const norm = await this.#norm(FINAL_NORM, run);
-    if (!this.#config.tied) return new Head(norm, await this.#linear(headSpec(this.#config), run));
-    return new Head(norm, new DenseLinear(embedding ?? (await this.embedding(run)), shape));
+    if (!this.#config.tied) {
+      if (group === undefined || this.isCoded(spec)) return new Head(norm, await this.#linear(spec, run));
+      return new Head(norm, new CodedLinear(await this.#quantized(`${spec.module}.weight`, spec.shape, group, run)));
+    }
+    if (embedding instanceof CodedTable) return new Head(norm, new CodedLinear(embedding.layer));
+    const { weights } = embedding instanceof DenseTable ? embedding : await this.table(run);
+    return new Head(norm, new DenseLinear(weights, spec.shape));
   }
 
   async #norm(name: string, { signal, threads }: RunOptions): Promise<RmsNorm> {
@@ -101,6 +135,15 @@ export class WeightReader {
 
   #linear(spec: LinearSpec, run: ReadOptions): Promise<Linear> {
     return readLinear(this.#model, spec, this.isCoded(spec), run, this.#floats);
+  }
+
+  /** A table of floats, or of codes that no row can be read from, in 8 bits. */
+  #quantized(name: string, shape: LinearSpec['shape'], group: number, run: ReadOptions): Promise<QuantizedLinear> {
+    const read = (from: number, to: number, out: Float32Array) => {
+      const rows = Uint32Array.from({ length: to - from }, (_, i) => from + i);
+      return this.#model.loadRows(name, rows, out, { signal: run.signal, threads: run.threads });
+    };
+    return quantizeTable(name, shape, group, read, run);
   }
 
   #matrix(name: string, count: number, run: RunOptions): Promise<Float32Array> {
