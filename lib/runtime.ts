@@ -42,6 +42,7 @@ export type { BlockLinear, BlockRun, OpenBlock } from './runtime/source/open-blo
 export type { HeadRun, OpenHead } from './runtime/source/open-head.js';
 export type { OpenPart } from './runtime/source/open-part.js';
 export type { PartRun } from './runtime/source/texts.js';
+export type { ChatMessage, ChatOptions } from './runtime/text/chat-template.js';
 export type { GeneratedToken, GenerateOptions } from './runtime/text/generate.js';
 export type { TokenIds } from './runtime/text/ids.js';
 export { openTokenizer, type TextTokenizer } from './runtime/text/tokenizer.js';

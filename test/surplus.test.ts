@@ -37,7 +37,7 @@ function everything(name: string, entry: object): [string, Callable][] {
     return [
       [`new ${label}`, (...args) => Reflect.construct(original as never, args)],
       ...functionsOf(label, original, ['steps']),
-      ...functionsOf(`${label}.prototype`, original.prototype!),
+      ...functionsOf(`${label}.prototype`, original.prototype!, ['expandRows']),
     ];
   });
 }
@@ -48,7 +48,13 @@ const calls = [
   ...everything('runtime', { ...runtime }),
   ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'madeText', 'obstacle']),
   ...functionsOf('languageModel', Object.getPrototypeOf(languageModel), ['forwardEach']),
-  ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), ['extend', 'fits', 'layer', 'prepared']),
+  ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), [
+    'copyFrom',
+    'extend',
+    'fits',
+    'layer',
+    'prepared',
+  ]),
   ...functionsOf('source', Object.getPrototypeOf(source)),
   ...functionsOf('block', Object.getPrototypeOf(block)),
   ...functionsOf('head', Object.getPrototypeOf(await source.head())),

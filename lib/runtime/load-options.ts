@@ -37,6 +37,13 @@ export interface LoadLanguageModelOptions {
    * @default 8
    */
   readonly maxBatch?: number | undefined;
+  /**
+   * Bytes that the caches of texts that have ended may take: one that begins as an earlier one did (the next turn of a chat, the same system
+   * prompt) does not read that again. The least recently used go. 0: none is kept.
+   *
+   * @default 268435456 (256 MiB)
+   */
+  readonly prefixBytes?: number | undefined;
   /** Ends the loading: the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -54,6 +61,7 @@ interface Tuning {
   readonly head: (typeof ACTIVATIONS)[number] | undefined;
   readonly maxContext: number | undefined;
   readonly maxBatch: number;
+  readonly prefixBytes: number;
 }
 
 const whole = (text: string): unknown => (/^\d+$/.test(text.trim()) ? Number(text) : text);
@@ -90,6 +98,13 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
     help: 'most texts whose next tokens are read together',
     parse: whole,
   },
+  prefixBytes: {
+    default: 256 * 1024 * 1024,
+    expected: 'an integer, at least 0',
+    accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 0,
+    help: 'memory for texts that have ended, which others may begin as',
+    parse: whole,
+  },
 };
 
 const NAMES = [
@@ -121,6 +136,7 @@ export function resolveLoadOptions(
     head: resolve('head'),
     maxContext: resolve('maxContext'),
     maxBatch: resolve('maxBatch'),
+    prefixBytes: resolve('prefixBytes'),
     threads: resolveThreads(threads),
     signal,
   };

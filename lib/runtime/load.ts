@@ -11,7 +11,8 @@ import type { Model } from '../models/model.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
-import { openTokenizer } from './text/tokenizer.js';
+import { readChatTemplate } from './text/chat-template.js';
+import { openChatTokenizer } from './text/tokenizer.js';
 import { readWeights } from './weights/read.js';
 
 /** Largest generation_config.json. Real ones have a few hundred bytes. */
@@ -35,7 +36,7 @@ export async function loadLanguageModel(
   options: LoadLanguageModelOptions = {},
 ): Promise<LanguageModel> {
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
-  const { activations, head, threads, maxContext, maxBatch, signal } = resolveLoadOptions(options);
+  const { activations, head, threads, maxContext, maxBatch, prefixBytes, signal } = resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openFolderModel(path);
   try {
@@ -51,7 +52,9 @@ export async function loadLanguageModel(
       threads,
       maxContext: context,
       maxBatch,
-      tokenizer: () => openTokenizer(folder),
+      prefixBytes,
+      tokenizer: () => openChatTokenizer(folder),
+      chatTemplate: () => readChatTemplate(folder),
     });
   } finally {
     await model.close();

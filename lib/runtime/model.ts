@@ -9,16 +9,24 @@ import { rejectUnknownOptions } from '../messages/options-object.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes, formatCount, plural } from '../messages/units.js';
 import { Batcher } from './batch/batcher.js';
+import { Prefixes } from './batch/prefixes.js';
 import { checkCache, KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { Decoder } from './decoder.js';
 import { Lifetime } from './lifetime.js';
 import { measurePerplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
+import {
+  type ChatMessage,
+  type ChatOptions,
+  type ChatTemplate,
+  checkChatOptions,
+  checkMessages,
+} from './text/chat-template.js';
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
-import type { TextTokenizer } from './text/tokenizer.js';
-import type { ModelWeights } from './weights/read.js';
+import type { ChatTokenizer, TextTokenizer } from './text/tokenizer.js';
+import { type ModelWeights, memoryOf } from './weights/read.js';
 
 /** How `forward` runs. */
 export interface ForwardOptions {
@@ -38,11 +46,14 @@ export interface ForwardOptions {
 interface ModelParts {
   readonly config: LanguageModelConfig;
   readonly weights: ModelWeights;
-  readonly tokenizer: () => Promise<TextTokenizer>;
+  readonly tokenizer: () => Promise<ChatTokenizer>;
+  readonly chatTemplate: () => Promise<ChatTemplate>;
   readonly endIds: readonly number[];
   readonly threads: number;
   readonly maxContext: number;
   readonly maxBatch: number;
+  /** Bytes that caches of texts that have ended may take. */
+  readonly prefixBytes: number;
   /** Default: the one that the package computes with. */
   readonly backend?: Backend;
 }
@@ -69,18 +80,23 @@ export class LanguageModel extends Closing {
   /** Undefined once the model is closed and nothing computes. */
   #decoder: Decoder | undefined;
   #batcher: Batcher | undefined;
-  #tokenizer: Promise<TextTokenizer> | undefined;
+  #prefixes: Prefixes | undefined;
+  #tokenizer: Promise<ChatTokenizer> | undefined;
+  #template: Promise<ChatTemplate> | undefined;
 
   /** @internal Use `loadLanguageModel`. */
   constructor({ weights, ...parts }: ModelParts) {
     super();
-    const { config, maxContext, maxBatch, threads, backend = activeBackend() } = parts;
+    const { config, maxContext, maxBatch, prefixBytes, threads, backend = activeBackend() } = parts;
     this.config = config;
     this.maxContext = maxContext;
     this.memoryUsage = memoryOf(weights, config);
     this.#parts = parts;
     this.#decoder = new Decoder(config, weights, { backend, threads });
     this.#batcher = new Batcher(this.#decoder, maxBatch);
+    // Angles of dynamic scaling depend on the length of the text: what was read of a shorter one is not what a longer one begins with.
+    const kept = config.rope.scaling.type === 'dynamic' ? 0 : prefixBytes;
+    this.#prefixes = new Prefixes(kept, () => new KvCache(config, maxContext));
   }
 
   /** Tokens that end what it writes. @internal */
@@ -161,17 +177,38 @@ export class LanguageModel extends Closing {
     this.#lifetime.checkOpen();
     checkPrompt(prompt, this.config.vocabSize);
     const resolved = resolveGenerateOptions(options);
-    const { config, maxContext } = this;
-    return this.#lifetime.generate(() => {
-      const batcher = this.#batcher!; // the generation's own: it may go on after `close`
-      const model = {
-        maxContext,
-        tokenizer: () => this.#openTokenizer(),
-        createCache: () => new KvCache(config, maxContext),
-        enter: () => batcher.enter(),
-      };
-      return generateTokens(model, this.#parts.endIds, prompt, resolved);
-    });
+    return this.#generate(() => prompt, resolved);
+  }
+
+  /**
+   * Goes on with a conversation: the model's chat template makes a prompt of the messages, and what comes is the assistant's answer. The
+   * next turn, with the answer and what the user says to it, reads only these: what was read before is kept, as far as there is room.
+   *
+   * @example for await (const { text } of model.chat([{ role: 'user', content: 'Who was Ada Lovelace?' }])) process.stdout.write(text);
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model without a template, `ERR_DEPENDENCY` without `@huggingface/jinja`; as `generate`
+   */
+  chat(
+    messages: readonly ChatMessage[],
+    options: ChatOptions & GenerateOptions = {},
+  ): AsyncGenerator<GeneratedToken, void, undefined> {
+    refuseSurplus(arguments.length, 2, 'model.chat(messages, options)');
+    this.#lifetime.checkOpen();
+    checkMessages(messages);
+    const { tools, templateOptions, ...rest } = checkChatOptions(options);
+    const resolved = resolveGenerateOptions(rest);
+    return this.#generate(() => this.#chatPrompt(messages, { tools, templateOptions }), resolved);
+  }
+
+  /**
+   * The ids that `chat` goes on with.
+   *
+   * @throws {HqqError} as `chat` does
+   */
+  async chatPrompt(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<number[]> {
+    refuseSurplus(arguments.length, 2, 'model.chatPrompt(messages, options)');
+    checkMessages(messages);
+    rejectUnknownOptions(checkChatOptions(options), ['tools', 'templateOptions']);
+    return this.#lifetime.run(() => this.#chatPrompt(messages, options));
   }
 
   /**
@@ -184,6 +221,7 @@ export class LanguageModel extends Closing {
     await this.#lifetime.close(() => this.#closeTokenizer());
     this.#decoder = undefined;
     this.#batcher = undefined;
+    this.#prefixes = undefined;
   }
 
   /** @internal */
@@ -211,12 +249,44 @@ export class LanguageModel extends Closing {
     return cache.extend(ids.length, (start) => decoder.read(ids, cache, start, { signal, tap }, all));
   }
 
+  /** @param make Gives the prompt, when the first token is asked for. */
+  #generate(
+    make: () => string | TokenIds | Promise<TokenIds>,
+    resolved: ReturnType<typeof resolveGenerateOptions>,
+  ): AsyncGenerator<GeneratedToken, void, undefined> {
+    const { maxContext } = this;
+    if (resolved.cache !== undefined) checkCache(resolved.cache, this.config);
+    return this.#lifetime.generate(() => {
+      const [batcher, prefixes] = [this.#batcher!, this.#prefixes!]; // the generation's own: it may go on after `close`
+      const model = {
+        maxContext,
+        tokenizer: () => this.#openTokenizer(),
+        begin: (ids: TokenIds) => prefixes.begin(ids),
+        enter: () => batcher.enter(),
+      };
+      return generateTokens(model, this.#parts.endIds, make, resolved);
+    });
+  }
+
+  async #chatPrompt(messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]> {
+    const [template, tokenizer] = await Promise.all([this.#openTemplate(), this.#openTokenizer()]);
+    return tokenizer.encodeChat(template, messages, options);
+  }
+
+  #openTemplate(): Promise<ChatTemplate> {
+    this.#template ??= this.#parts.chatTemplate().catch((error: unknown) => {
+      this.#template = undefined;
+      throw error;
+    });
+    return this.#template;
+  }
+
   async #closeTokenizer(): Promise<void> {
     const opened = await this.#tokenizer?.catch(() => undefined);
     await opened?.close();
   }
 
-  #openTokenizer(): Promise<TextTokenizer> {
+  #openTokenizer(): Promise<ChatTokenizer> {
     if (this.#tokenizer) return this.#tokenizer;
     const opening = this.#parts.tokenizer();
     this.#tokenizer = opening;
@@ -225,11 +295,4 @@ export class LanguageModel extends Closing {
     });
     return opening;
   }
-}
-
-function memoryOf({ embedding, blocks, head }: ModelWeights, { tied }: LanguageModelConfig) {
-  const sum = (of: (bytes: (typeof blocks)[number]['bytes']) => number) =>
-    blocks.reduce((total, { bytes }) => total + of(bytes), 0);
-  const linears = sum((bytes) => bytes.linears);
-  return Object.freeze({ total: linears + embedding.bytes + (tied ? 0 : head.bytes), linears });
 }

@@ -69,6 +69,23 @@ describe('hqq generate', () => {
   });
 });
 
+describe('hqq chat', () => {
+  test('answers line by line, and says where a model has no template', async () => {
+    const folder = join(work, 'talking');
+    cpSync(SHIPPED, folder, { recursive: true });
+    writeFileSync(
+      join(folder, 'chat_template.jinja'),
+      '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}',
+    );
+    const shell = `printf 'Hello\\n\\nAnd you?\\n' | $HQQ chat '${folder}' --system 'Be brief.' --max-tokens 4`;
+    const talked = await hqq([], { shell });
+    expect(talked).toMatchObject({ status: 0, stderr: '' });
+    expect(talked.stdout.endsWith('\n')).toBe(true);
+    expect(talked.stdout.trim()).not.toBe('');
+    expectFailure(await hqq(['chat', SHIPPED]), 1, /has no chat template .* use generate/);
+  });
+});
+
 describe('hqq perplexity', () => {
   test('measures a text', async () => {
     const file = join(work, 'text.txt');

@@ -148,7 +148,8 @@ test('a prompt of token ids is named where text cannot be had, and only there', 
   const failing = { maxContext: 8, tokenizer: () => Promise.reject(missing) } as unknown as Parameters<
     typeof generateTokens
   >[0];
-  const next = (options: object) => generateTokens(failing, [], 'The sea', resolveGenerateOptions(options)).next();
+  const next = (options: object) =>
+    generateTokens(failing, [], () => 'The sea', resolveGenerateOptions(options)).next();
   await expect(next({})).rejects.toThrow('There is no tokenizer. A prompt of token ids needs none.');
   await expect(next({ stop: '.' })).rejects.toBe(missing); // a text to stop at needs it, too
 });

@@ -1,6 +1,7 @@
 import type { Command } from '../command.js';
 import { bench } from './bench.js';
 import { calibrate } from './calibrate.js';
+import { chat } from './chat.js';
 import { compare } from './compare.js';
 import { dequantize } from './dequantize.js';
 import { doctor } from './doctor.js';
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   inspect,
   compare,
   generate,
+  chat,
   perplexity,
   evaluate,
   bench,

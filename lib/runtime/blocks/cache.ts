@@ -100,6 +100,25 @@ export class KvCache {
     }
   }
 
+  /**
+   * Takes the first `length` positions that another cache of the same model holds, in place of its own.
+   *
+   * @internal
+   */
+  async copyFrom(other: KvCache, length: number): Promise<void> {
+    this.#checkIdle();
+    this.#busy = true;
+    try {
+      this.#length = 0;
+      const layers = other.#layers; // it may grow meanwhile, into others
+      await this.#reserve(length);
+      for (const [i, layer] of layers.entries()) await this.#copyLayer(layer, this.#layers[i]!, length);
+      this.#length = length;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
   /** Whether it holds what a model of that shape remembers. @internal */
   fits({ layers, kvHeads, headDim, vocabSize }: LanguageModelConfig): boolean {
     const own = this.#config;
@@ -143,10 +162,7 @@ export class KvCache {
     const wanted = Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions, 2 * this.#capacity));
     const capacity = Math.ceil(wanted / KEY_STRIP) * KEY_STRIP;
     const layers = this.#allocate(capacity);
-    for (const [i, { keys, values }] of this.#layers.entries()) {
-      await this.#copyHeads(keys, layers[i]!.keys, capacity);
-      await this.#copyHeads(values, layers[i]!.values, capacity);
-    }
+    for (const [i, layer] of this.#layers.entries()) await this.#copyLayer(layer, layers[i]!, this.#length);
     this.#layers = layers;
     this.#capacity = capacity;
     this.#prepared = new WeakMap();
@@ -167,13 +183,15 @@ export class KvCache {
   }
 
   /** Each head's positions begin anew at a multiple of the capacity. */
-  async #copyHeads(from: Float32Array, to: Float32Array, capacity: number): Promise<void> {
+  async #copyLayer(from: LayerCache, to: LayerCache, length: number): Promise<void> {
     const { kvHeads, headDim } = this.#config;
-    const positions = Math.ceil(this.#length / KEY_STRIP) * KEY_STRIP;
-    for (let head = 0; head < kvHeads; head++) {
-      const begin = head * this.#capacity * headDim;
-      to.set(from.subarray(begin, begin + positions * headDim), head * capacity * headDim);
-      await yieldIfDue();
+    const floats = Math.ceil(length / KEY_STRIP) * KEY_STRIP * headDim;
+    for (const name of ['keys', 'values'] as const) {
+      for (let head = 0; head < kvHeads; head++) {
+        const begin = head * from.capacity * headDim;
+        to[name].set(from[name].subarray(begin, begin + floats), head * to.capacity * headDim);
+        await yieldIfDue();
+      }
     }
   }
 }

@@ -3,6 +3,7 @@ import type { Option } from '../../matrix/option.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { rejectUnknownOptions } from '../../messages/options-object.js';
 import type { Seat } from '../batch/batcher.js';
+import type { Begun } from '../batch/prefixes.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { TokenIds } from './ids.js';
 import { Sampler, type SamplingOptions } from './sampling.js';
@@ -33,6 +34,11 @@ export interface GenerateOptions {
   readonly seed?: number | undefined;
   /** Texts that end the generation, and are not part of it. Needs the tokenizer. @default [] */
   readonly stop?: string | readonly string[] | undefined;
+  /**
+   * Goes on after what this cache of the model's holds (`createCache`): the prompt is what comes next. Afterwards it holds the prompt and every
+   * token that came but the last, which belongs to the beginning of what is read next. No other call may use it meanwhile.
+   */
+  readonly cache?: KvCache | undefined;
   /** Ends the generation: the iterator throws the signal's reason, within milliseconds. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -45,12 +51,15 @@ export interface GeneratedToken {
   readonly text: string;
   /** On the last token: why it is. `stop`: an end token or a `stop` text. `length`: `maxTokens` or `maxContext`. */
   readonly finish?: 'stop' | 'length';
+  /** On the first token: the prompt's tokens, and how many of them were not read, since an earlier text began with them. */
+  readonly prompt?: { readonly tokens: number; readonly reused: number };
 }
 
 type Tuning = SamplingOptions & { readonly maxTokens: number };
 
 interface ResolvedGenerateOptions extends Tuning {
   readonly stop: readonly string[];
+  readonly cache: KvCache | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -122,7 +131,7 @@ const NAMES = Object.keys(GENERATE_OPTIONS) as readonly (keyof Tuning)[];
 export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
   if (typeof options !== 'object' || options === null)
     throw invalid(`Expected the options to be an object, got ${show(options)}.`);
-  rejectUnknownOptions(options, [...NAMES, 'stop', 'signal']);
+  rejectUnknownOptions(options, [...NAMES, 'stop', 'cache', 'signal']);
   const resolved: Record<string, unknown> = {};
   for (const name of NAMES) {
     const { default: fallback, accepts, expected } = GENERATE_OPTIONS[name];
@@ -131,13 +140,13 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     resolved[name] = value;
   }
   rejectUndrawn(options);
-  const { stop = [], signal } = options;
+  const { stop = [], cache, signal } = options;
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (!Array.isArray(stops) || !stops.every((text) => typeof text === 'string' && text !== '')) {
     throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
   }
   checkSignal(signal);
-  return { ...(resolved as unknown as Tuning), stop: stops, signal };
+  return { ...(resolved as unknown as Tuning), stop: stops, cache, signal };
 }
 
 /**
@@ -162,7 +171,8 @@ function invalid(message: string): HqqError {
 interface Generator {
   readonly maxContext: number;
   tokenizer(): Promise<TextTokenizer>;
-  createCache(): KvCache;
+  /** A cache for a text, with as much of it as is known already. */
+  begin(ids: TokenIds): Promise<Begun>;
   enter(): Seat;
 }
 
@@ -170,28 +180,34 @@ interface Generator {
 export async function* generateTokens(
   model: Generator,
   endIds: readonly number[],
-  prompt: string | TokenIds,
+  makePrompt: () => string | TokenIds | Promise<TokenIds>,
   options: ResolvedGenerateOptions,
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { maxTokens, signal, stop } = options;
   signal?.throwIfAborted();
+  const prompt = await untilAborted(Promise.resolve(makePrompt()), signal);
   const tokenizer = await untilAborted(tokenizerFor(model, prompt, stop), signal);
   const ids = typeof prompt === 'string' ? await untilAborted(tokenizer!.encode(prompt), signal) : Array.from(prompt);
-  if (ids.length >= model.maxContext) {
-    const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}.`;
+  const before = options.cache?.length ?? 0;
+  if (before + ids.length >= model.maxContext) {
+    const held = before > 0 ? ` after the ${before} of the cache` : '';
+    const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}${held}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
   }
-  const cache = model.createCache();
+  const { cache, reused, end } = options.cache ? callersOwn(options.cache) : await model.begin(ids);
+  const tokens: number[] = [];
   const sampler = new Sampler(options, ids);
   const stream = tokenizer && new TextStream(tokenizer, ids);
   const watch = new StopWatch(stop);
   const seat = model.enter();
   try {
-    let reading = seat.read(ids, cache, signal);
+    let reading = seat.read(ids.slice(reused), cache, signal);
     for (let count = 1; ; count++) {
       const logits = await reading;
       signal?.throwIfAborted();
       const id = sampler.next(logits);
+      tokens.push(id);
+      const first = count === 1 ? { prompt: { tokens: ids.length, reused } } : {};
       const ended = endIds.includes(id);
       const last = count === maxTokens || cache.length === model.maxContext;
       // It is read while its text is made and the caller has it: so a text is there when the next step begins.
@@ -200,18 +216,26 @@ export async function* generateTokens(
       if (!watch.found && (ended || last))
         text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
       if (ended || watch.found) {
-        yield { id, text, finish: 'stop' };
+        yield { id, text, ...first, finish: 'stop' };
         return;
       }
       if (last) {
-        yield { id, text, finish: 'length' };
+        yield { id, text, ...first, finish: 'length' };
         return;
       }
-      yield { id, text };
+      yield { id, text, ...first };
     }
   } finally {
     await seat.leave();
+    // One more may have been read ahead.
+    cache.truncate(Math.min(cache.length, before + ids.length + Math.max(0, tokens.length - 1)));
+    end([...ids, ...tokens]);
   }
+}
+
+/** A cache that nobody else is given. */
+function callersOwn(cache: KvCache): Begun {
+  return { cache, reused: 0, end: () => {} };
 }
 
 /** Without one, ids that go in come out: text is only demanded where the caller gave some. */

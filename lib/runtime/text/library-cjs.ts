@@ -8,3 +8,12 @@ export function findTokenizers(other: string): string {
     return require.resolve('@huggingface/tokenizers', { paths: [other] });
   }
 }
+
+/** The same for `@huggingface/jinja`. */
+export function findJinja(other: string): string {
+  try {
+    return require.resolve('@huggingface/jinja');
+  } catch {
+    return require.resolve('@huggingface/jinja', { paths: [other] });
+  }
+}

@@ -14,3 +14,13 @@ export function findTokenizers(other: string): string {
     return req.resolve('@huggingface/tokenizers', { paths: [other] });
   }
 }
+
+/** The same for `@huggingface/jinja`. */
+export function findJinja(other: string): string {
+  const req = createRequire(import.meta.url || path.join(other, 'package.json'));
+  try {
+    return req.resolve('@huggingface/jinja');
+  } catch {
+    return req.resolve('@huggingface/jinja', { paths: [other] });
+  }
+}

@@ -6,11 +6,18 @@ import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { formatError, plain, quote } from '../../messages/text.js';
 import { openFolderModel } from '../../models/folder-model.js';
-import { findTokenizers } from './library.js';
+import { type ChatMessage, type ChatOptions, type ChatTemplate, templateContext } from './chat-template.js';
+import { findJinja, findTokenizers } from './library.js';
 import { type TokenizerFiles, WorkerTokenizer } from './tokenizer-worker.js';
 
 /** Largest tokenizer.json. Real ones have up to 35 MB. */
 const MAX_TOKENIZER_BYTES = 256 * 1024 * 1024;
+
+/** A model's own tokenizer, which turns conversations into ids, too. @internal */
+export interface ChatTokenizer extends TextTokenizer {
+  /** A template's text has the special tokens already. */
+  encodeChat(template: ChatTemplate, messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]>;
+}
 
 /** Text to token ids and back, on a thread of its own: neither making one nor a long text holds the event loop up. */
 export interface TextTokenizer {
@@ -37,6 +44,12 @@ const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer>((worker) => worker.c
  */
 export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
   refuseSurplus(arguments.length, 1, 'openTokenizer(path)');
+  const { encode, decode, close } = await openChatTokenizer(path);
+  return { encode, decode, close };
+}
+
+/** `openTokenizer`, for a model that chats. */
+export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> {
   const folder = pathOf(path, 'the tokenizer', 'a model folder');
   const library = findLibrary();
   const { tokenizer, config } = (await isFile(folder)) ? await madeFiles(folder) : await readFiles(folder);
@@ -56,6 +69,16 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
       const isId = (id: unknown) => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < 2 ** 31;
       if (Array.isArray(ids) && ids.every(isId)) return held.worker.decode(ids);
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ids to be a list of token ids, got ${show(ids)}.`);
+    },
+    encodeChat: async (template, messages, options) => {
+      const context = templateContext(template, messages, options);
+      const rendering = { library: findTemplates(), template: template.template, context: plainCopy(context) };
+      const text = await held.worker.render(rendering).catch((cause: unknown) => {
+        if (cause instanceof HqqError) throw cause;
+        const message = `The model's chat template refuses the messages: ${plain(String((cause as Error)?.message ?? cause))}`;
+        throw new HqqError('ERR_INVALID_ARGUMENT', message, { cause });
+      });
+      return held.worker.encodePlain(text);
     },
     close: () => held.worker.close(),
   };
@@ -125,6 +148,25 @@ async function withoutTokenizer(folder: string, cause: unknown): Promise<HqqErro
     `${plain(folder)} has its tokenizer as ${form}, without the tokenizer.json that is read here. Make one, in Python (pip install ` +
       `transformers sentencepiece protobuf): ${call}`,
   );
+}
+
+/** What goes to another thread: messages are JSON. */
+function plainCopy<T>(value: T): T {
+  try {
+    return JSON.parse(JSON.stringify(value)) as T;
+  } catch (cause) {
+    throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected messages, tools and templateOptions to be JSON.', { cause });
+  }
+}
+
+function findTemplates(): string {
+  try {
+    return findJinja(process.cwd());
+  } catch (cause) {
+    const message =
+      'Chat needs the package @huggingface/jinja, which is found neither beside hqq nor from the working directory';
+    throw new HqqError('ERR_DEPENDENCY', `${message}. Install it: npm install @huggingface/jinja`, { cause });
+  }
 }
 
 function findLibrary(): string {

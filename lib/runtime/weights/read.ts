@@ -47,6 +47,14 @@ export async function readWeights(
   return { embedding, blocks, head: await reader.head(run, { embedding, ...(inBytes && { group }) }) };
 }
 
+/** Bytes that weights take. */
+export function memoryOf({ embedding, blocks, head }: ModelWeights, { tied }: LanguageModelConfig) {
+  const sum = (of: (bytes: (typeof blocks)[number]['bytes']) => number) =>
+    blocks.reduce((total, { bytes }) => total + of(bytes), 0);
+  const linears = sum((bytes) => bytes.linears);
+  return Object.freeze({ total: linears + embedding.bytes + (tied ? 0 : head.bytes), linears });
+}
+
 /** Reads the parts of a model that `checkTensors` has passed. */
 export class WeightReader {
   readonly #model: Model;

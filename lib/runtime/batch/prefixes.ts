@@ -1,0 +1,81 @@
+import type { KvCache } from '../blocks/cache.js';
+import type { TokenIds } from '../text/ids.js';
+
+/** Positions below which reading them again is no more work than copying them. */
+const LEAST = 16;
+
+/** A cache, and the ids whose first `cache.length` it holds. */
+interface Entry {
+  readonly cache: KvCache;
+  ids: readonly number[];
+}
+
+/** A text's cache, and how many of its ids are in it already. */
+export interface Begun {
+  readonly cache: KvCache;
+  readonly reused: number;
+  /** Gives the cache back, which holds the text's first `cache.length` ids. */
+  end(ids: readonly number[]): void;
+}
+
+/**
+ * Caches of texts that have ended, so that one that begins alike (the next turn of a chat, the same system prompt) is not read again.
+ * Bounded; the least recently used goes.
+ */
+export class Prefixes {
+  readonly #most: number;
+  readonly #make: () => KvCache;
+  /** Of texts that have ended, the least recently used first. */
+  #idle: Entry[] = [];
+  /** Of texts that are written, as long as somebody reads them. */
+  #busy: WeakRef<Entry>[] = [];
+
+  /** @param most Bytes that idle caches may take. 0: none is kept. */
+  constructor(most: number, make: () => KvCache) {
+    this.#most = most;
+    this.#make = make;
+  }
+
+  /** A cache for a text, with as much of it as an earlier one began with; at least its last id is left to be read. */
+  async begin(ids: TokenIds): Promise<Begun> {
+    if (this.#most === 0) return { cache: this.#make(), reused: 0, end: () => {} };
+    const { entry: found, common } = this.#longest(ids);
+    let entry: Entry;
+    if (found && this.#idle.includes(found) && 2 * common >= found.cache.length) {
+      entry = found; // the same text, further on, or another end of it
+      entry.cache.truncate(common);
+      this.#idle = this.#idle.filter((other) => other !== entry);
+    } else {
+      entry = { cache: this.#make(), ids: [] };
+      if (found) await entry.cache.copyFrom(found.cache, common);
+    }
+    entry.ids = Array.from(ids); // others may begin with it while it grows
+    const own = new WeakRef(entry);
+    this.#busy = [...this.#busy.filter((other) => other.deref() !== undefined), own];
+    const end = (whole: readonly number[]) => {
+      entry.ids = whole;
+      this.#busy = this.#busy.filter((other) => other !== own);
+      this.#idle.push(entry);
+      this.#shrink();
+    };
+    return { cache: entry.cache, reused: entry.cache.length, end };
+  }
+
+  #longest(ids: TokenIds): { entry: Entry | undefined; common: number } {
+    let [best, most]: [Entry | undefined, number] = [undefined, LEAST - 1];
+    const busy = this.#busy.flatMap((entry) => entry.deref() ?? []);
+    // Of equals the latest that need not be copied.
+    for (const entry of [...[...this.#idle].reverse(), ...busy]) {
+      const end = Math.min(ids.length - 1, entry.ids.length, entry.cache.length);
+      let common = 0;
+      while (common < end && ids[common] === entry.ids[common]) common++;
+      if (common > most) [best, most] = [entry, common];
+    }
+    return { entry: best, common: most };
+  }
+
+  #shrink(): void {
+    let bytes = this.#idle.reduce((sum, { cache }) => sum + cache.bytes, 0);
+    while (bytes > this.#most) bytes -= this.#idle.shift()!.cache.bytes;
+  }
+}

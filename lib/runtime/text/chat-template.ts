@@ -1,0 +1,140 @@
+import { join } from 'node:path';
+import { readWhole, systemCode } from '../../files/io.js';
+import { parseJson } from '../../files/json.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { plain } from '../../messages/text.js';
+import { openFolderModel } from '../../models/folder-model.js';
+
+/** Largest file that a template is looked for in: tokenizer_config.json may list thousands of added tokens. */
+const MAX_BYTES = 16 * 1024 * 1024;
+
+/** One turn of a conversation, as OpenAI's API and the templates of models have it. */
+export interface ChatMessage {
+  /** `system`, `user`, `assistant`, `tool`, or what else the model's template knows. */
+  readonly role: string;
+  /** What was said. Left out, or null, where a message consists of tool calls. */
+  readonly content?: string | null | undefined;
+  /** What else the model's template reads: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`. */
+  readonly [field: string]: unknown;
+}
+
+/** How a conversation becomes the beginning of a text. */
+export interface ChatOptions {
+  /** Tools that the model may call, as OpenAI's API has them: passed on to the template. */
+  readonly tools?: readonly object[] | undefined;
+  /** Further variables of the template, such as `{ enable_thinking: false }`. */
+  readonly templateOptions?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** A model's own. */
+export interface ChatTemplate {
+  readonly template: string;
+  /** Texts of special tokens: `bos_token`, `eos_token` and so on. */
+  readonly specials: Readonly<Record<string, string>>;
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/**
+ * The chat template of a model folder: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, or that of a GGUF file.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where there is none
+ */
+export async function readChatTemplate(path: string): Promise<ChatTemplate> {
+  const [jinja, config] = await readParts(path);
+  const template = jinja ?? templateOf(config.chat_template);
+  if (template === undefined) {
+    const message = `${plain(path)} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)`;
+    const advice = 'it may be a base model, which goes on with texts: use generate (hqq generate)';
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `${message}: ${advice}, or copy the template from where the model comes from.`,
+    );
+  }
+  const specials: Record<string, string> = {};
+  for (const [name, value] of Object.entries(config)) {
+    if (!/^[a-z]+_token$/.test(name)) continue;
+    const text = typeof value === 'string' ? value : (value as Json | null)?.content;
+    if (typeof text === 'string') specials[name] = text;
+  }
+  return { template, specials };
+}
+
+async function readParts(path: string): Promise<[jinja: string | undefined, config: Json]> {
+  const [template, config] = await Promise.all([
+    readIfThere(join(path, 'chat_template.jinja')),
+    readIfThere(join(path, 'tokenizer_config.json')),
+  ]);
+  if (template || config) {
+    const file = join(path, 'tokenizer_config.json');
+    return [template && Buffer.from(template).toString('utf8'), config ? (parseJson(config, { file }) as Json) : {}];
+  }
+  const model = await openFolderModel(path);
+  try {
+    const made = model.madeText('tokenizer_config.json');
+    return [undefined, made === undefined ? {} : (JSON.parse(made) as Json)];
+  } finally {
+    await model.close();
+  }
+}
+
+async function readIfThere(file: string): Promise<Uint8Array | undefined> {
+  try {
+    return await readWhole(file, MAX_BYTES);
+  } catch (error) {
+    if (error instanceof HqqError && /^(ENOENT|ENOTDIR)$/.test(systemCode(error.cause) ?? '')) return undefined;
+    throw error;
+  }
+}
+
+/** Some models have several, by name. */
+function templateOf(given: unknown): string | undefined {
+  if (typeof given === 'string') return given;
+  if (!Array.isArray(given)) return undefined;
+  const named = (name: string) => (given as (Json | null)[]).find((entry) => entry?.name === name)?.template;
+  const template = named('default') ?? named('tool_use');
+  return typeof template === 'string' ? template : undefined;
+}
+
+/** @throws {HqqError} `ERR_INVALID_ARGUMENT` unless `messages` is a conversation. */
+export function checkMessages(messages: readonly ChatMessage[]): void {
+  if (!Array.isArray(messages) || messages.length === 0) {
+    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected messages to be a list of messages, got ${show(messages)}.`);
+  }
+  for (const [i, message] of (messages as readonly unknown[]).entries()) {
+    const { role, content } = (typeof message === 'object' && message !== null ? message : {}) as Partial<ChatMessage>;
+    const said = typeof content === 'string' || content === null || content === undefined;
+    if (typeof role === 'string' && role !== '' && said) continue;
+    const expected = `Expected message ${i} to have a role and a content that are texts`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', `${expected}, got ${show(message)}.`);
+  }
+}
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` unless tools are a list of objects, and the template's variables an object. */
+export function checkChatOptions<T extends ChatOptions>(options: T): T {
+  if (typeof options !== 'object' || options === null) {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
+  }
+  const { tools, templateOptions } = options;
+  const isObject = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (tools !== undefined && !(Array.isArray(tools) && tools.every(isObject)))
+    throw new HqqError('ERR_INVALID_OPTION', `Expected tools to be a list of objects, got ${show(tools)}.`);
+  if (templateOptions !== undefined && !isObject(templateOptions))
+    throw new HqqError('ERR_INVALID_OPTION', `Expected templateOptions to be an object, got ${show(templateOptions)}.`);
+  return options;
+}
+
+/** What a template sees of a conversation. */
+export function templateContext(
+  { specials }: ChatTemplate,
+  messages: readonly ChatMessage[],
+  { tools, templateOptions }: ChatOptions,
+): Record<string, unknown> {
+  return {
+    ...specials,
+    ...templateOptions,
+    messages,
+    ...(tools && tools.length > 0 ? { tools } : {}),
+    add_generation_prompt: true,
+  };
+}

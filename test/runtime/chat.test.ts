@@ -1,0 +1,167 @@
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { Prefixes } from '../../lib/runtime/batch/prefixes.js';
+import { KvCache } from '../../lib/runtime/blocks/cache.js';
+import type { LanguageModelConfig } from '../../lib/runtime/config/model-config.js';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import type { LanguageModel } from '../../lib/runtime/model.js';
+import type { ChatMessage } from '../../lib/runtime/text/chat-template.js';
+import type { GenerateOptions } from '../../lib/runtime/text/generate.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const work = scratchFolder('chat');
+const TEMPLATE =
+  "{{ bos_token }}{% if tools %}[{{ tools | length }} tools]{% endif %}{% for m in messages %}{% if m.role == 'robot' %}" +
+  "{{ raise_exception('No robots.') }}{% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}" +
+  '{% if add_generation_prompt %}assistant:{% endif %}';
+
+/** The shipped model with a chat template, in one of the places where these are. */
+function talking(name: string, place: 'jinja' | 'config' | 'list'): string {
+  const folder = join(work, name);
+  cpSync(SHIPPED, folder, { recursive: true });
+  const file = join(folder, 'tokenizer_config.json');
+  const config = JSON.parse(readFileSync(file, 'utf8')) as object;
+  if (place === 'jinja') writeFileSync(join(folder, 'chat_template.jinja'), TEMPLATE);
+  const chat_template = { jinja: undefined, config: TEMPLATE, list: [{ name: 'default', template: TEMPLATE }] }[place];
+  writeFileSync(file, JSON.stringify({ ...config, bos_token: { content: '<s>' }, chat_template }));
+  return folder;
+}
+
+async function collect(tokens: AsyncIterable<{ id: number; text: string; prompt?: object }>) {
+  const all = [];
+  for await (const token of tokens) all.push(token);
+  return { ids: all.map(({ id }) => id), text: all.map(({ text }) => text).join(''), prompt: all[0]?.prompt };
+}
+
+const say = (content: string): ChatMessage => ({ role: 'user', content });
+
+describe('chat', () => {
+  test.each(['jinja', 'config', 'list'] as const)('goes on with what the template of a %s makes', async (place) => {
+    await using model = await loadLanguageModel(talking(`in-${place}`, place));
+    const tokenizer = await model.tokenizer();
+    const ids = await model.chatPrompt([say('Hello')], { tools: [{ type: 'function' }] });
+    expect(await tokenizer.decode(ids)).toContain('[1 tools]user: Hello\nassistant:');
+    const prompt = await model.chatPrompt([say('Hello')]);
+    const [answer, same] = [
+      await collect(model.chat([say('Hello')], { maxTokens: 5 })),
+      await collect(model.generate(prompt, { maxTokens: 5 })),
+    ];
+    expect(answer.ids).toEqual(same.ids);
+  });
+
+  test('refuses what is no conversation, and what the template refuses', async () => {
+    await using model = await loadLanguageModel(talking('refusing', 'jinja'));
+    for (const messages of [[], 'Hello', [null], [{ role: 'user', content: 3 }], [{ content: 'Hello' }]])
+      expect(() => model.chat(messages as never)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }));
+    expect(() => model.chat([say('x')], { tools: 3 as never })).toThrow(
+      'Expected tools to be a list of objects, got 3.',
+    );
+    expect(() => model.chat([say('x')], { maxToken: 3 } as never)).toThrow('Did you mean "maxTokens"?');
+    await expect(model.chatPrompt([{ role: 'robot', content: '' }])).rejects.toThrow(
+      'refuses the messages: No robots.',
+    );
+    await using base = await loadLanguageModel(SHIPPED);
+    await expect(base.chatPrompt([say('x')])).rejects.toMatchObject({
+      code: 'ERR_CHECKPOINT_CONTENT',
+      message: expect.stringContaining('has no chat template') as string,
+    });
+  });
+
+  test('reads each token of a conversation once', async () => {
+    await using model = await loadLanguageModel(talking('turns', 'jinja'), { maxContext: 1024 });
+    await using cold = await loadLanguageModel(join(work, 'turns'), { maxContext: 1024, prefixBytes: 0 });
+    const messages: ChatMessage[] = [{ role: 'system', content: 'Answer as a sailor of the old days would.' }];
+    let before = 0;
+    for (let turn = 0; turn < 10; turn++) {
+      messages.push(say(`What of the ${turn} whales?`));
+      const [warm, fresh] = [
+        await collect(model.chat(messages, { maxTokens: 8 })),
+        await collect(cold.chat(messages, { maxTokens: 8 })),
+      ];
+      expect(warm.ids, `turn ${turn}`).toEqual(fresh.ids);
+      const { tokens, reused } = warm.prompt as { tokens: number; reused: number };
+      if (turn > 0) expect(reused, `turn ${turn}`).toBeGreaterThanOrEqual(before);
+      before = tokens;
+      messages.push({ role: 'assistant', content: warm.text });
+    }
+  });
+});
+
+describe('a cache of the caller', () => {
+  const ids = Array.from({ length: 40 }, (_, i) => 5 + i * 3);
+  const write = async (model: LanguageModel, prompt: readonly number[], options: GenerateOptions) =>
+    (await collect(model.generate(prompt, { maxTokens: 6, ...options }))).ids;
+
+  test('is gone on from, and holds all but the last token afterwards', async () => {
+    await using model = await loadLanguageModel(SHIPPED, { maxContext: 128 });
+    const cache = model.createCache();
+    const first = await write(model, ids, { cache });
+    expect(first).toEqual(await write(model, ids, {}));
+    expect(cache.length).toBe(45);
+    const next = [first.at(-1)!, 9, 8, 7];
+    expect(await write(model, next, { cache })).toEqual(
+      await write(model, [...ids, ...first.slice(0, -1), ...next], {}),
+    );
+    for await (const { id } of model.generate([3], { cache })) if (id >= 0) break; // what was read ahead is forgotten
+    expect(cache.length).toBe(45 + 4 + 5 + 1);
+    await expect(write(model, new Array<number>(80).fill(1), { cache })).rejects.toThrow(
+      'got 80 after the 55 of the cache',
+    );
+    expect(() => model.generate(ids, { cache: {} as never })).toThrow('from createCache()');
+  });
+});
+
+describe('what earlier texts began with', () => {
+  const config = { layers: 2, kvHeads: 2, headDim: 4, vocabSize: 8 } as LanguageModelConfig;
+  const make = () => new KvCache(config, 4096);
+  /** Reads the rest of a text, as its numbers. */
+  const fill = (cache: KvCache, ids: readonly number[]) =>
+    cache.extend(ids.length - cache.length, async (start) => {
+      for (let i = start; i < ids.length; i++)
+        for (const layer of [0, 1]) cache.layer(layer).values[i * config.headDim] = ids[i]!;
+    });
+  const held = (cache: KvCache, count: number) =>
+    Array.from({ length: count }, (_, i) => cache.layer(1).values[i * config.headDim]!);
+  const text = (length: number, from = 0) => Array.from({ length }, (_, i) => from + i);
+
+  test('is taken, or copied where another goes on with it', async () => {
+    const prefixes = new Prefixes(1 << 30, make);
+    const ids = text(300);
+    const first = await prefixes.begin(ids);
+    expect(first.reused).toBe(0);
+    await fill(first.cache, ids);
+    const live = await prefixes.begin([...text(100), 7]); // while it is written
+    expect([live.reused, live.cache === first.cache]).toEqual([100, false]);
+    expect(held(live.cache, 100)).toEqual(text(100));
+    first.end(ids);
+    const next = await prefixes.begin([...ids, 5, 6]);
+    expect([next.reused, next.cache === first.cache]).toEqual([300, true]);
+    next.end(ids);
+    const other = await prefixes.begin([...text(20), ...text(20, 1000)]);
+    expect([other.reused, other.cache === first.cache]).toEqual([20, false]);
+    expect(held(other.cache, 20)).toEqual(text(20));
+    expect((await prefixes.begin([...text(15), 1])).reused).toBe(0); // not worth it
+    expect((await prefixes.begin(ids)).reused).toBe(299); // the last one is read for its logits
+  });
+
+  test('is bounded: the least recently used goes', async () => {
+    const one = make();
+    await fill(one, text(10));
+    const prefixes = new Prefixes(2 * one.bytes, make);
+    for (const from of [0, 100, 200]) {
+      const begun = await prefixes.begin(text(40, from));
+      await fill(begun.cache, text(40, from));
+      begun.end(text(40, from));
+    }
+    const reused = [];
+    for (const from of [0, 100, 200]) reused.push((await prefixes.begin(text(40, from))).reused);
+    expect(reused).toEqual([0, 39, 39]);
+    const none = new Prefixes(0, make);
+    const begun = await none.begin(text(40));
+    await fill(begun.cache, text(40));
+    begun.end(text(40));
+    expect((await none.begin(text(40))).reused).toBe(0);
+  });
+});
