@@ -37,7 +37,7 @@ function everything(name: string, entry: object): [string, Callable][] {
     return [
       [`new ${label}`, (...args) => Reflect.construct(original as never, args)],
       ...functionsOf(label, original, ['steps']),
-      ...functionsOf(`${label}.prototype`, original.prototype!, ['expandRows']),
+      ...functionsOf(`${label}.prototype`, original.prototype!),
     ];
   });
 }

@@ -1,7 +1,6 @@
 import type { LayerArgs, LinearArgs, LinearTiledArgs, PanelArgs, Step } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import type { QuantConfig } from '../matrix/config.js';
-import { PANEL } from '../matrix/constants.js';
 import { OPTION_NAMES } from '../matrix/options.js';
 import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
@@ -36,9 +35,8 @@ import { dequantizeArgs, tiledArgs } from './tensor-arguments.js';
 
 const NONE: ForwardOptions = Object.freeze({});
 const NO_BIAS = new Float32Array(0);
-const NOT_CLONEABLE = notCloneable(
-  'A QuantizedLinear, which stays in its thread: post the QuantizedTensor, and make a layer of it there,',
-);
+const STAYS = 'A QuantizedLinear, which stays in its thread: post the QuantizedTensor, and make a layer of it there,';
+const NOT_CLONEABLE = notCloneable(STAYS);
 
 /**
  * A linear layer on quantized weights: `y = x . W^T + bias`, multiplied straight from the codes; the weights are never
@@ -70,7 +68,6 @@ export class QuantizedLinear {
 
   /** @internal */
   readonly notCloneable = NOT_CLONEABLE;
-
   readonly #weights: Weights;
   readonly #layer: { -readonly [K in keyof LayerArgs]: LayerArgs[K] } | undefined;
   readonly #args: { -readonly [K in keyof LinearArgs]: LinearArgs[K] } | undefined;
@@ -248,30 +245,9 @@ export class QuantizedLinear {
     return out;
   }
 
-  /**
-   * Some rows of the weights, on the calling thread: of a layer on panels (`path` is `'fused'`), without checks.
-   *
-   * @internal
-   */
-  expandRows(rows: ArrayLike<number>, out: Float32Array): void {
-    const { outFeatures, inFeatures } = this;
-    const { codes, meta, shape } = (this.#weights as { panels: PanelArgs }).panels;
-    const panels = Math.ceil(outFeatures / PANEL);
-    const [codesEach, metaEach] = [codes.length / panels, meta.length / panels];
-    const expanded = new Float32Array(PANEL * inFeatures);
-    for (let i = 0; i < rows.length; i++) {
-      const [panel, row] = [Math.floor(rows[i]! / PANEL), rows[i]! % PANEL];
-      const own = shape.slice();
-      own[0] = Math.min(PANEL, outFeatures - panel * PANEL);
-      runTaskSync(activeBackend(), 'expand', {
-        shape: own,
-        codes: codes.subarray(panel * codesEach, (panel + 1) * codesEach),
-        meta: meta.subarray(panel * metaEach, (panel + 1) * metaEach),
-        out: expanded.subarray(0, own[0] * inFeatures),
-        threads: 1,
-      });
-      out.set(expanded.subarray(row * inFeatures, (row + 1) * inFeatures), i * inFeatures);
-    }
+  /** What a layer whose `path` is `'fused'` is made of. @internal */
+  get panels(): PanelArgs | undefined {
+    return 'panels' in this.#weights ? this.#weights.panels : undefined;
   }
 
   /** @internal */

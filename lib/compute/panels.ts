@@ -1,4 +1,5 @@
 import type { PanelArgs } from '../../binding.js';
+import { PANEL } from '../matrix/constants.js';
 import { formatNamed, packedRows } from '../matrix/format.js';
 import { fitsPanels, panelSizes } from '../matrix/panels.js';
 import type { QuantizedTensorLike, RunOptions } from '../matrix/weight.js';
@@ -52,4 +53,25 @@ export function layOutArgs(q: QuantizedTensorLike) {
   }));
   const step = packedRows(format, (outFeatures * inFeatures) / groupSize);
   return { panels, args: { ...panels, step, packed, scale, zero } };
+}
+
+/** Some rows of a matrix in panels, on the calling thread: panels that they lie in are expanded. */
+export function expandRows({ codes, meta, shape }: PanelArgs, rows: ArrayLike<number>, out: Float32Array): void {
+  const [outFeatures, inFeatures] = shape as unknown as readonly [number, number];
+  const panels = Math.ceil(outFeatures / PANEL);
+  const [codesEach, metaEach] = [codes.length / panels, meta.length / panels];
+  const expanded = new Float32Array(PANEL * inFeatures);
+  const own = shape.slice();
+  for (let i = 0; i < rows.length; i++) {
+    const [panel, row] = [Math.floor(rows[i]! / PANEL), rows[i]! % PANEL];
+    own[0] = Math.min(PANEL, outFeatures - panel * PANEL);
+    runTaskSync(activeBackend(), 'expand', {
+      shape: own,
+      codes: codes.subarray(panel * codesEach, (panel + 1) * codesEach),
+      meta: meta.subarray(panel * metaEach, (panel + 1) * metaEach),
+      out: expanded.subarray(0, own[0] * inFeatures),
+      threads: 1,
+    });
+    out.set(expanded.subarray(row * inFeatures, (row + 1) * inFeatures), i * inFeatures);
+  }
 }

@@ -1,4 +1,5 @@
 import { QuantizedLinear } from '../../compute/linear.js';
+import { expandRows } from '../../compute/panels.js';
 import { quantize } from '../../compute/quantize.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
@@ -48,7 +49,7 @@ export class CodedTable implements Embedding {
   }
 
   read(ids: TokenIds, out: Float32Array): void {
-    this.layer.expandRows(ids, out);
+    expandRows(this.layer.panels!, ids, out);
   }
 }
 
