@@ -1,6 +1,7 @@
 import type { FileKind } from '../files/file-kind.js';
 import type { OutputKind } from '../files/output-rules.js';
 import type { DType } from '../matrix/dtype.js';
+import type { KnownModules } from './known-modules.js';
 import type { StoredType } from './stored-types.js';
 
 // What every file format that holds tensors gives and takes. The path of a model (lib/models) knows these interfaces and no format.
@@ -119,8 +120,12 @@ export interface Container extends FileKind {
   readonly name: string;
   /** Whether a folder may be such a model. Absent: a model is always a file. */
   opensFolder?(path: string): Promise<boolean>;
-  /** Opens what `begins` or `opensFolder` takes. The first container of the list is given everything else too. */
-  open(path: string): Promise<TensorSource>;
+  /**
+   * Opens what `begins` or `opensFolder` takes. The first container of the list is given everything else too.
+   *
+   * @param output What is to be made of it, for files that name each other. Absent: nothing, or what does not matter.
+   */
+  open(path: string, output?: string): Promise<TensorSource>;
   /** Names of the containers whose models `adopt` takes. Absent: none. */
   readonly adopts?: readonly string[];
   /**
@@ -183,6 +188,10 @@ export interface LinearSite {
   readonly experts?: number;
   /** What the layers of each expert are called that the weight of a stack holds. Absent: one, as the stack is. */
   readonly layers?: ExpertLayers;
+  /** Names of the nodes that compute with it, where a graph says so: patterns match them, too. Absent: none. */
+  readonly nodes?: readonly string[];
+  /** The type that it is computed in, where that is known of each layer. Absent: it is that of the model. */
+  readonly computed?: DType;
   /** Names of the tensors that its weight, and its bias, are parts of: one expert of a stack. Absent: they are whole tensors. */
   readonly partOf?: readonly string[];
 }
@@ -192,29 +201,6 @@ export interface ExpertLayers {
   readonly names: readonly [string, ...string[]];
   /** Outputs of the first and the second take turns. Absent: those of the first come first. */
   readonly interleaved?: true;
-}
-
-/**
- * What a matrix of a model is to those who made the model: the weight of a linear layer, of one that is the output head, of one
- * whose weight is `read` past it (so that it can be no other layer), of one that is stored `[in, out]` (`transposed`), a table of
- * embeddings, a stack of experts, something else, or one of these, as its configuration has it (`unsure`).
- */
-export type ModuleKind = 'linear' | 'head' | 'read' | 'transposed' | 'embedding' | 'experts' | 'other' | 'unsure';
-
-/** What is known of the modules of a model, by the names that its files give them. */
-export interface KnownModules {
-  /** The model's class: "BertForMaskedLM". */
-  readonly name: string;
-  /** Undefined for a module that such models do not have, as far as is known. */
-  kindOf(module: string): ModuleKind | undefined;
-  /** What those who load the model call a module; undefined for one that is not known. */
-  moduleOf(module: string): string | undefined;
-  /** The module whose weight is that of this one too; undefined where it has its own. */
-  sourceOf(module: string): string | undefined;
-  /** Whether transformers 5 reads its weight as it loads a model: with no tensor of that name it does not load. */
-  isReadAtLoading(module: string): boolean;
-  /** Which way each matrix of a stack of experts lies; undefined for what is none. */
-  expertsOf(module: string): LinearSite['stored'] | undefined;
 }
 
 /** What a matrix may be that is not the weight of a linear layer. */

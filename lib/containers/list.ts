@@ -4,10 +4,11 @@ import { findModel } from '../files/hub-cache.js';
 import { closeFile, openRegular, readFully } from '../files/io.js';
 import type { Container, TensorSource } from './container.js';
 import { gguf } from './gguf/container.js';
+import { onnx } from './onnx/container.js';
 import { safetensors } from './safetensors/container.js';
 
 /** Every container, once. Of several that would open a model the first one does; the very first opens what none knows, and says why not. */
-export const CONTAINERS: Container[] = [safetensors, gguf];
+export const CONTAINERS: Container[] = [safetensors, gguf, onnx];
 
 /** The container of this name. */
 export function containerNamed(name: string): Container {
@@ -19,16 +20,17 @@ export function containerNamed(name: string): Container {
 /**
  * Opens a model: a file, a folder, or what stands for a folder in the cache of Hugging Face (`org/name`, the root of its entry).
  *
+ * @param output What is to be made of it; absent: nothing.
  * @throws {HqqError} `ERR_IO` for what is not there or cannot be read, `ERR_CHECKPOINT_FORMAT` for what breaks the format,
  * `ERR_CHECKPOINT_CONTENT` for a folder without a model or with several.
  */
-export async function openSource(given: string): Promise<TensorSource> {
+export async function openSource(given: string, output?: string): Promise<TensorSource> {
   const path = await findModel(given);
   const first = CONTAINERS[0]!;
   const stat = await fs.stat(path).catch(() => undefined);
   if (!stat?.isFile() && !stat?.isDirectory()) return first.open(path); // which says what it is instead
   const own = stat.isFile() ? await containerOfFile(path) : await containerOfFolder(path);
-  return (own ?? first).open(path);
+  return (own ?? first).open(path, output);
 }
 
 /**
@@ -36,8 +38,8 @@ export async function openSource(given: string): Promise<TensorSource> {
  *
  * @throws {HqqError} as `openSource`; as `Container.adopt` for a model that is not known there
  */
-export async function openSourceAs(given: string, name: string): Promise<TensorSource> {
-  return sourceAs(await openSource(given), name);
+export async function openSourceAs(given: string, name: string, output?: string): Promise<TensorSource> {
+  return sourceAs(await openSource(given, output), name);
 }
 
 /**
@@ -59,13 +61,15 @@ export async function sourceAs(source: TensorSource, name: string, weightsOnly =
 /** Opens a model to make an output of it: where its name ends as files of a container do, as one that lies in that. */
 export function openSourceFor(given: string, output: string): Promise<TensorSource> {
   const made = CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
-  return made === undefined || made === CONTAINERS[0] ? openSource(given) : openSourceAs(given, made.name);
+  return made === undefined || made === CONTAINERS[0]
+    ? openSource(given, output)
+    : openSourceAs(given, made.name, output);
 }
 
 /** The same for one that is no model to be made small: what ends as no file does becomes a folder, as Hugging Face has it. */
 export function openSourceBack(given: string, output: string): Promise<TensorSource> {
   const made = CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
-  return openSourceAs(given, (made ?? CONTAINERS[0]!).name);
+  return openSourceAs(given, (made ?? CONTAINERS[0]!).name, output);
 }
 
 async function containerOfFolder(path: string): Promise<Container | undefined> {

@@ -100,3 +100,8 @@ async function endOf(path: string, homes: readonly string[]): Promise<'file' | '
     return 'nothing';
   }
 }
+
+/** Whether a path leads to a regular file that is in a folder, or in its Hugging Face cache. */
+export async function staysInside(root: string, path: string): Promise<boolean> {
+  return (await endOf(path, await linkHomes(root))) === 'file';
+}

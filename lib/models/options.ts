@@ -9,7 +9,7 @@ import { rejectUnknownOptions } from '../messages/options-object.js';
 import { formatFor } from '../schemes/engines.js';
 import { SCHEMES } from '../schemes/list.js';
 import { PLAN_OPTION, type PlanOption } from './bit-plan.js';
-import { FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
+import { type AccuracyLevel, FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import { checkRefine, REFINE_OPTION, type RefineOption } from './refine-option.js';
 import type { Progress } from './report.js';
@@ -120,6 +120,7 @@ export interface ResolvedModelOptions {
   readonly metaDtype: MetaDtype;
   readonly to: string | undefined;
   readonly type: string | undefined;
+  readonly accuracyLevel: AccuracyLevel | undefined;
   readonly for: string | undefined;
   readonly importance: ImportanceSource;
   readonly seed: number;

@@ -48,9 +48,10 @@ export async function saveTensors(path: FilePath, tensors: Tensors, options: Sav
   const scheme = SCHEMES.find(({ hold, containers }) => hold && containers.includes(container.name))!;
   const whole = partsOf(tensors, scheme);
   const file = basename(output);
-  const layout = await container.layout(file, whole, container.fresh!(file, metadata));
+  const envelope = container.fresh!(file, metadata);
+  const layout = await container.layout(file, whole, envelope);
   const dense = new Set(Object.keys(tensors).filter((name) => !isQuantized(tensors[name])));
-  const traces = scheme.traces({ entries: new Map([...layout.entries].filter(([name]) => dense.has(name))) });
+  const traces = scheme.traces({ entries: new Map([...layout.entries].filter(([name]) => dense.has(name))), envelope });
   if (traces !== undefined) {
     const message = `Expected names of matrices that cannot be taken for a layer's codes, but ${traces}`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message}. Call them otherwise.`);

@@ -6,11 +6,12 @@ import { compressedTensors } from './compressed-tensors/scheme.js';
 import { ggml } from './ggml/scheme.js';
 import { gptq } from './gptq/scheme.js';
 import { hqq } from './hqq/scheme.js';
+import { onnxNodes } from './onnx/scheme.js';
 import type { Scheme } from './scheme.js';
 import { torchao } from './torchao/scheme.js';
 
 /** Every scheme, once. The first that a container can hold is what models in it are quantized with. */
-export const SCHEMES: Scheme[] = [hqq, compressedTensors, awq, gptq, torchao, ggml];
+export const SCHEMES: Scheme[] = [hqq, compressedTensors, awq, gptq, torchao, ggml, onnxNodes];
 
 /** The scheme of this name. */
 export function schemeNamed(name: string): Scheme {

@@ -22,13 +22,14 @@ export interface LayerOptions {
   readonly metaDtype: 'auto' | 'float16' | 'float32';
   /** One of the scheme's `types`; absent: its own choice. */
   readonly type?: string | undefined;
+  /** Of an ONNX file: 4 rounds inputs to 8 bits as they are multiplied, 0 does not. Absent: 4. */
+  readonly accuracyLevel?: 0 | 4 | undefined;
   /** The model that the layer is of. */
   readonly model: Pick<TensorSource, 'entries' | 'envelope'>;
 }
 
-/** Why a layer stays as it is: it is none that the scheme holds. */
+/** Why a layer stays as it is: "stored [in, out]: AWQ has nn.Linear only". It is none that the scheme holds. */
 export interface Stays {
-  /** "stored [in, out]: AWQ has nn.Linear only" */
   readonly stays: string;
 }
 
@@ -277,7 +278,7 @@ export interface Scheme<
   hold?(weight: string, tensor: QuantizedTensor): readonly WholeTensor[];
 
   /** By what a model is known to hold such layers, cheaply: "3 layers hold HQQ codes"; undefined when it holds none. */
-  traces(source: Pick<TensorSource, 'entries'>): string | undefined;
+  traces(source: Pick<TensorSource, 'entries' | 'envelope'>): string | undefined;
   /** Completes "no tensor of it ...", where there are none. */
   readonly mark: string;
   /** Every layer that is stored so, in the order of `entries`. Trusts nothing. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */

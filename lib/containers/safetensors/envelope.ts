@@ -4,12 +4,12 @@ import type {
   Companion,
   Envelope,
   EnvelopeChange,
-  KnownModules,
   LinearSite,
   Obstacle,
   OtherTensor,
   TensorEntry,
 } from '../container.js';
+import type { KnownModules } from '../known-modules.js';
 import { ADAPTER_CONFIG, isAdapterFile } from './adapter.js';
 import { withMember, withoutMember, withValue } from './config-text.js';
 import { FOREIGN_CONFIG } from './foreign.js';

@@ -1,5 +1,6 @@
-import type { Doubt, KnownModules, LinearSite, ModuleKind, OtherTensor, TensorEntry } from '../container.js';
+import type { Doubt, LinearSite, OtherTensor, TensorEntry } from '../container.js';
 import { FLATTENED } from '../experts.js';
+import type { KnownModules, ModuleKind } from '../known-modules.js';
 import { layerOf, moduleOf } from '../names.js';
 import { numbersOf, type StoredType } from '../stored-types.js';
 import { lookupsOf } from './lookups.js';

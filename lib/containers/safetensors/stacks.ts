@@ -1,5 +1,6 @@
-import type { KnownModules, LinearSite, OtherTensor, TensorEntry } from '../container.js';
+import type { LinearSite, OtherTensor, TensorEntry } from '../container.js';
 import { expertLayers, STACKED } from '../experts.js';
+import type { KnownModules } from '../known-modules.js';
 import { configParts, layerOf, modelTypesOf } from '../names.js';
 import { numbersOf } from '../stored-types.js';
 

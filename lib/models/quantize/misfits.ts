@@ -17,6 +17,12 @@ export function embeddingsError({ title }: Scheme): HqqError {
   return new HqqError('ERR_INVALID_OPTION', `${message}. ${which}`);
 }
 
+/** Of a level of accuracy, where whoever loads the output has none. */
+export function levelError({ title }: Scheme): HqqError {
+  const message = `Expected no accuracyLevel (--accuracy-level) for ${title}`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}, which has none. ONNX files have levels.`);
+}
+
 /** Of a type, where the output has but one. */
 export function typeError({ title }: Scheme, type: string): HqqError {
   const message = `Expected no type (--type) for ${title}, which has one, got ${type}`;

@@ -29,7 +29,7 @@ import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
-import { embeddingsError, misfitError, refineError, rejectUnloaded, typeError } from './misfits.js';
+import { embeddingsError, levelError, misfitError, refineError, rejectUnloaded, typeError } from './misfits.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -74,6 +74,7 @@ export async function planModel(
 ): Promise<ModelPlan> {
   const scheme = schemeFor(source, model.to);
   if (model.type !== undefined && !scheme.types) throw typeError(scheme, model.type);
+  if (model.accuracyLevel !== undefined && scheme.name !== 'onnx') throw levelError(scheme);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
   if (model.refine && scheme !== schemeNamed('hqq')) throw refineError(scheme);
   const known = await knownOf(source);
@@ -84,8 +85,8 @@ export async function planModel(
   const layers: PlannedLayer[] = [];
   const misfits: (readonly [LinearSite, Misfit])[] = [];
   for (const { site, config: own } of selection.layers) {
-    const { metaDtype, type } = model;
-    const form = scheme.fit(site, { config: own, metaDtype, modelDtype, type, model: source });
+    const { metaDtype, type, accuracyLevel } = model;
+    const form = scheme.fit(site, { config: own, metaDtype, modelDtype, type, accuracyLevel, model: source });
     if ('reason' in form) misfits.push([site, form]);
     else if ('stays' in form) dense.push({ entry: site.weight, reason: form.stays, linear: site.stored === 'out-in' });
     else layers.push({ site, form });

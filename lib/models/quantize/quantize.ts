@@ -8,7 +8,7 @@ import { type FilePath, pathOf } from '../../files/path.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
-import { SCHEMES, schemeNamed } from '../../schemes/list.js';
+import { SCHEMES, schemeFor, schemeNamed } from '../../schemes/list.js';
 import type { StoredLayer } from '../../schemes/scheme.js';
 import { checkPlanFits, type NamedPlan, readBitPlan, withPlan } from '../bit-plan.js';
 import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
@@ -61,7 +61,14 @@ export async function quantizeModel(
   const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
   const { source, layers, configs } = await openInput(input, output, own);
   try {
-    const resolved = bits ? resolvePlanned(options, bits) : configs ? withOwn(options, configs) : own;
+    const asked = withScheme(options, own, source);
+    const resolved = bits
+      ? resolvePlanned(asked, bits)
+      : configs
+        ? withOwn(asked, configs)
+        : asked === options
+          ? own
+          : resolveOptions(asked);
     const { model } = resolved;
     const plan = await planModel(source, resolved);
     if (bits) checkPlanFits(bits, source.path, plan.digest);
@@ -98,6 +105,16 @@ async function openInput(input: string, output: string, { model, run, asked }: R
     await source.close();
     throw error;
   }
+}
+
+/** Options with the format that the input becomes where none is asked for: it may have defaults of its own. */
+function withScheme(
+  options: QuantConfig & ModelOptions & ConversionRun,
+  { model }: ResolvedOptions,
+  source: TensorSource,
+): QuantConfig & ModelOptions & ConversionRun {
+  const scheme = schemeFor(source, model.to);
+  return model.to === undefined && scheme.defaults !== undefined ? { ...options, to: scheme.name } : options;
 }
 
 /** Options with those that each layer has already, under what is asked of it; of the whole model, what all have. */

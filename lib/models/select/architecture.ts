@@ -1,4 +1,4 @@
-import type { KnownModules, ModuleKind } from '../../containers/container.js';
+import type { KnownModules, ModuleKind } from '../../containers/known-modules.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { type ClassRow, type Edge, readTable, type Table, type Tie } from './table.js';
 

@@ -54,6 +54,7 @@ export async function selectLayers(
   const dense: OtherTensor[] = [];
   const doubtful = new Set<string>();
   const notes = new Set<string>();
+  const names = new Names();
   // Where no matrix is called as layers are, names tell nothing: it is for the patterns to choose.
   const unnamed = ![...source.entries.values()].some(({ name, shape }) => shape.length === 2 && layerOf(name) !== name);
 
@@ -65,23 +66,24 @@ export async function selectLayers(
     }
     const { weight, head, tied, stored, doubt } = item;
     const { name } = weight;
+    names.add(name, item.nodes);
     // What is stored [in, out] is no nn.Linear: nobody who loads the model takes it for one.
     const linear = doubt?.linear ?? (stored === 'out-in' && item.experts === undefined);
     const stay = (reason: string) => dense.push({ entry: weight, reason, linear });
-    const wanted = include.some((glob) => glob.matches(name));
+    const wanted = include.some((glob) => names.match(glob, name));
     const asEmbedding = options.embeddings !== undefined && item.embedding === true;
     if (item.experts !== undefined && !scheme.experts?.(item)) stay(STACKED);
-    else if (doubt && !asEmbedding && !include.some((glob) => glob.names(name)) && !(wanted && unnamed)) {
+    else if (doubt && !asEmbedding && !include.some((glob) => names.are(glob, name)) && !(wanted && unnamed)) {
       stay(doubt.reason);
       doubtful.add(name);
     } else if (tied === 'tied') {
       stay(item.source === undefined || head !== undefined ? 'tied to the embedding' : 'one matrix with other layers');
-      if ([...include, ...overrides].some((glob) => glob.matches(name))) {
+      if ([...include, ...overrides].some((glob) => names.match(glob, name))) {
         const to =
           item.source === undefined || head !== undefined ? 'the embedding (tie_word_embeddings)' : 'other layers';
         notes.add(`${plain(name)} is tied to ${to} and was left as it is.`);
       }
-    } else if (exclude.some((glob) => glob.matches(name))) stay('excluded');
+    } else if (exclude.some((glob) => names.match(glob, name))) stay('excluded');
     else if (include.length > 0 && !wanted && !asEmbedding) stay('not included');
     else if (include.length === 0 && head !== undefined) stay(`excluded by default: ${head}`);
     else if (tied === 'unsaid') {
@@ -91,7 +93,7 @@ export async function selectLayers(
         `${plain(name)} was left as it is: config.json does not say whether it is tied to the embedding. ${advice}.`,
       );
     } else {
-      const own = overrides.filter((glob) => glob.matches(name)).map((glob) => glob.override);
+      const own = overrides.filter((glob) => names.match(glob, name)).map((glob) => glob.override);
       const start = asEmbedding ? overlay(asked, { nbits: options.embeddings }) : asked;
       const had = options.own?.get(name);
       const config = own.reduce(overlay, had ? overlay(start, had) : start);
@@ -110,11 +112,34 @@ export async function selectLayers(
   for (const note of [known && versionNote(known), said, stackedNote(dense, scheme), flattenedNote(dense)])
     if (note !== undefined) notes.add(note);
   const selection = { layers, dense, doubtful, notes: [...notes] };
-  checkGlobs('include', include, source, selection);
-  checkGlobs('overrides', overrides, source, selection);
-  const names = [...source.entries.keys()];
-  for (const glob of exclude) if (!names.some(glob.matches)) throw unmatched('exclude', glob, names);
+  checkGlobs('include', include, source, selection, names);
+  checkGlobs('overrides', overrides, source, selection, names);
+  const tensors = [...source.entries.keys()];
+  for (const glob of exclude)
+    if (!tensors.some((name) => names.match(glob, name))) throw unmatched('exclude', glob, names.all(tensors));
   return selection;
+}
+
+/** What weights are called: as tensors, and by the nodes that compute with them, where there are such. */
+class Names {
+  readonly #nodes = new Map<string, readonly string[]>();
+
+  add(tensor: string, nodes: readonly string[] | undefined): void {
+    if (nodes && nodes.length > 0) this.#nodes.set(tensor, nodes);
+  }
+
+  match(glob: Glob, tensor: string): boolean {
+    return glob.matches(tensor) || (this.#nodes.get(tensor)?.some(glob.matches) ?? false);
+  }
+
+  are(glob: Glob, tensor: string): boolean {
+    return glob.names(tensor) || (this.#nodes.get(tensor)?.some(glob.names) ?? false);
+  }
+
+  *all(tensors: Iterable<string>): Generator<string> {
+    yield* tensors;
+    for (const nodes of this.#nodes.values()) yield* nodes;
+  }
 }
 
 /** Refuses what a layer has already and the format has not. */
@@ -166,12 +191,13 @@ function checkGlobs(
   globs: readonly Glob[],
   source: TensorSource,
   selection: Selection,
+  names: Names,
 ): void {
   const { layers, dense, doubtful } = selection;
   for (const glob of globs) {
-    if (layers.some(({ site: { weight, partOf } }) => glob.matches(partOf?.[0] ?? weight.name))) continue;
-    const stays = dense.filter(({ entry }) => glob.matches(entry.name));
-    if (stays.length === 0) throw unmatched(option, glob, source.entries.keys());
+    if (layers.some(({ site: { weight, partOf } }) => names.match(glob, partOf?.[0] ?? weight.name))) continue;
+    const stays = dense.filter(({ entry }) => names.match(glob, entry.name));
+    if (stays.length === 0) throw unmatched(option, glob, names.all(source.entries.keys()));
     if (stays.some(({ reason }) => /tied to the embedding$|^one matrix/.test(reason))) continue;
     const first = stays[0]!;
     const rest = stays.length > 1 ? ` (and ${stays.length - 1} more)` : '';

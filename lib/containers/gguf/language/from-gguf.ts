@@ -5,12 +5,12 @@ import type {
   Companion,
   Envelope,
   EnvelopeChange,
-  KnownModules,
   LinearSite,
   OtherTensor,
   TensorEntry,
   TensorSource,
 } from '../../container.js';
+import type { KnownModules } from '../../known-modules.js';
 import type { GgufEnvelope } from '../envelope.js';
 import { Facts } from './fields.js';
 import { FAMILIES, type Family, ourName, turnedHeads } from './names.js';

@@ -1,0 +1,19 @@
+import { inTurns } from '../../files/event-loop.js';
+import type { Container } from '../container.js';
+import type { OnnxEnvelope } from './envelope.js';
+import { createModel, layoutSteps, type OnnxLayout } from './layout.js';
+import { beginsModel } from './scan.js';
+import { openFile } from './source.js';
+
+/** Files of onnxruntime, and of what is built on it. */
+export const onnx: Container = {
+  name: 'onnx',
+  title: 'an ONNX file',
+  ending: '.onnx',
+
+  begins: beginsModel,
+  isPart: (name) => name.endsWith('.onnx'),
+  open: (path, output) => openFile(path, output),
+  layout: (name, specs, envelope) => inTurns(layoutSteps(name, specs, (envelope as OnnxEnvelope).draftOf(name))),
+  create: (path, layout, mode) => createModel(path, layout as OnnxLayout, mode),
+};

@@ -1,0 +1,178 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import type {
+  Companion,
+  Envelope,
+  EnvelopeChange,
+  LinearSite,
+  Obstacle,
+  OtherTensor,
+  TensorEntry,
+  TensorSpec,
+} from '../container.js';
+import { layerOf } from '../names.js';
+import { piecesOf } from './encode.js';
+import type { NodeForm } from './forms.js';
+import type { OnnxGraph } from './graph.js';
+import type { OnnxDraft } from './layout.js';
+import { type Replacement, rewriteModel } from './rewrite.js';
+import type { OnnxTensor } from './tensors.js';
+import { type Weight, weightOf } from './weights.js';
+import { integerOf, type Message, messageOf, textOf } from './wire.js';
+
+/** One model of those that a source holds. */
+export interface OnnxModel {
+  /** Name of its file in the source. */
+  readonly file: string;
+  readonly message: Message;
+  readonly graph: OnnxGraph;
+  /** Goes before the names of its tensors: '' where it is the only model. */
+  readonly prefix: string;
+  /** Whether some of its tensors lie in files beside it. */
+  readonly apart: boolean;
+}
+
+/** Sides of a matrix, and weights of it, from which codes are worth their scales and nodes. */
+const LEAST_SIDE = 64;
+const LEAST_WEIGHTS = 2 ** 14;
+
+/** Names of nodes that compute the output head. */
+const HEAD = /(?:^|[./])lm_head(?:[./]|$)/;
+
+/** Operators that compute with integers, or make floats of them: whoever wrote them has quantized the model. */
+const QUANTIZED = /^(QLinear|MatMulInteger|DynamicQuantize|DequantizeLinear|ConvInteger|QGemm|QAttention)/;
+
+interface Surroundings {
+  readonly models: readonly OnnxModel[];
+  /** What the output will be called; of a folder that of its files. Undefined: as they are. */
+  readonly output?: string | undefined;
+  /** The folder, and files of it that are carried over. Undefined for a single file. */
+  readonly folder?: { readonly path: string; readonly files: readonly string[] };
+  readonly notes: readonly string[];
+  /** Weights that become codes, by their names, and their tensors. */
+  readonly forms?: ReadonlyMap<string, NodeForm>;
+  readonly tensors?: ReadonlyMap<string, readonly TensorSpec[]>;
+}
+
+/** What surrounds the tensors of ONNX files: their graphs. */
+export class OnnxEnvelope implements Envelope {
+  readonly models: readonly OnnxModel[];
+  readonly notes: readonly string[];
+  readonly #given: Surroundings;
+  #weights: ReadonlyMap<string, Weight | string> | undefined;
+
+  constructor(given: Surroundings) {
+    this.#given = given;
+    this.models = given.models;
+    this.notes = given.notes;
+  }
+
+  /** What the first graph says of itself. */
+  get config(): Readonly<Record<string, unknown>> {
+    const [{ message, graph }] = this.models as readonly [OnnxModel];
+    const version = message.bytes(1);
+    const opsets = message.all(8).map((payload) => {
+      const opset = messageOf(payload as Uint8Array, graph.path);
+      const number = opset.bytes(2);
+      return [textOf(opset.bytes(1)) || 'ai.onnx', number ? Number(integerOf(number)) : 0] as const;
+    });
+    return {
+      ir_version: version ? Number(integerOf(version)) : 0,
+      opset: Object.fromEntries(opsets),
+      ...(message.bytes(2) ? { producer: [textOf(message.bytes(2)), textOf(message.bytes(3))].join(' ').trim() } : {}),
+    };
+  }
+
+  get fingerprint(): string {
+    const hash = createHash('sha256');
+    for (const { file, message } of this.models) {
+      hash.update(file);
+      for (const piece of piecesOf(message)) hash.update(piece instanceof Uint8Array ? piece : `${piece.entry}`);
+    }
+    return hash.digest('hex');
+  }
+
+  obstacle(): Obstacle | undefined {
+    for (const { graph } of this.models) {
+      const nodes = graph.scopes.flatMap((scope) => scope.nodes.filter(({ op }) => QUANTIZED.test(op)));
+      if (nodes.length === 0) continue;
+      const what = `is quantized already: ${nodes.length} ${nodes.length === 1 ? 'node computes' : 'nodes compute'} with integers (${nodes[0]!.op})`;
+      return { kind: 'quantized', seen: true, what, advice: 'Quantize the float original instead.' };
+    }
+    return undefined;
+  }
+
+  *linears(entries: ReadonlyMap<string, TensorEntry>): Generator<LinearSite | OtherTensor> {
+    for (const entry of entries.values()) {
+      const weight = this.weight(entry.name);
+      if (typeof weight === 'string' || weight === undefined) {
+        yield { entry, reason: weight ?? 'no tensor of the graph', linear: false };
+        continue;
+      }
+      yield siteOf(entry, weight);
+    }
+  }
+
+  /** What a tensor is to its graph; undefined for none of the model. */
+  weight(name: string): Weight | string | undefined {
+    if (this.#weights === undefined) {
+      const weights = new Map<string, Weight | string>();
+      for (const { graph, prefix } of this.models) {
+        for (const scope of graph.scopes) {
+          for (const tensor of scope.tensors.values())
+            if (tensor.key !== undefined) weights.set(prefix + tensor.key, weightOf(graph, scope, tensor));
+        }
+      }
+      this.#weights = weights;
+    }
+    return this.#weights.get(name);
+  }
+
+  /** @param change `set` has the form of each weight, by its name: `NodeForm`. */
+  replace({ layers, set }: EnvelopeChange): OnnxEnvelope {
+    const forms = new Map(Object.entries(set as Record<string, NodeForm>));
+    const tensors = new Map([...layers].map((layer) => [layer.name, layer.tensors]));
+    return new OnnxEnvelope({ ...this.#given, forms, tensors });
+  }
+
+  *companions(): Generator<Companion> {
+    const { folder } = this.#given;
+    for (const name of folder?.files ?? []) yield { name, copyOf: join(folder!.path, name) };
+  }
+
+  /** The model of a file as it is to be written. */
+  draftOf(file: string): OnnxDraft {
+    const { output, forms = new Map<string, NodeForm>(), tensors } = this.#given;
+    const model = this.models.find((own) => own.file === file)!;
+    const { graph, prefix, message, apart } = model;
+    const replacements: Replacement[] = [];
+    for (const [name, form] of forms) {
+      const weight = name.startsWith(prefix) ? this.weight(name) : undefined;
+      if (weight === undefined || typeof weight === 'string' || graph.tensors.get(weight.tensor.key!) !== weight.tensor)
+        continue;
+      replacements.push({ weight, form, tensors: tensors!.get(layerOf(name))! });
+    }
+    const keys = new Map([...graph.tensors].map(([key, tensor]: [string, OnnxTensor]) => [tensor.message, key]));
+    const own = rewriteModel(message, graph, replacements);
+    return { message: own, keyOf: (tensor) => keys.get(tensor), name: output ?? file, apart };
+  }
+}
+
+function siteOf(entry: TensorEntry, { shape, stored, dtype, uses }: Weight): LinearSite {
+  const nodes = uses.map(({ node }) => node.name).filter((name) => name !== '');
+  const gathers = uses.some(({ kind }) => kind === 'Gather');
+  const multiplies = uses.some(({ kind }) => kind !== 'Gather');
+  const isHead = multiplies && [entry.name, ...nodes].some((name) => HEAD.test(name));
+  const [outs, ins] = shape;
+  const small = Math.min(outs, ins) < LEAST_SIDE || outs * ins < LEAST_WEIGHTS;
+  const doubt = gathers
+    ? { reason: multiplies ? 'embedding, which the output head shares' : 'embedding', linear: multiplies }
+    : small
+      ? { reason: `small: less than ${LEAST_SIDE} rows or columns, or ${LEAST_WEIGHTS} weights`, linear: true }
+      : undefined;
+  return {
+    ...{ name: layerOf(entry.name), weight: entry, shape, stored, computed: dtype, nodes },
+    ...(doubt ? { doubt } : {}),
+    ...(gathers ? { embedding: true as const } : isHead ? { head: 'lm_head' } : {}),
+  };
+}

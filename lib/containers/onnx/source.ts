@@ -1,0 +1,141 @@
+import { basename, dirname, join } from 'node:path';
+import { inTurns } from '../../files/event-loop.js';
+import { openRegular } from '../../files/io.js';
+import { staysInside } from '../../files/model-folder.js';
+import { OpenFile } from '../../files/open-file.js';
+import type { OutputKind } from '../../files/output-rules.js';
+import { formatError, plain, quote } from '../../messages/text.js';
+import type { SourceFile, TensorEntry, TensorSource } from '../container.js';
+import { OnnxEnvelope, type OnnxModel } from './envelope.js';
+import { OnnxGraph } from './graph.js';
+import { scanSteps } from './scan.js';
+
+/** Most files that the tensors of one model lie in. */
+const MAX_FILES = 1024;
+
+/** A file that is read as a part of a model's. */
+interface Part {
+  readonly file: OpenFile;
+  /** Where its bytes stand in the model, whose files are read as if they were one. */
+  readonly base: number;
+}
+
+/** A model that is open: its own file, then those that its tensors lie in. */
+export interface OpenModel {
+  readonly model: OnnxModel;
+  readonly parts: readonly Part[];
+  readonly entries: readonly TensorEntry[];
+  readonly size: number;
+}
+
+/**
+ * Opens a file.
+ *
+ * @param name What it is called in the source.
+ * @param prefix Goes before the names of its tensors.
+ */
+export async function openOnnx(path: string, name: string, prefix = ''): Promise<OpenModel> {
+  const { fd, size } = await openRegular(path);
+  const parts: Part[] = [{ file: new OpenFile(path, fd, size), base: 0 }];
+  try {
+    const message = await inTurns(scanSteps(fd, path, size));
+    const graph = await inTurns(OnnxGraph.index(message, path));
+    let end = size;
+    const bases = new Map<string, Part>();
+    const entries: TensorEntry[] = [];
+    for (const [key, { type, shape, hole, external, bytes }] of graph.tensors) {
+      let begin = hole?.begin ?? 0;
+      if (external) {
+        let part = bases.get(external.location);
+        if (part === undefined) {
+          if (bases.size === MAX_FILES) throw formatError(path, `its tensors lie in more than ${MAX_FILES} files.`);
+          const file = await openBeside(path, external.location);
+          part = { file, base: end };
+          end += file.size;
+          bases.set(external.location, part);
+          parts.push(part);
+        }
+        const last = external.offset + bytes;
+        if (last > part.file.size) {
+          const where = `ends at byte ${last}, past the end of the file (${part.file.size} bytes)`;
+          throw formatError(part.file.path, `tensor ${quote(key)} of ${plain(basename(path))} ${where}.`);
+        }
+        begin = part.base + external.offset;
+      }
+      entries.push({ name: prefix + key, type, shape, file: name, begin, end: begin + bytes });
+    }
+    entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
+    return { model: { file: name, message, graph, prefix, apart: bases.size > 0 }, parts, entries, size: end };
+  } catch (error) {
+    await Promise.all(parts.map(({ file }) => file.close()));
+    throw error;
+  }
+}
+
+/** Opens a file that a model says its tensors lie in: it may come from anybody, and must not lead elsewhere. */
+async function openBeside(path: string, location: string): Promise<OpenFile> {
+  const folder = dirname(path);
+  const own = join(folder, location);
+  if (!(await staysInside(folder, own))) {
+    const message = `expected tensors in files of the model's folder, got ${quote(location)}, which is not there, or leads elsewhere.`;
+    throw formatError(path, message);
+  }
+  const { fd, size } = await openRegular(own);
+  return new OpenFile(own, fd, size);
+}
+
+/** One ONNX file, or the files of a folder. */
+export class OnnxSource implements TensorSource {
+  readonly container = 'onnx';
+  readonly kind: OutputKind;
+  readonly path: string;
+  readonly files: readonly SourceFile[];
+  readonly inputs: readonly string[];
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly envelope: OnnxEnvelope;
+  readonly #models: ReadonlyMap<string, OpenModel>;
+
+  constructor(path: string, kind: OutputKind, models: readonly OpenModel[], envelope: OnnxEnvelope) {
+    this.path = path;
+    this.kind = kind;
+    this.envelope = envelope;
+    this.#models = new Map(models.map((open) => [open.model.file, open]));
+    this.files = models.map(({ model, parts, size }) => ({ name: model.file, path: parts[0]!.file.path, size }));
+    this.inputs = kind === 'folder' ? [path] : models.flatMap(({ parts }) => parts.map(({ file }) => file.path));
+    const entries = new Map<string, TensorEntry>();
+    for (const open of models) for (const entry of open.entries) entries.set(entry.name, entry);
+    this.entries = entries;
+  }
+
+  async read(entry: TensorEntry, at: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.readSpan(entry.file, entry.begin + at, into, signal);
+  }
+
+  readSync(entry: TensorEntry, at: number, into: Uint8Array): void {
+    for (const { file, from, bytes } of this.#pieces(entry.file, entry.begin + at, into)) file.readSync(from, bytes);
+  }
+
+  async readSpan(name: string, begin: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    for (const { file, from, bytes } of this.#pieces(name, begin, into)) await file.read(from, bytes, signal);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#models.values()].flatMap(({ parts }) => parts.map(({ file }) => file.close())));
+  }
+
+  /** What of `into` comes from which file. */
+  *#pieces(name: string, begin: number, into: Uint8Array) {
+    const end = begin + into.byteLength;
+    for (const { file, base } of this.#models.get(name)!.parts) {
+      const [first, last] = [Math.max(begin, base), Math.min(end, base + file.size)];
+      if (first < last) yield { file, from: first - base, bytes: into.subarray(first - begin, last - begin) };
+    }
+  }
+}
+
+/** Opens a single file. `output` is what is to be made of it. */
+export async function openFile(path: string, output?: string): Promise<OnnxSource> {
+  const open = await openOnnx(path, basename(path));
+  const name = output === undefined ? undefined : basename(output);
+  return new OnnxSource(path, 'file', [open], new OnnxEnvelope({ models: [open.model], notes: [], output: name }));
+}
