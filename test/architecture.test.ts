@@ -131,7 +131,7 @@ describe('imports of lib', () => {
     const spelt =
       /\bW_q\b|\.(?:scale|zero|stores_quant_config|encoded_state_dict)[`']|'(?:B?F16|F32|F64|[IU](?:8|16|32|64)|BOOL)'/;
     const naming = [...edges.keys()].filter((file) => {
-      if (/^lib\/(schemes|containers\/(safetensors|gguf))\/|^lib\/containers\/stored-types\.ts$/.test(file))
+      if (/^lib\/(schemes|containers\/(safetensors|gguf|onnx))\/|^lib\/containers\/stored-types\.ts$/.test(file))
         return false;
       const code = readFileSync(join(root, file), 'utf8').replaceAll(/\/\*.*?\*\/|\/\/[^\n]*/gs, '');
       return spelt.test(code) || (roomOf(file) !== 'runtime' && code.includes('quantization_config'));

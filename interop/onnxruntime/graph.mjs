@@ -33,12 +33,16 @@ export function tensor(name, type, shape, data, how = 'raw') {
   return bytes([...shape.map((size) => number(1, size)), number(2, TYPES[type]), block(8, name), ...numbers]);
 }
 
-const floats = (name, shape, data) => tensor(name, 'float32', shape, data);
+export const floats = (name, shape, data) => tensor(name, 'float32', shape, data);
 
 function attribute(name, value) {
   const own = (fields, type) => block(5, bytes([block(1, name), ...fields, number(20, type)]));
   if (typeof value === 'number') return own([number(3, value)], 2);
-  if (Array.isArray(value)) return own(value.map((one) => number(8, one)), 7);
+  if (Array.isArray(value))
+    return own(
+      value.map((one) => number(8, one)),
+      7,
+    );
   if ('float' in value) return own([bytes([varint((2 << 3) | 5), viewOf(Float32Array.of(value.float))])], 1);
   if ('tensor' in value) return own([block(5, value.tensor)], 4);
   return own([block(6, value.graph)], 5);
@@ -97,4 +101,71 @@ export function gaussian(count, seed = 1, scale = 1) {
   return out;
 }
 
-export { floats };
+/** Fields of a message: number to payloads, of which varints are BigInt. */
+export function fieldsOf(message) {
+  const fields = new Map();
+  const spelt = (at) => {
+    let value = 0n;
+    for (let shift = 0n; ; shift += 7n) {
+      const byte = message[at++];
+      value |= BigInt(byte & 127) << shift;
+      if (byte < 128) return [value, at];
+    }
+  };
+  for (let at = 0; at < message.length; ) {
+    const [tag, next] = spelt(at);
+    const [field, wire] = [Number(tag >> 3n), Number(tag & 7n)];
+    let payload;
+    if (wire === 0) [payload, at] = spelt(next);
+    else {
+      const [length, begin] = wire === 2 ? spelt(next) : [wire === 1 ? 8n : 4n, next];
+      at = begin + Number(length);
+      payload = message.subarray(begin, at);
+    }
+    fields.set(field, [...(fields.get(field) ?? []), payload]);
+  }
+  return fields;
+}
+
+const text = (payload) => (payload === undefined ? '' : Buffer.from(payload).toString());
+const signed = (payload) => Number(BigInt.asIntN(64, payload));
+
+function readTensor(payload) {
+  const fields = fieldsOf(payload);
+  const external = Object.fromEntries(
+    (fields.get(13) ?? []).map((pair) => [text(fieldsOf(pair).get(1)?.[0]), text(fieldsOf(pair).get(2)?.[0])]),
+  );
+  const shape = (fields.get(1) ?? []).map(Number);
+  return { name: text(fields.get(8)?.[0]), type: Number(fields.get(2)[0]), shape, raw: fields.get(9)?.[0], external };
+}
+
+function readGraph(payload) {
+  const fields = fieldsOf(payload);
+  const nodes = (fields.get(1) ?? []).map((one) => {
+    const own = fieldsOf(one);
+    const attributes = (own.get(5) ?? []).map((given) => {
+      const inner = fieldsOf(given);
+      const content = inner.has(6)
+        ? readGraph(inner.get(6)[0])
+        : inner.has(3)
+          ? signed(inner.get(3)[0])
+          : inner.get(8)?.map(signed);
+      return [text(inner.get(1)[0]), content];
+    });
+    const names = (field) => (own.get(field) ?? []).map(text);
+    return {
+      ...{ op: text(own.get(4)?.[0]), name: text(own.get(3)?.[0]), domain: text(own.get(7)?.[0]) },
+      ...{ inputs: names(1), outputs: names(2), attributes: Object.fromEntries(attributes) },
+    };
+  });
+  const tensors = Object.fromEntries((fields.get(5) ?? []).map(readTensor).map((one) => [one.name, one]));
+  const inputs = (fields.get(11) ?? []).map((one) => text(fieldsOf(one).get(1)?.[0]));
+  return { nodes, tensors, inputs };
+}
+
+/** What a model says, for tests: its graph, its operators' versions. */
+export function read(file) {
+  const fields = fieldsOf(file);
+  const opsets = (fields.get(8) ?? []).map((one) => [text(fieldsOf(one).get(1)?.[0]), Number(fieldsOf(one).get(2)[0])]);
+  return { ...readGraph(fields.get(7)[0]), opsets: Object.fromEntries(opsets) };
+}

@@ -278,6 +278,8 @@ export interface Envelope {
    */
   linears(entries: ReadonlyMap<string, TensorEntry>, known?: KnownModules): Iterable<LinearSite | OtherTensor>;
   replace(change: EnvelopeChange): Envelope;
+  /** What a file of the original will be called. Absent: as it was. */
+  outputName?(file: string): string;
   /** The files beside `files`, which hold the tensors: by name, with what each holds. */
   companions(files: ReadonlyMap<string, Iterable<TensorEntry>>): Iterable<Companion>;
 }

@@ -73,7 +73,7 @@ export function openSourceBack(given: string, output: string): Promise<TensorSou
 }
 
 async function containerOfFolder(path: string): Promise<Container | undefined> {
-  for (const container of CONTAINERS) if (await container.opensFolder?.(path)) return container;
+  for (const container of CONTAINERS.slice(1)) if (await container.opensFolder?.(path)) return container;
   return undefined;
 }
 

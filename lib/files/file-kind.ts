@@ -4,6 +4,8 @@ export interface FileKind {
   readonly title: string;
   /** How names of such files end, with the dot, in small letters. */
   readonly ending: string;
+  /** The sub-folder of a model's folder that such files lie in. Absent: they lie at its top. */
+  readonly folder?: string;
   /** Whether a file of `size` bytes that begins with `prefix` is one. */
   begins(prefix: Uint8Array, size: number): boolean;
   /** Whether a file of this name may be one of several that hold one model. */

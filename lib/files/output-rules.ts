@@ -114,15 +114,18 @@ async function isEmptyOr(kind: FileKind, path: string): Promise<boolean> {
  * Why a folder is not certainly one model and nothing else. Replacing removes all that it holds, and `--out models` typed for
  * `--out models/mine` must not cost anybody their other models, or a project its sources.
  */
-async function whyNotModel(folder: string, { ending, isPart }: FileKind): Promise<string | undefined> {
+async function whyNotModel(
+  folder: string,
+  { ending, isPart, folder: home = '' }: FileKind,
+): Promise<string | undefined> {
   const isWeights = (name: string) => name.endsWith(ending);
   const entries = await fs.readdir(folder, { withFileTypes: true });
   const names = entries.map(({ name }) => name);
   if (names.every((name) => name === 'config.json')) return undefined; // nothing that somebody would miss
-  const weights = names.filter(isWeights);
+  const weights = (home === '' ? names : await fs.readdir(join(folder, home)).catch(() => [])).filter(isWeights);
   if (weights.length === 0) return `does not look like a model folder (no *${ending})`;
   if (weights.length > 1 && !weights.every(isPart)) return `holds more than one model (${quoteSome(weights)})`;
-  for (const entry of entries.filter((candidate) => candidate.isDirectory())) {
+  for (const entry of entries.filter((candidate) => candidate.isDirectory() && candidate.name !== home)) {
     const inner = await fs.readdir(join(folder, entry.name));
     // Outputs carry configs of sub-folders along (onnx/config.json), whose weights, in other formats, they leave out.
     if (inner.some((name) => isWeights(name) || isOtherWeights(name)))

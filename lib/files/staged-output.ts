@@ -160,6 +160,12 @@ export class StagedOutput {
     }
   }
 
+  /** Makes the folders that a file in the folder lies in, which the caller creates. */
+  async makeFoldersOf(relative: string): Promise<void> {
+    const parts = relative.split('/');
+    for (let depth = 1; depth < parts.length; depth++) await this.#makeFolder(join(...parts.slice(0, depth)));
+  }
+
   /** Writes a small file into the folder, to the disk. Text becomes UTF-8. */
   async writeFile(relative: string, data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data, 'utf8') : data;
@@ -252,8 +258,7 @@ export class StagedOutput {
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a path inside the output folder, got ${quote(relative)}.`);
     }
     const full = join(this.path, path);
-    const parts = path.split(sep);
-    for (let depth = 1; depth < parts.length; depth++) await this.#makeFolder(join(...parts.slice(0, depth)));
+    await this.makeFoldersOf(path.split(sep).join('/'));
     const fd = await createFile(full, mode ?? (await this.modeOf(path)));
     try {
       await fill(fd, full);

@@ -46,7 +46,8 @@ export async function convertFolder(conversion: Conversion): Promise<Converted> 
     let bytes = 0;
     const written = new Map<string, Iterable<TensorEntry>>();
     for (const [file, layout] of layouts) {
-      const name = staged.kind === 'file' ? '.' : file;
+      const name = staged.kind === 'file' ? '.' : (envelope.outputName?.(file) ?? file);
+      if (staged.kind === 'folder') await staged.makeFoldersOf(name);
       const mode = await staged.modeOf(name);
       const { entries, fileSize } = await conversion.write(file, join(staged.path, name), layout, mode);
       written.set(file, entries.values());

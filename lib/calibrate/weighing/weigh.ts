@@ -30,6 +30,7 @@ export async function weigh(
     .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config.solver)));
   if (asked === 'none' || layers.length === 0) return NONE;
   const importance = asked === 'auto' ? 'random' : asked;
+  if (asked === 'auto' && source.container === 'onnx') return NONE; // nobody expects a graph to be run
   if (asked === 'auto') {
     const { obstacleTo } = await import('../runs.js');
     const obstacle = activeBackend().name === 'js' ? SLOW : await obstacleTo(source);

@@ -1,6 +1,8 @@
+import * as fs from 'node:fs/promises';
 import { inTurns } from '../../files/event-loop.js';
 import type { Container } from '../container.js';
 import type { OnnxEnvelope } from './envelope.js';
+import { isOnnxFolder, openFolder } from './folder.js';
 import { createModel, layoutSteps, type OnnxLayout } from './layout.js';
 import { beginsModel } from './scan.js';
 import { openFile } from './source.js';
@@ -13,7 +15,9 @@ export const onnx: Container = {
 
   begins: beginsModel,
   isPart: (name) => name.endsWith('.onnx'),
-  open: (path, output) => openFile(path, output),
+  folder: 'onnx',
+  opensFolder: isOnnxFolder,
+  open: async (path, output) => ((await fs.stat(path)).isDirectory() ? openFolder(path) : openFile(path, output)),
   layout: (name, specs, envelope) => inTurns(layoutSteps(name, specs, (envelope as OnnxEnvelope).draftOf(name))),
   create: (path, layout, mode) => createModel(path, layout as OnnxLayout, mode),
 };

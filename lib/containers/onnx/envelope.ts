@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type {
   Companion,
   Envelope,
@@ -11,12 +11,14 @@ import type {
   TensorSpec,
 } from '../container.js';
 import { layerOf } from '../names.js';
+import type { ConfigFile } from '../safetensors/envelope.js';
 import { piecesOf } from './encode.js';
 import type { NodeForm } from './forms.js';
 import type { OnnxGraph } from './graph.js';
 import type { OnnxDraft } from './layout.js';
 import { type Replacement, rewriteModel } from './rewrite.js';
 import type { OnnxTensor } from './tensors.js';
+import { CONFIG, nameOf, typeOf, withTypes } from './transformers-js.js';
 import { type Weight, weightOf } from './weights.js';
 import { integerOf, type Message, messageOf, textOf } from './wire.js';
 
@@ -47,7 +49,7 @@ interface Surroundings {
   /** What the output will be called; of a folder that of its files. Undefined: as they are. */
   readonly output?: string | undefined;
   /** The folder, and files of it that are carried over. Undefined for a single file. */
-  readonly folder?: { readonly path: string; readonly files: readonly string[] };
+  readonly folder?: { readonly path: string; readonly files: readonly string[]; readonly config: ConfigFile };
   readonly notes: readonly string[];
   /** Weights that become codes, by their names, and their tensors. */
   readonly forms?: ReadonlyMap<string, NodeForm>;
@@ -59,6 +61,8 @@ export class OnnxEnvelope implements Envelope {
   readonly models: readonly OnnxModel[];
   readonly notes: readonly string[];
   readonly #given: Surroundings;
+  /** Files whose tensors will lie in another one. */
+  readonly #apart = new Set<string>();
   #weights: ReadonlyMap<string, Weight | string> | undefined;
 
   constructor(given: Surroundings) {
@@ -89,6 +93,7 @@ export class OnnxEnvelope implements Envelope {
       hash.update(file);
       for (const piece of piecesOf(message)) hash.update(piece instanceof Uint8Array ? piece : `${piece.entry}`);
     }
+    hash.update(this.#given.folder?.config.text ?? '');
     return hash.digest('hex');
   }
 
@@ -135,9 +140,26 @@ export class OnnxEnvelope implements Envelope {
     return new OnnxEnvelope({ ...this.#given, forms, tensors });
   }
 
+  outputName(file: string): string {
+    const type = this.#type();
+    return this.#given.folder === undefined || type === undefined ? file : nameOf(file, type);
+  }
+
   *companions(): Generator<Companion> {
     const { folder } = this.#given;
-    for (const name of folder?.files ?? []) yield { name, copyOf: join(folder!.path, name) };
+    if (folder === undefined) return;
+    const type = this.#type();
+    const apart = [...this.#apart].map((file) => basename(this.outputName(file)));
+    yield { name: CONFIG, text: type === undefined ? folder.config.text : withTypes(folder.config, type, apart) };
+    for (const name of folder.files) yield { name, copyOf: join(folder.path, name) };
+  }
+
+  /** What transformers.js calls most of the weights that become codes; undefined where none do. */
+  #type(): string | undefined {
+    const counts = new Map<number, number>();
+    for (const { bits } of this.#given.forms?.values() ?? []) counts.set(bits, (counts.get(bits) ?? 0) + 1);
+    const [most] = [...counts].sort((a, b) => b[1] - a[1]);
+    return most && typeOf(most[0]);
   }
 
   /** The model of a file as it is to be written. */
@@ -150,11 +172,14 @@ export class OnnxEnvelope implements Envelope {
       const weight = name.startsWith(prefix) ? this.weight(name) : undefined;
       if (weight === undefined || typeof weight === 'string' || graph.tensors.get(weight.tensor.key!) !== weight.tensor)
         continue;
-      replacements.push({ weight, form, tensors: tensors!.get(layerOf(name))! });
+      const own = tensors!.get(layerOf(name))!.map((spec) => ({ ...spec, name: spec.name.slice(prefix.length) }));
+      replacements.push({ weight, form, tensors: own });
     }
     const keys = new Map([...graph.tensors].map(([key, tensor]: [string, OnnxTensor]) => [tensor.message, key]));
     const own = rewriteModel(message, graph, replacements);
-    return { message: own, keyOf: (tensor) => keys.get(tensor), name: output ?? file, apart };
+    const told = () => void this.#apart.add(file);
+    const name = output ?? basename(this.outputName(file));
+    return { message: own, prefix, keyOf: (tensor) => keys.get(tensor), name, apart, told };
   }
 }
 

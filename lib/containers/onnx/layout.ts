@@ -34,19 +34,24 @@ export interface OnnxDraft {
   readonly keyOf: (tensor: Message) => string | undefined;
   /** What its file will be called, without folders. */
   readonly name: string;
+  /** Goes before the names of its tensors in all of a model's files. */
+  readonly prefix: string;
   /** Whether its tensors lie in another file, however small it is. */
   readonly apart: boolean;
+  /** Called where they will. */
+  readonly told: () => void;
 }
 
 /** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model of more than 2 GB without its tensors. */
 export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: OnnxDraft): Steps<OnnxLayout> {
-  const sizes = new Map(specs.map((spec) => [spec.name, { spec, bytes: bytesOf(spec) }]));
+  const sizes = new Map(specs.map((spec) => [spec.name.slice(draft.prefix.length), { spec, bytes: bytesOf(spec) }]));
   const inlined = mapTensors(draft.message, (tensor) => {
     const key = draft.keyOf(tensor);
     return key === undefined ? tensor : inlineMessage(tensor, key, sizes.get(key)!.bytes);
   });
   yield;
   const apart = draft.apart || sizeOf(inlined) > MAX_MODEL_BYTES;
+  if (apart) draft.told();
   const places = new Map<string, number>();
   let dataSize = 0;
   const message = !apart
@@ -102,10 +107,10 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
   }
   endRun();
   const data = new Map<string, TensorEntry>();
-  for (const [name, begin] of places) {
-    const { spec, bytes } = sizes.get(name)!;
-    data.set(name, { ...specOf(spec), file, begin, end: begin + bytes });
-    entries.set(name, { ...specOf(spec), file, begin: at + begin, end: at + begin + bytes });
+  for (const [key, begin] of places) {
+    const { spec, bytes } = sizes.get(key)!;
+    data.set(spec.name, { ...specOf(spec), file, begin, end: begin + bytes });
+    entries.set(spec.name, { ...specOf(spec), file, begin: at + begin, end: at + begin + bytes });
     yield;
   }
   for (const { spec } of sizes.values()) {

@@ -1,7 +1,6 @@
 import type { Steps } from '../../files/event-loop.js';
-import { readFullySync } from '../../files/io.js';
 import { formatError } from '../../messages/text.js';
-import { type Field, Message, type Payload, type Span, WireReader } from './wire.js';
+import { type Field, Message, type Payload, type Span, type WireReader } from './wire.js';
 
 // An ONNX file without its weights: the messages that are worked on are read, in memory that is bounded, and the numbers of tensors
 // stay where they are.
@@ -96,13 +95,12 @@ class Scanner {
 }
 
 /**
- * The messages of a file that is open.
+ * The messages of a file.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_FORMAT`
  */
-export function* scanSteps(fd: number, path: string, size: number): Steps<Message> {
-  const reader = new WireReader(path, { size, read: (position, into) => readFullySync(fd, path, position, into) });
-  const model = yield* new Scanner(reader).message('model', 0, size, 0);
+export function* scanSteps(reader: WireReader, path: string): Steps<Message> {
+  const model = yield* new Scanner(reader).message('model', 0, reader.size, 0);
   const graphs = model.all(7);
   if (graphs.length !== 1 || !(graphs[0] instanceof Message))
     throw formatError(path, `expected an ONNX model, with one graph, got ${graphs.length}.`);
@@ -145,7 +143,7 @@ export function beginsModel(prefix: Uint8Array, size: number): boolean {
     }
     if (!whole) return at >= prefix.length && count > 0;
     if ((tag & 7) === 2) at += value;
-    if (at > size) return false;
+    if (at > size) return count > 0; // cut off, perhaps: whoever opens it says where
   }
   return true;
 }

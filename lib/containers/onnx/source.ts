@@ -1,6 +1,6 @@
 import { basename, dirname, join } from 'node:path';
 import { inTurns } from '../../files/event-loop.js';
-import { openRegular } from '../../files/io.js';
+import { openRegular, readFullySync } from '../../files/io.js';
 import { staysInside } from '../../files/model-folder.js';
 import { OpenFile } from '../../files/open-file.js';
 import type { OutputKind } from '../../files/output-rules.js';
@@ -9,6 +9,7 @@ import type { SourceFile, TensorEntry, TensorSource } from '../container.js';
 import { OnnxEnvelope, type OnnxModel } from './envelope.js';
 import { OnnxGraph } from './graph.js';
 import { scanSteps } from './scan.js';
+import { WireReader } from './wire.js';
 
 /** Most files that the tensors of one model lie in. */
 const MAX_FILES = 1024;
@@ -38,7 +39,8 @@ export async function openOnnx(path: string, name: string, prefix = ''): Promise
   const { fd, size } = await openRegular(path);
   const parts: Part[] = [{ file: new OpenFile(path, fd, size), base: 0 }];
   try {
-    const message = await inTurns(scanSteps(fd, path, size));
+    const read = (position: number, into: Uint8Array) => readFullySync(fd, path, position, into);
+    const message = await inTurns(scanSteps(new WireReader(path, { size, read }), path));
     const graph = await inTurns(OnnxGraph.index(message, path));
     let end = size;
     const bases = new Map<string, Part>();
@@ -65,10 +67,21 @@ export async function openOnnx(path: string, name: string, prefix = ''): Promise
       entries.push({ name: prefix + key, type, shape, file: name, begin, end: begin + bytes });
     }
     entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
+    checkApart(path, entries);
     return { model: { file: name, message, graph, prefix, apart: bases.size > 0 }, parts, entries, size: end };
   } catch (error) {
     await Promise.all(parts.map(({ file }) => file.close()));
     throw error;
+  }
+}
+
+/** Refuses tensors that share some of their bytes. Those that are all the same are one tensor under two names. */
+function checkApart(path: string, entries: readonly TensorEntry[]): void {
+  for (const [i, { name, begin, end }] of entries.entries()) {
+    const before = entries[i - 1];
+    if (before === undefined || before.end <= begin || begin === end) continue;
+    if (before.begin === begin && before.end === end) continue;
+    throw formatError(path, `tensors ${quote(before.name)} and ${quote(name)} overlap. The file is damaged.`);
   }
 }
 
