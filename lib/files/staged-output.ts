@@ -21,7 +21,7 @@ import { enterable, modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
 import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
 import { checkParent, makeParents, removeParents, removeParentsSync } from './parents.js';
-import { placeFile, placeFolder, settleAsideSync, syncTree } from './placing.js';
+import { placeBeside, placeFile, placeFolder, settleAsideSync, syncTree } from './placing.js';
 
 export type { OutputKind } from './output-rules.js';
 
@@ -190,6 +190,7 @@ export class StagedOutput {
     await syncTree(this.path, this.kind);
     const { path, target } = this;
     const placement = { path, target, aside: this.#aside, made: this.#made, force: this.#force };
+    if (this.#beside !== undefined) await placeBeside(placement, this.#beside);
     await (this.kind === 'file' ? placeFile(placement) : placeFolder(placement));
     this.#open = false;
     try {
@@ -205,6 +206,7 @@ export class StagedOutput {
     if (!this.#open) return;
     this.#open = false;
     await fs.rm(this.path, { recursive: true, force: true, maxRetries: 2 }).catch(() => {}); // The next run tries again.
+    if (this.#beside !== undefined) await fs.rm(this.path + this.#beside, { force: true }).catch(() => {});
     await removeParents(this.#parents);
     this.#settle();
   }
@@ -217,6 +219,7 @@ export class StagedOutput {
     const steps = [
       () => settleAsideSync({ target, aside: this.#aside }),
       () => rmSync(path, { recursive: true, force: true, maxRetries: 2 }),
+      () => this.#beside !== undefined && rmSync(path + this.#beside, { force: true }),
       () => removeParentsSync(this.#parents),
     ];
     for (const step of steps) {
@@ -232,6 +235,11 @@ export class StagedOutput {
   #settle(): void {
     this.#unsettled = false;
     release(this.path);
+  }
+
+  /** What follows the output's name in that of a file that belongs to it. */
+  get #beside(): string | undefined {
+    return this.kind === 'file' ? this.#made.beside : undefined;
   }
 
   /** Where an old folder waits while the new one takes its place. */

@@ -341,5 +341,17 @@ describe('a model that is quantized', () => {
     const opened = await openModel(path);
     expect(opened.tensor('w')).toEqual(W);
     await opened.close();
+    const output = path.replace('model.onnx', 'q.onnx');
+    const report = await quantizeModel(path, output);
+    const { tensors } = read(fs.readFileSync(output));
+    expect(tensors.w_Q4!.external).toEqual({ location: 'q.onnx_data', offset: '0', length: String((K * N) / 2) });
+    expect(tensors.w_Q4!.raw).toBeUndefined();
+    const { totals } = await compareModels(path, output);
+    expect(totals.relativeError).toBeCloseTo(report.totals.relativeError, 6);
+    expect(fs.readdirSync(path.replace('/model.onnx', '')).sort()).toEqual([
+      ...['model.onnx', 'q.onnx', 'q.onnx_data', 'weights.bin'],
+    ]);
+    await expectError(() => quantizeModel(path, output), 'ERR_IO', /exists/);
+    await quantizeModel(path, output, { force: true });
   });
 });

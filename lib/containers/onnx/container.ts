@@ -3,7 +3,7 @@ import { inTurns } from '../../files/event-loop.js';
 import type { Container } from '../container.js';
 import type { OnnxEnvelope } from './envelope.js';
 import { isOnnxFolder, openFolder } from './folder.js';
-import { createModel, layoutSteps, type OnnxLayout } from './layout.js';
+import { createModel, DATA_SUFFIX, layoutSteps, type OnnxLayout } from './layout.js';
 import { beginsModel } from './scan.js';
 import { openFile } from './source.js';
 
@@ -15,9 +15,11 @@ export const onnx: Container = {
 
   begins: beginsModel,
   isPart: (name) => name.endsWith('.onnx'),
+  beside: DATA_SUFFIX,
   folder: 'onnx',
   opensFolder: isOnnxFolder,
   open: async (path, output) => ((await fs.stat(path)).isDirectory() ? openFolder(path) : openFile(path, output)),
+  staysWide: () => true, // a graph says which types its tensors have
   layout: (name, specs, envelope) => inTurns(layoutSteps(name, specs, (envelope as OnnxEnvelope).draftOf(name))),
   create: (path, layout, mode) => createModel(path, layout as OnnxLayout, mode),
 };

@@ -16,9 +16,10 @@ import { piecesOf } from './encode.js';
 import type { NodeForm } from './forms.js';
 import type { OnnxGraph } from './graph.js';
 import type { OnnxDraft } from './layout.js';
+import { restoreModel } from './restore.js';
 import { type Replacement, rewriteModel } from './rewrite.js';
 import type { OnnxTensor } from './tensors.js';
-import { CONFIG, nameOf, typeOf, withTypes } from './transformers-js.js';
+import { CONFIG, nameOf, typeOf, withoutType, withTypes } from './transformers-js.js';
 import { type Weight, weightOf } from './weights.js';
 import { integerOf, type Message, messageOf, textOf } from './wire.js';
 
@@ -142,13 +143,15 @@ export class OnnxEnvelope implements Envelope {
 
   outputName(file: string): string {
     const type = this.#type();
-    return this.#given.folder === undefined || type === undefined ? file : nameOf(file, type);
+    const { folder, tensors } = this.#given;
+    if (folder === undefined || tensors === undefined) return file;
+    return type === undefined ? withoutType(file) : nameOf(file, type);
   }
 
   *companions(): Generator<Companion> {
     const { folder } = this.#given;
     if (folder === undefined) return;
-    const type = this.#type();
+    const type = this.#type() ?? (this.#given.tensors && 'fp32');
     const apart = [...this.#apart].map((file) => basename(this.outputName(file)));
     yield { name: CONFIG, text: type === undefined ? folder.config.text : withTypes(folder.config, type, apart) };
     for (const name of folder.files) yield { name, copyOf: join(folder.path, name) };
@@ -157,7 +160,12 @@ export class OnnxEnvelope implements Envelope {
   /** What transformers.js calls most of the weights that become codes; undefined where none do. */
   #type(): string | undefined {
     const counts = new Map<number, number>();
-    for (const { bits } of this.#given.forms?.values() ?? []) counts.set(bits, (counts.get(bits) ?? 0) + 1);
+    for (const [name, { bits }] of this.#given.forms ?? []) {
+      const weight = this.weight(name);
+      // Of tables bits are asked for apart: they tell only where nothing else does.
+      const isTable = typeof weight === 'object' && weight.uses.some(({ kind }) => kind === 'Gather');
+      counts.set(bits, (counts.get(bits) ?? 0) + (isTable ? 1e-6 : 1));
+    }
     const [most] = [...counts].sort((a, b) => b[1] - a[1]);
     return most && typeOf(most[0]);
   }
@@ -176,7 +184,10 @@ export class OnnxEnvelope implements Envelope {
       replacements.push({ weight, form, tensors: own });
     }
     const keys = new Map([...graph.tensors].map(([key, tensor]: [string, OnnxTensor]) => [tensor.message, key]));
-    const own = rewriteModel(message, graph, replacements);
+    const restored = new Map<string, TensorSpec>();
+    for (const specs of forms.size > 0 ? [] : (tensors?.values() ?? []))
+      for (const spec of specs) if (spec.name.startsWith(prefix)) restored.set(spec.name.slice(prefix.length), spec);
+    const own = restored.size > 0 ? restoreModel(message, graph, restored) : rewriteModel(message, graph, replacements);
     const told = () => void this.#apart.add(file);
     const name = output ?? basename(this.outputName(file));
     return { message: own, prefix, keyOf: (tensor) => keys.get(tensor), name, apart, told };

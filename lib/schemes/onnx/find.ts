@@ -2,10 +2,9 @@ import { widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { layerOf } from '../../containers/names.js';
 import type { OnnxEnvelope, OnnxModel } from '../../containers/onnx/envelope.js';
-import { blocksOf, bytesOfBlock, LIES, partNames, SUMS, weightNamed, zeroBytes } from '../../containers/onnx/forms.js';
-import type { Scope } from '../../containers/onnx/graph.js';
-import { integerAttribute, MICROSOFT, nodeTitle, type OnnxNode } from '../../containers/onnx/nodes.js';
-import { textOf } from '../../containers/onnx/wire.js';
+import { blocksOf, bytesOfBlock, partNames, zeroBytes } from '../../containers/onnx/forms.js';
+import { integerAttribute, nodeTitle } from '../../containers/onnx/nodes.js';
+import { type CodeNode, codeNodes } from '../../containers/onnx/restore.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { plural } from '../../messages/units.js';
@@ -37,56 +36,47 @@ export interface NodeLayer extends RowLayer {
     | undefined;
 }
 
-const OPERATORS = ['MatMulNBits', 'GatherBlockQuantized'];
-
-function* nodesOf(source: Pick<TensorSource, 'envelope'>): Generator<readonly [OnnxModel, Scope, OnnxNode]> {
-  for (const model of (source.envelope as OnnxEnvelope).models)
-    for (const scope of model.graph.scopes)
-      for (const node of scope.nodes)
-        if (node.domain === MICROSOFT && OPERATORS.includes(node.op)) yield [model, scope, node];
-}
-
-/** Whether codes of this name are a part of what another node computes. */
-const isPart = (name: string) => name.startsWith(SUMS) || name.endsWith('_corr_Q8');
+const modelsOf = ({ envelope }: Pick<TensorSource, 'envelope'>): readonly OnnxModel[] =>
+  (envelope as OnnxEnvelope).models;
 
 /** By what a model is known to hold such layers. */
 export function tracesOfNodes(source: Pick<TensorSource, 'envelope'>): string | undefined {
-  let count = 0;
-  for (const [, , { inputs }] of nodesOf(source)) if (!isPart(inputs[1] ?? '')) count++;
+  const count = modelsOf(source).reduce((sum, { graph }) => sum + codeNodes(graph).length, 0);
   return count === 0 ? undefined : `${plural(count, 'node')} of MatMulNBits`;
 }
 
 /** Every weight in such codes. */
 export async function findNodes(source: TensorSource): Promise<readonly NodeLayer[]> {
   const layers = new Map<string, NodeLayer>();
-  for (const [model, scope, node] of nodesOf(source)) {
-    await yieldIfDue();
-    const layer = layerOfNode(source, model, scope, node);
-    if (layer === undefined) continue;
-    const other = layers.get(layer.name);
-    // Of a table that is multiplied by, too, products say more: the bias, blocks.
-    if (other === undefined || (node.op === 'MatMulNBits' && other.bias === undefined)) layers.set(layer.name, layer);
+  for (const model of modelsOf(source)) {
+    for (const own of codeNodes(model.graph)) {
+      await yieldIfDue();
+      const layer = layerOfNode(source, model, own);
+      if (layer === undefined) continue;
+      const other = layers.get(layer.name);
+      // Of a table that is multiplied by, too, products say more: the bias, blocks.
+      const [best, rest] = other && !(own.node.op === 'MatMulNBits' && !other.bias) ? [other, layer] : [layer, other];
+      const entries = [...new Set([...best.entries, ...(rest?.entries ?? [])])] as unknown as NodeLayer['entries'];
+      layers.set(layer.name, { ...best, entries });
+    }
   }
   return [...layers.values()];
 }
 
-function layerOfNode(source: TensorSource, model: OnnxModel, scope: Scope, node: OnnxNode): NodeLayer | undefined {
-  const { graph, prefix, file } = model;
+function layerOfNode(source: TensorSource, { graph, prefix, file }: OnnxModel, own: CodeNode): NodeLayer | undefined {
+  const { scope, node, stored } = own;
   const { path } = graph;
   const isTable = node.op === 'GatherBlockQuantized';
   const refuse = refusalOf(source.files.find(({ name }) => name === file)?.path ?? file, nodeTitle(node));
   const at = (index: number): TensorEntry | undefined => {
-    let name = node.inputs[index] ?? '';
+    const name = node.inputs[index] ?? '';
     if (name === '') return undefined;
-    const producer = index === 0 ? graph.homeOf(scope, name)?.producers.get(name) : undefined;
-    if (producer?.op === 'Reshape') name = producer.inputs[0]!; // a table that is multiplied by, too
     const constant = graph.constantOf(scope, name);
     if (constant?.tensor.key === undefined || constant.transposed)
       return refuse(`has an input ${index} that is no tensor`);
     return source.entries.get(prefix + constant.tensor.key);
   };
-  const codes = at(isTable ? 0 : 1) ?? refuse('has no codes');
-  if (isPart(codes.name.slice(prefix.length))) return undefined;
+  const codes = source.entries.get(prefix + own.codes)!;
   if (codes.type.name !== 'U8') return undefined; // codes of other operators' kinds
   const scale = at(2) ?? refuse('has no scales');
   const zeros = at(3);
@@ -113,8 +103,7 @@ function layerOfNode(source: TensorSource, model: OnnxModel, scope: Scope, node:
   if (zeros) sized(zeros, outs * (zeros.type.name === 'U8' ? zeroBytes(blocks, bits) : blocks), 'zero points');
   if (zeros && zeros.type.name !== 'U8' && zeros.type.float === undefined)
     refuse(`has ${describe(zeros)} as zero points`);
-  const named = weightNamed(codes.name.slice(prefix.length));
-  const key = prefix + (named?.key ?? codes.name.slice(prefix.length));
+  const key = prefix + own.weight;
   const correction = correctionOf(source, key, bits, [outs, blocks], refuse);
   const parts =
     correction === undefined
@@ -122,16 +111,17 @@ function layerOfNode(source: TensorSource, model: OnnxModel, scope: Scope, node:
       : correction.kind === 'float'
         ? [correction.values]
         : [correction.codes, correction.scale, correction.zeros];
-  const entries = [codes, scale, ...(zeros ? [zeros] : []), ...parts] as const;
+  const entries: NodeLayer['entries'] = [codes, scale, ...(zeros ? [zeros] : []), ...parts];
+  const others = own.tensors
+    .flatMap((other) => source.entries.get(prefix + other) ?? [])
+    .filter((entry) => !entries.includes(entry));
   const bytes = entries.reduce((sum, { begin, end }) => sum + end - begin, 0);
-  const note = textOf(graph.tensors.get(codes.name.slice(prefix.length))?.message.bytes(12));
   const name = layerOf(key);
   // Groups of a row that its blocks do not divide are smaller, and several of a block alike.
   const groupSize = ins % block === 0 ? block : divisor(ins, block);
   return {
-    ...{ scheme: 'onnx', name, bare: name === key, shape: [outs, ins], together: 1 },
-    stored: note === LIES['out-in'] || (isTable && note === '') ? 'out-in' : 'in-out',
-    entries: entries as unknown as readonly [TensorEntry, ...TensorEntry[]],
+    ...{ scheme: 'onnx', name, bare: name === key, shape: [outs, ins], stored, together: 1 },
+    entries: [...entries, ...others],
     bias: isTable ? undefined : at(5),
     storage: {
       ...{

@@ -1,0 +1,124 @@
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { floats, gaussian, graph, model, node, read, value } from '../../interop/onnxruntime/graph.mjs';
+import { openSource } from '../../lib/containers/list.js';
+import { compareModels } from '../../lib/models/compare.js';
+import { dequantizeModel } from '../../lib/models/dequantize.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { expectError } from '../containers/helpers.js';
+import { freshPath } from '../support/checkpoints.js';
+import { compute, distance } from '../support/onnx.js';
+
+const [K, N, V] = [128, 160, 200];
+const OUT = [value('y', 'float32', ['rows', N])];
+const IDS = { ids: { shape: [3], data: [1, 0, 199] } };
+
+/** A model with every kind of node that becomes codes. */
+function network(seed = 1): Buffer {
+  const embed = floats('embed', [V, K], gaussian(V * K, seed));
+  const [w, b] = [floats('w', [K, N], gaussian(K * N, seed + 1, 0.05)), floats('b', [N], gaussian(N, 3))];
+  const nodes = [
+    node('Gather', ['embed', 'ids'], ['h'], {}, { name: 'Gather' }),
+    node('MatMul', ['h', 'w'], ['m'], {}, { name: '/layer/MatMul' }),
+    node('Add', ['m', 'b'], ['y'], {}, { name: '/layer/Add' }),
+    node('Transpose', ['embed'], ['t']),
+    node('MatMul', ['h', 't'], ['logits'], {}, { name: '/lm_head/MatMul' }),
+  ];
+  return model(graph({ nodes, tensors: [embed, w, b], outputs: [...OUT, value('logits', 'float32', ['rows', V])] }));
+}
+
+function folderOf(models: Readonly<Record<string, Buffer>>): string {
+  const path = freshPath('folder');
+  fs.mkdirSync(join(path, 'onnx'), { recursive: true });
+  for (const [name, bytes] of Object.entries(models)) fs.writeFileSync(join(path, 'onnx', name), bytes);
+  fs.writeFileSync(
+    join(path, 'config.json'),
+    '{\n  "model_type": "llama",\n  "transformers.js_config": {"kv_cache_dtype": {}}\n}\n',
+  );
+  fs.writeFileSync(join(path, 'tokenizer.json'), '{}');
+  return path;
+}
+
+const configOf = (path: string) => JSON.parse(fs.readFileSync(join(path, 'config.json'), 'utf8'));
+
+describe('a folder of transformers.js', () => {
+  for (const [nbits, name, type] of [
+    [4, 'model_q4.onnx', 'q4'],
+    [8, 'model_quantized.onnx', 'q8'],
+    [2, 'model_q2.onnx', 'q2'],
+  ] as const) {
+    it(`becomes one of ${nbits} bits, called as transformers.js looks for it`, async () => {
+      const input = folderOf({ 'model.onnx': network(), 'model_fp16.onnx': Buffer.from('another form') });
+      const output = freshPath('out');
+      const { notes } = await quantizeModel(input, output, { nbits });
+      expect(fs.readdirSync(join(output, 'onnx'))).toEqual([name]);
+      expect(fs.readdirSync(output).sort()).toEqual(['config.json', 'onnx', 'tokenizer.json']);
+      expect(configOf(output)).toEqual({
+        model_type: 'llama',
+        'transformers.js_config': { kv_cache_dtype: {}, dtype: type },
+      });
+      expect(notes.join()).toMatch(/Not carried over.*model_fp16\.onnx/);
+      expect((await compareModels(input, output)).tensors).toHaveLength(1);
+      await quantizeModel(input, output, { nbits, force: true });
+    });
+  }
+
+  it('may hold several models', async () => {
+    const input = folderOf({ 'encoder_model.onnx': network(1), 'decoder_model_merged.onnx': network(5) });
+    const output = freshPath('out');
+    const report = await quantizeModel(input, output, {
+      embeddings: 8,
+      overrides: { 'encoder_model/*': { groupSize: 32 } },
+    });
+    expect(fs.readdirSync(join(output, 'onnx'))).toEqual(['decoder_model_merged_q4.onnx', 'encoder_model_q4.onnx']);
+    expect(report.tensors.map(({ name, config }) => `${name} ${config.groupSize}`).sort()).toEqual([
+      ...['decoder_model_merged/embed 64', 'decoder_model_merged/w 64', 'encoder_model/embed 32', 'encoder_model/w 32'],
+    ]);
+    const { totals, tensors, dense } = await compareModels(input, output);
+    expect(tensors).toHaveLength(4);
+    expect(dense.different).toEqual([]);
+    expect(totals.relativeError).toBeCloseTo(report.totals.relativeError, 6);
+  });
+
+  it('is one only where no other format is there', async () => {
+    const path = folderOf({ 'model.onnx': network() });
+    const source = await openSource(path);
+    expect(source.container).toBe('onnx');
+    await source.close();
+    fs.writeFileSync(join(path, 'model.safetensors'), '');
+    await expectError(() => openSource(path), 'ERR_CHECKPOINT_FORMAT', /safetensors/);
+  });
+});
+
+describe('a model that is turned back', () => {
+  for (const options of [
+    {},
+    { zeroPoint: 'float' },
+    { embeddings: 8 },
+    { zeroPoint: 'float', embeddings: 4, groupSize: 32 },
+  ] as const) {
+    it(`computes what its codes did: ${JSON.stringify(options)}`, async () => {
+      const input = freshPath('model.onnx');
+      fs.writeFileSync(input, network());
+      const [codes, back] = [freshPath('q.onnx'), freshPath('back.onnx')];
+      await quantizeModel(input, codes, options);
+      await dequantizeModel(codes, back);
+      const [quantized, plain] = [read(fs.readFileSync(codes)), read(fs.readFileSync(back))];
+      expect(new Set(plain.nodes.map(({ op }) => op))).toEqual(new Set(['Gather', 'MatMul', 'Add', 'Transpose']));
+      expect(Object.keys(plain.tensors).sort()).toEqual(['b', 'embed', 'w']);
+      for (const name of ['y', 'logits'])
+        expect(distance(compute(plain, IDS)[name]!.data, compute(quantized, IDS)[name]!.data)).toBeLessThan(1e-5);
+      // It may be quantized again, as the original may.
+      await quantizeModel(back, codes, { ...options, force: true });
+    });
+  }
+
+  it('is a folder of floats again', async () => {
+    const [codes, back] = [freshPath('out'), freshPath('back')];
+    await quantizeModel(folderOf({ 'model.onnx': network() }), codes);
+    await dequantizeModel(codes, back);
+    expect(fs.readdirSync(join(back, 'onnx'))).toEqual(['model.onnx']);
+    expect(configOf(back)['transformers.js_config'].dtype).toBe('fp32');
+  });
+});
