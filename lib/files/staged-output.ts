@@ -54,6 +54,8 @@ export class StagedOutput {
   /** Where to write meanwhile: a file that the caller creates, or a folder that exists. */
   readonly path: string;
   readonly #made: FileKind;
+  /** What follows the output's name in that of a file that belongs to it. */
+  readonly #beside: string | undefined;
   readonly #force: boolean;
   readonly #like: string | undefined;
   /** Folders above the output that were made for it, the deepest first. */
@@ -75,6 +77,7 @@ export class StagedOutput {
     this.kind = kind;
     this.path = path;
     this.#made = made;
+    this.#beside = kind === 'file' ? made.beside : undefined;
     this.#force = force;
     this.#like = like;
   }
@@ -162,8 +165,8 @@ export class StagedOutput {
 
   /** Makes the folders that a file in the folder lies in, which the caller creates. */
   async makeFoldersOf(relative: string): Promise<void> {
-    const parts = relative.split('/');
-    for (let depth = 1; depth < parts.length; depth++) await this.#makeFolder(join(...parts.slice(0, depth)));
+    for (let end = relative.indexOf('/'); end >= 0; end = relative.indexOf('/', end + 1))
+      await this.#makeFolder(relative.slice(0, end));
   }
 
   /** Writes a small file into the folder, to the disk. Text becomes UTF-8. */
@@ -182,10 +185,8 @@ export class StagedOutput {
     this.#demandOpen();
     const staged = await withPath('Cannot finish', this.path, () => fs.lstat(this.path));
     if (this.kind === 'file' ? !staged.isFile() : !staged.isDirectory()) {
-      throw new HqqError(
-        'ERR_IO',
-        `Cannot finish ${plain(this.path)}. Expected a ${this.kind} there; something replaced it.`,
-      );
+      const message = `Cannot finish ${plain(this.path)}. Expected a ${this.kind} there; something replaced it.`;
+      throw new HqqError('ERR_IO', message);
     }
     await syncTree(this.path, this.kind);
     const { path, target } = this;
@@ -237,11 +238,6 @@ export class StagedOutput {
     release(this.path);
   }
 
-  /** What follows the output's name in that of a file that belongs to it. */
-  get #beside(): string | undefined {
-    return this.kind === 'file' ? this.#made.beside : undefined;
-  }
-
   /** Where an old folder waits while the new one takes its place. */
   get #aside(): string {
     return asideOf(this.target);
@@ -249,8 +245,8 @@ export class StagedOutput {
 
   #demandOpen(): void {
     if (this.#open) return;
-    const expected = `Expected ${plain(this.target)} to be unfinished`;
-    throw new HqqError('ERR_INVALID_ARGUMENT', `${expected}, got a call after commit or abandon.`);
+    const message = `Expected ${plain(this.target)} to be unfinished, got a call after commit or abandon.`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', message);
   }
 
   async #create(
@@ -260,8 +256,7 @@ export class StagedOutput {
   ): Promise<void> {
     this.#demandOpen();
     const path = normalize(relative);
-    const outside =
-      relative === '' || path === '.' || isAbsolute(path) || path.includes('\0') || path.split(sep).includes('..');
+    const outside = /^\.?$|\0/.test(path) || relative === '' || isAbsolute(path) || path.split(sep).includes('..');
     if (this.kind !== 'folder' || outside) {
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a path inside the output folder, got ${quote(relative)}.`);
     }
