@@ -45,4 +45,5 @@ export type { PartRun } from './runtime/source/texts.js';
 export type { ChatMessage, ChatOptions } from './runtime/text/chat-template.js';
 export type { GeneratedToken, GenerateOptions } from './runtime/text/generate.js';
 export type { TokenIds } from './runtime/text/ids.js';
+export type { TokenLikelihoods } from './runtime/text/sampling.js';
 export { openTokenizer, type TextTokenizer } from './runtime/text/tokenizer.js';

@@ -10,7 +10,6 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const RUN_BY: Readonly<Record<string, string>> = {
   'demo.mjs': 'test/examples.test.ts',
   'demo-generate.mjs': 'examples/demo.mjs',
-  server: 'test/runtime/server.test.ts',
   browser: 'scripts/install/engines.mjs',
 };
 

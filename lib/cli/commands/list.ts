@@ -11,6 +11,7 @@ import { inspect } from './inspect.js';
 import { perplexity } from './perplexity.js';
 import { plan } from './plan.js';
 import { quantize } from './quantize.js';
+import { serve } from './serve.js';
 
 /** Every command, in the order of `--help`. A new one is a file and a line here. */
 export const COMMANDS: readonly Command[] = [
@@ -22,6 +23,7 @@ export const COMMANDS: readonly Command[] = [
   compare,
   generate,
   chat,
+  serve,
   perplexity,
   evaluate,
   bench,

@@ -6,7 +6,7 @@ import type { Seat } from '../batch/batcher.js';
 import type { Begun } from '../batch/prefixes.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { TokenIds } from './ids.js';
-import { Sampler, type SamplingOptions } from './sampling.js';
+import { likelihoods, Sampler, type SamplingOptions, type TokenLikelihoods } from './sampling.js';
 import { StopWatch } from './stop.js';
 import { TextStream } from './text-stream.js';
 import type { TextTokenizer } from './tokenizer.js';
@@ -32,6 +32,8 @@ export interface GenerateOptions {
   readonly repetitionPenalty?: number | undefined;
   /** The same seed, the same text. Default: another one each time. */
   readonly seed?: number | undefined;
+  /** Tell of each token how likely it was, and of so many of the likeliest, 0 to 20. Default: not at all. */
+  readonly logprobs?: number | undefined;
   /** Texts that end the generation, and are not part of it. Needs the tokenizer. @default [] */
   readonly stop?: string | readonly string[] | undefined;
   /**
@@ -51,6 +53,8 @@ export interface GeneratedToken {
   readonly text: string;
   /** On the last token: why it is. `stop`: an end token or a `stop` text. `length`: `maxTokens` or `maxContext`. */
   readonly finish?: 'stop' | 'length';
+  /** With `logprobs`: what the model itself says, before temperature and penalties. */
+  readonly logprobs?: TokenLikelihoods;
   /** On the first token: the prompt's tokens, and how many of them were not read, since an earlier text began with them. */
   readonly prompt?: { readonly tokens: number; readonly reused: number };
 }
@@ -60,6 +64,7 @@ type Tuning = SamplingOptions & { readonly maxTokens: number };
 interface ResolvedGenerateOptions extends Tuning {
   readonly stop: readonly string[];
   readonly cache: KvCache | undefined;
+  readonly logprobs: number | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -131,7 +136,7 @@ const NAMES = Object.keys(GENERATE_OPTIONS) as readonly (keyof Tuning)[];
 export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
   if (typeof options !== 'object' || options === null)
     throw invalid(`Expected the options to be an object, got ${show(options)}.`);
-  rejectUnknownOptions(options, [...NAMES, 'stop', 'cache', 'signal']);
+  rejectUnknownOptions(options, [...NAMES, 'stop', 'cache', 'logprobs', 'signal']);
   const resolved: Record<string, unknown> = {};
   for (const name of NAMES) {
     const { default: fallback, accepts, expected } = GENERATE_OPTIONS[name];
@@ -140,13 +145,15 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     resolved[name] = value;
   }
   rejectUndrawn(options);
-  const { stop = [], cache, signal } = options;
+  const { stop = [], cache, logprobs, signal } = options;
+  if (logprobs !== undefined && !isInteger(0, 20)(logprobs))
+    throw invalid(`Expected logprobs to be an integer in [0, 20], got ${show(logprobs)}.`);
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (!Array.isArray(stops) || !stops.every((text) => typeof text === 'string' && text !== '')) {
     throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
   }
   checkSignal(signal);
-  return { ...(resolved as unknown as Tuning), stop: stops, cache, signal };
+  return { ...(resolved as unknown as Tuning), stop: stops, cache, logprobs, signal };
 }
 
 /**
@@ -205,9 +212,13 @@ export async function* generateTokens(
     for (let count = 1; ; count++) {
       const logits = await reading;
       signal?.throwIfAborted();
+      const tell = options.logprobs === undefined ? undefined : likelihoods(logits, options.logprobs);
       const id = sampler.next(logits);
       tokens.push(id);
-      const first = count === 1 ? { prompt: { tokens: ids.length, reused } } : {};
+      const told = {
+        ...(tell && { logprobs: tell(id) }),
+        ...(count === 1 && { prompt: { tokens: ids.length, reused } }),
+      };
       const ended = endIds.includes(id);
       const last = count === maxTokens || cache.length === model.maxContext;
       // It is read while its text is made and the caller has it: so a text is there when the next step begins.
@@ -216,14 +227,14 @@ export async function* generateTokens(
       if (!watch.found && (ended || last))
         text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
       if (ended || watch.found) {
-        yield { id, text, ...first, finish: 'stop' };
+        yield { id, text, ...told, finish: 'stop' };
         return;
       }
       if (last) {
-        yield { id, text, ...first, finish: 'length' };
+        yield { id, text, ...told, finish: 'length' };
         return;
       }
-      yield { id, text, ...first };
+      yield { id, text, ...told };
     }
   } finally {
     await seat.leave();

@@ -137,3 +137,29 @@ export function randomNumbers(seed: number): () => number {
   for (let i = 0; i < 16; i++) next();
   return next;
 }
+
+/** How likely tokens are: natural logarithms of probabilities. */
+export interface TokenLikelihoods {
+  /** Of the token that was chosen. */
+  readonly logprob: number;
+  /** The likeliest, in order. */
+  readonly top: readonly { readonly id: number; readonly logprob: number }[];
+}
+
+/** Reads what the model itself says, before temperature and penalties, of the `count` likeliest tokens, and of any. */
+export function likelihoods(logits: Float32Array, count: number): (id: number) => TokenLikelihoods {
+  const highest = logits[greatest(logits)]!;
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - highest);
+  const total = highest + Math.log(sum);
+  const ids: number[] = [];
+  for (let id = 0; id < logits.length && count > 0; id++) {
+    if (ids.length === count && logits[id]! <= logits[ids.at(-1)!]!) continue;
+    const at = ids.findIndex((other) => logits[other]! < logits[id]!);
+    ids.splice(at < 0 ? ids.length : at, 0, id);
+    if (ids.length > count) ids.pop();
+  }
+  const top = ids.map((id) => ({ id, logprob: logits[id]! - total }));
+  const own = logits.slice(); // whoever chooses writes to them
+  return (id) => ({ logprob: own[id]! - total, top });
+}

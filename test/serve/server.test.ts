@@ -2,11 +2,16 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import type { LanguageModel } from '../../lib/runtime/model.js';
+import type { Limits } from '../../lib/serve/limits.js';
+import type { ServedModel } from '../../lib/serve/requests.js';
+import { createServer, type ServerOptions } from '../../lib/serve/server.js';
 import { SHIPPED } from '../support/language-models.js';
 
-const MAIN = fileURLToPath(new URL('../../examples/server/main.mjs', import.meta.url));
+const CLI = fileURLToPath(new URL('../../dist/cli.mjs', import.meta.url));
 const servers: ChildProcess[] = [];
 const closing: (() => Promise<void>)[] = [];
 
@@ -15,10 +20,10 @@ afterEach(async () => {
   await Promise.all(closing.splice(0).map((close) => close()));
 });
 
-/** Starts the example in a process of its own, as users would. */
-async function start(limits: object = {}): Promise<{ url: string; server: ChildProcess }> {
-  const env = { ...process.env, LIMITS: JSON.stringify(limits) };
-  const server = spawn(process.execPath, [MAIN, SHIPPED, '0'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+/** Starts the command in a process of its own, as users would. */
+async function start(...flags: string[]): Promise<{ url: string; server: ChildProcess }> {
+  const args = [CLI, 'serve', SHIPPED, '--port', '0', '--quiet', ...flags];
+  const server = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   servers.push(server);
   let output = '';
   server.stderr!.on('data', (text) => (output += text));
@@ -29,6 +34,17 @@ async function start(limits: object = {}): Promise<{ url: string; server: ChildP
     });
     server.once('exit', () => reject(new Error(output)));
   });
+}
+
+/** The server in this process, on the shipped model or another. */
+async function serve(limits: Partial<Limits> = {}, model?: ServedModel, more: Partial<ServerOptions> = {}) {
+  const served = model ?? (await loadLanguageModel(SHIPPED));
+  const app = createServer(served, { name: 'llama-2.3m-books', limits, ...more });
+  closing.push(async () => {
+    await app.close();
+    if (!model) await (served as LanguageModel).close();
+  });
+  return { url: await app.listen({ port: 0, host: '127.0.0.1' }) };
 }
 
 const post = (url: string, body: object, init: RequestInit = {}) =>
@@ -58,9 +74,9 @@ async function readEvents(response: Response): Promise<Completion[]> {
 const textOf = (events: readonly Completion[]) => events.map(({ choices }) => choices[0]!.text).join('');
 const health = async (url: string) => (await (await fetch(`${url}/health`)).json()) as Record<string, number | string>;
 
-describe('the example server', () => {
+describe('hqq serve', () => {
   test('completes, streams and says what it serves', async () => {
-    const { url } = await start();
+    const { url } = await serve();
     expect(await health(url)).toMatchObject({ status: 'ok', active: 0, waiting: 0 });
     expect(await (await fetch(`${url}/v1/models`)).json()).toMatchObject({ data: [{ id: 'llama-2.3m-books' }] });
     const body = { prompt: 'And the Lord said', max_tokens: 12, temperature: 0 };
@@ -79,7 +95,7 @@ describe('the example server', () => {
   });
 
   test('tells the usage at the end of a stream that asks for it', async () => {
-    const { url } = await start();
+    const { url } = await serve();
     for (const body of [
       { prompt: 'And the Lord said', max_tokens: 12, temperature: 0 },
       { prompt: [5, 6, 7], max_tokens: 120, temperature: 0, stop: [' the', ' and'] },
@@ -103,7 +119,7 @@ describe('the example server', () => {
   });
 
   test('refuses what it does not do, with a reason', async () => {
-    const { url } = await start({ bodyBytes: 4096, maxTokens: 50, promptTokens: 20 });
+    const { url } = await serve({ bodyBytes: 4096, maxTokens: 50, promptTokens: 20 });
     const refused = async (body: object, status: number, message: RegExp) => {
       const response = await post(url, body);
       const { error } = (await response.json()) as { error: { message: string } };
@@ -115,10 +131,11 @@ describe('the example server', () => {
     await refused(
       { prompt: [1, 2, 2048] },
       400,
-      /^prompt must be a text that is not empty or a list of token ids in \[0, 2047\]\.$/,
+      /^prompt must be a text that is not empty or a list of token ids in \[0, 2047\], or a list of up to 16 of either\.$/,
     );
     await refused({ prompt: 'x', stop: [1] }, 400, /^stop must be a text of/);
-    await refused({ prompt: 'x', n: 2 }, 400, /n must be 1 or null/);
+    await refused({ prompt: 'x', n: 17 }, 400, /^n must be an integer in \[1, 16\]/);
+    await refused({ prompt: ['x', 'y'], n: 9 }, 400, /18 texts; at most 16/);
     const include_usage = true;
     const alone = /^stream_options is only allowed when stream is true\.$/;
     await refused({ prompt: 'x', stream_options: { include_usage } }, 400, alone);
@@ -161,15 +178,14 @@ describe('the example server', () => {
     });
   });
 
-  test('says which limit does not exist, and does not start', async () => {
-    await expect(start({ actve: 1 })).rejects.toThrow(/^error: Unknown limit "actve"\. Limits: active, queue, /);
-    await expect(start({ active: '8' })).rejects.toThrow(
-      /^error: Expected the limit active to be an integer, at least 1, got "8"/,
-    );
+  test('says which limit does not exist, and does not start', () => {
+    const make = (limits: object) => () => createServer({} as ServedModel, { name: 'x', limits });
+    expect(make({ actve: 1 })).toThrow(/^Unknown limit "actve"\. Limits: active, queue, /);
+    expect(make({ active: '8' })).toThrow(/^Expected the limit active to be an integer, at least 1, got "8"/);
   });
 
   test('refuses a prompt that would take seconds to tokenize', async () => {
-    const { url } = await start();
+    const { url } = await serve();
     const response = await post(url, { prompt: 'the'.repeat(80_000) });
     expect(response.status).toBe(400);
     expect(await response.json()).toMatchObject({
@@ -181,7 +197,7 @@ describe('the example server', () => {
   });
 
   test('takes null for what it is free to choose', async () => {
-    const { url } = await start();
+    const { url } = await serve();
     const names = [
       'model',
       'max_tokens',
@@ -200,7 +216,7 @@ describe('the example server', () => {
   });
 
   test('loses no request of fifty clients, of whom half leave', async () => {
-    const { url } = await start({ active: 6 });
+    const { url } = await serve({ active: 6 });
     const prompts = ['The sea', 'A whale', 'In the beginning', 'And', 'He said'];
     const alone = await Promise.all(
       prompts.map(async (prompt) =>
@@ -243,7 +259,7 @@ describe('the example server', () => {
   });
 
   test('turns away those for whom there is no room to wait', async () => {
-    const { url } = await start({ active: 1, queue: 2 });
+    const { url } = await serve({ active: 1, queue: 2 });
     const responses = await Promise.all(
       Array.from({ length: 8 }, () => post(url, { prompt: 'The', max_tokens: 60, temperature: 0 })),
     );
@@ -254,7 +270,7 @@ describe('the example server', () => {
   });
 
   test('lets texts take turns', async () => {
-    const { url } = await start();
+    const { url } = await serve();
     const long = post(url, { prompt: 'The', max_tokens: 120, temperature: 0 })
       .then((r) => r.json())
       .then(() => performance.now());
@@ -265,36 +281,29 @@ describe('the example server', () => {
     expect(await short).toBeLessThan(await long);
   });
 
-  /** The server on a model that gives what `tokens` gives. */
-  async function serve(tokens: () => AsyncGenerator<object>, limits: object): Promise<string> {
-    const { createServer } = (await import(new URL('server.mjs', pathToFileURL(MAIN)).href)) as {
-      createServer(
-        model: object,
-        name: string,
-        limits: object,
-      ): { listen(at: object): Promise<string>; close(): Promise<void> };
-    };
-    const app = createServer({ config: { vocabSize: 10 }, maxContext: 100, generate: tokens }, 'fake', limits);
-    closing.push(() => app.close());
-    return app.listen({ port: 0, host: '127.0.0.1' });
-  }
+  /** A model that gives what `tokens` gives. */
+  const fake = (tokens: () => AsyncGenerator<object>) =>
+    ({ config: { vocabSize: 10 }, maxContext: 100, generate: tokens }) as unknown as ServedModel;
 
   test('cuts a stream that fails, and one that nobody reads', async () => {
-    const logged = vi.spyOn(console, 'error').mockImplementation(() => {});
-    const failing = await serve(async function* () {
-      yield { id: 1, text: 'a' };
-      throw new Error('broken weights');
-    }, {});
+    const logged = vi.fn();
+    const { url: failing } = await serve(
+      {},
+      fake(async function* () {
+        yield { id: 1, text: 'a' };
+        throw new Error('broken weights');
+      }),
+      { onFailure: logged },
+    );
     await expect(post(failing, { prompt: [1], stream: true }).then((response) => response.text())).rejects.toThrow();
     await expect.poll(() => health(failing).catch(String)).toMatchObject({ active: 0, failed: 1 });
     expect(logged).toHaveBeenCalledOnce();
-    logged.mockRestore();
 
-    const endless = await serve(
-      async function* () {
-        for (;;) yield { id: 1, text: 'a'.repeat(2 ** 20) };
-      },
+    const { url: endless } = await serve(
       { stallMs: 100 },
+      fake(async function* () {
+        for (;;) yield { id: 1, text: 'a'.repeat(2 ** 20) };
+      }),
     );
     await post(endless, { prompt: [1], stream: true }); // whose body is left where it is
     await expect
@@ -315,7 +324,7 @@ describe('the example server', () => {
   test.skipIf(process.platform === 'win32')(
     'says that it stops, and waits for no connection without a request',
     async () => {
-      const { url, server } = await start({ graceMs: 1500 });
+      const { url, server } = await start('--drain-seconds', '1');
       let errors = '';
       server.stderr!.on('data', (text) => (errors += text));
       const port = Number(new URL(url).port);

@@ -1,0 +1,74 @@
+import { once } from 'node:events';
+import { basename, resolve } from 'node:path';
+import { loadLanguageModel } from '../../runtime/load.js';
+import { LOAD_OPTIONS } from '../../runtime/load-options.js';
+import { checkKeys, readKeys } from '../../serve/keys.js';
+import { loadFastify } from '../../serve/library.js';
+import { createServer } from '../../serve/server.js';
+import { defineCommand } from '../command.js';
+import { ACTIVATIONS, count, fromOption, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import { say } from '../process.js';
+
+const LIMIT = 2 ** 31;
+
+export const serve = defineCommand({
+  name: 'serve',
+  args: ['model'],
+  summary: "serve a language model with OpenAI's API",
+  details: [
+    'POST /v1/chat/completions, /v1/completions; GET /v1/models, /health, /metrics. <model> is a folder or a GGUF file, which is called by its',
+    'name. Ctrl-C lets requests under way end. npm install fastify @huggingface/tokenizers @huggingface/jinja',
+  ].join('\n'),
+  flags: {
+    host: text('address', 'where to listen; 0.0.0.0: on all addresses', { default: '127.0.0.1' }),
+    port: count('port', 'where to listen; 0: any that is free', [0, 65_535], 8080),
+    apiKeyFile: text('file', 'keys, one a line, of which each request must have one; without it none is needed'),
+    name: text('name', 'what clients call the model; without it its last folder'),
+    maxBatch: fromOption(LOAD_OPTIONS.maxBatch),
+    maxActive: count('n', 'texts that are written at once; more wait; without it max-batch', [1, LIMIT], 8),
+    maxWaiting: count('n', 'texts that wait; more are answered with 429', [0, LIMIT], 64),
+    maxTokens: count('n', 'most tokens of an answer', [1, LIMIT], 4096),
+    drainSeconds: count('s', 'time that requests under way have when it is told to stop', [0, 3600], 10),
+    prefixBytes: fromOption(LOAD_OPTIONS.prefixBytes),
+    activations: ACTIVATIONS,
+    head: HEAD,
+    maxContext: MAX_CONTEXT,
+    threads: THREADS,
+    quiet: NO_PROGRESS,
+  },
+  plan(
+    [path],
+    {
+      host = '127.0.0.1',
+      port = 8080,
+      apiKeyFile,
+      name,
+      maxActive,
+      maxWaiting,
+      maxTokens,
+      drainSeconds = 10,
+      quiet,
+      ...load
+    },
+  ) {
+    return async ({ signal, print }) => {
+      loadFastify(); // before gigabytes are read
+      const checkKey = apiKeyFile === undefined ? undefined : checkKeys(await readKeys(apiKeyFile));
+      const model = await loadLanguageModel(path!, { ...load, signal });
+      const limits = {
+        active: maxActive ?? load.maxBatch ?? LOAD_OPTIONS.maxBatch.default,
+        graceMs: 1000 * drainSeconds,
+        ...(maxWaiting === undefined ? {} : { queue: maxWaiting }),
+        ...(maxTokens === undefined ? {} : { maxTokens }),
+      };
+      const called = name ?? basename(resolve(path!));
+      const server = createServer(model, { name: called, limits, checkKey, onFailure: (error) => say(String(error)) });
+      const address = await server.listen({ host, port });
+      print(`serving ${called} on ${address}\n`);
+      if (!signal.aborted) await once(signal, 'abort');
+      if (!quiet) say('stopping: requests under way may end; the same signal again stops at once');
+      await server.close();
+      await model.close();
+    };
+  },
+});

@@ -1,0 +1,192 @@
+import type { LanguageModel } from '../runtime/model.js';
+import type { ChatMessage } from '../runtime/text/chat-template.js';
+import type { GeneratedToken, GenerateOptions } from '../runtime/text/generate.js';
+import type { Asked } from './answer.js';
+import { Failure } from './failure.js';
+import type { Limits } from './limits.js';
+import { CHAT, COMPLETION, type SpelledToken } from './shapes.js';
+
+/** What a server needs of a model. */
+export type ServedModel = Pick<LanguageModel, 'config' | 'maxContext' | 'generate' | 'tokenizer' | 'chatPrompt'>;
+
+/** What both kinds of requests may say; a schema has checked it. */
+interface CommonBody {
+  readonly model?: string | null;
+  readonly max_tokens?: number | null;
+  readonly temperature?: number | null;
+  readonly top_p?: number | null;
+  readonly top_k?: number | null;
+  readonly min_p?: number | null;
+  readonly repetition_penalty?: number | null;
+  readonly seed?: number | null;
+  readonly n?: number | null;
+  readonly stop?: string | readonly string[] | null;
+  readonly stream?: boolean | null;
+  readonly stream_options?: { readonly include_usage?: boolean | null } | null;
+}
+
+export interface CompletionBody extends CommonBody {
+  readonly prompt: string | readonly number[] | readonly (string | readonly number[])[];
+  readonly logprobs?: number | null;
+  readonly echo?: boolean | null;
+}
+
+export interface ChatBody extends CommonBody {
+  readonly messages: readonly (Omit<ChatMessage, 'content'> & {
+    readonly content?: string | null | readonly { readonly text: string }[];
+  })[];
+  readonly max_completion_tokens?: number | null;
+  readonly logprobs?: boolean | null;
+  readonly top_logprobs?: number | null;
+  readonly tools?: readonly object[] | null;
+  readonly tool_choice?: 'auto' | 'none' | null;
+  readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | null;
+}
+
+/** A request, checked and turned into ids. */
+export interface Texts {
+  readonly asked: Asked;
+  readonly stream: boolean;
+  /** Of text `index`. */
+  readonly options: (index: number) => GenerateOptions;
+}
+
+/** Tokens of an answer where nothing is said: OpenAI's 16 for completions; a conversation's turn is as long as it is. */
+const COMPLETION_TOKENS = 16;
+
+/** Reads requests to one model. */
+export class Requests {
+  readonly #model: ServedModel;
+  readonly #name: string;
+  readonly #limits: Limits;
+
+  constructor(model: ServedModel, name: string, limits: Limits) {
+    this.#model = model;
+    this.#name = name;
+    this.#limits = limits;
+  }
+
+  async completion(body: CompletionBody): Promise<Texts> {
+    this.#check(body);
+    const { prompt, logprobs } = body;
+    const list = typeof prompt === 'string' || typeof prompt[0] === 'number' ? [prompt] : prompt;
+    const given = list as readonly (string | readonly number[])[];
+    const n = body.n ?? 1;
+    if (given.length * n > this.#limits.texts) {
+      const message = `prompt times n is ${given.length * n} texts; at most ${this.#limits.texts} are served at once.`;
+      throw new Failure(400, message, { param: 'prompt', code: 'invalid_value' });
+    }
+    const prompts: (readonly number[])[] = [];
+    const echoes: string[] = [];
+    for (const one of given) {
+      const ids = typeof one === 'string' ? await this.#encode(one) : one;
+      this.#checkLength(ids, 'prompt');
+      const echo = body.echo ? (typeof one === 'string' ? one : await this.#decode(ids)) : '';
+      for (let i = 0; i < n; i++) {
+        prompts.push(ids);
+        echoes.push(echo);
+      }
+    }
+    const maxTokens = body.max_tokens ?? COMPLETION_TOKENS;
+    return this.#texts(COMPLETION, body, { prompts, echoes, n, maxTokens, logprobs: logprobs ?? undefined });
+  }
+
+  async chat(body: ChatBody): Promise<Texts> {
+    this.#check(body);
+    const { tools, tool_choice, chat_template_kwargs, max_completion_tokens, top_logprobs } = body;
+    if ((top_logprobs ?? undefined) !== undefined && body.logprobs !== true)
+      throw new Failure(400, 'top_logprobs is only allowed when logprobs is true.', { param: 'top_logprobs' });
+    const messages: ChatMessage[] = body.messages.map(({ content, ...rest }) => ({
+      ...(rest as ChatMessage),
+      content: Array.isArray(content)
+        ? content.map(({ text }) => text).join('')
+        : (content as string | null | undefined),
+    }));
+    const most = this.#mostTokens * this.#limits.tokenCharacters;
+    const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
+    if (characters > most) throw tooLong(`The messages have ${characters} characters; at most ${most}`, 'messages');
+    const ids = await this.#model.chatPrompt(messages, {
+      tools: tool_choice === 'none' ? undefined : (tools ?? undefined),
+      templateOptions: chat_template_kwargs ?? undefined,
+    });
+    this.#checkLength(ids, 'messages');
+    const n = body.n ?? 1;
+    const maxTokens = max_completion_tokens ?? body.max_tokens ?? this.#limits.maxTokens;
+    const logprobs = body.logprobs === true ? (top_logprobs ?? 0) : undefined;
+    const [prompts, echoes] = [new Array<number[]>(n).fill(ids), new Array<string>(n).fill('')];
+    return this.#texts(CHAT, body, { prompts, echoes, n, maxTokens, logprobs });
+  }
+
+  #check({ model, stream, stream_options }: CommonBody): void {
+    if ((model ?? this.#name) !== this.#name) throw this.noModel(model!);
+    if (stream_options && !stream)
+      throw new Failure(400, 'stream_options is only allowed when stream is true.', { param: 'stream_options' });
+  }
+
+  /** The error for a model that is not served. */
+  noModel(given: string): Failure {
+    const message = `There is no model ${JSON.stringify(given.slice(0, 100))}, only ${this.#name}.`;
+    return new Failure(404, message, { param: 'model', code: 'model_not_found' });
+  }
+
+  get #mostTokens(): number {
+    return Math.min(this.#limits.promptTokens, this.#model.maxContext - 1);
+  }
+
+  #checkLength({ length }: readonly number[], param: string): void {
+    const most = this.#mostTokens;
+    if (length > most) throw tooLong(`The prompt has ${length} tokens; at most ${most}`, param);
+  }
+
+  async #encode(prompt: string): Promise<number[]> {
+    const most = this.#mostTokens;
+    const characters = most * this.#limits.tokenCharacters;
+    if (prompt.length <= characters) return (await this.#model.tokenizer()).encode(prompt);
+    throw tooLong(
+      `The prompt has ${prompt.length} characters; at most ${most} tokens and ${characters} characters`,
+      'prompt',
+    );
+  }
+
+  async #decode(ids: readonly number[]): Promise<string> {
+    return (await this.#model.tokenizer()).decode(ids);
+  }
+
+  #texts(
+    shape: Asked['shape'],
+    body: CommonBody,
+    given: Pick<Asked, 'prompts' | 'echoes'> & { n: number; maxTokens: number; logprobs: number | undefined },
+  ): Texts {
+    const { prompts, echoes, n, maxTokens, logprobs } = given;
+    const temperature = (body.temperature ?? 1) < 1e-3 ? 0 : (body.temperature ?? 1);
+    const spell = async ({ id, logprobs: told }: GeneratedToken): Promise<SpelledToken> => {
+      const { logprob, top } = told!;
+      const [text, ...others] = await Promise.all(
+        [id, ...top.map((other) => other.id)].map((one) => this.#decode([one])),
+      );
+      return { text: text!, logprob, top: top.map((other, i) => ({ text: others[i]!, logprob: other.logprob })) };
+    };
+    return {
+      stream: body.stream === true,
+      asked: {
+        ...{ shape, model: this.#name, prompts, echoes, stallMs: this.#limits.stallMs },
+        promptTokens: prompts.reduce((sum, { length }) => sum + length, 0) / n,
+        includeUsage: body.stream_options?.include_usage === true,
+        spell: logprobs === undefined ? undefined : spell,
+      },
+      options: (index) => ({
+        ...{ maxTokens, temperature, logprobs, stop: body.stop ?? [] },
+        topP: body.top_p ?? undefined,
+        topK: body.top_k ?? undefined,
+        minP: body.min_p ?? undefined,
+        repetitionPenalty: body.repetition_penalty ?? undefined,
+        // Texts of one prompt differ, and are the same again for the same seed.
+        seed: (body.seed ?? undefined) === undefined ? undefined : body.seed! + (index % n),
+      }),
+    };
+  }
+}
+
+function tooLong(what: string, param: string): Failure {
+  return new Failure(400, `${what} are served.`, { param, code: 'context_length_exceeded' });
+}

@@ -1,0 +1,202 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { onAbort } from '../compute/signal.js';
+import { StreamedAnswer, WholeAnswer } from './answer.js';
+import { Failure, failureOf } from './failure.js';
+import { Gate } from './gate.js';
+import type { KeyCheck } from './keys.js';
+import { loadFastify } from './library.js';
+import { type Limits, resolveLimits } from './limits.js';
+import { Metrics } from './metrics.js';
+import { type ChatBody, type CompletionBody, Requests, type ServedModel, type Texts } from './requests.js';
+import { chatSchema, completionSchema, explain } from './schema.js';
+
+/** What a server is made of besides its model. */
+export interface ServerOptions {
+  /** As clients call the model. */
+  readonly name: string;
+  readonly limits?: Readonly<Partial<Limits>>;
+  /** Checks the API key of each request but `/health`; absent: nobody needs one. */
+  readonly checkKey?: KeyCheck | undefined;
+  /** Is told of failures that clients are not told of. */
+  readonly onFailure?: (error: unknown) => void;
+}
+
+/**
+ * A server with OpenAI's API on a model of `loadLanguageModel`: one process, one model, many clients whose texts are decoded together.
+ * `listen` and `close` it; `close` waits for requests under way.
+ */
+export function createServer(model: ServedModel, options: ServerOptions): FastifyInstance {
+  return new Server(model, options).app;
+}
+
+class Server {
+  readonly app: FastifyInstance;
+  readonly #model: ServedModel;
+  readonly #name: string;
+  readonly #limits: Limits;
+  readonly #gate: Gate;
+  readonly #metrics = new Metrics();
+  readonly #requests: Requests;
+  readonly #running = new Set<AbortController>();
+  readonly #onFailure: (error: unknown) => void;
+  #closing = false;
+
+  constructor(model: ServedModel, { name, limits = {}, checkKey, onFailure = console.error }: ServerOptions) {
+    this.#model = model;
+    this.#name = name;
+    this.#limits = resolveLimits(limits);
+    this.#gate = new Gate(this.#limits.active, this.#limits.queue);
+    this.#requests = new Requests(model, name, this.#limits);
+    this.#onFailure = onFailure;
+    this.app = loadFastify()({
+      bodyLimit: this.#limits.bodyBytes,
+      requestTimeout: 30_000, // for the request to arrive
+      ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
+      forceCloseConnections: 'idle',
+      return503OnClosing: false, // those who are waiting get their answer
+    });
+    this.app.removeContentTypeParser('text/plain');
+    if (checkKey) {
+      this.app.addHook('onRequest', async ({ url, headers }) => {
+        if (url !== '/health') checkKey(headers.authorization);
+      });
+    }
+    this.app.setErrorHandler((error, _request, reply) => this.#tell(error, reply));
+    this.app.setNotFoundHandler(({ method, url }) => {
+      throw new Failure(404, `There is no ${method} ${url.slice(0, 100)}.`, { code: 'unknown_url' });
+    });
+    this.#addRoutes();
+    this.app.addHook('preClose', () => this.#drain());
+  }
+
+  #addRoutes(): void {
+    const { app } = this;
+    const description = { id: this.#name, object: 'model', created: 0, owned_by: 'hqq' };
+    app.get('/v1/models', () => ({ object: 'list', data: [description] }));
+    app.get<{ Params: { '*': string } }>('/v1/models/*', ({ params }) => {
+      if (params['*'] === this.#name) return description;
+      throw this.#requests.noModel(params['*']);
+    });
+    app.get('/health', (_request, reply) => {
+      const { active, waiting } = this.#gate;
+      const status = this.#closing ? 'closing' : 'ok';
+      return reply.code(this.#closing ? 503 : 200).send({ status, active, waiting, ...this.#metrics.requests });
+    });
+    app.get('/metrics', (_request, reply) =>
+      reply.type('text/plain; version=0.0.4; charset=utf-8').send(this.#metrics.text(this.#gate)),
+    );
+    const route = <T>(url: string, body: ReturnType<typeof chatSchema>, read: (body: T) => Promise<Texts>) =>
+      app.post<{ Body: T }>(
+        url,
+        { schema: { body }, schemaErrorFormatter: explain(body) as never },
+        (request: FastifyRequest, reply: FastifyReply) => this.#serve(reply, () => read(request.body as T)),
+      );
+    const { vocabSize } = this.#model.config;
+    route<CompletionBody>('/v1/completions', completionSchema(this.#limits, vocabSize), (body) =>
+      this.#requests.completion(body),
+    );
+    route<ChatBody>('/v1/chat/completions', chatSchema(this.#limits), (body) => this.#requests.chat(body));
+  }
+
+  async #serve(reply: FastifyReply, read: () => Promise<Texts>): Promise<object | undefined> {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const { requests } = this.#metrics;
+    reply.raw.on('close', () => {
+      if (!reply.raw.writableFinished) controller.abort(new Error('The client left.'));
+    });
+    if (this.#closing) throw new Failure(503, 'The server is about to stop.');
+    this.#running.add(controller);
+    try {
+      const texts = await read();
+      requests.received++;
+      if (this.#gate.room < texts.asked.prompts.length) throw this.#crowded();
+      let result: object | undefined;
+      if (texts.stream) {
+        const answer = new StreamedAnswer(texts.asked, reply.raw, controller, () => reply.hijack());
+        await this.#writeAll(texts, answer, controller);
+        await answer.end();
+      } else {
+        const answer = new WholeAnswer(texts.asked);
+        await this.#writeAll(texts, answer, controller);
+        result = answer.document;
+      }
+      requests.completed++;
+      return result;
+    } catch (error) {
+      const left = signal.aborted && !(error instanceof Failure);
+      if (!left && !reply.sent) throw error;
+      // Nobody is there to be told, or the answer has begun: a stream that cannot go on is cut.
+      if (left) requests.aborted++;
+      else {
+        requests.failed++;
+        this.#onFailure(error);
+      }
+      if (!reply.sent) reply.hijack();
+      reply.raw.destroy();
+      return undefined;
+    } finally {
+      this.#running.delete(controller);
+    }
+  }
+
+  /** Writes all texts of a request. Where one fails, none goes on. */
+  async #writeAll(texts: Texts, answer: StreamedAnswer | WholeAnswer, { signal }: AbortController): Promise<void> {
+    const group = new AbortController();
+    const release = onAbort(signal, () => group.abort(signal.reason));
+    let failure: { readonly error: unknown } | undefined;
+    const write = (_: unknown, index: number) =>
+      this.#write(texts, index, answer, group.signal).catch((error: unknown) => {
+        failure ??= { error };
+        group.abort(error);
+      });
+    await Promise.all(texts.asked.prompts.map(write)).finally(release);
+    if (failure) throw failure.error;
+  }
+
+  async #write(texts: Texts, index: number, answer: StreamedAnswer | WholeAnswer, signal: AbortSignal): Promise<void> {
+    const asked = performance.now();
+    const { tokens: counts } = this.#metrics;
+    const leave = await this.#gate.enter(signal);
+    if (!leave) throw this.#crowded();
+    try {
+      const prompt = texts.asked.prompts[index]!;
+      counts.prompt += prompt.length;
+      let count = 0;
+      for await (const token of this.#model.generate(prompt, { ...texts.options(index), signal })) {
+        if (count++ === 0) this.#metrics.first((performance.now() - asked) / 1000);
+        counts.reused += token.prompt?.reused ?? 0;
+        counts.written++;
+        await answer.take(index, token);
+      }
+    } finally {
+      leave();
+    }
+  }
+
+  #crowded(): Failure {
+    this.#metrics.requests.refused++;
+    return new Failure(429, 'Too many texts are waiting.', { type: 'rate_limit_error', code: 'rate_limit_exceeded' });
+  }
+
+  #tell(error: unknown, reply: FastifyReply): void {
+    const { failure, unforeseen } = failureOf(error);
+    if (unforeseen) {
+      this.#metrics.requests.failed++;
+      this.#onFailure(error);
+    }
+    const { statusCode, message, type, param, code } = failure;
+    if (statusCode === 429 || statusCode === 503) reply.header('retry-after', '1');
+    reply.code(statusCode).send({ error: { message, type, param, code } });
+  }
+
+  async #drain(): Promise<void> {
+    this.#closing = true;
+    const end = setTimeout(() => {
+      for (const controller of this.#running) controller.abort(new Error('The server stops.'));
+      this.app.server.closeAllConnections(); // those on which no whole request has come would be waited for, too
+    }, this.#limits.graceMs);
+    end.unref();
+    while (this.#running.size > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

@@ -1,0 +1,83 @@
+import type { GeneratedToken } from '../runtime/text/generate.js';
+
+/** A token's likelihoods, with texts. */
+export interface SpelledToken {
+  readonly text: string;
+  readonly logprob: number;
+  readonly top: readonly { readonly text: string; readonly logprob: number }[];
+}
+
+/** One text of an answer, or what of it has come since the last event. */
+export interface Piece {
+  readonly index: number;
+  readonly text: string;
+  readonly finish: GeneratedToken['finish'] | null;
+  /** Where likelihoods are asked for. */
+  readonly tokens: readonly SpelledToken[] | undefined;
+  /** Characters of the text before this piece. */
+  readonly offset: number;
+}
+
+/** How answers of one kind of request look. */
+export interface Shape {
+  /** What ids begin with. */
+  readonly prefix: string;
+  readonly object: string;
+  readonly chunkObject: string;
+  readonly choice: (piece: Piece) => object;
+  readonly chunk: (piece: Piece) => object;
+  /** What a text's stream begins with. */
+  readonly opening: ((index: number) => object) | undefined;
+}
+
+const completionChoice = ({ index, text, finish, tokens, offset }: Piece) => {
+  let at = offset;
+  const logprobs = tokens && {
+    tokens: tokens.map((token) => token.text),
+    token_logprobs: tokens.map(({ logprob }) => logprob),
+    top_logprobs: tokens.map(({ top }) => Object.fromEntries(top.map((other) => [other.text, other.logprob]))),
+    text_offset: tokens.map((token) => (at += token.text.length) - token.text.length),
+  };
+  return { text, index, logprobs: logprobs ?? null, finish_reason: finish };
+};
+
+/** `/v1/completions` */
+export const COMPLETION: Shape = {
+  prefix: 'cmpl',
+  object: 'text_completion',
+  chunkObject: 'text_completion',
+  choice: completionChoice,
+  chunk: completionChoice,
+  opening: undefined,
+};
+
+const spelled = ({ text, logprob }: { readonly text: string; readonly logprob: number }) => ({
+  token: text,
+  logprob,
+  bytes: [...Buffer.from(text)],
+});
+
+const contentOf = (tokens: Piece['tokens']) =>
+  tokens
+    ? { content: tokens.map((token) => ({ ...spelled(token), top_logprobs: token.top.map(spelled) })), refusal: null }
+    : null;
+
+/** `/v1/chat/completions` */
+export const CHAT: Shape = {
+  prefix: 'chatcmpl',
+  object: 'chat.completion',
+  chunkObject: 'chat.completion.chunk',
+  choice: ({ index, text, finish, tokens }) => ({
+    index,
+    message: { role: 'assistant', content: text, refusal: null },
+    logprobs: contentOf(tokens),
+    finish_reason: finish,
+  }),
+  chunk: ({ index, text, finish, tokens }) => ({
+    index,
+    delta: text === '' && finish ? {} : { content: text },
+    logprobs: contentOf(tokens),
+    finish_reason: finish,
+  }),
+  opening: (index) => ({ index, delta: { role: 'assistant', content: '' }, logprobs: null, finish_reason: null }),
+};
