@@ -1,3 +1,5 @@
+import type { Steps } from '../files/event-loop.js';
+
 // Which choice each unit gets, so that all choices together cost what was asked for and lose the least.
 
 /** What one choice of a unit costs, a whole number (bits or bytes), and what it loses. */
@@ -22,6 +24,9 @@ export interface TradeOff {
 /** Costs that the table tells apart. Costs that have a common divisor are counted in it: few models need more. */
 const MOST_STEPS = 1 << 16;
 
+/** Sums that are looked at in one step. */
+const AT_ONCE = 1 << 14;
+
 /**
  * The least losses of all costs, by dynamic programming over sums of costs: `least[s]` after unit u is the minimum over its choices c of
  * `least[s - cost(c)] + loss(c)` before it. Exact where costs, counted in their greatest common divisor, come to no more than 65,536 in
@@ -35,33 +40,45 @@ export class Budget {
   /** Of each unit: the choice that the least loss of a sum takes. */
   readonly #taken: readonly Uint8Array[];
 
-  /** @param units Of each its choices, 1 to 255 of them. */
-  constructor(units: readonly (readonly Choice[])[]) {
+  private constructor(
+    units: readonly (readonly Choice[])[],
+    step: number,
+    { least, taken }: { readonly least: Float64Array; readonly taken: readonly Uint8Array[] },
+  ) {
     this.#units = units;
+    this.#step = step;
+    this.#least = least;
+    this.#taken = taken;
+  }
+
+  /** @param units Of each its choices, 1 to 255 of them. */
+  static *of(units: readonly (readonly Choice[])[]): Steps<Budget> {
     const most = units.reduce((sum, choices) => sum + Math.max(...choices.map(({ cost }) => cost)), 0);
     const divisor = Math.max(
       1,
       units.flat().reduce((common, { cost }) => gcd(common, cost), 0),
     );
-    this.#step = Math.max(divisor, Math.ceil(most / MOST_STEPS));
+    const step = Math.max(divisor, Math.ceil(most / MOST_STEPS));
     let least = new Float64Array([0]);
-    this.#taken = units.map((choices) => {
-      const steps = choices.map(({ cost }) => Math.ceil(cost / this.#step));
+    const taken: Uint8Array[] = [];
+    for (const choices of units) {
+      const steps = choices.map(({ cost }) => Math.ceil(cost / step));
       const next = new Float64Array(least.length + Math.max(...steps)).fill(Infinity);
-      const taken = new Uint8Array(next.length);
-      choices.forEach(({ loss }, choice) => {
+      const own = new Uint8Array(next.length);
+      for (const [choice, { loss }] of choices.entries()) {
         const shift = steps[choice]!;
         for (let s = 0; s < least.length; s++) {
+          if (s % AT_ONCE === 0) yield;
           const sum = least[s]! + loss;
           if (!(sum < next[s + shift]!)) continue;
           next[s + shift] = sum;
-          taken[s + shift] = choice;
+          own[s + shift] = choice;
         }
-      });
+      }
       least = next;
-      return taken;
-    });
-    this.#least = least;
+      taken.push(own);
+    }
+    return new Budget(units, step, { least, taken });
   }
 
   /** The assignment that loses least of those that cost from `least` to `most`; undefined where there is none. */

@@ -38,6 +38,8 @@ export interface Choices {
   readonly digest: string;
   /** In groups of the first size all widths, narrow ones first; then in groups of the next. */
   readonly candidates: readonly Candidate[];
+  /** How many widths there are, in groups of each size. */
+  readonly widths: number;
   readonly units: readonly Unit[];
   /** Bytes of the output beside those of the units. */
   readonly otherBytes: number;
@@ -105,7 +107,19 @@ export async function choicesOf(
       return unitOf(source.path, block, modules, fitted, widths.length);
     }),
   ).flat();
-  return { digest, candidates, units, otherBytes };
+  return { digest, candidates, widths: widths.length, units, otherBytes };
+}
+
+/** Widths `first` to `last` alone, both as places among them, in groups of all sizes. */
+export function narrowed(choices: Choices, first: number, last: number): Choices {
+  const place = (c: number) => c % choices.widths;
+  const keep = <T>(list: readonly T[]) => list.filter((_one, c) => place(c) >= first && place(c) <= last);
+  return {
+    ...choices,
+    candidates: keep(choices.candidates).map((candidate, index) => ({ ...candidate, index })),
+    widths: last - first + 1,
+    units: choices.units.map((unit) => ({ ...unit, bits: keep(unit.bits), bytes: keep(unit.bytes) })),
+  };
 }
 
 function unitOf(

@@ -35,7 +35,11 @@ export interface PlanOptions extends PlanConfig {
   readonly targetBits?: number | undefined;
   /** Bytes that the files of tensors of the output may take, or a text: `'500MB'`, `'1.5GiB'`. @default undefined */
   readonly targetSize?: number | string | undefined;
-  /** Bits that layers may get: 1 to 8 of 8, 6, 5, 4, 3, 2, 1.58 and 1. An engine that has 4 and 8 alone: `[4, 8]`. @default [2, 3, 4, 8] */
+  /**
+   * Bits that layers may get: 1 to 8 of 8, 6, 5, 4, 3, 2, 1.58 and 1. An engine that has 4 and 8 alone: `[4, 8]`.
+   *
+   * @default of 2, 3, 4 and 8 the three around the target: the two that it lies between, and the next narrower one
+   */
   readonly widths?: readonly number[] | undefined;
   /** Group sizes that layers may get, the first of which plain models have. @default 64, which gives way where it does not fit */
   readonly groupSizes?: number | readonly number[] | undefined;
@@ -45,7 +49,7 @@ export interface PlanOptions extends PlanConfig {
   readonly seed?: number | undefined;
   /** Tokens that importance is found with. @default 2048 */
   readonly tokens?: number | undefined;
-  /** Random ids that every layer is measured on, and as many others that whole plans are checked on. @default 512 */
+  /** Random ids that every layer is measured on; whole plans are checked on four times as many, others. @default 128 */
   readonly probeTokens?: number | undefined;
   /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
   readonly threads?: number | undefined;
@@ -96,12 +100,12 @@ export const PLAN_OPTIONS = {
     parse: (text) => text,
   } as Option<number | string | undefined>,
   widths: {
-    default: [2, 3, 4, 8],
+    default: undefined,
     expected: `different ones of ${OPTIONS.nbits.expected.replace('one of ', '')}`,
-    accepts: (value) => isListOf(value, OPTIONS.nbits.accepts),
-    help: 'bits that layers may get',
+    accepts: (value) => value === undefined || isListOf(value, OPTIONS.nbits.accepts),
+    help: 'bits that layers may get (default: of 2, 3, 4 and 8 the three around the target)',
     parse: list,
-  } as Option<readonly number[]>,
+  } as Option<readonly number[] | undefined>,
   groupSizes: {
     default: undefined,
     expected: 'up to 8 different group sizes, such as 64,32',
@@ -112,13 +116,16 @@ export const PLAN_OPTIONS = {
     parse: list,
   } as Option<number | readonly number[] | undefined>,
   probeTokens: {
-    default: 512,
+    default: 128,
     expected: 'an integer in [16, 65536]',
     accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 16 && (value as number) <= 65536,
-    help: 'random ids that layers are measured on, and as many that plans are checked on',
+    help: 'random ids that layers are measured on; plans are checked on four times as many',
     parse: number,
   } as Option<number>,
 };
+
+/** Widths from which those around the target are taken. */
+const WIDTHS = [2, 3, 4, 8] as const;
 
 const IMPORTANCE_NAMES = ['importance', 'seed', 'tokens'] as const;
 const GIVEN_AS_LISTS: readonly string[] = ['nbits', 'groupSize', 'granularity', 'trace'];
@@ -150,7 +157,7 @@ export function resolvePlanOptions(given: PlanOptions) {
     throw invalid('onProgress', 'a function', onProgress);
   const asked = CONFIG_NAMES.filter((name) => given[name as keyof PlanConfig] !== undefined);
   const config = Object.fromEntries(asked.map((name) => [name, given[name as keyof PlanConfig]])) as PlanConfig;
-  const widths = [...(given.widths ?? PLAN_OPTIONS.widths.default)].sort((a, b) => a - b);
+  const widths = [...(given.widths ?? WIDTHS)].sort((a, b) => a - b);
   for (const nbits of widths) resolveQuantConfig({ ...config, nbits: nbits as NonNullable<QuantConfig['nbits']> });
   const {
     importance = 'auto',
@@ -158,7 +165,7 @@ export function resolvePlanOptions(given: PlanOptions) {
     tokens = IMPORTANCE_OPTIONS.tokens.default,
   } = given;
   return {
-    ...{ config, widths, seed, tokens, signal, onProgress },
+    ...{ config, widths, isFree: given.widths === undefined, seed, tokens, signal, onProgress },
     ...{ targetBits, targetBytes: targetSize === undefined ? undefined : bytesOf(targetSize) },
     groupSizes: groupSizes === undefined ? [undefined] : typeof groupSizes === 'number' ? [groupSizes] : groupSizes,
     importance: importance === 'auto' ? 'random' : importance,

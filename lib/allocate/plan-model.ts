@@ -1,19 +1,22 @@
 import { collectImportance } from '../calibrate/collect.js';
 import { randomTexts } from '../calibrate/ids.js';
 import { openSource } from '../containers/list.js';
+import { inTurns, type Steps } from '../files/event-loop.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { HqqError } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes } from '../messages/units.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import { Budget, type Choice, inOrder } from './budget.js';
-import { type Candidate, type Choices, choicesOf, type Unit } from './candidates.js';
+import { type Candidate, type Choices, choicesOf, narrowed, type Unit } from './candidates.js';
 import { type PlanOptions, type ResolvedPlan, resolvePlanOptions } from './options.js';
 import type { MeasuredPlan } from './plan-report.js';
 import { divergences, type Probe, type Probing, workOf } from './sensitivity.js';
 
 /** How a target may be missed. */
 const TOLERANCE = 0.01;
+/** How many times as many ids whole plans are checked on as layers are measured on: there are few of them. */
+const CHECKS = 4;
 /** Points of the trade-off that a plan tells. */
 const CURVE_POINTS = 25;
 
@@ -37,7 +40,8 @@ export async function planModel(model: FilePath, options: PlanOptions = {}): Pro
   signal?.throwIfAborted();
   const blocks = await openBlockSource(path, { threads, signal });
   try {
-    const choices = await readChoices(path, blocks, asked);
+    const all = await readChoices(path, blocks, asked);
+    const choices = asked.isFree ? around(all, targetOf(all, asked)) : all;
     const target = targetOf(choices, asked);
     const importance = await importanceOf(path, asked);
     return await plan(blocks, choices, target, importance, asked);
@@ -81,6 +85,21 @@ function targetOf({ units, otherBytes }: Choices, { targetBits, targetBytes }: R
   );
 }
 
+/** Of all widths those around the target: others would be measured, and hardly be taken. */
+function around(choices: Choices, { budget, costs }: Target): Choices {
+  const below = widthBelow(costs, choices.widths, budget);
+  return narrowed(choices, Math.max(below - 1, 0), Math.min(below + 1, choices.widths - 1));
+}
+
+/** The widest codes, in groups of the first size, that the budget has for all layers; the narrowest where it has none. */
+function widthBelow(costs: Target['costs'], widths: number, budget: number): number {
+  const all = Array.from({ length: widths }, (_, c) => sumOf(costs, (own) => own[c]!));
+  return Math.max(
+    all.findLastIndex((cost) => cost <= budget * (1 + 1e-9)),
+    0,
+  );
+}
+
 async function importanceOf(path: string, asked: ResolvedPlan): Promise<ReadonlyMap<string, Float32Array>> {
   const { importance, seed, tokens, threads, signal, onProgress } = asked;
   if (importance === 'none') return new Map();
@@ -102,9 +121,12 @@ async function plan(
 ): Promise<MeasuredPlan> {
   const { units, candidates } = choices;
   const { seed, probeTokens, config } = asked;
-  const idsOf = (step: number) => randomTexts(probeTokens, (seed + step) % Number.MAX_SAFE_INTEGER, source.config);
-  const probe = (phase: 'measuring' | 'checking', step: number, probes: readonly Probe[]) =>
-    runProbes(source, idsOf(step), probes, { phase, importance, asked });
+  const idsOf = (step: number, count: number) =>
+    randomTexts(count, (seed + step) % Number.MAX_SAFE_INTEGER, source.config);
+  const probe = (phase: 'measuring' | 'checking', step: number, probes: readonly Probe[]) => {
+    const count = phase === 'measuring' ? probeTokens : CHECKS * probeTokens;
+    return runProbes(source, idsOf(step, count), probes, { phase, importance, asked });
+  };
 
   const alone = units.map((unit) => candidates.map((candidate) => probeOf([unit], [candidate])));
   const measured = await probe('measuring', 1, alone.flat());
@@ -112,10 +134,13 @@ async function plan(
   const table: readonly (readonly Choice[])[] = losses.map((own, u) =>
     own.map((loss, c) => ({ loss, cost: target.costs[u]![c]! })),
   );
-  const budget = new Budget(table);
-  const [narrow, wide] = nearest(candidates, table, target.budget, asked.widths.length);
+  const budget = await inTurns(Budget.of(table), asked.signal);
+  const [narrow, wide] = nearest(target, choices.widths);
   const plain = inOrder(table, [narrow, wide], target.budget);
-  const drafts = [allot(budget, target.budget), ...between(table, [narrow, wide], target.budget)];
+  const drafts = [
+    allot(budget, target.budget),
+    ...(await inTurns(between(table, [narrow, wide], target.budget), asked.signal)),
+  ];
 
   const whole = (assignment: Assignment) =>
     probeOf(
@@ -199,16 +224,9 @@ function probeOf(units: readonly Unit[], candidates: readonly Candidate[]): Prob
 }
 
 /** The widths between which the budget lies, both with the first group size, as indices of candidates: the same one twice where it is one. */
-function nearest(
-  candidates: readonly Candidate[],
-  table: readonly (readonly Choice[])[],
-  budget: number,
-  widths: number,
-): readonly [number, number] {
-  const costs = candidates.slice(0, widths).map((_, c) => sumOf(table, (choices) => choices[c]!.cost));
-  const below = costs.findLastIndex((cost) => cost <= budget * (1 + 1e-9));
-  const narrow = Math.max(below, 0);
-  const isThere = costs[narrow]! >= budget * (1 - TOLERANCE) || narrow === widths - 1;
+function nearest({ costs, budget }: Target, widths: number): readonly [number, number] {
+  const narrow = widthBelow(costs, widths, budget);
+  const isThere = sumOf(costs, (own) => own[narrow]!) >= budget * (1 - TOLERANCE) || narrow === widths - 1;
   return [narrow, isThere ? narrow : narrow + 1];
 }
 
@@ -219,13 +237,13 @@ function allot(budget: Budget, most: number): Assignment {
 }
 
 /** The same with the two nearest widths alone: sums tell less of a model in which some layers have few bits. */
-function between(
+function* between(
   table: readonly (readonly Choice[])[],
   [narrow, wide]: readonly [number, number],
   most: number,
-): readonly Assignment[] {
+): Steps<readonly Assignment[]> {
   if (narrow === wide) return [];
-  const budget = new Budget(table.map((choices) => [choices[narrow]!, choices[wide]!]));
+  const budget = yield* Budget.of(table.map((choices) => [choices[narrow]!, choices[wide]!]));
   return [allot(budget, most).map((c) => (c === 0 ? narrow : wide))];
 }
 

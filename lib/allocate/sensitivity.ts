@@ -1,5 +1,5 @@
 import { quantize } from '../compute/quantize.js';
-import { yieldIfDue } from '../files/event-loop.js';
+import { inTurns, yieldIfDue } from '../files/event-loop.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
 import type { LanguageModelConfig } from '../runtime/config/model-config.js';
 import type { BlockSource } from '../runtime/source/block-source.js';
@@ -148,7 +148,8 @@ async function compare(
     const rows = text.length / width;
     for (let from = 0; from < rows; from += most) {
       const to = Math.min(from + most, rows);
-      const own = new Truth(await head.forward(text.subarray(from * width, to * width), { signal }), vocabSize);
+      const plain = await head.forward(text.subarray(from * width, to * width), { signal });
+      const own = await inTurns(Truth.of(plain, vocabSize), signal);
       const logits = new Float32Array((to - from) * vocabSize);
       for (const { probe, texts } of streams) {
         await head.forward(texts[t]!.subarray(from * width, to * width), { out: logits, signal });

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { Budget, type Choice, inOrder } from '../../lib/allocate/budget.js';
 import { Truth } from '../../lib/allocate/divergence.js';
+import { atOnce } from '../../lib/files/event-loop.js';
 import { addToken, newSums } from '../../lib/runtime/evaluate/scores.js';
 import { randomNumbers } from '../../lib/runtime/text/sampling.js';
 
@@ -20,7 +21,7 @@ test('the assignment is the best of all, and the curve the least of all', () => 
       Array.from({ length: 1 + integer(4) }, () => ({ cost: 8 * (1 + integer(30)), loss: random() })),
     );
     const every = [...all(units)];
-    const budget = new Budget(units);
+    const budget = atOnce(Budget.of(units));
     const most = 8 * (20 + integer(100));
     const within = every.filter(({ cost }) => cost >= most * 0.9 && cost <= most);
     const best = budget.best(most * 0.9, most);
@@ -40,7 +41,7 @@ test('costs without a common divisor are rounded up: never more is spent than th
   const units = Array.from({ length: 40 }, () =>
     [2, 3, 4].map((bits) => ({ cost: bits * 1_000_003 + integer(1000), loss: 1 / bits + random() / 10 })),
   );
-  const { cost } = new Budget(units).best(0, 130_000_000)!;
+  const { cost } = atOnce(Budget.of(units)).best(0, 130_000_000)!;
   expect(cost).toBeLessThanOrEqual(130_000_000);
   expect(cost).toBeGreaterThan(0.99 * 130_000_000);
 });
@@ -58,6 +59,6 @@ test('divergence is that of evaluateModels', () => {
   ];
   const sums = newSums();
   addToken(sums, p, q, 0);
-  expect(new Truth(p, 300).divergence(0, q)).toBeCloseTo(sums.divergence, 9);
-  expect(new Truth(p, 300).divergence(0, p)).toBeCloseTo(0, 9);
+  expect(atOnce(Truth.of(p, 300)).divergence(0, q)).toBeCloseTo(sums.divergence, 9);
+  expect(atOnce(Truth.of(p, 300)).divergence(0, p)).toBeCloseTo(0, 9);
 });

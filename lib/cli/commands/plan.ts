@@ -38,7 +38,7 @@ export const plan = defineCommand({
   flags: {
     out: { ...OUT, help: 'where to write: a .json file' },
     ...PLAN_FLAGS,
-    widths: { ...PLAN_FLAGS.widths, value: 'list', default: '2,3,4,8' },
+    widths: { ...PLAN_FLAGS.widths, value: 'list' },
     groupSizes: { ...PLAN_FLAGS.groupSizes, value: 'list' },
     ...CONFIG_FLAGS,
     ...IMPORTANCE_FLAGS,
