@@ -113,11 +113,17 @@ export interface EncodeBlocksArgs {
   /** `[rows, cols]` */
   readonly weights: FloatBits;
   readonly dtype: DTypeId;
-  /** Shares of a sub-block's range that its scale is looked for from; negative ones turn its sign. At least one. */
+  /**
+   * Pairs, at least one, of where the scale and minimum of a sub-block are looked for from: parts of its range that are cut off below
+   * and above; for types without minima, the share of its larger side, negative for a scale of the other sign, and one that is not read.
+   */
   readonly starts: Float32Array;
-  /** Steps from each start, at least 1, which only rounds; then rounds of whole scales, at least 0. */
-  readonly iterations: number;
+  /** Steps from each start, and more from the best of them. */
+  readonly steps: number;
+  readonly more: number;
+  /** Rounds of whole scales, and in how many of the last ones neighbours get codes of their own. */
   readonly rounds: number;
+  readonly searches: number;
   /** `[cols]`: how much the errors of each input feature count, finite, at least 0; empty: all alike. */
   readonly importance: Float32Array;
   /** `[rows, cols / weights of a block, bytes of a block]`, written. */

@@ -3,7 +3,7 @@
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
 //   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured
 //   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers |
-//                                      importance
+//                                      importance | ggml | llama.cpp
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -212,6 +212,37 @@ if (wants('importance')) {
   const line = ({ name, seconds, peakRss }) => [name, seconds.toFixed(1), (peakRss / 2 ** 20).toFixed(0)];
   say(table([['', 's', 'MiB'], ...rows.map(line)]));
   say('');
+}
+if (wants('ggml')) {
+  results.ggml = run('ggml.mjs');
+  if (results.ggml.missing) say(`Skipped ggml: ${results.ggml.missing}\n`);
+  else {
+    const { isa, rows } = results.ggml;
+    say(
+      `ggml's types (${isa}, 1 thread): squared error of ggml's own quantizer's, which is 1, and millions of weights a second:`,
+    );
+    const speed = (perSecond) => (perSecond / 1e6).toFixed(0);
+    const line = ({ type, subject, weighted, ratio, weightsPerSecond, ggmlWeightsPerSecond, exact }) => [
+      ...[type, subject, weighted ? 'importance' : '', ratio.toFixed(4)],
+      ...[speed(weightsPerSecond), speed(ggmlWeightsPerSecond), exact ? 'equal' : 'DIFFERENT'],
+    ];
+    say(table([['', 'weights', '', 'error', 'ours', "ggml's", 'decoded by ggml'], ...rows.map(line)]));
+    say('');
+  }
+}
+if (wants('llama.cpp')) {
+  results.llamaCpp = run('llama.cpp.mjs');
+  if (results.llamaCpp.missing) say(`Skipped llama.cpp: ${results.llamaCpp.missing}\n`);
+  for (const { name, importance, tokens, window, rows } of results.llamaCpp.results ?? []) {
+    say(
+      `${name} in llama.cpp: perplexity of ${tokens} tokens in windows of ${window}; ours with importance ${importance}:`,
+    );
+    const figure = (of) => of?.perplexity.toFixed(3) ?? '';
+    const line = ({ type, ours, theirs }) => [type, (ours.bytes / 1e6).toFixed(2), figure(ours), figure(theirs)];
+    say(table([['', 'MB', 'ours', "llama.cpp's"], ...rows.map(line)]));
+    say('');
+  }
+  for (const { name, missing } of results.llamaCpp.skipped ?? []) say(`Skipped ${name}: there is no ${missing}.\n`);
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Tokenizer } from '@huggingface/tokenizers';
-import { dequantizeModel, quantizeModel } from '../../dist/index.mjs';
+import { dequantizeModel, openModel, quantizeModel } from '../../dist/index.mjs';
 import { greedy, perplexityOf, probabilitiesOf, topOf, withModel } from './engine.mjs';
 import { FAMILIES, IDS, writeFamily } from './families.mjs';
+import { missingGgml, openGgml } from './ggml.mjs';
 
 const SHIPPED = fileURLToPath(new URL('../../examples/models/llama-2.3m-books', import.meta.url));
 const PROSE = readFileSync(join(SHIPPED, 'alice.txt'), 'utf8').slice(0, 20_000);
@@ -65,6 +66,27 @@ for (const type of [...TYPES, ...RECIPES]) {
     assert.ok(Math.abs(Math.log(lossy / exact)) < (/2_K|2_k/.test(type) ? 0.4 : 0.15));
   });
 }
+
+async function typesIn(file) {
+  const model = await openModel(file);
+  try {
+    return Object.fromEntries(model.tensors.map(({ name, dtype, quantized }) => [name, quantized?.packing ?? dtype]));
+  } finally {
+    await model.close();
+  }
+}
+
+test('mixes are those of llama.cpp', { skip: missingGgml() ?? false }, async () => {
+  const ggml = openGgml();
+  try {
+    for (const recipe of RECIPES) {
+      ggml.quantizeModel(float, at('theirs.gguf'), recipe);
+      assert.deepEqual(await typesIn(at(`${recipe}.gguf`)), await typesIn(at('theirs.gguf')), recipe);
+    }
+  } finally {
+    ggml.close();
+  }
+});
 
 test('Q8_0 writes what the floats write', async () => {
   const start = ids.slice(0, 20);

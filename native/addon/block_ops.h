@@ -19,11 +19,14 @@ struct EncodeBlocksOp {
     op.dtype = args.dtype("dtype");
     op.weights = args.floats("weights", op.dtype, count);
     const Span<float> starts = args.array<float>("starts");
-    if (starts.length < 1) throw args.range_error("Expected starts to have a number.");
+    if (starts.length < 2 || starts.length % 2 != 0) throw args.range_error("Expected starts to have pairs.");
     op.options.starts = starts.data;
-    op.options.start_count = starts.length;
-    op.options.iterations = static_cast<int>(args.integer("iterations", 1, kMostSteps));
-    op.options.rounds = static_cast<int>(args.integer("rounds", 0, kMostSteps));
+    op.options.start_count = starts.length / 2;
+    const auto steps = [&](const char* name) { return static_cast<int>(args.integer(name, 0, kMostSteps)); };
+    op.options.steps = steps("steps");
+    op.options.more = steps("more");
+    op.options.rounds = steps("rounds");
+    op.options.searches = steps("searches");
     op.importance = args.optional_floats("importance", op.cols);
     op.blocks = args.array<uint8_t>("blocks", count / op.type->weights * op.type->bytes);
     op.stats = args.array<double>("stats", 5);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -13,8 +14,10 @@ namespace {
 
 constexpr size_t kLanes = kernels::kLanes;
 
-// Weights of a unit of work, in whole blocks of every type; its errors are summed as distances are.
+// Weights of a unit of work, in whole blocks of every type, and in whole calls of the kernel.
 constexpr size_t kUnit = kDistanceTile;
+
+constexpr uint32_t kInfinity = 0x7f800000;  // bits of it
 
 // d and m of blocks, as floats: [blocks, 2]
 void widen_halves(const Context& context, const BlockType& type, const uint8_t* blocks, size_t count, uint16_t* halves,
@@ -72,6 +75,15 @@ void split_one(const BlockType& type, const uint8_t* block, const float* halves,
   }
 }
 
+// The first weight that is not finite, or `count`.
+size_t first_bad(const float* weights, size_t count) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < count; ++i) bad |= (std::bit_cast<uint32_t>(weights[i]) & kInfinity) == kInfinity ? 1u : 0u;
+  if (bad == 0) return count;
+  return static_cast<size_t>(std::find_if(weights, weights + count, [](float w) { return !std::isfinite(w); }) -
+                             weights);
+}
+
 }  // namespace
 
 Status decode_blocks(const Context& context, const DecodeBlocks& op) {
@@ -100,13 +112,10 @@ Status encode_blocks(const Context& context, const EncodeBlocks& op) {
   const BlockType& type = *op.type;
   const size_t total = op.rows * op.cols, units = (total + kUnit - 1) / kUnit;
   const size_t together = kLanes * type.sub;
-  const size_t per_unit = kUnit / type.weights;
-  std::vector<DistanceSums> sums(units);
+  std::vector<kernels::BlockError> sums(units);
   std::vector<size_t> bad(units, total);
   Scratch scratch;
   const size_t weights_at = scratch.reserve<float>(kUnit), importance_at = scratch.reserve<float>(kUnit);
-  const size_t blocks_at = scratch.reserve<uint8_t>(kUnit / 32 * 34), decoded_at = scratch.reserve<float>(kUnit);
-  const size_t halves_at = scratch.reserve<uint16_t>(2 * per_unit), floats_at = scratch.reserve<float>(2 * per_unit);
   const size_t parts_at = scratch.reserve<BlockParts>(kLanes);
   scratch.allocate(context.threads);
   const size_t size = bytes_of(op.dtype);
@@ -114,38 +123,33 @@ Status encode_blocks(const Context& context, const EncodeBlocks& op) {
     const size_t first = unit * kUnit, count = std::min(kUnit, total - first);
     auto* const weights = scratch.at<float>(weights_at, slot);
     auto* const importance = op.importance == nullptr ? nullptr : scratch.at<float>(importance_at, slot);
-    auto* const blocks = scratch.at<uint8_t>(blocks_at, slot);
-    auto* const decoded = scratch.at<float>(decoded_at, slot);
-    auto* const floats = scratch.at<float>(floats_at, slot);
     context.kernels.widen[static_cast<size_t>(op.dtype)](static_cast<const std::byte*>(op.weights) + first * size,
                                                          count, weights);
-    for (size_t i = 0; i < count; ++i) {
-      if (std::isfinite(weights[i])) continue;
-      bad[unit] = first + i;
+    const size_t wrong = first_bad(weights, count);
+    if (wrong < count) {
+      bad[unit] = first + wrong;
       return;
     }
     const size_t padded = (count + together - 1) / together * together;
     std::fill(weights + count, weights + padded, 0.0f);
     if (importance != nullptr) {
-      for (size_t i = 0; i < count; ++i) importance[i] = op.importance[(first + i) % op.cols];
+      for (size_t i = 0, col = first % op.cols; i < count; ++i) {
+        importance[i] = op.importance[col];
+        col = col + 1 < op.cols ? col + 1 : 0;
+      }
       std::fill(importance + count, importance + padded, 0.0f);
     }
     auto* const parts = scratch.at<BlockParts>(parts_at, slot);
-    uint8_t* to = blocks;
+    uint8_t* to = op.blocks + first / type.weights * type.bytes;
     for (size_t i = 0; i < padded; i += together) {
       context.kernels.encode_blocks(type, op.options, weights + i, importance == nullptr ? nullptr : importance + i,
-                                    parts);
-      for (size_t k = 0; k < together / type.weights; ++k, to += type.bytes) pack_block(type, parts[k], to);
+                                    parts, sums[unit]);
+      const size_t own = std::min(together, count - i) / type.weights;
+      for (size_t k = 0; k < own; ++k, to += type.bytes) pack_block(type, parts[k], to);
     }
-    const size_t own = count / type.weights;
-    std::memcpy(op.blocks + first / type.weights * type.bytes, blocks, own * type.bytes);
-    widen_halves(context, type, blocks, own, scratch.at<uint16_t>(halves_at, slot), floats);
-    for (size_t i = 0; i < own; ++i)
-      decode_one(type, blocks + i * type.bytes, floats + 2 * i, decoded + i * type.weights);
-    sums[unit] = distance_of(weights, decoded, count);
   });
   if (status != Status::ok) return status;
-  DistanceSums all{};
+  kernels::BlockError all{};
   size_t worst = total;
   for (size_t unit = 0; unit < units; ++unit) {
     worst = std::min(worst, bad[unit]);

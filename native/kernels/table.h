@@ -175,11 +175,19 @@ struct LinearKernels {
   ByteProducts bytes;
 };
 
-// How blocks are found: from `starts`, shares of the range, so many steps each, then so many rounds of whole scales.
+// How blocks are found: from each start so many steps, from the best of them some more; then so many rounds of whole
+// scales, of which the last ones look for codes of neighbours, too. Two numbers a start: parts of the range that are
+// cut off below and above; of types without minima the share of the larger side, negative for a scale of the other
+// sign, and one that is not read.
 struct BlockOptions {
   const float* starts;
   size_t start_count;
-  int iterations, rounds;
+  int steps, more, rounds, searches;
+};
+
+// Sums of |w - w'|, (w - w')^2 and w^2, which calls add to.
+struct BlockError {
+  double abs_error, squared_error, squared;
 };
 
 struct KernelTable {
@@ -189,7 +197,7 @@ struct KernelTable {
   void (*encode_block)(const SolveOptions& options, const Block& block, BlockStats* stats);
   // as many blocks as sixteen sub-blocks are, of [kLanes * sub] weights; `importance` likewise, or null
   void (*encode_blocks)(const BlockType& type, const BlockOptions& options, const float* weights,
-                        const float* importance, BlockParts* blocks);
+                        const float* importance, BlockParts* blocks, BlockError& error);
   // the least and the greatest weight of each of some groups of `size`, one after the other
   void (*extremes[kDTypes])(const void* from, size_t groups, size_t size, float* least, float* most);
   // least[c] = min(least[c], weights[c]), most likewise

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { BLOCK_TYPES, type BlockType, subsOf } from '../../lib/matrix/block-types.js';
 import '../../lib/schemes/ggml/scheme.js'; // which brings the operations in JavaScript
-import { searchOf } from '../../lib/schemes/ggml/encode.js';
+import { rangeOf, searchOf } from '../../lib/schemes/ggml/search.js';
 import { gaussian, randomOf } from '../support/random.mjs';
 
 // ggml's blocks on every backend. What blocks mean is told by numbers of the Python package gguf 0.19 (`gguf.quants.dequantize`).
@@ -39,9 +39,9 @@ function encode(backend: string, type: BlockType, given: Given) {
   const { weights, rows, cols, importance = new Float32Array(0), joint = true, threads = 1 } = given;
   const blocks = new Uint8Array((weights.length / type.weights) * type.bytes);
   const stats = new Float64Array(5);
-  const { starts, iterations, rounds } = joint ? searchOf(type) : { starts: [1], iterations: 1, rounds: 0 };
+  const { starts, ...search } = joint ? searchOf(type) : rangeOf(type);
   openBackend(backend as (typeof BACKENDS)[number]).run('encodeBlocks', {
-    ...{ type: type.id, rows, cols, weights, dtype: 0, starts: Float32Array.from(starts), iterations, rounds },
+    ...{ type: type.id, rows, cols, weights, dtype: 0, starts: Float32Array.from(starts.flat()), ...search },
     ...{ importance, blocks, stats, threads },
   });
   return { blocks, stats };
@@ -77,16 +77,26 @@ const GGML: Readonly<Record<string, readonly [error: number, bound: number]>> = 
   Q2_K: [0.296844, 0.77],
   Q3_K: [0.15115, 0.915],
   Q4_0: [0.08582, 0.9],
-  Q4_1: [0.078311, 0.82],
+  Q4_1: [0.078311, 0.8],
   Q4_K: [0.071623, 0.97],
   Q5_0: [0.042915, 0.91],
-  Q5_1: [0.037883, 0.84],
-  Q5_K: [0.036148, 0.925],
-  Q6_K: [0.017758, 0.96],
-  Q8_0: [0.005372, 0.945],
+  Q5_1: [0.037883, 0.78],
+  Q5_K: [0.036148, 0.915],
+  Q6_K: [0.017758, 0.92],
+  Q8_0: [0.005372, 0.85],
   IQ4_NL: [0.076114, 0.95],
   IQ4_XS: [0.076684, 0.95],
 };
+
+/** The same, both times with the importance `IMPORTANCE`, by which errors count. */
+const GGML_WEIGHTED: Readonly<Record<string, number>> = {
+  Q2_K: 0.226635,
+  Q3_K: 0.131552,
+  Q4_0: 0.07639,
+  Q4_1: 0.061985,
+  Q4_K: 0.06306,
+};
+const IMPORTANCE = normal(1024, 5, 1).map((x) => x * x + 0.05);
 
 describe.each(BLOCK_TYPES.map((type) => [type.name, type] as const))('%s', (name, type) => {
   it.each(BACKENDS)('is decoded as the Python package does, on %s', (backend) => {
@@ -142,6 +152,21 @@ describe.each(BLOCK_TYPES.map((type) => [type.name, type] as const))('%s', (name
     const { stats } = encode(BACKENDS[0]!, type, { weights: normal(65_536, 1), rows: 64, cols: 1024 });
     const [error, bound] = GGML[name]!;
     expect(stats[1]! / stats[2]! / error ** 2).toBeLessThan(bound);
+  });
+
+  it('has less error where importance is', () => {
+    const weights = normal(65_536, 1);
+    const given = { weights, rows: 64, cols: 1024 };
+    const [told, untold] = [{ importance: IMPORTANCE }, {}].map((more) => {
+      const values = decode(BACKENDS[0]!, type, encode(BACKENDS[0]!, type, { ...given, ...more }).blocks);
+      let [error, size] = [0, 0];
+      for (const [i, w] of weights.entries()) {
+        error += IMPORTANCE[i % 1024]! * (w - values[i]!) ** 2;
+        size += IMPORTANCE[i % 1024]! * w * w;
+      }
+      return Math.sqrt(error / size);
+    });
+    expect(told!).toBeLessThan(Math.min(untold! * 0.99, GGML_WEIGHTED[name] ?? Number.POSITIVE_INFINITY));
   });
 
   it('has less error by least squares than by rounding, and names the first weight that is not finite', () => {

@@ -1,33 +1,12 @@
 import { readStats } from '../../compute/arguments.js';
 import { bitsOf } from '../../compute/floats.js';
 import { numbersOf } from '../../containers/stored-types.js';
-import type { BlockType } from '../../matrix/block-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import type { Encoded, PlannedLayer, WorkRun } from '../scheme.js';
 import { type BlockForm, blocksOf, type RowChunk, typeNamed } from './form.js';
-
-/** Where least squares begin, how far they go from each, and rounds of whole scales. */
-interface Search {
-  readonly starts: readonly number[];
-  readonly iterations: number;
-  readonly rounds: number;
-}
-
-/** The range as it is. */
-const ROUND_TO_NEAREST: Search = { starts: [1], iterations: 1, rounds: 0 };
-
-/** Of both signs: which end of the range gets the code that the other has not. */
-const BOTH_SIGNS = [1, 0.97, 0.94, 0.91, 0.88, 0.85, -1.14, -1.08, -1.02, -0.96, -0.9];
-
-/** Shares of the range, steps and rounds that found the least errors on normal weights in the time that they take. */
-export function searchOf({ minima, nbits, curved }: BlockType): Search {
-  if (curved) return { starts: [1, 0.93, 0.86, -1.1, -0.97], iterations: 3, rounds: 2 };
-  if (!minima) return { starts: BOTH_SIGNS, iterations: 2, rounds: 2 };
-  if (nbits === 5) return { starts: [1.12, 1.06, 1, 0.94, 0.88, 0.8], iterations: 6, rounds: 4 };
-  return { starts: [1.1, 1, 0.92, 0.84, 0.76], iterations: 6, rounds: 4 };
-}
+import { rangeOf, searchOf } from './search.js';
 
 /** All weights count alike. */
 const NONE = new Float32Array(0);
@@ -44,7 +23,7 @@ export async function encodeRows(
   const blocks = slot.take('blocks', Uint8Array, range.count * type.bytes);
   const stats = new Float64Array(5);
   const dtype = numbersOf(site.weight.type)!;
-  const { starts, iterations, rounds } = form.config.solver === 'minmax' ? ROUND_TO_NEAREST : searchOf(type);
+  const { starts, ...search } = form.config.solver === 'minmax' ? rangeOf(type) : searchOf(type);
   await compute('encodeBlocks', {
     ...{
       type: type.id,
@@ -54,9 +33,8 @@ export async function encodeRows(
       dtype: DTYPES[dtype].id,
     },
     ...{
-      starts: Float32Array.from(starts),
-      iterations,
-      rounds,
+      starts: Float32Array.from(starts.flat()),
+      ...search,
       importance: importance ?? NONE,
       blocks,
       stats,

@@ -1,8 +1,8 @@
 #pragma once
 #include "../convert.h"
 
-// Sixteen sub-blocks side by side: weight i of each lies in vector i. No sum goes across lanes, so every instruction
-// set, and lib/backend/js/blocks, add in one order.
+// Sixteen sub-blocks side by side: weight i of each lies in vector i. No sum of weights goes across lanes, so every
+// instruction set, and lib/backend/js/blocks, add in one order.
 namespace hqq::kernels {
 
 struct alignas(64) BlockLanes {
@@ -12,10 +12,9 @@ struct alignas(64) BlockLanes {
   HQQ_INLINE float operator[](size_t i) const { return lane[i]; }
 };
 
-// What codes of a scale and a minimum come to: w ~ scale * code - minimum. Times importance, where there is some.
+// What codes q come to, times importance, where there is some: sums of q, q^2 and q w.
 struct BlockSums {
-  BlockLanes error;                     // sum of (w - w')^2
-  BlockLanes codes, squares, products;  // of q, q^2, q w
+  BlockLanes codes, squares, products;
 };
 
 struct BlockStrip {
@@ -26,8 +25,16 @@ struct BlockStrip {
 
 struct BlockCodes {
   float low, high;
-  bool curved;
+  bool curved, minima;
 };
+
+// Adding it to a float below 2^22 in size, and taking it away, leaves a whole number: half to even.
+inline constexpr float kRoundingBlocks = 12582912.0f;  // 1.5 * 2^23
+
+template <class V>
+HQQ_INLINE typename V::F32 whole_lanes(typename V::F32 v) {
+  return V::sub(V::add(v, V::set(kRoundingBlocks)), V::set(kRoundingBlocks));
+}
 
 // The place in kCurve of the number that is nearest, and that number. Halfway, the lower one.
 template <class V>
@@ -44,63 +51,118 @@ HQQ_INLINE void nearest_of_curve(typename V::F32 t, typename V::F32& place, type
   }
 }
 
-// The nearest codes for scales and minima, and what they come to. `codes`, unless null, gets them: [count][kLanes],
-// with the bias.
-template <class V, bool Weighted>
-HQQ_INLINE void try_lanes(const BlockStrip& strip, const BlockCodes& range, const BlockLanes& scale,
-                          const BlockLanes& minimum, BlockSums& sums, uint8_t* codes, float bias) {
+// 1 / scale; 0 where there is none.
+HQQ_INLINE BlockLanes inverse_of(const BlockLanes& scale) {
   BlockLanes inverse;
   for (size_t i = 0; i < kLanes; ++i) {
     const float size = scale[i] < 0.0f ? -scale[i] : scale[i];
-    inverse[i] = size > 1e-30f ? 1.0f / scale[i] : 0.0f;
+    const float whole = size > 1e-30f ? scale[i] : 1.0f;
+    inverse[i] = size > 1e-30f ? 1.0f / whole : 0.0f;
   }
-  const auto a = V::load(scale.lane), b = V::load(minimum.lane), inv = V::load(inverse.lane);
-  const auto low = V::set(range.low), high = V::set(range.high);
-  auto error = V::set(0.0f), sum = error, squares = error, products = error;
-  const auto each = [&](size_t i, auto curved) HQQ_INLINE_LAMBDA {
+  return inverse;
+}
+
+// w ~ scale * number - minimum: the nearest codes of weights, as places and as numbers.
+template <class V, bool Minima, bool Curved>
+struct BlockPlacer {
+  typename V::F32 inverse, offset, low, high;
+  HQQ_INLINE BlockPlacer(const BlockCodes& range, const BlockLanes& scale, const BlockLanes& minimum) {
+    const BlockLanes inv = inverse_of(scale);
+    inverse = V::load(inv.lane), offset = V::mul(V::load(minimum.lane), inverse);
+    low = V::set(range.low), high = V::set(range.high);
+  }
+  HQQ_INLINE void operator()(typename V::F32 w, typename V::F32& place, typename V::F32& number) const {
+    place = V::mul(w, inverse);
+    if constexpr (Minima) place = V::add(place, offset);
+    if constexpr (Curved)
+      nearest_of_curve<V>(place, place, number);
+    else
+      place = number = whole_lanes<V>(V::min(V::max(place, low), high));
+  }
+};
+
+template <class V, bool Weighted, bool Minima, bool Curved>
+HQQ_NOINLINE void sum_lanes(const BlockStrip& strip, const BlockCodes& range, const BlockLanes& scale,
+                            const BlockLanes& minimum, BlockSums& to) {
+  const BlockPlacer<V, Minima, Curved> placer(range, scale, minimum);
+  auto codes = V::set(0.0f), squares = codes, products = codes;
+  for (size_t i = 0; i < strip.count; ++i) {
     const auto w = V::load(strip.weights + i * kLanes);
-    auto place = V::mul(V::add(w, b), inv), q = place;
-    if constexpr (decltype(curved)::value) {
-      nearest_of_curve<V>(place, place, q);
-    } else {
-      place = q = V::round(V::min(V::max(place, low), high));
-    }
-    const auto rest = V::sub(w, V::sub(V::mul(a, q), b));
-    auto share = q, weighted = rest;
-    if constexpr (Weighted) {
-      const auto importance = V::load(strip.importance + i * kLanes);
-      share = V::mul(importance, q), weighted = V::mul(importance, rest);
-    }
-    error = V::add(error, V::mul(weighted, rest));
-    sum = V::add(sum, share);
-    squares = V::add(squares, V::mul(share, q));
+    typename V::F32 place, q;
+    placer(w, place, q);
+    auto share = q;
+    if constexpr (Weighted) share = V::mul(V::load(strip.importance + i * kLanes), q);
+    codes = V::add(codes, share);
+    // Sums of squares of numbers are whole and below 2^24: exact in one rounding or in two.
+    if constexpr (Weighted)
+      squares = V::add(squares, V::mul(share, q));
+    else
+      squares = V::fma(q, q, squares);
     products = V::add(products, V::mul(share, w));
-    if (codes != nullptr) V::store_u8(codes + i * kLanes, V::add(place, V::set(bias)));
-  };
-  if (range.curved) {
-    for (size_t i = 0; i < strip.count; ++i) each(i, std::true_type{});
-  } else {
-    for (size_t i = 0; i < strip.count; ++i) each(i, std::false_type{});
   }
-  V::store(sums.error.lane, error);
-  V::store(sums.codes.lane, sum);
-  V::store(sums.squares.lane, squares);
-  V::store(sums.products.lane, products);
+  V::store(to.codes.lane, codes), V::store(to.squares.lane, squares), V::store(to.products.lane, products);
+}
+
+// The nearest codes, and what they come to.
+template <class V>
+HQQ_INLINE void sum_codes(const BlockStrip& strip, const BlockCodes& range, const BlockLanes& scale,
+                          const BlockLanes& minimum, BlockSums& to) {
+  const auto of = [&](auto weighted) HQQ_INLINE_LAMBDA {
+    constexpr bool kWeighted = decltype(weighted)::value;
+    if (range.curved)
+      sum_lanes<V, kWeighted, false, true>(strip, range, scale, minimum, to);
+    else if (range.minima)
+      sum_lanes<V, kWeighted, true, false>(strip, range, scale, minimum, to);
+    else
+      sum_lanes<V, kWeighted, false, false>(strip, range, scale, minimum, to);
+  };
+  if (strip.importance != nullptr)
+    of(std::true_type{});
+  else
+    of(std::false_type{});
+}
+
+// Errors that codes leave, of weights that all count alike: sums of |w - w'|, (w - w')^2 and w^2.
+struct BlockErrors {
+  BlockLanes size, squares, whole;
+};
+
+// The nearest codes, with `bias`: [count][kLanes].
+template <class V, bool Minima, bool Curved>
+HQQ_NOINLINE void place_lanes(const BlockStrip& strip, const BlockCodes& range, const BlockLanes& scale,
+                              const BlockLanes& minimum, float bias, uint8_t* codes, BlockErrors& to) {
+  const BlockPlacer<V, Minima, Curved> placer(range, scale, minimum);
+  const auto a = V::load(scale.lane), b = V::load(minimum.lane);
+  auto size = V::set(0.0f), squares = size, whole = size;
+  for (size_t i = 0; i < strip.count; ++i) {
+    const auto w = V::load(strip.weights + i * kLanes);
+    typename V::F32 place, q;
+    placer(w, place, q);
+    // As they are decoded
+    const auto rest = V::sub(w, V::sub(V::mul(a, q), b));
+    size = V::add(size, V::abs(rest));
+    squares = V::add(squares, V::mul(rest, rest));
+    whole = V::add(whole, V::mul(w, w));
+    V::store_u8(codes + i * kLanes, V::add(place, V::set(bias)));
+  }
+  V::store(to.size.lane, size), V::store(to.squares.lane, squares), V::store(to.whole.lane, whole);
 }
 
 template <class V>
-HQQ_NOINLINE void try_codes(const BlockStrip& strip, const BlockCodes& range, const BlockLanes& scale,
-                            const BlockLanes& minimum, BlockSums& sums, uint8_t* codes = nullptr, float bias = 0.0f) {
-  if (strip.importance != nullptr)
-    try_lanes<V, true>(strip, range, scale, minimum, sums, codes, bias);
+HQQ_INLINE void place_codes(const BlockStrip& strip, const BlockCodes& range, const BlockLanes& scale,
+                            const BlockLanes& minimum, float bias, uint8_t* codes, BlockErrors& to) {
+  if (range.curved)
+    place_lanes<V, false, true>(strip, range, scale, minimum, bias, codes, to);
+  else if (range.minima)
+    place_lanes<V, true, false>(strip, range, scale, minimum, bias, codes, to);
   else
-    try_lanes<V, false>(strip, range, scale, minimum, sums, codes, bias);
+    place_lanes<V, false, false>(strip, range, scale, minimum, bias, codes, to);
 }
 
 // What does not depend on codes.
 struct BlockKnown {
-  BlockLanes least, most;  // 0 lies between them or at an end, where minima may not be negative
-  BlockLanes count, sum;   // of importance (or of weights), of w times it
+  BlockLanes least, most;
+  BlockLanes count, inv_count, sum;  // of importance (or of weights), and 0 for 1 / 0; of w times it
 };
 
 template <class V>
@@ -115,6 +177,7 @@ HQQ_NOINLINE void know_lanes(const BlockStrip& strip, BlockKnown& to) {
   }
   V::store(to.least.lane, least), V::store(to.most.lane, most);
   V::store(to.count.lane, count), V::store(to.sum.lane, sum);
+  to.inv_count = inverse_of(to.count);
 }
 
 }  // namespace hqq::kernels

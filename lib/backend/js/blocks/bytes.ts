@@ -1,6 +1,6 @@
 import { type BlockBits, type BlockType, subsOf } from '../../../matrix/block-types.js';
 
-// The twin of native/kernels/blocks/bytes.h.
+// The twin of native/core/block_bytes.h.
 
 /** What a block says: codes as they are stored, whole scales, then whole minima, and two float16 numbers. */
 export interface BlockParts {

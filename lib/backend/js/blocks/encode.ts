@@ -1,13 +1,11 @@
 import type { EncodeBlocksArgs } from '../../../../binding.js';
 import { BLOCK_TYPES, type BlockType, subsOf } from '../../../matrix/block-types.js';
 import { DISTANCE_TILE, LANES } from '../../../matrix/constants.js';
-import { addDistances } from '../distance.js';
 import { halfOfFloat, widen } from '../lanes.js';
 import type { Units } from '../slices.js';
 import { newParts, packBlock } from './bytes.js';
-import { decodeOne } from './decode.js';
 import { BlockFit, type BlockOptions } from './fit.js';
-import { knowLanes, newLanes } from './lanes.js';
+import { knowLanes, newLanes, placeCodes } from './lanes.js';
 
 // The twin of the encoder in native/core/blocks.cc.
 
@@ -33,21 +31,32 @@ class Encoder {
     this.#lanes = new Uint8Array(type.sub * LANES);
   }
 
-  encode(weights: Float32Array, importance: Float32Array | undefined, first: number, blocks: Uint8Array): void {
+  /** Writes `blocks`, as many as there is room for, and adds errors to `totals`. */
+  encode(
+    weights: Float32Array,
+    importance: Float32Array | undefined,
+    first: number,
+    blocks: Uint8Array,
+    totals: Float64Array,
+  ): void {
     const type = this.#type;
-    const { sub, low, high, curved } = type;
+    const { sub, low, high, curved, minima } = type;
     const subs = subsOf(type);
     turn(weights, first, sub, this.#weights);
     if (this.#importance !== undefined) turn(importance!, first, sub, this.#importance);
     const strip = { weights: this.#weights, importance: this.#importance, count: sub };
-    const known = { least: newLanes(), most: newLanes(), count: newLanes(), sum: newLanes() };
+    const known = {
+      ...{ least: newLanes(), most: newLanes(), count: newLanes(), inverse: newLanes() },
+      sum: newLanes(),
+    };
     knowLanes(strip, known);
-    const fit = new BlockFit(type, this.#options, strip, { low, high, curved }, known);
+    const range = { low, high, curved, minima };
+    const fit = new BlockFit(type, this.#options, strip, range, known);
     fit.fit();
     const bytes = type.codes[0]!.bits === 8;
-    fit.settle(this.#lanes, bytes ? 128 : type.bias);
+    placeCodes(strip, range, fit.scale, fit.minimum, bytes ? 128 : type.bias, this.#lanes, totals);
     const parts = newParts(type);
-    for (let lane = 0, at = 0; lane < LANES; lane += subs, at += type.bytes) {
+    for (let lane = 0, at = 0; at < blocks.length; lane += subs, at += type.bytes) {
       for (let i = 0; i < type.weights; i++) {
         const [own, place] = [lane + Math.floor(i / sub), i % sub];
         parts.codes[i] = this.#lanes[place * LANES + own]! ^ (bytes ? 128 : 0);
@@ -68,14 +77,11 @@ export function* encodeBlocks(args: EncodeBlocksArgs): Units {
   const type = BLOCK_TYPES[args.type]!;
   const total = rows * cols;
   const together = LANES * type.sub;
-  const stepBytes = (together / type.weights) * type.bytes;
+  const bytesOf = (count: number) => (count / type.weights) * type.bytes;
   const weights = new Float32Array(DISTANCE_TILE);
   const shares = importance.length > 0 ? new Float32Array(DISTANCE_TILE) : undefined;
-  const encoded = new Uint8Array((DISTANCE_TILE / type.weights) * type.bytes);
-  const decoded = new Float32Array(DISTANCE_TILE);
   const encoder = new Encoder(type, args, shares !== undefined);
-  const parts = newParts(type);
-  const sums = [0, 0, 0];
+  const sums = new Float64Array(3);
   let bad = -1;
   for (let first = 0; first < total; first += DISTANCE_TILE) {
     const count = Math.min(DISTANCE_TILE, total - first);
@@ -90,15 +96,14 @@ export function* encodeBlocks(args: EncodeBlocksArgs): Units {
       for (let i = 0; i < count; i++) shares[i] = importance[(first + i) % cols]!;
       shares.fill(0, count);
     }
-    for (let at = 0, to = 0; at < count; at += together, to += stepBytes) {
-      encoder.encode(weights, shares, at, encoded.subarray(to, to + stepBytes));
+    const own = new Float64Array(3);
+    for (let at = 0; at < count; at += together) {
+      const to = bytesOf(first + at);
+      const end = to + bytesOf(Math.min(together, count - at));
+      encoder.encode(weights, shares, at, blocks.subarray(to, end), own);
       if (at % (8 * together) === 0) yield;
     }
-    const own = (count / type.weights) * type.bytes;
-    blocks.set(encoded.subarray(0, own), (first / type.weights) * type.bytes);
-    for (let at = 0, from = 0; at < count; at += type.weights, from += type.bytes)
-      decodeOne(type, encoded.subarray(from, from + type.bytes), parts, decoded, at);
-    addDistances(weights, decoded, count, sums);
+    for (let k = 0; k < 3; k++) sums[k]! += own[k]!;
     yield;
   }
   stats.set([...sums, args.rounds, bad]);
