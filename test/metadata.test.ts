@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { type HeapProfiler, Session } from 'node:inspector';
 import { describe, expect, test } from 'vitest';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { groupedDequantizeArgs } from '../lib/compute/arguments.js';
@@ -7,7 +8,7 @@ import { metaJob } from '../lib/compute/metadata.js';
 import { dequantizeSync, quantize, quantizeSync, unpack } from '../lib/compute/quantize.js';
 import { highestCode, NBITS, type QuantConfig } from '../lib/matrix/config.js';
 import { formatNamed } from '../lib/matrix/format.js';
-import { scalesOfSet } from '../lib/matrix/metadata.js';
+import { scalesOfSet, tameMeta } from '../lib/matrix/metadata.js';
 import type { MetaCodes, QuantizedTensor } from '../lib/matrix/weight.js';
 import { expectSameBytes } from './support/bytes.js';
 import { randomWeights } from './support/checkpoints.js';
@@ -188,4 +189,27 @@ describe('metaBits 8', () => {
       expect(value).toBeCloseTo(exact, 4);
     });
   });
+});
+
+test('keeping scales and zeros within bounds leaves no garbage behind: a model has millions of groups', () => {
+  const groups = 200_000;
+  const scale = new Float32Array(groups).fill(0.5);
+  const zero = new Float32Array(groups).fill(3);
+  const session = new Session();
+  session.connect();
+  session.post('HeapProfiler.startSampling', {
+    samplingInterval: 4096,
+    includeObjectsCollectedByMajorGC: true,
+    includeObjectsCollectedByMinorGC: true,
+  } as HeapProfiler.StartSamplingParameterType);
+  tameMeta(scale, zero, 4, { weights: new Float32Array(groups), rows: groups, cols: 1, axis: 1 });
+  let bytes = 0;
+  const count = ({ selfSize, children, callFrame }: HeapProfiler.SamplingHeapProfileNode, inside: boolean): void => {
+    const within = inside || callFrame.functionName === 'tameMeta';
+    if (within) bytes += selfSize;
+    for (const child of children) count(child, within);
+  };
+  session.post('HeapProfiler.stopSampling', (_, { profile }) => count(profile.head, false));
+  session.disconnect();
+  expect(bytes).toBeLessThan(20 * groups); // numbers in boxes until the loop is compiled; a pair a group was 51
 });

@@ -41,7 +41,8 @@ export function tameMeta(
 ): void {
   const top = highestCode(nbits);
   for (let g = 0; g < scale.length; g++) {
-    const [s, z] = [scale[g]!, zero[g]!];
+    const s = scale[g]!;
+    const z = zero[g]!; // not as a pair: there are millions of groups, and an array for each would be half a gigabyte of garbage
     if (s === 1 && isConstant(of, g)) {
       scale[g] = Math.abs(z) / top;
       zero[g] = z > 0 ? top : 0;
