@@ -5,6 +5,7 @@
 //                 UndefinedBehaviorSanitizer, with libFuzzer (clang; as root on Debian, it is installed)
 //   safetensors   headers, against a second reading of their JSON
 //   gguf          headers, against what any reading of them must hold
+//   onnx          graphs, against what any reading of them must hold, and that they are written again as they were
 //   config        options, config.json, its edits in text, the index
 //   engines       layers of compressed-tensors, AWQ, GPTQ and torchao, and what config.json says of them
 //   checkpoint    whole models on disk, one file of which is damaged
@@ -23,7 +24,7 @@ import { root } from './pypi.mjs';
 import { buildSanitized } from './sanitized.mjs';
 
 const folder = path.join(root, 'build-fuzz');
-const LIBRARY = ['safetensors', 'gguf', 'config', 'engines', 'checkpoint'];
+const LIBRARY = ['safetensors', 'gguf', 'onnx', 'config', 'engines', 'checkpoint'];
 const TARGETS = ['packed', ...LIBRARY];
 const PACKED = { quick: 20_000, full: 700_000 };
 /** Of all of them. */

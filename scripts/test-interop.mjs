@@ -1,25 +1,37 @@
-// What hqq writes, in llama.cpp: installs node-llama-cpp in interop/llama.cpp, and tests dist/ with it. Ends with "N passed, N failed".
+// What hqq writes, in llama.cpp, onnxruntime and transformers.js: installs them in folders of interop/, and tests dist/ with them. Ends
+// with "N passed, N failed". `node scripts/test-interop.mjs onnxruntime` tests with one of them.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const folder = fileURLToPath(new URL('../interop/llama.cpp/', import.meta.url));
-const run = (command, args, options = {}) => spawnSync(command, args, { cwd: folder, stdio: 'inherit', ...options });
+// Not `npm ci`, which wants binaries of all systems in the lock file, some of which are not there for each version. transformers.js needs
+// what sharp has as optional.
+const INSTALL = ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund'];
+const ENGINES = {
+  'llama.cpp': { tests: 'gguf.test.mjs', install: [...INSTALL, '--omit=optional'] },
+  onnxruntime: { tests: 'onnx.test.mjs', install: INSTALL },
+};
 
 if (process.platform !== 'linux' || process.arch !== 'x64') {
-  console.log('Skipped: the llama.cpp that is tested with is built for Linux on x64.\n0 passed, 0 failed');
+  console.log('Skipped: the engines that are tested with are built for Linux on x64.\n0 passed, 0 failed');
   process.exit(0);
 }
-// Not `npm ci`, which wants binaries of all systems in the lock file, some of which are not there for each version.
-const quiet = ['--no-save', '--omit=optional', '--ignore-scripts', '--no-audit', '--no-fund'];
-const installed = run('npm', ['install', ...quiet]);
-if (installed.status !== 0) {
-  console.log('0 passed, 1 failed');
-  process.exit(1);
+const chosen = process.argv[2] === undefined ? Object.keys(ENGINES) : [process.argv[2]];
+let [passed, failed] = [0, 0];
+for (const name of chosen) {
+  const folder = fileURLToPath(new URL(`../interop/${name}/`, import.meta.url));
+  const run = (command, args, options = {}) => spawnSync(command, args, { cwd: folder, stdio: 'inherit', ...options });
+  const { tests, install } = ENGINES[name];
+  if (run('npm', install).status !== 0) {
+    failed++;
+    continue;
+  }
+  const { stdout, status } = run(process.execPath, ['--test', '--test-reporter=spec', tests], {
+    ...{ stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' },
+  });
+  process.stdout.write(stdout);
+  const sum = (what) => Number(new RegExp(`^ℹ ${what} (\\d+)$`, 'm').exec(stdout)?.[1] ?? 0);
+  passed += sum('pass');
+  failed += Math.max(sum('fail'), status === 0 ? 0 : 1);
 }
-const { stdout, status } = run(process.execPath, ['--test', '--test-reporter=spec', 'gguf.test.mjs'], {
-  ...{ stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' },
-});
-process.stdout.write(stdout);
-const sum = (what) => Number(new RegExp(`^ℹ ${what} (\\d+)$`, 'm').exec(stdout)?.[1] ?? 0);
-console.log(`${sum('pass')} passed, ${sum('fail')} failed`);
-process.exit(status ?? 1);
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);

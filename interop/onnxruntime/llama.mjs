@@ -106,7 +106,12 @@ export async function llamaGraph(folder) {
     graph({
       nodes,
       tensors,
-      inputs: [ids('input_ids', 'batch', 's'), ids('attention_mask', 'batch', 'all'), ids('position_ids', 'batch', 's'), ...inputs],
+      inputs: [
+        ids('input_ids', 'batch', 's'),
+        ids('attention_mask', 'batch', 'all'),
+        ids('position_ids', 'batch', 's'),
+        ...inputs,
+      ],
       outputs: [value('logits', 'float32', ['batch', 's', config.vocab_size]), ...outputs],
     }),
     { opset: 17 },

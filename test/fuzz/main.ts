@@ -3,12 +3,13 @@ import { checkpoint } from './checkpoint.js';
 import { config } from './config.js';
 import { engines } from './engines.js';
 import { gguf } from './gguf.js';
+import { onnx } from './onnx.js';
 import type { Target } from './outcome.js';
 import { safetensors } from './safetensors.js';
 
 // Run by scripts/fuzz.mjs, which says how to call it.
 
-export const TARGETS: readonly Target[] = [safetensors, gguf, config, engines, checkpoint];
+export const TARGETS: readonly Target[] = [safetensors, gguf, onnx, config, engines, checkpoint];
 
 /** No input is larger than some kilobytes: one that takes so long, or memory that grows so much, is a finding. */
 const MAX_MILLISECONDS = 2000;
