@@ -19,7 +19,7 @@ const experts = join(folder, 'experts');
 
 /** Writes a Llama in bfloat16 that has as many tensors as a small one of today, and a vocabulary. */
 function writeModel(): void {
-  const [width, inner, tokens, layers] = [320, 896, 32_000, 30];
+  const [width, inner, tokens, layers] = [320, 896, 32_000, 20];
   const shapes: [string, readonly number[]][] = [['model.embed_tokens.weight', [tokens, width]]];
   for (let i = 0; i < layers; i++) {
     const at = `model.layers.${i}`;
@@ -36,7 +36,7 @@ function writeModel(): void {
 
 /** Writes a mixture of experts: few weights in many tensors, whose names alone are work. */
 function writeExperts(): void {
-  const [width, layers] = [64, 16];
+  const [width, layers] = [64, 8];
   const shapes: [string, readonly number[]][] = [];
   for (let i = 0; i < layers; i++) {
     for (let expert = 0; expert < 48; expert++) {
@@ -94,7 +94,7 @@ describe.runIf(activeBackend().name === 'native')('no turn of the event loop is 
 
   test.each([
     ['a model', () => model],
-    ['one of thousands of small layers', () => experts],
+    ['one of a thousand small layers', () => experts],
   ])('while %s is quantized', async (_, path) => {
     const out = join(folder, 'again');
     const clear = () => rmSync(out, { recursive: true, force: true });

@@ -20,13 +20,12 @@ import { panelSizes } from '../lib/matrix/panels.js';
 import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
 import { unifyNans } from './support/nan.js';
 import { gaussian, randomOf } from './support/random.mjs';
+import { shareOf } from './support/share.js';
 
 // JavaScript, and every native instruction set with any number of threads, write the same bytes: random operations, with the
 // JavaScript twin as the measure. native/tests/identity.cc does the same within the native core, with many more cases.
 
 const SEED = Number(process.env.HQQ_TEST_SEED || Date.now() % 1_000_000_007);
-/** Which share of the random cases is tried: all, but where each takes long. */
-const SHARE = Number(process.env.HQQ_TEST_SHARE || 1);
 console.log(`identity: HQQ_TEST_SEED=${SEED} repeats these cases`);
 
 /** Straddle every width of vectors. */
@@ -329,7 +328,7 @@ test.runIf(NATIVE.length > 0).each([
   ['expand', 100],
   ['linear', 300],
 ] as const)('%s: %i random cases are the same on every backend', (operation, count) =>
-  compare(operation, Math.ceil(count * SHARE)),
+  compare(operation, shareOf(count)),
 );
 
 test.each([...NATIVE, 'js'])('%s finds the first weight that is not finite', (name) => {

@@ -123,10 +123,11 @@ const ORACLES = {
         reference[reference.length - 1]! += sum(p.slice(last));
         const levelOf = (b: number) => Math.floor(((b + 0.5) / inside.length) * m + 0.5);
         const levels = inside.map((_, b) => levelOf(b));
-        const q = levels.map((level) => {
-          const members = inside.filter((_, b) => levels[b] === level);
-          return sum(members) / members.length / sum(inside);
-        });
+        const members = new Map<number, number[]>();
+        for (const [b, level] of levels.entries()) members.set(level, [...(members.get(level) ?? []), inside[b]!]);
+        const whole = sum(inside);
+        const means = new Map([...members].map(([level, some]) => [level, sum(some) / some.length / whole]));
+        const q = levels.map((level) => means.get(level)!);
         const divergence = sum(
           reference.map((value, b) => (value > 0 ? value * Math.log2(value / Math.max(q[b]!, 1e-9)) : 0)),
         );

@@ -215,6 +215,9 @@ describe('without a terminal', () => {
     const result = await hqq(['perplexity', SHIPPED, '--text', file], {
       env: SLOW,
       onStart(child) {
+        // Most of the time it sleeps, rather than keep a processor busy.
+        setTimeout(() => child.kill('SIGSTOP'), 1500);
+        setTimeout(() => child.kill('SIGCONT'), 9500);
         child.stderr!.once('data', () => child.kill('SIGINT'));
       },
     });

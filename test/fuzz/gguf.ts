@@ -40,7 +40,7 @@ function makeTensors(random: Random): GgufTensor[] {
 
 export const gguf: Target = {
   name: 'gguf',
-  quick: 100_000,
+  quick: 50_000,
   full: 2_000_000,
   tryOne(seed, input) {
     const random = new Random(seed, input);

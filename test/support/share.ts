@@ -1,0 +1,2 @@
+/** How many of `count` random cases are tried: all, but where each takes long (`HQQ_TEST_SHARE`, of 1). */
+export const shareOf = (count: number): number => Math.ceil(count * Number(process.env.HQQ_TEST_SHARE || 1));
