@@ -22,8 +22,8 @@ export interface GroupedChunk extends Chunk {
   readonly groups: readonly Range[];
 }
 
-/** Weights of a chunk: 8 MiB in float32, of which a few are in memory at once. */
-export const CHUNK_WEIGHTS = 2 * 1024 * 1024;
+/** Weights of a chunk: 4 MiB in float32, of which a few are in memory at once. */
+export const CHUNK_WEIGHTS = 1024 * 1024;
 
 /** Columns below which reading a row of a chunk costs more in calls than in bytes (axis 0). */
 const NARROW = 32 * 1024;

@@ -67,7 +67,7 @@ void input_i8(const float* x, size_t size, size_t padded_size, int8_t* q, float*
 
 // Codes meet x where they lie in a 32-bit lane: those of bytes 1 and 2 as multiples of 2^8 and 2^16, and x is divided
 // by as much. (Exact down to 2^-110; a shift would cost as much as the product.)
-inline constexpr float kByteUnit[4] = {1.0f, 0x1p-8f, 0x1p-16f, 1.0f};
+constexpr float kByteUnit[4] = {1.0f, 0x1p-8f, 0x1p-16f, 1.0f};
 
 template <class V, int Byte>
 HQQ_INLINE typename V::F32 byte_f32(typename V::U32 quad) {

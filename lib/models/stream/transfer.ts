@@ -9,7 +9,7 @@ import type { Progress } from '../report.js';
 const SLOTS = 4;
 
 /** Bytes of a tensor that is copied, at once. */
-const COPY_BYTES = 8 * 1024 * 1024;
+const COPY_BYTES = 2 * 1024 * 1024;
 
 /** Where a chunk of work keeps its arrays. */
 export function makeSlots(): readonly Scratch[] {
