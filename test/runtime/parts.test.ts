@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { frequencies, Rope } from '../../lib/runtime/blocks/rope.js';
 import { readModelConfig } from '../../lib/runtime/config/model-config.js';
 import { naturalContext } from '../../lib/runtime/load.js';
-import { greatest, likeliest, randomNumbers, Sampler } from '../../lib/runtime/text/sampling.js';
+import { Drawer } from '../../lib/runtime/text/draw.js';
+import { greatest, randomNumbers, Sampler } from '../../lib/runtime/text/sampling.js';
 import { StopWatch } from '../../lib/runtime/text/stop.js';
 import { TextStream } from '../../lib/runtime/text/text-stream.js';
 import { openTokenizer } from '../../lib/runtime/text/tokenizer.js';
@@ -255,9 +256,34 @@ describe('sampling', () => {
 
   test('orders as a sort would', () => {
     const random = randomNumbers(9);
-    const logits = Float32Array.from({ length: 5000 }, () => random() * 8);
-    const sorted = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
-    expect(likeliest(logits, logits[sorted[0]!]!, 0.7, -30, 100, 1).ids).toEqual(sorted.slice(0, 100));
+    for (const [temperature, topK, topP, cutoff] of [
+      [0.7, 100, 1, -30],
+      [1, 0, 1, -30],
+      [1.5, 0, 0.9, -30],
+      [0.3, 40, 0.5, -30],
+      [1, 1, 0.1, -30],
+      [2, 0, 1, Math.log(0.05)],
+      [1, 3, 0.99, Math.log(1)],
+    ] as const) {
+      const logits = Float32Array.from(
+        { length: 2000 },
+        () => Math.round(random() * 80) / 10 + (random() < 0.5 ? 0 : random()),
+      );
+      const sorted = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
+      const weight = (id: number) => Math.exp((logits[id]! - logits[sorted[0]!]!) / temperature);
+      const sum = (ids: readonly number[]) => ids.reduce((total, id) => total + weight(id), 0);
+      const near = sorted.filter((id) => weight(id) >= Math.exp(cutoff)).slice(0, topK || undefined);
+      const enough = topP * sum(near);
+      let [count, mass] = [0, 0];
+      for (; count < near.length && (topP === 1 || mass < enough); count++) mass += weight(near[count]!);
+      const drawer = new Drawer({ temperature, topK, topP, cutoff });
+      for (let i = 0; i < 200; i++) {
+        const at = i === 0 ? 0 : i === 1 ? 1 - 2 ** -32 : random();
+        let rest = at * mass;
+        const want = near.slice(0, count).find((id) => (rest -= weight(id)) < 0) ?? near[count - 1];
+        expect(drawer.draw(logits, logits[sorted[0]!]!, at), `${[temperature, topK, topP, at]}`).toBe(want);
+      }
+    }
   });
 });
 

@@ -1,4 +1,5 @@
 import { HqqError } from '../../messages/errors.js';
+import { Drawer } from './draw.js';
 
 /** How the next token is chosen. */
 export interface SamplingOptions {
@@ -10,14 +11,20 @@ export interface SamplingOptions {
   readonly seed: number | undefined;
 }
 
+/** Logarithm of the probability, relative to the likeliest token's, below which tokens are never drawn: 1e-13. */
+const NEGLIGIBLE = -30;
+
 /** Chooses tokens from logits: the same ones for the same seed. */
 export class Sampler {
   readonly #options: SamplingOptions;
   readonly #random: () => number;
+  readonly #drawer: Drawer;
   readonly #seen = new Set<number>();
 
   constructor(options: SamplingOptions, prompt: readonly number[]) {
     this.#options = options;
+    const { temperature, topK, topP, minP } = options;
+    this.#drawer = new Drawer({ temperature, topK, topP, cutoff: Math.max(NEGLIGIBLE, Math.log(minP)) });
     this.#random = randomNumbers(options.seed ?? Math.floor(Math.random() * 2 ** 32));
     if (options.repetitionPenalty !== 1) for (const id of prompt) this.#seen.add(id);
   }
@@ -34,92 +41,17 @@ export class Sampler {
       const message = `Expected logits to be finite, got ${logits[best]}: the model's weights are not numbers, or too large.`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
     }
-    const id = temperature === 0 ? best : this.#draw(logits, logits[best]!);
+    const id = temperature === 0 ? best : this.#drawer.draw(logits, logits[best]!, this.#random());
     if (repetitionPenalty !== 1) this.#seen.add(id);
     return id;
   }
-
-  #draw(logits: Float32Array, highest: number): number {
-    const { temperature, topK, topP, minP } = this.#options;
-    const cutoff = Math.max(NEGLIGIBLE, Math.log(minP));
-    const candidates = likeliest(logits, highest, temperature, cutoff, topK, topP);
-    let rest = this.#random() * candidates.mass;
-    for (let i = 0; i < candidates.ids.length; i++) {
-      rest -= candidates.weights[i]!;
-      if (rest < 0) return candidates.ids[i]!;
-    }
-    return candidates.ids.at(-1)!;
-  }
 }
-
-/** Logarithm of the probability, relative to the likeliest token's, below which tokens are never drawn: 1e-13. */
-const NEGLIGIBLE = -30;
 
 /** The lowest index of the greatest number. */
 export function greatest(numbers: Float32Array): number {
   let best = 0;
   for (let i = 1; i < numbers.length; i++) if (numbers[i]! > numbers[best]!) best = i;
   return best;
-}
-
-interface Candidates {
-  readonly ids: readonly number[];
-  /** Relative to that of the likeliest token, whose weight is 1. */
-  readonly weights: readonly number[];
-  readonly mass: number;
-}
-
-/** Buckets of a unit of scaled logit. Only candidates near the border are sorted: of 150,000 that would take 20 ms. */
-const BUCKETS_PER_UNIT = 16;
-
-/**
- * The tokens whose scaled logit is within `cutoff` of the highest; of these the `topK` likeliest (0: all); of these as
- * many of the
- * likeliest as have together `topP` of the mass.
- */
-export function likeliest(
-  logits: Float32Array,
-  highest: number,
-  temperature: number,
-  cutoff: number,
-  topK: number,
-  topP: number,
-): Candidates {
-  const buckets: number[][] = Array.from({ length: Math.floor(-cutoff * BUCKETS_PER_UNIT) + 1 }, () => []);
-  const scaled = (id: number) => (logits[id]! - highest) / temperature;
-  for (let id = 0; id < logits.length; id++) {
-    const distance = -scaled(id);
-    if (distance <= -cutoff) buckets[Math.floor(distance * BUCKETS_PER_UNIT)]!.push(id);
-  }
-  const whole = topP < 1 ? massOfTop(buckets, scaled, topK) : Infinity;
-  const ids: number[] = [];
-  const weights: number[] = [];
-  let mass = 0;
-  for (const bucket of buckets) {
-    // The lower id first where two are equal: the same draw on every engine.
-    if (bucket.length > 1) bucket.sort((a, b) => logits[b]! - logits[a]! || a - b);
-    for (const id of bucket) {
-      if ((topK > 0 && ids.length === topK) || mass >= topP * whole) return { ids, weights, mass };
-      const weight = Math.exp(scaled(id));
-      ids.push(id);
-      weights.push(weight);
-      mass += weight;
-    }
-  }
-  return { ids, weights, mass };
-}
-
-/** Mass of the `topK` likeliest tokens, or of all. */
-function massOfTop(buckets: readonly number[][], scaled: (id: number) => number, topK: number): number {
-  let [mass, left] = [0, topK > 0 ? topK : Infinity];
-  for (const bucket of buckets) {
-    const weights = bucket.map((id) => Math.exp(scaled(id)));
-    if (bucket.length > left) weights.sort((a, b) => b - a);
-    for (const weight of weights.slice(0, left)) mass += weight;
-    left -= Math.min(left, bucket.length);
-    if (left === 0) break;
-  }
-  return mass;
 }
 
 /** Uniform numbers in [0, 1): sfc32, with a state that all bits of the seed reach. */
