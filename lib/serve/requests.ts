@@ -118,15 +118,9 @@ export class Requests {
   }
 
   #check({ model, stream, stream_options }: CommonBody): void {
-    if ((model ?? this.#name) !== this.#name) throw this.noModel(model!);
+    if ((model ?? this.#name) !== this.#name) throw noModel(model!, this.#name);
     if (stream_options && !stream)
       throw new Failure(400, 'stream_options is only allowed when stream is true.', { param: 'stream_options' });
-  }
-
-  /** The error for a model that is not served. */
-  noModel(given: string): Failure {
-    const message = `There is no model ${JSON.stringify(given.slice(0, 100))}, only ${this.#name}.`;
-    return new Failure(404, message, { param: 'model', code: 'model_not_found' });
   }
 
   get #mostTokens(): number {
@@ -185,6 +179,12 @@ export class Requests {
       }),
     };
   }
+}
+
+/** The error for a model that is not served. */
+export function noModel(given: string, name: string): Failure {
+  const message = `There is no model ${JSON.stringify(given.slice(0, 100))}, only ${name}.`;
+  return new Failure(404, message, { param: 'model', code: 'model_not_found' });
 }
 
 function tooLong(what: string, param: string): Failure {

@@ -4,7 +4,8 @@ import type { Limits } from './limits.js';
 // What a request may say, as OpenAI's API has it, and what a client is told that says something else. What would be ignored and matters
 // is refused; unknown fields are dropped.
 
-interface Schema {
+/** A JSON schema. */
+export interface Schema {
   readonly description?: string;
   readonly properties?: Readonly<Record<string, Schema>>;
   readonly [keyword: string]: unknown;

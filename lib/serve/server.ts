@@ -1,14 +1,15 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { onAbort } from '../compute/signal.js';
 import { StreamedAnswer, WholeAnswer } from './answer.js';
+import { type EmbeddingBody, embed, embeddingSchema, type ServedEncoder } from './embeddings.js';
 import { Failure, failureOf } from './failure.js';
 import { Gate } from './gate.js';
 import type { KeyCheck } from './keys.js';
 import { loadFastify } from './library.js';
 import { type Limits, resolveLimits } from './limits.js';
 import { Metrics } from './metrics.js';
-import { type ChatBody, type CompletionBody, Requests, type ServedModel, type Texts } from './requests.js';
-import { chatSchema, completionSchema, explain } from './schema.js';
+import { type ChatBody, type CompletionBody, noModel, Requests, type ServedModel, type Texts } from './requests.js';
+import { chatSchema, completionSchema, explain, type Schema } from './schema.js';
 
 /** What a server is made of besides its model. */
 export interface ServerOptions {
@@ -26,27 +27,32 @@ export interface ServerOptions {
  * `listen` and `close` it; `close` waits for requests under way.
  */
 export function createServer(model: ServedModel, options: ServerOptions): FastifyInstance {
-  return new Server(model, options).app;
+  const server = new Server(options);
+  server.addTexts(model);
+  return server.app;
+}
+
+/** The same for vectors of texts, on an encoder. */
+export function createEmbeddingServer(encoder: ServedEncoder, options: ServerOptions): FastifyInstance {
+  const server = new Server(options);
+  server.addEmbeddings(encoder);
+  return server.app;
 }
 
 class Server {
   readonly app: FastifyInstance;
-  readonly #model: ServedModel;
   readonly #name: string;
   readonly #limits: Limits;
   readonly #gate: Gate;
   readonly #metrics = new Metrics();
-  readonly #requests: Requests;
   readonly #running = new Set<AbortController>();
   readonly #onFailure: (error: unknown) => void;
   #closing = false;
 
-  constructor(model: ServedModel, { name, limits = {}, checkKey, onFailure = console.error }: ServerOptions) {
-    this.#model = model;
+  constructor({ name, limits = {}, checkKey, onFailure = console.error }: ServerOptions) {
     this.#name = name;
     this.#limits = resolveLimits(limits);
     this.#gate = new Gate(this.#limits.active, this.#limits.queue);
-    this.#requests = new Requests(model, name, this.#limits);
     this.#onFailure = onFailure;
     this.app = loadFastify()({
       bodyLimit: this.#limits.bodyBytes,
@@ -75,7 +81,7 @@ class Server {
     app.get('/v1/models', () => ({ object: 'list', data: [description] }));
     app.get<{ Params: { '*': string } }>('/v1/models/*', ({ params }) => {
       if (params['*'] === this.#name) return description;
-      throw this.#requests.noModel(params['*']);
+      throw noModel(params['*'], this.#name);
     });
     app.get('/health', (_request, reply) => {
       const { active, waiting } = this.#gate;
@@ -85,20 +91,63 @@ class Server {
     app.get('/metrics', (_request, reply) =>
       reply.type('text/plain; version=0.0.4; charset=utf-8').send(this.#metrics.text(this.#gate)),
     );
-    const route = <T>(url: string, body: ReturnType<typeof chatSchema>, read: (body: T) => Promise<Texts>) =>
-      app.post<{ Body: T }>(
-        url,
-        { schema: { body }, schemaErrorFormatter: explain(body) as never },
-        (request: FastifyRequest, reply: FastifyReply) => this.#serve(reply, () => read(request.body as T)),
-      );
-    const { vocabSize } = this.#model.config;
-    route<CompletionBody>('/v1/completions', completionSchema(this.#limits, vocabSize), (body) =>
-      this.#requests.completion(body),
-    );
-    route<ChatBody>('/v1/chat/completions', chatSchema(this.#limits), (body) => this.#requests.chat(body));
   }
 
-  async #serve(reply: FastifyReply, read: () => Promise<Texts>): Promise<object | undefined> {
+  /** What a language model does. */
+  addTexts(model: ServedModel): void {
+    const requests = new Requests(model, this.#name, this.#limits);
+    const write = (reply: FastifyReply, read: () => Promise<Texts>) =>
+      this.#serve(reply, async (controller) => {
+        const texts = await read();
+        this.#metrics.requests.received++;
+        if (this.#gate.room < texts.asked.prompts.length) throw this.#crowded();
+        if (texts.stream) {
+          const answer = new StreamedAnswer(texts.asked, reply.raw, controller, () => reply.hijack());
+          await this.#writeAll(model, texts, answer, controller);
+          await answer.end();
+          return undefined;
+        }
+        const answer = new WholeAnswer(texts.asked);
+        await this.#writeAll(model, texts, answer, controller);
+        return answer.document;
+      });
+    const completion = completionSchema(this.#limits, model.config.vocabSize);
+    this.#route<CompletionBody>('/v1/completions', completion, (body, reply) =>
+      write(reply, () => requests.completion(body)),
+    );
+    this.#route<ChatBody>('/v1/chat/completions', chatSchema(this.#limits), (body, reply) =>
+      write(reply, () => requests.chat(body)),
+    );
+  }
+
+  /** What an encoder does. */
+  addEmbeddings(encoder: ServedEncoder): void {
+    this.#route<EmbeddingBody>('/v1/embeddings', embeddingSchema(encoder.vocabSize), (body, reply) =>
+      this.#serve(reply, async ({ signal }) => {
+        if ((body.model ?? this.#name) !== this.#name) throw noModel(body.model!, this.#name);
+        this.#metrics.requests.received++;
+        const leave = await this.#gate.enter(signal);
+        if (!leave) throw this.#crowded();
+        try {
+          const { answer, tokens } = await embed(encoder, this.#name, body, this.#limits, signal);
+          this.#metrics.tokens.prompt += tokens;
+          return answer;
+        } finally {
+          leave();
+        }
+      }),
+    );
+  }
+
+  #route<T>(url: string, body: Schema, serve: (body: T, reply: FastifyReply) => Promise<object | undefined>): void {
+    const options = { schema: { body }, schemaErrorFormatter: explain(body) as never };
+    this.app.post(url, options, (request: FastifyRequest, reply: FastifyReply) => serve(request.body as T, reply));
+  }
+
+  async #serve(
+    reply: FastifyReply,
+    work: (controller: AbortController) => Promise<object | undefined>,
+  ): Promise<object | undefined> {
     const controller = new AbortController();
     const { signal } = controller;
     const { requests } = this.#metrics;
@@ -108,19 +157,7 @@ class Server {
     if (this.#closing) throw new Failure(503, 'The server is about to stop.');
     this.#running.add(controller);
     try {
-      const texts = await read();
-      requests.received++;
-      if (this.#gate.room < texts.asked.prompts.length) throw this.#crowded();
-      let result: object | undefined;
-      if (texts.stream) {
-        const answer = new StreamedAnswer(texts.asked, reply.raw, controller, () => reply.hijack());
-        await this.#writeAll(texts, answer, controller);
-        await answer.end();
-      } else {
-        const answer = new WholeAnswer(texts.asked);
-        await this.#writeAll(texts, answer, controller);
-        result = answer.document;
-      }
+      const result = await work(controller);
       requests.completed++;
       return result;
     } catch (error) {
@@ -141,12 +178,17 @@ class Server {
   }
 
   /** Writes all texts of a request. Where one fails, none goes on. */
-  async #writeAll(texts: Texts, answer: StreamedAnswer | WholeAnswer, { signal }: AbortController): Promise<void> {
+  async #writeAll(
+    model: ServedModel,
+    texts: Texts,
+    answer: StreamedAnswer | WholeAnswer,
+    { signal }: AbortController,
+  ): Promise<void> {
     const group = new AbortController();
     const release = onAbort(signal, () => group.abort(signal.reason));
     let failure: { readonly error: unknown } | undefined;
     const write = (_: unknown, index: number) =>
-      this.#write(texts, index, answer, group.signal).catch((error: unknown) => {
+      this.#write(model, texts, index, answer, group.signal).catch((error: unknown) => {
         failure ??= { error };
         group.abort(error);
       });
@@ -154,7 +196,13 @@ class Server {
     if (failure) throw failure.error;
   }
 
-  async #write(texts: Texts, index: number, answer: StreamedAnswer | WholeAnswer, signal: AbortSignal): Promise<void> {
+  async #write(
+    model: ServedModel,
+    texts: Texts,
+    index: number,
+    answer: StreamedAnswer | WholeAnswer,
+    signal: AbortSignal,
+  ): Promise<void> {
     const asked = performance.now();
     const { tokens: counts } = this.#metrics;
     const leave = await this.#gate.enter(signal);
@@ -163,7 +211,7 @@ class Server {
       const prompt = texts.asked.prompts[index]!;
       counts.prompt += prompt.length;
       let count = 0;
-      for await (const token of this.#model.generate(prompt, { ...texts.options(index), signal })) {
+      for await (const token of model.generate(prompt, { ...texts.options(index), signal })) {
         if (count++ === 0) this.#metrics.first((performance.now() - asked) / 1000);
         counts.reused += token.prompt?.reused ?? 0;
         counts.written++;

@@ -4,8 +4,9 @@ import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
+import type { ServedEncoder } from '../../lib/serve/embeddings.js';
 import { checkKeys, readKeys } from '../../lib/serve/keys.js';
-import { createServer } from '../../lib/serve/server.js';
+import { createEmbeddingServer, createServer } from '../../lib/serve/server.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -142,6 +143,41 @@ describe("OpenAI's client", () => {
     for await (const { choices } of stream) if (choices[0]?.delta.content) break;
     const health = async () => (await (await fetch(`${url}/health`)).json()) as object;
     await expect.poll(health).toMatchObject({ active: 0, aborted: 1 });
+  });
+
+  test('asks for vectors, as bytes and as numbers', async () => {
+    // Vectors tell what was asked: the length of a text, and its first id.
+    const encoder = {
+      ...{ maxTokens: 12, vocabSize: 300 },
+      encode: async (text: string) => [...Buffer.from(text)],
+      embed: async (ids: ArrayLike<number>) => Float32Array.of(ids.length, ids[0]!, 0.1),
+    } as unknown as ServedEncoder;
+    const vectors = createEmbeddingServer(encoder, { name: 'minilm' });
+    const at = await vectors.listen({ port: 0, host: '127.0.0.1' });
+    try {
+      const own = new OpenAI({ baseURL: `${at}/v1`, apiKey: 'none', maxRetries: 0 });
+      for (const encoding_format of [undefined, 'float', 'base64'] as const) {
+        const { data, usage } = await own.embeddings.create({
+          ...{ model: 'minilm', input: ['the sea', 'a'], ...(encoding_format && { encoding_format }) },
+        });
+        const first = data[0]!.embedding as unknown;
+        const bytes = typeof first === 'string' ? Buffer.from(first, 'base64') : undefined;
+        const numbers = bytes ? [0, 4, 8].map((offset) => bytes.readFloatLE(offset)) : (first as number[]);
+        expect(numbers).toEqual([7, 116, Math.fround(0.1)]);
+        expect([data.map(({ index }) => index), usage.total_tokens]).toEqual([[0, 1], 8]);
+      }
+      const ids = await own.embeddings.create({ model: 'minilm', input: [5, 6], encoding_format: 'float' });
+      expect(ids.data[0]!.embedding.slice(0, 2)).toEqual([2, 5]);
+      const refused = (more: object) => own.embeddings.create({ model: 'minilm', input: 'x', ...more } as never);
+      await expect(refused({ input: 'longer than twelve' })).rejects.toMatchObject({ code: 'context_length_exceeded' });
+      await expect(refused({ dimensions: 2 })).rejects.toMatchObject({ status: 400, param: 'dimensions' });
+      await expect(refused({ model: 'other' })).rejects.toMatchObject({ code: 'model_not_found' });
+      await expect(own.completions.create({ model: 'minilm', prompt: 'x' })).rejects.toMatchObject({
+        code: 'unknown_url',
+      });
+    } finally {
+      await vectors.close();
+    }
   });
 
   test('is counted', async () => {

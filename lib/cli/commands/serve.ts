@@ -1,10 +1,12 @@
 import { once } from 'node:events';
 import { basename, resolve } from 'node:path';
+import { isEncoderModel } from '../../runtime/encoder/encoder.js';
+import { SentenceEncoder } from '../../runtime/encoder/sentences.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { LOAD_OPTIONS } from '../../runtime/load-options.js';
 import { checkKeys, readKeys } from '../../serve/keys.js';
 import { loadFastify } from '../../serve/library.js';
-import { createServer } from '../../serve/server.js';
+import { createEmbeddingServer, createServer } from '../../serve/server.js';
 import { defineCommand } from '../command.js';
 import { ACTIVATIONS, count, fromOption, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { say } from '../process.js';
@@ -16,8 +18,8 @@ export const serve = defineCommand({
   args: ['model'],
   summary: "serve a language model with OpenAI's API",
   details: [
-    'POST /v1/chat/completions, /v1/completions; GET /v1/models, /health, /metrics. <model> is a folder or a GGUF file, which is called by its',
-    'name. Ctrl-C lets requests under way end. npm install fastify @huggingface/tokenizers @huggingface/jinja',
+    'POST /v1/chat/completions, /v1/completions, of an encoder /v1/embeddings; GET /v1/models, /health, /metrics. <model> is a folder or a GGUF',
+    'file, which is called by its name. Ctrl-C lets requests under way end. npm install fastify @huggingface/tokenizers @huggingface/jinja',
   ].join('\n'),
   flags: {
     host: text('address', 'where to listen; 0.0.0.0: on all addresses', { default: '127.0.0.1' }),
@@ -54,7 +56,7 @@ export const serve = defineCommand({
     return async ({ signal, print }) => {
       loadFastify(); // before gigabytes are read
       const checkKey = apiKeyFile === undefined ? undefined : checkKeys(await readKeys(apiKeyFile));
-      const model = await loadLanguageModel(path!, { ...load, signal });
+      const encodes = await isEncoderModel(path!);
       const limits = {
         active: maxActive ?? load.maxBatch ?? LOAD_OPTIONS.maxBatch.default,
         graceMs: 1000 * drainSeconds,
@@ -62,7 +64,15 @@ export const serve = defineCommand({
         ...(maxTokens === undefined ? {} : { maxTokens }),
       };
       const called = name ?? basename(resolve(path!));
-      const server = createServer(model, { name: called, limits, checkKey, onFailure: (error) => say(String(error)) });
+      const options = { name: called, limits, checkKey, onFailure: (error: unknown) => say(String(error)) };
+      const { activations, threads } = load;
+      const [model, server] = encodes
+        ? await SentenceEncoder.load(path!, { activations, threads, signal }).then(
+            (encoder) => [encoder, createEmbeddingServer(encoder, options)] as const,
+          )
+        : await loadLanguageModel(path!, { ...load, signal }).then(
+            (loaded) => [loaded, createServer(loaded, options)] as const,
+          );
       const address = await server.listen({ host, port });
       print(`serving ${called} on ${address}\n`);
       if (!signal.aborted) await once(signal, 'abort');

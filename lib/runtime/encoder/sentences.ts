@@ -46,6 +46,11 @@ export class SentenceEncoder {
     return this.#encoder.config.hiddenSize;
   }
 
+  /** Tokens that it knows. */
+  get vocabSize(): number {
+    return this.#encoder.config.vocabSize;
+  }
+
   /** Most tokens of a text, with those that the tokenizer puts around it. */
   get maxTokens(): number {
     return this.#encoder.config.maxPositions;
