@@ -151,17 +151,22 @@ describe('what earlier texts began with', () => {
     await fill(one, text(10));
     const prefixes = new Prefixes(2 * one.bytes, make);
     for (const from of [0, 100, 200]) {
-      const begun = await prefixes.begin(text(40, from));
-      await fill(begun.cache, text(40, from));
-      begun.end(text(40, from));
+      const first = await prefixes.begin(text(40, from));
+      await fill(first.cache, text(40, from));
+      first.end(text(40, from));
     }
-    const reused = [];
-    for (const from of [0, 100, 200]) reused.push((await prefixes.begin(text(40, from))).reused);
-    expect(reused).toEqual([0, 39, 39]);
+    const begun = [];
+    for (const from of [0, 100, 200]) begun.push(await prefixes.begin(text(40, from)));
+    expect(begun.map(({ reused }) => reused)).toEqual([0, 39, 39]);
+    const short = await prefixes.begin(text(10, 300));
+    await fill(short.cache, text(10, 300));
+    short.end(text(10, 300)); // too short to be begun with: nothing goes for it
+    expect((await prefixes.begin(text(40, 100))).reused).toBe(39);
+    expect(begun[1]!.reused).toBe(39); // which is alive
     const none = new Prefixes(0, make);
-    const begun = await none.begin(text(40));
-    await fill(begun.cache, text(40));
-    begun.end(text(40));
+    const last = await none.begin(text(40));
+    await fill(last.cache, text(40));
+    last.end(text(40));
     expect((await none.begin(text(40))).reused).toBe(0);
   });
 });

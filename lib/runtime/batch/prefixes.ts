@@ -55,6 +55,7 @@ export class Prefixes {
     const end = (whole: readonly number[]) => {
       entry.ids = whole;
       this.#busy = this.#busy.filter((other) => other !== own);
+      if (entry.cache.length < LEAST) return; // nobody would begin with it
       this.#idle.push(entry);
       this.#shrink();
     };
