@@ -3,8 +3,8 @@ import { startsOf } from './starts.js';
 
 /** How many starts take a second step, of few bits more: there what the first one leaves tells less of what the last will. */
 function keptStarts(zeroPoint: SolverOptions['zeroPoint'], maxCode: number): number {
-  if (zeroPoint === 'integer') return 1;
-  return zeroPoint === 'float' && maxCode > 7 ? 3 : 4;
+  if (zeroPoint === 'symmetric') return 2; // of many starts, which lie close together
+  return zeroPoint === 'float' && maxCode <= 7 ? 4 : 3;
 }
 
 /**

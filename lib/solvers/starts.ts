@@ -10,39 +10,29 @@ const WIDE = [0.07, 0.14, 0.22] as const;
 /** A range that ends cut off to nearly nothing still has two sides. */
 const MOST = 0.48;
 
-const NEAR: readonly Start[] = [
+const FLOAT: readonly Start[] = [
   [0, 0],
   [SHIFT, SHIFT],
   [SHIFT, 0],
   [0, SHIFT],
   [SHIFT, -SHIFT],
+  // Moved the other way: where one end is an outlier's, the range that keeps it whole may be the best.
+  [-SHIFT, SHIFT],
 ];
-
-/** Moved the other way: where one end is an outlier's, the range that keeps it whole may be the best. */
-const FLOAT: readonly Start[] = [...NEAR, [-SHIFT, SHIFT]];
 
 /** Zeros cannot shift by parts of a level: more ranges, so that each whole zero near the best is tried. */
 const INTEGER: readonly Start[] = [
-  ...NEAR,
-  ...([
-    [1, 0],
-    [0, 1],
-    [1, 1],
-    [1.2, 0.4],
-    [0.4, 1.2],
-    [-0.5, 0],
-    [0, -0.5],
-    [-0.5, -0.5],
-  ] as const),
-  ...([
-    [0.5, 1],
-    [1, 0.5],
-    [-0.5, 0.5],
-    [0.5, -0.5],
-    [2, 0],
-    [0, 2],
-    [1.5, 1.5],
-  ] as const),
+  [0, 0],
+  [0.5, 0.5],
+  [-0.5, -1],
+  [1, 0.5],
+  [0.5, 1],
+  [0.25, 0.25],
+  [-0.75, -1.25],
+  [0, -0.5],
+  [1, 0],
+  [0, 1],
+  [1, 1],
 ];
 
 /** Of how many levels beyond the last code: a range of the larger side alone. */
@@ -63,7 +53,8 @@ export function startsOf(zeroPoint: ZeroPoint, maxCode: number): readonly Start[
       ]),
     ];
   }
-  const wide = WIDE.map((part): Start => [part * maxCode + SHIFT, part * maxCode + SHIFT]);
+  const [near, parts] = zeroPoint === 'integer' ? [INTEGER, WIDE.slice(1, 2)] : [FLOAT, WIDE];
+  const wide = parts.map((part): Start => [part * maxCode + SHIFT, part * maxCode + SHIFT]);
   const within = (levels: number) => Math.min(levels, MOST * maxCode);
-  return [...(zeroPoint === 'integer' ? INTEGER : FLOAT), ...wide].map(([a, b]): Start => [within(a), within(b)]);
+  return [...near, ...wide].map(([a, b]): Start => [within(a), within(b)]);
 }

@@ -16,11 +16,17 @@
 // What is left is C - a (2 B - a A), with C = sum h x^2, of the float kind less (sum h x)^2 / n.
 namespace hqq::kernels {
 
+// As round_scale of range.h, a vector at a time.
 template <class V, size_t Count>
 HQQ_INLINE void round_scales(double (&scale)[Count], DType dtype) {
   if (dtype == DType::f32) return;
-  for (size_t i = 0; i < Count; ++i)
-    scale[i] = static_cast<double>(round_scale<V>(static_cast<float>(scale[i]), dtype));
+  const auto scale_f32 = lanes_of<V>(scale);
+  double rounded_scale[Count];
+  spread<V>(dtype == DType::f16 ? rounded<V, Float16>(scale_f32) : rounded<V, BFloat16>(scale_f32), rounded_scale);
+  for (size_t i = 0; i < Count; ++i) {
+    const double size = size_of(rounded_scale[i]), there = size > 0.0 ? rounded_scale[i] : scale[i];
+    scale[i] = size < kMostScale ? there : scale[i];
+  }
 }
 
 // a, b and c of the formulas above; zero = offset - slope * s.
@@ -40,31 +46,50 @@ HQQ_INLINE void equate_float(const Known<Count>& known, const Sums<Count>& sums,
   }
 }
 
+// The better of the codes beside the zero that suits best.
+template <size_t Count>
+HQQ_INLINE void choose_zero(double max_code, const Known<Count>& known, const Sums<Count>& sums,
+                            const Equations<Count>& real, const Fitted<Count>& at, double (&to)[Count]) {
+  double exact[Count], rising[Count], wanted[Count], inside[Count], low[Count], high[Count], product_low[Count],
+      product_high[Count], explained_low[Count], explained_high[Count];
+  for (size_t i = 0; i < Count; ++i) exact[i] = real.offset[i] - real.slope[i] * (real.a[i] / real.b[i]);
+  for (size_t i = 0; i < Count; ++i) rising[i] = real.b[i] > 0.0 ? exact[i] : at.zero[i];
+  for (size_t i = 0; i < Count; ++i) wanted[i] = real.a[i] > 0.0 ? rising[i] : at.zero[i];
+  for (size_t i = 0; i < Count; ++i) inside[i] = wanted[i] > 0.0 ? wanted[i] : 0.0;
+  for (size_t i = 0; i < Count; ++i) inside[i] = inside[i] < max_code ? inside[i] : max_code;
+  for (size_t i = 0; i < Count; ++i) {
+    const double whole = (inside[i] + 0x1.8p52) - 0x1.8p52;
+    low[i] = whole - (whole > inside[i] ? 1.0 : 0.0);
+    high[i] = low[i] + 1.0 < max_code ? low[i] + 1.0 : max_code;
+  }
+  // which B^2 / A is more, without dividing by what may be 0
+  for (size_t i = 0; i < Count; ++i) {
+    product_low[i] = sums.products[i] - low[i] * known.x[i], product_high[i] = sums.products[i] - high[i] * known.x[i];
+    const double square_low = sums.squares[i] - low[i] * (2.0 * sums.codes[i] - low[i] * known.count[i]);
+    const double square_high = sums.squares[i] - high[i] * (2.0 * sums.codes[i] - high[i] * known.count[i]);
+    explained_low[i] = product_low[i] * product_low[i] * square_high;
+    explained_high[i] = product_high[i] * product_high[i] * square_low;
+  }
+  for (size_t i = 0; i < Count; ++i) {
+    const double better = explained_low[i] >= explained_high[i] ? low[i] : high[i];
+    const double risen = product_low[i] > 0.0 ? better : high[i];
+    to[i] = product_high[i] > 0.0 ? risen : low[i];
+  }
+}
+
 template <size_t Count>
 HQQ_INLINE void equate_fixed(const SolveOptions& o, const Known<Count>& known, const Sums<Count>& sums,
                              const Fitted<Count>& at, Equations<Count>& to) {
-  const double max_code = static_cast<double>(o.max_code), middle = static_cast<double>(middle_code(o.max_code));
-  const bool is_integer = o.zero_kind == ZeroKind::integer;
-  if (is_integer) equate_float(known, sums, to);
+  double zero[Count];
+  for (size_t i = 0; i < Count; ++i) zero[i] = static_cast<double>(middle_code(o.max_code));
+  if (o.zero_kind == ZeroKind::integer) {
+    equate_float(known, sums, to);
+    choose_zero(static_cast<double>(o.max_code), known, sums, to, at, zero);
+  }
   for (size_t i = 0; i < Count; ++i) {
-    const auto square = [&](double z) HQQ_INLINE_LAMBDA {
-      return sums.squares[i] - z * (2.0 * sums.codes[i] - z * known.count[i]);
-    };
-    const auto product = [&](double z) HQQ_INLINE_LAMBDA { return sums.products[i] - z * known.x[i]; };
-    double zero = middle;
-    if (is_integer) {
-      const double real =
-          to.a[i] > 0.0 && to.b[i] > 0.0 ? to.offset[i] - to.slope[i] * (to.a[i] / to.b[i]) : at.zero[i];
-      const double inside = real > 0.0 ? (real < max_code ? real : max_code) : 0.0;
-      const double low = std::floor(inside), high = low + 1.0 < max_code ? low + 1.0 : max_code;
-      const double product_low = product(low), product_high = product(high);
-      // which B^2 / A is more, without dividing by what may be 0
-      const bool low_is_better =
-          product_low > 0.0 && product_low * product_low * square(high) >= product_high * product_high * square(low);
-      zero = product_high > 0.0 && !low_is_better ? high : low;
-    }
-    to.a[i] = square(zero), to.b[i] = product(zero), to.c[i] = known.xx[i];
-    to.offset[i] = zero, to.slope[i] = 0.0;
+    to.a[i] = sums.squares[i] - zero[i] * (2.0 * sums.codes[i] - zero[i] * known.count[i]);
+    to.b[i] = sums.products[i] - zero[i] * known.x[i];
+    to.c[i] = known.xx[i], to.offset[i] = zero[i], to.slope[i] = 0.0;
   }
 }
 

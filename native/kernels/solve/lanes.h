@@ -155,15 +155,20 @@ HQQ_INLINE void sum_codes_of(const Strip<Weighted>& strip, Sums<Count>& to, Code
   for (size_t i = 0; i < Count; ++i) to.codes[i] = sums[0][i], to.squares[i] = sums[1][i], to.products[i] = sums[2][i];
 }
 
+// The code that is nearest to a place, in levels from the first: encode's bits. Additions round half to even, too, and
+// processors have more units for them.
+template <class V>
+HQQ_INLINE typename V::F32 nearest(typename V::F32 place, typename V::F32 max_code) {
+  const auto inside_f32 = V::min(V::max(place, V::set(0.0f)), max_code);
+  return V::sub(V::add(inside_f32, V::set(kWhole)), V::set(kWhole));
+}
+
 // Codes of the state, and their sums.
 template <class V, size_t Count, bool Weighted>
 HQQ_INLINE void sum_codes(const Strip<Weighted>& strip, const Fitted<Count>& at, float max_code, Sums<Count>& to) {
   const auto s_f32 = lanes_of<V>(at.s), zero_f32 = lanes_of<V>(at.zero), max_f32 = V::set(max_code);
   sum_codes_of<V>(strip, to, [&](size_t, auto x_f32) HQQ_INLINE_LAMBDA {
-    const auto place_f32 = V::add(V::mul(x_f32, s_f32), zero_f32);
-    const auto inside_f32 = V::min(V::max(place_f32, V::set(0.0f)), max_f32);
-    // encode's bits: additions round half to even, too, and processors have more units for them
-    return V::sub(V::add(inside_f32, V::set(kWhole)), V::set(kWhole));
+    return nearest<V>(V::add(V::mul(x_f32, s_f32), zero_f32), max_f32);
   });
 }
 

@@ -37,14 +37,19 @@ void round_as_stored(float* values, DType dtype) {
   if (dtype == DType::bf16) V::store(values, rounded<V, BFloat16>(V::load(values)));
 }
 
-// A scale, rounded to the type that it is stored in. What that does not hold stays as it is, for the caller to refuse.
+// What a scale is rounded to. What its type does not hold stays as it is, for the caller to refuse.
+HQQ_INLINE float storable(float rounded_scale, float scale) {
+  const float size = rounded_scale < 0 ? -rounded_scale : rounded_scale;
+  return size > 0.0f && size < static_cast<float>(kMostScale) ? rounded_scale : scale;
+}
+
+// A scale, rounded to the type that it is stored in.
 template <class V>
 HQQ_INLINE float round_scale(float scale, DType dtype) {
   if (dtype == DType::f32) return scale;
   float values[kMaxBlock] = {scale};
   round_as_stored<V>(values, dtype);
-  const float size = values[0] < 0 ? -values[0] : values[0];
-  return size > 0.0f && size < static_cast<float>(kMostScale) ? values[0] : scale;
+  return storable(values[0], scale);
 }
 
 // The zero of symmetric codes.
@@ -105,29 +110,47 @@ HQQ_INLINE State range(const Group<V, Size, Weighted>& g, const SolveOptions& o)
   return range_of<V>(g.facts, o);
 }
 
-// The ranges of a block's groups, to the same bits, sixteen at a time where the options are those of most.
+// inv_scale_of, of sixteen groups.
+template <class V>
+HQQ_INLINE void inv_scales_of(const float* least, const float* most, const float* magnitude, float max_code,
+                              float* inv_scale) {
+  const auto half_range_f32 = V::sub(V::mul(V::load(most), V::set(0.5f)), V::mul(V::load(least), V::set(0.5f)));
+  const auto wanted_f32 = V::mul(V::div(V::set(0.5f), half_range_f32), V::set(max_code));
+  const auto limit_f32 = V::min(V::min(wanted_f32, V::div(V::set(1048576.0f), V::load(magnitude))), V::set(0x1p120f));
+  V::store(inv_scale, V::max(limit_f32, V::set(0x1p-126f)));
+  for (size_t g = 0; g < kLanes; ++g) inv_scale[g] = most[g] > least[g] ? inv_scale[g] : 1.0f;
+}
+
+// The ranges of a block's groups, to the same bits, sixteen at a time.
 template <class V>
 HQQ_NOINLINE void ranges(const Facts* facts, size_t count, const SolveOptions& o, State* now) {
-  const bool is_plain = o.zero_kind == ZeroKind::real || o.zero_kind == ZeroKind::rounded_start;
-  if (!is_plain || o.reference_guards || o.scale_dtype != DType::f32) {
+  if (o.reference_guards) {
     for (size_t g = 0; g < count; ++g) now[g] = range_of<V>(facts[g], o);
     return;
   }
-  float least[kLanes] = {}, half_range[kLanes], magnitude[kLanes], inv_scale[kLanes], scale[kLanes], zero[kLanes];
-  for (size_t g = 0; g < kLanes; ++g) half_range[g] = magnitude[g] = 1.0f;
+  const bool is_integer = o.zero_kind == ZeroKind::integer, is_symmetric = o.zero_kind == ZeroKind::symmetric;
+  float least[kLanes] = {}, most[kLanes] = {}, magnitude[kLanes] = {}, inv_scale[kLanes], scale[kLanes], zero[kLanes];
   for (size_t g = 0; g < count; ++g) {
-    least[g] = facts[g].least, magnitude[g] = facts[g].magnitude;
-    half_range[g] = facts[g].most * 0.5f - facts[g].least * 0.5f;
+    least[g] = is_integer && facts[g].least > 0.0f ? 0.0f : facts[g].least;
+    most[g] = is_integer && facts[g].most < 0.0f ? 0.0f : facts[g].most;
+    magnitude[g] = facts[g].magnitude;
   }
-  const auto wanted_f32 = V::mul(V::div(V::set(0.5f), V::load(half_range)), V::set(o.max_code));
-  const auto limit_f32 = V::min(V::min(wanted_f32, V::div(V::set(1048576.0f), V::load(magnitude))), V::set(0x1p120f));
-  V::store(inv_scale, V::max(limit_f32, V::set(0x1p-126f)));
-  for (size_t g = 0; g < count; ++g)
-    if (!(facts[g].most > facts[g].least)) inv_scale[g] = 1.0f;
-  const auto inv_scale_f32 = V::load(inv_scale);
-  auto zero_f32 = V::sub(V::set(0.0f), V::mul(V::load(least), inv_scale_f32));
-  if (o.zero_kind == ZeroKind::rounded_start) zero_f32 = V::add(V::round(zero_f32), V::set(0.0f));
-  V::store(scale, V::div(V::set(1.0f), inv_scale_f32)), V::store(zero, zero_f32);
+  if (is_symmetric)
+    for (size_t g = 0; g < kLanes; ++g) inv_scale[g] = g < count ? inv_scale_of_symmetric(facts[g], o.max_code) : 1.0f;
+  else
+    inv_scales_of<V>(least, most, magnitude, o.max_code, inv_scale);
+  V::store(scale, V::div(V::set(1.0f), V::load(inv_scale)));
+  if (o.scale_dtype != DType::f32) {
+    float rounded_scale[kLanes];
+    for (size_t g = 0; g < kLanes; ++g) rounded_scale[g] = scale[g];
+    round_as_stored<V>(rounded_scale, o.scale_dtype);
+    for (size_t g = 0; g < kLanes; ++g) scale[g] = storable(rounded_scale[g], scale[g]);
+    V::store(inv_scale, V::div(V::set(1.0f), V::load(scale)));
+  }
+  auto zero_f32 = V::sub(V::set(0.0f), V::mul(V::load(least), V::load(inv_scale)));
+  if (is_integer) zero_f32 = V::min(V::max(zero_f32, V::set(0.0f)), V::set(o.max_code));
+  if (is_integer || o.zero_kind == ZeroKind::rounded_start) zero_f32 = V::add(V::round(zero_f32), V::set(0.0f));
+  V::store(zero, is_symmetric ? V::set(middle_code(o.max_code)) : zero_f32);
   for (size_t g = 0; g < count; ++g) now[g] = {inv_scale[g], scale[g], zero[g]};
 }
 

@@ -137,14 +137,16 @@ struct LaneLayout {
     float unit[kLanes], inv_unit[kLanes];
     V::store(unit, V::pow2(V::sub(V::set(0.0f), exponent_f32)));
     V::store(inv_unit, V::pow2(exponent_f32));
+    State from[kLanes];
+    for (State& one : from) one = {1, 1, 0};
+    ranges<V>(&groups.facts[first], count, o, from);
     for (size_t i = 0; i < Count; ++i) {
       lanes.known.unit[i] = static_cast<double>(unit[i]), lanes.known.inv_unit[i] = static_cast<double>(inv_unit[i]);
       const Facts facts = i < count ? groups.facts[first + i] : Facts{};
-      const State from = i < count ? range(groups[first + i], o) : State{1, 1, 0};
       lanes.least[i] = static_cast<double>(facts.least), lanes.most[i] = static_cast<double>(facts.most);
       lanes.magnitude[i] = static_cast<double>(facts.magnitude);
-      lanes.inv_scale[i] = static_cast<double>(from.inv_scale), lanes.scale[i] = static_cast<double>(from.scale);
-      lanes.zero[i] = lanes.real[i] = static_cast<double>(from.zero);
+      lanes.inv_scale[i] = static_cast<double>(from[i].inv_scale), lanes.scale[i] = static_cast<double>(from[i].scale);
+      lanes.zero[i] = lanes.real[i] = static_cast<double>(from[i].zero);
       if (o.zero_kind == ZeroKind::integer)
         lanes.real[i] = 0.0 - (lanes.least[i] < 0.0 ? lanes.least[i] : 0.0) * lanes.inv_scale[i];
     }
