@@ -1,17 +1,20 @@
 // `npm run bench`: how fast this machine quantizes. Prints tables, or one JSON document with --json.
 //
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
-//   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured
+//   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured (five minutes)
+//   npm run bench -- solver-speeds --write   its column of speeds alone (half a minute)
 //   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers |
 //                                      importance | ggml | llama.cpp
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { table } from './measure.mjs';
-import { solversPage } from './solvers-page.mjs';
+import { solversPage, withSpeeds } from './solvers-page.mjs';
 
 const json = process.argv.includes('--json');
+const write = process.argv.includes('--write');
+const solvers = fileURLToPath(new URL('../docs/solvers.md', import.meta.url));
 const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'));
 const wants = (name) => wanted.length === 0 || wanted.includes(name);
 
@@ -164,10 +167,21 @@ if (wants('solvers')) {
     ]),
   );
   say('');
-  if (process.argv.includes('--write')) {
-    const page = fileURLToPath(new URL('../docs/solvers.md', import.meta.url));
-    writeFileSync(page, solversPage(results.solvers, results.machine.cpu));
-    say(`Wrote ${page}.`);
+  if (write) {
+    writeFileSync(solvers, solversPage(results.solvers, results.machine.cpu));
+    say(`Wrote ${solvers}.`);
+  }
+}
+if (wanted.includes('solver-speeds')) {
+  results.solverSpeeds = run('solvers.mjs', { HQQ_SPEEDS: '1' });
+  const line = ({ subject, solver, zeroPoint, weightsPerSecond }) => [
+    ...[subject, solver, zeroPoint, (weightsPerSecond / 1e6).toFixed(0)],
+  ];
+  say('Solvers, 4 bits in groups of 64, 1 thread');
+  say(table([['weights', 'solver', 'zeros', 'M weights/s'], ...results.solverSpeeds.rows.map(line)]));
+  if (write) {
+    writeFileSync(solvers, withSpeeds(readFileSync(solvers, 'utf8'), results.solverSpeeds));
+    say(`Wrote ${solvers}.`);
   }
 }
 if (wants('quality')) {

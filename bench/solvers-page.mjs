@@ -1,12 +1,12 @@
-// docs/solvers.md of what bench/solvers.mjs measured: `npm run bench -- solvers --write`.
+// docs/solvers.md of what bench/solvers.mjs measured: `npm run bench -- solvers --write`; `solver-speeds --write` measures its last column anew.
 
 const BITS = [8, 4, 3, 2, 1.58, 1];
 
 const INTRO = `# Solvers, measured
 
 What each solver makes of weights, one beside the other; [numerics.md](numerics.md) says what they do. Errors are relative, \`||W - W'|| / ||W||\`, for groups of
-32 / 64 / 128 with scales and zeros in float32: rounding them to float16 changes no digit here. Speed is in million weights a second of processor time, packed, one thread, 4 bits in groups of 64:
-of one run, whatever else the machine did; [performance.md](performance.md) has figures that were taken alone.
+32 / 64 / 128 with scales and zeros in float32: rounding them to float16 changes no digit here. Speed is in million weights a second of processor time, packed, one thread, 4 bits in groups of 64,
+the best of five runs; \`npm run bench -- solver-speeds --write\` measures it alone, on a machine that does nothing else, in half a minute. [performance.md](performance.md) has more.
 `;
 
 const errorOf = (rows, nbits) => rows.filter((row) => row.nbits === nbits).map(({ relativeError }) => relativeError);
@@ -65,4 +65,16 @@ export function solversPage({ isa, rows, ggml }, cpu) {
     `## Beside ggml's types\n\nIts own quantizer's errors on gaussian weights, and the least error of the tables above at as many bits or fewer; 16-bit scales and float zeros are counted as such.\n`,
     `${besideGgml(rows, ggml)}\n`,
   ].join('\n')}`;
+}
+
+/** The page with other speeds: the last cell of each row of a solver. */
+export function withSpeeds(page, { rows }) {
+  let subject = '';
+  const line = (text) => {
+    subject = /^## (.*)$/.exec(text)?.[1] ?? subject;
+    const [, solver, zeroPoint] = /^\| `(\w+)` \| (\w+) \|/.exec(text) ?? [];
+    const row = rows.find((one) => one.subject === subject && one.solver === solver && one.zeroPoint === zeroPoint);
+    return row ? text.replace(/\d+ \|$/, `${(row.weightsPerSecond / 1e6).toFixed(0)} |`) : text;
+  };
+  return page.split('\n').map(line).join('\n');
 }
