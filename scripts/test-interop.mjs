@@ -1,5 +1,5 @@
-// What hqq writes, in llama.cpp, onnxruntime and transformers.js: installs them in folders of interop/, and tests dist/ with them. Ends
-// with "N passed, N failed". `node scripts/test-interop.mjs onnxruntime` tests with one of them.
+// What hqq writes, in llama.cpp, onnxruntime and transformers.js, and what it serves, to the AI SDK and LangChain: installs them in folders of
+// interop/, and tests dist/ with them. Ends with "N passed, N failed". `node scripts/test-interop.mjs onnxruntime` tests with one of them.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -9,6 +9,7 @@ const INSTALL = ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no
 const ENGINES = {
   'llama.cpp': { tests: 'gguf.test.mjs', install: [...INSTALL, '--omit=optional'] },
   onnxruntime: { tests: 'onnx.test.mjs', install: INSTALL },
+  openai: { tests: 'clients.test.mjs', install: INSTALL },
 };
 
 if (process.platform !== 'linux' || process.arch !== 'x64') {
