@@ -261,6 +261,7 @@ export class LanguageModel extends Closing {
       const model = {
         maxContext,
         tokenizer: () => this.#openTokenizer(),
+        texts: () => this.#openTokenizer().then((tokenizer) => tokenizer.texts(this.config.vocabSize)),
         begin: (ids: TokenIds) => prefixes.begin(ids),
         enter: () => batcher.enter(),
       };

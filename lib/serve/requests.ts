@@ -38,6 +38,7 @@ export interface ChatBody extends CommonBody {
   readonly max_completion_tokens?: number | null;
   readonly logprobs?: boolean | null;
   readonly top_logprobs?: number | null;
+  readonly response_format?: { readonly type: 'text' | 'json_object' } | null;
   readonly tools?: readonly object[] | null;
   readonly tool_choice?: 'auto' | 'none' | null;
   readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | null;
@@ -113,8 +114,9 @@ export class Requests {
     const n = body.n ?? 1;
     const maxTokens = max_completion_tokens ?? body.max_tokens ?? this.#limits.maxTokens;
     const logprobs = body.logprobs === true ? (top_logprobs ?? 0) : undefined;
+    const format = body.response_format?.type === 'json_object' ? 'json' : undefined;
     const [prompts, echoes] = [new Array<number[]>(n).fill(ids), new Array<string>(n).fill('')];
-    return this.#texts(CHAT, body, { prompts, echoes, n, maxTokens, logprobs });
+    return this.#texts(CHAT, body, { prompts, echoes, n, maxTokens, logprobs, format });
   }
 
   #check({ model, stream, stream_options }: CommonBody): void {
@@ -149,9 +151,12 @@ export class Requests {
   #texts(
     shape: Asked['shape'],
     body: CommonBody,
-    given: Pick<Asked, 'prompts' | 'echoes'> & { n: number; maxTokens: number; logprobs: number | undefined },
+    given: Pick<Asked, 'prompts' | 'echoes'> & { n: number } & Pick<
+        GenerateOptions,
+        'maxTokens' | 'logprobs' | 'format'
+      >,
   ): Texts {
-    const { prompts, echoes, n, maxTokens, logprobs } = given;
+    const { prompts, echoes, n, maxTokens, logprobs, format } = given;
     const temperature = (body.temperature ?? 1) < 1e-3 ? 0 : (body.temperature ?? 1);
     const spell = async ({ id, logprobs: told }: GeneratedToken): Promise<SpelledToken> => {
       const { logprob, top } = told!;
@@ -169,7 +174,7 @@ export class Requests {
         spell: logprobs === undefined ? undefined : spell,
       },
       options: (index) => ({
-        ...{ maxTokens, temperature, logprobs, stop: body.stop ?? [] },
+        ...{ maxTokens, temperature, logprobs, format, stop: body.stop ?? [] },
         topP: body.top_p ?? undefined,
         topK: body.top_k ?? undefined,
         minP: body.min_p ?? undefined,

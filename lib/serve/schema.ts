@@ -112,10 +112,10 @@ export const chatSchema = (limits: Limits): Schema => ({
     tools: field('a list of objects', { type: 'array', items: { type: 'object' } }),
     tool_choice: { description: '"auto", "none" or null: the model decides', enum: ['auto', 'none', null] },
     chat_template_kwargs: field('an object', { type: 'object' }),
-    response_format: field('{"type": "text"} or null: the server does nothing else', {
+    response_format: field('{"type": "text"}, {"type": "json_object"} or null: the server does nothing else', {
       type: 'object',
       required: ['type'],
-      properties: { type: only('text') },
+      properties: { type: { enum: ['text', 'json_object'] } },
     }),
     modalities: { description: '["text"] or null', enum: [['text'], null] },
     audio: nothing,
@@ -151,7 +151,7 @@ export const explain =
     let inner: Schema = schema;
     for (const name of path) {
       const next = inner.properties?.[name];
-      if (!next) break;
+      if (next?.description === undefined) break;
       known.push(name);
       inner = next;
     }

@@ -105,6 +105,15 @@ describe("OpenAI's client", () => {
     );
   });
 
+  test('has an object of JSON where it asks for one', async () => {
+    const { choices } = await client.chat.completions.create({
+      ...{ ...asked, max_completion_tokens: 30, response_format: { type: 'json_object' } },
+    });
+    const { message, finish_reason } = choices[0]!;
+    expect(message.content).toMatch(/^\s*\{/);
+    if (finish_reason === 'stop') expect(typeof JSON.parse(message.content!)).toBe('object');
+  });
+
   test('is told what is wrong as OpenAI tells it', async () => {
     const refused = (more: object) => client.chat.completions.create({ ...asked, ...more } as never);
     await expect(refused({ model: 'gpt' })).rejects.toMatchObject({
@@ -126,7 +135,7 @@ describe("OpenAI's client", () => {
       message: expect.stringContaining('messages must be a list of messages') as string,
     });
     await expect(refused({ top_logprobs: 2 })).rejects.toMatchObject({ param: 'top_logprobs' });
-    await expect(refused({ response_format: { type: 'json_object' } })).rejects.toMatchObject({
+    await expect(refused({ response_format: { type: 'json_schema', json_schema: {} } })).rejects.toMatchObject({
       param: 'response_format',
     });
     await expect(refused({ messages: [{ role: 'user', content: 'the '.repeat(300) }] })).rejects.toMatchObject({

@@ -6,6 +6,7 @@ import type { Seat } from '../batch/batcher.js';
 import type { Begun } from '../batch/prefixes.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { TokenIds } from './ids.js';
+import { JsonText } from './json-text.js';
 import { likelihoods, Sampler, type SamplingOptions, type TokenLikelihoods } from './sampling.js';
 import { StopWatch } from './stop.js';
 import { TextStream } from './text-stream.js';
@@ -34,6 +35,11 @@ export interface GenerateOptions {
   readonly seed?: number | undefined;
   /** Tell of each token how likely it was, and of so many of the likeliest, 0 to 20. Default: not at all. */
   readonly logprobs?: number | undefined;
+  /**
+   * `'json'`: the text is one JSON object, whatever the model would rather say, and ends with it; unless `maxTokens` or the context end it
+   * before. Needs the tokenizer. Ask for JSON in the prompt, too. Default: any text.
+   */
+  readonly format?: 'json' | undefined;
   /** Texts that end the generation, and are not part of it. Needs the tokenizer. @default [] */
   readonly stop?: string | readonly string[] | undefined;
   /**
@@ -65,6 +71,7 @@ interface ResolvedGenerateOptions extends Tuning {
   readonly stop: readonly string[];
   readonly cache: KvCache | undefined;
   readonly logprobs: number | undefined;
+  readonly format: 'json' | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -136,7 +143,7 @@ const NAMES = Object.keys(GENERATE_OPTIONS) as readonly (keyof Tuning)[];
 export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
   if (typeof options !== 'object' || options === null)
     throw invalid(`Expected the options to be an object, got ${show(options)}.`);
-  rejectUnknownOptions(options, [...NAMES, 'stop', 'cache', 'logprobs', 'signal']);
+  rejectUnknownOptions(options, [...NAMES, 'stop', 'cache', 'logprobs', 'format', 'signal']);
   const resolved: Record<string, unknown> = {};
   for (const name of NAMES) {
     const { default: fallback, accepts, expected } = GENERATE_OPTIONS[name];
@@ -145,7 +152,8 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     resolved[name] = value;
   }
   rejectUndrawn(options);
-  const { stop = [], cache, logprobs, signal } = options;
+  const { stop = [], cache, logprobs, format, signal } = options;
+  if (format !== undefined && format !== 'json') throw invalid(`Expected format to be json, got ${show(format)}.`);
   if (logprobs !== undefined && !isInteger(0, 20)(logprobs))
     throw invalid(`Expected logprobs to be an integer in [0, 20], got ${show(logprobs)}.`);
   const stops = typeof stop === 'string' ? [stop] : stop;
@@ -153,7 +161,7 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
   }
   checkSignal(signal);
-  return { ...(resolved as unknown as Tuning), stop: stops, cache, logprobs, signal };
+  return { ...(resolved as unknown as Tuning), stop: stops, cache, logprobs, format, signal };
 }
 
 /**
@@ -178,6 +186,8 @@ function invalid(message: string): HqqError {
 interface Generator {
   readonly maxContext: number;
   tokenizer(): Promise<TextTokenizer>;
+  /** The text of every token. */
+  texts(): Promise<readonly string[]>;
   /** A cache for a text, with as much of it as is known already. */
   begin(ids: TokenIds): Promise<Begun>;
   enter(): Seat;
@@ -193,6 +203,7 @@ export async function* generateTokens(
   const { maxTokens, signal, stop } = options;
   signal?.throwIfAborted();
   const prompt = await untilAborted(Promise.resolve(makePrompt()), signal);
+  const json = options.format && new JsonText(await untilAborted(model.texts(), signal));
   const tokenizer = await untilAborted(tokenizerFor(model, prompt, stop), signal);
   const ids = typeof prompt === 'string' ? await untilAborted(tokenizer!.encode(prompt), signal) : Array.from(prompt);
   const before = options.cache?.length ?? 0;
@@ -213,17 +224,18 @@ export async function* generateTokens(
       const logits = await reading;
       signal?.throwIfAborted();
       const tell = options.logprobs === undefined ? undefined : likelihoods(logits, options.logprobs);
-      const id = sampler.next(logits);
+      const id = sampler.next(logits, json && ((token) => json.accepts(token)));
+      json?.push(id);
       tokens.push(id);
       const told = {
         ...(tell && { logprobs: tell(id) }),
         ...(count === 1 && { prompt: { tokens: ids.length, reused } }),
       };
-      const ended = endIds.includes(id);
+      const ended = json ? json.done : endIds.includes(id);
       const last = count === maxTokens || cache.length === model.maxContext;
       // It is read while its text is made and the caller has it: so a text is there when the next step begins.
       if (!ended && !last) reading = seat.read([id], cache, signal);
-      let text = watch.push(ended ? '' : ((await stream?.push(id)) ?? ''));
+      let text = watch.push(ended && !json ? '' : ((await stream?.push(id)) ?? ''));
       if (!watch.found && (ended || last))
         text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
       if (ended || watch.found) {

@@ -29,23 +29,40 @@ export class Sampler {
     if (options.repetitionPenalty !== 1) for (const id of prompt) this.#seen.add(id);
   }
 
-  /** The next token. Clobbers `logits`. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where they are NaN or infinite. */
-  next(logits: Float32Array): number {
-    const { temperature, repetitionPenalty } = this.#options;
+  /**
+   * The next token, of those that `accepts` takes. Clobbers `logits`.
+   *
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where they are NaN or infinite, or no token is taken.
+   */
+  next(logits: Float32Array, accepts?: (id: number) => boolean): number {
+    const { repetitionPenalty } = this.#options;
     for (const id of this.#seen) {
       const logit = logits[id]!;
       logits[id] = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
     }
+    let id = this.#choose(logits);
+    for (let refused = 1; accepts && !accepts(id); refused++) {
+      logits[id] = -Infinity;
+      // What a model says by itself is tried first; where it says something else, all of the vocabulary is gone through once.
+      if (refused === PATIENCE) for (let i = 0; i < logits.length; i++) if (!accepts(i)) logits[i] = -Infinity;
+      id = this.#choose(logits);
+    }
+    if (repetitionPenalty !== 1) this.#seen.add(id);
+    return id;
+  }
+
+  #choose(logits: Float32Array): number {
     const best = greatest(logits);
     if (!Number.isFinite(logits[best])) {
       const message = `Expected logits to be finite, got ${logits[best]}: the model's weights are not numbers, or too large.`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
     }
-    const id = temperature === 0 ? best : this.#drawer.draw(logits, logits[best]!, this.#random());
-    if (repetitionPenalty !== 1) this.#seen.add(id);
-    return id;
+    return this.#options.temperature === 0 ? best : this.#drawer.draw(logits, logits[best]!, this.#random());
   }
 }
+
+/** Tokens that are tried by themselves. */
+const PATIENCE = 4;
 
 /** The lowest index of the greatest number. */
 export function greatest(numbers: Float32Array): number {

@@ -51,6 +51,14 @@ const CALLS = {
     if (compiled.text !== template) compiled = { text: template, template: new Template(template) };
     return compiled.template.render(context);
   },
+  texts: (tokenizer, count) =>
+    Array.from({ length: count }, (_, id) => {
+      try {
+        return tokenizer.decode([id], { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+      } catch {
+        return ''; // an id that the tokenizer does not know
+      }
+    }),
   decode: (tokenizer, ids) =>
     ids.length === 0
       ? ''
@@ -91,6 +99,7 @@ interface Rendering {
 type Request =
   | readonly ['encode' | 'encodePlain', string]
   | readonly ['decode', Int32Array]
+  | readonly ['texts', number]
   | readonly ['render', Rendering];
 type Answer = { readonly value: unknown } | { readonly error: unknown };
 
@@ -151,6 +160,11 @@ export class WorkerTokenizer {
   /** What a template makes of its variables. */
   render(rendering: Rendering): Promise<string> {
     return this.#ask(['render', rendering]);
+  }
+
+  /** Of each token by itself. */
+  texts(count: number): Promise<readonly string[]> {
+    return this.#ask(['texts', count]);
   }
 
   decode(ids: readonly number[]): Promise<string> {

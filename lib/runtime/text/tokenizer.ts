@@ -15,6 +15,8 @@ const MAX_TOKENIZER_BYTES = 256 * 1024 * 1024;
 
 /** A model's own tokenizer, which turns conversations into ids, too. @internal */
 export interface ChatTokenizer extends TextTokenizer {
+  /** The texts of tokens 0 to `count - 1`, each by itself; of special ones, and where there is none, ''. */
+  texts(count: number): Promise<readonly string[]>;
   /** A template's text has the special tokens already. */
   encodeChat(template: ChatTemplate, messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]>;
 }
@@ -58,6 +60,7 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
     throw new HqqError('ERR_DEPENDENCY', `The tokenizer package at ${plain(library)} does not run here.`, { cause });
   });
   if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
+  let texts: Promise<readonly string[]> | undefined;
   const held = { worker }; // by each of the methods: `const { encode } = await openTokenizer(...)` keeps the thread, too
   FORGOTTEN.register(held, worker);
   return {
@@ -79,6 +82,14 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
         throw new HqqError('ERR_INVALID_ARGUMENT', message, { cause });
       });
       return held.worker.encodePlain(text);
+    },
+    texts: (count) => {
+      // Kept: it takes a decoding of each token.
+      texts ??= held.worker.texts(count).catch((error: unknown) => {
+        texts = undefined;
+        throw error;
+      });
+      return texts;
     },
     close: () => held.worker.close(),
   };
