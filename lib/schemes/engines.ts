@@ -225,5 +225,6 @@ export function enginesOf(
   stays: readonly string[] = [],
   kinds: readonly unknown[] = [],
 ): readonly string[] {
+  if (layers.some(({ scheme }) => scheme === 'onnx')) return ['onnxruntime', 'transformers.js'];
   return ENGINES.filter(({ name }) => notLoaded(name, layers, stays, kinds) === undefined).map(({ title }) => title);
 }

@@ -268,10 +268,12 @@ describe('what is chosen', () => {
     const input = written(model(graph({ nodes, tensors, inputs: IN, outputs: OUT })));
     const { dense } = await quantizeModel(input, freshPath('q.onnx'), { dryRun: true });
     expect(dense.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([
-      'small: small: less than 64 rows or columns, or 16384 weights',
+      'small: excluded by default: small: less than 64 rows or columns, or 16384 weights',
       'other: used by Add',
       'scaled: used by Gemm, with alpha or beta',
     ]);
+    const all = await quantizeModel(input, freshPath('q.onnx'), { dryRun: true, include: '*' });
+    expect(all.tensors.map(({ name }) => name)).toEqual(['w0', 'small']);
   });
 
   it('is refused where the operator has no such codes', async () => {

@@ -23,7 +23,9 @@ export const inspect = defineCommand({
       const obstacle = totals.quantizedTensors > 0 ? undefined : model.obstacle();
       const { formats, loads, origin } = model.loading();
       await model.close();
-      const architecture = config && (await describeArchitecture(config, tensors));
+      // A graph tells itself which tensors are weights.
+      const hasGraph = config?.opset !== undefined;
+      const architecture = config && !hasGraph && (await describeArchitecture(config, tensors));
       const about = {
         ...(formats.length > 0 ? { format: formats.join(', '), loads: ['hqq', ...loads] } : {}),
         ...(origin === undefined ? {} : { origin }),

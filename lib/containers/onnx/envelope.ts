@@ -203,12 +203,16 @@ function siteOf(entry: TensorEntry, { shape, stored, dtype, uses }: Weight): Lin
   const small = Math.min(outs, ins) < LEAST_SIDE || outs * ins < LEAST_WEIGHTS;
   const doubt = gathers
     ? { reason: multiplies ? 'embedding, which the output head shares' : 'embedding', linear: multiplies }
+    : undefined;
+  // What stays unless a pattern names it.
+  const head = isHead
+    ? 'lm_head'
     : small
-      ? { reason: `small: less than ${LEAST_SIDE} rows or columns, or ${LEAST_WEIGHTS} weights`, linear: true }
+      ? `small: less than ${LEAST_SIDE} rows or columns, or ${LEAST_WEIGHTS} weights`
       : undefined;
   return {
     ...{ name: layerOf(entry.name), weight: entry, shape, stored, computed: dtype, nodes },
     ...(doubt ? { doubt } : {}),
-    ...(gathers ? { embedding: true as const } : isHead ? { head: 'lm_head' } : {}),
+    ...(gathers ? { embedding: true as const } : head === undefined ? {} : { head }),
   };
 }
