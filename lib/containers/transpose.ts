@@ -153,11 +153,44 @@ function move(
   turned: Uint16Array | Uint32Array,
   direction: 'into' | 'out of',
 ): void {
+  const [{ first: corner, count: height } = { first: 0, count: 0 }] = segments;
+  if (segments.every(({ first, count }, i) => first === corner + i && count === height)) {
+    moveTiles(segments.length, height, corner, stride, straight, turned, direction);
+    return;
+  }
   let at = 0;
   for (const { first, count } of segments) {
     for (let k = 0, place = first; k < count; k++, place += stride) {
       if (direction === 'into') straight[place] = turned[at++]!;
       else turned[at++] = straight[place]!;
+    }
+  }
+}
+
+/** Rows and columns that are moved together: what is read and written of them stays in the first-level cache. */
+const TILE = 32;
+
+/** The same of segments that are whole columns of some rows, side by side: as a rule they are. */
+function moveTiles(
+  width: number,
+  height: number,
+  corner: number,
+  stride: number,
+  straight: Uint16Array | Uint32Array,
+  turned: Uint16Array | Uint32Array,
+  direction: 'into' | 'out of',
+): void {
+  for (let top = 0; top < height; top += TILE) {
+    const bottom = Math.min(height, top + TILE);
+    for (let left = 0; left < width; left += TILE) {
+      const right = Math.min(width, left + TILE);
+      for (let column = left; column < right; column++) {
+        let place = corner + column + top * stride;
+        const end = column * height + bottom;
+        if (direction === 'into')
+          for (let at = column * height + top; at < end; at++, place += stride) straight[place] = turned[at]!;
+        else for (let at = column * height + top; at < end; at++, place += stride) turned[at] = straight[place]!;
+      }
     }
   }
 }
