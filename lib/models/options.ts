@@ -58,8 +58,9 @@ export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOpt
 
   /**
    * Quantizes embeddings, too, to so many bits: tables that are looked up by token (`embed_tokens`, `wte`), a head that is tied to
-   * one with it; not those of positions. Only `hqq` reads them: `openModel` and `hqq/runtime`, which computes with them in float32;
-   * Python loads no such model. `exclude` and overrides hold for them, `include` does not.
+   * one with it; not those of positions. Of ONNX files a head that shares them, too. Only `hqq` reads
+   * others: `openModel` and `hqq/runtime`, which computes with them in float32; Python loads no such model. `exclude` and overrides hold
+   * for them, `include` does not.
    *
    * @default undefined, which leaves embeddings as they are
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where there are none.
@@ -174,7 +175,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     default: undefined,
     expected: `one of ${EMBEDDING_BITS.join(', ')}`,
     accepts: (value) => value === undefined || (EMBEDDING_BITS as readonly unknown[]).includes(value),
-    help: 'quantize embeddings, too, to so many bits (for hqq alone)',
+    help: 'quantize embeddings, too, to so many bits (for hqq, or of an ONNX file)',
     parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
   },
   metaDtype: {
