@@ -101,7 +101,7 @@ try {
     ['4-bit float32', coded, 'float32'],
     ['4-bit int8', coded, 'int8'],
   ]) {
-    const model = await loadLanguageModel(folder, { activations, threads });
+    const model = await loadLanguageModel(folder, { activations, threads, head: 'float32' });
     for (const context of CONTEXTS) rows.push({ name, ...(await decode(model, context)) });
     await model.close();
   }

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { onAbort } from '../../compute/signal.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { Part, ReadRun, TokensPass } from '../pass.js';
 import type { TokenIds } from '../text/ids.js';
@@ -153,7 +154,7 @@ export class Batcher {
       this.#step = undefined;
       if (pieces.length > 0)
         this.#rowMs = (performance.now() - began) / pieces.reduce((sum, { rows }) => sum + rows, 0);
-      this.#tell(tokens, pieces, logits, failure);
+      await this.#tell(tokens, pieces, logits, failure);
     }
     this.#running = false;
     this.#prepared = []; // it keeps caches alive
@@ -216,17 +217,21 @@ export class Batcher {
     return pass;
   }
 
-  #tell(
+  /** Texts choose their next tokens one after the other, and others have their turn between them. */
+  async #tell(
     tokens: readonly Request[],
     pieces: Step['pieces'],
     logits: Float32Array | undefined,
     failure: { readonly error: unknown } | undefined,
-  ): void {
+  ): Promise<void> {
     for (const { request, rows } of pieces) request.done += rows;
     const ended = pieces.flatMap(({ request }) => (request.done === request.ids.length ? [request] : []));
     const told = [...tokens, ...ended];
     const width = (logits?.length ?? 0) / told.length;
-    for (const [i, request] of told.entries()) settle(request, failure, logits?.subarray(i * width, (i + 1) * width));
+    for (const [i, request] of told.entries()) {
+      settle(request, failure, logits?.subarray(i * width, (i + 1) * width));
+      await yieldIfDue();
+    }
     for (const { request } of pieces) {
       if (ended.includes(request)) continue;
       if (request.gone || failure) settle(request, failure, undefined);
