@@ -37,9 +37,14 @@ const normal = (count, size, seed) => Float32Array.from({ length: count }, gauss
 async function weightsOfBooks() {
   const model = await openModel(fileURLToPath(new URL('../examples/models/llama-2.3m-books', import.meta.url)));
   try {
-    const found = [];
-    for (const { name, shape } of model.tensors) if (shape.length === 2) found.push(...(await model.tensor(name)));
-    return Float32Array.from(found);
+    const matrices = model.tensors.filter(({ shape }) => shape.length === 2).map(({ name }) => model.tensor(name));
+    const all = new Float32Array(matrices.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const matrix of matrices) {
+      all.set(matrix, at);
+      at += matrix.length;
+    }
+    return all;
   } finally {
     await model.close();
   }
