@@ -81,6 +81,8 @@ export interface TensorSource {
   readSpan(file: string, begin: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** What a weight is codes of, where it is read as floats but quantized already. Absent, or undefined: it is not. */
   grid?(entry: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined>;
+  /** What of that is known unread; `groupSize` 0: its groups are no parts of rows, and `grid` gives nothing. */
+  readonly gridSize?: ((entry: { readonly name: string }) => Pick<Grid, 'nbits' | 'groupSize'> | undefined) | undefined;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   close(): Promise<void>;
 }

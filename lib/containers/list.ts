@@ -58,18 +58,23 @@ export async function sourceAs(source: TensorSource, name: string, weightsOnly =
   }
 }
 
-/** Opens a model to make an output of it: where its name ends as files of a container do, as one that lies in that. */
-export function openSourceFor(given: string, output: string): Promise<TensorSource> {
-  const made = CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
-  return made === undefined || made === CONTAINERS[0]
-    ? openSource(given, output)
-    : openSourceAs(given, made.name, output);
+/** The container whose files end as the name of an output does. */
+const containerOfOutput = (output: string) => CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
+
+/** Whether an output of that name lies in another container than a source, which adopts it. */
+export function isAdopted(source: TensorSource, output: string): boolean {
+  const made = containerOfOutput(output);
+  return made !== undefined && made !== CONTAINERS[0] && made.adopts?.includes(source.container) === true;
+}
+
+/** An open model to make an output of: where its name ends as files of a container do, as one that lies in that. It is closed where that is an error. */
+export async function sourceFor(source: TensorSource, output: string): Promise<TensorSource> {
+  return isAdopted(source, output) ? sourceAs(source, containerOfOutput(output)!.name) : source;
 }
 
 /** The same for one that is no model to be made small: what ends as no file does becomes a folder, as Hugging Face has it. */
 export function openSourceBack(given: string, output: string): Promise<TensorSource> {
-  const made = CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
-  return openSourceAs(given, (made ?? CONTAINERS[0]!).name, output);
+  return openSourceAs(given, (containerOfOutput(output) ?? CONTAINERS[0]!).name, output);
 }
 
 async function containerOfFolder(path: string): Promise<Container | undefined> {

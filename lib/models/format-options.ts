@@ -18,7 +18,7 @@ export interface FormatOptions {
   readonly to?: string | undefined;
 
   /**
-   * The engine that is to load the output: `'transformers'` (5), `'vllm'` or `'sglang'`. What it would not load is refused before anything is
+   * The engine that is to load the output: `'transformers'` (5), `'vllm'`, `'sglang'` or `'llama.cpp'`. What it would not load is refused before anything is
    * written, and why.
    *
    * @default undefined, which checks nothing
@@ -43,6 +43,14 @@ export interface FormatOptions {
    * @throws {HqqError} `ERR_INVALID_OPTION` for another format that is asked for.
    */
   readonly accuracyLevel?: AccuracyLevel | undefined;
+
+  /**
+   * Takes a GGUF file of blocks, or of a folder of HQQ's layers that becomes a GGUF file, the numbers that they are, and fits these anew.
+   * Errors add up: what is made of the float original is better, and errors of the report are those that this adds.
+   *
+   * @default false, which refuses such a GGUF file, and keeps HQQ's codes (as Q4_1 and Q5_1)
+   */
+  readonly requantize?: boolean | undefined;
 }
 
 /** Levels of MatMulNBits that are told apart. */
@@ -56,6 +64,7 @@ export interface ResolvedFormatOptions {
   readonly for: string | undefined;
   readonly type: string | undefined;
   readonly accuracyLevel: AccuracyLevel | undefined;
+  readonly requantize: boolean;
 }
 
 /** Every type that some scheme has. */
@@ -92,5 +101,11 @@ export const FORMAT_OPTIONS: { readonly [K in keyof ResolvedFormatOptions]: Opti
     accepts: (value) => value === undefined || (ACCURACY_LEVELS as readonly unknown[]).includes(value),
     help: 'of an ONNX file: 4 rounds inputs to 8 bits as they are multiplied, which is faster; 0 does not',
     parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
+  },
+  requantize: {
+    default: false,
+    expected: 'true or false',
+    accepts: (value) => typeof value === 'boolean',
+    help: 'of a GGUF file: fit what is quantized already anew, whose errors add up',
   },
 };

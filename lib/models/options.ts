@@ -122,6 +122,7 @@ export interface ResolvedModelOptions {
   readonly to: string | undefined;
   readonly type: string | undefined;
   readonly accuracyLevel: AccuracyLevel | undefined;
+  readonly requantize: boolean;
   readonly for: string | undefined;
   readonly importance: ImportanceSource;
   readonly seed: number;

@@ -64,6 +64,8 @@ export interface ModelReport {
    * and bits are those that a run would come to, where weights do not decide: `metaDtype` `'auto'` is counted as float16.
    */
   readonly dryRun: boolean;
+  /** Whether the input was quantized already: errors are those that this adds. */
+  readonly requantized: boolean;
   /** Quantized weights, file after file. */
   readonly tensors: readonly TensorReport[];
   /** All other tensors. */

@@ -96,6 +96,7 @@ const ENGINES: readonly Engine[] = [
       gptq: (layer) => symmetricGptq(layer) ?? marlin(layer),
     },
   },
+  { name: 'llama.cpp', title: 'llama.cpp', formats: { gguf: () => undefined } },
 ];
 
 /** Of models of which an engine that takes a format is known not to load a class: that it would not. */

@@ -9,8 +9,7 @@ import type { Misfit } from '../matrix/fit.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 
-// What every way of storing a quantized layer gives and takes: codes beside scales and zeros, or blocks that hold all three. The path
-// of a model (lib/models) knows these interfaces and no scheme.
+// What every way of storing a quantized layer gives and takes. The path of a model (lib/models) knows these interfaces and no scheme.
 
 /** What is asked of a layer. */
 export interface LayerOptions {
@@ -25,7 +24,7 @@ export interface LayerOptions {
   /** Of an ONNX file: 4 rounds inputs to 8 bits as they are multiplied, 0 does not. Absent: 4. */
   readonly accuracyLevel?: 0 | 4 | undefined;
   /** The model that the layer is of. */
-  readonly model: Pick<TensorSource, 'entries' | 'envelope'>;
+  readonly model: Pick<TensorSource, 'entries' | 'envelope' | 'gridSize'>;
 }
 
 /** Why a layer stays as it is: "stored [in, out]: AWQ has nn.Linear only". It is none that the scheme holds. */
@@ -44,8 +43,9 @@ export interface StayingLayer {
 /** How one layer is quantized and stored. Schemes add what they need; plain data, which travels as JSON. */
 export interface LayerForm {
   readonly config: ResolvedQuantConfig & { readonly groupSize: number };
-  /** Why it is not what was asked for, if it is not. */
+  /** Why it is not what was asked for, if it is not; and whether its codes are those that the model has (`TensorSource.gridSize`). */
   readonly adapted?: string;
+  readonly kept?: true;
 }
 
 /** A layer to be written. Plain data. */

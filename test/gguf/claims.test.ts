@@ -68,6 +68,26 @@ describe('the tokenizer of a GGUF file', () => {
     return (JSON.parse(files.get('tokenizer.json')!) as { model: { merges: unknown } }).model.merges;
   };
 
+  it('is no list of anything else where texts or numbers are wanted, which is not read', () => {
+    const bytes = Buffer.alloc(12 + 2 ** 20); // a list of bytes, which would take a million numbers
+    bytes.writeBigUInt64LE(2n ** 20n, 4);
+    const header = headerOf(new Map<string, WrittenValue>([['tokenizer.ggml.model', ['string', 'llama']]]));
+    const begin = header.pairBytes.byteLength;
+    const pair = { type: 9, begin, value: begin, end: begin + bytes.byteLength };
+    const envelope = new GgufEnvelope(
+      {
+        ...header,
+        pairs: new Map([...header.pairs, ['tokenizer.ggml.tokens', pair]]),
+        pairBytes: Buffer.concat([header.pairBytes, bytes]),
+      },
+      new Map(),
+    );
+    const decoded = vi.spyOn(envelope, 'value');
+    const refuse = (message: string) => new HqqError('ERR_CHECKPOINT_CONTENT', message);
+    expect(() => tokenizerFiles(envelope, refuse)).toThrow('tokens to be a list of strings, got another list');
+    expect(decoded).not.toHaveBeenCalled();
+  });
+
   it('has pieces of some length, as each is cut at every place', () => {
     expect(made(['a'.repeat(256)])).toEqual([]);
     expect(() => made(['a'.repeat(257)])).toThrow(/pieces of at most 256 characters .* got one of 257/);

@@ -117,7 +117,9 @@ describe('a GGUF file', () => {
     const out = freshPath('out.gguf');
     await quantizeModel(input, out, { type: 'q8_0', solver: 'minmax' });
     const again = await failure(() => quantizeModel(out, freshPath(), { type: 'q4_k' }));
-    expect(again.message).toMatch(/is quantized already: 14 layers in ggml's blocks \(Q8_0\)/);
+    expect(again.message).toMatch(
+      /is quantized already: 14 layers in ggml's blocks \(Q8_0\)\. .* \(requantize, --requantize\)/,
+    );
     const huge = freshPath('huge.gguf');
     fs.writeFileSync(huge, ggufFile(PAIRS, [floatTensor('a.weight', [1, 256], new Float32Array(256).fill(1e30))]));
     const large = await failure(() => quantizeModel(huge, freshPath('x.gguf')));

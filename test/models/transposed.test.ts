@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { openSourceFor } from '../../lib/containers/list.js';
+import { openSource } from '../../lib/containers/list.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
@@ -238,7 +238,7 @@ describe('weights larger than a chunk', () => {
     const back = freshPath('whole');
     await dequantizeModel(folder, back);
     const { bytes } = readBack(back).get(name)!;
-    const source = await openSourceFor(folder, freshPath());
+    const source = await openSource(folder);
     const decoded = new DecodedSource(source, await schemeNamed('hqq').find(source));
     const entry = decoded.entries.get(name)!;
     const middle = 4 * 1000 * 1000 + 3; // within a column, and within a number

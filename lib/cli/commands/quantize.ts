@@ -1,5 +1,6 @@
 import { quantizeModel } from '../../calibrate/weighing/quantize.js';
 import { MODEL_OPTIONS } from '../../models/options.js';
+import type { ModelReport } from '../../models/report.js';
 import { defineCommand, toJson } from '../command.js';
 import { FORCE, fromOption, GLOBS, IMPORTANCE_FLAGS, JSON_FLAG, OUT, QUIET, quantConfig, THREADS } from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';
@@ -23,6 +24,7 @@ export const quantize = defineCommand({
     for: fromOption(MODEL_OPTIONS.for),
     type: fromOption(MODEL_OPTIONS.type),
     accuracyLevel: fromOption(MODEL_OPTIONS.accuracyLevel),
+    requantize: fromOption(MODEL_OPTIONS.requantize),
     ...QUANT_FLAGS,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
     embeddings: fromOption(MODEL_OPTIONS.embeddings),
@@ -45,6 +47,7 @@ export const quantize = defineCommand({
       for: engine,
       type,
       accuracyLevel,
+      requantize,
       metaDtype,
       embeddings,
       importance,
@@ -67,6 +70,7 @@ export const quantize = defineCommand({
       for: engine,
       type,
       accuracyLevel,
+      requantize,
       metaDtype,
       embeddings,
       importance,
@@ -88,11 +92,12 @@ export const quantize = defineCommand({
       const written = report.dryRun ? undefined : report.output;
       if (json) print(toJson(report), written);
       else if (report.dryRun) print(planTable(report));
-      else if (!quiet)
-        print(
-          `${summarize(report)}\nNext: hqq compare ${shellWord(report.input)} ${shellWord(report.output)}\n`,
-          written,
-        );
+      else if (!quiet) print(`${summarize(report)}\nNext: ${nextOf(report)}\n`, written);
     };
   },
 });
+
+/** What is looked at next: what is quantized already is nothing to compare with. */
+function nextOf({ input, output, requantized }: ModelReport): string {
+  return requantized ? `hqq inspect ${shellWord(output)}` : `hqq compare ${shellWord(input)} ${shellWord(output)}`;
+}

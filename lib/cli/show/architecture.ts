@@ -26,7 +26,7 @@ export function architectureRows({ name, known, modules = {}, tied = [] }: Archi
     );
     return `${formatCount(names.length)} ${kind}${few ? ` (${which.join(', ')})` : ''}`;
   });
-  rows.push(['modules', kinds.join('\n')]);
+  if (kinds.length > 0) rows.push(['modules', kinds.join('\n')]);
   const lines = tied
     .slice(0, MOST_NAMED * 2)
     .map(({ module, source, held }) => `${plain(module)} is ${plain(source)}; ${HELD[held]}`);

@@ -61,7 +61,8 @@ function asAsked({ config, shape }: TensorReport, asked: ResolvedQuantConfig): R
 
 /** What is stored in more bits than it has, a line for each bit width: "6-bit codes take 8 bits each in the file, ...". */
 export function wideCodes(tensors: readonly TensorReport[]): readonly string[] {
-  const widths = new Set(tensors.map(({ config }) => config.nbits as number));
+  const ours = tensors.filter(({ config, packing }) => formatFor(config.nbits).packing === packing); // others have all bits
+  const widths = new Set(ours.map(({ config }) => config.nbits as number));
   return [...widths].flatMap((nbits) => {
     const stored = formatFor(nbits).codeBits;
     if (stored === nbits) return [];

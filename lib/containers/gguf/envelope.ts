@@ -7,7 +7,7 @@ import { numbersOf } from '../stored-types.js';
 import { ByteCursor } from './cursor.js';
 import type { GgufHeader, Pair } from './header.js';
 import type { GgufSurroundings } from './layout.js';
-import { decodeValue, encodePair, type GgufValue, VALUE, VALUE_BYTES } from './values.js';
+import { decodeValue, encodePair, type GgufValue, listedType, VALUE, VALUE_BYTES } from './values.js';
 
 /** Bytes up to which an array is part of the description: vocabularies are not. */
 const SHORT_ARRAY_BYTES = 4096;
@@ -77,6 +77,16 @@ export class GgufEnvelope implements Envelope, GgufSurroundings {
     const list = !this.#changes.has(key) && this.#pairs.get(key)?.type === VALUE.array;
     if (list) throw refuse(`Expected ${key} to be a single value, got a list`);
     return this.value(key) as Exclude<GgufValue, readonly GgufValue[]> | undefined;
+  }
+
+  /** The value of a pair that is to be a list of texts, or of numbers; another is refused, unread, however long it is. */
+  list(key: string, of: 'string' | 'number', refuse: (message: string) => HqqError): readonly GgufValue[] | undefined {
+    const pair = this.#changes.has(key) ? undefined : this.#pairs.get(key);
+    if (pair === undefined) return undefined;
+    const held = pair.type === VALUE.array && listedType(this.#bytes, pair.value);
+    if (held !== of)
+      throw refuse(`Expected ${key} to be a list of ${of}s, got ${held === false ? 'a single value' : 'another list'}`);
+    return this.value(key) as readonly GgufValue[];
   }
 
   get pairCount(): number {

@@ -53,6 +53,25 @@ export function decodeValue(cursor: ByteCursor, type: number): GgufValue {
   return Array.from({ length: count }, () => decodeValue(cursor, of));
 }
 
+/** Types whose values become numbers, whatever they are. */
+const NUMBERS: readonly number[] = [
+  VALUE.u8,
+  VALUE.i8,
+  VALUE.u16,
+  VALUE.i16,
+  VALUE.u32,
+  VALUE.i32,
+  VALUE.f32,
+  VALUE.f64,
+];
+
+/** What the list that begins at a byte holds: its elements are not read. */
+export function listedType(bytes: Uint8Array, at: number): 'string' | 'number' | 'another' {
+  const type = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true);
+  if (type === VALUE.string) return 'string';
+  return NUMBERS.includes(type) ? 'number' : 'another';
+}
+
 /** What a list holds, by its type. */
 const LISTED = { strings: VALUE.string, f32s: VALUE.f32, i32s: VALUE.i32 } as const;
 

@@ -24,12 +24,14 @@ export class DecodedSource implements TensorSource {
   readonly files: TensorSource['files'];
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly envelope: Envelope;
+  readonly gridSize: TensorSource['gridSize'];
   readonly #base: TensorSource;
   readonly #layers: ReadonlyMap<string, StoredLayer>;
   readonly #chunks = new Map<string, Promise<Float32Array>>();
   readonly #grids = new Map<string, Promise<Grid | undefined>>();
 
-  constructor(base: TensorSource, layers: readonly StoredLayer[]) {
+  /** @param keeps Whether what is made of it is to keep the codes, unless something else is asked for. */
+  constructor(base: TensorSource, layers: readonly StoredLayer[], keeps = false) {
     const { container, path, kind, files, envelope } = base;
     this.container = container;
     this.path = path;
@@ -37,6 +39,11 @@ export class DecodedSource implements TensorSource {
     this.files = files;
     this.#base = base;
     this.#layers = new Map(layers.map((layer) => [weightName(layer), layer]));
+    if (keeps)
+      this.gridSize = ({ name }) => {
+        const layer = this.#layers.get(name);
+        return layer && { nbits: layer.storage.nbits, groupSize: inRows(layer) ? layer.storage.groupSize : 0 };
+      };
     this.entries = new Map(
       [...tensorsOf(base, layers)].map(([name, tensor]) => [name, isLayer(tensor) ? floatEntry(tensor) : tensor]),
     );
@@ -75,7 +82,7 @@ export class DecodedSource implements TensorSource {
   /** Scales and zeros of a layer whose groups are parts of its rows; undefined for others. */
   grid({ name }: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined> {
     const layer = this.#layers.get(name);
-    if (layer === undefined || !inRows(layer)) return Promise.resolve(undefined);
+    if (layer === undefined || !inRows(layer) || schemeOf(layer).loadNumbers) return Promise.resolve(undefined);
     return kept(this.#grids, name, KEPT.grids, async () => {
       const load = schemeOf(layer).load(layer);
       await fillLayer(this.#base, load, { signal });
@@ -139,18 +146,21 @@ export function ownConfigs(layers: readonly StoredLayer[]): Readonly<Record<stri
 export function decodedNotes(layers: readonly StoredLayer[], { shards }: ModelPlan): readonly string[] {
   const own = new Map(layers.map((layer) => [weightName(layer), layer]));
   const planned = shards.flatMap((shard) => shard.layers);
+  const { title } = schemeOf(layers[0]!);
+  const held = planned.filter(({ form }) => form.kept).length;
   const same = planned.filter(({ site, form: { config } }) => {
     const layer = own.get(site.weight.name);
     const storage = layer?.storage;
     const alike = storage?.nbits === config.nbits && storage.groupSize === config.groupSize;
     return alike && inRows(layer!) && config.zeroPoint === 'float';
   }).length;
-  const anew = planned.length - same;
+  const anew = planned.length - same - held;
   const codes = [
     ...(same > 0 ? [`${plural(same, 'layer')} keep their codes, scales and zeros`] : []),
+    ...(held > 0 ? [`${plural(held, 'layer')} keep their codes, with scales and minima rounded to float16`] : []),
     ...(anew > 0 ? [`${plural(anew, 'layer')} were fitted anew to the numbers that they were`] : []),
   ];
   return [
-    `The model was quantized with HQQ: ${codes.join(', ')}. Errors are what this conversion adds; what is made of the float original has smaller ones.`,
+    `The model was quantized with ${title}: ${codes.join(', ')}. Errors are what this conversion adds; what is made of the float original has smaller ones.`,
   ];
 }

@@ -1,6 +1,6 @@
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Envelope, Layout, TensorSource } from '../../containers/container.js';
-import { containerNamed, openSourceFor } from '../../containers/list.js';
+import { containerNamed } from '../../containers/list.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { checkApart, checkReplaceable } from '../../files/output-rules.js';
 import { checkParent } from '../../files/parents.js';
@@ -8,13 +8,13 @@ import { type FilePath, pathOf } from '../../files/path.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
-import { SCHEMES, schemeFor, schemeNamed } from '../../schemes/list.js';
-import type { StoredLayer } from '../../schemes/scheme.js';
+import { schemeFor } from '../../schemes/list.js';
 import { checkPlanFits, type NamedPlan, readBitPlan, withPlan } from '../bit-plan.js';
 import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
 import { convertFolder, inputsOf } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
-import { DecodedSource, decodedNotes, ownConfigs } from './decoded-source.js';
+import { decodedNotes } from './decoded-source.js';
+import { openInput } from './open-input.js';
 import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
 import { ProbesAhead } from './probe-ahead.js';
 import type { Importance, LayerResult } from './quantize-shard.js';
@@ -77,33 +77,15 @@ export async function quantizeModel(
       : await convert(source, plan, output, resolved, weigh);
     const seconds = (performance.now() - started) / 1000;
     const notes = layers ? [...decodedNotes(layers, plan), ...made.notes] : made.notes;
-    return reportQuantized(source, plan, { input, output, dryRun: model.dryRun }, { ...made, notes }, seconds);
+    return reportQuantized(
+      source,
+      plan,
+      { input, output, dryRun: model.dryRun, requantized: layers !== undefined },
+      { ...made, notes },
+      seconds,
+    );
   } finally {
     await source.close();
-  }
-}
-
-interface Input {
-  readonly source: TensorSource;
-  /** Its layers, where it is one that HQQ has quantized, and the options that these have, where none are asked for. */
-  readonly layers?: readonly StoredLayer[];
-  readonly configs?: Readonly<Record<string, QuantConfig>>;
-}
-
-/** What is to be quantized: a model of floats; or, where another format is asked for, what HQQ has quantized as the numbers that it is. */
-async function openInput(input: string, output: string, { model, run, asked }: ResolvedOptions): Promise<Input> {
-  const source = await openSourceFor(input, output);
-  const hqq = schemeNamed('hqq');
-  const scheme = model.to === undefined ? undefined : SCHEMES.find(({ name }) => name === model.to);
-  if (scheme === undefined || scheme === hqq || !scheme.containers.includes(source.container)) return { source };
-  try {
-    if (hqq.traces(source) === undefined) return { source };
-    const layers = await hqq.find(source, run.signal);
-    const given = asked.nbits !== undefined || asked.groupSize !== undefined || model.plan !== undefined;
-    return { source: new DecodedSource(source, layers), layers, ...(given ? {} : { configs: ownConfigs(layers) }) };
-  } catch (error) {
-    await source.close();
-    throw error;
   }
 }
 

@@ -30,7 +30,7 @@ export interface Made {
 export async function reportQuantized(
   source: TensorSource,
   { container, scheme, config, dense, notes }: ModelPlan,
-  { input, output, dryRun }: { readonly input: string; readonly output: string; readonly dryRun: boolean },
+  { input, output, dryRun, requantized }: Pick<ModelReport, 'input' | 'output' | 'dryRun' | 'requantized'>,
   made: Made,
   seconds: number,
 ): Promise<ModelReport> {
@@ -54,6 +54,7 @@ export async function reportQuantized(
     config,
     importance: made.importance,
     dryRun,
+    requantized,
     tensors,
     dense,
     totals: {

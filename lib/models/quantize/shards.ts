@@ -128,7 +128,7 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
       return reportQuantized(
         source,
         plan,
-        { input, output, dryRun: false },
+        { input, output, dryRun: false, requantized: false },
         made,
         (performance.now() - started) / 1000,
       );

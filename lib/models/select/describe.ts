@@ -23,6 +23,8 @@ export async function describeArchitecture(
   config: Readonly<Record<string, unknown>> | undefined,
   tensors: readonly { readonly name: string; readonly shape: readonly number[] }[],
 ): Promise<ArchitectureInfo> {
+  const family = config?.['general.architecture']; // of a GGUF file, whose tensors are named after no modules
+  if (typeof family === 'string') return { name: family, known: true };
   const name = classNameOf(config);
   const known = await architectureOf(config, modulesOf(tensors));
   if (known === undefined) return { name, known: false };

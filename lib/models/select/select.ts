@@ -9,7 +9,7 @@ import { HqqError } from '../../messages/errors.js';
 import { plain, quote, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
 import type { Scheme } from '../../schemes/scheme.js';
-import { tracesOf } from '../layers.js';
+import { schemesOf, tracesOf } from '../layers.js';
 import type { ResolvedModelOptions, ResolvedOptions } from '../options.js';
 import type { Architecture } from './architecture.js';
 import { compileGlob, GLOB_OPTIONS, type Glob, unmatched } from './globs.js';
@@ -212,8 +212,14 @@ function checkGlobs(
   }
 }
 
+/** What can be done with what is quantized already: where a format has types to choose from, and where not. */
+const AGAIN = 'let its numbers be fitted anew (requantize, --requantize), whose errors add up';
+const BACK = 'turn this one back first (hqq dequantize, dequantizeModel)';
+
 /** Refuses what is no model of floating-point weights, before anything is written. */
-function rejectUnfit({ path, entries, envelope }: TensorSource, traces: string | undefined): void {
+function rejectUnfit(source: TensorSource, traces: string | undefined): void {
+  const { path, entries, envelope } = source;
+  const again = schemesOf(source).some(({ types }) => types);
   const found = envelope.obstacle(entries);
   const obstacle =
     traces === undefined
@@ -221,7 +227,7 @@ function rejectUnfit({ path, entries, envelope }: TensorSource, traces: string |
       : {
           // Where tensors show it, in which of the files is said, too.
           what: found?.seen ? found.what : `is quantized already: ${traces}`,
-          advice: 'Quantize the float original instead, or turn this one back first (hqq dequantize, dequantizeModel).',
+          advice: `Quantize the float original instead, or ${again ? AGAIN : BACK}.`,
         };
   if (obstacle === undefined) return;
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(path)} ${obstacle.what}. ${obstacle.advice}`);

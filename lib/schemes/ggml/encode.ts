@@ -6,6 +6,7 @@ import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
 import type { Encoded, PlannedLayer, WorkRun } from '../scheme.js';
 import { type BlockForm, blocksOf, type RowChunk, typeNamed } from './form.js';
+import { keepRows } from './kept.js';
 import { rangeOf, searchOf } from './search.js';
 
 /** All weights count alike. */
@@ -16,9 +17,12 @@ export async function encodeRows(
   { site, form }: PlannedLayer<BlockForm>,
   chunk: RowChunk,
   bytes: Uint8Array,
-  { slot, threads, importance, compute }: WorkRun,
+  run: WorkRun,
 ): Promise<Encoded> {
   const type = typeNamed(form.type);
+  const { slot, threads, importance, grid, compute } = run;
+  if (form.kept && grid !== undefined)
+    return keepRows({ site, form }, chunk, bitsOf(bytes, 'float32') as Float32Array, type, grid, run);
   const range = blocksOf(chunk, type);
   const blocks = slot.take('blocks', Uint8Array, range.count * type.bytes);
   const stats = new Float64Array(5);

@@ -1,12 +1,13 @@
-import type { LinearSite, TensorSpec } from '../../containers/container.js';
+import type { Grid, LinearSite, TensorSpec } from '../../containers/container.js';
 import { pieces, type Range } from '../../containers/ranges.js';
 import { storedType } from '../../containers/stored-types.js';
 import { BLOCK_TYPES, type BlockType } from '../../matrix/block-types.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { resolveQuantConfig } from '../../matrix/options.js';
 import { HqqError } from '../../messages/errors.js';
+import { quote } from '../../messages/text.js';
 import { CHUNK_WEIGHTS } from '../chunks.js';
-import type { Chunk, LayerForm, LayerOptions } from '../scheme.js';
+import type { Chunk, LayerForm, LayerOptions, Stays } from '../scheme.js';
 import { typeOf } from './recipes.js';
 
 /** A matrix as blocks of one type. Plain data. */
@@ -72,9 +73,42 @@ function checkAsked(config: QuantConfig): void {
     throw new HqqError('ERR_INVALID_OPTION', `Expected solver to be joint or minmax for GGUF, got ${solver}.`);
 }
 
-/** The form of a matrix. @throws {HqqError} `ERR_INVALID_OPTION` */
-export function formOf(site: LinearSite, { config, type, model }: LayerOptions): BlockForm {
+/** The types of blocks that hold any code of so many bits, with a scale and a minimum. */
+const TYPE_OF_KEPT: Readonly<Record<number, 'Q4_1' | 'Q5_1'>> = { 4: 'Q4_1', 5: 'Q5_1' };
+
+/** Weights of their blocks. */
+const KEPT_WEIGHTS = 32;
+
+/** What to do with layers that have no such codes. */
+export const KEPT_ADVICE =
+  'Fit all layers anew with a type and requantize (--type q8_0 --requantize), leave it in floats (exclude, --exclude), or begin with the float original.';
+
+/** The form of a layer whose codes are kept. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for codes that no block holds. */
+function keptForm({ weight, shape }: LinearSite, { nbits, groupSize }: Pick<Grid, 'nbits' | 'groupSize'>): BlockForm {
+  const type = TYPE_OF_KEPT[nbits];
+  if (type === undefined || groupSize === 0 || groupSize % KEPT_WEIGHTS !== 0) {
+    const groups = groupSize === 0 ? 'groups that are no parts of rows' : `groups of ${groupSize}`;
+    const message = `Expected layers of 4 or 5 bits in groups of a multiple of ${KEPT_WEIGHTS} along the input, whose codes Q4_1 and Q5_1 hold`;
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `${message}, got ${nbits} bits in ${groups} for ${quote(weight.name)}. ${KEPT_ADVICE}`,
+    );
+  }
+  const config = resolveQuantConfig({ nbits: nbits as 4 | 5, groupSize: KEPT_WEIGHTS, axis: 1, solver: 'minmax' });
+  return { config: { ...config, groupSize: KEPT_WEIGHTS }, type, shape, asked: type.toLowerCase(), kept: true };
+}
+
+/**
+ * The form of a matrix. Of a model of codes, where no type is asked for, it keeps those, and what has none stays.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION`; `ERR_CHECKPOINT_CONTENT` for codes that no block holds.
+ */
+export function formOf(site: LinearSite, { config, type, model }: LayerOptions): BlockForm | Stays {
   checkAsked(config);
+  if (model.gridSize !== undefined && type === undefined && config.nbits === undefined) {
+    const grid = model.gridSize(site.weight);
+    return grid === undefined ? { stays: 'not quantized, as it was' } : keptForm(site, grid);
+  }
   // Bits that are asked for of some layers are stronger than the type of all.
   const asked = config.nbits !== undefined ? TYPE_OF_BITS[config.nbits] : (type ?? 'q4_k');
   if (asked === undefined) {

@@ -22,12 +22,10 @@ const MAX_PIECE = 256;
 /** tokenizer.json and tokenizer_config.json of a GGUF file. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a kind that is not known */
 export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): ReadonlyMap<string, string> {
   const value = (key: string) => envelope.scalar(`${KEY}.${key}`, refuse);
-  const list = (key: string) => envelope.value(`${KEY}.${key}`);
-  const texts = (key: string) => listOf(list(key), key, 'string', refuse) as readonly string[];
+  const list = (key: string, of: 'string' | 'number') => envelope.list(`${KEY}.${key}`, of, refuse);
+  const texts = (key: string) => needed(list(key, 'string'), key, 'string', refuse) as readonly string[];
   const tokens = texts('tokens');
-  const given = list('token_type');
-  const kinds =
-    given === undefined ? tokens.map(() => KIND.normal) : (listOf(given, 'token_type', 'number', refuse) as number[]);
+  const kinds = (list('token_type', 'number') ?? tokens.map(() => KIND.normal)) as readonly number[];
   if (kinds.length !== tokens.length)
     throw refuse(`Expected ${KEY}.token_type to have ${tokens.length} numbers, got ${kinds.length}`);
   const vocabulary = { tokens, kinds };
@@ -36,7 +34,12 @@ export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): Readonly
     kind === 'gpt2'
       ? bytes(value, vocabulary, texts, refuse)
       : kind === 'llama'
-        ? pieces(value, vocabulary, list('scores'), refuse)
+        ? pieces(
+            value,
+            vocabulary,
+            needed(list('scores', 'number'), 'scores', 'number', refuse) as readonly number[],
+            refuse,
+          )
         : undefined;
   if (parts === undefined) throw refuse(`Expected ${KEY}.model to be gpt2 or llama, got ${quote(String(kind))}`);
   const tokenizer = {
@@ -62,9 +65,9 @@ export function tokenizerFiles(envelope: GgufEnvelope, refuse: Refuse): Readonly
   ]);
 }
 
-function listOf(value: unknown, key: string, of: string, refuse: Refuse): readonly unknown[] {
-  if (Array.isArray(value) && value.every((one) => typeof one === of)) return value;
-  throw refuse(`Expected ${KEY}.${key} to be a list of ${of}s, got ${value === undefined ? 'none' : 'another'}`);
+function needed(value: readonly unknown[] | undefined, key: string, of: string, refuse: Refuse): readonly unknown[] {
+  if (value !== undefined) return value;
+  throw refuse(`Expected ${KEY}.${key} to be a list of ${of}s, got none`);
 }
 
 type Value = (key: string) => unknown;
@@ -92,9 +95,8 @@ function bytes(value: Value, vocabulary: Vocabulary, texts: (key: string) => rea
 }
 
 /** Pieces, of which two that make one of the best score are merged first. */
-function pieces(value: Value, vocabulary: Vocabulary, given: unknown, refuse: Refuse): Json {
+function pieces(value: Value, vocabulary: Vocabulary, scores: readonly number[], refuse: Refuse): Json {
   const { tokens, kinds } = vocabulary;
-  const scores = listOf(given, 'scores', 'number', refuse) as readonly number[];
   if (scores.length !== tokens.length)
     throw refuse(`Expected ${KEY}.scores to have ${tokens.length} numbers, got ${scores.length}`);
   const ids = new Map(tokens.map((token, id) => [token, id]));

@@ -1,4 +1,4 @@
-import type { Envelope, SourceFile, TensorEntry, TensorSource, TensorSpec } from '../../container.js';
+import type { Envelope, Grid, SourceFile, TensorEntry, TensorSource, TensorSpec } from '../../container.js';
 
 /** How rows of a tensor lie in another order: `from(row)` of each head of `size` rows is what lies at `row`. */
 export interface RowOrder {
@@ -89,6 +89,26 @@ export class TensorView implements TensorSource {
     }
   }
 
+  async grid({ name }: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined> {
+    const seen = this.#seen.get(name)!;
+    if (!('of' in seen) || 'make' in seen) return undefined;
+    const grid = await this.#source.grid?.(seen.of, signal);
+    if (grid === undefined || seen.rows === undefined) return grid;
+    const order = seen.rows;
+    const turned = (values: Float32Array) => turnedRows(values, values.length / seen.shape[0]!, order);
+    return { ...grid, scale: turned(grid.scale), zero: turned(grid.zero) };
+  }
+
+  /** Absent where the source has none: it is no model of codes. */
+  get gridSize(): TensorSource['gridSize'] {
+    const source = this.#source;
+    if (source.gridSize === undefined) return undefined;
+    return ({ name }) => {
+      const seen = this.#seen.get(name);
+      return seen === undefined || !('of' in seen) || 'make' in seen ? undefined : source.gridSize!(seen.of);
+    };
+  }
+
   close(): Promise<void> {
     return this.#source.close();
   }
@@ -109,6 +129,17 @@ export class TensorView implements TensorSource {
     }
     return seen.rows === undefined ? { entry, at, into } : inOrder(entry, seen.rows, at, into);
   }
+}
+
+/** Rows of `width` numbers, in another order. */
+function turnedRows(values: Float32Array, width: number, { size, from }: RowOrder): Float32Array {
+  const turned = new Float32Array(values.length);
+  for (let row = 0; row * width < values.length; row++) {
+    const head = Math.floor(row / size) * size;
+    const origin = (head + from(row - head)) * width;
+    turned.set(values.subarray(origin, origin + width), row * width);
+  }
+  return turned;
 }
 
 /** Whole heads are read, and of their rows what is asked for is put in place. */
