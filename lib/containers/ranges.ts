@@ -20,7 +20,7 @@ const SHORT_BYTES = 16 * 1024;
 const NEAR_BYTES = 64 * 1024;
 
 /** Most bytes that are read together, unless they are one range. */
-const BAND_BYTES = 4 * 1024 * 1024;
+const BAND_BYTES = 1024 * 1024;
 
 /** Short ranges that lie near each other, and the one range that holds them all. */
 interface Band {

@@ -34,7 +34,7 @@ export function shardRun(
     source,
     envelope: changedEnvelope(source, plan),
     scheme: schemeNamed(plan.scheme),
-    slots: makeSlots(),
+    slots: makeSlots(1), // the one more only copies
     backend: activeBackend(),
     threads: resolveThreads(threads),
     counter: new Counter(onProgress, weights, layers.length + copies),

@@ -5,15 +5,19 @@ import type { Progress } from '../report.js';
 
 // What conversions share: where chunks of work keep their arrays, copying, counting.
 
-/** Chunks in flight: one being read, one computed, one written, and beside them one that is only copied. */
-const SLOTS = 4;
+/** Chunks in flight: one being read, one computed, one written. */
+const SLOTS = 3;
 
-/** Bytes of a tensor that is copied, at once. */
+/** Bytes of a tensor that is copied, at once: more are no faster, and every slot may hold as many. */
 const COPY_BYTES = 2 * 1024 * 1024;
 
-/** Where a chunk of work keeps its arrays. */
-export function makeSlots(): readonly Scratch[] {
-  return Array.from({ length: SLOTS }, () => new Scratch());
+/**
+ * Where a chunk of work keeps its arrays.
+ *
+ * @param more Chunks in flight beside those that are computed: such as are only copied.
+ */
+export function makeSlots(more = 0): readonly Scratch[] {
+  return Array.from({ length: SLOTS + more }, () => new Scratch());
 }
 
 /** The bytes of a tensor, in pieces that are copied one by one. */
