@@ -10,8 +10,10 @@ import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
 // What was asked for and cannot be.
 
 /** Of embeddings, where the output cannot hold them quantized. */
-export function embeddingsError({ title }: Scheme): HqqError {
-  const able = SCHEMES.filter(({ embeddings }) => embeddings).map((scheme) => scheme.title);
+export function embeddingsError({ title, containers }: Scheme): HqqError {
+  // Of those that the same model could become.
+  const like = SCHEMES.filter((scheme) => scheme.containers.some((name) => containers.includes(name)));
+  const able = like.filter(({ embeddings }) => embeddings).map((scheme) => scheme.title);
   const which = able.length === 0 ? 'No format can.' : `Formats that can: ${able.join(', ')}.`;
   const message = `Expected no embeddings (--embeddings) for ${title}, which cannot hold them quantized`;
   return new HqqError('ERR_INVALID_OPTION', `${message}. ${which}`);

@@ -1,0 +1,1 @@
+export default { test: { include: ['test/**/*.test.ts'], pool: 'forks', maxWorkers: 1, testTimeout: 60000 } };
