@@ -1,1 +1,0 @@
-export default { test: { include: ['test/**/*.test.ts'], pool: 'forks', maxWorkers: 1, testTimeout: 60000 } };
