@@ -5,7 +5,7 @@ export interface FileKind {
   /** How names of such files end, with the dot, in small letters. */
   readonly ending: string;
   /** What follows the name of such a file in that of another one that belongs to it, where there is one. Absent: there is none. */
-  readonly beside?: string;
+  readonly beside?: string | undefined;
   /** The sub-folder of a model's folder that such files lie in. Absent: they lie at its top. */
   readonly folder?: string;
   /** Whether a file of `size` bytes that begins with `prefix` is one. */

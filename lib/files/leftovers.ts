@@ -2,6 +2,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { plain, quoteSome } from '../messages/text.js';
 import { formatBytes, plural } from '../messages/units.js';
+import { settleBesideSync } from './beside.js';
 import { standing, systemCode, withPath } from './io.js';
 import { digest, isAlive, isOwnDisk, type Life, parseMark, RUN_MARK, type RunMark } from './run-mark.js';
 
@@ -29,15 +30,19 @@ const SILENCE = {
 /** Bytes that a name may have, on the file systems of Linux; the others count longer units. */
 const LONGEST_NAME = 255;
 /** Bytes of the longest mark with what stands around it. */
-const LONGEST_SUFFIX = '.4294967295.4294967295.ffffffff.ffffffff.ffffffff.18446744073709551615.replaced.partial'.length;
+const LONGEST_SUFFIX = '.4294967295.4294967295.ffffffff.ffffffff.ffffffff.18446744073709551615.replaced.partial_data'
+  .length;
 
 /** What one run left. */
 interface Leftovers {
+  readonly mark: string;
   readonly run: RunMark;
   /** The half-written output, if it is there. */
   partial?: string;
   /** The old folder that it moved aside, if it is there. */
   replaced?: string;
+  /** A file that belongs to either, if one is there. */
+  beside?: string;
 }
 
 /** A half-written output that stays because its run cannot be looked up. */
@@ -74,21 +79,31 @@ function stemOf(target: string): string {
  * Clears what dead runs left beside `target`: a half-written output is removed; an old folder that was moved aside goes back if
  * nothing took its place. `isOurs` says which outputs of this thread are being written.
  *
+ * @param beside What follows the output's name in that of a file that belongs to it.
  * @returns the half-written outputs that stay because their runs cannot be looked up: `noteOf` tells of them
  */
-export async function clearLeftovers(target: string, isOurs: (partial: string) => boolean): Promise<readonly Left[]> {
+export async function clearLeftovers(
+  target: string,
+  isOurs: (partial: string) => boolean,
+  beside?: string,
+): Promise<readonly Left[]> {
   const folder = dirname(target);
   const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
   const dead: Leftovers[] = [];
   const left: Left[] = [];
   const ownDisk = isOwnDisk(folder);
-  for (const [mark, leftovers] of groupByRun(names, stemOf(target))) {
+  for (const [mark, leftovers] of groupByRun(names, stemOf(target), beside)) {
     const own = mark === RUN_MARK;
     const life = own ? 'yes' : isAlive(leftovers.run, ownDisk);
     const alive = own ? isOurs(partialOf(target)) : await mayBeAlive(folder, leftovers, life);
     if (!alive) dead.push(leftovers);
     else if (leftovers.partial !== undefined && (life === 'unlikely' || life === 'unknown'))
       left.push({ path: join(folder, leftovers.partial), life });
+  }
+  for (const { mark, beside: name } of dead) {
+    if (name === undefined || beside === undefined) continue;
+    const places = { path: partialOf(target, mark), target, aside: asideOf(target, mark) };
+    await withPath('Cannot restore', target + beside, async () => settleBesideSync(places, beside));
   }
   for (const { replaced } of dead) {
     if (replaced === undefined || (await standing(target)) !== undefined) continue;
@@ -141,25 +156,27 @@ async function restore(replaced: string, target: string): Promise<void> {
   }
 }
 
-function groupByRun(names: readonly string[], stem: string): ReadonlyMap<string, Leftovers> {
+function groupByRun(names: readonly string[], stem: string, beside = ''): ReadonlyMap<string, Leftovers> {
   const groups = new Map<string, Leftovers>();
   for (const name of names) {
     if (!name.startsWith(`${stem}.`)) continue;
-    const [, mark, replaced] = /^([\w.]+?)(\.replaced)?\.partial$/.exec(name.slice(stem.length + 1)) ?? [];
+    const isBeside = beside !== '' && name.endsWith(`.partial${beside}`);
+    const rest = name.slice(stem.length + 1, isBeside ? -beside.length : undefined);
+    const [, mark, replaced] = /^([\w.]+?)(\.replaced)?\.partial$/.exec(rest) ?? [];
     const run = mark === undefined ? undefined : parseMark(mark);
     if (mark === undefined || run === undefined) continue;
-    const group = groups.get(mark) ?? { run };
+    const group = groups.get(mark) ?? { mark, run };
     groups.set(mark, group);
-    group[replaced === undefined ? 'partial' : 'replaced'] = name;
+    group[isBeside ? 'beside' : replaced === undefined ? 'partial' : 'replaced'] = name;
   }
   return groups;
 }
 
-async function mayBeAlive(folder: string, { partial, replaced }: Leftovers, life: Life): Promise<boolean> {
+async function mayBeAlive(folder: string, { partial, replaced, beside }: Leftovers, life: Life): Promise<boolean> {
   if (life === 'yes' || life === 'no') return life === 'yes';
   try {
     // The half-written output is what a run touches; an old folder alone has stayed behind, and only its change of name is new.
-    const stat = await fs.stat(join(folder, partial ?? replaced!));
+    const stat = await fs.stat(join(folder, partial ?? replaced ?? beside!));
     return Date.now() - (partial === undefined ? stat.ctimeMs : stat.mtimeMs) < SILENCE[life];
   } catch {
     return true; // It moved in this moment: somebody is at work.

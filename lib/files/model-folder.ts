@@ -17,6 +17,9 @@ const OTHER_WEIGHTS = [
   /\.(safetensors|bin|h5|msgpack|onnx)\.index\.json$/i,
 ];
 
+/** What runs are writing, or left half-written: also what belongs to a file (`FileKind.beside`). */
+const PARTIAL = /\.partial(_data)?$/;
+
 /** What versioning and download tools keep beside a model. */
 const TOOL_FOLDERS: ReadonlySet<string> = new Set(['.git', '.cache']);
 
@@ -59,7 +62,7 @@ export async function listFolder(root: string): Promise<Listing> {
         throw new HqqError('ERR_IO', `${message}. Pass the folder that holds the model alone.`);
       }
       const path = relative === '' ? entry.name : `${relative}/${entry.name}`;
-      if (entry.name.endsWith('.partial')) continue;
+      if (PARTIAL.test(entry.name)) continue;
       if (entry.isDirectory()) {
         if (TOOL_FOLDERS.has(entry.name)) continue;
         if (depth >= MAX_FOLDER_DEPTH) skipped.push(`${path}/`);

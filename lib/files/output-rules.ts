@@ -23,10 +23,19 @@ function isWithin(inner: string, outer: string): boolean {
 /**
  * Throws when writing `target` could harm an input: it is the input (also through symbolic or hard links), lies inside of it,
  * or holds it. A folder's files count too: in Hugging Face's cache they are links to elsewhere.
+ *
+ * @param beside What follows the output's name in that of a file that belongs to it, which is checked too.
  */
-export async function checkApart(target: string, inputs: readonly string[]): Promise<void> {
+export async function checkApart(target: string, inputs: readonly string[], beside = ''): Promise<void> {
+  await checkOneApart(target, inputs, `got ${plain(target)}, which`);
+  if (beside === '') return;
+  const place = target + beside;
+  await checkOneApart(place, inputs, `got ${plain(target)}, whose tensors may lie in ${plain(place)}, which`);
+}
+
+async function checkOneApart(target: string, inputs: readonly string[], got: string): Promise<void> {
   const refuse = (input: string, relation: string): never => {
-    const message = `Expected an output apart from the input, got ${plain(target)}, which ${relation} ${plain(input)}`;
+    const message = `Expected an output apart from the input, ${got} ${relation} ${plain(input)}`;
     throw new HqqError('ERR_INVALID_OPTION', `${message}. Choose another place.`);
   };
   // As BigInts: inode numbers of overlay file systems pass 2^53, where neighbours would look alike.
@@ -69,12 +78,20 @@ export async function checkReplaceable(
   force: boolean,
   appeared = false,
 ): Promise<boolean> {
-  const stat = await standing(target);
-  if (stat === undefined) return false;
-  const path = plain(target);
   const refuse = (message: string): never => {
     throw new HqqError('ERR_IO', message);
   };
+  const stat = await standing(target);
+  const path = plain(target);
+  if (kind === 'file' && made.beside !== undefined) {
+    const place = target + made.beside;
+    const other = await standing(place);
+    if (other && !other.isFile())
+      refuse(`${plain(place)}, where tensors of the output may lie, is ${kindOf(other)}. Choose another path.`);
+    if (other && !force && stat === undefined)
+      refuse(`${plain(place)} exists, where tensors of ${path} may lie. Pass force: true (--force) to replace it.`);
+  }
+  if (stat === undefined) return false;
   const expected = kind === 'file' ? stat.isFile() : stat.isDirectory();
   if (!expected) refuse(`${path} exists and is ${kindOf(stat)}, but the output is a ${kind}. Choose another path.`);
   if (!force)
@@ -125,6 +142,10 @@ async function whyNotModel(
   const weights = (home === '' ? names : await fs.readdir(join(folder, home)).catch(() => [])).filter(isWeights);
   if (weights.length === 0) return `does not look like a model folder (no *${ending})`;
   if (weights.length > 1 && !weights.every(isPart)) return `holds more than one model (${quoteSome(weights)})`;
+  // Files of another format are another model, or another form of it: no output has them.
+  const isIndex = (name: string) => name.endsWith(`${ending}.index.json`);
+  const others = names.filter((name) => isOtherWeights(name) && (home !== '' || !(isWeights(name) || isIndex(name))));
+  if (others.length > 0) return `holds other models (${quoteSome(others)})`;
   for (const entry of entries.filter((candidate) => candidate.isDirectory() && candidate.name !== home)) {
     const inner = await fs.readdir(join(folder, entry.name));
     // Outputs carry configs of sub-folders along (onnx/config.json), whose weights, in other formats, they leave out.

@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import type { FileKind } from './file-kind.js';
-import { ioError, standing, syncFile, syncFolder, systemCode, withPath } from './io.js';
+import { ioError, syncFile, syncFolder, systemCode, withPath } from './io.js';
 import { checkReplaceable, type OutputKind } from './output-rules.js';
 
 /** Tries to put a folder in place while others do the same. Each failure means that another run finished. */
 const COMMIT_ATTEMPTS = 5;
 
 /** An output that is written, and where it goes. */
-interface Placement {
+export interface Placement {
   /** Where it was written. */
   readonly path: string;
   readonly target: string;
@@ -36,16 +36,6 @@ export async function placeFile({ path, target, made, force }: Placement): Promi
     return withPath('Cannot put in place', target, () => fs.rename(path, target));
   }
   await fs.rm(path, { force: true }).catch(() => {});
-}
-
-/** Puts the file that belongs to one in its place, where there is one: first, since without it that one would be none. */
-export async function placeBeside({ path, target, force }: Placement, beside: string): Promise<void> {
-  const [from, to] = [path + beside, target + beside];
-  if ((await standing(from)) === undefined) return;
-  if (!force && (await standing(to)) !== undefined)
-    throw new HqqError('ERR_IO', `${plain(to)} exists. Pass force: true (--force) to replace it.`);
-  await syncTree(from, 'file');
-  await withPath('Cannot put in place', to, () => fs.rename(from, to));
 }
 
 /** Puts a folder in its place; one that stood there is moved aside, for the caller to remove. */

@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, normalize, resolve, sep } from 'node:path';
 import { HqqError } from '../messages/errors.js';
 import { plain, quote } from '../messages/text.js';
+import { placeFiles, settleBesideSync } from './beside.js';
 import type { FileKind } from './file-kind.js';
 import {
   closeFile,
@@ -21,7 +22,7 @@ import { enterable, modeAt, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
 import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
 import { checkParent, makeParents, removeParents, removeParentsSync } from './parents.js';
-import { placeBeside, placeFile, placeFolder, settleAsideSync, syncTree } from './placing.js';
+import { placeFolder, settleAsideSync, syncTree } from './placing.js';
 
 export type { OutputKind } from './output-rules.js';
 
@@ -102,7 +103,8 @@ export class StagedOutput {
       throw new HqqError('ERR_INVALID_OPTION', `${message}, which names a folder. Name a ${made.ending} file.`);
     }
     const place = join(await checkParent(dirname(absolute)), basename(absolute));
-    await checkApart(place, inputs);
+    const beside = kind === 'file' ? made.beside : undefined;
+    await checkApart(place, inputs, beside);
     const path = partialOf(place);
     if (isOpen(path)) {
       throw new HqqError('ERR_IO', `${plain(place)} is being written by this process already. Wait for that to end.`);
@@ -111,7 +113,7 @@ export class StagedOutput {
     register(path, () => staged.abandonSync());
     try {
       await makeParents(dirname(place), staged.#parents);
-      staged.#left = await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path);
+      staged.#left = await clearLeftovers(place, (partial) => isOpen(partial) && partial !== path, beside);
       await checkReplaceable(place, kind, made, force);
       await staged.#claim();
       return staged;
@@ -191,8 +193,7 @@ export class StagedOutput {
     await syncTree(this.path, this.kind);
     const { path, target } = this;
     const placement = { path, target, aside: this.#aside, made: this.#made, force: this.#force };
-    if (this.#beside !== undefined) await placeBeside(placement, this.#beside);
-    await (this.kind === 'file' ? placeFile(placement) : placeFolder(placement));
+    await (this.kind === 'file' ? placeFiles(placement, this.#beside) : placeFolder(placement));
     this.#open = false;
     try {
       for (const folder of [target, ...this.#parents]) await syncFolder(dirname(folder));
@@ -218,9 +219,9 @@ export class StagedOutput {
     this.#open = false;
     const { path, target } = this;
     const steps = [
+      () => this.#beside !== undefined && settleBesideSync({ path, target, aside: this.#aside }, this.#beside),
       () => settleAsideSync({ target, aside: this.#aside }),
       () => rmSync(path, { recursive: true, force: true, maxRetries: 2 }),
-      () => this.#beside !== undefined && rmSync(path + this.#beside, { force: true }),
       () => removeParentsSync(this.#parents),
     ];
     for (const step of steps) {

@@ -143,7 +143,7 @@ async function dryRun(
     });
   };
   const target = join((await attempt(checkParent(parent))) ?? parent, basename(resolve(output)));
-  await checkApart(target, inputsOf(source));
+  await checkApart(target, inputsOf(source), kind === 'file' ? made.beside : undefined);
   await checkReplaceable(target, kind, made, true);
   await attempt(checkReplaceable(target, kind, made, force));
   const unknown = { absError: NaN, squaredError: NaN, squaredWeight: NaN, iterations: 0, badIndex: -1 };
