@@ -112,10 +112,14 @@ export class OnnxEnvelope implements Envelope {
     for (const entry of entries.values()) {
       const weight = this.weight(entry.name);
       if (typeof weight === 'string' || weight === undefined) {
-        yield { entry, reason: weight ?? 'no tensor of the graph', linear: false };
+        yield { entry, reason: weight ?? 'an attribute of a node', linear: false };
         continue;
       }
-      yield siteOf(entry, weight);
+      yield siteOf(
+        entry,
+        weight,
+        layerNameOf(entry.name, (name) => entries.has(name)),
+      );
     }
   }
 
@@ -180,7 +184,9 @@ export class OnnxEnvelope implements Envelope {
       const weight = name.startsWith(prefix) ? this.weight(name) : undefined;
       if (weight === undefined || typeof weight === 'string' || graph.tensors.get(weight.tensor.key!) !== weight.tensor)
         continue;
-      const own = tensors!.get(layerOf(name))!.map((spec) => ({ ...spec, name: spec.name.slice(prefix.length) }));
+      const own = tensors!
+        .get(layerNameOf(name, (own) => graph.tensors.has(own.slice(prefix.length))))!
+        .map((spec) => ({ ...spec, name: spec.name.slice(prefix.length) }));
       replacements.push({ weight, form, tensors: own });
     }
     const keys = new Map([...graph.tensors].map(([key, tensor]: [string, OnnxTensor]) => [tensor.message, key]));
@@ -194,7 +200,13 @@ export class OnnxEnvelope implements Envelope {
   }
 }
 
-function siteOf(entry: TensorEntry, { shape, stored, dtype, uses }: Weight): LinearSite {
+/** The layer that a weight belongs to. Beside a tensor `x`, `x.weight` is a layer of that whole name. */
+export function layerNameOf(weight: string, isTensor: (name: string) => boolean): string {
+  const name = layerOf(weight);
+  return name !== weight && isTensor(name) ? weight : name;
+}
+
+function siteOf(entry: TensorEntry, { shape, stored, dtype, uses }: Weight, name: string): LinearSite {
   const nodes = uses.map(({ node }) => node.name).filter((name) => name !== '');
   const gathers = uses.some(({ kind }) => kind === 'Gather');
   const multiplies = uses.some(({ kind }) => kind !== 'Gather');
@@ -211,7 +223,7 @@ function siteOf(entry: TensorEntry, { shape, stored, dtype, uses }: Weight): Lin
       ? `small: less than ${LEAST_SIDE} rows or columns, or ${LEAST_WEIGHTS} weights`
       : undefined;
   return {
-    ...{ name: layerOf(entry.name), weight: entry, shape, stored, computed: dtype, nodes },
+    ...{ name, weight: entry, shape, stored, computed: dtype, nodes },
     ...(doubt ? { doubt } : {}),
     ...(gathers ? { embedding: true as const } : head === undefined ? {} : { head }),
   };

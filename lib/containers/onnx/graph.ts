@@ -1,6 +1,7 @@
 import type { Steps } from '../../files/event-loop.js';
 import { formatError, quote } from '../../messages/text.js';
-import { attributeOf, graphsIn, integerAttribute, nodeOf, type OnnxNode } from './nodes.js';
+import { FreeNames } from './free-names.js';
+import { attributeOf, graphsIn, integerAttribute, nodeOf, type OnnxNode, tensorsIn } from './nodes.js';
 import { type OnnxTensor, tensorOf } from './tensors.js';
 import { Message, messageOf, type Payload, textOf } from './wire.js';
 
@@ -34,12 +35,15 @@ export interface Constant {
   readonly scope: Scope;
   /** Whether it is the transpose of the tensor. */
   readonly transposed: boolean;
-  /** What it was cast to; undefined where it was not. */
+  /** What it was cast to, last, or on the way to what is no float; undefined where it was not. */
   readonly cast: number | undefined;
 }
 
 /** Nodes between a tensor and what computes with it; there are two or three. */
 const MAX_CHAIN = 64;
+
+/** Numbers of types whose values a cast keeps, but for their last digits: float32, float16, double, bfloat16. */
+const FLOATS: ReadonlySet<number> = new Set([1, 10, 11, 16]);
 
 /** All of a model. */
 export class OnnxGraph {
@@ -107,7 +111,7 @@ export class OnnxGraph {
       const passed = node && this.#passedBy(node);
       if (passed === undefined) return undefined;
       transposed = transposed !== passed.turned;
-      cast ??= passed.cast;
+      if (passed.cast !== undefined && (cast === undefined || !FLOATS.has(passed.cast))) cast = passed.cast;
       value = node!.inputs[0]!;
     }
     throw formatError(
@@ -131,7 +135,7 @@ export class OnnxGraph {
   endsOf(scope: Scope, name: string): { readonly ends: readonly Use[]; readonly links: readonly Use[] } {
     const [ends, links]: [Use[], Use[]] = [[], []];
     const left: (readonly [Scope, string])[] = [[scope, name]];
-    const seen = new Set<string>();
+    const seen = new Map<Scope, Set<string>>();
     for (let next = left.pop(); next; next = left.pop()) {
       for (const use of this.usesOf(...next)) {
         const { node } = use;
@@ -141,9 +145,10 @@ export class OnnxGraph {
         }
         links.push(use);
         const [output] = node.outputs as [string];
-        const id = `${this.scopes.indexOf(use.scope)} ${output}`;
-        if (!seen.has(id)) left.push([use.scope, output]);
-        seen.add(id);
+        let known = seen.get(use.scope);
+        if (!known) seen.set(use.scope, (known = new Set()));
+        if (!known.has(output)) left.push([use.scope, output]);
+        known.add(output);
       }
     }
     return { ends, links };
@@ -165,6 +170,9 @@ class Maker {
   readonly scopes: Scope[] = [];
   readonly tensors = new Map<string, OnnxTensor>();
   readonly values = new Set<string>();
+  /** Messages of tensors that are indexed. */
+  readonly #known = new Set<Message>();
+  readonly #keys = new FreeNames((key) => this.tensors.has(key), '#');
   readonly #path: string;
 
   constructor(path: string) {
@@ -207,6 +215,10 @@ class Maker {
         this.values.add(name);
       }
       if (node.op === 'Constant' && node.domain === '') this.#constant(node, tensors);
+      // What other attributes hold (ConstantOfShape) is no weight, but is written again as every tensor is.
+      for (const { attribute, tensor } of tensorsIn(node)) {
+        if (!this.#known.has(tensor)) this.#tensor(tensor, `${node.outputs[0] || node.name || node.op}.${attribute}`);
+      }
       for (const graph of graphsIn(node)) children.push(yield* this.scope(graph, scope));
       yield;
     }
@@ -222,12 +234,12 @@ class Maker {
   }
 
   #tensor(message: Message, called: string | undefined): OnnxTensor {
+    this.#known.add(message);
     const tensor = tensorOf(message, this.#path, called);
     this.values.add(tensor.name);
     if (tensor.hole === undefined && tensor.external === undefined) return { ...tensor, key: undefined };
     if (tensor.name === '') throw formatError(this.#path, 'a tensor has no name. The file is damaged.');
-    let key = tensor.name;
-    for (let i = 1; this.tensors.has(key); i++) key = `${tensor.name}#${i}`;
+    const key = this.#keys.of(tensor.name);
     const own = { ...tensor, key };
     this.tensors.set(key, own);
     if (own.hole) own.hole.entry = key;

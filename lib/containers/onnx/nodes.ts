@@ -97,6 +97,18 @@ export function graphsIn({ field: { payload } }: OnnxNode): readonly Message[] {
     .filter((graph): graph is Message => graph instanceof Message);
 }
 
+/** The tensors that are read of a node's attributes, and what these are called. */
+export function* tensorsIn({
+  field: { payload },
+}: OnnxNode): Generator<{ readonly attribute: string; readonly tensor: Message }> {
+  if (!(payload instanceof Message)) return;
+  for (const attribute of payload.all(5)) {
+    if (!(attribute instanceof Message)) continue;
+    for (const tensor of [...attribute.all(5), ...attribute.all(10)])
+      if (tensor instanceof Message) yield { attribute: textOf(attribute.bytes(1)), tensor };
+  }
+}
+
 /** A node that is made. Inputs that are not given are ''. */
 export function newNode(
   op: string,

@@ -4,6 +4,7 @@ import type { TensorSpec } from '../container.js';
 import { storedFloat, storedType } from '../stored-types.js';
 import { block, whole } from './encode.js';
 import { blocksOf, bytesOfBlock, LIES, type NodeForm, partNames, SUMS } from './forms.js';
+import { FreeNames } from './free-names.js';
 import type { OnnxGraph, Scope } from './graph.js';
 import { MICROSOFT, newNode } from './nodes.js';
 import { inlineMessage, newTensor, smallTensor } from './tensors.js';
@@ -38,6 +39,7 @@ class Rewriting {
   readonly #sums = new Set<string>();
   /** Names of values that are new. */
   readonly #made = new Set<string>();
+  readonly #free = new FreeNames((name) => this.#graph.values.has(name) || this.#made.has(name));
 
   constructor(graph: OnnxGraph, replacements: readonly Replacement[]) {
     this.#graph = graph;
@@ -75,7 +77,7 @@ class Rewriting {
       else this.#multiply(replacement, use);
     }
     if (tensors[0]!.shape.length === 3 && uses.some(({ kind }) => kind === 'Gather')) this.#addTableShape(replacement);
-    if (form.correction) this.#addSums(weight.shape[1], form);
+    if (form.correction) this.#addSums(weight, form);
   }
 
   #multiply(replacement: Replacement, use: WeightUse): void {
@@ -92,8 +94,7 @@ class Rewriting {
   }
 
   #fresh(name: string): string {
-    let own = name;
-    for (let i = 1; this.#graph.values.has(own) || this.#made.has(own); i++) own = `${name}_${i}`;
+    const own = this.#free.of(name);
     this.#made.add(own);
     return own;
   }
@@ -112,14 +113,20 @@ class Rewriting {
     const view = new DataView(bytes.buffer);
     view.setBigInt64(0, BigInt(rows), true);
     view.setBigInt64(8, BigInt(blocks * size), true);
+    this.#demandFree(`${name}_shape`, weight.tensor.name);
+    this.#made.add(`${name}_shape`);
     this.#addTensor(weight.scope, smallTensor(`${name}_shape`, storedType('I64'), [2], bytes));
   }
 
   /** A matrix of ones: what it makes of inputs are the sums of their blocks, whatever their rank. */
-  #addSums(ins: number, form: NodeForm): void {
+  #addSums({ shape: [, ins], tensor }: Weight, form: NodeForm): void {
     const name = sumsName(ins, form);
     if (this.#sums.has(name)) return;
     this.#sums.add(name);
+    for (const part of [`${name}_Q4`, `${name}_scales`]) {
+      this.#demandFree(part, tensor.name);
+      this.#made.add(part);
+    }
     const blocks = blocksOf(ins, form.block);
     const codes = new Uint8Array(blocks * blocks * bytesOfBlock(form.block, 4)).fill(0x99);
     const type = storedFloat(form.dtype);

@@ -39,7 +39,7 @@ export function weightOf(graph: OnnxGraph, scope: Scope, tensor: OnnxTensor): We
   if (height * width === 0) return 'no numbers';
   const { ends, links } = graph.endsOf(scope, tensor.name);
   if (ends.length === 0) return 'no node uses it';
-  const uses: WeightUse[] = [];
+  const uses = new Map<OnnxNode, WeightUse>();
   const ways = new Set<LinearSite['stored']>();
   const types = new Set<DType>();
   for (const { scope: at, node, index } of ends) {
@@ -52,14 +52,14 @@ export function weightOf(graph: OnnxGraph, scope: Scope, tensor: OnnxTensor): We
     const dtype = constant.cast === undefined ? own : DTYPE_OF[constant.cast];
     if (dtype === undefined) return 'cast to what is no float';
     types.add(dtype);
-    if (!uses.some((other) => other.node === node)) uses.push({ scope: at, node, kind });
+    uses.set(node, { scope: at, node, kind });
   }
   if (ways.size > 1) return 'used both as it is and turned';
   if (types.size > 1) return 'used in two types';
   const [[stored], [dtype]] = [[...ways], [...types]] as [[LinearSite['stored']], [DType]];
   if (dtype === 'bfloat16') return 'computed in bfloat16, for which onnxruntime has no such kernel';
   const shape = stored === 'out-in' ? ([height, width] as const) : ([width, height] as const);
-  return { tensor, scope, shape, stored, dtype, uses, links };
+  return { tensor, scope, shape, stored, dtype, uses: [...uses.values()], links };
 }
 
 interface Found {
@@ -76,6 +76,9 @@ function useOf(graph: OnnxGraph, scope: Scope, node: OnnxNode, index: number): F
   if (node.domain !== '') return other;
   const constant = graph.constantOf(scope, node.inputs[index]!);
   if (constant === undefined) return other;
+  // What lacks its other input, or what it gives, is no node that could be written anew.
+  const isWhole = node.outputs.length === 1 && node.outputs[0] !== '' && (node.inputs[1 - index] ?? '') !== '';
+  if (!isWhole && index < 2) return `${other}, which lacks an input or an output`;
   if (node.op === 'Gather') {
     if (index !== 0) return other;
     if (integerAttribute(node, 'axis', 0, path) !== 0) return `${other}, not by rows`;

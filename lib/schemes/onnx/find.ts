@@ -1,7 +1,6 @@
 import { widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
-import { layerOf } from '../../containers/names.js';
-import type { OnnxEnvelope, OnnxModel } from '../../containers/onnx/envelope.js';
+import { layerNameOf, type OnnxEnvelope, type OnnxModel } from '../../containers/onnx/envelope.js';
 import { blocksOf, bytesOfBlock, partNames, zeroBytes } from '../../containers/onnx/forms.js';
 import { integerAttribute, nodeTitle } from '../../containers/onnx/nodes.js';
 import { type CodeNode, codeNodes } from '../../containers/onnx/restore.js';
@@ -49,9 +48,12 @@ export function tracesOfNodes(source: Pick<TensorSource, 'envelope'>): string | 
 export async function findNodes(source: TensorSource): Promise<readonly NodeLayer[]> {
   const layers = new Map<string, NodeLayer>();
   for (const model of modelsOf(source)) {
-    for (const own of codeNodes(model.graph)) {
+    const nodes = codeNodes(model.graph);
+    const weights = new Set(nodes.map(({ weight }) => model.prefix + weight));
+    const isTensor = (name: string) => weights.has(name) || source.entries.has(name);
+    for (const own of nodes) {
       await yieldIfDue();
-      const layer = layerOfNode(source, model, own);
+      const layer = layerOfNode(source, model, own, isTensor);
       if (layer === undefined) continue;
       const other = layers.get(layer.name);
       // Of a table that is multiplied by, too, products say more: the bias, blocks.
@@ -63,7 +65,12 @@ export async function findNodes(source: TensorSource): Promise<readonly NodeLaye
   return [...layers.values()];
 }
 
-function layerOfNode(source: TensorSource, { graph, prefix, file }: OnnxModel, own: CodeNode): NodeLayer | undefined {
+function layerOfNode(
+  source: TensorSource,
+  { graph, prefix, file }: OnnxModel,
+  own: CodeNode,
+  isTensor: (name: string) => boolean,
+): NodeLayer | undefined {
   const { scope, node, stored } = own;
   const { path } = graph;
   const isTable = node.op === 'GatherBlockQuantized';
@@ -116,7 +123,7 @@ function layerOfNode(source: TensorSource, { graph, prefix, file }: OnnxModel, o
     .flatMap((other) => source.entries.get(prefix + other) ?? [])
     .filter((entry) => !entries.includes(entry));
   const bytes = entries.reduce((sum, { begin, end }) => sum + end - begin, 0);
-  const name = layerOf(key);
+  const name = layerNameOf(key, isTensor);
   // Groups of a row that its blocks do not divide are smaller, and several of a block alike.
   const groupSize = ins % block === 0 ? block : divisor(ins, block);
   return {
