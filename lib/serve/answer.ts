@@ -91,7 +91,8 @@ export class StreamedAnswer extends Answer {
   readonly #raw: ServerResponse;
   readonly #begin: () => void;
   readonly #controller: AbortController;
-  readonly #sent: (number | undefined)[] = [];
+  /** Of each text: where its next token begins, in characters. */
+  readonly #offsets: (number | undefined)[] = [];
   #begun = false;
 
   /** @param begin Called before the first byte: until then a failure has an answer of its own. */
@@ -118,15 +119,15 @@ export class StreamedAnswer extends Answer {
       });
     }
     let said = text;
-    if (this.#sent[index] === undefined) {
+    let offset = this.#offsets[index];
+    if (offset === undefined) {
       if (shape.opening) await this.#sendChunk([shape.opening(index)], null);
       said = echoes[index]! + text;
-      this.#sent[index] = 0;
+      offset = echoes[index]!.length;
     }
+    this.#offsets[index] = offset + (spelled?.text.length ?? 0);
     if (said === '' && !finish && !spelled) return;
     const tokens = spelled && [spelled];
-    const offset = this.#sent[index]!;
-    this.#sent[index] = offset + said.length;
     await this.#sendChunk([shape.chunk({ index, text: said, finish: finish ?? null, tokens, offset })], null);
   }
 

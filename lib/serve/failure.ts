@@ -26,7 +26,7 @@ export function failureOf(error: unknown): { failure: Failure; unforeseen: boole
     const text = 'The body must be JSON, and the header content-type application/json.';
     return { failure: new Failure(415, text), unforeseen: false };
   }
-  const ours = code === 'ERR_INVALID_ARGUMENT' || code === 'ERR_INVALID_OPTION' || code === 'ERR_CHECKPOINT_CONTENT';
+  const ours = code === 'ERR_INVALID_ARGUMENT' || code === 'ERR_INVALID_OPTION';
   const status = statusCode ?? (ours ? 400 : 500);
   if (status >= 500) return { failure: new Failure(status, 'The server failed.'), unforeseen: true };
   return { failure: new Failure(status, message), unforeseen: false };

@@ -4,7 +4,7 @@ import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import { Failure } from './failure.js';
 
-const digest = (text: string) => createHash('sha256').update(text).digest();
+const digest = (text: string | Buffer) => createHash('sha256').update(text).digest();
 
 /** Checks the header `authorization` of a request. */
 export type KeyCheck = (authorization: string | undefined) => void;
@@ -17,9 +17,11 @@ export function checkKeys(keys: readonly string[]): KeyCheck {
     const [type, code] = ['invalid_request_error', 'invalid_api_key'];
     if (given === undefined)
       throw new Failure(401, 'Expected an API key, in the header "authorization: Bearer <key>".', { type, code });
-    const own = digest(given.trim());
+    const key = given.replace(/[ \t]+$/, '');
+    // Node.js reads each byte of a header as a character: some clients send UTF-8, others such bytes.
+    const own = [digest(Buffer.from(key, 'latin1')), digest(key)];
     // All are compared, each in the same time whatever it is.
-    if (known.filter((key) => timingSafeEqual(key, own)).length === 0)
+    if (known.filter((one) => own.filter((sent) => timingSafeEqual(one, sent)).length > 0).length === 0)
       throw new Failure(401, 'The API key is none of this server.', { type, code });
   };
 }

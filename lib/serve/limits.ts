@@ -4,7 +4,7 @@ export interface Limits {
   readonly active: number;
   /** Texts that wait for one of these to end; more get 429. */
   readonly queue: number;
-  /** Texts that one request may ask for: prompts times `n`. */
+  /** Texts that one request may ask for: prompts times `n`; never more than are written and wait. */
   readonly texts: number;
   /** Tokens that a text may be written on. */
   readonly maxTokens: number;
@@ -39,5 +39,7 @@ export function resolveLimits(given: Readonly<Record<string, unknown>>): Limits 
     if (!Number.isSafeInteger(value) || (value as number) < least)
       throw new Error(`Expected the limit ${name} to be an integer, at least ${least}, got ${JSON.stringify(value)}.`);
   }
-  return { ...LIMITS, ...given };
+  const limits = { ...LIMITS, ...given };
+  // What never fits is refused as such, not told to come again.
+  return { ...limits, texts: Math.min(limits.texts, limits.active + limits.queue) };
 }

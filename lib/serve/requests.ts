@@ -1,5 +1,5 @@
 import type { LanguageModel } from '../runtime/model.js';
-import type { ChatMessage } from '../runtime/text/chat-template.js';
+import type { ChatMessage, ChatOptions } from '../runtime/text/chat-template.js';
 import type { GeneratedToken, GenerateOptions } from '../runtime/text/generate.js';
 import type { Asked } from './answer.js';
 import { Failure } from './failure.js';
@@ -104,9 +104,12 @@ export class Requests {
         : (content as string | null | undefined),
     }));
     const most = this.#mostTokens * this.#limits.tokenCharacters;
-    const characters = messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
-    if (characters > most) throw tooLong(`The messages have ${characters} characters; at most ${most}`, 'messages');
-    const ids = await this.#model.chatPrompt(messages, {
+    // Whatever of it the template writes down: names, calls of tools and their descriptions are tokenized as contents are.
+    for (const [param, given] of Object.entries({ messages, tools, chat_template_kwargs })) {
+      const characters = given ? JSON.stringify(given).length : 0;
+      if (characters > most) throw tooLong(`As JSON, ${param} has ${characters} characters; at most ${most}`, param);
+    }
+    const ids = await this.#chatPrompt(messages, {
       tools: tool_choice === 'none' ? undefined : (tools ?? undefined),
       templateOptions: chat_template_kwargs ?? undefined,
     });
@@ -132,6 +135,20 @@ export class Requests {
   #checkLength({ length }: readonly number[], param: string): void {
     const most = this.#mostTokens;
     if (length > most) throw tooLong(`The prompt has ${length} tokens; at most ${most}`, param);
+  }
+
+  async #chatPrompt(messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]> {
+    try {
+      return await this.#model.chatPrompt(messages, options);
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string };
+      if (code === 'ERR_INVALID_ARGUMENT')
+        throw new Failure(400, message, { param: 'messages', code: 'invalid_value' });
+      if (code !== 'ERR_CHECKPOINT_CONTENT') throw error;
+      await this.#model.tokenizer(); // where that is to blame, it says so again
+      const advice = 'The model has no chat template: it goes on with texts, at /v1/completions.';
+      throw new Failure(400, advice, { param: 'messages', code: 'no_chat_template' });
+    }
   }
 
   async #encode(prompt: string): Promise<number[]> {
@@ -163,7 +180,7 @@ export class Requests {
       const [text, ...others] = await Promise.all(
         [id, ...top.map((other) => other.id)].map((one) => this.#decode([one])),
       );
-      return { text: text!, logprob, top: top.map((other, i) => ({ text: others[i]!, logprob: other.logprob })) };
+      return { id, text: text!, logprob, top: top.map((other, i) => ({ ...other, text: others[i]! })) };
     };
     return {
       stream: body.stream === true,
@@ -180,10 +197,16 @@ export class Requests {
         minP: body.min_p ?? undefined,
         repetitionPenalty: body.repetition_penalty ?? undefined,
         // Texts of one prompt differ, and are the same again for the same seed.
-        seed: (body.seed ?? undefined) === undefined ? undefined : body.seed! + (index % n),
+        seed: (body.seed ?? undefined) === undefined ? undefined : seedAfter(body.seed!, index % n),
       }),
     };
   }
+}
+
+/** `seed + count`; after the last seed comes 0. */
+function seedAfter(seed: number, count: number): number {
+  const beyond = seed - Number.MAX_SAFE_INTEGER + count - 1;
+  return beyond >= 0 ? beyond : seed + count;
 }
 
 /** The error for a model that is not served. */

@@ -146,7 +146,7 @@ export const explain =
     const missing = params.missingProperty;
     if (keyword === 'required' && path.length === 0)
       return new Failure(400, `${missing} is missing.`, { param: missing, code: 'missing_required_parameter' });
-    if (path.length === 0) return new Failure(400, 'The body must be a JSON object.');
+    if (path.length === 0) return new Failure(400, 'The body must be a JSON object.', { code: 'invalid_value' });
     const known: string[] = [];
     let inner: Schema = schema;
     for (const name of path) {

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { onAbort } from '../compute/signal.js';
+import { onAbort, untilAborted } from '../compute/signal.js';
 import { StreamedAnswer, WholeAnswer } from './answer.js';
 import { type EmbeddingBody, embed, embeddingSchema, type ServedEncoder } from './embeddings.js';
 import { Failure, failureOf } from './failure.js';
@@ -44,6 +44,8 @@ class Server {
   readonly #name: string;
   readonly #limits: Limits;
   readonly #gate: Gate;
+  /** For those that are tokenized: one thread does it, before a text has its place. */
+  readonly #readers: Gate;
   readonly #metrics = new Metrics();
   readonly #running = new Set<AbortController>();
   readonly #onFailure: (error: unknown) => void;
@@ -53,6 +55,7 @@ class Server {
     this.#name = name;
     this.#limits = resolveLimits(limits);
     this.#gate = new Gate(this.#limits.active, this.#limits.queue);
+    this.#readers = new Gate(this.#limits.active, this.#limits.queue);
     this.#onFailure = onFailure;
     this.app = loadFastify()({
       bodyLimit: this.#limits.bodyBytes,
@@ -98,8 +101,8 @@ class Server {
     const requests = new Requests(model, this.#name, this.#limits);
     const write = (reply: FastifyReply, read: () => Promise<Texts>) =>
       this.#serve(reply, async (controller) => {
-        const texts = await read();
         this.#metrics.requests.received++;
+        const texts = await this.#read(read, controller.signal);
         if (this.#gate.room < texts.asked.prompts.length) throw this.#crowded();
         if (texts.stream) {
           const answer = new StreamedAnswer(texts.asked, reply.raw, controller, () => reply.hijack());
@@ -118,6 +121,14 @@ class Server {
     this.#route<ChatBody>('/v1/chat/completions', chatSchema(this.#limits), (body, reply) =>
       write(reply, () => requests.chat(body)),
     );
+  }
+
+  /** Turns a request into ids, when it is its turn. */
+  async #read(read: () => Promise<Texts>, signal: AbortSignal): Promise<Texts> {
+    const leave = this.#gate.room > 0 ? await this.#readers.enter(signal) : undefined;
+    if (!leave) throw this.#crowded();
+    // Its place is taken until the tokenizer is done with it, whether or not its client still waits.
+    return untilAborted(read().finally(leave), signal);
   }
 
   /** What an encoder does. */

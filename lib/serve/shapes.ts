@@ -1,10 +1,14 @@
 import type { GeneratedToken } from '../runtime/text/generate.js';
 
-/** A token's likelihoods, with texts. */
-export interface SpelledToken {
+interface Likelihood {
+  readonly id: number;
   readonly text: string;
   readonly logprob: number;
-  readonly top: readonly { readonly text: string; readonly logprob: number }[];
+}
+
+/** A token's likelihoods, with texts. */
+export interface SpelledToken extends Likelihood {
+  readonly top: readonly Likelihood[];
 }
 
 /** One text of an answer, or what of it has come since the last event. */
@@ -14,7 +18,7 @@ export interface Piece {
   readonly finish: GeneratedToken['finish'] | null;
   /** Where likelihoods are asked for. */
   readonly tokens: readonly SpelledToken[] | undefined;
-  /** Characters of the text before this piece. */
+  /** Characters of the text before the first of `tokens`. */
   readonly offset: number;
 }
 
@@ -30,12 +34,19 @@ export interface Shape {
   readonly opening: ((index: number) => object) | undefined;
 }
 
+/** Tokens by their texts; of those with the same (parts of characters have) all but the likeliest by their ids. */
+function byText(tokens: readonly Likelihood[]): Readonly<Record<string, number>> {
+  const found = new Map<string, number>();
+  for (const { id, text, logprob } of tokens) found.set(found.has(text) ? `token_id:${id}` : text, logprob);
+  return Object.fromEntries(found);
+}
+
 const completionChoice = ({ index, text, finish, tokens, offset }: Piece) => {
   let at = offset;
   const logprobs = tokens && {
     tokens: tokens.map((token) => token.text),
     token_logprobs: tokens.map(({ logprob }) => logprob),
-    top_logprobs: tokens.map(({ top }) => Object.fromEntries(top.map((other) => [other.text, other.logprob]))),
+    top_logprobs: tokens.map(({ top }) => byText(top)),
     text_offset: tokens.map((token) => (at += token.text.length) - token.text.length),
   };
   return { text, index, logprobs: logprobs ?? null, finish_reason: finish };
@@ -51,10 +62,10 @@ export const COMPLETION: Shape = {
   opening: undefined,
 };
 
-const spelled = ({ text, logprob }: { readonly text: string; readonly logprob: number }) => ({
+const spelled = ({ text, logprob }: Likelihood) => ({
   token: text,
   logprob,
-  bytes: [...Buffer.from(text)],
+  bytes: text.includes('\uFFFD') ? null : [...Buffer.from(text)], // of a part of a character its text says nothing
 });
 
 const contentOf = (tokens: Piece['tokens']) =>
