@@ -126,3 +126,110 @@ describe('an odd graph', () => {
     expect([...taken].slice(0, 3)).toEqual(['w', 'w#1', 'w#2']);
   });
 });
+
+describe('codes that somebody else wrote', () => {
+  const AT = { K, N, bits: 4, block_size: 32 };
+  const CODES = Uint8Array.from({ length: N * 2 * 16 }, (_, i) => ((i * 2654435761) >>> 13) & 255);
+  const codes = () => tensor('w_Q4', 'uint8', [N, 2, 16], CODES);
+  const scales = () =>
+    floats(
+      's',
+      [N, 2],
+      gaussian(2 * N, 4).map((v) => Math.abs(v) / 8 + 0.01),
+    );
+  const product = (more: string[] = []) =>
+    node('MatMulNBits', ['x', 'w_Q4', 's', ...more], ['p'], AT, { name: 'm', domain: 'com.microsoft' });
+  const table = [
+    node('Reshape', ['w_Q4', 'sh'], ['t']),
+    node(
+      ...(['GatherBlockQuantized', ['t', 'ids', 's'], ['e']] as const),
+      { bits: 4, block_size: 32, gather_axis: 0, quantize_axis: 1 },
+      { name: 'g', domain: 'com.microsoft' },
+    ),
+  ];
+  const shape = () => tensor('sh', 'int64', [2], BigInt64Array.of(BigInt(N), 32n));
+  const given = { x: X, ids: { shape: [2], data: [3, 7] }, z: { shape: [N * 32], data: [...gaussian(N * 32)] } };
+
+  /** How far values of a graph are from what they were before its weights became floats. */
+  async function restored(nodes: Buffer[], tensors: Buffer[], names: string[]) {
+    const original = of(nodes, tensors);
+    const output = freshPath('back.onnx');
+    await dequantizeModel(written(original), output);
+    const [before, after] = [read(original), read(fs.readFileSync(output))].map((own) => compute(own, given));
+    return names.map((name) => distance(after![name]!.data, before![name]!.data));
+  }
+
+  const isClose = (errors: number[]) => expect(Math.max(...errors)).toBeLessThan(1e-6);
+
+  it('are a table and a product of the same rows', async () => {
+    isClose(await restored([...table, product()], [codes(), scales(), shape()], ['p', 'e']));
+  });
+
+  it('may lie beside a tensor that is called as their weight', async () => {
+    const nodes = [product(), node('MatMul', ['x', 'w'], ['o'])];
+    isClose(await restored(nodes, [codes(), scales(), weight()], ['p', 'o']));
+  });
+
+  it('may share the shape of a table with other nodes', async () => {
+    isClose(await restored([...table, node('Reshape', ['z', 'sh'], ['r'])], [codes(), scales(), shape()], ['e', 'r']));
+  });
+
+  it('are refused where they cannot be read, or what they need must stay', async () => {
+    const refused = (nodes: Buffer[], message: RegExp, tensors: Buffer[] = []) =>
+      expectError(() => restored(nodes, [codes(), scales(), ...tensors], []), 'ERR_CHECKPOINT_FORMAT', message);
+    await refused([product(['', 'order'])], /g_idx, input 4/, [tensor('order', 'int32', [K], new Int32Array(K))]);
+    await refused([product(), node('Identity', ['s'], ['i'])], /shares "s" with nodes of other kinds/);
+    await refused([...table, node('Add', ['t', 't'], ['u'])], /shares "t" with nodes/, [shape()]);
+    const other = node('MatMulNBits', ['x', 'w_Q4', 's2'], ['q'], AT, { domain: 'com.microsoft' });
+    await refused([product(), other], /with other scales/, [floats('s2', [N, 2], gaussian(2 * N))]);
+  });
+});
+
+describe('float zeros in float16', () => {
+  const half = (data: Float32Array) => {
+    const bits = new Uint32Array(data.buffer);
+    return Uint16Array.from(bits, (own) => {
+      const exponent = ((own >> 23) & 255) - 112;
+      return ((own >> 16) & 0x8000) | (exponent <= 0 ? 0 : (exponent << 10) | ((own >> 13) & 0x3ff));
+    });
+  };
+  const halves = (data: Float32Array, k = K) =>
+    model(
+      graph({
+        nodes: [matMul()],
+        tensors: [tensor('w', 'float16', [k, N], half(data))],
+        inputs: [value('x', 'float16', [2, k])],
+        outputs: [value('y', 'float16', [2, N])],
+      }),
+    );
+
+  for (const [k, groupSize] of [
+    [64, 64],
+    [512, 32],
+  ] as const) {
+    it(`are corrected by means of ${groupSize} inputs, which are no larger than they`, async () => {
+      const original = halves(gaussian(k * N, 3, 0.05), k);
+      const [input, output, back] = [written(original), freshPath('q.onnx'), freshPath('back.onnx')];
+      const report = await quantizeModel(input, output, { zeroPoint: 'float', groupSize });
+      const after = read(fs.readFileSync(output));
+      const x = { shape: [2, k], data: Array<number>(2 * k).fill(1500) };
+      const values = compute(after, { x });
+      const sums = Object.entries(values).find(([name]) => name.startsWith('x_sums'))![1];
+      for (const sum of sums.data) expect(sum).toBe(1500);
+      // What is read back is what the graph computes.
+      await dequantizeModel(output, back);
+      expect(distance(compute(read(fs.readFileSync(back)), { x }).y!.data, values.y!.data)).toBeLessThan(2e-3);
+      const { totals } = await compareModels(input, output);
+      expect(totals.relativeError / report.totals.relativeError).toBeCloseTo(1, 2);
+    });
+  }
+
+  it('are refused of weights that are too large for them', async () => {
+    const large = gaussian(K * N, 3, 1).map((v) => 20_000 + 100 * v);
+    await expectError(
+      () => quantizeModel(written(halves(large)), freshPath('q.onnx'), { zeroPoint: 'float' }),
+      'ERR_CHECKPOINT_CONTENT',
+      /Expected weights of "w" below some 1023.*integer/,
+    );
+  });
+});

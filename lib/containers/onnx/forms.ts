@@ -44,6 +44,10 @@ export const SUMS = 'hqq_sums';
 /** What a tensor of codes says of the weight that it was: that it lay `[in, out]`, or `[out, in]`. */
 export const LIES = { 'in-out': 'of a weight [in, out]', 'out-in': 'of a weight [out, in]' } as const;
 
+/** What sums of inputs are scaled by: in float16 they are means, as sums of large inputs would overflow. A power of two. */
+export const sumsScale = ({ block, dtype }: Pick<NodeForm, 'block' | 'dtype'>): number =>
+  dtype === 'float16' ? 1 / block : 1;
+
 export const blocksOf = (ins: number, block: number): number => Math.ceil(ins / block);
 export const bytesOfBlock = (block: number, bits: number): number => (block * bits) / 8;
 export const zeroBytes = (blocks: number, bits: number): number => Math.ceil((blocks * bits) / 8);

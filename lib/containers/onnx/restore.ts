@@ -1,7 +1,8 @@
 import type { TensorSpec } from '../container.js';
 import { block } from './encode.js';
 import { LIES, weightNamed } from './forms.js';
-import type { OnnxGraph, Scope } from './graph.js';
+import { FreeNames } from './free-names.js';
+import type { OnnxGraph, Scope, Use } from './graph.js';
 import { integerAttribute, MICROSOFT, newNode, type OnnxNode } from './nodes.js';
 import { inlineMessage, newTensor, typeNumber } from './tensors.js';
 import { type Field, Message, textOf } from './wire.js';
@@ -12,8 +13,9 @@ import { type Field, Message, textOf } from './wire.js';
 export interface CodeNode {
   readonly scope: Scope;
   readonly node: OnnxNode;
-  /** Key of the codes, and of the weight that they were. */
+  /** Key of the codes, by which other parts of the weight are called, and of the weight that they were. */
   readonly codes: string;
+  readonly base: string;
   readonly weight: string;
   /** How that lay. */
   readonly stored: 'out-in' | 'in-out';
@@ -23,6 +25,16 @@ export interface CodeNode {
   readonly output: string;
   /** Keys of tensors beside the inputs that go with it. */
   readonly tensors: readonly string[];
+  /** Key of the scales of what sums inputs, where zeros are corrected. */
+  readonly sums: string | undefined;
+  /** A value that would go with it, but that other nodes read, too. */
+  readonly shared: string | undefined;
+}
+
+/** A node, before others are known. */
+interface FoundNode extends Omit<CodeNode, 'weight' | 'shared'> {
+  /** Keys of its inputs and of the matrix that corrects it: all that it is decoded from. */
+  readonly read: readonly string[];
 }
 
 /** The tensor that an input is, as the graph has it; undefined for none, or what is computed. */
@@ -35,7 +47,7 @@ const isNode = ({ domain, op }: OnnxNode, ...ops: string[]) =>
 
 /** Every such node of a graph, but for parts of others. */
 export function codeNodes(graph: OnnxGraph): readonly CodeNode[] {
-  const found: CodeNode[] = [];
+  const found: FoundNode[] = [];
   const parts = new Set<OnnxNode>();
   for (const scope of graph.scopes) {
     for (const node of scope.nodes) {
@@ -45,10 +57,59 @@ export function codeNodes(graph: OnnxGraph): readonly CodeNode[] {
       for (const part of own.parts) parts.add(part);
     }
   }
-  return found.filter(({ node }) => !parts.has(node));
+  const own = found.filter(({ node }) => !parts.has(node));
+  const swapped = new Set([...parts, ...own.map(({ node }) => node)]);
+  const isSwapped = ({ node }: Use) => node !== undefined && swapped.has(node);
+  const homes = homesOf(graph);
+  const goes = once((key: string) => graph.usesOf(homes.get(key)!, graph.tensors.get(key)!.name).every(isSwapped));
+  const isInner = once((part: OnnxNode, scope: Scope) =>
+    part.outputs.every((name) => graph.usesOf(graph.homeOf(scope, name) ?? scope, name).every(isSwapped)),
+  );
+  const tables = new Set(own.flatMap(({ node, codes }) => (node.op === 'GatherBlockQuantized' ? [codes] : [])));
+  const made = new Set<string>();
+  const names = new FreeNames((name) => graph.values.has(name) || graph.tensors.has(name) || made.has(name));
+  const weightOf = once((codes: string, base: string) => {
+    const weight = base === codes ? base : names.of(base);
+    made.add(weight);
+    return weight;
+  });
+  return own.map((one) => {
+    const { scope, codes, base } = one;
+    const part = one.parts.find((other) => other.outputs[0] !== one.output && !isInner(other, scope));
+    return {
+      ...one,
+      weight: weightOf(codes, base),
+      // Tables are looked up by rows, whatever is multiplied by the same codes.
+      stored: tables.has(codes) && !LIE.has(noteOf(graph, codes)) ? 'out-in' : one.stored,
+      tensors: one.tensors.filter((key) => goes(key)),
+      shared: one.read.find((key) => !goes(key)) ?? part?.outputs[0],
+    };
+  });
 }
 
-function codeNodeOf(graph: OnnxGraph, scope: Scope, node: OnnxNode): CodeNode | undefined {
+const LIE: ReadonlySet<string> = new Set(Object.values(LIES));
+
+/** What a tensor says of the weight that it was. */
+const noteOf = (graph: OnnxGraph, key: string): string => textOf(graph.tensors.get(key)!.message.bytes(12));
+
+/** The graphs that tensors are of, by their keys. */
+function homesOf(graph: OnnxGraph): ReadonlyMap<string, Scope> {
+  const homes = new Map<string, Scope>();
+  for (const scope of graph.scopes)
+    for (const { key } of scope.tensors.values()) if (key !== undefined) homes.set(key, scope);
+  return homes;
+}
+
+/** A function that is asked but once of each of what it is first given. */
+function once<Key, More extends unknown[], Value>(ask: (key: Key, ...more: More) => Value) {
+  const known = new Map<Key, Value>();
+  return (key: Key, ...more: More): Value => {
+    if (!known.has(key)) known.set(key, ask(key, ...more));
+    return known.get(key)!;
+  };
+}
+
+function codeNodeOf(graph: OnnxGraph, scope: Scope, node: OnnxNode): FoundNode | undefined {
   const isTable = node.op === 'GatherBlockQuantized';
   let name = node.inputs[isTable ? 0 : 1] ?? '';
   const parts: OnnxNode[] = [];
@@ -62,11 +123,13 @@ function codeNodeOf(graph: OnnxGraph, scope: Scope, node: OnnxNode): CodeNode | 
   const constant = graph.constantOf(scope, name);
   const codes = constant?.tensor.key;
   if (codes === undefined) return undefined;
-  const note = textOf(constant!.tensor.message.bytes(12));
-  const stored = note === LIES['out-in'] || (isTable && note === '') ? 'out-in' : 'in-out';
-  const correction = isTable ? undefined : correctionOf(graph, scope, node, weightNamed(codes)?.key ?? codes);
+  const stored = noteOf(graph, codes) === LIES['out-in'] ? 'out-in' : 'in-out';
+  const base = weightNamed(codes)?.key ?? codes;
+  const correction = isTable ? undefined : correctionOf(graph, scope, node, base);
+  const inputs = node.inputs.slice(2, 4).map((input) => keyOf(graph, scope, input)); // scales, zero points
   return {
-    ...{ scope, node, codes, weight: weightNamed(codes)?.key ?? codes, stored },
+    ...{ scope, node, codes, base, stored, sums: correction?.sums },
+    read: [codes, ...inputs, ...(correction?.matrix ?? [])].filter((key) => key !== undefined),
     parts: [...parts, ...(correction?.parts ?? [])],
     output: correction?.output ?? node.outputs[0] ?? '',
     tensors: [...tensors, ...(correction?.tensors ?? [])].filter((key) => key !== undefined),
@@ -86,8 +149,11 @@ function correctionOf(graph: OnnxGraph, scope: Scope, node: OnnxNode, weight: st
   if (matrix !== `${weight}_corr` && matrix !== `${weight}_corr_Q8`) return undefined;
   const sums = scope.producers.get(product.inputs[0] ?? '');
   if (sums === undefined || !isNode(sums, 'MatMulNBits')) return undefined;
-  const tensors = [...product.inputs.slice(1), ...sums.inputs.slice(1)].map((name) => keyOf(graph, scope, name));
-  return { parts: [add, product, sums], output: add.outputs[0] ?? '', tensors };
+  const [own, others] = [product, sums].map(({ inputs }) => inputs.slice(1).map((name) => keyOf(graph, scope, name)));
+  return {
+    ...{ parts: [add, product, sums], output: add.outputs[0] ?? '', matrix: own! },
+    ...{ tensors: [...own!, ...others!], sums: others![1] },
+  };
 }
 
 /** A model with the weights of `specs`, by their keys, in place of codes. */
@@ -96,6 +162,7 @@ export function restoreModel(model: Message, graph: OnnxGraph, specs: ReadonlyMa
   const goneKeys = new Set<string>();
   const tensors = new Map<Scope, Field[]>();
   const made = new Set<string>();
+  const homes = homesOf(graph);
   for (const own of codeNodes(graph)) {
     const spec = specs.get(own.weight);
     if (spec === undefined) continue;
@@ -108,9 +175,11 @@ export function restoreModel(model: Message, graph: OnnxGraph, specs: ReadonlyMa
     if (made.has(own.weight)) continue;
     made.add(own.weight);
     const bytes = spec.shape.reduce((product, size) => product * size, spec.type.blockBytes);
-    const home = graph.scopes.find((other) => [...other.tensors.values()].some(({ key }) => key === codes))!;
+    const home = homes.get(codes)!;
     const field = block(5, inlineMessage(newTensor(own.weight, spec.type, spec.shape), own.weight, bytes));
-    tensors.set(home, [...(tensors.get(home) ?? []), field]);
+    const others = tensors.get(home);
+    if (others) others.push(field);
+    else tensors.set(home, [field]);
   }
   if (made.size === 0) return model;
   const gone = new Set([...goneKeys].map((key) => graph.tensors.get(key)!.message));

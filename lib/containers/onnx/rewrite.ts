@@ -3,7 +3,7 @@ import { plain, quote } from '../../messages/text.js';
 import type { TensorSpec } from '../container.js';
 import { storedFloat, storedType } from '../stored-types.js';
 import { block, whole } from './encode.js';
-import { blocksOf, bytesOfBlock, LIES, type NodeForm, partNames, SUMS } from './forms.js';
+import { blocksOf, bytesOfBlock, LIES, type NodeForm, partNames, SUMS, sumsScale } from './forms.js';
 import { FreeNames } from './free-names.js';
 import type { OnnxGraph, Scope } from './graph.js';
 import { MICROSOFT, newNode } from './nodes.js';
@@ -118,7 +118,7 @@ class Rewriting {
     this.#addTensor(weight.scope, smallTensor(`${name}_shape`, storedType('I64'), [2], bytes));
   }
 
-  /** A matrix of ones: what it makes of inputs are the sums of their blocks, whatever their rank. */
+  /** A matrix of ones, or of what makes means of sums: what it makes of inputs are the sums of their blocks, whatever their rank. */
   #addSums({ shape: [, ins], tensor }: Weight, form: NodeForm): void {
     const name = sumsName(ins, form);
     if (this.#sums.has(name)) return;
@@ -131,7 +131,8 @@ class Rewriting {
     const codes = new Uint8Array(blocks * blocks * bytesOfBlock(form.block, 4)).fill(0x99);
     const type = storedFloat(form.dtype);
     const scales = new Uint8Array(blocks * blocks * type.blockBytes);
-    const one = form.dtype === 'float32' ? [0, 0, 0x80, 0x3f] : [0, 0x3c];
+    const exponent = Math.log2(sumsScale(form));
+    const one = form.dtype === 'float32' ? [0, 0, 0x80, 0x3f] : [0, (15 + exponent) << 2];
     for (let i = 0; i < blocks; i++) scales.set(one, i * (blocks + 1) * type.blockBytes);
     const shape = [blocks, blocks, bytesOfBlock(form.block, 4)];
     this.#addTensor(this.#graph.main, smallTensor(`${name}_Q4`, storedType('U8'), shape, codes));

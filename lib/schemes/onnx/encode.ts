@@ -1,10 +1,12 @@
 import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
 import { bitsOf, bytesOf, narrowBytes, widenBytes } from '../../compute/floats.js';
-import { blocksOf, partNames, zeroBytes } from '../../containers/onnx/forms.js';
+import { blocksOf, partNames, sumsScale, zeroBytes } from '../../containers/onnx/forms.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { FORMATS } from '../../matrix/format.js';
 import { resolveQuantConfig } from '../../matrix/options.js';
+import { HqqError } from '../../messages/errors.js';
+import { quote } from '../../messages/text.js';
 import { type RowChunk, rowsFrom, rowsOf } from '../rows/chunks.js';
 import { columnPiece } from '../rows/columns.js';
 import { type SolvedRows, solveRows } from '../rows/solve.js';
@@ -42,7 +44,11 @@ export async function encodeNodes(layer: Layer, chunk: RowChunk, weights: Uint8A
   if (correction === undefined) return { pieces, sums };
   const rest = slot.take('correction', Float32Array, rows * blocks);
   const middle = 2 ** (bits - 1);
-  for (let i = 0; i < rest.length; i++) rest[i] = scale[i]! * (middle - zero[i]!);
+  const times = 1 / sumsScale(form.node);
+  for (let i = 0; i < rest.length; i++) {
+    rest[i] = times * scale[i]! * (middle - zero[i]!);
+    if (dtype === 'float16' && Math.abs(rest[i]!) > MAX_HALF) throw tooLarge(site.weight.name, block);
+  }
   if (correction.kind === 'float') {
     const turned = transpose(rest, rows, blocks, slot.take('turned correction', Float32Array, rest.length));
     const bytes = floats('stored correction', turned);
@@ -61,6 +67,14 @@ export async function encodeNodes(layer: Layer, chunk: RowChunk, weights: Uint8A
     ),
   );
   return { pieces, sums };
+}
+
+/** Largest number of float16. */
+const MAX_HALF = 65504;
+
+function tooLarge(name: string, block: number): HqqError {
+  const message = `Expected weights of ${quote(name)} below some ${MAX_HALF / block}, got larger ones, whose float zeros in groups of ${block} float16 cannot hold`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use zeroPoint: 'integer' (--zero-point integer).`);
 }
 
 /** Quantizes rows, whose last block may be a part of one: what it lacks is its last weight again, which counts nothing. */

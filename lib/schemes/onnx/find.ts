@@ -2,10 +2,11 @@ import { widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { layerNameOf, type OnnxEnvelope, type OnnxModel } from '../../containers/onnx/envelope.js';
 import { blocksOf, bytesOfBlock, partNames, zeroBytes } from '../../containers/onnx/forms.js';
-import { integerAttribute, nodeTitle } from '../../containers/onnx/nodes.js';
+import { integerAttribute } from '../../containers/onnx/nodes.js';
 import { type CodeNode, codeNodes } from '../../containers/onnx/restore.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { quote } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 import { columnsOf, type RowChunk, rowsOf } from '../rows/chunks.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
@@ -24,13 +25,14 @@ export interface NodeLayer extends RowLayer {
   readonly zeros: TensorEntry | undefined;
   /** What float zeros leave. */
   readonly correction:
-    | { readonly kind: 'float'; readonly values: TensorEntry }
+    | { readonly kind: 'float'; readonly values: TensorEntry; readonly times: number }
     | {
         readonly kind: 'codes';
         readonly block: number;
         readonly codes: TensorEntry;
         readonly scale: TensorEntry;
         readonly zeros: TensorEntry;
+        readonly times: number;
       }
     | undefined;
 }
@@ -56,6 +58,9 @@ export async function findNodes(source: TensorSource): Promise<readonly NodeLaye
       const layer = layerOfNode(source, model, own, isTensor);
       if (layer === undefined) continue;
       const other = layers.get(layer.name);
+      const isAlike = (key: 'scale' | 'zeros' | 'bits' | 'block') => other?.[key] === layer[key];
+      if (other && !(['scale', 'zeros', 'bits', 'block'] as const).every(isAlike))
+        refusal(source, model, own)('has codes that another node reads with other scales');
       // Of a table that is multiplied by, too, products say more: the bias, blocks.
       const [best, rest] = other && !(own.node.op === 'MatMulNBits' && !other.bias) ? [other, layer] : [layer, other];
       const entries = [...new Set([...best.entries, ...(rest?.entries ?? [])])] as unknown as NodeLayer['entries'];
@@ -65,16 +70,20 @@ export async function findNodes(source: TensorSource): Promise<readonly NodeLaye
   return [...layers.values()];
 }
 
+const refusal = (source: TensorSource, { file }: OnnxModel, { node, weight }: CodeNode): Refuse =>
+  refusalOf(source.files.find(({ name }) => name === file)?.path ?? file, node.name || weight);
+
 function layerOfNode(
   source: TensorSource,
-  { graph, prefix, file }: OnnxModel,
+  model: OnnxModel,
   own: CodeNode,
   isTensor: (name: string) => boolean,
 ): NodeLayer | undefined {
+  const { graph, prefix } = model;
   const { scope, node, stored } = own;
   const { path } = graph;
   const isTable = node.op === 'GatherBlockQuantized';
-  const refuse = refusalOf(source.files.find(({ name }) => name === file)?.path ?? file, nodeTitle(node));
+  const refuse = refusal(source, model, own);
   const at = (index: number): TensorEntry | undefined => {
     const name = node.inputs[index] ?? '';
     if (name === '') return undefined;
@@ -85,6 +94,9 @@ function layerOfNode(
   };
   const codes = source.entries.get(prefix + own.codes)!;
   if (codes.type.name !== 'U8') return undefined; // codes of other operators' kinds
+  if (!isTable && (node.inputs[4] ?? '') !== '')
+    refuse('has an order of its columns (g_idx, input 4), with which weights are not read');
+  if (own.shared !== undefined) refuse(`shares ${quote(own.shared)} with nodes of other kinds, for which it must stay`);
   const scale = at(2) ?? refuse('has no scales');
   const zeros = at(3);
   const bits = integerAttribute(node, 'bits', 4, path);
@@ -111,7 +123,8 @@ function layerOfNode(
   if (zeros && zeros.type.name !== 'U8' && zeros.type.float === undefined)
     refuse(`has ${describe(zeros)} as zero points`);
   const key = prefix + own.weight;
-  const correction = correctionOf(source, key, bits, [outs, blocks], refuse);
+  const sums = own.sums === undefined ? undefined : source.entries.get(prefix + own.sums);
+  const correction = sums && correctionOf(source, prefix + own.base, sums, [outs, blocks], refuse);
   const parts =
     correction === undefined
       ? []
@@ -147,17 +160,24 @@ function layerOfNode(
 
 const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
 
+/** @param sums Scales of what sums inputs, all alike. */
 function correctionOf(
-  { entries }: TensorSource,
+  source: TensorSource,
   key: string,
-  bits: number,
+  sums: TensorEntry,
   [outs, blocks]: readonly [number, number],
   refuse: Refuse,
 ): NodeLayer['correction'] {
-  const names = partNames(key, bits);
+  const { entries } = source;
+  if (sums.type.float === undefined || sums.end === sums.begin) return refuse('has a correction that is none');
+  const first = new Uint8Array(sums.type.blockBytes);
+  source.readSync(sums, 0, first);
+  const times = new Float32Array(1);
+  widenBytes(first, sums.type.float, times);
+  const names = partNames(key, 8);
   const values = entries.get(names.correction);
   if (values?.type.float !== undefined && isLike(values, values.type.name, [blocks, outs]))
-    return { kind: 'float', values };
+    return { kind: 'float', values, times: times[0]! };
   const codes = entries.get(names.correctionCodes);
   if (codes === undefined) return undefined;
   const [scale, zeros] = [entries.get(names.correctionScales), entries.get(names.correctionZeros)];
@@ -169,7 +189,7 @@ function correctionOf(
     isLike(scale, scale.type.name, [outs, parts]);
   if (!fits || zeros === undefined || !isLike(zeros, 'U8', [outs, parts]))
     return refuse('has a correction that is none');
-  return { kind: 'codes', block, codes, scale: scale!, zeros };
+  return { kind: 'codes', block, codes, scale: scale!, zeros, times: times[0]! };
 }
 
 /** What is read of some rows of a layer. */
@@ -216,7 +236,8 @@ export function partsOf(layer: NodeLayer, chunk: RowChunk): RowParts {
           correction.kind === 'float'
             ? turnedFloats(rest[0]!, correction.values, rows, blocks)
             : decoded(rest, correction, rows, blocks, parts);
-        for (let i = 0; i < own.length; i++) if (scales[i] !== 0) own[i]! -= values[i]! / scales[i]!;
+        for (let i = 0; i < own.length; i++)
+          if (scales[i] !== 0) own[i]! -= (correction.times * values[i]!) / scales[i]!;
       }
       const each = ins / storage.groupSize;
       for (let row = 0; row < rows; row++) {
