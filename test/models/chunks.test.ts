@@ -106,7 +106,7 @@ describe('ranges', () => {
       await readRanges(counted, tensor, columns(first, count), 4, bytes, slot, never);
       await writeRanges(writer, 'x', columns(first, count), 4, bytes, never);
     }
-    expect(reads).toBeLessThan(10);
+    expect(reads).toBeLessThan(20); // bands of a MiB, where there are 15,000 ranges
     await writer.finish();
     await checkpoint.close();
     expect(Buffer.compare(readBack(path).get('x')!.bytes, source.x.bytes)).toBe(0);
