@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { cpSync, truncateSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { expectFailure, hqq } from '../support/cli.js';
@@ -79,10 +81,44 @@ describe('hqq chat', () => {
     );
     const shell = `printf 'Hello\\n\\nAnd you?\\n' | $HQQ chat '${folder}' --system 'Be brief.' --max-tokens 4`;
     const talked = await hqq([], { shell });
-    expect(talked).toMatchObject({ status: 0, stderr: '' });
+    const cut = 'hqq: the answer is cut after 4 tokens (--max-tokens)\n';
+    expect(talked).toMatchObject({ status: 0, stderr: cut.repeat(2) });
     expect(talked.stdout.endsWith('\n')).toBe(true);
     expect(talked.stdout.trim()).not.toBe('');
     expectFailure(await hqq(['chat', SHIPPED]), 1, /has no chat template .* use generate/);
+
+    // Three turns fill the context of 128 tokens, and no turn ends the conversation.
+    const word = 'the '.repeat(40);
+    const lines = [word, word, word, 'the '.repeat(200), 'And now?'].join('\\n');
+    const flags = `--system 'Be brief.' --max-tokens 8`;
+    const long = await hqq([], { shell: `printf '${lines}\\n' | $HQQ chat '${folder}' ${flags}` });
+    expect(long.status).toBe(0);
+    const said = long.stderr.split('\n').filter((line) => !line.includes('is cut after 8'));
+    expect(said).toContain('hqq: the message is left out: it does not fit the context of 128 tokens (--max-context)');
+    expect(said[0]).toBe('hqq: the context of 128 tokens (--max-context) is full: forgot the oldest 2 messages');
+    expect(long.stdout.trimEnd().split('\n').length).toBeGreaterThanOrEqual(4);
+    const quiet = await hqq([], { shell: `echo Hello | $HQQ chat '${folder}' --max-tokens 4 --quiet` });
+    expect(quiet).toMatchObject({ status: 0, stderr: '' });
+  });
+});
+
+describe('hqq serve', () => {
+  test('says where it cannot listen, before it looks at the model', async () => {
+    const taken = createServer();
+    await once(taken.listen(0, '127.0.0.1'), 'listening');
+    const { port } = taken.address() as AddressInfo;
+    const nowhere = join(work, 'nothing');
+    try {
+      const busy = await hqq(['serve', nowhere, '--port', String(port)]);
+      const message = `Cannot listen at port ${port} of 127\\.0\\.0\\.1\\. It is in use\\. --port names another\\.`;
+      expectFailure(busy, 1, new RegExp(message));
+    } finally {
+      taken.close();
+    }
+    const flags = ['--port', '0', '--host', '192.0.2.1'];
+    expectFailure(await hqq(['serve', nowhere, ...flags]), 1, /192\.0\.2\.1\. This machine does not have the address/);
+    const many = ['--max-tokens', String(2 ** 24 + 1)];
+    expectFailure(await hqq(['serve', nowhere, ...many]), 2, /--max-tokens to be an integer/);
   });
 });
 

@@ -1,5 +1,7 @@
 import { createInterface } from 'node:readline';
+import { plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
+import type { LanguageModel } from '../../runtime/model.js';
 import type { ChatMessage } from '../../runtime/text/chat-template.js';
 import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
 import { defineCommand } from '../command.js';
@@ -27,8 +29,10 @@ export const chat = defineCommand({
     resolveGenerateOptions(options); // before gigabytes are read
     return async ({ signal, print }) => {
       const model = await loadLanguageModel(path!, { activations, head, maxContext, threads, signal });
-      const messages: ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
+      let messages: readonly ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
       await model.chatPrompt([...messages, { role: 'user', content: 'Hello' }]); // without a template there is no conversation
+      const tell = (message: string) => quiet || say(message);
+      const most = options.maxTokens ?? GENERATE_OPTIONS.maxTokens.default;
       const asks = process.stdin.isTTY === true && process.stderr.isTTY === true && !quiet;
       const ask = () => asks && process.stderr.write('> ');
       if (asks) say('Ctrl-D ends the conversation.');
@@ -36,14 +40,24 @@ export const chat = defineCommand({
       ask();
       for await (const line of lines) {
         if (line.trim() !== '') {
-          messages.push({ role: 'user', content: line });
-          let answer = '';
-          for await (const token of model.chat(messages, { ...options, signal })) {
-            answer += token.text;
-            print(token.text);
-          }
-          print('\n');
-          messages.push({ role: 'assistant', content: answer });
+          const said = [...messages, { role: 'user', content: line }];
+          const { prompt, kept } = await promptThatFits(model, said, most);
+          const dropped = said.length - kept.length;
+          const context = `the context of ${model.maxContext} tokens (--max-context)`;
+          if (prompt) {
+            if (dropped > 0) tell(`${context} is full: forgot the oldest ${plural(dropped, 'message')}`);
+            let [answer, count, finish] = ['', 0, ''];
+            for await (const token of model.generate(prompt, { ...options, signal })) {
+              answer += token.text;
+              count++;
+              finish = token.finish ?? '';
+              print(token.text);
+            }
+            print('\n');
+            const limit = count === most ? `after ${plural(count, 'token')} (--max-tokens)` : `where ${context} ends`;
+            if (finish === 'length') tell(`the answer is cut ${limit}`);
+            messages = [...kept, { role: 'assistant', content: answer }];
+          } else tell(`the message is left out: it does not fit ${context}`);
         }
         ask();
       }
@@ -52,3 +66,31 @@ export const chat = defineCommand({
     };
   },
 });
+
+/** What a conversation goes on with. */
+interface Fitted {
+  /** Undefined: not even the last message fits the context. */
+  readonly prompt: readonly number[] | undefined;
+  readonly kept: readonly ChatMessage[];
+}
+
+/** Leaves the oldest turns out of `messages`, but for what the system says, until there is room for an answer to the last. */
+async function promptThatFits(
+  model: LanguageModel,
+  messages: readonly ChatMessage[],
+  maxTokens: number,
+): Promise<Fitted> {
+  const { maxContext } = model;
+  const room = Math.min(maxTokens, Math.floor(maxContext / 4));
+  const first = messages[0]!.role === 'system' ? 1 : 0;
+  const kept = [...messages];
+  for (;;) {
+    const prompt = await model.chatPrompt(kept);
+    if (prompt.length + room <= maxContext) return { prompt, kept };
+    // Turns go whole: templates may want them to alternate.
+    const turn = kept.slice(first, -1).findIndex(({ role }, i) => i > 0 && role === 'user');
+    const count = turn < 0 ? kept.length - 1 - first : turn;
+    if (count === 0) return { prompt: prompt.length < maxContext ? prompt : undefined, kept };
+    kept.splice(first, count);
+  }
+}

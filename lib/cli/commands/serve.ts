@@ -4,8 +4,10 @@ import { isEncoderModel } from '../../runtime/encoder/encoder.js';
 import { SentenceEncoder } from '../../runtime/encoder/sentences.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { LOAD_OPTIONS } from '../../runtime/load-options.js';
+import { MAX_TOKENS } from '../../runtime/text/generate.js';
 import { checkKeys, readKeys } from '../../serve/keys.js';
 import { loadFastify } from '../../serve/library.js';
+import { listening, tryListening } from '../../serve/listen.js';
 import { createEmbeddingServer, createServer } from '../../serve/server.js';
 import { defineCommand } from '../command.js';
 import { ACTIVATIONS, count, fromOption, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
@@ -29,7 +31,7 @@ export const serve = defineCommand({
     maxBatch: fromOption(LOAD_OPTIONS.maxBatch),
     maxActive: count('n', 'texts that are written at once; more wait; without it max-batch', [1, LIMIT], 8),
     maxWaiting: count('n', 'texts that wait; more are answered with 429', [0, LIMIT], 64),
-    maxTokens: count('n', 'most tokens of an answer', [1, LIMIT], 4096),
+    maxTokens: count('n', 'most tokens of an answer', [1, MAX_TOKENS], 4096),
     drainSeconds: count('s', 'time that requests under way have when it is told to stop', [0, 3600], 10),
     prefixBytes: fromOption(LOAD_OPTIONS.prefixBytes),
     activations: ACTIVATIONS,
@@ -54,7 +56,9 @@ export const serve = defineCommand({
     },
   ) {
     return async ({ signal, print }) => {
+      const address = { host, port };
       loadFastify(); // before gigabytes are read
+      await tryListening(address);
       const checkKey = apiKeyFile === undefined ? undefined : checkKeys(await readKeys(apiKeyFile));
       const encodes = await isEncoderModel(path!);
       const limits = {
@@ -73,12 +77,15 @@ export const serve = defineCommand({
         : await loadLanguageModel(path!, { ...load, signal }).then(
             (loaded) => [loaded, createServer(loaded, options)] as const,
           );
-      const address = await server.listen({ host, port });
-      print(`serving ${called} on ${address}\n`);
-      if (!signal.aborted) await once(signal, 'abort');
-      if (!quiet) say('stopping: requests under way may end; the same signal again stops at once');
-      await server.close();
-      await model.close();
+      try {
+        const url = await listening(address, () => server.listen(address));
+        print(`serving ${called} on ${url}\n`);
+        if (!signal.aborted) await once(signal, 'abort');
+        if (!quiet) say('stopping: requests under way may end; the same signal again stops at once');
+      } finally {
+        await server.close();
+        await model.close();
+      }
     };
   },
 });

@@ -82,7 +82,7 @@ const isInteger = (least: number, most: number) => (value: unknown) =>
 const number = (text: string): unknown => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text);
 
 /** Most tokens of one call. */
-const MAX_TOKENS = 1 << 24;
+export const MAX_TOKENS = 1 << 24;
 
 /** The options that are numbers: checks, command-line flags and help read this. */
 export const GENERATE_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } = {
