@@ -259,6 +259,7 @@ export class LanguageModel extends Closing {
     return this.#lifetime.generate(() => {
       const [batcher, prefixes] = [this.#batcher!, this.#prefixes!]; // the generation's own: it may go on after `close`
       const model = {
+        vocabSize: this.config.vocabSize,
         maxContext,
         tokenizer: () => this.#openTokenizer(),
         texts: () => this.#openTokenizer().then((tokenizer) => tokenizer.texts(this.config.vocabSize)),

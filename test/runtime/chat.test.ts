@@ -89,6 +89,58 @@ describe('chat', () => {
   });
 });
 
+describe('templates by name', () => {
+  const named = (name: string, list: object[]): string => {
+    const folder = talking(name, 'config');
+    const file = join(folder, 'tokenizer_config.json');
+    const config = JSON.parse(readFileSync(file, 'utf8')) as object;
+    writeFileSync(file, JSON.stringify({ ...config, chat_template: list }));
+    return folder;
+  };
+  const rendered = async (model: LanguageModel, tools?: object[]) =>
+    (await model.tokenizer()).decode(await model.chatPrompt([say('Hello')], { tools }));
+
+  test('are chosen by whether there are tools', async () => {
+    const list = ['rag', 'tool_use', 'default'].map((name) => ({ name, template: `as ${name}` }));
+    await using model = await loadLanguageModel(named('by-name', list));
+    expect(await rendered(model)).toBe('as default');
+    expect(await rendered(model, [])).toBe('as default');
+    expect(await rendered(model, [{ type: 'function' }])).toBe('as tool_use');
+  });
+
+  test('are taken where there is only one, whatever its name', async () => {
+    await using model = await loadLanguageModel(named('only-one', [{ name: 'rag', template: 'as rag' }]));
+    expect(await rendered(model, [{ type: 'function' }])).toBe('as rag');
+  });
+});
+
+describe('what a tokenizer makes of a prompt', () => {
+  /** The shipped model, whose tokenizer puts nothing before a text and has a token that the model lacks. */
+  const strange = (): string => {
+    const folder = talking('strange', 'config');
+    const file = join(folder, 'tokenizer.json');
+    const tokenizer = JSON.parse(readFileSync(file, 'utf8')) as { added_tokens: object[] };
+    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+    tokenizer.added_tokens.push({ id: 5000, content: '<|more|>', ...flags });
+    writeFileSync(file, JSON.stringify({ ...tokenizer, post_processor: null }));
+    return folder;
+  };
+
+  test('is refused where it is nothing, or nothing that the model knows, and other texts go on', async () => {
+    await using model = await loadLanguageModel(strange());
+    const write = async (prompt: string) => (await collect(model.generate(prompt, { maxTokens: 5 }))).text;
+    const alone = await write('The sea was calm');
+    const [sea, none, unknown] = await Promise.allSettled(['The sea was calm', '', '<|more|>The sea'].map(write));
+    expect(sea).toMatchObject({ value: alone });
+    const code = 'ERR_INVALID_ARGUMENT';
+    const saying = (text: string) => expect.stringContaining(text) as string;
+    expect(none).toMatchObject({ reason: { code, message: saying('at least one token, got one of none') } });
+    const message = saying('to be ids in [0, 2047], got 5000 of the tokenizer');
+    expect(unknown).toMatchObject({ reason: { code, message } });
+    await expect(collect(model.chat([say('<|more|>')]))).rejects.toMatchObject({ code, message });
+  });
+});
+
 describe('a cache of the caller', () => {
   const ids = Array.from({ length: 40 }, (_, i) => 5 + i * 3);
   const write = async (model: LanguageModel, prompt: readonly number[], options: GenerateOptions) =>
@@ -110,6 +162,22 @@ describe('a cache of the caller', () => {
       'got 80 after the 55 of the cache',
     );
     expect(() => model.generate(ids, { cache: {} as never })).toThrow('from createCache()');
+    await expect(write(model, [3], { cache, repetitionPenalty: 1.1 })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('no repetitionPenalty with a cache that holds 55 tokens') as string,
+    });
+    expect(await write(model, ids, { cache: model.createCache(), repetitionPenalty: 1.1 })).toHaveLength(6);
+  });
+
+  test('ends a text where it is full, though the model has room for more', async () => {
+    await using small = await loadLanguageModel(SHIPPED, { maxContext: 44 });
+    await using model = await loadLanguageModel(SHIPPED, { maxContext: 128 });
+    const cache = small.createCache();
+    const all = [];
+    for await (const token of model.generate(ids, { cache })) all.push(token);
+    expect(all.at(-1)).toMatchObject({ finish: 'length' });
+    expect([all.length, cache.length]).toEqual([5, 44]);
+    await expect(write(model, [3], { cache })).rejects.toThrow('the context of 44, got 1 after the 44 of the cache');
   });
 });
 
@@ -135,15 +203,33 @@ describe('what earlier texts began with', () => {
     const live = await prefixes.begin([...text(100), 7]); // while it is written
     expect([live.reused, live.cache === first.cache]).toEqual([100, false]);
     expect(held(live.cache, 100)).toEqual(text(100));
-    first.end(ids);
+    await first.end(ids);
     const next = await prefixes.begin([...ids, 5, 6]);
     expect([next.reused, next.cache === first.cache]).toEqual([300, true]);
-    next.end(ids);
+    await next.end(ids);
     const other = await prefixes.begin([...text(20), ...text(20, 1000)]);
     expect([other.reused, other.cache === first.cache]).toEqual([20, false]);
     expect(held(other.cache, 20)).toEqual(text(20));
     expect((await prefixes.begin([...text(15), 1])).reused).toBe(0); // not worth it
     expect((await prefixes.begin(ids)).reused).toBe(299); // the last one is read for its logits
+  });
+
+  test('takes no more room than it needs where a long prompt is given up', async () => {
+    const one = make();
+    await fill(one, text(10));
+    const prefixes = new Prefixes(2 * one.bytes, make);
+    for (const from of [0, 100]) {
+      const begun = await prefixes.begin(text(40, from));
+      await fill(begun.cache, text(40, from));
+      await begun.end(text(40, from));
+    }
+    const long = await prefixes.begin([...text(40), ...text(3000, 500)]);
+    const gaveUp = long.cache.extend(3000, () => Promise.reject(new Error('gave up')));
+    await expect(gaveUp).rejects.toThrow('gave up');
+    await long.end([...text(40), ...text(3000, 500)]);
+    const begun = [await prefixes.begin([...text(40), 7]), await prefixes.begin(text(40, 100))];
+    expect(begun.map(({ reused }) => reused)).toEqual([40, 39]);
+    expect(held(begun[0]!.cache, 40)).toEqual(text(40));
   });
 
   test('is bounded: the least recently used goes', async () => {
@@ -153,20 +239,24 @@ describe('what earlier texts began with', () => {
     for (const from of [0, 100, 200]) {
       const first = await prefixes.begin(text(40, from));
       await fill(first.cache, text(40, from));
-      first.end(text(40, from));
+      await first.end(text(40, from));
     }
     const begun = [];
     for (const from of [0, 100, 200]) begun.push(await prefixes.begin(text(40, from)));
     expect(begun.map(({ reused }) => reused)).toEqual([0, 39, 39]);
     const short = await prefixes.begin(text(10, 300));
     await fill(short.cache, text(10, 300));
-    short.end(text(10, 300)); // too short to be begun with: nothing goes for it
+    await short.end(text(10, 300)); // too short to be begun with: nothing goes for it
     expect((await prefixes.begin(text(40, 100))).reused).toBe(39);
     expect(begun[1]!.reused).toBe(39); // which is alive
+    const large = await prefixes.begin(text(2000, 900)); // more than there is room for: it goes by itself
+    await fill(large.cache, text(2000, 900));
+    await large.end(text(2000, 900));
+    expect((await prefixes.begin(text(40, 200))).reused).toBe(39);
     const none = new Prefixes(0, make);
     const last = await none.begin(text(40));
     await fill(last.cache, text(40));
-    last.end(text(40));
+    await last.end(text(40));
     expect((await none.begin(text(40))).reused).toBe(0);
   });
 });

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { onAbort } from '../../compute/signal.js';
 import { yieldIfDue } from '../../files/event-loop.js';
+import { HqqError } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
 import type { Part, ReadRun, TokensPass } from '../pass.js';
 import type { TokenIds } from '../text/ids.js';
@@ -112,6 +113,8 @@ export class Batcher {
     signals: readonly (AbortSignal | undefined)[],
   ): Promise<Float32Array> {
     for (const signal of signals) signal?.throwIfAborted();
+    // A step would fail with it, and all of its texts.
+    if (ids.length === 0) throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected at least one token id, got none.');
     return new Promise<Float32Array>((resolve, reject) => {
       const watches = signals.map((signal) => onAbort(signal, () => this.#withdraw(request, signal!.reason)));
       const forget = () => watches.forEach((watch) => watch());

@@ -6,7 +6,7 @@ const LEAST = 16;
 
 /** A cache, and the ids whose first `cache.length` it holds. */
 interface Entry {
-  readonly cache: KvCache;
+  cache: KvCache;
   ids: readonly number[];
 }
 
@@ -15,7 +15,7 @@ export interface Begun {
   readonly cache: KvCache;
   readonly reused: number;
   /** Gives the cache back, which holds the text's first `cache.length` ids. */
-  end(ids: readonly number[]): void;
+  end(ids: readonly number[]): Promise<void>;
 }
 
 /**
@@ -38,7 +38,7 @@ export class Prefixes {
 
   /** A cache for a text, with as much of it as an earlier one began with; at least its last id is left to be read. */
   async begin(ids: TokenIds): Promise<Begun> {
-    if (this.#most === 0) return { cache: this.#make(), reused: 0, end: () => {} };
+    if (this.#most === 0) return { cache: this.#make(), reused: 0, end: async () => {} };
     const { entry: found, common } = this.#longest(ids);
     let entry: Entry;
     if (found && this.#idle.includes(found) && 2 * common >= found.cache.length) {
@@ -52,14 +52,24 @@ export class Prefixes {
     entry.ids = Array.from(ids); // others may begin with it while it grows
     const own = new WeakRef(entry);
     this.#busy = [...this.#busy.filter((other) => other.deref() !== undefined), own];
-    const end = (whole: readonly number[]) => {
+    const end = async (whole: readonly number[]) => {
       entry.ids = whole;
       this.#busy = this.#busy.filter((other) => other !== own);
       if (entry.cache.length < LEAST) return; // nobody would begin with it
+      if (entry.cache.neededBytes > this.#most) return; // all others would go for it, and then itself
+      // A prompt that was given up had room made for all of it.
+      if (4 * entry.cache.neededBytes <= entry.cache.bytes) entry.cache = await this.#copy(entry.cache);
+      if (entry.cache.bytes > this.#most) return;
       this.#idle.push(entry);
       this.#shrink();
     };
     return { cache: entry.cache, reused: entry.cache.length, end };
+  }
+
+  async #copy(cache: KvCache): Promise<KvCache> {
+    const copy = this.#make();
+    await copy.copyFrom(cache, cache.length);
+    return copy;
   }
 
   #longest(ids: TokenIds): { entry: Entry | undefined; common: number } {

@@ -61,7 +61,12 @@ export class KvCache {
 
   /** Bytes that keys and values take. */
   get bytes(): number {
-    return this.#layerCount * 2 * this.#capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
+    return this.#bytesOf(this.#capacity);
+  }
+
+  /** Bytes that they would take if the cache had room for no more than it holds. @internal */
+  get neededBytes(): number {
+    return this.#bytesOf(this.#capacityFor(this.#length));
   }
 
   /** Forgets all positions from `length` on. */
@@ -156,11 +161,18 @@ export class KvCache {
       );
   }
 
+  #capacityFor(positions: number): number {
+    return Math.ceil(Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions)) / KEY_STRIP) * KEY_STRIP;
+  }
+
+  #bytesOf(capacity: number): number {
+    return this.#layerCount * 2 * capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
+  }
+
   /** Makes room. Gigabytes are copied a head at a time, so that the event loop turns in between. */
   async #reserve(positions: number): Promise<void> {
     if (positions <= this.#capacity) return;
-    const wanted = Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions, 2 * this.#capacity));
-    const capacity = Math.ceil(wanted / KEY_STRIP) * KEY_STRIP;
+    const capacity = this.#capacityFor(Math.max(positions, 2 * this.#capacity));
     const layers = this.#allocate(capacity);
     for (const [i, layer] of this.#layers.entries()) await this.#copyLayer(layer, layers[i]!, this.#length);
     this.#layers = layers;

@@ -29,6 +29,8 @@ export interface ChatOptions {
 /** A model's own. */
 export interface ChatTemplate {
   readonly template: string;
+  /** What some models have in its place for conversations with tools. */
+  readonly withTools?: string | undefined;
   /** Texts of special tokens: `bos_token`, `eos_token` and so on. */
   readonly specials: Readonly<Record<string, string>>;
 }
@@ -42,7 +44,7 @@ type Json = Readonly<Record<string, unknown>>;
  */
 export async function readChatTemplate(path: string): Promise<ChatTemplate> {
   const [jinja, config] = await readParts(path);
-  const template = jinja ?? templateOf(config.chat_template);
+  const { template, withTools } = jinja === undefined ? templatesOf(config.chat_template) : { template: jinja };
   if (template === undefined) {
     const message = `${plain(path)} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)`;
     const advice = 'it may be a base model, which goes on with texts: use generate (hqq generate)';
@@ -57,7 +59,7 @@ export async function readChatTemplate(path: string): Promise<ChatTemplate> {
     const text = typeof value === 'string' ? value : (value as Json | null)?.content;
     if (typeof text === 'string') specials[name] = text;
   }
-  return { template, specials };
+  return { template, withTools, specials };
 }
 
 async function readParts(path: string): Promise<[jinja: string | undefined, config: Json]> {
@@ -87,13 +89,15 @@ async function readIfThere(file: string): Promise<Uint8Array | undefined> {
   }
 }
 
-/** Some models have several, by name. */
-function templateOf(given: unknown): string | undefined {
-  if (typeof given === 'string') return given;
-  if (!Array.isArray(given)) return undefined;
-  const named = (name: string) => (given as (Json | null)[]).find((entry) => entry?.name === name)?.template;
-  const template = named('default') ?? named('tool_use');
-  return typeof template === 'string' ? template : undefined;
+/** Some models have several, by name: one of the names `default` and `tool_use`, or the only one, whatever its name. */
+function templatesOf(given: unknown): { template?: string | undefined; withTools?: string | undefined } {
+  if (typeof given === 'string') return { template: given };
+  if (!Array.isArray(given)) return {};
+  const entries = (given as (Json | null)[]).filter((entry) => typeof entry?.template === 'string');
+  const named = (name: string) => entries.find((entry) => entry!.name === name)?.template as string | undefined;
+  const withTools = named('tool_use');
+  const only = entries.length === 1 ? (entries[0]!.template as string) : undefined;
+  return { template: named('default') ?? withTools ?? only, withTools };
 }
 
 /** @throws {HqqError} `ERR_INVALID_ARGUMENT` unless `messages` is a conversation. */
@@ -122,6 +126,11 @@ export function checkChatOptions<T extends ChatOptions>(options: T): T {
   if (templateOptions !== undefined && !isObject(templateOptions))
     throw new HqqError('ERR_INVALID_OPTION', `Expected templateOptions to be an object, got ${show(templateOptions)}.`);
   return options;
+}
+
+/** The one for a conversation. */
+export function templateFor({ template, withTools = template }: ChatTemplate, { tools }: ChatOptions): string {
+  return tools && tools.length > 0 ? withTools : template;
 }
 
 /** What a template sees of a conversation. */

@@ -5,7 +5,7 @@ import { rejectUnknownOptions } from '../../messages/options-object.js';
 import type { Seat } from '../batch/batcher.js';
 import type { Begun } from '../batch/prefixes.js';
 import type { KvCache } from '../blocks/cache.js';
-import type { TokenIds } from './ids.js';
+import { checkEncoded, type TokenIds } from './ids.js';
 import { JsonText } from './json-text.js';
 import { likelihoods, Sampler, type SamplingOptions, type TokenLikelihoods } from './sampling.js';
 import { StopWatch } from './stop.js';
@@ -29,7 +29,7 @@ export interface GenerateOptions {
   readonly topP?: number | undefined;
   /** Draw from tokens that are at least this fraction as likely as the likeliest, in [0, 1]. @default 0 */
   readonly minP?: number | undefined;
-  /** Divides positive logits (multiplies negative ones) of tokens that occurred; 1: off. @default 1 */
+  /** Divides positive logits (multiplies negative ones) of tokens that occurred; 1: off. An error with a `cache` that holds some. @default 1 */
   readonly repetitionPenalty?: number | undefined;
   /** The same seed, the same text. Default: another one each time. */
   readonly seed?: number | undefined;
@@ -184,6 +184,7 @@ function invalid(message: string): HqqError {
 
 /** What generation needs of a model. */
 interface Generator {
+  readonly vocabSize: number;
   readonly maxContext: number;
   tokenizer(): Promise<TextTokenizer>;
   /** The text of every token. */
@@ -206,10 +207,16 @@ export async function* generateTokens(
   const json = options.format && new JsonText(await untilAborted(model.texts(), signal));
   const tokenizer = await untilAborted(tokenizerFor(model, prompt, stop), signal);
   const ids = typeof prompt === 'string' ? await untilAborted(tokenizer!.encode(prompt), signal) : Array.from(prompt);
+  checkEncoded(ids, model.vocabSize);
   const before = options.cache?.length ?? 0;
-  if (before + ids.length >= model.maxContext) {
+  if (before > 0 && options.repetitionPenalty !== 1) {
+    const message = `Expected no repetitionPenalty with a cache that holds ${before} tokens: which ones is not known`;
+    throw invalid(`${message}. Leave it out, or give the whole text as the prompt, without the cache.`);
+  }
+  const most = Math.min(model.maxContext, options.cache?.maxPositions ?? Infinity); // another model's alike may be shorter
+  if (before + ids.length >= most) {
     const held = before > 0 ? ` after the ${before} of the cache` : '';
-    const message = `Expected a prompt of fewer tokens than the context of ${model.maxContext}, got ${ids.length}${held}.`;
+    const message = `Expected a prompt of fewer tokens than the context of ${most}, got ${ids.length}${held}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
   }
   const { cache, reused, end } = options.cache ? callersOwn(options.cache) : await model.begin(ids);
@@ -232,7 +239,7 @@ export async function* generateTokens(
         ...(count === 1 && { prompt: { tokens: ids.length, reused } }),
       };
       const ended = json ? json.done : endIds.includes(id);
-      const last = count === maxTokens || cache.length === model.maxContext;
+      const last = count === maxTokens || cache.length === most;
       // It is read while its text is made and the caller has it: so a text is there when the next step begins.
       if (!ended && !last) reading = seat.read([id], cache, signal);
       let text = watch.push(ended && !json ? '' : ((await stream?.push(id)) ?? ''));
@@ -252,13 +259,13 @@ export async function* generateTokens(
     await seat.leave();
     // One more may have been read ahead.
     cache.truncate(Math.min(cache.length, before + ids.length + Math.max(0, tokens.length - 1)));
-    end([...ids, ...tokens]);
+    await end([...ids, ...tokens]);
   }
 }
 
 /** A cache that nobody else is given. */
 function callersOwn(cache: KvCache): Begun {
-  return { cache, reused: 0, end: () => {} };
+  return { cache, reused: 0, end: async () => {} };
 }
 
 /** Without one, ids that go in come out: text is only demanded where the caller gave some. */

@@ -16,6 +16,24 @@ export function checkIds(ids: TokenIds, vocabSize: number): void {
   }
 }
 
+/**
+ * The same for what a tokenizer made of a prompt, which may have tokens that the model lacks.
+ *
+ * @throws {HqqError} `ERR_INVALID_ARGUMENT`
+ */
+export function checkEncoded(ids: readonly number[], vocabSize: number): void {
+  if (ids.length === 0) {
+    const message =
+      'Expected a prompt of at least one token, got one of none: the tokenizer puts nothing before a text';
+    throw new HqqError('ERR_INVALID_ARGUMENT', `${message}. Begin with a text that is not empty.`);
+  }
+  const unknown = ids.find((id) => id >= vocabSize);
+  if (unknown === undefined) return;
+  const message = `Expected the prompt's tokens to be ids in [0, ${vocabSize - 1}], got ${unknown} of the tokenizer`;
+  const advice = 'it has tokens that the model does not know, and is perhaps that of another model';
+  throw new HqqError('ERR_INVALID_ARGUMENT', `${message}: ${advice}.`);
+}
+
 /** @throws {HqqError} `ERR_INVALID_ARGUMENT` unless `prompt` is a text, or a list of token ids. */
 export function checkPrompt(prompt: string | TokenIds, vocabSize: number): void {
   if (typeof prompt === 'string') return;

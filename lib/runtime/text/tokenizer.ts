@@ -6,7 +6,13 @@ import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { formatError, plain, quote } from '../../messages/text.js';
 import { openFolderModel } from '../../models/folder-model.js';
-import { type ChatMessage, type ChatOptions, type ChatTemplate, templateContext } from './chat-template.js';
+import {
+  type ChatMessage,
+  type ChatOptions,
+  type ChatTemplate,
+  templateContext,
+  templateFor,
+} from './chat-template.js';
 import { findJinja, findTokenizers } from './library.js';
 import { type TokenizerFiles, WorkerTokenizer } from './tokenizer-worker.js';
 
@@ -75,7 +81,11 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
     },
     encodeChat: async (template, messages, options) => {
       const context = templateContext(template, messages, options);
-      const rendering = { library: findTemplates(), template: template.template, context: plainCopy(context) };
+      const rendering = {
+        library: findTemplates(),
+        template: templateFor(template, options),
+        context: plainCopy(context),
+      };
       const text = await held.worker.render(rendering).catch((cause: unknown) => {
         if (cause instanceof HqqError) throw cause;
         const message = `The model's chat template refuses the messages: ${plain(String((cause as Error)?.message ?? cause))}`;
