@@ -1,6 +1,6 @@
 import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
-import { checkSignal } from '../compute/signal.js';
+import { checkSignal, untilAborted } from '../compute/signal.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
@@ -41,6 +41,8 @@ export interface ForwardOptions {
   /** Is shown what goes into every linear layer, block after block, for all of `ids` or for some of them after the others. */
   readonly tap?: Tap | undefined;
 }
+
+type Stoppable = Pick<ForwardOptions, 'signal'>;
 
 /** What a model is made of; `loadLanguageModel` puts it together. */
 interface ModelParts {
@@ -135,11 +137,7 @@ export class LanguageModel extends Closing {
    *
    * @internal
    */
-  async forwardEach(
-    ids: readonly number[],
-    caches: readonly KvCache[],
-    run: Pick<ForwardOptions, 'signal'> = {},
-  ): Promise<Float32Array[]> {
+  async forwardEach(ids: readonly number[], caches: readonly KvCache[], run: Stoppable = {}): Promise<Float32Array[]> {
     return this.#lifetime.run(async () => {
       const extend = (starts: readonly number[]): Promise<Float32Array> => {
         const cache = caches[starts.length];
@@ -196,18 +194,18 @@ export class LanguageModel extends Closing {
     checkMessages(messages);
     const { tools, templateOptions, ...rest } = checkChatOptions(options);
     const resolved = resolveGenerateOptions(rest);
-    return this.#generate(() => this.#chatPrompt(messages, { tools, templateOptions }), resolved);
+    return this.#generate(() => this.#chatPrompt(messages, { tools, templateOptions, signal: rest.signal }), resolved);
   }
 
   /**
-   * The ids that `chat` goes on with.
-   *
+   * The ids that `chat` goes on with. An aborted `signal` makes it reject with its reason.
    * @throws {HqqError} as `chat` does
    */
-  async chatPrompt(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<number[]> {
+  async chatPrompt(messages: readonly ChatMessage[], options: ChatOptions & Stoppable = {}): Promise<number[]> {
     refuseSurplus(arguments.length, 2, 'model.chatPrompt(messages, options)');
     checkMessages(messages);
-    rejectUnknownOptions(checkChatOptions(options), ['tools', 'templateOptions']);
+    rejectUnknownOptions(checkChatOptions(options), ['tools', 'templateOptions', 'signal']);
+    checkSignal(options.signal);
     return this.#lifetime.run(() => this.#chatPrompt(messages, options));
   }
 
@@ -270,9 +268,9 @@ export class LanguageModel extends Closing {
     });
   }
 
-  async #chatPrompt(messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]> {
+  async #chatPrompt(messages: readonly ChatMessage[], options: ChatOptions & Stoppable): Promise<number[]> {
     const [template, tokenizer] = await Promise.all([this.#openTemplate(), this.#openTokenizer()]);
-    return tokenizer.encodeChat(template, messages, options);
+    return untilAborted(tokenizer.encodeChat(template, messages, options, options.signal), options.signal);
   }
 
   #openTemplate(): Promise<ChatTemplate> {

@@ -92,7 +92,7 @@ export class Requests {
     return this.#texts(COMPLETION, body, { prompts, echoes, n, maxTokens, logprobs: logprobs ?? undefined });
   }
 
-  async chat(body: ChatBody): Promise<Texts> {
+  async chat(body: ChatBody, signal: AbortSignal): Promise<Texts> {
     this.#check(body);
     const { tools, tool_choice, chat_template_kwargs, max_completion_tokens, top_logprobs } = body;
     if ((top_logprobs ?? undefined) !== undefined && body.logprobs !== true)
@@ -112,6 +112,7 @@ export class Requests {
     const ids = await this.#chatPrompt(messages, {
       tools: tool_choice === 'none' ? undefined : (tools ?? undefined),
       templateOptions: chat_template_kwargs ?? undefined,
+      signal,
     });
     this.#checkLength(ids, 'messages');
     const n = body.n ?? 1;

@@ -99,7 +99,7 @@ class Server {
   /** What a language model does. */
   addTexts(model: ServedModel): void {
     const requests = new Requests(model, this.#name, this.#limits);
-    const write = (reply: FastifyReply, read: () => Promise<Texts>) =>
+    const write = (reply: FastifyReply, read: (signal: AbortSignal) => Promise<Texts>) =>
       this.#serve(reply, async (controller) => {
         this.#metrics.requests.received++;
         const texts = await this.#read(read, controller.signal);
@@ -119,16 +119,16 @@ class Server {
       write(reply, () => requests.completion(body)),
     );
     this.#route<ChatBody>('/v1/chat/completions', chatSchema(this.#limits), (body, reply) =>
-      write(reply, () => requests.chat(body)),
+      write(reply, (signal) => requests.chat(body, signal)),
     );
   }
 
   /** Turns a request into ids, when it is its turn. */
-  async #read(read: () => Promise<Texts>, signal: AbortSignal): Promise<Texts> {
+  async #read(read: (signal: AbortSignal) => Promise<Texts>, signal: AbortSignal): Promise<Texts> {
     const leave = this.#gate.room > 0 ? await this.#readers.enter(signal) : undefined;
     if (!leave) throw this.#crowded();
     // Its place is taken until the tokenizer is done with it, whether or not its client still waits.
-    return untilAborted(read().finally(leave), signal);
+    return untilAborted(read(signal).finally(leave), signal);
   }
 
   /** What an encoder does. */

@@ -1,4 +1,5 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { Prefixes } from '../../lib/runtime/batch/prefixes.js';
@@ -8,6 +9,7 @@ import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
 import type { ChatMessage } from '../../lib/runtime/text/chat-template.js';
 import type { GenerateOptions } from '../../lib/runtime/text/generate.js';
+import { TemplateThread } from '../../lib/runtime/text/template-thread.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -86,6 +88,44 @@ describe('chat', () => {
       before = tokens;
       messages.push({ role: 'assistant', content: warm.text });
     }
+  });
+});
+
+describe('a template that does not end', () => {
+  const ENDLESS =
+    '{% if spin %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{% endif %}hello';
+  const endless = (name: string): string => {
+    const folder = talking(name, 'jinja');
+    writeFileSync(join(folder, 'chat_template.jinja'), ENDLESS);
+    return folder;
+  };
+
+  test('holds up neither other texts nor the end of the model', async () => {
+    const model = await loadLanguageModel(endless('endless'));
+    const controller = new AbortController();
+    const options = { templateOptions: { spin: true }, signal: controller.signal };
+    const spinning = [model.chatPrompt([say('x')], options), collect(model.chat([say('x')], options))];
+    const waiting = model.chatPrompt([say('x')]);
+    expect((await collect(model.generate('The sea', { maxTokens: 3 }))).ids).toHaveLength(3);
+    const ended = Promise.allSettled(spinning);
+    controller.abort(new Error('enough'));
+    for (const result of await ended) expect(result).toMatchObject({ reason: { message: 'enough' } });
+    expect(await (await model.tokenizer()).decode(await waiting)).toBe('hello');
+    await model.close();
+  });
+
+  test('is an error after a time, and is ended with its tokenizer', async () => {
+    const library = createRequire(import.meta.url).resolve('@huggingface/jinja');
+    const thread = new TemplateThread(library, 50);
+    const rendering = { template: ENDLESS, context: { spin: true } };
+    await expect(thread.render(rendering)).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: expect.stringContaining('to be done within 0.05 s') as string,
+    });
+    const patient = new TemplateThread(library);
+    const under = expect(patient.render(rendering)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await Promise.all([under, patient.close(), thread.close()]);
+    await expect(patient.render(rendering)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
   });
 });
 

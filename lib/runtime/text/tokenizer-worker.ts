@@ -41,16 +41,9 @@ const make = () => {
     throw { file, message: 'the tokenizer cannot be made: ' + error };
   }
 };
-let compiled = {};
 const CALLS = {
   encode: (tokenizer, text) => Int32Array.from(tokenizer.encode(text).ids),
   encodePlain: (tokenizer, text) => Int32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
-  // On this thread, since a template is a program that came with the model: one that does not end holds up nobody else.
-  render: (_tokenizer, { library, template, context }) => {
-    const { Template } = require(library);
-    if (compiled.text !== template) compiled = { text: template, template: new Template(template) };
-    return compiled.template.render(context);
-  },
   texts: (tokenizer, count) =>
     Array.from({ length: count }, (_, id) => {
       try {
@@ -88,19 +81,10 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
-/** What a template is made into a text with. */
-interface Rendering {
-  /** Where the package is. */
-  readonly library: string;
-  readonly template: string;
-  readonly context: Readonly<Record<string, unknown>>;
-}
-
 type Request =
   | readonly ['encode' | 'encodePlain', string]
   | readonly ['decode', Int32Array]
-  | readonly ['texts', number]
-  | readonly ['render', Rendering];
+  | readonly ['texts', number];
 type Answer = { readonly value: unknown } | { readonly error: unknown };
 
 /**
@@ -155,11 +139,6 @@ export class WorkerTokenizer {
   /** Without what the tokenizer puts around a text. */
   async encodePlain(text: string): Promise<number[]> {
     return Array.from(await this.#ask<Int32Array>(['encodePlain', text]));
-  }
-
-  /** What a template makes of its variables. */
-  render(rendering: Rendering): Promise<string> {
-    return this.#ask(['render', rendering]);
   }
 
   /** Of each token by itself. */

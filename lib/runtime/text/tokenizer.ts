@@ -14,6 +14,7 @@ import {
   templateFor,
 } from './chat-template.js';
 import { findJinja, findTokenizers } from './library.js';
+import { TemplateThread } from './template-thread.js';
 import { type TokenizerFiles, WorkerTokenizer } from './tokenizer-worker.js';
 
 /** Largest tokenizer.json. Real ones have up to 35 MB. */
@@ -24,7 +25,12 @@ export interface ChatTokenizer extends TextTokenizer {
   /** The texts of tokens 0 to `count - 1`, each by itself; of special ones, and where there is none, ''. */
   texts(count: number): Promise<readonly string[]>;
   /** A template's text has the special tokens already. */
-  encodeChat(template: ChatTemplate, messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]>;
+  encodeChat(
+    template: ChatTemplate,
+    messages: readonly ChatMessage[],
+    options: ChatOptions,
+    signal: AbortSignal | undefined,
+  ): Promise<number[]>;
 }
 
 /** Text to token ids and back, on a thread of its own: neither making one nor a long text holds the event loop up. */
@@ -40,8 +46,18 @@ export interface TextTokenizer {
 const NO_THREADS =
   'Text needs a thread for the tokenizer, and Node.js was started with --permission. Add --allow-worker.';
 
+/** What a tokenizer runs on. */
+interface Threads {
+  readonly worker: WorkerTokenizer;
+  /** Once there was a conversation. */
+  templates: TemplateThread | undefined;
+}
+
 /** Ends the threads of tokenizers that nobody closed. */
-const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer>((worker) => worker.closeWhenIdle());
+const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer | TemplateThread>((thread) => {
+  if (thread instanceof WorkerTokenizer) thread.closeWhenIdle();
+  else void thread.close();
+});
 
 /**
  * The tokenizer of a model folder (`tokenizer.json` and, if there, `tokenizer_config.json`), read by `@huggingface/tokenizers`: the
@@ -67,7 +83,7 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
   });
   if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
   let texts: Promise<readonly string[]> | undefined;
-  const held = { worker }; // by each of the methods: `const { encode } = await openTokenizer(...)` keeps the thread, too
+  const held: Threads = { worker, templates: undefined }; // by each of the methods: `const { encode } = await openTokenizer(...)` keeps the thread, too
   FORGOTTEN.register(held, worker);
   return {
     encode: async (text) => {
@@ -79,15 +95,15 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
       if (Array.isArray(ids) && ids.every(isId)) return held.worker.decode(ids);
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ids to be a list of token ids, got ${show(ids)}.`);
     },
-    encodeChat: async (template, messages, options) => {
+    encodeChat: async (template, messages, options, signal) => {
       const context = templateContext(template, messages, options);
-      const rendering = {
-        library: findTemplates(),
-        template: templateFor(template, options),
-        context: plainCopy(context),
-      };
-      const text = await held.worker.render(rendering).catch((cause: unknown) => {
-        if (cause instanceof HqqError) throw cause;
+      const rendering = { template: templateFor(template, options), context: plainCopy(context) };
+      if (!held.templates) {
+        held.templates = new TemplateThread(findTemplates());
+        FORGOTTEN.register(held, held.templates);
+      }
+      const text = await held.templates.render(rendering, signal).catch((cause: unknown) => {
+        if (cause instanceof HqqError || signal?.aborted) throw cause;
         const message = `The model's chat template refuses the messages: ${plain(String((cause as Error)?.message ?? cause))}`;
         throw new HqqError('ERR_INVALID_ARGUMENT', message, { cause });
       });
@@ -101,7 +117,9 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
       });
       return texts;
     },
-    close: () => held.worker.close(),
+    close: async () => {
+      await Promise.all([held.worker.close(), held.templates?.close()]);
+    },
   };
 }
 
