@@ -112,6 +112,15 @@ describe('a batch', () => {
   const cache = () => new KvCache(config, 4096);
   const never = undefined;
 
+  test('refuses a prompt of nothing by itself', async () => {
+    const recorder = new Recorder();
+    const batcher = new Batcher(recorder, 2);
+    const [empty, seat] = [batcher.enter().read([], cache(), never), batcher.enter().read([1], cache(), never)];
+    await expect(empty).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+    await recorder.answer();
+    expect(await seat).toHaveLength(1);
+  });
+
   test('reads what waits together, in turns where it is more than there is room for', async () => {
     const recorder = new Recorder();
     const batcher = new Batcher(recorder, 2);

@@ -285,6 +285,21 @@ describe('hqq serve', () => {
   const fake = (tokens: () => AsyncGenerator<object>) =>
     ({ config: { vocabSize: 10 }, maxContext: 100, generate: tokens }) as unknown as ServedModel;
 
+  test('stops though a chat template does not', async () => {
+    let asked = () => {};
+    const begun = new Promise<void>((resolve) => (asked = resolve));
+    const chatPrompt = () => (asked(), new Promise<number[]>(() => {}));
+    const app = createServer({ ...fake(async function* () {}), chatPrompt }, { name: 'x', limits: { graceMs: 0 } });
+    const url = await app.listen({ port: 0, host: '127.0.0.1' });
+    const body = JSON.stringify({ messages: [{ role: 'user', content: 'x' }] });
+    const answer = expect(
+      fetch(`${url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body }),
+    ).rejects.toThrow();
+    await begun;
+    await app.close();
+    await answer;
+  });
+
   test('cuts a stream that fails, and one that nobody reads', async () => {
     const logged = vi.fn();
     const { url: failing } = await serve(
