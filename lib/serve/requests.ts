@@ -1,5 +1,5 @@
 import type { LanguageModel } from '../runtime/model.js';
-import type { ChatMessage, ChatOptions } from '../runtime/text/chat-template.js';
+import type { ChatMessage } from '../runtime/text/chat-template.js';
 import type { GeneratedToken, GenerateOptions } from '../runtime/text/generate.js';
 import type { Asked } from './answer.js';
 import { Failure } from './failure.js';
@@ -138,9 +138,9 @@ export class Requests {
     if (length > most) throw tooLong(`The prompt has ${length} tokens; at most ${most}`, param);
   }
 
-  async #chatPrompt(messages: readonly ChatMessage[], options: ChatOptions): Promise<number[]> {
+  async #chatPrompt(...asked: Parameters<ServedModel['chatPrompt']>): Promise<number[]> {
     try {
-      return await this.#model.chatPrompt(messages, options);
+      return await this.#model.chatPrompt(...asked);
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
       if (code === 'ERR_INVALID_ARGUMENT')
