@@ -6,8 +6,9 @@ import { isEncoder } from '../runtime/encoder/encoder-config.js';
 import { openBlockSource } from '../runtime/source/block-source.js';
 
 /** Why hqq/runtime does not run a model, in words; undefined: it does. What its tensors are is looked at, no weight is read. */
-export async function obstacleTo({ path, kind, envelope }: TensorSource): Promise<string | undefined> {
+export async function obstacleTo({ path, kind, container, envelope }: TensorSource): Promise<string | undefined> {
   const { config } = envelope;
+  if (container === 'onnx') return 'it is an ONNX model, which hqq/runtime does not run';
   if (config === undefined) return 'without config.json nothing says how the model runs';
   try {
     if (isEncoder(config)) await (await Encoder.open(path)).close();

@@ -77,6 +77,14 @@ export function openSourceBack(given: string, output: string): Promise<TensorSou
   return openSourceAs(given, (containerOfOutput(output) ?? CONTAINERS[0]!).name, output);
 }
 
+/** The name of the container that `openSource` would open a model as. @throws {HqqError} as that, for what is not there */
+export async function containerNameOf(given: string): Promise<string> {
+  const path = await findModel(given);
+  const isFile = (await fs.stat(path).catch(() => undefined))?.isFile();
+  const own = isFile ? await containerOfFile(path) : await containerOfFolder(path);
+  return (own ?? CONTAINERS[0]!).name;
+}
+
 async function containerOfFolder(path: string): Promise<Container | undefined> {
   for (const container of CONTAINERS.slice(1)) if (await container.opensFolder?.(path)) return container;
   return undefined;
@@ -87,7 +95,9 @@ async function containerOfFile(path: string): Promise<Container | undefined> {
   try {
     const prefix = new Uint8Array(Math.min(PREFIX_BYTES, size));
     await readFully(fd, path, 0, prefix);
-    return CONTAINERS.find((container) => container.begins(prefix, size));
+    const found = CONTAINERS.find((container) => container.begins(prefix, size));
+    // Of nothing the name says what it should have been.
+    return found ?? (size === 0 ? containerOfOutput(path) : undefined);
   } finally {
     await closeFile(fd);
   }

@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
 import { basename, join } from 'node:path';
+import { HqqError } from '../../messages/errors.js';
+import { plain, quoteSome } from '../../messages/text.js';
 import type {
   Companion,
   Envelope,
@@ -142,7 +144,13 @@ export class OnnxEnvelope implements Envelope {
   replace({ layers, set }: EnvelopeChange): OnnxEnvelope {
     const forms = new Map(Object.entries(set as Record<string, NodeForm>));
     const tensors = new Map([...layers].map((layer) => [layer.name, layer.tensors]));
-    return new OnnxEnvelope({ ...this.#given, forms, tensors });
+    const changed = new OnnxEnvelope({ ...this.#given, forms, tensors });
+    const names = this.models.map(({ file }) => changed.outputName(file));
+    if (new Set(names).size === names.length) return changed;
+    const { folder } = this.#given;
+    const files = quoteSome(this.models.map(({ file }) => file));
+    const message = `${plain(folder!.path)} holds several forms of one model, which would become one file: ${files}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Pass one of the files.`);
   }
 
   outputName(file: string): string {
@@ -156,8 +164,8 @@ export class OnnxEnvelope implements Envelope {
     const { folder } = this.#given;
     if (folder === undefined) return;
     const type = this.#type() ?? (this.#given.tensors && 'fp32');
-    const apart = [...this.#apart].map((file) => basename(this.outputName(file)));
-    yield { name: CONFIG, text: type === undefined ? folder.config.text : withTypes(folder.config, type, apart) };
+    const written = new Map(this.models.map(({ file }) => [basename(this.outputName(file)), this.#apart.has(file)]));
+    yield { name: CONFIG, text: type === undefined ? folder.config.text : withTypes(folder.config, type, written) };
     for (const name of folder.files) yield { name, copyOf: join(folder.path, name) };
   }
 

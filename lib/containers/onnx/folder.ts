@@ -6,7 +6,7 @@ import { listFolder } from '../../files/model-folder.js';
 import { HqqError } from '../../messages/errors.js';
 import { formatError, plain, quoteSome } from '../../messages/text.js';
 import { OnnxEnvelope } from './envelope.js';
-import { OnnxSource, type OpenModel, openOnnx } from './source.js';
+import { OnnxSource, type OpenModel, openOnnx, spelled } from './source.js';
 import { CONFIG, withoutType } from './transformers-js.js';
 
 // Folders as transformers.js has them: config.json, the files of a tokenizer, and onnx/ with one model or several.
@@ -21,7 +21,7 @@ const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
 const MAX_MODELS = 64;
 
 /** Files that hold tensors of models: not carried over. */
-const DATA = /\.onnx_data(_\d+)?$/;
+const DATA = /\.onnx(_data(_\d+)?|\.data)$/;
 
 async function modelsIn(path: string): Promise<readonly string[]> {
   for (const folder of FOLDERS) {
@@ -60,9 +60,12 @@ export async function openFolder(path: string): Promise<OnnxSource> {
     throw formatError(join(path, CONFIG), 'expected a JSON object.');
   const config = { text, value: value as Readonly<Record<string, unknown>> };
   const models: OpenModel[] = [];
+  // Several forms of one model have the same tensors: then each file's own name goes before them.
+  const bare = chosen.map((name) => basename(withoutType(name), '.onnx'));
+  const stems = new Set(bare).size === bare.length ? bare : chosen.map((name) => basename(name, '.onnx'));
   try {
-    for (const name of chosen) {
-      const prefix = chosen.length === 1 ? '' : `${basename(withoutType(name), '.onnx')}/`;
+    for (const [i, name] of chosen.entries()) {
+      const prefix = chosen.length === 1 ? '' : `${stems[i]}/`;
       models.push(await openOnnx(join(path, name), name, prefix));
     }
   } catch (error) {
@@ -72,7 +75,15 @@ export async function openFolder(path: string): Promise<OnnxSource> {
   const own = new Set(models.flatMap(({ parts }) => parts.map(({ file }) => file.path)));
   const files = listing.files.filter((name) => name !== CONFIG && !DATA.test(name) && !own.has(join(path, name)));
   const left = all.filter((name) => !chosen.includes(name));
-  const notes = left.length === 0 ? [] : [`Not carried over, as other forms of the same models: ${quoteSome(left)}.`];
+  const known = new Set([...all, CONFIG]);
+  const skipped = listing.skipped.filter((name) => !known.has(name) && !DATA.test(name) && !own.has(join(path, name)));
+  const notes = [
+    ...(left.length === 0 ? [] : [`Not carried over, as other forms of the same models: ${quoteSome(left)}.`]),
+    ...(skipped.length === 0
+      ? []
+      : [`Not carried over, as other weights, or links out of the folder: ${quoteSome(skipped)}.`]),
+    ...spelled(models),
+  ];
   return new OnnxSource(
     path,
     'folder',

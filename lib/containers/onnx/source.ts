@@ -1,10 +1,10 @@
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, normalize } from 'node:path';
 import { inTurns } from '../../files/event-loop.js';
 import { openRegular, readFullySync } from '../../files/io.js';
 import { staysInside } from '../../files/model-folder.js';
 import { OpenFile } from '../../files/open-file.js';
 import type { OutputKind } from '../../files/output-rules.js';
-import { formatError, plain, quote } from '../../messages/text.js';
+import { formatError, plain, quote, quoteSome } from '../../messages/text.js';
 import type { SourceFile, TensorEntry, TensorSource } from '../container.js';
 import { OnnxEnvelope, type OnnxModel } from './envelope.js';
 import { OnnxGraph } from './graph.js';
@@ -48,13 +48,14 @@ export async function openOnnx(path: string, name: string, prefix = ''): Promise
     for (const [key, { type, shape, hole, external, bytes }] of graph.tensors) {
       let begin = hole?.begin ?? 0;
       if (external) {
-        let part = bases.get(external.location);
+        const place = normalize(external.location); // "x.bin" and "./x.bin" are one file
+        let part = bases.get(place);
         if (part === undefined) {
           if (bases.size === MAX_FILES) throw formatError(path, `its tensors lie in more than ${MAX_FILES} files.`);
           const file = await openBeside(path, external.location);
           part = { file, base: end };
           end += file.size;
-          bases.set(external.location, part);
+          bases.set(place, part);
           parts.push(part);
         }
         const last = external.offset + bytes;
@@ -146,9 +147,30 @@ export class OnnxSource implements TensorSource {
   }
 }
 
+/** What users should know of matrices that have no bytes of their own in the file. */
+export function spelled(models: readonly OpenModel[]): readonly string[] {
+  const names = models.flatMap(({ model: { graph, prefix } }) =>
+    graph.scopes.flatMap(({ tensors }) =>
+      [...tensors.values()]
+        .filter(({ key, shape, type }) => key === undefined && type.float !== undefined && isMatrix(shape))
+        .map(({ name }) => prefix + name),
+    ),
+  );
+  if (names.length === 0) return [];
+  const what = `Not quantized, as their numbers are spelt one by one (int32_data, float_data): ${quoteSome(names)}`;
+  return [`${what}. Save the model with raw_data to have them quantized.`];
+}
+
+const isMatrix = ([height = 0, width = 0, ...more]: readonly number[]) => more.length === 0 && height > 1 && width > 1;
+
 /** Opens a single file. `output` is what is to be made of it. */
 export async function openFile(path: string, output?: string): Promise<OnnxSource> {
   const open = await openOnnx(path, basename(path));
   const name = output === undefined ? undefined : basename(output);
-  return new OnnxSource(path, 'file', [open], new OnnxEnvelope({ models: [open.model], notes: [], output: name }));
+  return new OnnxSource(
+    path,
+    'file',
+    [open],
+    new OnnxEnvelope({ models: [open.model], notes: spelled([open]), output: name }),
+  );
 }

@@ -30,18 +30,26 @@ export function nameOf(name: string, type: string): string {
 
 /**
  * config.json, with what transformers.js has to be told: which type to load where nobody says, and which models have their tensors
- * in a file beside them (`apart`). What else stands there stays.
+ * in a file beside them. What else stands there stays.
+ *
+ * @param written Names of the models that are written, and whether their tensors lie in a file beside them.
  */
 export function withTypes(
   { text, value: { [MEMBER]: config } }: ConfigFile,
   type: string,
-  apart: readonly string[],
+  written: ReadonlyMap<string, boolean>,
 ): string {
   const isObject = (value: unknown): value is Record<string, unknown> =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   const old = isObject(config) ? config : {};
   const { use_external_data_format: data, ...rest } = old;
-  const files = { ...(isObject(data) ? data : {}), ...Object.fromEntries(apart.map((name) => [name, 1])) };
+  const files: Record<string, unknown> = isObject(data) ? { ...data } : {};
+  for (const [name, apart] of written) {
+    delete files[name];
+    if (apart) files[name] = 1;
+    // What is said of all forms of a model holds where nothing is said of this one.
+    else if (files[withoutType(name).slice(0, -'.onnx'.length)]) files[name] = false;
+  }
   const said = Object.keys(files).length > 0 ? { use_external_data_format: files } : {};
   return withMember(text, MEMBER, { ...rest, dtype: type, ...said });
 }

@@ -103,7 +103,7 @@ export async function planModel(
   const { kept, left } = loaded
     ? tellApart(source, scheme, layers, dense, unheld, unloaded)
     : { kept: layers, left: [] };
-  if (kept.length === 0) throw nothingLeft(source.path, { ...selection, dense: [...dense, ...left] });
+  if (kept.length === 0) throw nothingLeft(source, { ...selection, dense: [...dense, ...left] });
   await rejectNameClashes(source, scheme, kept);
   await yieldIfDue();
   const moduleOf = (name: string) => known?.moduleOf(name) ?? name;

@@ -163,8 +163,8 @@ function noEmbedding(path: string): HqqError {
   );
 }
 
-/** Why nothing is left to quantize. */
-export function nothingLeft(path: string, { dense, doubtful }: Selection): HqqError {
+/** Why nothing is left to quantize. Of a model without any tensors its notes say more. */
+export function nothingLeft({ path, envelope: { notes } }: TensorSource, { dense, doubtful }: Selection): HqqError {
   const counts = new Map<string, number>();
   for (const { reason } of dense) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   const reasons = [...counts]
@@ -173,7 +173,10 @@ export function nothingLeft(path: string, { dense, doubtful }: Selection): HqqEr
     .map(([reason, count]) => `${count} ${reason}`);
   const what =
     dense.length === 1 ? 'its one tensor stays as it is' : `its ${plural(dense.length, 'tensor')} stay as they are`;
-  const why = dense.length === 0 ? 'it holds no tensors' : `${what} (${reasons.join('; ')})`;
+  const why =
+    dense.length === 0
+      ? ['it holds no tensors', ...notes].join('. ').replace(/\.$/, '')
+      : `${what} (${reasons.join('; ')})`;
   const excluded = counts.get('excluded') ?? 0;
   if (excluded > 0) {
     const all = excluded === 1 ? 'the one weight' : `all ${formatCount(excluded)} weights`;
