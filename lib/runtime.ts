@@ -16,7 +16,7 @@ export type { BitPlan } from './models/bit-plan.js';
 export type { ImportanceSource } from './models/importance-options.js';
 export type { KvCache } from './runtime/blocks/cache.js';
 export type { LinearInput, Tap } from './runtime/blocks/tap.js';
-export type { LanguageModelConfig } from './runtime/config/model-config.js';
+export type { ArchitectureName, LanguageModelConfig } from './runtime/config/model-config.js';
 export type {
   Llama3Rope,
   PlainRope,
@@ -30,7 +30,7 @@ export { type EvaluateReport, evaluateModels, type ModelScore } from './runtime/
 export type { EvaluateOptions, EvaluateProgress } from './runtime/evaluate/options.js';
 export { loadLanguageModel } from './runtime/load.js';
 export type { LoadLanguageModelOptions } from './runtime/load-options.js';
-export type { ForwardOptions, LanguageModel } from './runtime/model.js';
+export type { ForwardOptions, LanguageModel, Stoppable } from './runtime/model.js';
 export type { Perplexity, PerplexityOptions } from './runtime/perplexity.js';
 export {
   type BlockSource,
@@ -43,7 +43,7 @@ export type { HeadRun, OpenHead } from './runtime/source/open-head.js';
 export type { OpenPart } from './runtime/source/open-part.js';
 export type { PartRun } from './runtime/source/texts.js';
 export type { ChatMessage, ChatOptions } from './runtime/text/chat-template.js';
-export type { GeneratedToken, GenerateOptions } from './runtime/text/generate.js';
+export type { GeneratedToken, GenerateOptions, PromptReport } from './runtime/text/generate.js';
 export type { TokenIds } from './runtime/text/ids.js';
-export type { TokenLikelihoods } from './runtime/text/sampling.js';
+export type { TokenLikelihood, TokenLikelihoods } from './runtime/text/sampling.js';
 export { openTokenizer, type TextTokenizer } from './runtime/text/tokenizer.js';

@@ -42,7 +42,8 @@ export interface ForwardOptions {
   readonly tap?: Tap | undefined;
 }
 
-type Stoppable = Pick<ForwardOptions, 'signal'>;
+/** How a call is ended early. */
+export type Stoppable = Pick<ForwardOptions, 'signal'>;
 
 /** What a model is made of; `loadLanguageModel` puts it together. */
 interface ModelParts {

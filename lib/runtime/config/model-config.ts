@@ -12,7 +12,8 @@ const ARCHITECTURES: Readonly<Record<ArchitectureName, Architecture>> = {
   Qwen3ForCausalLM: { modelType: 'qwen3', headNorms: true, headDim: 128, window: lateWindow },
 };
 
-type ArchitectureName = 'LlamaForCausalLM' | 'MistralForCausalLM' | 'Qwen2ForCausalLM' | 'Qwen3ForCausalLM';
+/** An architecture that runs, as config.json calls it. */
+export type ArchitectureName = 'LlamaForCausalLM' | 'MistralForCausalLM' | 'Qwen2ForCausalLM' | 'Qwen3ForCausalLM';
 
 interface Architecture {
   /** `model_type` of config.json. */

@@ -29,6 +29,7 @@ export interface EncoderScore {
 export interface EncoderReport {
   /** What was read: the lines of a text, ids that were given, or random ids. */
   readonly source: 'text' | 'ids' | 'random';
+  /** How many sentences were embedded. */
   readonly sentences: number;
   /** Tokens of all sentences. */
   readonly tokens: number;

@@ -61,8 +61,16 @@ export interface GeneratedToken {
   readonly finish?: 'stop' | 'length';
   /** With `logprobs`: what the model itself says, before temperature and penalties. */
   readonly logprobs?: TokenLikelihoods;
-  /** On the first token: the prompt's tokens, and how many of them were not read, since an earlier text began with them. */
-  readonly prompt?: { readonly tokens: number; readonly reused: number };
+  /** On the first token: how much was read before it. */
+  readonly prompt?: PromptReport;
+}
+
+/** What became of a prompt. */
+export interface PromptReport {
+  /** Tokens of the prompt. */
+  readonly tokens: number;
+  /** How many of them were not read, since an earlier text began with them. */
+  readonly reused: number;
 }
 
 type Tuning = SamplingOptions & { readonly maxTokens: number };

@@ -92,7 +92,15 @@ export interface TokenLikelihoods {
   /** Of the token that was chosen. */
   readonly logprob: number;
   /** The likeliest, in order. */
-  readonly top: readonly { readonly id: number; readonly logprob: number }[];
+  readonly top: readonly TokenLikelihood[];
+}
+
+/** How likely the model finds a token. */
+export interface TokenLikelihood {
+  /** The token. */
+  readonly id: number;
+  /** The natural logarithm of its probability. */
+  readonly logprob: number;
 }
 
 /** Reads what the model itself says, before temperature and penalties, of the `count` likeliest tokens, and of any. */
