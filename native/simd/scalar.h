@@ -42,7 +42,11 @@ struct Scalar {
     return v;
   }
 
-  static F32 load(const float* p) { return bits<F32>(*reinterpret_cast<const F32*>(p)); }
+  static F32 load(const float* p) {
+    F32 v;
+    std::memcpy(v.lane, p, sizeof(v));
+    return v;
+  }
   static void store(float* p, F32 v) { std::memcpy(p, v.lane, sizeof(v)); }
   static F32 set(float x) {
     return each([=](int) { return x; });
@@ -183,7 +187,11 @@ struct Scalar {
 
   static U8 load_bytes(const uint8_t* p) { return bits<U8>(*reinterpret_cast<const U8*>(p)); }
   static void store_bytes(uint8_t* p, U8 v) { std::memcpy(p, v.lane, sizeof(v)); }
-  static U32 load_words(const uint32_t* p) { return bits<U32>(*reinterpret_cast<const U32*>(p)); }
+  static U32 load_words(const uint32_t* p) {
+    U32 v;
+    std::memcpy(v.lane, p, sizeof(v));  // from anywhere: some are bytes to whoever calls
+    return v;
+  }
   static void store_words(uint32_t* p, U32 v) { std::memcpy(p, v.lane, sizeof(v)); }
   static U32 words_of_u8(const uint8_t* p) {
     U32 v;
