@@ -161,6 +161,7 @@ void keep_the_best_start(const Options& options) {
     }
     check(all.stats.iterations > 0 && all.stats.iterations <= kSteps, text("%d steps", all.stats.iterations));
   }
+  if (options.brief) return;  // of so few groups chance may leave a start out
   for (const int count : chosen) check(count > 0, "one of the starts is never the best");
 }
 
