@@ -30,7 +30,9 @@ export async function openSource(given: string, output?: string): Promise<Tensor
   const stat = await fs.stat(path).catch(() => undefined);
   if (!stat?.isFile() && !stat?.isDirectory()) return first.open(path); // which says what it is instead
   const own = stat.isFile() ? await containerOfFile(path) : await containerOfFolder(path);
-  return (own ?? first).open(path, output);
+  // What begins as no model does is refused as what its name says that it is.
+  const named = stat.isFile() ? containerOfName(path) : undefined;
+  return (own ?? named ?? first).open(path, output);
 }
 
 /**
@@ -58,23 +60,23 @@ export async function sourceAs(source: TensorSource, name: string, weightsOnly =
   }
 }
 
-/** The container whose files end as the name of an output does. */
-const containerOfOutput = (output: string) => CONTAINERS.find(({ ending }) => output.toLowerCase().endsWith(ending));
+/** The container whose files end as a name does. */
+const containerOfName = (name: string) => CONTAINERS.find(({ ending }) => name.toLowerCase().endsWith(ending));
 
 /** Whether an output of that name lies in another container than a source, which adopts it. */
 export function isAdopted(source: TensorSource, output: string): boolean {
-  const made = containerOfOutput(output);
+  const made = containerOfName(output);
   return made !== undefined && made !== CONTAINERS[0] && made.adopts?.includes(source.container) === true;
 }
 
 /** An open model to make an output of: where its name ends as files of a container do, as one that lies in that. It is closed where that is an error. */
 export async function sourceFor(source: TensorSource, output: string): Promise<TensorSource> {
-  return isAdopted(source, output) ? sourceAs(source, containerOfOutput(output)!.name) : source;
+  return isAdopted(source, output) ? sourceAs(source, containerOfName(output)!.name) : source;
 }
 
 /** The same for one that is no model to be made small: what ends as no file does becomes a folder, as Hugging Face has it. */
 export function openSourceBack(given: string, output: string): Promise<TensorSource> {
-  return openSourceAs(given, (containerOfOutput(output) ?? CONTAINERS[0]!).name, output);
+  return openSourceAs(given, (containerOfName(output) ?? CONTAINERS[0]!).name, output);
 }
 
 /** The name of the container that `openSource` would open a model as. @throws {HqqError} as that, for what is not there */
@@ -97,7 +99,7 @@ async function containerOfFile(path: string): Promise<Container | undefined> {
     await readFully(fd, path, 0, prefix);
     const found = CONTAINERS.find((container) => container.begins(prefix, size));
     // Of nothing the name says what it should have been.
-    return found ?? (size === 0 ? containerOfOutput(path) : undefined);
+    return found ?? (size === 0 ? containerOfName(path) : undefined);
   } finally {
     await closeFile(fd);
   }

@@ -44,6 +44,10 @@ describe('an ONNX file', () => {
       expect(onnx.begins(Buffer.from(text.padEnd(64, ' ')), 1000)).toBe(false);
   });
 
+  it('is refused as what its name says, where its content says nothing', async () => {
+    await refuses(Buffer.from('x\n'), /with one graph, got 0/);
+  });
+
   it('is refused where a length leads out of its message', async () => {
     const sound = of([matMul], [floats('w', [64, 64], W)]);
     for (const length of [1, 100, sound.length - 20, sound.length - 1])
