@@ -7,6 +7,7 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import * as ort from 'onnxruntime-node';
 import { dequantizeModel, quantizeModel } from '../../dist/index.mjs';
+import { collectImportance } from '../../dist/runtime.mjs';
 import { floats, gaussian, graph, model, node, tensor, value } from './graph.mjs';
 import { llamaGraph, logitsOf, lossOf } from './llama.mjs';
 
@@ -213,4 +214,23 @@ test('transformers.js embeds sentences with an encoder', async (t) => {
     t.diagnostic(`${nbits} bits: cosine ${cosine.toFixed(5)}`);
     assert.ok(cosine > least);
   }
+});
+
+test('importance of a graph is that of the same model in hqq/runtime', async (t) => {
+  const options = { importance: 'random', tokens: 600, seed: 3 };
+  const own = await collectImportance(float, options);
+  const { meanSquares } = await collectImportance(SHIPPED, options);
+  let most = 0;
+  for (const [module, means] of meanSquares) {
+    const found = own.meanSquares.get(`onnx::MatMul_${module}`) ?? own.meanSquares.get('model.embed_tokens');
+    means.forEach((mean, i) => {
+      most = Math.max(most, Math.abs(found[i] / mean - 1));
+    });
+  }
+  t.diagnostic(`${meanSquares.size} layers, within ${most.toExponential(1)}`);
+  assert.ok(meanSquares.size > 20 && most < 1e-4);
+  const { source } = await collectImportance(float, { importance: { text }, tokens: 300 });
+  assert.equal(source, 'text');
+  const report = await quantizeModel(float, at('weighed'), { nbits: 2, groupSize: 32 });
+  assert.equal(report.importance, 'random');
 });

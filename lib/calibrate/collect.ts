@@ -1,4 +1,5 @@
 import { checkSignal } from '../compute/signal.js';
+import { containerNameOf, openSource } from '../containers/list.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
@@ -48,6 +49,7 @@ export interface CollectOptions {
 /**
  * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs, or of an
  * encoder of the BERT family (whose `text` is read line by line): the mean of the squares that go into it. The model is read block by block, and one block's weights are in memory at a time.
+ * Of an ONNX model, whose graph `onnxruntime-node` runs (`npm install onnxruntime-node`), a few nodes at a time: by the names of weights.
  *
  * @example
  * const { meanSquares } = await collectImportance('Llama-3.2-1B', { tokens: 2048 });
@@ -62,6 +64,15 @@ export async function collectImportance(model: FilePath, options: CollectOptions
   signal?.throwIfAborted();
   if (typeof importance === 'string' && fileOfText(importance) === undefined && !isMade(importance))
     return readStatistics(importance);
+  if ((await containerNameOf(path)) === 'onnx') {
+    const source = await openSource(path);
+    try {
+      const { collectGraphs } = await import('./graphs/collect.js');
+      return await collectGraphs(source, { importance, seed, tokens, threads, signal, onProgress });
+    } finally {
+      await source.close();
+    }
+  }
   const reader = await openReader(path, { threads, signal });
   try {
     const texts = await textsFor(reader, { importance, seed, tokens, threads, signal, onProgress });
@@ -99,6 +110,10 @@ export async function textsFor(
     const progress = (done: number) => onProgress?.({ phase: 'writing', done, total: tokens });
     return ownTexts(path, { tokens, seed, threads, signal, progress });
   }
+  if (typeof importance !== 'string' && 'inputs' in importance) {
+    const message = `Expected importance of ${plain(path)} to be random, own, a text or a file of statistics, got inputs, which graphs of ONNX models have`;
+    throw new HqqError('ERR_INVALID_OPTION', `${message}.`);
+  }
   const file = typeof importance === 'string' ? fileOfText(importance) : undefined;
   const text = typeof importance === 'string' ? await textOfFile(file!) : importance.text;
   if (kind === 'encoder') return sentencesOf(path, text, { tokens, config, signal });
@@ -128,7 +143,7 @@ function resolve(options: CollectOptions): Resolved {
     if (value !== undefined && !accepts(value)) throw invalid(name, expected, value);
   }
   if (importance === 'auto' || importance === 'none')
-    throw invalid('importance', 'random, own, text:<file>, or a file of statistics', importance);
+    throw invalid('importance', 'random, own, text:<file>, a file of statistics, { text } or { inputs }', importance);
   if (typeof head !== 'boolean') throw invalid('head', 'true or false', head);
   checkSignal(signal);
   if (onProgress !== undefined && typeof onProgress !== 'function')

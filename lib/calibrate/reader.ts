@@ -1,6 +1,3 @@
-import { containerNameOf } from '../containers/list.js';
-import { HqqError } from '../messages/errors.js';
-import { plain } from '../messages/text.js';
 import type { Tap } from '../runtime/blocks/tap.js';
 import { Encoder, isEncoderModel } from '../runtime/encoder/encoder.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
@@ -30,13 +27,9 @@ interface OpenOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for an ONNX model; as `openBlockSource` and `Encoder.open` */
+/** @throws {HqqError} as `openBlockSource` and `Encoder.open` */
 export async function openReader(path: string, options: OpenOptions): Promise<Reader> {
   options.signal?.throwIfAborted();
-  if ((await containerNameOf(path)) === 'onnx') {
-    const message = `${plain(path)} is an ONNX model, which hqq/runtime does not run: of its inputs no importance is found`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Leave importance out (--importance none).`);
-  }
   return (await isEncoderModel(path))
     ? encoderReader(await Encoder.open(path, options))
     : languageReader(await openBlockSource(path, options));

@@ -2,6 +2,7 @@ import type { FileKind } from '../files/file-kind.js';
 import type { OutputKind } from '../files/output-rules.js';
 import type { DType } from '../matrix/dtype.js';
 import type { KnownModules } from './known-modules.js';
+import type { RunnableGraph } from './runnable.js';
 import type { StoredType } from './stored-types.js';
 
 // What every file format that holds tensors gives and takes. The path of a model (lib/models) knows these interfaces and no format.
@@ -83,6 +84,8 @@ export interface TensorSource {
   grid?(entry: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined>;
   /** What of that is known unread; `groupSize` 0: its groups are no parts of rows, and `grid` gives nothing. */
   readonly gridSize?: ((entry: { readonly name: string }) => Pick<Grid, 'nbits' | 'groupSize'> | undefined) | undefined;
+  /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */
+  graphs?(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]>;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   close(): Promise<void>;
 }

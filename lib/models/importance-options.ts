@@ -13,7 +13,20 @@ export type ImportanceSource =
   | {
       /** The text that the model reads. */
       readonly text: string;
+    }
+  | {
+      /** What the graph of an ONNX model is given, one run after the other: of each of its inputs a tensor. */
+      readonly inputs: readonly Readonly<Record<string, GraphTensor>>[];
     };
+
+/** A tensor as `onnxruntime-node` has it (`new ort.Tensor(type, data, dims)`), or one that is like it. */
+export interface GraphTensor {
+  /** `float32`, `int64`, and so on. */
+  readonly type: string;
+  /** An array of that type: `BigInt64Array` of `int64`. */
+  readonly data: unknown;
+  readonly dims: readonly number[];
+}
 
 /** What says how importance is found. */
 export interface ImportanceOptions {
@@ -25,9 +38,11 @@ export interface ImportanceOptions {
    *   nearly all that text gives. One block of the model is in memory at a time.
    * - `'own'`: a text that the model writes itself. The whole model is in memory, in float32.
    * - `'text:<file>'`, or `{ text }`: a text. Needs the tokenizer, as `openTokenizer` does.
+   * - `{ inputs }`: of an ONNX model, what its graph is given.
    * - another text: a file of statistics, as `hqq calibrate` writes it, or an imatrix of llama.cpp as GGUF. A file whose name is one of the words above is `'./random'`.
    * - `'none'`: all count alike.
-   * - `'auto'`: `'random'` where `hqq/runtime` runs the model, in native code, else `'none'`, and a note of the report says why. Layers of 8
+   * - `'auto'`: `'random'` where `hqq/runtime` runs the model, in native code, or onnxruntime-node is installed and runs the graph of an
+   *   ONNX model; else `'none'`, and a note of the report says why. Layers of 8
    *   bits have none, since they gain nothing, nor have those of solver `'hqq'`, whose codes are the reference's.
    *
    * @default 'auto'
@@ -66,15 +81,25 @@ const integer = (text: string): unknown => (/^\d+$/.test(text.trim()) ? Number(t
 
 function isSource(value: unknown): boolean {
   if (typeof value === 'string') return value !== '' && value !== 'text:';
-  const text = (value as { text?: unknown } | null)?.text;
-  return typeof text === 'string' && text !== '' && Object.keys(value as object).length === 1;
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 1) return false;
+  const { text, inputs } = value as { readonly text?: unknown; readonly inputs?: unknown };
+  if (inputs !== undefined) return Array.isArray(inputs) && inputs.length > 0 && inputs.every(isFeeds);
+  return typeof text === 'string' && text !== '';
+}
+
+function isFeeds(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.values(value).every((tensor: Partial<GraphTensor> | null) => {
+    const { type, data, dims } = tensor ?? {};
+    return typeof type === 'string' && Array.isArray(dims) && typeof data === 'object' && data !== null;
+  });
 }
 
 /** The same in the shape of `OPTIONS` of one matrix: checks, command-line flags and help read it. */
 export const IMPORTANCE_OPTIONS: { readonly [K in keyof Resolved]: Option<Resolved[K]> } = {
   importance: {
     default: 'auto',
-    expected: `one of ${IMPORTANCE_SOURCES.join(', ')}, text:<file>, or a file of statistics`,
+    expected: `one of ${IMPORTANCE_SOURCES.join(', ')}, text:<file>, a file of statistics, { text } or { inputs }`,
     accepts: isSource,
     help: 'what the errors of each input count by: random tokens, its own text, text:<file>, or saved statistics',
     parse: (text) => text,

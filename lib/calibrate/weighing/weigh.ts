@@ -30,7 +30,7 @@ export async function weigh(
     .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config.solver)));
   if (asked === 'none' || layers.length === 0) return NONE;
   const importance = asked === 'auto' ? 'random' : asked;
-  if (asked === 'auto' && source.container === 'onnx') return NONE; // nobody expects a graph to be run
+  if (source.graphs !== undefined && !isSaved(importance)) return ofGraphs(source, layers, plan, resolved);
   if (asked === 'auto') {
     const { obstacleTo } = await import('../runs.js');
     const obstacle = activeBackend().name === 'js' ? SLOW : await obstacleTo(source);
@@ -47,6 +47,39 @@ export async function weigh(
   });
   return applied(statistics, layers, source);
 }
+
+/** The same of graphs, which onnxruntime runs; in a dry run on a text of a few tokens, so that it is known whether it does. */
+async function ofGraphs(
+  source: TensorSource,
+  layers: readonly PlannedLayer[],
+  plan: ModelPlan,
+  { model: { importance: asked, seed, tokens, threads, dryRun }, run: { signal, onProgress } }: ResolvedOptions,
+): Promise<Weighing> {
+  const { hasOnnxRuntime, MISSING } = await import('../graphs/engine.js');
+  if (asked === 'auto' && !hasOnnxRuntime()) return { source: 'none', notes: [notWeighed(MISSING)] };
+  const { collectGraphs } = await import('../graphs/collect.js');
+  const idle = { tensor: '', weightsDone: 0, tensorsDone: 0 };
+  try {
+    const statistics = await collectGraphs(source, {
+      ...{ importance: asked === 'auto' ? 'random' : asked, seed, threads, signal },
+      tokens: dryRun ? Math.min(tokens, TRIAL_TOKENS) : tokens,
+      only: new Set(layers.map(({ site: { name } }) => name)),
+      onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
+    });
+    const { source: from, notes, ...found } = applied(statistics, layers, source);
+    return dryRun ? { source: from, notes } : { source: from, notes, ...found };
+  } catch (error) {
+    const isOwn = error instanceof HqqError && /^ERR_(CHECKPOINT_|DEPENDENCY)/.test(error.code);
+    if (asked !== 'auto' || !isOwn) throw error;
+    return { source: 'none', notes: [notWeighed(error.message.replace(/\. Give inputs.*$|\.$/, ''))] };
+  }
+}
+
+/** Tokens of the text that tells whether a graph runs. */
+const TRIAL_TOKENS = 8;
+
+const isSaved = (importance: ResolvedOptions['model']['importance']): boolean =>
+  typeof importance === 'string' && importance !== 'random' && importance !== 'own' && !importance.startsWith('text:');
 
 /** The same with error feedback, for which importance is what its factors say. */
 async function refined(
@@ -104,7 +137,8 @@ function reads(solver: string): boolean {
 }
 
 function sourceOf(importance: Exclude<ResolvedOptions['model']['importance'], 'auto' | 'none'>): string {
-  return typeof importance !== 'string' || importance.startsWith('text:') ? 'text' : importance;
+  if (typeof importance !== 'string') return 'inputs' in importance ? 'inputs' : 'text';
+  return importance.startsWith('text:') ? 'text' : importance;
 }
 
 function totalsOf({ shards }: ModelPlan) {

@@ -90,6 +90,12 @@ export class OnnxEnvelope implements Envelope {
     };
   }
 
+  /** Tokens of the longest text, where config.json says so. */
+  get maxPositions(): number | undefined {
+    const most = this.#given.folder?.config.value.max_position_embeddings;
+    return Number.isSafeInteger(most) && (most as number) > 0 ? (most as number) : undefined;
+  }
+
   get fingerprint(): string {
     const hash = createHash('sha256');
     for (const { file, message } of this.models) {

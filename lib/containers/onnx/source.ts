@@ -6,8 +6,10 @@ import { OpenFile } from '../../files/open-file.js';
 import type { OutputKind } from '../../files/output-rules.js';
 import { formatError, plain, quote, quoteSome } from '../../messages/text.js';
 import type { SourceFile, TensorEntry, TensorSource } from '../container.js';
+import type { RunnableGraph } from '../runnable.js';
 import { OnnxEnvelope, type OnnxModel } from './envelope.js';
 import { OnnxGraph } from './graph.js';
+import { runnable } from './run/runnable.js';
 import { scanSteps } from './scan.js';
 import { WireReader } from './wire.js';
 
@@ -131,6 +133,19 @@ export class OnnxSource implements TensorSource {
 
   async readSpan(name: string, begin: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     for (const { file, from, bytes } of this.#pieces(name, begin, into)) await file.read(from, bytes, signal);
+  }
+
+  async graphs(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]> {
+    const graphs: RunnableGraph[] = [];
+    for (const { model, parts } of this.#models.values()) {
+      const placeOf = (name: string) => {
+        const { begin } = this.entries.get(name)!;
+        const { file, base } = parts.findLast((part) => part.base <= begin)!;
+        return { path: file.path, offset: begin - base };
+      };
+      graphs.push(await runnable({ source: this, model, placeOf }, parts[0]!.file.path, this.envelope, only));
+    }
+    return graphs;
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,226 @@
+import * as fs from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { floats, gaussian, graph, model, node, read, tensor, value } from '../../interop/onnxruntime/graph.mjs';
+import { collectImportance } from '../../lib/calibrate/collect.js';
+import type { Ort, OrtTensor } from '../../lib/calibrate/graphs/engine.js';
+import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
+import { cutGraph } from '../../lib/containers/onnx/run/parts.js';
+import { openFile } from '../../lib/containers/onnx/source.js';
+import { expectError } from '../containers/helpers.js';
+import { freshPath } from '../support/checkpoints.js';
+import { compute } from '../support/onnx.js';
+
+const engine = vi.hoisted(() => ({ installed: true, refuses: '', runs: 0 }));
+
+/** In the place of onnxruntime, which tests do not install: the loops of test/support/onnx.ts. interop/ runs the real one. */
+vi.mock('../../lib/calibrate/graphs/engine.js', async (original) => {
+  const own = await original<typeof import('../../lib/calibrate/graphs/engine.js')>();
+  const ort: Ort = {
+    Tensor: class {
+      constructor(
+        readonly type: string,
+        readonly data: unknown,
+        readonly dims: readonly number[],
+      ) {}
+    },
+    InferenceSession: {
+      async create(bytes, { extra }) {
+        if (engine.refuses !== '') throw new Error(`${engine.refuses}.\nmore`);
+        const { model_external_initializers_file_folder_path: folder } = (extra as { session: Record<string, string> })
+          .session;
+        const part = read(Buffer.from(bytes));
+        for (const one of Object.values(part.tensors)) {
+          const { location, offset, length } = one.external as Record<string, string>;
+          if (location === undefined) continue;
+          const file = fs.readFileSync(join(folder!, location));
+          Object.assign(one, { raw: file.subarray(Number(offset), Number(offset) + Number(length)) });
+        }
+        return {
+          async run(feeds, fetches) {
+            engine.runs++;
+            const given = Object.entries(feeds).map(([name, { data, dims }]) => {
+              return [name, { shape: dims, data: Array.from(data as number[], Number) }];
+            });
+            const values = compute(part, Object.fromEntries(given));
+            return Object.fromEntries(
+              fetches.map((name): [string, OrtTensor] => {
+                const { data, shape } = values[name]!;
+                return [name, { type: 'float32', data: Float32Array.from(data), dims: shape }];
+              }),
+            );
+          },
+          async release() {},
+        };
+      },
+    },
+  };
+  return {
+    ...own,
+    hasOnnxRuntime: () => engine.installed,
+    loadOnnxRuntime: () => (engine.installed ? ort : own.loadOnnxRuntime()),
+  };
+});
+
+beforeEach(() => void Object.assign(engine, { installed: true, refuses: '', runs: 0 }));
+
+const [V, K, N] = [96, 64, 256];
+
+/** Ids, a table that the head shares, a product, one of what is given. */
+function network(): Buffer {
+  const nodes = [
+    node('Transpose', ['embed'], ['t']),
+    node('Gather', ['embed', 'input_ids'], ['h']),
+    node('MatMul', ['h', 'w'], ['m'], {}, { name: '/layer/MatMul' }),
+    node('Gemm', ['m', 'v'], ['g'], {}, { name: '/last/Gemm' }),
+    node('MatMul', ['g', 't'], ['logits'], {}, { name: '/lm_head/MatMul' }),
+    node('MatMul', ['x', 'w'], ['unused'], {}, { name: '/other/MatMul' }),
+  ];
+  const tensors = [
+    floats('embed', [V, K], gaussian(V * K, 1)),
+    floats('w', [K, N], gaussian(K * N, 2, 0.1)),
+    floats('v', [N, K], gaussian(N * K, 3, 0.1)),
+  ];
+  const inputs = [value('input_ids', 'int64', ['batch', 'sequence']), value('x', 'float32', ['rows', K])];
+  return model(graph({ nodes, tensors, inputs, outputs: [value('logits', 'float32', ['batch', 'sequence', V])] }));
+}
+
+function written(bytes: Buffer): string {
+  const path = freshPath('model.onnx');
+  fs.writeFileSync(path, bytes);
+  return path;
+}
+
+const meanSquares = (data: ArrayLike<number>, width: number): number[] =>
+  Array.from({ length: width }, (_, i) => {
+    let sum = 0;
+    for (let at = i; at < data.length; at += width) sum += data[at]! ** 2;
+    return (sum * width) / data.length;
+  });
+
+const ids = (...list: number[]) => ({
+  type: 'int64',
+  data: BigInt64Array.from(list.map(BigInt)),
+  dims: [1, list.length],
+});
+
+describe('importance of a graph', () => {
+  it('is the mean square of what goes into each layer, of the inputs that are given', async () => {
+    const path = written(network());
+    const x = gaussian(2 * K, 9);
+    const own = { input_ids: ids(3, 90, 4, 4), x: { type: 'float32', data: x, dims: [2, K] } };
+    const found = await collectImportance(path, { importance: { inputs: [own] } });
+    expect(found).toMatchObject({ source: 'inputs', tokens: 1 });
+    const values = compute(read(network()), {
+      input_ids: { shape: [4], data: [3, 90, 4, 4] },
+      x: { shape: [2, K], data: [...x] },
+    });
+    const expected = {
+      w: meanSquares([...values.h!.data, ...x], K),
+      v: meanSquares(values.m!.data, N),
+      embed: meanSquares(values.g!.data, K),
+    };
+    expect([...found.meanSquares.keys()].sort()).toEqual(Object.keys(expected).sort());
+    for (const [name, means] of Object.entries(expected)) {
+      const far = means.map((mean, i) => Math.abs(found.meanSquares.get(name)![i]! / mean - 1));
+      expect(Math.max(...far)).toBeLessThan(1e-6);
+    }
+  });
+
+  it('is found with random ids below the rows of the table, the same ones for a seed', async () => {
+    const path = written(network());
+    const [a, b, c] = [
+      await collectImportance(path, { tokens: 40, seed: 1 }),
+      await collectImportance(path, { tokens: 40, seed: 1 }),
+      await collectImportance(path, { tokens: 40, seed: 2 }),
+    ];
+    expect(a).toMatchObject({ source: 'random', tokens: 40 });
+    expect(a.meanSquares).toEqual(b.meanSquares);
+    expect(a.meanSquares.get('v')).not.toEqual(c.meanSquares.get('v'));
+  });
+
+  it('is taken where a model is quantized, and a dry run says so', async () => {
+    const path = written(network());
+    const options = { groupSize: 32, nbits: 2, tokens: 300 } as const;
+    const none = await quantizeModel(path, freshPath('none.onnx'), { ...options, importance: 'none' });
+    for (const importance of ['auto', 'random'] as const) {
+      const output = freshPath('out.onnx');
+      const dry = await quantizeModel(path, output, { ...options, importance, dryRun: true });
+      const report = await quantizeModel(path, output, { ...options, importance });
+      expect(report).toMatchObject({ importance: 'random', notes: dry.notes });
+      expect(dry.importance).toBe('random');
+      expect(report.totals.relativeError).toBeGreaterThan(none.totals.relativeError);
+    }
+    const { length } = (await quantizeModel(path, freshPath('8.onnx'), { nbits: 8 })).notes;
+    expect(length).toBe(0); // of 8 bits nothing is looked for
+  });
+
+  it('is none, with a note, where onnxruntime is missing or refuses the graph, and an error where it was asked for', async () => {
+    const path = written(network());
+    const output = freshPath('out.onnx');
+    Object.assign(engine, { refuses: 'no kernel for Foo' });
+    for (const dryRun of [true, false]) {
+      const { importance, notes } = await quantizeModel(path, output, { dryRun });
+      expect(importance).toBe('none');
+      expect(notes.join()).toMatch(/Importance is none: .*onnxruntime says: no kernel for Foo\. All input/);
+    }
+    const asked = { importance: 'random', force: true } as const;
+    await expectError(
+      () => quantizeModel(path, output, asked),
+      'ERR_CHECKPOINT_CONTENT',
+      /no kernel for Foo\. Give inputs/,
+    );
+    Object.assign(engine, { installed: false });
+    const { importance, notes } = await quantizeModel(path, output, { force: true });
+    expect(importance).toBe('none');
+    expect(notes.join()).toMatch(/npm install onnxruntime-node/);
+    await expectError(() => quantizeModel(path, output, asked), 'ERR_DEPENDENCY', /npm install onnxruntime-node/);
+    await expectError(() => collectImportance(path, { importance: 'own' }), 'ERR_CHECKPOINT_CONTENT', /importance own/);
+  });
+
+  it('refuses inputs that the graph has not, and lacks none', async () => {
+    const given = (own: object) => ({ importance: { inputs: [own] as never } });
+    const path = written(network());
+    await expectError(() => collectImportance(path, given({})), 'ERR_INVALID_OPTION', /none for "input_ids"/);
+    const more = { input_ids: ids(1), x: ids(1), y: ids(1) };
+    await expectError(() => collectImportance(path, given(more)), 'ERR_INVALID_OPTION', /"y", too/);
+    await expectError(() => collectImportance(path, given({ x: 1 })), 'ERR_INVALID_OPTION', /\{ inputs \}/);
+  });
+});
+
+it('cuts a graph into parts that each have few weights, and none that nothing needs', async () => {
+  const path = written(network());
+  const source = await openFile(path);
+  const [{ graph: index }] = source.envelope.models as [(typeof source.envelope.models)[0]];
+  const tap = (value: string, inFeatures: number) => ({ value, layers: [value], inFeatures });
+  const taps = [tap('h', K), tap('m', N), tap('g', K)];
+  const whole = cutGraph(index, taps);
+  expect(whole).toMatchObject([{ inputs: ['input_ids'], outputs: ['h', 'm', 'g'] }]);
+  expect(whole[0]!.nodes.map(({ op }) => op)).toEqual(['Gather', 'MatMul', 'Gemm']);
+  const parts = cutGraph(index, taps, 1);
+  expect(parts.map(({ inputs, last, constants }) => [inputs, last, [...constants]])).toEqual([
+    [['input_ids'], ['input_ids'], ['embed']],
+    [['h'], ['h'], ['w']],
+    [['m'], ['m', 'g'], ['v']],
+  ]);
+  await source.close();
+});
+
+it('reads tensors that lie in another file where they lie', async () => {
+  const w = gaussian(K * N, 2, 0.1);
+  const path = freshPath('apart.onnx');
+  const location = `${basename(path)}_data`;
+  fs.writeFileSync(join(dirname(path), location), Buffer.concat([Buffer.alloc(64), Buffer.from(w.buffer)]));
+  const tensors = [tensor('w', 'float32', [K, N], w, { location, offset: 64, length: w.byteLength })];
+  const nodes = [
+    node('MatMul', ['x', 'w'], ['h'], {}, { name: 'first' }),
+    node('MatMul', ['h', 'v'], ['y'], {}, { name: 'second' }),
+  ];
+  tensors.push(floats('v', [N, K], gaussian(K * N, 4)));
+  const [inputs, outputs] = [[value('x', 'float32', ['rows', K])], [value('y', 'float32', ['rows', K])]];
+  fs.writeFileSync(path, model(graph({ nodes, tensors, inputs, outputs })));
+  const { meanSquares } = await collectImportance(path, { tokens: 64 });
+  const sum = (values: Float32Array) => values.reduce((a, b) => a + b, 0);
+  expect(sum(meanSquares.get('w')!) / K).toBeCloseTo(1, 0);
+  expect(sum(meanSquares.get('v')!) / N / (0.01 * K)).toBeCloseTo(1, 0);
+});
