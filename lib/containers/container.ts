@@ -84,6 +84,8 @@ export interface TensorSource {
   grid?(entry: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined>;
   /** What of that is known unread; `groupSize` 0: its groups are no parts of rows, and `grid` gives nothing. */
   readonly gridSize?: ((entry: { readonly name: string }) => Pick<Grid, 'nbits' | 'groupSize'> | undefined) | undefined;
+  /** The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it. */
+  readonly forms?: ((widths: readonly number[]) => TensorForms) | undefined;
   /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */
   graphs?(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]>;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
@@ -97,6 +99,8 @@ export interface Grid {
   readonly scale: Float32Array;
   readonly zero: Float32Array;
 }
+
+type TensorForms = { readonly source: TensorSource; readonly widths: ReadonlyMap<string, number> };
 
 /** Path of the file that holds a tensor, as messages show it. */
 export function pathOfFile({ files }: Pick<TensorSource, 'files'>, { file }: TensorEntry): string {
@@ -195,6 +199,8 @@ export interface LinearSite {
   readonly layers?: ExpertLayers;
   /** Names of the nodes that compute with it, where a graph says so: patterns match them, too. Absent: none. */
   readonly nodes?: readonly string[];
+  /** What it is called in the model that several forms are made of (`TensorSource.forms`). Absent: it is in no such form. */
+  readonly original?: string;
   /** The type that it is computed in, where that is known of each layer. Absent: it is that of the model. */
   readonly computed?: DType;
   /** Names of the tensors that its weight, and its bias, are parts of: one expert of a stack. Absent: they are whole tensors. */

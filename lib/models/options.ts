@@ -13,6 +13,7 @@ import { type AccuracyLevel, FORMAT_OPTIONS, type FormatOptions } from './format
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import { checkRefine, REFINE_OPTION, type RefineOption } from './refine-option.js';
 import type { Progress } from './report.js';
+import { WIDTHS_OPTION, type WidthsOption } from './widths-option.js';
 
 /** How scale and zero may be stored. */
 const META_DTYPES = ['auto', 'float16', 'float32'] as const;
@@ -25,7 +26,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOptions, PlanOption {
+export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOptions, PlanOption, WidthsOption {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -118,6 +119,7 @@ export interface ResolvedModelOptions {
   readonly exclude: Globs;
   readonly overrides: Readonly<Record<string, QuantConfig>>;
   readonly embeddings: EmbeddingBits | undefined;
+  readonly widths: WidthsOption['widths'];
   readonly metaDtype: MetaDtype;
   readonly to: string | undefined;
   readonly type: string | undefined;
@@ -179,6 +181,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
     help: 'quantize embeddings, too, to so many bits (for hqq, or of an ONNX file)',
     parse: (text) => (/^\d+$/.test(text.trim()) ? Number(text) : text),
   },
+  widths: WIDTHS_OPTION,
   metaDtype: {
     default: 'auto',
     expected: `one of ${META_DTYPES.join(', ')}`,

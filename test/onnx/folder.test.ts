@@ -81,6 +81,50 @@ describe('a folder of transformers.js', () => {
     expect(totals.relativeError).toBeCloseTo(report.totals.relativeError, 6);
   });
 
+  it('becomes one that holds several forms, each as a run of its own makes it', async () => {
+    const models = { 'encoder_model.onnx': network(1), 'decoder_model_merged.onnx': network(5) };
+    const input = folderOf(models);
+    const output = freshPath('out');
+    const options = { embeddings: 8, overrides: { 'encoder_model/w': { groupSize: 32 } } } as const;
+    const dry = await quantizeModel(input, output, { ...options, widths: [8, 4], dryRun: true });
+    const report = await quantizeModel(input, output, { ...options, widths: [8, 4] });
+    expect(report.tensors.map(({ name }) => name)).toEqual(dry.tensors.map(({ name }) => name));
+    expect(report.tensors).toHaveLength(8);
+    expect(report.totals.bytesAfter).toBe(dry.totals.bytesAfter);
+    const type = configOf(output)['transformers.js_config'].dtype;
+    expect(type).toBe('q8');
+    expect(fs.readdirSync(join(output, 'onnx'))).toHaveLength(4);
+    for (const nbits of [8, 4] as const) {
+      const alone = freshPath('alone');
+      await quantizeModel(input, alone, { ...options, nbits });
+      for (const name of fs.readdirSync(join(alone, 'onnx')))
+        expect(fs.readFileSync(join(output, 'onnx', name)).equals(fs.readFileSync(join(alone, 'onnx', name)))).toBe(
+          true,
+        );
+    }
+  });
+
+  it('has several forms by patterns with and without their names', async () => {
+    const input = folderOf({ 'model.onnx': network() });
+    const options = { widths: [4, 8], include: ['w', '/lm_head/*'] } as const;
+    const overrides = { 'model_q4/w': { groupSize: 16 }, embed: { groupSize: 128 } };
+    const { tensors } = await quantizeModel(input, freshPath('out'), { ...options, embeddings: 4, overrides });
+    expect(tensors.map(({ name, config: { nbits, groupSize } }) => `${name} ${nbits} ${groupSize}`).sort()).toEqual([
+      ...['model_q4/embed 4 128', 'model_q4/w 4 16', 'model_quantized/embed 4 128', 'model_quantized/w 8 64'],
+    ]);
+  });
+
+  it('has several forms only where an output can hold them', async () => {
+    const [input, output] = [folderOf({ 'model.onnx': network() }), freshPath('out')];
+    const refused = (from: string, options: Parameters<typeof quantizeModel>[2], pattern: RegExp) =>
+      expectError(() => quantizeModel(from, output, options), 'ERR_INVALID_OPTION', pattern);
+    await refused(join(input, 'onnx', 'model.onnx'), { widths: [4, 8] }, /transformers\.js folder/);
+    await refused(input, { widths: [4, 8], nbits: 4 }, /nbits or widths, got both/);
+    await refused(input, { widths: [4, 3] }, /nbits .*one of 8, 4, 2/);
+    await refused(input, { widths: [4, 4] }, /different ones/);
+    expect(fs.existsSync(output)).toBe(false);
+  });
+
   it('is one only where no other format is there', async () => {
     const path = folderOf({ 'model.onnx': network() });
     const source = await openSource(path);

@@ -63,7 +63,7 @@ async function ofGraphs(
     const statistics = await collectGraphs(source, {
       ...{ importance: asked === 'auto' ? 'random' : asked, seed, threads, signal },
       tokens: dryRun ? Math.min(tokens, TRIAL_TOKENS) : tokens,
-      only: new Set(layers.map(({ site: { name } }) => name)),
+      only: new Set(layers.map(({ site: { name, original = name } }) => original)),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
     });
     const { source: from, notes, ...found } = applied(statistics, layers, source);
@@ -151,7 +151,7 @@ function totalsOf({ shards }: ModelPlan) {
 function moduleOf({ site }: PlannedLayer, { entries, envelope }: TensorSource): string {
   const tied = envelope.config?.tie_word_embeddings === true && !entries.has(`${HEAD}.weight`);
   if (tied && layerOf(site.weight.name) === 'model.embed_tokens') return HEAD;
-  return moduleOfGgml(site.name, !entries.has('output.weight'));
+  return moduleOfGgml(site.original ?? site.name, !entries.has('output.weight'));
 }
 
 /** Statistics of the layers that they fit. Whoever asked for them by name is told which have none. */

@@ -1,14 +1,37 @@
 import { quantizeModel } from '../../calibrate/weighing/quantize.js';
+import type { NBits } from '../../matrix/config.js';
 import { MODEL_OPTIONS } from '../../models/options.js';
 import type { ModelReport } from '../../models/report.js';
+import { WIDTHS_OPTION } from '../../models/widths-option.js';
 import { defineCommand, toJson } from '../command.js';
-import { FORCE, fromOption, GLOBS, IMPORTANCE_FLAGS, JSON_FLAG, OUT, QUIET, quantConfig, THREADS } from '../flags.js';
+import {
+  type Flag,
+  FORCE,
+  fromOption,
+  GLOBS,
+  IMPORTANCE_FLAGS,
+  JSON_FLAG,
+  number,
+  OUT,
+  QUIET,
+  quantConfig,
+  THREADS,
+} from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';
 import { QUANT_FLAGS } from '../quant-flags.js';
 import { withProgress } from '../show/progress.js';
 import { shellWord } from '../show/shell-word.js';
 import { standOf } from '../show/stand.js';
 import { planTable, summarize } from '../show/summary.js';
+
+/** One width, or a list of those that an output is to hold. */
+const NBITS_FLAG: Flag<NBits | readonly NBits[]> = {
+  ...QUANT_FLAGS.nbits,
+  help: `${QUANT_FLAGS.nbits.help}; of a transformers.js folder several: 4,8`,
+  expected: `${QUANT_FLAGS.nbits.expected}, or ${WIDTHS_OPTION.expected}`,
+  parse: (given) => (given.includes(',') ? given.split(',').map(number) : number(given)),
+  accepts: (value) => (Array.isArray(value) ? WIDTHS_OPTION : QUANT_FLAGS.nbits).accepts!(value),
+};
 
 export const quantize = defineCommand({
   name: 'quantize',
@@ -26,6 +49,7 @@ export const quantize = defineCommand({
     accuracyLevel: fromOption(MODEL_OPTIONS.accuracyLevel),
     requantize: fromOption(MODEL_OPTIONS.requantize),
     ...QUANT_FLAGS,
+    nbits: NBITS_FLAG,
     metaDtype: fromOption(MODEL_OPTIONS.metaDtype),
     embeddings: fromOption(MODEL_OPTIONS.embeddings),
     ...IMPORTANCE_FLAGS,
@@ -63,9 +87,15 @@ export const quantize = defineCommand({
       json = false,
       quiet = false,
     } = values;
+    const { nbits, ...config } = values;
     const overrides = toOverrides(values.override);
     const options = {
-      ...quantConfig(values),
+      ...quantConfig(config),
+      ...(nbits === undefined
+        ? {}
+        : Array.isArray(nbits)
+          ? { widths: nbits as readonly NBits[] }
+          : { nbits: nbits as NBits }),
       to,
       for: engine,
       type,
@@ -92,12 +122,14 @@ export const quantize = defineCommand({
       const written = report.dryRun ? undefined : report.output;
       if (json) print(toJson(report), written);
       else if (report.dryRun) print(planTable(report));
-      else if (!quiet) print(`${summarize(report)}\nNext: ${nextOf(report)}\n`, written);
+      else if (!quiet) print(`${summarize(report)}\nNext: ${nextOf(report, Array.isArray(nbits))}\n`, written);
     };
   },
 });
 
-/** What is looked at next: what is quantized already is nothing to compare with. */
-function nextOf({ input, output, requantized }: ModelReport): string {
-  return requantized ? `hqq inspect ${shellWord(output)}` : `hqq compare ${shellWord(input)} ${shellWord(output)}`;
+/** What is looked at next: what is quantized already, or in several forms, is nothing to compare with. */
+function nextOf({ input, output, requantized }: ModelReport, inForms: boolean): string {
+  return requantized || inForms
+    ? `hqq inspect ${shellWord(output)}`
+    : `hqq compare ${shellWord(input)} ${shellWord(output)}`;
 }

@@ -35,6 +35,8 @@ export interface OnnxModel {
   readonly prefix: string;
   /** Whether some of its tensors lie in files beside it. */
   readonly apart: boolean;
+  /** Of one of several forms of a model: what transformers.js calls it, and the prefix of the original. Its file is called as its output. */
+  readonly form?: { readonly type: string; readonly original: string };
 }
 
 /** Sides of a matrix, and weights of it, from which codes are worth their scales and nodes. */
@@ -116,18 +118,28 @@ export class OnnxEnvelope implements Envelope {
     return undefined;
   }
 
+  /** The same around other forms of the models. */
+  around(models: readonly OnnxModel[]): OnnxEnvelope {
+    return new OnnxEnvelope({ ...this.#given, models });
+  }
+
   *linears(entries: ReadonlyMap<string, TensorEntry>): Generator<LinearSite | OtherTensor> {
+    const models = new Map(this.models.map((model) => [model.file, model]));
     for (const entry of entries.values()) {
       const weight = this.weight(entry.name);
       if (typeof weight === 'string' || weight === undefined) {
         yield { entry, reason: weight ?? 'an attribute of a node', linear: false };
         continue;
       }
-      yield siteOf(
-        entry,
-        weight,
-        layerNameOf(entry.name, (name) => entries.has(name)),
-      );
+      const isTensor = (name: string) => entries.has(name);
+      const site = siteOf(entry, weight, layerNameOf(entry.name, isTensor));
+      const { form, prefix } = models.get(entry.file)!;
+      if (form === undefined) {
+        yield site;
+        continue;
+      }
+      const original = form.original + site.name.slice(prefix.length);
+      yield { ...site, original, nodes: [...(site.nodes ?? []), original, form.original + weight.tensor.key] };
     }
   }
 
@@ -160,9 +172,9 @@ export class OnnxEnvelope implements Envelope {
   }
 
   outputName(file: string): string {
-    const type = this.#type();
     const { folder, tensors } = this.#given;
-    if (folder === undefined || tensors === undefined) return file;
+    if (folder === undefined || tensors === undefined || this.models[0]?.form) return file;
+    const type = this.#type();
     return type === undefined ? withoutType(file) : nameOf(file, type);
   }
 
@@ -177,6 +189,8 @@ export class OnnxEnvelope implements Envelope {
 
   /** What transformers.js calls most of the weights that become codes; undefined where none do. */
   #type(): string | undefined {
+    const [model] = this.models;
+    if (model?.form) return model.form.type;
     const counts = new Map<number, number>();
     for (const [name, { bits }] of this.#given.forms ?? []) {
       const weight = this.weight(name);

@@ -11,6 +11,7 @@ import { OnnxEnvelope, type OnnxModel } from './envelope.js';
 import { OnnxGraph } from './graph.js';
 import { runnable } from './run/runnable.js';
 import { scanSteps } from './scan.js';
+import { nameOf, typeOf } from './transformers-js.js';
 import { WireReader } from './wire.js';
 
 /** Most files that the tensors of one model lie in. */
@@ -110,8 +111,19 @@ export class OnnxSource implements TensorSource {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly envelope: OnnxEnvelope;
   readonly #models: ReadonlyMap<string, OpenModel>;
+  /** What it is several forms of. */
+  readonly #original: OnnxSource | undefined;
+  readonly forms: TensorSource['forms'];
 
-  constructor(path: string, kind: OutputKind, models: readonly OpenModel[], envelope: OnnxEnvelope) {
+  constructor(
+    path: string,
+    kind: OutputKind,
+    models: readonly OpenModel[],
+    envelope: OnnxEnvelope,
+    original?: OnnxSource,
+  ) {
+    this.#original = original;
+    if (kind === 'folder' && original === undefined) this.forms = (widths) => this.#inForms(widths);
     this.path = path;
     this.kind = kind;
     this.envelope = envelope;
@@ -135,7 +147,30 @@ export class OnnxSource implements TensorSource {
     for (const { file, from, bytes } of this.#pieces(name, begin, into)) await file.read(from, bytes, signal);
   }
 
+  /** The same models once for each width, called as transformers.js looks for them. */
+  #inForms(widths: readonly number[]): ReturnType<NonNullable<TensorSource['forms']>> {
+    const prefixes = new Map<string, number>();
+    const models = widths.flatMap((bits) =>
+      [...this.#models.values()].map((open): OpenModel => {
+        const { model } = open;
+        const type = typeOf(bits);
+        const file = nameOf(model.file, type);
+        const prefix = `${basename(file, '.onnx')}/`;
+        prefixes.set(prefix, bits);
+        const called = (name: string) => prefix + name.slice(model.prefix.length);
+        return {
+          ...open,
+          model: { ...model, file, prefix, form: { type, original: model.prefix } },
+          entries: open.entries.map((entry) => ({ ...entry, file, name: called(entry.name) })),
+        };
+      }),
+    );
+    const envelope = this.envelope.around(models.map(({ model }) => model));
+    return { source: new OnnxSource(this.path, this.kind, models, envelope, this), widths: prefixes };
+  }
+
   async graphs(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]> {
+    if (this.#original) return this.#original.graphs(only);
     const graphs: RunnableGraph[] = [];
     for (const { model, parts } of this.#models.values()) {
       const placeOf = (name: string) => {

@@ -19,6 +19,7 @@ import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.
 import { ProbesAhead } from './probe-ahead.js';
 import type { Importance, LayerResult } from './quantize-shard.js';
 import { type Made, reportQuantized } from './report.js';
+import { inWidths } from './widths.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from '../options.js';
@@ -59,16 +60,22 @@ export async function quantizeModel(
   const own = resolveOptions(options);
   own.run.signal?.throwIfAborted();
   const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
-  const { source, layers, configs } = await openInput(input, output, own);
+  const opened = await openInput(input, output, own);
+  const { layers, configs } = opened;
+  let { source } = opened;
   try {
     const asked = withScheme(options, own, source);
+    const forms = own.model.widths && inWidths(source, asked, own.model.widths);
+    if (forms) source = forms.source;
     const resolved = bits
       ? resolvePlanned(asked, bits)
-      : configs
-        ? withOwn(asked, configs)
-        : asked === options
-          ? own
-          : resolveOptions(asked);
+      : forms
+        ? forms.resolved
+        : configs
+          ? withOwn(asked, configs)
+          : asked === options
+            ? own
+            : resolveOptions(asked);
     const { model } = resolved;
     const plan = await planModel(source, resolved);
     if (bits) checkPlanFits(bits, source.path, plan.digest);
