@@ -3,6 +3,9 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { floats, gaussian, graph, model, node, read, value } from '../../interop/onnxruntime/graph.mjs';
 import { openSource } from '../../lib/containers/list.js';
+import { createModel, layoutSteps } from '../../lib/containers/onnx/layout.js';
+import type { OnnxSource } from '../../lib/containers/onnx/source.js';
+import { atOnce } from '../../lib/files/event-loop.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
@@ -133,6 +136,36 @@ describe('a folder of transformers.js', () => {
     fs.writeFileSync(join(path, 'model.safetensors'), '');
     await expectError(() => openSource(path), 'ERR_CHECKPOINT_FORMAT', /safetensors/);
   });
+});
+
+it('splits tensors that browsers could not load as one file, and reads them again', async () => {
+  const input = folderOf({ 'model.onnx': network() });
+  const source = (await openSource(input)) as OnnxSource;
+  const specs = [...source.entries.values()];
+  const changed = source.envelope.replace({ layers: [], set: {}, drop: [] });
+  const [file] = source.files.map(({ name }) => name) as [string];
+  // embed, of 102,400 bytes, is larger than a file may be; w has 81,920, b less than a tensor that is put aside.
+  const draft = { ...changed.draftOf(file), name: 'model.onnx', apart: true, chunkBytes: 90_000 };
+  const layout = atOnce(layoutSteps(file, specs, draft));
+  expect(layout.data.map(({ fileSize }) => fileSize)).toEqual([V * K * 4, K * N * 4]);
+  expect(specs.map(({ name }) => layout.entries.has(name))).toEqual(specs.map(() => true));
+  const output = folderOf({});
+  const sink = await createModel(join(output, 'onnx', 'model.onnx'), layout, 0o644);
+  for (const entry of specs) {
+    const bytes = new Uint8Array(entry.end - entry.begin);
+    source.readSync(entry, 0, bytes);
+    await sink.write(entry.name, 0, bytes);
+  }
+  await sink.finish();
+  expect(fs.readdirSync(join(output, 'onnx'))).toEqual(['model.onnx', 'model.onnx_data', 'model.onnx_data_1']);
+  const [said] = [...changed.companions()].filter(({ name }) => name === 'config.json') as { text: string }[];
+  expect(JSON.parse(said!.text)['transformers.js_config'].use_external_data_format).toEqual({ 'model.onnx': 2 });
+  await source.close();
+  const { dense } = await compareModels(input, output);
+  expect(dense).toMatchObject({ different: [], equal: specs.length });
+  await quantizeModel(output, freshPath('out'));
+  const endless = { ...draft, chunkBytes: Infinity };
+  expect(atOnce(layoutSteps(file, specs, endless)).data).toHaveLength(1);
 });
 
 describe('a model that is turned back', () => {

@@ -131,11 +131,12 @@ describe('a file', () => {
     await expectError(() => openSource(fileOf(Buffer.alloc(0))), 'ERR_CHECKPOINT_FORMAT', /ONNX/);
   });
 
-  it('has no importance, which says why', async () => {
+  it('has importance where onnxruntime runs it, and no error feedback, which says why', async () => {
     const file = fileOf(PLAIN);
-    const pattern = /is an ONNX model, which hqq\/runtime does not run/;
-    for (const importance of ['random', 'own'] as const)
-      await expectError(() => collectImportance(file, { importance }), 'ERR_CHECKPOINT_CONTENT', pattern);
+    const missing = () => collectImportance(file, { importance: 'random' });
+    await expectError(missing, 'ERR_DEPENDENCY', /npm install onnxruntime-node/);
+    const written = () => collectImportance(file, { importance: 'own' });
+    await expectError(written, 'ERR_CHECKPOINT_CONTENT', /for importance own, got .*, an ONNX model/);
     const source = await openSource(file);
     expect(await obstacleToRefine(source)).toMatch(/is an ONNX model/);
     await source.close();

@@ -17,7 +17,7 @@ import type { ConfigFile } from '../safetensors/envelope.js';
 import { piecesOf } from './encode.js';
 import type { NodeForm } from './forms.js';
 import type { OnnxGraph } from './graph.js';
-import type { OnnxDraft } from './layout.js';
+import { MAX_CHUNK_BYTES, type OnnxDraft } from './layout.js';
 import { restoreModel } from './restore.js';
 import { type Replacement, rewriteModel } from './rewrite.js';
 import type { OnnxTensor } from './tensors.js';
@@ -66,8 +66,8 @@ export class OnnxEnvelope implements Envelope {
   readonly models: readonly OnnxModel[];
   readonly notes: readonly string[];
   readonly #given: Surroundings;
-  /** Files whose tensors will lie in another one. */
-  readonly #apart = new Set<string>();
+  /** Files whose tensors will lie in others, and in how many. */
+  readonly #apart = new Map<string, number>();
   #weights: ReadonlyMap<string, Weight | string> | undefined;
 
   constructor(given: Surroundings) {
@@ -182,7 +182,9 @@ export class OnnxEnvelope implements Envelope {
     const { folder } = this.#given;
     if (folder === undefined) return;
     const type = this.#type() ?? (this.#given.tensors && 'fp32');
-    const written = new Map(this.models.map(({ file }) => [basename(this.outputName(file)), this.#apart.has(file)]));
+    const written = new Map(
+      this.models.map(({ file }) => [basename(this.outputName(file)), this.#apart.get(file) ?? 0]),
+    );
     yield { name: CONFIG, text: type === undefined ? folder.config.text : withTypes(folder.config, type, written) };
     for (const name of folder.files) yield { name, copyOf: join(folder.path, name) };
   }
@@ -222,9 +224,11 @@ export class OnnxEnvelope implements Envelope {
     for (const specs of forms.size > 0 ? [] : (tensors?.values() ?? []))
       for (const spec of specs) if (spec.name.startsWith(prefix)) restored.set(spec.name.slice(prefix.length), spec);
     const own = restored.size > 0 ? restoreModel(message, graph, restored) : rewriteModel(message, graph, replacements);
-    const told = () => void this.#apart.add(file);
+    const told = (files: number) => void this.#apart.set(file, files);
+    // Those of a folder may be loaded by browsers.
+    const chunkBytes = this.#given.folder === undefined ? Infinity : MAX_CHUNK_BYTES;
     const name = output ?? basename(this.outputName(file));
-    return { message: own, prefix, keyOf: (tensor) => keys.get(tensor), name, apart, told };
+    return { message: own, prefix, keyOf: (tensor) => keys.get(tensor), name, apart, chunkBytes, told };
   }
 }
 

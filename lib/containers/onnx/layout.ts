@@ -19,12 +19,21 @@ const ALIGNMENT = 64;
 /** What follows the name of a model in that of the file that holds its tensors. */
 export const DATA_SUFFIX = '_data';
 
-/** A model, and the file beside it that its larger tensors lie in, if they do. Entries stand in the model's file, those of the other one after it. */
+/** The same of file `index` of several, as transformers.js counts them. */
+const dataSuffix = (index: number): string => (index === 0 ? DATA_SUFFIX : `${DATA_SUFFIX}_${index}`);
+
+/** Most bytes of each, where browsers are to load them: they have no arrays of 2 GiB. Only a tensor that is larger has a larger file. */
+export const MAX_CHUNK_BYTES = 1.9 * 1024 ** 3;
+
+/** Most files of a model's tensors, of which transformers.js takes no more. */
+const MAX_CHUNKS = 100;
+
+/** A model, and the files beside it that its larger tensors lie in, if they do. Entries stand in the model's file, those of the others after it. */
 export interface OnnxLayout extends Layout {
   readonly main: FileLayout;
   /** What of the model is no tensor, by the names that stand for it. */
   readonly gaps: ReadonlyMap<string, Uint8Array>;
-  readonly data: FileLayout | undefined;
+  readonly data: readonly FileLayout[];
 }
 
 /** A model to be written. */
@@ -38,8 +47,34 @@ export interface OnnxDraft {
   readonly prefix: string;
   /** Whether its tensors lie in another file, however small it is. */
   readonly apart: boolean;
-  /** Called where they will. */
-  readonly told: () => void;
+  /** Most bytes of each such file; one file is as large as it has to be where this is Infinity. */
+  readonly chunkBytes: number;
+  /** Called where they will, with the number of these files. */
+  readonly told: (files: number) => void;
+}
+
+/** Where tensors go in the files beside a model. */
+class Chunks {
+  readonly places = new Map<string, { readonly chunk: number; readonly begin: number }>();
+  readonly sizes = [0];
+  readonly #most: number;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** A place for a tensor. */
+  take(key: string, bytes: number): { readonly chunk: number; readonly begin: number } {
+    let begin = Math.ceil(this.sizes.at(-1)! / ALIGNMENT) * ALIGNMENT;
+    if (begin > 0 && begin + bytes > this.#most) {
+      this.sizes.push(0);
+      begin = 0;
+    }
+    const place = { chunk: this.sizes.length - 1, begin };
+    this.sizes[place.chunk] = begin + bytes;
+    this.places.set(key, place);
+    return place;
+  }
 }
 
 /** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model of more than 2 GB without its tensors. */
@@ -51,20 +86,21 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
   });
   yield;
   const apart = draft.apart || sizeOf(inlined) > MAX_MODEL_BYTES;
-  if (apart) draft.told();
-  const places = new Map<string, number>();
-  let dataSize = 0;
+  const chunks = new Chunks(draft.chunkBytes);
   const message = !apart
     ? inlined
     : mapTensors(inlined, (tensor) => {
         const hole = tensor.fields.map(({ payload }) => payload).find(isHole);
         const bytes = hole ? hole.end - hole.begin : 0;
         if (hole?.entry === undefined || bytes < SMALL_BYTES) return tensor;
-        const at = Math.ceil(dataSize / ALIGNMENT) * ALIGNMENT;
-        places.set(hole.entry, at);
-        dataSize = at + bytes;
-        return externalMessage(tensor, `${draft.name}${DATA_SUFFIX}`, at, bytes);
+        const { chunk, begin } = chunks.take(hole.entry, bytes);
+        return externalMessage(tensor, `${draft.name}${dataSuffix(chunk)}`, begin, bytes);
       });
+  if (apart) draft.told(chunks.sizes.length);
+  if (chunks.sizes.length > MAX_CHUNKS) {
+    const what = `Expected tensors that fit into ${MAX_CHUNKS} files, which transformers.js loads at most, got ${chunks.sizes.length}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${plain(file)}: ${what}. Quantize the file by itself.`);
+  }
   yield;
   const size = sizeOf(message);
   if (size > MAX_MODEL_BYTES) {
@@ -106,11 +142,14 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
     yield;
   }
   endRun();
-  const data = new Map<string, TensorEntry>();
-  for (const [key, begin] of places) {
+  const data = chunks.sizes.map(() => new Map<string, TensorEntry>());
+  // Where each file begins, were they one.
+  const bases = chunks.sizes.map((_, i) => chunks.sizes.slice(0, i).reduce((sum, bytes) => sum + bytes, at));
+  for (const [key, { chunk, begin }] of chunks.places) {
     const { spec, bytes } = sizes.get(key)!;
-    data.set(spec.name, { ...specOf(spec), file, begin, end: begin + bytes });
-    entries.set(spec.name, { ...specOf(spec), file, begin: at + begin, end: at + begin + bytes });
+    data[chunk]!.set(spec.name, { ...specOf(spec), file, begin, end: begin + bytes });
+    const first = bases[chunk]! + begin;
+    entries.set(spec.name, { ...specOf(spec), file, begin: first, end: first + bytes });
     yield;
   }
   for (const { spec } of sizes.values()) {
@@ -118,9 +157,9 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
     throw new RangeError(`Expected tensor ${quote(spec.name)} to have a place in the graph, got none.`);
   }
   return {
-    ...{ entries, fileSize: at + dataSize, gaps },
+    ...{ entries, fileSize: chunks.sizes.reduce((sum, bytes) => sum + bytes, at), gaps },
     main: { entries: main, fileSize: at, header: header! },
-    data: apart ? { entries: data, fileSize: dataSize, header: new Uint8Array(0) } : undefined,
+    data: apart ? data.map((own, i) => ({ entries: own, fileSize: chunks.sizes[i]!, header: new Uint8Array(0) })) : [],
   };
 }
 
@@ -149,27 +188,30 @@ function mapTensors(model: Message, change: (tensor: Message) => Message): Messa
   return mapped(model, (field) => (field.number === 7 ? again(field, mapped(own(field), inGraph)) : field));
 }
 
-/** Creates the file of a model, and the one beside it. */
+/** Creates the file of a model, and those beside it. */
 export async function createModel(path: string, layout: OnnxLayout, mode: number | undefined): Promise<TensorSink> {
   const main = await FileWriter.create(path, layout.main, mode);
-  let data: FileWriter | undefined;
+  const data: FileWriter[] = [];
   try {
     for (const [name, bytes] of layout.gaps) await main.write(name, 0, bytes);
-    data = layout.data && (await FileWriter.create(`${path}${DATA_SUFFIX}`, layout.data, mode));
+    for (const [i, own] of layout.data.entries())
+      data.push(await FileWriter.create(`${path}${dataSuffix(i)}`, own, mode));
   } catch (error) {
-    await main.abandon();
+    await Promise.all([main, ...data].map((writer) => writer.abandon()));
     throw error;
   }
-  const writerOf = (name: string) => (data && layout.data!.entries.has(name) ? data : main);
+  const writers = new Map(
+    layout.data.flatMap(({ entries }, i) => [...entries.keys()].map((name) => [name, data[i]!] as const)),
+  );
+  const writerOf = (name: string) => writers.get(name) ?? main;
   return {
     write: (name, at, bytes) => writerOf(name).write(name, at, bytes),
     writePieces: (name, pieces, bytes, signal) => writerOf(name).writePieces(name, pieces, bytes, signal),
     async finish() {
-      await data?.finish();
-      await main.finish();
+      for (const writer of [...data, main]) await writer.finish();
     },
     async abandon() {
-      await Promise.all([main.abandon(), data?.abandon()]);
+      await Promise.all([main, ...data].map((writer) => writer.abandon()));
     },
   };
 }

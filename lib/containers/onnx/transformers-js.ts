@@ -32,21 +32,21 @@ export function nameOf(name: string, type: string): string {
  * config.json, with what transformers.js has to be told: which type to load where nobody says, and which models have their tensors
  * in a file beside them. What else stands there stays.
  *
- * @param written Names of the models that are written, and whether their tensors lie in a file beside them.
+ * @param written Names of the models that are written, and in how many files beside them their tensors lie: 0 where they do not.
  */
 export function withTypes(
   { text, value: { [MEMBER]: config } }: ConfigFile,
   type: string,
-  written: ReadonlyMap<string, boolean>,
+  written: ReadonlyMap<string, number>,
 ): string {
   const isObject = (value: unknown): value is Record<string, unknown> =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   const old = isObject(config) ? config : {};
   const { use_external_data_format: data, ...rest } = old;
   const files: Record<string, unknown> = isObject(data) ? { ...data } : {};
-  for (const [name, apart] of written) {
+  for (const [name, chunks] of written) {
     delete files[name];
-    if (apart) files[name] = 1;
+    if (chunks > 0) files[name] = chunks;
     // What is said of all forms of a model holds where nothing is said of this one.
     else if (files[withoutType(name).slice(0, -'.onnx'.length)]) files[name] = false;
   }
