@@ -16,6 +16,7 @@ import {
 import { collectImportance } from '../../lib/calibrate/collect.js';
 import { obstacleToRefine } from '../../lib/calibrate/runs.js';
 import { openSource } from '../../lib/containers/list.js';
+import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { expectError, folderOf } from '../containers/helpers.js';
@@ -99,22 +100,46 @@ describe('a folder of transformers.js', () => {
 });
 
 describe('a file', () => {
-  it('whose matrix is spelt number by number is refused with the reason, or says that it stays', async () => {
-    // float16 numbers in int32_data, as a helper of Python's onnx writes them.
-    const numbers = Buffer.concat(Array.from({ length: K * N }, (_, i) => varint(0x3000 + (i % 512))));
-    const half = (name: string) =>
-      Buffer.concat([number(1, K), number(1, N), number(2, 10), block(8, name), block(5, numbers)]);
-    const reason = /spelt one by one \(int32_data, float_data\): "v"/;
-    const only = model(
-      graph({
-        nodes: [node('MatMul', ['x', 'v'], ['y'])],
-        tensors: [half('v')],
-        outputs: [value('y', 'float16', [1, N])],
-      }),
-    );
-    await expectError(() => quantizeModel(fileOf(only), outFile()), 'ERR_CHECKPOINT_CONTENT', reason);
-    const { notes } = await quantizeModel(fileOf(product(floats('w', [K, N], W), half('v'))), outFile());
-    expect(notes.join()).toMatch(reason);
+  describe('whose matrix is spelt number by number', () => {
+    const spelt = (type: number, ...fields: Buffer[]) =>
+      Buffer.concat([number(1, K), number(1, N), number(2, type), block(8, 'w'), ...fields]);
+    const float = (value: number) => Buffer.concat([varint((4 << 3) | 5), Buffer.from(Float32Array.of(value).buffer)]);
+    // float16 numbers in int32_data, as a helper of Python's onnx writes them, or with a sign.
+    const halves = Uint16Array.from(W, (_, i) => ((i % 3) << 14) | (0x3000 + (i % 512)));
+    const signed = (half: number) => varint(BigInt.asIntN(16, BigInt(half)));
+    for (const [title, type, own, raw] of [
+      ['floats, each with its tag', 'float32', spelt(1, ...Array.from(W, float)), W],
+      ['whole numbers, packed', 'float16', spelt(10, block(5, Buffer.concat(Array.from(halves, varint)))), halves],
+      [
+        'whole numbers, each with its tag',
+        'float16',
+        spelt(10, ...Array.from(halves, (half) => number(5, half))),
+        halves,
+      ],
+      ['negative numbers', 'float16', spelt(10, block(5, Buffer.concat(Array.from(halves, signed)))), halves],
+    ] as const) {
+      it(`is quantized as one whose numbers lie together: ${title}`, async () => {
+        const outputs = [value('y', type, [1, N])];
+        const network = (w: Buffer) =>
+          model(graph({ nodes: [node('MatMul', ['x', 'w'], ['y'])], tensors: [w], outputs }));
+        const [given, expected] = [outFile(), outFile()];
+        await quantizeModel(fileOf(network(own)), given);
+        await quantizeModel(fileOf(network(tensor('w', type, [K, N], raw))), expected);
+        expect(fs.readFileSync(given).equals(fs.readFileSync(expected))).toBe(true);
+        await compareModels(fileOf(network(own)), given);
+      });
+    }
+
+    it('is refused where there are other numbers', async () => {
+      const few = model(
+        graph({
+          nodes: [node('MatMul', ['x', 'w'], ['y'])],
+          tensors: [spelt(1, ...Array.from(W.subarray(1), float))],
+          outputs: [value('y', 'float32', [1, N])],
+        }),
+      );
+      await expectError(() => openSource(fileOf(few)), 'ERR_CHECKPOINT_FORMAT', /spells other numbers one by one/);
+    });
   });
 
   it('whose tensors overlap is refused, however the file of them is spelt', async () => {

@@ -6,7 +6,7 @@ import { listFolder } from '../../files/model-folder.js';
 import { HqqError } from '../../messages/errors.js';
 import { formatError, plain, quoteSome } from '../../messages/text.js';
 import { OnnxEnvelope } from './envelope.js';
-import { OnnxSource, type OpenModel, openOnnx, spelled } from './source.js';
+import { OnnxSource, type OpenModel, openOnnx } from './source.js';
 import { CONFIG, withoutType } from './transformers-js.js';
 
 // Folders as transformers.js has them: config.json, the files of a tokenizer, and onnx/ with one model or several.
@@ -82,7 +82,6 @@ export async function openFolder(path: string): Promise<OnnxSource> {
     ...(skipped.length === 0
       ? []
       : [`Not carried over, as other weights, or links out of the folder: ${quoteSome(skipped)}.`]),
-    ...spelled(models),
   ];
   return new OnnxSource(
     path,

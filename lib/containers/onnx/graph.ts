@@ -237,7 +237,8 @@ class Maker {
     this.#known.add(message);
     const tensor = tensorOf(message, this.#path, called);
     this.values.add(tensor.name);
-    if (tensor.hole === undefined && tensor.external === undefined) return { ...tensor, key: undefined };
+    if (tensor.hole === undefined && tensor.external === undefined && tensor.spelt === undefined)
+      return { ...tensor, key: undefined };
     if (tensor.name === '') throw formatError(this.#path, 'a tensor has no name. The file is damaged.');
     const key = this.#keys.of(tensor.name);
     const own = { ...tensor, key };

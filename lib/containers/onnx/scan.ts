@@ -1,5 +1,6 @@
 import type { Steps } from '../../files/event-loop.js';
 import { formatError } from '../../messages/text.js';
+import { SPELT } from './spelt.js';
 import { type Field, Message, type Payload, type Span, type WireReader } from './wire.js';
 
 // An ONNX file without its weights: the messages that are worked on are read, in memory that is bounded, and the numbers of tensors
@@ -45,7 +46,10 @@ class Scanner {
   *message(kind: Kind, begin: number, end: number, depth: number): Steps<Message> {
     if (depth > MAX_DEPTH) this.#reader.fail(begin, `graphs lie within graphs, more than ${MAX_DEPTH} deep`);
     const fields: Field[] = [];
-    for (const span of this.#reader.fields(begin, end)) {
+    let spans = 0;
+    for (const span of kind === 'tensor' ? inRuns(this.#reader.fields(begin, end)) : this.#reader.fields(begin, end)) {
+      if (++spans % 4096 === 0) yield;
+      if (span === undefined) continue;
       if (++this.#fields > MAX_FIELDS) this.#reader.fail(span.begin, `the graph has more than ${MAX_FIELDS} fields`);
       const { number, wire } = span;
       fields.push({ number, wire, payload: yield* this.#payload(kind, span, depth) });
@@ -92,6 +96,26 @@ class Scanner {
     this.#reader.copy(begin, bytes);
     return bytes;
   }
+}
+
+/**
+ * Numbers that are spelt one by one, as one span from the first number to the last, with the tags between them, which are one byte each:
+ * a matrix has millions. Gives undefined in the place of those that are put together.
+ */
+function* inRuns(spans: Iterable<Span>): Generator<Span | undefined> {
+  let run: Span | undefined;
+  for (const span of spans) {
+    const { number, wire, begin, end } = span;
+    if (run && run.number === number && run.wire === wire && begin === run.end + 1) {
+      run = { ...run, end };
+      yield undefined;
+      continue;
+    }
+    if (run) yield run;
+    run = SPELT.has(number) && wire !== 2 ? span : undefined;
+    if (run === undefined) yield span;
+  }
+  if (run) yield run;
 }
 
 /**

@@ -4,13 +4,14 @@ import { openRegular, readFullySync } from '../../files/io.js';
 import { staysInside } from '../../files/model-folder.js';
 import { OpenFile } from '../../files/open-file.js';
 import type { OutputKind } from '../../files/output-rules.js';
-import { formatError, plain, quote, quoteSome } from '../../messages/text.js';
+import { formatError, plain, quote } from '../../messages/text.js';
 import type { SourceFile, TensorEntry, TensorSource } from '../container.js';
 import type { RunnableGraph } from '../runnable.js';
 import { OnnxEnvelope, type OnnxModel } from './envelope.js';
 import { OnnxGraph } from './graph.js';
 import { runnable } from './run/runnable.js';
 import { scanSteps } from './scan.js';
+import { SpeltBytes } from './spelt.js';
 import { nameOf, typeOf } from './transformers-js.js';
 import { WireReader } from './wire.js';
 
@@ -19,7 +20,7 @@ const MAX_FILES = 1024;
 
 /** A file that is read as a part of a model's. */
 interface Part {
-  readonly file: OpenFile;
+  readonly file: OpenFile | SpeltBytes;
   /** Where its bytes stand in the model, whose files are read as if they were one. */
   readonly base: number;
 }
@@ -48,8 +49,15 @@ export async function openOnnx(path: string, name: string, prefix = ''): Promise
     let end = size;
     const bases = new Map<string, Part>();
     const entries: TensorEntry[] = [];
-    for (const [key, { type, shape, hole, external, bytes }] of graph.tensors) {
+    const numbers = new SpeltBytes(path);
+    const spelt: TensorEntry[] = [];
+    for (const [key, { type, shape, hole, external, spelt: own, bytes }] of graph.tensors) {
       let begin = hole?.begin ?? 0;
+      if (own) {
+        begin = numbers.add(own);
+        spelt.push({ name: prefix + key, type, shape, file: name, begin, end: begin + bytes });
+        continue;
+      }
       if (external) {
         const place = normalize(external.location); // "x.bin" and "./x.bin" are one file
         let part = bases.get(place);
@@ -70,6 +78,9 @@ export async function openOnnx(path: string, name: string, prefix = ''): Promise
       }
       entries.push({ name: prefix + key, type, shape, file: name, begin, end: begin + bytes });
     }
+    for (const entry of spelt) entries.push({ ...entry, begin: entry.begin + end, end: entry.end + end });
+    if (spelt.length > 0) parts.push({ file: numbers, base: end });
+    end += numbers.size;
     entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
     checkApart(path, entries);
     return { model: { file: name, message, graph, prefix, apart: bases.size > 0 }, parts, entries, size: end };
@@ -197,30 +208,9 @@ export class OnnxSource implements TensorSource {
   }
 }
 
-/** What users should know of matrices that have no bytes of their own in the file. */
-export function spelled(models: readonly OpenModel[]): readonly string[] {
-  const names = models.flatMap(({ model: { graph, prefix } }) =>
-    graph.scopes.flatMap(({ tensors }) =>
-      [...tensors.values()]
-        .filter(({ key, shape, type }) => key === undefined && type.float !== undefined && isMatrix(shape))
-        .map(({ name }) => prefix + name),
-    ),
-  );
-  if (names.length === 0) return [];
-  const what = `Not quantized, as their numbers are spelt one by one (int32_data, float_data): ${quoteSome(names)}`;
-  return [`${what}. Save the model with raw_data to have them quantized.`];
-}
-
-const isMatrix = ([height = 0, width = 0, ...more]: readonly number[]) => more.length === 0 && height > 1 && width > 1;
-
 /** Opens a single file. `output` is what is to be made of it. */
 export async function openFile(path: string, output?: string): Promise<OnnxSource> {
   const open = await openOnnx(path, basename(path));
   const name = output === undefined ? undefined : basename(output);
-  return new OnnxSource(
-    path,
-    'file',
-    [open],
-    new OnnxEnvelope({ models: [open.model], notes: spelled([open]), output: name }),
-  );
+  return new OnnxSource(path, 'file', [open], new OnnxEnvelope({ models: [open.model], notes: [], output: name }));
 }

@@ -1,6 +1,7 @@
 import { formatError, quote } from '../../messages/text.js';
 import { type StoredType, storedType } from '../stored-types.js';
 import { block, whole } from './encode.js';
+import { SPELT, speltNumbers } from './spelt.js';
 import { type Field, type Hole, integerOf, integersOf, Message, messageOf, textOf } from './wire.js';
 
 // Tensors as ONNX has them: dimensions, a type, and numbers that lie in the message or in a file beside the model.
@@ -32,13 +33,15 @@ export interface External {
 export interface OnnxTensor {
   /** As the graph calls it. */
   readonly name: string;
-  /** By which it is known in all of the model: the same, as a rule. Undefined for one whose numbers are spelt one by one. */
+  /** By which it is known in all of the model: the same, as a rule. Undefined for one whose numbers lie nowhere together, nor are a matrix that is spelt one by one. */
   readonly key: string | undefined;
   readonly type: StoredType;
   readonly shape: readonly number[];
   readonly message: Message;
   readonly hole: Hole | undefined;
   readonly external: External | undefined;
+  /** Numbers of a float matrix that are spelt one by one in the message. */
+  readonly spelt: Uint8Array | undefined;
   /** Bytes of its numbers. */
   readonly bytes: number;
 }
@@ -71,10 +74,18 @@ export function tensorOf(message: Message, path: string, called?: string): Omit<
     refuse(`has ${found} bytes, where ${known} [${shape.join(', ')}] takes ${size}`);
   if (external && size === undefined && found === undefined)
     refuse('is of a type that is not known, and says no length');
-  const bytes = inMessage ? 0 : (found ?? size ?? 0);
+  // Others that are spelt, vectors and lists of sizes, are no weights, and stay as they are.
+  const isMatrix = inMessage && count > 0 && shape.length === 2 && known !== undefined;
+  const spelt = isMatrix && storedType(known).float ? speltNumbers(message, known, count) : undefined;
+  if (isMatrix && storedType(known).float && spelt === undefined && message.fields.some(isSpelt))
+    refuse(`spells other numbers one by one than ${known} [${shape.join(', ')}] has`);
+  const bytes = inMessage ? (spelt?.length ?? 0) : (found ?? size ?? 0);
   const [type, dims] = known === undefined ? [storedType('U8'), [bytes]] : [storedType(known), shape];
-  return { name, type, shape: dims, message, hole: holes[0], external, bytes };
+  return { name, type, shape: dims, message, hole: holes[0], external, spelt, bytes };
 }
+
+/** Whether a field of a tensor spells numbers, one or a run of them. */
+const isSpelt = ({ number, payload }: Field) => SPELT.has(number) && payload instanceof Uint8Array;
 
 export const isHole = (payload: Field['payload']): payload is Hole =>
   !(payload instanceof Uint8Array) && !(payload instanceof Message);
@@ -112,7 +123,7 @@ export function inlineMessage(message: Message, key: string, bytes: number): Mes
   const own = message.fields.findIndex(({ payload }) => isHole(payload));
   const hole: Hole = { begin: 0, end: bytes, entry: key };
   if (own >= 0) return new Message(message.fields.map((field, i) => (i === own ? { ...field, payload: hole } : field)));
-  return new Message([...withoutPlace(message), block(9, hole)]);
+  return new Message([...withoutPlace(message).filter((field) => !isSpelt(field)), block(9, hole)]);
 }
 
 /** The same of numbers that lie in another file. */

@@ -136,7 +136,8 @@ class PartMaker {
   async #tensor(message: Message, inline: boolean): Promise<Message> {
     const key = this.#keys.get(message);
     if (key === undefined) return message;
-    const { bytes } = this.#graph.tensors.get(key)!;
+    const { bytes, spelt } = this.#graph.tensors.get(key)!;
+    if (spelt) return message; // which has them
     const name = this.#given.model.prefix + key;
     if (bytes >= SMALL_BYTES && !inline) {
       const { path, offset } = this.#given.placeOf(name);
