@@ -311,6 +311,23 @@ export interface RopeArgs {
   readonly threads: number;
 }
 
+/** Room for some positions of a text. Keys and values are of the type that `AttentionArgs.cacheType` says. */
+export interface CacheSegment {
+  /** How many positions: a multiple of `keyStrip`. */
+  readonly capacity: number;
+  /** `[kvHeads, capacity / keyStrip, headDim, keyStrip]`: written at the rows' positions, then read up to each row's own. */
+  readonly keys: Float32Array | Uint16Array | Uint8Array;
+  /** `[kvHeads, capacity, headDim]`, likewise, as is all that follows. */
+  readonly values: Float32Array | Uint16Array | Uint8Array;
+  /**
+   * Of bytes alone: scales, then least elements, of every `cacheGroup` elements of a key (the last of them may be shorter),
+   * `[kvHeads, capacity / keyStrip, groups, 2, keyStrip]`.
+   */
+  readonly keyMeta: Float32Array;
+  /** The same of values, `[kvHeads, capacity, groups, 2]`. */
+  readonly valueMeta: Float32Array;
+}
+
 /**
  * Causal attention with grouped heads: row `r` is at `positions[r]` of its text, and sees the `window` positions that end there.
  *
@@ -322,7 +339,7 @@ export interface AttentionArgs {
   readonly kvHeads: number;
   readonly headDim: number;
   /**
-   * `[rows]`, below `capacity`. Read and checked each time that the operation runs, so that a prepared sequence serves every
+   * `[rows]`, below the capacity of all segments. Read and checked each time that the operation runs, so that a prepared sequence serves every
    * position of a text; one that is out of range is an error of that run.
    */
   readonly positions: Int32Array;
@@ -334,12 +351,13 @@ export interface AttentionArgs {
   /** `[rows, kvHeads, headDim]`: the rows' own. */
   readonly k: Float32Array;
   readonly v: Float32Array;
-  /** Positions that `keys` and `values` have room for: a multiple of `keyStrip`. */
-  readonly capacity: number;
-  /** `[kvHeads, capacity / keyStrip, headDim, keyStrip]`: written at the rows' positions, then read up to each row's own. */
-  readonly keys: Float32Array;
-  /** `[kvHeads, capacity, headDim]`, likewise. */
-  readonly values: Float32Array;
+  /**
+   * What keys and values are kept as, one of `cacheTypes`. What is kept has the same bits on every backend: float16 is rounded half to even,
+   * and clipped to what it holds; a code is `round((x - least) / scale)`, with `scale = (most - least) / 255` over a group.
+   */
+  readonly cacheType: number;
+  /** One after the other; a text goes on in the next where one is full. */
+  readonly segments: readonly CacheSegment[];
   /** `[rows, heads, headDim]`, written. */
   readonly out: Float32Array;
   readonly threads: number;
@@ -475,6 +493,10 @@ export interface Constants {
   readonly keyStrip: number;
   /** Elements whose distances are summed together. */
   readonly distanceTile: number;
+  /** Elements of a head's key, or value, that have a scale of their own where a cache is bytes. */
+  readonly cacheGroup: number;
+  /** What caches hold, in the order of their ids. */
+  readonly cacheTypes: readonly { readonly name: string; readonly bytes: number }[];
   /** In the order of their ids. */
   readonly formats: readonly FormatConstants[];
   /** Element types of weights, in the order of their ids. */

@@ -16,6 +16,8 @@ const OURS: Constants = {
   inputSegment: constants.INPUT_SEGMENT,
   keyStrip: constants.KEY_STRIP,
   distanceTile: constants.DISTANCE_TILE,
+  cacheGroup: constants.CACHE_GROUP,
+  cacheTypes: constants.CACHE_TYPES,
   formats: FORMATS.map(({ codeBits, wordBytes, fields, panel }) => ({ codeBits, wordBytes, fields, panel })),
   dtypes: DTYPE_NAMES.map((name) => ({ name, bytes: DTYPES[name].bytes })),
   solvers: SOLVERS,

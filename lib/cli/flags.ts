@@ -129,6 +129,7 @@ export const IMPORTANCE_FLAGS = fromOptions(IMPORTANCE_OPTIONS);
 
 export const ACTIVATIONS = fromOption(LOAD_OPTIONS.activations);
 export const HEAD = fromOption(LOAD_OPTIONS.head);
+export const CACHE_DTYPE = fromOption(LOAD_OPTIONS.cacheDtype);
 export const MAX_CONTEXT = fromOption(LOAD_OPTIONS.maxContext);
 
 /** What is left of `--flag` in a message: never a wall of text. */

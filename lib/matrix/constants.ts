@@ -9,6 +9,12 @@ export const QUAD_BYTES = PANEL * 4;
 export const INPUT_SEGMENT = 32;
 export const KEY_STRIP = 16;
 export const DISTANCE_TILE = 16384;
+export const CACHE_GROUP = 64;
+export const CACHE_TYPES = [
+  { name: 'float32', bytes: 4 },
+  { name: 'float16', bytes: 2 },
+  { name: 'int8', bytes: 1 },
+] as const;
 
 /** Longest group that solvers which fit scale and zero together solve beside others: see native/kernels/solve/lanes.h. */
 export const SIDE_BY_SIDE = 256;

@@ -1,6 +1,6 @@
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocating } from '../messages/allocating.js';
-import type { KvCache } from './blocks/cache.js';
+import { type CacheDtype, KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
 import { Plan } from './blocks/plan.js';
 import { Rope } from './blocks/rope.js';
@@ -21,16 +21,29 @@ export class Decoder {
   readonly config: LanguageModelConfig;
   readonly weights: ModelWeights;
   readonly machine: Machine;
+  readonly #cacheDtype: CacheDtype;
   readonly #rope: Rope;
   readonly #context: PassContext;
 
-  constructor(config: LanguageModelConfig, weights: ModelWeights, machine: Machine) {
+  /** @param cacheDtype What texts' keys and values are kept as. */
+  constructor(
+    config: LanguageModelConfig,
+    weights: ModelWeights,
+    machine: Machine,
+    cacheDtype: CacheDtype = 'float32',
+  ) {
+    this.#cacheDtype = cacheDtype;
     this.config = config;
     this.weights = weights;
     this.machine = machine;
     this.#rope = new Rope(config.rope);
     const embed = (ids: TokenIds, hidden: Float32Array) => weights.embedding.read(ids, hidden);
     this.#context = { config, weights, machine, rope: this.#rope, embed };
+  }
+
+  /** An empty cache of `maxPositions` at most. */
+  createCache(maxPositions: number): KvCache {
+    return new KvCache(this.config, maxPositions, this.#cacheDtype);
   }
 
   /**

@@ -3,6 +3,7 @@ import { checkSignal } from '../compute/signal.js';
 import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { CACHE_DTYPES, type CacheDtype } from './blocks/cache.js';
 
 /** How a language model is loaded. */
 export interface LoadLanguageModelOptions {
@@ -22,6 +23,14 @@ export interface LoadLanguageModelOptions {
    * @default 'int8' where the layers of the blocks are quantized, else 'float32'
    */
   readonly head?: 'float32' | 'int8' | undefined;
+  /**
+   * What keys and values of texts are kept as: a position takes `2 * layers * kvHeads * headDim` numbers of 4, 2 or 1 bytes. `'int8'`: codes of
+   * 8 bits in groups of up to 64 of a head, with a scale and a least element each, an eighth of a byte a number more; attention over
+   * long texts reads as much less from memory.
+   *
+   * @default 'float32'
+   */
+  readonly cacheDtype?: 'float32' | 'float16' | 'int8' | undefined;
   /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
   readonly threads?: number | undefined;
   /**
@@ -62,6 +71,7 @@ interface Tuning {
   readonly maxContext: number | undefined;
   readonly maxBatch: number;
   readonly prefixBytes: number;
+  readonly cacheDtype: CacheDtype;
 }
 
 const whole = (text: string): unknown => (/^\d+$/.test(text.trim()) ? Number(text) : text);
@@ -105,6 +115,13 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
     help: 'memory for texts that have ended, which others may begin as',
     parse: whole,
   },
+  cacheDtype: {
+    default: 'float32',
+    expected: `one of ${CACHE_DTYPES.join(', ')}`,
+    accepts: (value) => (CACHE_DTYPES as readonly unknown[]).includes(value),
+    help: 'what keys and values of texts are kept as',
+    parse: (text) => text,
+  },
 };
 
 const NAMES = [
@@ -137,6 +154,7 @@ export function resolveLoadOptions(
     maxContext: resolve('maxContext'),
     maxBatch: resolve('maxBatch'),
     prefixBytes: resolve('prefixBytes'),
+    cacheDtype: resolve('cacheDtype'),
     threads: resolveThreads(threads),
     signal,
   };

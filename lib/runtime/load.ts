@@ -36,7 +36,8 @@ export async function loadLanguageModel(
   options: LoadLanguageModelOptions = {},
 ): Promise<LanguageModel> {
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
-  const { activations, head, threads, maxContext, maxBatch, prefixBytes, signal } = resolveLoadOptions(options);
+  const { activations, head, threads, maxContext, maxBatch, prefixBytes, cacheDtype, signal } =
+    resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openFolderModel(path);
   try {
@@ -53,6 +54,7 @@ export async function loadLanguageModel(
       maxContext: context,
       maxBatch,
       prefixBytes,
+      cacheDtype,
       tokenizer: () => openChatTokenizer(folder),
       chatTemplate: () => readChatTemplate(folder),
     });

@@ -10,7 +10,7 @@ import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes, formatCount, plural } from '../messages/units.js';
 import { Batcher } from './batch/batcher.js';
 import { Prefixes } from './batch/prefixes.js';
-import { checkCache, KvCache } from './blocks/cache.js';
+import { type CacheDtype, checkCache, type KvCache } from './blocks/cache.js';
 import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { Decoder } from './decoder.js';
@@ -57,6 +57,8 @@ interface ModelParts {
   readonly maxBatch: number;
   /** Bytes that caches of texts that have ended may take. */
   readonly prefixBytes: number;
+  /** What keys and values are kept as. */
+  readonly cacheDtype: CacheDtype;
   /** Default: the one that the package computes with. */
   readonly backend?: Backend;
 }
@@ -90,16 +92,17 @@ export class LanguageModel extends Closing {
   /** @internal Use `loadLanguageModel`. */
   constructor({ weights, ...parts }: ModelParts) {
     super();
-    const { config, maxContext, maxBatch, prefixBytes, threads, backend = activeBackend() } = parts;
+    const { config, maxContext, maxBatch, prefixBytes, cacheDtype, threads, backend = activeBackend() } = parts;
     this.config = config;
     this.maxContext = maxContext;
     this.memoryUsage = memoryOf(weights, config);
     this.#parts = parts;
-    this.#decoder = new Decoder(config, weights, { backend, threads });
-    this.#batcher = new Batcher(this.#decoder, maxBatch);
+    const decoder = new Decoder(config, weights, { backend, threads }, cacheDtype);
+    this.#decoder = decoder;
+    this.#batcher = new Batcher(decoder, maxBatch);
     // Angles of dynamic scaling depend on the length of the text: what was read of a shorter one is not what a longer one begins with.
     const kept = config.rope.scaling.type === 'dynamic' ? 0 : prefixBytes;
-    this.#prefixes = new Prefixes(kept, () => new KvCache(config, maxContext));
+    this.#prefixes = new Prefixes(kept, () => decoder.createCache(maxContext));
   }
 
   /** Tokens that end what it writes. @internal */
@@ -117,7 +120,7 @@ export class LanguageModel extends Closing {
   createCache(): KvCache {
     refuseSurplus(arguments.length, 0, 'model.createCache()');
     this.#lifetime.checkOpen();
-    return new KvCache(this.config, this.maxContext);
+    return this.#decoder!.createCache(this.maxContext);
   }
 
   /**

@@ -2,7 +2,7 @@ import { checkSignal } from '../compute/signal.js';
 import { yieldIfDue } from '../files/event-loop.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
-import { KvCache } from './blocks/cache.js';
+import type { KvCache } from './blocks/cache.js';
 import type { Decoder } from './decoder.js';
 import { MAX_CONTEXT } from './load-options.js';
 import type { ReadRun } from './pass.js';
@@ -72,7 +72,7 @@ export async function measurePerplexity(
       `Expected at least ${window + 1} tokens for a window of ${window}, got ${ids.length}. Give a longer text or a smaller window.`,
     );
   }
-  const cache = new KvCache(decoder.config, maxContext);
+  const cache = decoder.createCache(maxContext);
   const tokens = windows * window;
   let sum = 0;
   for (let w = 0; w < windows; w++) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -104,6 +105,13 @@ class Args {
   // Packed codes: Uint8Array, or Int32Array for formats of 32-bit words.
   void* words(const char* name, Format format, uint64_t length) {
     return read_array(name, row_of(format).word_bytes == 1 ? napi_uint8_array : napi_int32_array, length).data;
+  }
+
+  // Keys or values of a cache: Float32Array, Uint16Array of raw bits, or Uint8Array.
+  void* cached(const char* name, CacheType type, uint64_t length) {
+    constexpr napi_typedarray_type kArrays[] = {napi_float32_array, napi_uint16_array, napi_uint8_array};
+    static_assert(std::size(kArrays) == kCacheTypes);
+    return read_array(name, kArrays[static_cast<size_t>(type)], length).data;
   }
 
   // Calls read() for each object of a list, whose fields it then reads.

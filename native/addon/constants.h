@@ -62,13 +62,16 @@ inline Napi::Object constants(Napi::Env env) {
   set("inputSegment", kInputSegment);
   set("keyStrip", kernels::kLanes);
   set("distanceTile", core::kDistanceTile);
+  set("cacheGroup", kCacheGroup);
   all.Set("formats", frozen_list(env, kFormats, [env](const FormatRow& row) { return frozen_format(env, row); }));
-  all.Set("dtypes", frozen_list(env, kDTypeRows, [env](const DTypeRow& row) {
-            const Napi::Object object = Napi::Object::New(env);
-            object.Set("name", row.name);
-            object.Set("bytes", static_cast<double>(row.bytes));
-            return frozen(object);
-          }));
+  const auto dtype = [env](const DTypeRow& row) {
+    const Napi::Object object = Napi::Object::New(env);
+    object.Set("name", row.name);
+    object.Set("bytes", static_cast<double>(row.bytes));
+    return frozen(object);
+  };
+  all.Set("dtypes", frozen_list(env, kDTypeRows, dtype));
+  all.Set("cacheTypes", frozen_list(env, kCacheTypeRows, dtype));
   const auto text = [env](const char* name) { return Napi::String::New(env, name); };
   all.Set("solvers", frozen_list(env, kernels::kScalar.solvers,
                                  [text](const kernels::Solver& solver) { return text(solver.name); }));

@@ -67,22 +67,34 @@ struct AttentionOp {
     if (op.heads % op.kv_heads != 0) throw args.range_error("Expected kvHeads to divide heads.");
     op.head_dim = args.dimension("headDim");
     op.window = args.integer("window", 0, kMaxPositions);
-    op.capacity = args.integer("capacity", 1, kMaxPositions);
-    if (op.capacity % kernels::kLanes != 0) {
-      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) + ".");
-    }
+    op.type = static_cast<CacheType>(args.integer("cacheType", 0, kCacheTypes - 1));
+    args.each("segments", kMaxSegments, [&] { op.segments.push_back(parse_segment(args, op)); });
     op.positions = args.array<int32_t>("positions", op.rows);
     op.scale = static_cast<float>(args.number("scale"));
     op.q = args.array<float>("q", args.product({op.rows, op.heads, op.head_dim}));
     op.k = args.array<float>("k", args.product({op.rows, op.kv_heads, op.head_dim}));
     op.v = args.array<float>("v", args.product({op.rows, op.kv_heads, op.head_dim}));
-    op.keys = args.array<float>("keys", args.product({op.capacity, op.kv_heads, op.head_dim}));
-    op.values = args.array<float>("values", args.product({op.capacity, op.kv_heads, op.head_dim}));
     op.out = args.array<float>("out", args.product({op.rows, op.heads, op.head_dim}));
     return op;
   }
 
-  static constexpr uint32_t kMaxPositions = 1u << 30;
+  static core::CacheSegment parse_segment(Args& args, const core::Attention& op) {
+    core::CacheSegment segment{};
+    segment.capacity = args.integer("capacity", 1, kMaxPositions);
+    if (segment.capacity % kernels::kLanes != 0) {
+      throw args.range_error("Expected capacity to be a multiple of " + std::to_string(kernels::kLanes) + ".");
+    }
+    const uint64_t elements = args.product({segment.capacity, op.kv_heads, op.head_dim});
+    segment.keys = args.cached("keys", op.type, elements);
+    segment.values = args.cached("values", op.type, elements);
+    if (op.type != CacheType::u8) return segment;
+    const uint64_t meta = args.product({segment.capacity, op.kv_heads, cache_groups(op.type, op.head_dim), 2});
+    segment.key_meta = args.array<float>("keyMeta", meta);
+    segment.value_meta = args.array<float>("valueMeta", meta);
+    return segment;
+  }
+
+  static constexpr uint32_t kMaxPositions = 1u << 30, kMaxSegments = 1u << 16;
 };
 
 struct SwigluOp {

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "cache.h"
 #include "operations.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -10,8 +11,6 @@
 // Attention: how it is cut into units of work, and these into what caches hold.
 namespace hqq::core {
 namespace {
-
-using kernels::kLanes;
 
 // Queries of a unit that share keys and values.
 constexpr size_t kQueries = 8;
@@ -26,14 +25,17 @@ constexpr size_t kSerialWork = size_t{1} << 17;
 // The operation, with the positions that the rows had when it began.
 struct Call {
   const Attention& op;
+  std::vector<size_t> begins;  // of segments
+  size_t capacity = 0;
   std::vector<size_t> positions;
 
   // Each position is read once: JavaScript may write to them at any time, and what was checked is what is used.
   explicit Call(const Attention& op) : op(op), positions(op.rows) {
+    for (const CacheSegment& segment : op.segments) begins.push_back(capacity), capacity += segment.capacity;
     for (size_t row = 0; row < op.rows; ++row) {
       const int32_t position = *static_cast<const volatile int32_t*>(op.positions + row);
-      if (position < 0 || static_cast<size_t>(position) >= op.capacity) {
-        throw std::out_of_range("Expected positions to be in [0, " + std::to_string(op.capacity - 1) + "], got " +
+      if (position < 0 || static_cast<size_t>(position) >= capacity) {
+        throw std::out_of_range("Expected positions to be in [0, " + std::to_string(capacity - 1) + "], got " +
                                 std::to_string(position) + ".");
       }
       positions[row] = static_cast<size_t>(position);
@@ -57,24 +59,24 @@ struct Call {
   }
 };
 
-// Keys and values of one head, for the whole text.
-struct HeadCache {
-  float* keys;    // [capacity / kLanes, head_dim, kLanes]
-  float* values;  // [capacity, head_dim]
-
-  HeadCache(const Attention& op, size_t head)
-      : keys(op.keys + head * op.capacity * op.head_dim), values(op.values + head * op.capacity * op.head_dim) {}
-};
+// Calls body(segment, from, to) for each segment that has some of the positions [first, end), which of them in the
+// text.
+template <class Body>
+void for_segments(const Call& call, size_t first, size_t end, const Body& body) {
+  for (size_t i = 0; i < call.begins.size() && call.begins[i] < end; ++i) {
+    const size_t past = call.begins[i] + call.op.segments[i].capacity;
+    if (past > first) body(i, std::max(first, call.begins[i]), std::min(end, past));
+  }
+}
 
 // Writes those of the rows to their places.
-void append(const Call& call, size_t head) {
+void append_rows(const Call& call, const kernels::KernelTable& kernels, size_t head) {
   const Attention& op = call.op;
-  const HeadCache cache(op, head);
   for (size_t row = 0; row < op.rows; ++row) {
     const size_t position = call.positions[row], from = (row * op.kv_heads + head) * op.head_dim;
-    float* const key = cache.keys + position / kLanes * op.head_dim * kLanes + position % kLanes;
-    for (size_t d = 0; d < op.head_dim; ++d) key[d * kLanes] = op.k[from + d];
-    std::copy_n(op.v + from, op.head_dim, cache.values + position * op.head_dim);
+    for_segments(call, position, position + 1, [&](size_t segment, size_t, size_t) {
+      append(op, kernels, op.segments[segment], head, position - call.begins[segment], op.k + from, op.v + from);
+    });
   }
 }
 
@@ -87,6 +89,7 @@ struct Unit {
 struct Queries {
   const float** q;  // -> [head_dim]
   float** scores;   // -> [positions of the unit]
+  float** lines;    // -> some of them
   float** out;      // -> [head_dim]
   float* totals;    // of exponentials
 };
@@ -94,7 +97,7 @@ struct Queries {
 void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& unit, const Queries& queries) {
   const Attention& op = call.op;
   const size_t group = op.heads / op.kv_heads, count = unit.rows * group, rows_end = unit.row + unit.rows;
-  const HeadCache cache(op, unit.head);
+  const size_t groups = cache_groups(op.type, op.head_dim), type = static_cast<size_t>(op.type);
   for (size_t i = 0; i < count; ++i) {
     const size_t at = ((unit.row + i / group) * op.heads + unit.head * group + i % group) * op.head_dim;
     queries.q[i] = op.q + at, queries.out[i] = op.out + at;
@@ -105,31 +108,42 @@ void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& u
   }
   // Strips of keys are whole: a row's scores before its first key and after its last are computed, and not used.
   const size_t base = first_of_all / kLanes * kLanes;
-  kernels.scores({.queries = queries.q,
-                  .scores = queries.scores,
-                  .keys = cache.keys + base * op.head_dim,
-                  .count = count,
-                  .strips = (end - base + kLanes - 1) / kLanes,
-                  .width = op.head_dim});
+  for_segments(call, base, end, [&](size_t i, size_t from, size_t to) {
+    const HeadCache cache(op, op.segments[i], unit.head);
+    const size_t first = from - call.begins[i];
+    for (size_t n = 0; n < count; ++n) queries.lines[n] = queries.scores[n] + (from - base);
+    kernels.scores[type]({.queries = queries.q,
+                          .scores = queries.lines,
+                          .keys = cache.keys + first * op.head_dim * bytes_of(op.type),
+                          .meta = cache.key_meta + first * groups * 2,
+                          .count = count,
+                          .strips = (to - from + kLanes - 1) / kLanes,
+                          .width = op.head_dim});
+  });
   for (size_t i = 0; i < count; ++i) {
     const size_t row = unit.row + i / group, first = call.first_of(row);
     float* const weights = queries.scores[i] + first - base;
     queries.totals[i] = kernels.softmax(weights, call.end_of(row) - first, op.scale);
     std::fill_n(queries.out[i], op.head_dim, 0.0f);
   }
-  for (size_t at = base; at < end; at += kPositions)
-    for (size_t row = unit.row; row < rows_end; ++row) {
-      const size_t first = std::max(at, call.first_of(row)), last = std::min(at + kPositions, call.end_of(row));
-      if (first >= last) continue;
-      const size_t i = (row - unit.row) * group;
-      kernels.weighted_sums({.weights = queries.scores + i,
-                             .sums = queries.out + i,
-                             .values = cache.values + first * op.head_dim,
-                             .count = group,
-                             .first = first - base,
-                             .rows = last - first,
-                             .width = op.head_dim});
-    }
+  for_segments(call, base, end, [&](size_t i, size_t from, size_t to) {
+    const HeadCache cache(op, op.segments[i], unit.head);
+    for (size_t at = from; at < to; at += kPositions)
+      for (size_t row = unit.row; row < rows_end; ++row) {
+        const size_t first = std::max(at, call.first_of(row));
+        const size_t last = std::min({at + kPositions, to, call.end_of(row)});
+        if (first >= last) continue;
+        const size_t n = (row - unit.row) * group, position = first - call.begins[i];
+        kernels.weighted_sums[type]({.weights = queries.scores + n,
+                                     .sums = queries.out + n,
+                                     .values = cache.values + position * op.head_dim * bytes_of(op.type),
+                                     .meta = cache.value_meta + position * groups * 2,
+                                     .count = group,
+                                     .first = first - base,
+                                     .rows = last - first,
+                                     .width = op.head_dim});
+      }
+  });
   for (size_t i = 0; i < count; ++i) {
     const float factor = 1.0f / queries.totals[i];
     for (size_t d = 0; d < op.head_dim; ++d) queries.out[i][d] *= factor;
@@ -147,15 +161,18 @@ Status attention(const Context& outer, const Attention& op) {
   Scratch scratch;
   const size_t scores_at = scratch.reserve<float>(most * positions);
   const size_t q_at = scratch.reserve<const float*>(most), out_at = scratch.reserve<float*>(most);
-  const size_t lines_at = scratch.reserve<float*>(most), totals_at = scratch.reserve<float>(most);
+  const size_t heads_at = scratch.reserve<float*>(most), lines_at = scratch.reserve<float*>(most);
+  const size_t totals_at = scratch.reserve<float>(most);
   scratch.allocate(context.threads);
   const Context appending{context.kernels, op.rows == 1 ? 1 : context.threads, context.cancel};
-  const Status status = parallel_for(appending, op.kv_heads, [&](size_t head, int) { append(call, head); });
+  const Status status =
+      parallel_for(appending, op.kv_heads, [&](size_t head, int) { append_rows(call, context.kernels, head); });
   if (status != Status::ok) return status;
   return parallel_for(context, (op.rows + rows - 1) / rows * op.kv_heads, [&](size_t unit, int slot) {
     const size_t row = unit / op.kv_heads * rows;
-    const Queries queries{scratch.at<const float*>(q_at, slot), scratch.at<float*>(lines_at, slot),
-                          scratch.at<float*>(out_at, slot), scratch.at<float>(totals_at, slot)};
+    const Queries queries{scratch.at<const float*>(q_at, slot), scratch.at<float*>(heads_at, slot),
+                          scratch.at<float*>(lines_at, slot), scratch.at<float*>(out_at, slot),
+                          scratch.at<float>(totals_at, slot)};
     for (size_t i = 0; i < most; ++i) queries.scores[i] = scratch.at<float>(scores_at, slot) + i * positions;
     attend(context.kernels, call, {row, std::min(rows, op.rows - row), unit % op.kv_heads}, queries);
   });

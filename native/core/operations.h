@@ -167,16 +167,26 @@ struct Rope {
 };
 Status rope(const Context& context, const Rope& op);
 
+// Room for some positions of a text: keys and values of CacheType. What is bytes has scales and least elements beside
+// it.
+struct CacheSegment {
+  size_t capacity;    // a multiple of kLanes
+  void* keys;         // [kv_heads, capacity / kLanes, head_dim, kLanes]  read up to the positions, written at them
+  void* values;       // [kv_heads, capacity, head_dim]                   likewise, as all that follows
+  float* key_meta;    // [kv_heads, capacity / kLanes, groups, 2, kLanes]: scales, then least elements; null without
+  float* value_meta;  // [kv_heads, capacity, groups, 2]
+};
+
 struct Attention {
-  size_t rows, heads, kv_heads, head_dim, window, capacity;
+  size_t rows, heads, kv_heads, head_dim, window;
+  CacheType type;
   float scale;
-  const int32_t* positions;  // [rows]  read, and checked each time: they may change between runs
-  const float* q;            // [rows, heads, head_dim]     read
-  const float* k;            // [rows, kv_heads, head_dim]  read
-  const float* v;            // [rows, kv_heads, head_dim]  read
-  float* keys;    // [kv_heads, capacity / kLanes, head_dim, kLanes]  read up to the positions, written at them
-  float* values;  // [kv_heads, capacity, head_dim]                   likewise
-  float* out;     // [rows, heads, head_dim]     written
+  const int32_t* positions;            // [rows]  read, and checked each time: they may change between runs
+  const float* q;                      // [rows, heads, head_dim]     read
+  const float* k;                      // [rows, kv_heads, head_dim]  read
+  const float* v;                      // [rows, kv_heads, head_dim]  read
+  std::vector<CacheSegment> segments;  // one after the other
+  float* out;                          // [rows, heads, head_dim]     written
 };
 Status attention(const Context& context, const Attention& op);
 

@@ -31,35 +31,91 @@ HQQ_INLINE void for_queries(size_t count, const Body& body) {
   }
 }
 
+// What a cache holds. `Level` makes floats of what was loaded, for elements that lie in one group.
+template <class V>
+struct FloatCache {
+  using Element = float;
+  static constexpr size_t kMeta = 0;  // floats of a group
+  struct Level {
+    HQQ_INLINE typename V::F32 operator()(typename V::F32 x) const { return x; }
+  };
+  static HQQ_INLINE Level level(const float*, size_t) { return {}; }
+  static HQQ_INLINE Level level_of_lanes(const float*) { return {}; }
+  static HQQ_INLINE typename V::F32 load(const Element* p) { return V::load(p); }
+};
+
+template <class V>
+struct HalfCache : FloatCache<V> {
+  using Element = uint16_t;
+  static HQQ_INLINE typename V::F32 load(const Element* p) { return V::load_f16(p); }
+};
+
+template <class V>
+struct ByteCache {
+  using Element = uint8_t;
+  static constexpr size_t kMeta = 2;
+  struct Level {
+    typename V::F32 scale, least;
+    HQQ_INLINE typename V::F32 operator()(typename V::F32 code) const { return V::fma(code, scale, least); }
+  };
+  // Of a group of one row: `meta` is the row's.
+  static HQQ_INLINE Level level(const float* meta, size_t group) {
+    return {V::set(meta[2 * group]), V::set(meta[2 * group + 1])};
+  }
+  // Of a group of sixteen keys side by side.
+  static HQQ_INLINE Level level_of_lanes(const float* meta) { return {V::load(meta), V::load(meta + kLanes)}; }
+  static HQQ_INLINE typename V::F32 load(const Element* p) { return V::load_u8(p); }
+};
+
+// A vector of a row in memory, or the first `count` lanes of one.
+template <class V, class Cache>
+HQQ_INLINE typename V::F32 load_row(const typename Cache::Element* p, Whole<V>) {
+  return Cache::load(p);
+}
+template <class V, class Cache>
+HQQ_INLINE typename V::F32 load_row(const typename Cache::Element* p, const Part<V>& part) {
+  typename Cache::Element lanes[kLanes] = {};
+  for (size_t i = 0; i < part.count; ++i) lanes[i] = p[i];
+  return Cache::load(lanes);
+}
+
 // A strip of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that
 // one is added to while the other's last addition is under way.
-template <class V, size_t Count>
-HQQ_INLINE void scores_of_strip(const Scores& s, const float* keys, size_t n, size_t strip) {
+template <class V, class Cache, size_t Count>
+HQQ_INLINE void scores_of_strip(const Scores& s, const typename Cache::Element* keys, const float* meta, size_t n,
+                                size_t strip) {
   const float* q[Count];
   typename V::F32 even[Count], odd[Count];
   for (size_t i = 0; i < Count; ++i) q[i] = s.queries[n + i], even[i] = odd[i] = V::set(0.0f);
-  size_t d = 0;
-  for (; d + 2 <= s.width; d += 2, keys += 2 * kLanes) {
-    const auto even_f32 = V::load(keys), odd_f32 = V::load(keys + kLanes);
-    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), even_f32, even[i]);
-    for (size_t i = 0; i < Count; ++i) odd[i] = V::fma(V::set(q[i][d + 1]), odd_f32, odd[i]);
+  for (size_t d = 0; d < s.width; meta += Cache::kMeta * kLanes) {
+    const size_t end = Cache::kMeta > 0 && s.width - d > kCacheGroup ? d + kCacheGroup : s.width;
+    const auto level = Cache::level_of_lanes(meta);
+    for (; d + 2 <= end; d += 2, keys += 2 * kLanes) {
+      const auto even_f32 = level(Cache::load(keys)), odd_f32 = level(Cache::load(keys + kLanes));
+      for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), even_f32, even[i]);
+      for (size_t i = 0; i < Count; ++i) odd[i] = V::fma(V::set(q[i][d + 1]), odd_f32, odd[i]);
+    }
+    if (d == end) continue;
+    const auto last_f32 = level(Cache::load(keys));
+    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), last_f32, even[i]);
+    d = end;
   }
-  if (d < s.width)
-    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), V::load(keys), even[i]);
   for (size_t i = 0; i < Count; ++i) V::store(s.scores[n + i] + strip * kLanes, V::add(even[i], odd[i]));
 }
 
-template <class V>
+template <class V, class Cache>
 void scores(const Scores& s) {
-  const float* keys = s.keys;
-  for (size_t strip = 0; strip < s.strips; ++strip, keys += s.width * kLanes)
+  const auto* keys = static_cast<const typename Cache::Element*>(s.keys);
+  const float* meta = s.meta;
+  const size_t meta_stride = (s.width + kCacheGroup - 1) / kCacheGroup * Cache::kMeta * kLanes;
+  for (size_t strip = 0; strip < s.strips; ++strip, keys += s.width * kLanes, meta += meta_stride)
     for_queries<V>(s.count, [&](auto queries, size_t n) HQQ_INLINE_LAMBDA {
-      scores_of_strip<V, decltype(queries)::kCount>(s, keys, n, strip);
+      scores_of_strip<V, Cache, decltype(queries)::kCount>(s, keys, meta, n, strip);
     });
 }
 
-// `Vectors` vectors of every row.
-template <class V, size_t Count, size_t Vectors, class Memory>
+// `Vectors` vectors of every row, in one group.
+template <class V, class Cache, size_t Count, size_t Vectors, class Memory>
 HQQ_INLINE void weighted_columns(const WeightedSums& w, size_t n, size_t column, Memory memory) {
   const float* weights[Count];
   typename V::F32 sum[Count][Vectors];
@@ -67,12 +123,15 @@ HQQ_INLINE void weighted_columns(const WeightedSums& w, size_t n, size_t column,
     weights[i] = w.weights[n + i] + w.first;
     for (size_t v = 0; v < Vectors; ++v) sum[i][v] = memory.load(w.sums[n + i] + column + v * kLanes);
   }
-  const float* row = w.values + column;
-  for (size_t j = 0; j < w.rows; ++j, row += w.width) {
+  const auto* row = static_cast<const typename Cache::Element*>(w.values) + column;
+  const float* meta = w.meta;
+  const size_t meta_stride = (w.width + kCacheGroup - 1) / kCacheGroup * Cache::kMeta;
+  for (size_t j = 0; j < w.rows; ++j, row += w.width, meta += meta_stride) {
+    const auto level = Cache::level(meta, column / kCacheGroup);
     typename V::F32 weight[Count];
     for (size_t i = 0; i < Count; ++i) weight[i] = V::set(weights[i][j]);
     for (size_t v = 0; v < Vectors; ++v) {
-      const auto x = memory.load(row + v * kLanes);
+      const auto x = level(load_row<V, Cache>(row + v * kLanes, memory));
       for (size_t i = 0; i < Count; ++i) sum[i][v] = V::fma(weight[i], x, sum[i][v]);
     }
   }
@@ -80,16 +139,17 @@ HQQ_INLINE void weighted_columns(const WeightedSums& w, size_t n, size_t column,
     for (size_t v = 0; v < Vectors; ++v) memory.store(w.sums[n + i] + column + v * kLanes, sum[i][v]);
 }
 
-template <class V>
+template <class V, class Cache>
 void weighted_sums(const WeightedSums& w) {
   for_queries<V>(w.count, [&](auto queries, size_t n) {
     // As many sums as hide the time that one takes, and as the registers hold.
     constexpr size_t kCount = decltype(queries)::kCount, kVectors = V::kBytes == 64 || kCount == 1 ? 4 : 2;
+    static_assert(kCacheGroup % (kVectors * kLanes) == 0);
     size_t c = 0;
     for (; c + kVectors * kLanes <= w.width; c += kVectors * kLanes)
-      weighted_columns<V, kCount, kVectors>(w, n, c, Whole<V>{});
+      weighted_columns<V, Cache, kCount, kVectors>(w, n, c, Whole<V>{});
     for_each_vector<V>(w.width - c,
-                       [&](auto memory, size_t i) { weighted_columns<V, kCount, 1>(w, n, c + i, memory); });
+                       [&](auto memory, size_t i) { weighted_columns<V, Cache, kCount, 1>(w, n, c + i, memory); });
   });
 }
 

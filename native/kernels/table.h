@@ -100,7 +100,8 @@ struct Dense {
 struct Scores {
   const float* const* queries;  // [count] -> [width]
   float* const* scores;         // [count] -> [strips * kLanes]
-  const float* keys;
+  const void* keys;
+  const float* meta;  // of bytes: [strips, groups, 2, kLanes], scales, then least elements
   size_t count, strips, width;
 };
 
@@ -108,7 +109,8 @@ struct Scores {
 struct WeightedSums {
   const float* const* weights;  // [count]
   float* const* sums;           // [count] -> [width]
-  const float* values;          // [rows, width]
+  const void* values;           // [rows, width]
+  const float* meta;            // of bytes: [rows, groups, 2], scale and least element
   size_t count, first, rows, width;
 };
 
@@ -226,10 +228,10 @@ struct KernelTable {
   void (*scale)(const float* x, const float* weight, size_t count, float factor, float* out);
   // x[i], x[half + i] = x[i] cos[i] - x[half + i] sin[i], x[half + i] cos[i] + x[i] sin[i]
   void (*turn)(float* x, const float* cos, const float* sin, size_t half);
-  void (*scores)(const Scores& scores);
+  void (*scores[kCacheTypes])(const Scores& scores);
   // scores = exp(scale * (scores - the highest)); returns their sum. `scale` is positive.
   float (*softmax)(float* scores, size_t count, float scale);
-  void (*weighted_sums)(const WeightedSums& sums);
+  void (*weighted_sums[kCacheTypes])(const WeightedSums& sums);
   // out = gate / (1 + exp(-gate)) * up
   void (*swiglu)(const float* gate, const float* up, size_t count, float* out);
   // to += x

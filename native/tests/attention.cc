@@ -46,9 +46,9 @@ struct AttentionCase {
     std::vector<int32_t> positions(count);
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(before));
     const core::Status status = core::attention(
-        context, {count, heads(), kv_heads, head_dim, window, capacity, scale(), positions.data(),
+        context, {count, heads(), kv_heads, head_dim, window, CacheType::f32, scale(), positions.data(),
                   q.data() + first * row_size(), keys.data() + before * stride(), values.data() + before * stride(),
-                  caches.keys.data(), caches.values.data(), outputs[0].at<float>()});
+                  caches.segments(capacity), outputs[0].at<float>()});
     check(caches == Caches(*this, capacity, before + count), describe() + ": what is kept of the rows");
     return status;
   }
@@ -67,6 +67,9 @@ struct AttentionCase {
             keys[head + j / kBlock * kBlock * c.head_dim + d * kBlock + j % kBlock] = c.keys[from];
             values[head + j * c.head_dim + d] = c.values[from];
           }
+    }
+    std::vector<core::CacheSegment> segments(size_t capacity) {
+      return {{capacity, keys.data(), values.data(), nullptr, nullptr}};
     }
     bool operator==(const Caches& other) const {
       const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
@@ -164,14 +167,58 @@ void takes_any_positions(const Options& options, const kernels::KernelTable& ker
     AttentionCase::Caches caches(c, capacity, c.start);
     Buffers out = c.outputs(0x5a);
     core::attention({kernels, 2, never},
-                    {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, capacity, c.scale(), positions.data(),
-                     q.data(), k.data(), v.data(), caches.keys.data(), caches.values.data(), out[0].at<float>()});
+                    {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, CacheType::f32, c.scale(), positions.data(),
+                     q.data(), k.data(), v.data(), caches.segments(capacity), out[0].at<float>()});
     bool same = true;
     for (size_t row = 0; row < c.rows; ++row)
       same &= std::memcmp(out[0].data() + row * c.row_size() * sizeof(float),
                           in_order[0].data() + static_cast<size_t>(order[row]) * c.row_size() * sizeof(float),
                           c.row_size() * sizeof(float)) == 0;
     check(same, text("%s case %d: rows in another order: ", kernels.isa, i) + c.describe());
+  }
+}
+
+// However a cache is cut into segments, and whatever it holds, rows get the same; and the type's own table is exact.
+void takes_segments(const Options& options, const kernels::KernelTable& kernels) {
+  report.begin(text("%s: attention in segments of every type", kernels.isa));
+  const std::atomic<bool> never{false};
+  for (int i = 0; i < options.cases(90, 30); ++i) {
+    Random random(options.seed * 1000099 + static_cast<uint64_t>(i));
+    AttentionCase c = AttentionCase::random(random);
+    c.start = 0, c.rows = 40;
+    c.q = Floats(random, c.rows * c.row_size(), 1);
+    c.keys = Floats(random, c.rows * c.stride(), 1), c.values = Floats(random, c.rows * c.stride(), 1);
+    const auto type = static_cast<CacheType>(i % kCacheTypes);
+    std::vector<int32_t> positions(c.rows);
+    std::iota(positions.begin(), positions.end(), 0);
+    std::vector<std::vector<std::byte>> memory;
+    const auto run = [&](const std::vector<size_t>& capacities, Buffers& out) {
+      std::vector<core::CacheSegment> segments;
+      memory.clear();
+      for (const size_t capacity : capacities) {
+        const size_t bytes = capacity * c.stride() * bytes_of(type),
+                     meta = capacity * c.kv_heads * cache_groups(type, c.head_dim) * 2 * sizeof(float);
+        for (const size_t size : {bytes, bytes, meta, meta}) memory.emplace_back(size, std::byte{0xff});
+        std::byte* at[4];
+        for (size_t part = 0; part < 4; ++part) at[part] = memory[memory.size() - 4 + part].data();
+        segments.push_back({capacity, at[0], at[1], reinterpret_cast<float*>(at[2]), reinterpret_cast<float*>(at[3])});
+      }
+      core::attention({kernels, 2, never},
+                      {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, type, c.scale(), positions.data(),
+                       c.q.data(), c.keys.data(), c.values.data(), segments, out[0].at<float>()});
+    };
+    Buffers whole = c.outputs(0xa5), cut = c.outputs(0x5a);
+    run({48}, whole), run({16, 16, 32}, cut);
+    bool near = true;
+    Buffers exact = c.outputs(0xa5);
+    c.run_rows({kernels, 1, never}, 0, c.rows, exact);
+    // Scores move by what keys do, times the sum of |q|; values by a level at most.
+    const double level = type == CacheType::f32 ? 0 : type == CacheType::f16 ? 0x1p-11 : 2.0 / 255;
+    const double moved = level * (1 + 4 * std::sqrt(static_cast<double>(c.head_dim))) + 1e-4;
+    for (size_t e = 0; e < c.rows * c.row_size(); ++e)
+      near &= std::fabs(element(whole[0], e) - element(exact[0], e)) <= moved;
+    const bool same = std::memcmp(whole[0].data(), cut[0].data(), c.rows * c.row_size() * sizeof(float)) == 0;
+    check(same && near, text("%s case %d, type %d: ", kernels.isa, i, i % kCacheTypes) + c.describe());
   }
 }
 
@@ -185,8 +232,19 @@ void refuses_positions(const kernels::KernelTable& kernels) {
     const int32_t positions[] = {0, wrong, 1};
     bool refused = false;
     try {
-      core::attention({kernels, 2, never}, {3, 1, 1, kWidth, 0, kCapacity, 1, positions, x.data(), x.data(), x.data(),
-                                            keys.data(), values.data(), out.data()});
+      core::attention({kernels, 2, never}, {3,
+                                            1,
+                                            1,
+                                            kWidth,
+                                            0,
+                                            CacheType::f32,
+                                            1,
+                                            positions,
+                                            x.data(),
+                                            x.data(),
+                                            x.data(),
+                                            {{kCapacity, keys.data(), values.data(), nullptr, nullptr}},
+                                            out.data()});
     } catch (const std::out_of_range&) {
       refused = true;
     }
@@ -204,6 +262,7 @@ void test_attention(const Options& options) {
     compare_layers<AttentionCase>(options, *kernels, options.cases(120, 30));
     keeps_nan(options, *kernels);
     takes_any_positions(options, *kernels);
+    takes_segments(options, *kernels);
     refuses_positions(*kernels);
   }
 }

@@ -227,11 +227,26 @@ describe('what earlier texts began with', () => {
   /** Reads the rest of a text, as its numbers. */
   const fill = (cache: KvCache, ids: readonly number[]) =>
     cache.extend(ids.length - cache.length, async (start) => {
-      for (let i = start; i < ids.length; i++)
-        for (const layer of [0, 1]) cache.layer(layer).values[i * config.headDim] = ids[i]!;
+      for (let i = start; i < ids.length; i++) for (const layer of [0, 1]) set(cache, layer, i, ids[i]!);
     });
+  /** The segment that a position lies in, and where. */
+  const place = (cache: KvCache, layer: number, position: number) => {
+    let at = position;
+    for (const { capacity, values } of cache.layer(layer).segments) {
+      if (at < capacity) return [values, at * config.headDim] as const;
+      at -= capacity;
+    }
+    throw new Error(`no position ${position}`);
+  };
+  const set = (cache: KvCache, layer: number, position: number, value: number) => {
+    const [values, at] = place(cache, layer, position);
+    values[at] = value;
+  };
   const held = (cache: KvCache, count: number) =>
-    Array.from({ length: count }, (_, i) => cache.layer(1).values[i * config.headDim]!);
+    Array.from({ length: count }, (_, i) => {
+      const [values, at] = place(cache, 1, i);
+      return values[at]!;
+    });
   const text = (length: number, from = 0) => Array.from({ length }, (_, i) => from + i);
 
   test('is taken, or copied where another goes on with it', async () => {

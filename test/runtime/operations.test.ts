@@ -40,6 +40,8 @@ type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDi
   readonly start: number;
 };
 
+const NO_META = new Float32Array(0);
+
 /** `keys` and `values` are `[start + rows, kvHeads, headDim]`. What the caches hold from `start` on is no number. */
 function attentionArgs({ start, ...shape }: AttentionShape, q: Float32Array, keys: Float32Array, values: Float32Array) {
   const { rows, kvHeads, headDim } = shape;
@@ -60,7 +62,8 @@ function attentionArgs({ start, ...shape }: AttentionShape, q: Float32Array, key
   }
   const fresh = start * kvHeads * headDim;
   const positions = Int32Array.from({ length: rows }, (_, row) => start + row);
-  return { ...shape, positions, capacity, q, k: keys.slice(fresh), v: values.slice(fresh), ...cache };
+  const segments = [{ capacity, ...cache, keyMeta: NO_META, valueMeta: NO_META }];
+  return { ...shape, positions, cacheType: 0, q, k: keys.slice(fresh), v: values.slice(fresh), segments };
 }
 
 /** `got` is within `bound(i)` of `want(i)`. */
@@ -249,15 +252,16 @@ describe.each(BACKENDS)('%s', (name) => {
       sequences: backend.prepare({ sequences: [{ steps: [{ operation: 'attention', args }] }] }),
       index: 0,
     };
-    for (const wrong of [args.capacity, args.capacity + 1, -1, 2 ** 31 - 1, -(2 ** 31)]) {
+    const [{ capacity, keys, values }] = args.segments as [(typeof args.segments)[number]];
+    for (const wrong of [capacity, capacity + 1, -1, 2 ** 31 - 1, -(2 ** 31)]) {
       args.positions.set([3, wrong]);
-      const before = [args.keys, args.values, args.out].map((array) => array.slice());
-      const range = `[0, ${args.capacity - 1}], got ${wrong}`;
+      const before = [keys, values, args.out].map((array) => array.slice());
+      const range = `[0, ${capacity - 1}], got ${wrong}`;
       expect(() => backend.run('attention', args)).toThrow(range);
       expect(() => backend.run('prepared', prepared)).toThrow(range);
       await expect(backend.start('attention', args).promise).rejects.toThrow(range);
       await expect(backend.start('prepared', prepared).promise).rejects.toThrow(range);
-      expect([args.keys, args.values, args.out]).toEqual(before);
+      expect([keys, values, args.out]).toEqual(before);
     }
     args.positions.set([3, 4]);
     backend.run('prepared', prepared);
@@ -303,9 +307,12 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
   const backend = openBackend(name);
   const f = (length: number) => new Float32Array(length);
   const attention = {
-    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, positions: Int32Array.of(1), window: 0, scale: 1, capacity: 16 },
-    ...{ q: f(4), k: f(4), v: f(4), keys: f(64), values: f(64), out: f(4) },
+    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, positions: Int32Array.of(1), window: 0, scale: 1, cacheType: 0 },
+    ...{ q: f(4), k: f(4), v: f(4), out: f(4) },
   };
+  const segment = { capacity: 16, keys: f(64), values: f(64), keyMeta: f(0), valueMeta: f(0) };
+  const bytes = { ...segment, keys: new Uint8Array(64), values: new Uint8Array(64), keyMeta: f(64), valueMeta: f(64) };
+  const kept = (...segments: object[]) => ({ ...attention, segments });
   test.each<[string, keyof Operations, object]>([
     [
       'weights',
@@ -320,18 +327,26 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     ['weight', 'rmsNorm', { rows: 1, cols: 4, epsilon: 0, x: f(4), weight: f(3), out: f(4) }],
     ['headDim', 'rope', { rows: 1, heads: 1, headDim: 3, cos: f(1), sin: f(1), x: f(3) }],
     ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, cos: f(2), sin: f(4), x: f(8) }],
-    ['kvHeads', 'attention', { ...attention, heads: 3, q: f(6), out: f(6) }],
-    ['k', 'attention', { ...attention, k: f(8) }],
-    ['keys', 'attention', { ...attention, keys: f(32) }],
-    ['values', 'attention', { ...attention, values: f(63) }],
-    ['positions', 'attention', { ...attention, positions: new Int32Array(2) }],
-    ['positions', 'attention', { ...attention, positions: new Float32Array(1) }],
-    ['capacity', 'attention', { ...attention, capacity: 17, keys: f(68), values: f(68) }],
-    ['capacity', 'attention', { ...attention, rows: 2 ** 31, capacity: 2 ** 31 }],
+    ['kvHeads', 'attention', { ...kept(segment), heads: 3, q: f(6), out: f(6) }],
+    ['k', 'attention', { ...kept(segment), k: f(8) }],
+    ['keys', 'attention', kept({ ...segment, keys: f(32) })],
+    ['values', 'attention', kept(segment, { ...segment, values: f(63) })],
+    ['keys', 'attention', { ...kept(bytes), cacheType: 0 }],
+    ['keys', 'attention', { ...kept(bytes), cacheType: 1 }],
+    ['keys', 'attention', { ...kept(segment), cacheType: 2 }],
+    ['keyMeta', 'attention', { ...kept({ ...bytes, keyMeta: f(63) }), cacheType: 2 }],
+    ['valueMeta', 'attention', { ...kept({ ...bytes, valueMeta: f(0) }), cacheType: 2 }],
+    ['cacheType', 'attention', { ...kept(bytes), cacheType: 3 }],
+    ['segments', 'attention', kept()],
+    ['segments', 'attention', { ...attention, segments: undefined }],
+    ['positions', 'attention', { ...kept(segment), positions: new Int32Array(2) }],
+    ['positions', 'attention', { ...kept(segment), positions: new Float32Array(1) }],
+    ['capacity', 'attention', kept({ ...segment, capacity: 17, keys: f(68), values: f(68) })],
+    ['capacity', 'attention', { ...kept({ ...segment, capacity: 2 ** 31 }), rows: 2 ** 31 }],
     [
       'memory',
       'attention',
-      { ...attention, rows: 2, positions: new Int32Array(2), heads: 4e9, kvHeads: 4e9, headDim: 4e9 },
+      { ...kept(segment), rows: 2, positions: new Int32Array(2), heads: 4e9, kvHeads: 4e9, headDim: 4e9 },
     ],
     ['array', 'largePages', { array: new Uint8Array(4) }],
     ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],

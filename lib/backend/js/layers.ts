@@ -1,25 +1,10 @@
-import type { AddArgs, AttentionArgs, DenseLinearArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../../../binding.js';
-import { KEY_STRIP } from '../../matrix/constants.js';
+import type { AddArgs, DenseLinearArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../../../binding.js';
+import { attention } from './attention.js';
+import { Meter } from './meter.js';
 import type { Units } from './slices.js';
 
 // The operations of language models in plain JavaScript: sums in float64, results rounded to float32. Native kernels add in
 // another order and round as they go, so the two agree to a few units of float32, not to the bit.
-
-/** Multiply-adds, or elements of slower kinds, between turns. */
-const UNIT = 1 << 17;
-
-/** Yields once for every `UNIT` of work. */
-class Meter {
-  #work = 0;
-
-  /** Whether so much was done that a turn is due. */
-  due(work: number): boolean {
-    this.#work += work;
-    if (this.#work < UNIT) return false;
-    this.#work = 0;
-    return true;
-  }
-}
 
 function* denseLinear({ batch, inFeatures, outFeatures, x, weights, bias, out }: DenseLinearArgs): Units {
   const meter = new Meter();
@@ -117,90 +102,6 @@ function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
       }
     }
     if (meter.due(heads * headDim)) yield;
-  }
-}
-
-function* attention(args: AttentionArgs): Units {
-  const { rows, heads, kvHeads, headDim, window, scale, capacity, q, keys, values, out } = args;
-  const positions = checkedPositions(args);
-  append(args, positions);
-  const meter = new Meter();
-  const last = positions.reduce((most, position) => Math.max(most, position), 0);
-  const weights = new Float64Array(Math.ceil((last + 1) / KEY_STRIP) * KEY_STRIP);
-  const sums = new Float64Array(headDim);
-  for (let r = 0; r < rows; r++) {
-    const end = positions[r]! + 1;
-    const first = window > 0 ? Math.max(0, end - window) : 0;
-    for (let h = 0; h < heads; h++) {
-      const at = (r * heads + h) * headDim;
-      const cache = Math.floor((h * kvHeads) / heads) * capacity * headDim;
-      // Strips are whole: scores of positions that the row does not see are computed, and not used.
-      for (let j = first - (first % KEY_STRIP); j < end; j += KEY_STRIP) {
-        scoresOfStrip(q, at, keys, cache + j * headDim, headDim, weights, j);
-      }
-      let highest = -Infinity;
-      for (let j = first; j < end; j++) highest = weights[j]! > highest ? weights[j]! : highest;
-      let total = 0;
-      sums.fill(0);
-      for (let j = first; j < end; j++) {
-        const weight = Math.exp(scale * (weights[j]! - highest));
-        const from = cache + j * headDim;
-        total += weight;
-        for (let d = 0; d < headDim; d++) sums[d] = sums[d]! + weight * values[from + d]!;
-      }
-      for (let d = 0; d < headDim; d++) out[at + d] = sums[d]! / total;
-      if (meter.due(2 * (end - first) * (headDim + 8))) yield;
-    }
-  }
-}
-
-/** The positions as they are now: they may change while this runs. */
-function checkedPositions({ positions, capacity }: AttentionArgs): Int32Array {
-  const now = positions.slice();
-  const wrong = now.find((position) => position < 0 || position >= capacity);
-  if (wrong === undefined) return now;
-  throw new RangeError(`Expected positions to be in [0, ${capacity - 1}], got ${wrong}.`);
-}
-
-/** Writes the rows' own keys and values to their places. */
-function append({ kvHeads, headDim, capacity, k, v, keys, values }: AttentionArgs, positions: Int32Array): void {
-  positions.forEach((position, r) => {
-    const lane = position % KEY_STRIP;
-    for (let g = 0; g < kvHeads; g++) {
-      const from = (r * kvHeads + g) * headDim;
-      const cache = g * capacity * headDim;
-      const strip = cache + (position - lane) * headDim;
-      for (let d = 0; d < headDim; d++) keys[strip + d * KEY_STRIP + lane] = k[from + d]!;
-      values.set(v.subarray(from, from + headDim), cache + position * headDim);
-    }
-  });
-}
-
-function scoresOfStrip(
-  q: Float32Array,
-  atQ: number,
-  keys: Float32Array,
-  atKeys: number,
-  headDim: number,
-  scores: Float64Array,
-  atScores: number,
-): void {
-  for (let lane = 0; lane < KEY_STRIP; lane += 4) {
-    let s0 = 0;
-    let s1 = 0;
-    let s2 = 0;
-    let s3 = 0;
-    for (let d = 0, i = atKeys + lane; d < headDim; d++, i += KEY_STRIP) {
-      const x = q[atQ + d]!;
-      s0 += x * keys[i]!;
-      s1 += x * keys[i + 1]!;
-      s2 += x * keys[i + 2]!;
-      s3 += x * keys[i + 3]!;
-    }
-    scores[atScores + lane] = s0;
-    scores[atScores + lane + 1] = s1;
-    scores[atScores + lane + 2] = s2;
-    scores[atScores + lane + 3] = s3;
   }
 }
 

@@ -5,7 +5,7 @@ import type { LanguageModel } from '../../runtime/model.js';
 import type { ChatMessage } from '../../runtime/text/chat-template.js';
 import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
 import { defineCommand } from '../command.js';
-import { ACTIVATIONS, fromOptions, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import { ACTIVATIONS, CACHE_DTYPE, fromOptions, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { say } from '../process.js';
 
 export const chat = defineCommand({
@@ -21,6 +21,7 @@ export const chat = defineCommand({
     ...fromOptions(GENERATE_OPTIONS),
     activations: ACTIVATIONS,
     head: HEAD,
+    cacheDtype: CACHE_DTYPE,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     quiet: NO_PROGRESS,

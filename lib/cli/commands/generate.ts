@@ -3,7 +3,17 @@ import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
 import { defineCommand, toJson } from '../command.js';
-import { ACTIVATIONS, fromOptions, HEAD, JSON_FLAG, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import {
+  ACTIVATIONS,
+  CACHE_DTYPE,
+  fromOptions,
+  HEAD,
+  JSON_FLAG,
+  MAX_CONTEXT,
+  NO_PROGRESS,
+  THREADS,
+  text,
+} from '../flags.js';
 import { readText } from '../input.js';
 import { say } from '../process.js';
 
@@ -27,6 +37,7 @@ export const generate = defineCommand({
     },
     activations: ACTIVATIONS,
     head: HEAD,
+    cacheDtype: CACHE_DTYPE,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     json: JSON_FLAG,

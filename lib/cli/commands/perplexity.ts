@@ -6,6 +6,7 @@ import { checkWindow, WINDOW } from '../../runtime/perplexity.js';
 import { defineCommand, toJson } from '../command.js';
 import {
   ACTIVATIONS,
+  CACHE_DTYPE,
   MAX_CONTEXT as CONTEXT_FLAG,
   count,
   HEAD,
@@ -37,6 +38,7 @@ export const perplexity = defineCommand({
     },
     activations: ACTIVATIONS,
     head: HEAD,
+    cacheDtype: CACHE_DTYPE,
     maxContext: CONTEXT_FLAG,
     threads: THREADS,
     json: JSON_FLAG,

@@ -10,7 +10,17 @@ import { loadFastify } from '../../serve/library.js';
 import { listening, tryListening } from '../../serve/listen.js';
 import { createEmbeddingServer, createServer } from '../../serve/server.js';
 import { defineCommand } from '../command.js';
-import { ACTIVATIONS, count, fromOption, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import {
+  ACTIVATIONS,
+  CACHE_DTYPE,
+  count,
+  fromOption,
+  HEAD,
+  MAX_CONTEXT,
+  NO_PROGRESS,
+  THREADS,
+  text,
+} from '../flags.js';
 import { say } from '../process.js';
 
 const LIMIT = 2 ** 31;
@@ -36,6 +46,7 @@ export const serve = defineCommand({
     prefixBytes: fromOption(LOAD_OPTIONS.prefixBytes),
     activations: ACTIVATIONS,
     head: HEAD,
+    cacheDtype: CACHE_DTYPE,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     quiet: NO_PROGRESS,

@@ -1,21 +1,28 @@
+import type { CacheSegment } from '../../../binding.js';
 import { largeFloats } from '../../compute/memory.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
-import { KEY_STRIP } from '../../matrix/constants.js';
+import { CACHE_GROUP, CACHE_TYPES, KEY_STRIP } from '../../matrix/constants.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 
+/** What keys and values may be kept as. */
+export const CACHE_DTYPES = CACHE_TYPES.map(({ name }) => name);
+export type CacheDtype = (typeof CACHE_DTYPES)[number];
+
 /** Keys and values of one layer, as `AttentionArgs` of binding.d.ts says. */
 export interface LayerCache {
-  readonly capacity: number;
-  readonly keys: Float32Array;
-  readonly values: Float32Array;
+  readonly cacheType: number;
+  readonly segments: readonly CacheSegment[];
 }
 
 /** Positions that a cache has room for at first. */
 const FIRST_CAPACITY = 256;
+
+/** Most positions that room is made for before they are asked for. */
+const MOST_AHEAD = 4096;
 
 /** Floats of an array that several layers share. Node 20 has none of more than 4 GiB. */
 const LONGEST = 1 << 28;
@@ -33,8 +40,9 @@ export class KvCache {
   readonly maxPositions: number;
   readonly #config: LanguageModelConfig;
   readonly #layerCount: number;
-  /** Floats of a position in one layer's keys, or values. */
-  readonly #width: number;
+  readonly #cacheType: number;
+  /** Of each segment, the part of each layer. */
+  #segments: readonly (readonly CacheSegment[])[] = [];
   #layers: readonly LayerCache[] = [];
   #capacity = 0;
   #length = 0;
@@ -47,11 +55,16 @@ export class KvCache {
    * @internal Use `model.createCache()`.
    * @param layers How many layers' keys and values there are.
    */
-  constructor(config: LanguageModelConfig, maxPositions: number, layers = config.layers) {
+  constructor(
+    config: LanguageModelConfig,
+    maxPositions: number,
+    dtype: CacheDtype = 'float32',
+    layers = config.layers,
+  ) {
     this.#config = config;
     this.maxPositions = maxPositions;
     this.#layerCount = layers;
-    this.#width = config.kvHeads * config.headDim;
+    this.#cacheType = CACHE_DTYPES.indexOf(dtype);
   }
 
   /** Positions that it holds. */
@@ -66,7 +79,7 @@ export class KvCache {
 
   /** Bytes that they would take if the cache had room for no more than it holds. @internal */
   get neededBytes(): number {
-    return this.#bytesOf(this.#capacityFor(this.#length));
+    return this.#bytesOf(this.#strips(Math.max(FIRST_CAPACITY, this.#length)));
   }
 
   /** Forgets all positions from `length` on. */
@@ -115,9 +128,11 @@ export class KvCache {
     this.#busy = true;
     try {
       this.#length = 0;
-      const layers = other.#layers; // it may grow meanwhile, into others
+      const from = other.#segments; // it may grow meanwhile
       await this.#reserve(length);
-      for (const [i, layer] of layers.entries()) await this.#copyLayer(layer, this.#layers[i]!, length);
+      for (const [old, now, range] of overlaps(from, this.#segments, length)) {
+        for (const [i, segment] of old.entries()) await this.#copy(segment, now[i]!, range);
+      }
       this.#length = length;
     } finally {
       this.#busy = false;
@@ -161,49 +176,120 @@ export class KvCache {
       );
   }
 
-  #capacityFor(positions: number): number {
-    return Math.ceil(Math.min(this.maxPositions, Math.max(FIRST_CAPACITY, positions)) / KEY_STRIP) * KEY_STRIP;
+  /** Positions rounded up to whole strips, within the most that there may be. */
+  #strips(positions: number): number {
+    return Math.ceil(Math.min(this.maxPositions, positions) / KEY_STRIP) * KEY_STRIP;
+  }
+
+  /** Elements of a position in one layer's keys, or values, and floats that go with them. */
+  get #widths(): { readonly row: number; readonly meta: number } {
+    const { kvHeads, headDim } = this.#config;
+    const groups = this.#cacheType === CACHE_DTYPES.indexOf('int8') ? Math.ceil(headDim / CACHE_GROUP) : 0;
+    return { row: kvHeads * headDim, meta: 2 * kvHeads * groups };
+  }
+
+  /** Floats that keys, or values, of a layer take, and what goes with them. */
+  #floatsOf(capacity: number): { readonly rows: number; readonly meta: number } {
+    const { row, meta } = this.#widths;
+    const { bytes } = CACHE_TYPES[this.#cacheType]!;
+    return { rows: (capacity * row * bytes) / Float32Array.BYTES_PER_ELEMENT, meta: capacity * meta };
   }
 
   #bytesOf(capacity: number): number {
-    return this.#layerCount * 2 * capacity * this.#width * Float32Array.BYTES_PER_ELEMENT;
+    const { rows, meta } = this.#floatsOf(capacity);
+    return this.#layerCount * 2 * (rows + meta) * Float32Array.BYTES_PER_ELEMENT;
   }
 
-  /** Makes room. Gigabytes are copied a head at a time, so that the event loop turns in between. */
+  /** Makes room: another segment, as large as all before it up to a limit, so that nothing is moved. */
   async #reserve(positions: number): Promise<void> {
     if (positions <= this.#capacity) return;
-    const capacity = this.#capacityFor(Math.max(positions, 2 * this.#capacity));
-    const layers = this.#allocate(capacity);
-    for (const [i, layer] of this.#layers.entries()) await this.#copyLayer(layer, layers[i]!, this.#length);
-    this.#layers = layers;
-    this.#capacity = capacity;
+    const ahead = Math.min(MOST_AHEAD, Math.max(FIRST_CAPACITY, this.#capacity));
+    const capacity = this.#strips(Math.max(positions, this.#capacity + ahead)) - this.#capacity;
+    this.#segments = [...this.#segments, await this.#allocate(capacity)];
+    this.#layers = Array.from({ length: this.#layerCount }, (_, layer) => ({
+      cacheType: this.#cacheType,
+      segments: this.#segments.map((segment) => segment[layer]!),
+    }));
+    this.#capacity += capacity;
     this.#prepared = new WeakMap();
   }
 
-  /** Layers lie in one array, as far as one may be that long. */
-  #allocate(capacity: number): LayerCache[] {
-    const size = capacity * this.#width;
-    const together = Math.max(1, Math.floor(LONGEST / (2 * size)));
-    const layers: LayerCache[] = [];
-    while (layers.length < this.#layerCount) {
-      const count = Math.min(together, this.#layerCount - layers.length);
-      const array = allocating('the cache of a text', () => largeFloats(2 * count * size));
-      const cut = (part: number) => array.subarray(part * size, (part + 1) * size);
-      for (let i = 0; i < count; i++) layers.push({ capacity, keys: cut(2 * i), values: cut(2 * i + 1) });
+  /** A segment of each layer. They lie in one array, as far as one may be that long. */
+  async #allocate(capacity: number): Promise<CacheSegment[]> {
+    const { rows, meta } = this.#floatsOf(capacity);
+    const size = 2 * (rows + meta);
+    const together = Math.max(1, Math.floor(LONGEST / size));
+    const segments: CacheSegment[] = [];
+    while (segments.length < this.#layerCount) {
+      const count = Math.min(together, this.#layerCount - segments.length);
+      const array = allocating('the cache of a text', () => largeFloats(count * size));
+      for (let i = 0; i < count; i++) {
+        const cut = (from: number, length: number) => array.subarray(i * size + from, i * size + from + length);
+        segments.push({
+          capacity,
+          keys: this.#elements(cut(0, rows)),
+          values: this.#elements(cut(rows, rows)),
+          keyMeta: cut(2 * rows, meta),
+          valueMeta: cut(2 * rows + meta, meta),
+        });
+      }
+      await yieldIfDue();
     }
-    return layers;
+    return segments;
   }
 
-  /** Each head's positions begin anew at a multiple of the capacity. */
-  async #copyLayer(from: LayerCache, to: LayerCache, length: number): Promise<void> {
-    const { kvHeads, headDim } = this.#config;
-    const floats = Math.ceil(length / KEY_STRIP) * KEY_STRIP * headDim;
-    for (const name of ['keys', 'values'] as const) {
+  /** Memory as what is kept in it. */
+  #elements(floats: Float32Array): CacheSegment['keys'] {
+    const { buffer, byteOffset, byteLength } = floats;
+    switch (CACHE_DTYPES[this.#cacheType]) {
+      case 'float16':
+        return new Uint16Array(buffer, byteOffset, byteLength / Uint16Array.BYTES_PER_ELEMENT);
+      case 'int8':
+        return new Uint8Array(buffer, byteOffset, byteLength);
+      default:
+        return floats;
+    }
+  }
+
+  /** Each head's positions begin anew at a multiple of the capacity. A head at a time, so that the event loop turns in between. */
+  async #copy(from: CacheSegment, to: CacheSegment, { at, put, count }: Range): Promise<void> {
+    const { kvHeads } = this.#config;
+    for (const name of ['keys', 'values', 'keyMeta', 'valueMeta'] as const) {
+      const width = from[name].length / from.capacity / kvHeads;
       for (let head = 0; head < kvHeads; head++) {
-        const begin = head * from.capacity * headDim;
-        to[name].set(from[name].subarray(begin, begin + floats), head * to.capacity * headDim);
+        const begin = (head * from.capacity + at) * width;
+        to[name].set(from[name].subarray(begin, begin + count * width), (head * to.capacity + put) * width);
         await yieldIfDue();
       }
     }
+  }
+}
+
+/** Positions that two segments share: from where they come, where they go, and how many. */
+interface Range {
+  readonly at: number;
+  readonly put: number;
+  readonly count: number;
+}
+
+type Segments = readonly (readonly CacheSegment[])[];
+
+/** Which segments hold the same of the first `length` positions, in whole strips. */
+function* overlaps(
+  from: Segments,
+  to: Segments,
+  length: number,
+): Generator<[from: readonly CacheSegment[], to: readonly CacheSegment[], range: Range]> {
+  const most = Math.ceil(length / KEY_STRIP) * KEY_STRIP;
+  let begin = 0;
+  for (const old of from) {
+    const end = Math.min(most, begin + old[0]!.capacity);
+    let first = 0;
+    for (const now of to) {
+      const [at, past] = [Math.max(begin, first), Math.min(end, first + now[0]!.capacity)];
+      if (at < past) yield [old, now, { at: at - begin, put: at - first, count: past - at }];
+      first += now[0]!.capacity;
+    }
+    begin += old[0]!.capacity;
   }
 }

@@ -31,6 +31,8 @@ export interface EncoderRun {
   readonly tap?: Tap | undefined;
 }
 
+const NO_META = new Float32Array(0);
+
 /** One block of an encoder: attention to all of the text, and an MLP, each added to what comes in and normed. */
 export class EncoderBlock {
   readonly #config: EncoderConfig;
@@ -98,8 +100,9 @@ export class EncoderBlock {
     addLinears(plan, [q, k, v], hidden, rows, [queries, keys, values]);
     const capacity = Math.ceil(rows / KEY_STRIP) * KEY_STRIP;
     const cache = () => allocating('keys and values', () => new Float32Array(capacity * hiddenSize));
-    const shape = { rows, heads, kvHeads: heads, headDim, scale: 1 / Math.sqrt(headDim), capacity };
-    const arrays = { q: queries, k: keys, v: values, keys: cache(), values: cache(), out: attended };
+    const shape = { rows, heads, kvHeads: heads, headDim, scale: 1 / Math.sqrt(headDim), cacheType: 0 };
+    const segment = { capacity, keys: cache(), values: cache(), keyMeta: NO_META, valueMeta: NO_META };
+    const arrays = { q: queries, k: keys, v: values, segments: [segment], out: attended };
     const inPlace = { ...shape, ...arrays, positions: positionsFrom(0, rows), window: 1 };
     const together = { ...shape, ...arrays, positions: new Int32Array(rows).fill(rows - 1), window: 0 };
     for (const args of [inPlace, together])

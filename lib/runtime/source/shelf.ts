@@ -44,7 +44,7 @@ export class Desk {
 
   /** Runs `work` with keys and values of one layer. */
   async withCache<T>(work: (cache: KvCache) => Promise<T>): Promise<T> {
-    const cache = this.#cache ?? new KvCache(this.#config, MAX_CONTEXT, 1);
+    const cache = this.#cache ?? new KvCache(this.#config, MAX_CONTEXT, 'float32', 1);
     this.#cache = undefined;
     try {
       return await work(cache);
