@@ -1,10 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
-import { advanceJson, JSON_START } from '../../lib/runtime/text/json-text.js';
+import { formatStart } from '../../lib/runtime/text/json/json-text.js';
+import { advance, isEnd } from '../../lib/runtime/text/json/states.js';
 import { randomNumbers } from '../../lib/runtime/text/sampling.js';
 import { SHIPPED } from '../support/language-models.js';
 
-const whole = (text: string) => advanceJson(JSON_START, text)?.mode === 'end';
+const JSON_START = formatStart('json');
+const leads = (text: string, start = JSON_START) => advance(start, text);
+const whole = (text: string, start = JSON_START) => isEnd(leads(text, start) ?? []);
 
 describe('JSON by the character', () => {
   test.each([
@@ -16,7 +19,7 @@ describe('JSON by the character', () => {
     expect(whole(text)).toBe(true);
     expect(() => JSON.parse(text) as unknown).not.toThrow();
     for (let end = 1; end < text.trimEnd().length; end++) {
-      expect(advanceJson(JSON_START, text.slice(0, end)), text.slice(0, end)).toBeDefined();
+      expect(leads(text.slice(0, end)), text.slice(0, end)).toBeDefined();
       expect(whole(text.slice(0, end))).toBe(false);
     }
   });
@@ -46,7 +49,7 @@ describe('JSON by the character', () => {
     `{${' '.repeat(25)}`,
     `{"a":${'['.repeat(64)}`,
   ])('refuses %j', (text) => {
-    expect(advanceJson(JSON_START, text)).toBeUndefined();
+    expect(leads(text)).toBeUndefined();
   });
 
   test('agrees with JSON.parse on random changes of a text', () => {
@@ -78,9 +81,143 @@ test('a model that is kept to JSON writes an object, or the beginning of one', a
       text += token.text;
       finish = token.finish ?? '';
     }
-    const state = advanceJson(JSON_START, text);
+    const state = leads(text);
     expect(state, text).toBeDefined();
-    expect(finish === 'stop').toBe(state?.mode === 'end');
+    expect(finish === 'stop').toBe(isEnd(state ?? []));
   }
-  expect(() => model.generate('x', { format: 'xml' as 'json' })).toThrow('Expected format to be json, got "xml".');
+  expect(() => model.generate('x', { format: 'xml' as 'json' })).toThrow(
+    `Expected format to be 'json' or { schema }, got "xml".`,
+  );
+});
+
+describe('JSON of a schema', () => {
+  const person = {
+    type: 'object',
+    properties: {
+      name: { type: 'string', minLength: 1, maxLength: 5 },
+      age: { type: 'integer', minimum: 18, maximum: 120 },
+      tags: { type: 'array', items: { enum: ['red', 'r\u00e9d', 'blue'] }, maxItems: 2 },
+      next: { anyOf: [{ $ref: '#' }, { type: 'null' }] },
+    },
+    required: ['name', 'age'],
+    additionalProperties: false,
+  };
+  const start = formatStart({ schema: person });
+
+  test.each([
+    '{"name":"Ann","age":18}',
+    '{ "age" : 120, "tags": ["red", "r\u00e9d"], "name":"a\\n\\u0041"}',
+    '{"name":"Ann","age":99,"next":{"name":"B","age":20,"next":null}}',
+    '{"name":"Ann","age":99,"tags":["r\\u00e9d"]}',
+  ])('takes %s', (text) => {
+    expect(whole(text, start)).toBe(true);
+    expect(() => JSON.parse(text) as unknown).not.toThrow();
+  });
+
+  test.each([
+    '{}',
+    '{"name":"Ann"}',
+    '{"name":""',
+    '{"name":"Annabe',
+    '{"name":"Ann","age":17}',
+    '{"name":"Ann","age":121',
+    '{"name":"Ann","age":-',
+    '{"name":"Ann","age":20.',
+    '{"name":"Ann","age":2e',
+    '{"name":"Ann","age":0',
+    '{"name":"Ann","name"',
+    '{"nam"',
+    '{"name":"Ann","age":20,"tags":["green',
+    '{"name":"Ann","age":20,"tags":["red","red",',
+    '{"name":"Ann","age":20,"next":{}',
+    '{"name":"Ann","age":20,"next":1',
+    '[',
+  ])('refuses %s', (text) => {
+    expect(leads(text, start)).toBeUndefined();
+  });
+
+  const of = (schema: object) =>
+    formatStart({
+      schema: { type: 'object', properties: { a: schema }, required: ['a'], additionalProperties: false },
+    });
+
+  test.each<[object, string[], string[]]>([
+    [{ type: 'number', minimum: 2, maximum: 2.5 }, ['2', '2.0', '2.49', '2.5'], ['1', '2.6', '2.51', '3', '20', '-']],
+    [{ type: 'number', exclusiveMinimum: 0, maximum: 1 }, ['1', '0.5', '0.000001', '1.0'], ['0', '1.1', '2', '-1']],
+    [{ type: 'number', maximum: -5 }, ['-5', '-5.5', '-50'], ['-4', '5', '-0']],
+    [{ type: 'integer' }, ['0', '-7', '12345678901234567890'], ['1.5', '01', '1e3', '123456789012345678901']],
+    [{ type: ['string', 'null'] }, ['"x"', 'null'], ['1', 'true']],
+    [{ const: { b: [1] } }, ['{"b":[1]}'], ['{"b": ', '{"b":[2']],
+    [
+      { type: 'array', minItems: 1, prefixItems: [{ type: 'boolean' }], items: false },
+      ['[true]', '[ false ]'],
+      ['[]', '[true,', '[1'],
+    ],
+    [{ type: 'object', additionalProperties: { type: 'integer' } }, ['{}', '{"x":1,"y":2}'], ['{"x":"']],
+    [
+      { type: 'object', properties: { k: { type: 'null' } } },
+      ['{"k":null}', '{"l":3}', '{"kk":1}'],
+      ['{"k":1', '{"\\u006b":'],
+    ],
+    [{}, ['1', '"x"', '{"a":[]}'], ['tru,']],
+    [{ anyOf: [{ type: 'integer' }, { type: 'array', items: { type: 'integer' } }] }, ['5', '[5]'], ['"']],
+  ])('%j', (schema, good, bad) => {
+    for (const text of good) expect(whole(`{"a":${text}}`, of(schema)), text).toBe(true);
+    for (const text of bad) expect(leads(`{"a":${text}}`, of(schema)), text).toBeUndefined();
+  });
+
+  test.each<[unknown, string]>([
+    [{ type: 'string' }, 'of an object or a list'],
+    [{ type: 'object', properties: { a: { type: 'string', pattern: '^a' } } }, 'schema.a.pattern'],
+    [{ type: 'object', properties: { a: { type: 'text' } } }, 'schema.a.type to be one of object, array'],
+    [{ type: 'object', properties: { a: { not: {} } } }, 'schema.a.not'],
+    [{ type: 'object', properties: { a: { enum: [] } } }, 'schema.a.enum'],
+    [{ type: 'object', required: ['b'], additionalProperties: false }, 'to have "b", which is required'],
+    [{ $ref: '#' }, 'does not mean itself'],
+    [{ $ref: '#/$defs/a' }, '"#/$defs/a"'],
+    [{ $ref: 'https://example.com' }, 'within this one'],
+    [{ type: 'object', properties: { a: { type: 'integer', minimum: 3, maximum: 2 } } }, 'minimum 3 and maximum 2'],
+    [{ type: 'object', properties: { a: { type: 'array', minItems: 2, maxItems: 1 } } }, 'minItems'],
+    [{ type: 'object', properties: { a: { allOf: [{}, {}] } } }, 'allOf of several'],
+    [{ type: 'object', properties: { a: 3 } }, 'schema.a to be a JSON schema, got 3'],
+    [7, 'schema to be a JSON schema, got 7'],
+  ])('refuses %j', (schema, message) => {
+    expect(() => formatStart({ schema: schema as object })).toThrow(message);
+  });
+
+  test('never leads where nothing can follow', () => {
+    // Any character that may come is taken, at random, until the value is whole.
+    const random = randomNumbers(11);
+    const characters = [...' {}[]":,-0123456789.eE\\utrufalsn', ...'nameagtxr\u00e9db'];
+    for (let i = 0; i < 100; i++) {
+      let [states, text] = [start, ''];
+      while (!isEnd(states) && text.length < 400) {
+        const next = characters.filter((char) => advance(states, char) !== undefined);
+        expect(next.length, text).toBeGreaterThan(0);
+        // What ends things comes more often, so that texts end.
+        const ending = next.filter((char) => '"}],'.includes(char));
+        const some = ending.length > 0 && random() < 0.4 ? ending : next;
+        const char = some[Math.floor(random() * some.length)]!;
+        states = advance(states, char)!;
+        text += char;
+      }
+      if (!isEnd(states)) continue;
+      const value = JSON.parse(text) as { name: string; age: number };
+      expect(value.age >= 18 && value.age <= 120 && value.name.length > 0, text).toBe(true);
+    }
+  });
+
+  test('a model is kept to it', async () => {
+    await using model = await loadLanguageModel(SHIPPED, { maxContext: 512 });
+    for (const seed of [1, 2, 3]) {
+      let [text, finish] = ['', ''];
+      const options = { format: { schema: person }, temperature: 1, seed, maxTokens: 120 };
+      for await (const token of model.generate('The sea', options)) {
+        text += token.text;
+        finish = token.finish ?? '';
+      }
+      expect(leads(text, start), text).toBeDefined();
+      if (finish === 'stop') expect(JSON.parse(text)).toHaveProperty('age');
+    }
+  });
 });

@@ -6,7 +6,8 @@ import type { Seat } from '../batch/batcher.js';
 import type { Begun } from '../batch/prefixes.js';
 import type { KvCache } from '../blocks/cache.js';
 import { checkEncoded, type TokenIds } from './ids.js';
-import { JsonText } from './json-text.js';
+import { formatStart, JsonText, type TextFormat } from './json/json-text.js';
+import type { States } from './json/states.js';
 import { likelihoods, Sampler, type SamplingOptions, type TokenLikelihoods } from './sampling.js';
 import { StopWatch } from './stop.js';
 import { TextStream } from './text-stream.js';
@@ -37,9 +38,12 @@ export interface GenerateOptions {
   readonly logprobs?: number | undefined;
   /**
    * `'json'`: the text is one JSON object, whatever the model would rather say, and ends with it; unless `maxTokens` or the context end it
-   * before. Needs the tokenizer. Ask for JSON in the prompt, too. Default: any text.
+   * before. `{ schema }`: likewise, a value of that JSON schema, which is of objects or lists: types, `properties`, `required`,
+   * `additionalProperties`, `items`, `prefixItems`, `enum`, `const`, `anyOf`, `$ref` within it, bounds of numbers and lengths; `oneOf` is read as
+   * `anyOf`, `format` is a note, and what no text can be kept to (`pattern`, `not`, `allOf` of several) is an error. Needs the tokenizer. Ask for
+   * JSON in the prompt, too. Default: any text.
    */
-  readonly format?: 'json' | undefined;
+  readonly format?: TextFormat | undefined;
   /** Texts that end the generation, and are not part of it. Needs the tokenizer. @default [] */
   readonly stop?: string | readonly string[] | undefined;
   /**
@@ -79,7 +83,8 @@ interface ResolvedGenerateOptions extends Tuning {
   readonly stop: readonly string[];
   readonly cache: KvCache | undefined;
   readonly logprobs: number | undefined;
-  readonly format: 'json' | undefined;
+  /** How a text of the format begins. */
+  readonly format: States | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -161,7 +166,6 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
   }
   rejectUndrawn(options);
   const { stop = [], cache, logprobs, format, signal } = options;
-  if (format !== undefined && format !== 'json') throw invalid(`Expected format to be json, got ${show(format)}.`);
   if (logprobs !== undefined && !isInteger(0, 20)(logprobs))
     throw invalid(`Expected logprobs to be an integer in [0, 20], got ${show(logprobs)}.`);
   const stops = typeof stop === 'string' ? [stop] : stop;
@@ -169,7 +173,14 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     throw invalid(`Expected stop to be texts that are not empty, got ${show(stop)}.`);
   }
   checkSignal(signal);
-  return { ...(resolved as unknown as Tuning), stop: stops, cache, logprobs, format, signal };
+  const start = format === undefined ? undefined : startOf(format);
+  return { ...(resolved as unknown as Tuning), stop: stops, cache, logprobs, format: start, signal };
+}
+
+function startOf(format: TextFormat): States {
+  if (format === 'json' || (typeof format === 'object' && format !== null && 'schema' in format))
+    return formatStart(format);
+  throw invalid(`Expected format to be 'json' or { schema }, got ${show(format)}.`);
 }
 
 /**
@@ -212,7 +223,7 @@ export async function* generateTokens(
   const { maxTokens, signal, stop } = options;
   signal?.throwIfAborted();
   const prompt = await untilAborted(Promise.resolve(makePrompt()), signal);
-  const json = options.format && new JsonText(await untilAborted(model.texts(), signal));
+  const json = options.format && new JsonText(options.format, await untilAborted(model.texts(), signal));
   const tokenizer = await untilAborted(tokenizerFor(model, prompt, stop), signal);
   const ids = typeof prompt === 'string' ? await untilAborted(tokenizer!.encode(prompt), signal) : Array.from(prompt);
   checkEncoded(ids, model.vocabSize);
@@ -239,7 +250,7 @@ export async function* generateTokens(
       const logits = await reading;
       signal?.throwIfAborted();
       const tell = options.logprobs === undefined ? undefined : likelihoods(logits, options.logprobs);
-      const id = sampler.next(logits, json && ((token) => json.accepts(token)));
+      const id = sampler.next(logits, json);
       json?.push(id);
       tokens.push(id);
       const told = {

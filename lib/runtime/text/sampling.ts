@@ -14,6 +14,14 @@ export interface SamplingOptions {
 /** Logarithm of the probability, relative to the likeliest token's, below which tokens are never drawn: 1e-13. */
 const NEGLIGIBLE = -30;
 
+/** What keeps a text to a format. */
+interface Kept {
+  /** Whether a token may come next. */
+  accepts(id: number): boolean;
+  /** Makes the logits of all others -Infinity. */
+  only(logits: Float32Array): void;
+}
+
 /** Chooses tokens from logits: the same ones for the same seed. */
 export class Sampler {
   readonly #options: SamplingOptions;
@@ -30,21 +38,21 @@ export class Sampler {
   }
 
   /**
-   * The next token, of those that `accepts` takes. Clobbers `logits`.
+   * The next token, of those that may come. Clobbers `logits`.
    *
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where they are NaN or infinite, or no token is taken.
    */
-  next(logits: Float32Array, accepts?: (id: number) => boolean): number {
+  next(logits: Float32Array, kept?: Kept): number {
     const { repetitionPenalty } = this.#options;
     for (const id of this.#seen) {
       const logit = logits[id]!;
       logits[id] = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
     }
     let id = this.#choose(logits);
-    for (let refused = 1; accepts && !accepts(id); refused++) {
+    for (let refused = 1; kept && !kept.accepts(id); refused++) {
       logits[id] = -Infinity;
       // What a model says by itself is tried first; where it says something else, all of the vocabulary is gone through once.
-      if (refused === PATIENCE) for (let i = 0; i < logits.length; i++) if (!accepts(i)) logits[i] = -Infinity;
+      if (refused === PATIENCE) kept.only(logits);
       id = this.#choose(logits);
     }
     if (repetitionPenalty !== 1) this.#seen.add(id);

@@ -1,0 +1,75 @@
+import { ANY_OBJECT, type Choice, readSchema } from './schema.js';
+import { advance, isEnd, type States, startOf } from './states.js';
+
+/** What a text is to be: one JSON object, or a value of a JSON schema. */
+export type TextFormat = 'json' | { readonly schema: object };
+
+/** The beginning of a text of a format. @throws {HqqError} `ERR_INVALID_OPTION` for a schema that no text can be kept to. */
+export function formatStart(format: TextFormat): States {
+  const want: Choice = format === 'json' ? () => [ANY_OBJECT] : readSchema(format.schema);
+  return startOf(want);
+}
+
+/** Texts of tokens by what they begin with: most of a vocabulary is told from it. */
+interface Vocabulary {
+  readonly texts: readonly string[];
+  readonly byFirst: ReadonlyMap<string, readonly number[]>;
+}
+
+const VOCABULARIES = new WeakMap<readonly string[], Vocabulary>();
+
+function vocabularyOf(texts: readonly string[]): Vocabulary {
+  let known = VOCABULARIES.get(texts);
+  if (!known) {
+    const byFirst = new Map<string, number[]>();
+    texts.forEach((text, id) => {
+      const point = text.codePointAt(0);
+      if (point === undefined) return;
+      const first = String.fromCodePoint(point);
+      const ids = byFirst.get(first);
+      if (ids) ids.push(id);
+      else byFirst.set(first, [id]);
+    });
+    known = { texts, byFirst };
+    VOCABULARIES.set(texts, known);
+  }
+  return known;
+}
+
+/** Keeps a text to a format: says which tokens may come next. */
+export class JsonText {
+  readonly #vocabulary: Vocabulary;
+  #states: States;
+
+  /** @param texts Of every token. Special ones are empty, and never come. */
+  constructor(start: States, texts: readonly string[]) {
+    this.#states = start;
+    this.#vocabulary = vocabularyOf(texts);
+  }
+
+  /** Whether the value is whole. */
+  get done(): boolean {
+    return isEnd(this.#states);
+  }
+
+  /** Whether a token may come next. */
+  accepts(id: number): boolean {
+    const text = this.#vocabulary.texts[id];
+    return text !== undefined && text !== '' && advance(this.#states, text) !== undefined;
+  }
+
+  /** Makes -Infinity of the logits of all tokens that may not come next. */
+  only(logits: Float32Array): void {
+    const taken = new Uint8Array(logits.length);
+    for (const [first, ids] of this.#vocabulary.byFirst) {
+      if (!advance(this.#states, first)) continue;
+      for (const id of ids) if (logits[id] !== -Infinity && this.accepts(id)) taken[id] = 1;
+    }
+    for (let id = 0; id < logits.length; id++) if (taken[id] === 0) logits[id] = -Infinity;
+  }
+
+  /** A token has come that may. */
+  push(id: number): void {
+    this.#states = advance(this.#states, this.#vocabulary.texts[id]!)!;
+  }
+}
