@@ -85,7 +85,8 @@ interface Case {
 function parametersOf(solver: string, { number }: DigestLine): readonly number[] {
   const iterations = number('iterations');
   if (solver === 'hqs') return Array.from({ length: iterations }, (_, i) => (i === 0 ? 1 : 1 / 1.25));
-  if (solver === 'admm') return [0.625, -0.4, iterations];
+  if (solver === 'admm')
+    return Array.from({ length: iterations }, (_, i) => (i === 0 ? 1 : i < 9 ? 0.625 - i / 64 : 0.5));
   if (solver === 'kl') return [160, 0, 160, 0, 144, 16, 160, 24, 150, 40, 120];
   const symmetric = ZERO_KINDS[number('zeroKind')] === 'symmetric';
   const starts = symmetric ? [0, 0, 1, 0, -1, -0.5, 1, 0.5] : [0, 0, 0.45, 0.45, 0, 0.45, 0.45, -0.45];

@@ -92,14 +92,20 @@ const ORACLES = {
     let least = Infinity;
     let v = [...w];
     let u = v.map(() => 0);
+    let before: Grid | undefined;
     for (let k = 0; k < 20; k++) {
       const codes = v.map((value, i) => codeOf(value + u[i]!, grid, m));
       const fit = leastSquares(w, codes);
       if (fit) grid = fit;
       if (fit && fit.left < least) [least, best] = [fit.left, fit];
+      // A penalty below 1 grows to 1 in ten steps; there, and above, what stays as it was stays for ever.
+      const penalty = rho < 1 ? rho ** Math.max(0, 1 - k / 10) : rho;
+      const settled = k > 0 && (rho >= 1 || k > 10);
+      if (settled && before?.scale === grid.scale && before.zero === grid.zero) return best;
+      before = grid;
       const quantized = codes.map((q) => (q - grid.zero) * grid.scale);
-      u = u.map((dual, i) => dual + v[i]! - quantized[i]!);
-      v = v.map((_, i) => (w[i]! + rho * (quantized[i]! - u[i]!)) / (1 + rho));
+      u = u.map((dual, i) => (penalty === 1 ? 0 : dual + v[i]! - quantized[i]!));
+      v = v.map((_, i) => (penalty === 1 ? w[i]! : (w[i]! + penalty * (quantized[i]! - u[i]!)) / (1 + penalty)));
     }
     return best;
   },

@@ -105,8 +105,8 @@ export interface QuantConfig {
   readonly lambda?: number | 'auto';
 
   /**
-   * Penalty of solver `'admm'`, in [0.001, 1000], which alone reads it. Below 1 codes move on after they have settled, above 1 they
-   * settle early. `'auto'`: of 0.5 to 1, as `lpNorm` has it.
+   * Penalty of solver `'admm'`, in [0.001, 1000], which alone reads it. Below 1 codes move on after they have settled, while it grows to 1
+   * in ten iterations; above 1 they settle early, and it stays. `'auto'`: of 0.5 to 1, as `lpNorm` has it.
    *
    * @default 0.75
    */
@@ -121,7 +121,7 @@ export interface QuantConfig {
   readonly kappa?: number;
 
   /**
-   * Most iterations that a group may take, 1 to 1000. A group stops by itself at its fixed point, save that `'admm'` takes them all. `'auto'`: the fewest
+   * Most iterations that a group may take, 1 to 1000. A group stops by itself at its fixed point. `'auto'`: the fewest
    * of 3 to 80 that come within 0.05 % of the least squared error on a sample, as `lpNorm` has it.
    *
    * @default 20

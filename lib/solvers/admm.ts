@@ -1,6 +1,10 @@
 import type { SolverOptions } from './solver.js';
 
-/** `1 / (1 + rho)`, `rho - 1`, iterations. */
+/** Iterations in which a penalty below 1 grows to 1. */
+const GROWTH = 10;
+
+/** `1 / (1 + rho)` of each iteration, the first of which is not read: its codes are those of the weights themselves. */
 export function admmParameters({ rho, iterations }: SolverOptions): Float32Array {
-  return Float32Array.of(1 / (1 + rho), rho - 1, iterations);
+  const penalty = (i: number) => (rho < 1 ? rho ** Math.max(0, 1 - (i - 1) / GROWTH) : rho);
+  return Float32Array.from({ length: iterations }, (_, i) => (i === 0 ? 1 : 1 / (1 + penalty(i))));
 }

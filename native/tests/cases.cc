@@ -168,12 +168,19 @@ std::vector<float> hqs_parameters(double kappa, int iterations) {
   return parameters;
 }
 
+// A penalty that grows to 1.
+std::vector<float> admm_parameters(int iterations) {
+  std::vector<float> parameters = {1};
+  for (int i = 1; i < iterations; ++i) parameters.push_back(i < 9 ? 0.625f - 0.015625f * static_cast<float>(i) : 0.5f);
+  return parameters;
+}
+
 // Parameters of the solver of a case.
 std::vector<float> parameters_of(const QuantizeCase& c, std::string_view solver, kernels::ZeroKind zero_kind) {
   if (solver == "hqq") return hqq_parameters(c.lp_norm, c.beta, c.kappa, c.threshold, c.iterations);
   if (solver == "joint") return joint_parameters(c.lp_norm, c.beta, c.kappa, c.iterations, zero_kind);
   if (solver == "hqs") return hqs_parameters(c.kappa, c.iterations);
-  if (solver == "admm") return {0.625f, -0.4f, static_cast<float>(c.iterations)};
+  if (solver == "admm") return admm_parameters(c.iterations);
   if (solver == "kl") return {160, 0, 160, 0, 144, 16, 160, 24, 150, 40, 120};
   return {};
 }
