@@ -38,10 +38,21 @@ interface GroupedQuantize extends Grid {
 
 /** Arguments of `quantize`. */
 export function groupedQuantizeArgs(given: GroupedQuantize): QuantizeArgs {
-  const { rows, cols, axis, config } = given;
+  const { rows, cols, axis, format } = given;
+  const solver = solverArgs(given.config);
+  // Written out: V8 makes a dictionary of some kilobytes of an object that is spread into, and a model has thousands of chunks.
   return {
-    ...grid(given),
-    ...solverArgs(config),
+    rows,
+    cols,
+    step: given.step ?? packedRows(format, rows),
+    format: format.id,
+    threads: given.threads,
+    maxCode: solver.maxCode,
+    solver: solver.solver,
+    parameters: solver.parameters,
+    zeroKind: solver.zeroKind,
+    referenceGuards: solver.referenceGuards,
+    scaleDtype: solver.scaleDtype,
     importance: given.importance,
     block: blockOf(axis === 1 ? cols : rows),
     weights: given.weights,
@@ -60,8 +71,17 @@ type SolverArgs = Pick<
   'maxCode' | 'solver' | 'parameters' | 'zeroKind' | 'referenceGuards' | 'scaleDtype'
 >;
 
+/** By configuration, which is the same for all chunks of a layer. */
+const known = new WeakMap<ResolvedQuantConfig, SolverArgs>();
+
 /** What backends are told of the configuration: every number that both must agree on is computed here, once. */
 export function solverArgs(config: ResolvedQuantConfig): SolverArgs {
+  let args = known.get(config);
+  if (args === undefined) known.set(config, (args = tellSolver(config)));
+  return args;
+}
+
+function tellSolver(config: ResolvedQuantConfig): SolverArgs {
   const { id, parameters } = solverNamed(config.solver);
   const maxCode = highestCode(config.nbits);
   return {
@@ -88,7 +108,11 @@ interface GroupedDequantize extends Grid {
 /** Arguments of `dequantize`. */
 export function groupedDequantizeArgs(given: GroupedDequantize): DequantizeArgs {
   return {
-    ...grid(given),
+    rows: given.rows,
+    cols: given.cols,
+    step: given.step ?? packedRows(given.format, given.rows),
+    format: given.format.id,
+    threads: given.threads,
     packed: given.packed,
     axis: given.axis,
     scale: given.scale,
@@ -116,6 +140,17 @@ export interface QuantSums {
   readonly iterations: number;
   /** The first weight that is not finite, counted in the array that was given; or -1. The rest is then meaningless. */
   readonly badIndex: number;
+}
+
+/** Of a whole, from its parts. */
+export function addSums(parts: readonly QuantSums[]): QuantSums {
+  return {
+    absError: parts.reduce((sum, part) => sum + part.absError, 0),
+    squaredError: parts.reduce((sum, part) => sum + part.squaredError, 0),
+    squaredWeight: parts.reduce((sum, part) => sum + part.squaredWeight, 0),
+    iterations: parts.reduce((most, part) => Math.max(most, part.iterations), 0),
+    badIndex: -1,
+  };
 }
 
 /** Reads the `stats` of `quantize`. */

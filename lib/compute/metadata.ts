@@ -10,6 +10,9 @@ import { groupedDequantizeArgs, groupedQuantizeArgs } from './arguments.js';
 
 /** A byte each. */
 const BYTES = FORMATS[0]!;
+const [PLAIN, GUARDED] = ([false, true] as const).map((referenceGuards) =>
+  resolveQuantConfig({ nbits: 8, solver: 'minmax', referenceGuards }),
+) as [ResolvedQuantConfig, ResolvedQuantConfig];
 
 /** Scales and zeros of a layer or a matrix, their codes to be, and how they are made. */
 export interface MetaJob {
@@ -33,13 +36,25 @@ export function metaJob(
   threads: number,
   bytes: (kind: 'scale' | 'zero', count: number) => Uint8Array<ArrayBuffer> = (_, length) => new Uint8Array(length),
 ): MetaJob {
-  const config = resolveQuantConfig({ nbits: 8, solver: 'minmax', referenceGuards });
+  const config = referenceGuards ? GUARDED : PLAIN;
   const count = scale.length;
   const make = (values: Float32Array, codes: Uint8Array<ArrayBuffer>, sets: number) => {
     const made: MetaCodes = { codes, scale: new Float32Array(sets), zero: new Float32Array(sets) };
+    const { rows, cols, axis } = gridOf(made);
     const quantize = groupedQuantizeArgs({
-      ...{ ...gridOf(made), ...made, packed: codes, weights: values, dtype: 'float32', config, metaDtype: 'float32' },
-      ...{ stats: new Float64Array(5), threads },
+      rows,
+      cols,
+      axis,
+      format: BYTES,
+      config,
+      weights: values,
+      dtype: 'float32',
+      metaDtype: 'float32',
+      packed: codes,
+      scale: made.scale,
+      zero: made.zero,
+      stats: new Float64Array(5),
+      threads: sets === 1 ? 1 : threads, // one set is one thread's work, and each would have scratch for all of it
     });
     const steps: readonly Step[] = [{ operation: 'quantize', args: quantize }, widenStep(made, values, threads)];
     return { bytes: made, steps };
@@ -59,14 +74,14 @@ export function metaJob(
 /** Sets are the columns of a matrix; one set is also a row, which is faster. */
 function gridOf({ codes: { length }, scale: { length: sets } }: MetaCodes) {
   const [rows, cols, axis] = sets === 1 ? ([1, length, 1] as const) : ([length / sets, sets, 0] as const);
-  return { rows, cols, axis, format: BYTES };
+  return { rows, cols, axis };
 }
 
 /** Widens scales or zeros. */
 export function widenStep(bytes: MetaCodes, out: Float32Array, threads: number): Step {
   const { codes: packed, scale, zero } = bytes;
-  const args = groupedDequantizeArgs({
-    ...{ ...gridOf(bytes), packed, scale, zero, dtype: 'float32', rounding: 'once', out, threads },
-  });
+  const { rows, cols, axis } = gridOf(bytes);
+  const grid = { rows, cols, axis, format: BYTES, threads };
+  const args = groupedDequantizeArgs({ ...grid, packed, scale, zero, dtype: 'float32', rounding: 'once', out });
   return { operation: 'dequantize', args };
 }

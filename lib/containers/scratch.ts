@@ -1,7 +1,7 @@
 import { allocating } from '../messages/allocating.js';
 
 /** Buffers above are made as large as they must be; smaller ones grow in powers of two. */
-const LARGE_BYTES = 4 * 1024 * 1024;
+const LARGE_BYTES = 512 * 1024;
 
 /** Smallest buffer: growing from less would be done again soon. */
 const MIN_BYTES = 64 * 1024;

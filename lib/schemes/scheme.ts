@@ -154,6 +154,12 @@ export interface LayerLoad {
   readonly finish: () => Omit<QuantizedTensor, 'stats'>;
 }
 
+/** Memory that a survey may use: `looks` till it is settled, `kept` till all is encoded. */
+export interface SurveyMemory {
+  readonly looks: Scratch;
+  readonly kept: Scratch;
+}
+
 /**
  * What the chunks of a layer have in common, where only all of its weights tell it: they are read once to be looked at, and once
  * more to be encoded. One survey is of one layer, and keeps what it has found: a few bytes a group.
@@ -236,8 +242,8 @@ export interface Scheme<
    * @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored.
    */
   encode(layer: PlannedLayer<Form>, chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
-  /** For layers whose chunks cannot be encoded one by one: then it encodes them. `memory` is its own till then. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
-  survey?(layer: PlannedLayer<Form>, memory: Scratch): Survey<Part> | undefined;
+  /** For layers whose chunks cannot be encoded one by one: then it encodes them. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
+  survey?(layer: PlannedLayer<Form>, memory: SurveyMemory): Survey<Part> | undefined;
   /** Part of a bias in the type of `biasDtype`. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what that cannot hold. */
   encodeBias(layer: PlannedLayer<Form>, values: Float32Array, slot: Scratch): Uint8Array;
   summarize(form: Form): FormSummary;

@@ -1,5 +1,5 @@
 import type { Backend } from '../../../binding.js';
-import { nonFiniteError, type QuantSums } from '../../compute/arguments.js';
+import { addSums, nonFiniteError, type QuantSums } from '../../compute/arguments.js';
 import { bitsOf, widenBytes } from '../../compute/floats.js';
 import { runTask } from '../../compute/run.js';
 import {
@@ -69,7 +69,8 @@ interface LayerState {
   readonly sums: QuantSums[];
   /** Of a layer whose chunks must all be looked at first: from its first chunk to its last. */
   survey: Survey | undefined;
-  /** Gives the survey's memory back. */
+  /** Give the survey's memory back. */
+  looked?: () => void;
   done?: () => void;
   /** Looks under way, or done. */
   readonly looks: Promise<void>[];
@@ -108,7 +109,7 @@ export async function quantizeShard(
     },
   ];
   await pipelines<Job, Scratch>(lines, work, run.signal);
-  return states.map(({ layer, sums, seconds }) => ({ layer, sums: addUp(sums), seconds }));
+  return states.map(({ layer, sums, seconds }) => ({ layer, sums: addSums(sums), seconds }));
 }
 
 const inFileOrder = (a: TensorEntry, b: TensorEntry) => a.begin - b.begin;
@@ -119,15 +120,17 @@ function* copyJobs(entries: readonly TensorEntry[]): Generator<Job> {
 
 function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Generator<Job> {
   let behind: Iterable<Job> = [];
-  const memories: Scratch[] = []; // of layers that are done: what is given back comes back late, and adds up
+  // Of layers that need it no more: what is given back to the system comes back late, and adds up.
+  const [looks, kept]: [Scratch[], Scratch[]] = [[], []];
   for (const state of states) {
     const { site, form } = state.layer;
     const { bias, shape } = site;
     yield { kind: 'constants', state };
     if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, bias, piece };
-    const memory = memories.pop() ?? new Scratch();
+    const memory = { looks: looks.pop() ?? new Scratch(), kept: kept.pop() ?? new Scratch() };
     state.survey = scheme.survey?.(state.layer, memory);
-    state.done = () => void memories.push(memory);
+    state.looked = () => void looks.push(memory.looks);
+    state.done = () => void kept.push(memory.kept);
     if (state.survey === undefined) {
       yield* chunkJobs('encode', state, scheme);
       continue;
@@ -197,7 +200,9 @@ async function quantizeChunk(
   if (survey !== undefined) {
     // Whoever encodes first: by then all looks are at least under way.
     state.settled ??= Promise.all(state.looks).then(async () => {
-      await writeWhole(await survey.settle(work), sink);
+      const tensors = await survey.settle(work);
+      state.looked?.();
+      await writeWhole(tensors, sink);
     });
     await state.settled;
   }
@@ -280,16 +285,6 @@ async function copy(
 ): Promise<void> {
   await copyPiece(run.source, entry, piece, sink, slot, signal);
   run.counter.add(entry.name, 0, piece.at + piece.count === entry.end - entry.begin);
-}
-
-function addUp(parts: readonly QuantSums[]): QuantSums {
-  return {
-    absError: parts.reduce((sum, part) => sum + part.absError, 0),
-    squaredError: parts.reduce((sum, part) => sum + part.squaredError, 0),
-    squaredWeight: parts.reduce((sum, part) => sum + part.squaredWeight, 0),
-    iterations: parts.reduce((most, part) => Math.max(most, part.iterations), 0),
-    badIndex: -1,
-  };
 }
 
 /** Waits for all, then throws what the first failed one threw: nobody may read a buffer that the next job fills. */

@@ -37,11 +37,23 @@ export function chunkArgs({ site, form }: HqqLayer, chunk: GroupedChunk, bytes: 
   const stats = new Float64Array(5);
   const starts = importance && slot.take('starts', Int32Array, groups);
   const args = groupedQuantizeArgs({
-    ...{ rows, cols, step, format, config, weights: bitsOf(bytes, dtype), dtype, metaDtype },
-    ...{ packed, scale, zero, stats, axis: config.axis, threads },
+    rows,
+    cols,
+    step,
+    format,
+    config,
+    weights: bitsOf(bytes, dtype),
+    dtype,
+    metaDtype,
+    packed,
+    scale,
+    zero,
+    stats,
+    axis: config.axis,
+    threads,
     importance: starts && importanceArgs(importance!, geometry, config.axis, chunk.groups, starts),
   });
-  return { ...args, packed, scale, zero };
+  return { args, packed, scale, zero };
 }
 
 /** Quantizes a chunk. */
@@ -51,10 +63,9 @@ export async function solveChunk(
   bytes: Uint8Array,
   run: WorkRun,
 ): Promise<Solved> {
-  const args = chunkArgs(layer, chunk, bytes, run);
-  const { packed, scale, zero, stats } = args;
+  const { args, packed, scale, zero } = chunkArgs(layer, chunk, bytes, run);
   await run.compute('quantize', args);
-  return { packed, scale, zero, sums: readStats(stats) };
+  return { packed, scale, zero, sums: readStats(args.stats) };
 }
 
 /** A chunk's codes, to be written. */

@@ -4,7 +4,7 @@ import { formOf } from '../../matrix/fit.js';
 import { packedRows } from '../../matrix/format.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
+import { CHUNK_WEIGHTS, checkChunks, chunksOf, type GroupedChunk } from '../chunks.js';
 import type { PlannedLayer, Scheme } from '../scheme.js';
 import { BYTE_KEYS, BYTE_METAS, byteMetaBytes } from './byte-meta.js';
 import { confusedLayers } from './confusion.js';
@@ -60,7 +60,8 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   specs: specsOf,
   constants: smallTensors,
   biasDtype: ({ metaDtype }) => metaDtype,
-  chunks: (form) => chunksOf(cutOf(form)),
+  // Smaller ones where scales and zeros of a whole layer or two are held beside them.
+  chunks: (form) => chunksOf(cutOf(form), hasByteMeta(form) ? CHUNK_WEIGHTS / 2 : CHUNK_WEIGHTS),
   encode: encodeChunk,
   survey: surveyOf,
   encodeBias: (layer, values, slot) => storedMeta(layer, 'bias', values, slot),

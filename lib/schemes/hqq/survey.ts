@@ -2,38 +2,42 @@ import { type QuantSums, readStats } from '../../compute/arguments.js';
 import { bitsOf } from '../../compute/floats.js';
 import { metaJob } from '../../compute/metadata.js';
 import type { Range } from '../../containers/ranges.js';
-import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { tameMeta } from '../../matrix/metadata.js';
+import type { MetaCodes, QuantizedMeta } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
 import { quote } from '../../messages/text.js';
 import type { GroupedChunk } from '../chunks.js';
-import type { Encoded, Survey, WholeTensor, WorkRun } from '../scheme.js';
+import type { Encoded, Survey, SurveyMemory, WholeTensor, WorkRun } from '../scheme.js';
 import { byteMetaTensors } from './byte-meta.js';
 import { chunkArgs, codePiece, demandFinite, solveChunk } from './encode.js';
 import { groupsOf, type HqqLayer, hasByteMeta } from './state-dict.js';
+import { widenPart } from './wide-meta.js';
 
 /**
  * Scales and zeros that are quantized themselves are so with those of the whole layer, and codes are chosen after that: so all
- * weights are quantized once for their scales and zeros, which are kept, some ten bytes a group, and then encoded with them.
+ * weights are quantized once for their scales and zeros, which are kept, and then encoded with them. Eight bytes a group till all
+ * are known, then two.
  */
-export function surveyOf(layer: HqqLayer, memory: Scratch): Survey<GroupedChunk> | undefined {
+export function surveyOf(layer: HqqLayer, memory: SurveyMemory): Survey<GroupedChunk> | undefined {
   return hasByteMeta(layer.form) ? new ByteMetaSurvey(layer, memory) : undefined;
 }
 
 class ByteMetaSurvey implements Survey<GroupedChunk> {
   readonly #layer: HqqLayer;
-  readonly #memory: Scratch;
+  readonly #memory: SurveyMemory;
   readonly #scale: Float32Array<ArrayBuffer>;
   readonly #zero: Float32Array<ArrayBuffer>;
+  /** From `settle` on. */
+  #meta: Required<QuantizedMeta> | undefined;
   #iterations = 0;
 
-  constructor(layer: HqqLayer, memory: Scratch) {
+  constructor(layer: HqqLayer, memory: SurveyMemory) {
     this.#layer = layer;
     this.#memory = memory;
     const { groups } = layer.form.geometry;
-    this.#scale = memory.take('scale', Float32Array<ArrayBuffer>, groups);
-    this.#zero = memory.take('zero', Float32Array<ArrayBuffer>, groups);
+    this.#scale = memory.looks.take('scale', Float32Array<ArrayBuffer>, groups);
+    this.#zero = memory.looks.take('zero', Float32Array<ArrayBuffer>, groups);
   }
 
   async look(chunk: GroupedChunk, bytes: Uint8Array, run: WorkRun): Promise<QuantSums> {
@@ -57,20 +61,21 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     const what = `the scales of ${quote(site.weight.name)}`;
     const { meta, steps } = allocating(what, () =>
       metaJob(this.#scale, this.#zero, form.config, run.threads, (kind, count) =>
-        this.#memory.take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
+        this.#memory.kept.take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
       ),
     );
     await run.compute('sequence', { steps });
+    this.#meta = meta;
     return byteMetaTensors(site.name, groupsOf(form), meta);
   }
 
   async encode(chunk: GroupedChunk, bytes: Uint8Array, run: WorkRun): Promise<Encoded> {
-    const args = chunkArgs(this.#layer, chunk, bytes, run);
-    take(this.#scale, chunk.groups, args.scale);
-    take(this.#zero, chunk.groups, args.zero);
+    const { args, packed, scale, zero } = chunkArgs(this.#layer, chunk, bytes, run);
+    widenRanges(this.#meta!.scale, chunk.groups, scale);
+    widenRanges(this.#meta!.zero, chunk.groups, zero);
     await run.compute('encode', args);
     const sums = { ...readStats(args.stats), iterations: this.#iterations };
-    return { pieces: [codePiece(this.#layer, chunk, args.packed)], sums };
+    return { pieces: [codePiece(this.#layer, chunk, packed)], sums };
   }
 }
 
@@ -82,11 +87,11 @@ function place(from: Float32Array, ranges: readonly Range[], to: Float32Array): 
   }
 }
 
-/** Takes the numbers of `ranges`, one after the other. */
-function take(from: Float32Array, ranges: readonly Range[], to: Float32Array): void {
+/** Widens the codes of `ranges`, one after the other. */
+function widenRanges({ codes, ...sets }: MetaCodes, ranges: readonly Range[], to: Float32Array): void {
   let offset = 0;
   for (const { at, count } of ranges) {
-    to.set(from.subarray(at, at + count), offset);
+    widenPart(codes.subarray(at, at + count), at, sets, to, offset);
     offset += count;
   }
 }
