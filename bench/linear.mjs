@@ -10,18 +10,12 @@ import { results as computed, GROUP, layer, onnxFloat, onnxNBits, ort, reader } 
 
 const threads = Number(process.env.LINEAR_THREADS ?? 1);
 const quick = process.env.LINEAR_QUICK === '1';
-const SHAPES = quick
-  ? [
-      [4096, 4096],
-      [384, 384],
-    ]
-  : [
-      [4096, 4096],
-      [11008, 4096],
-      [384, 384],
-      [1536, 384],
-    ];
-const BATCHES = quick ? [1, 8, 64] : [1, 8, 64, 512];
+// A piece of it, on a machine that is quiet for a minute only: LINEAR_SHAPES=4096x4096,384x384 LINEAR_BATCHES=1,8
+const listed = (name, otherwise) => (process.env[name] ?? otherwise).split(',');
+const SHAPES = listed('LINEAR_SHAPES', quick ? '4096x4096,384x384' : '4096x4096,11008x4096,384x384,1536x384').map(
+  (shape) => shape.split('x').map(Number),
+);
+const BATCHES = listed('LINEAR_BATCHES', quick ? '1,8,64' : '1,8,64,512').map(Number);
 const COLD_BYTES = 160 * 2 ** 20;
 const MIN_MS = 4; // of a figure, so that the clock does not matter
 // LINEAR_CLOCK=cpu counts the time that the process computes, on a machine that has other work too (one thread only).

@@ -3,7 +3,7 @@
 //   npm run bench                      everything (a few minutes; the checkpoint needs 3 GB of disk)
 //   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured (five minutes)
 //   npm run bench -- solver-speeds --write   its column of speeds alone (half a minute)
-//   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers |
+//   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers | zeros |
 //                                      importance | ggml | llama.cpp
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -183,6 +183,23 @@ if (wanted.includes('solver-speeds')) {
     writeFileSync(solvers, withSpeeds(readFileSync(solvers, 'utf8'), results.solverSpeeds));
     say(`Wrote ${solvers}.`);
   }
+}
+if (wants('zeros')) {
+  results.zeros = run('zeros.mjs');
+  const { bits, groups, rows } = results.zeros;
+  say(`Zeros, relative errors of ${groups} gaussian groups at ${bits} bits: of a dense search, and of joint`);
+  const beside = { float: 'float', integer: 'float', symmetric: 'integer' };
+  const line = ({ groupSize, zeroPoint, best, joint }) => {
+    const other = rows.find((row) => row.groupSize === groupSize && row.zeroPoint === beside[zeroPoint]);
+    return [
+      ...[`${groupSize}, ${zeroPoint}`, best.toFixed(4), joint.toFixed(4), (joint / best).toFixed(4)],
+      ...(other.zeroPoint === zeroPoint
+        ? ['', '', '']
+        : [other.zeroPoint, (best / other.best).toFixed(3), (joint / other.joint).toFixed(3)]),
+    ];
+  };
+  say(table([['group, zeros', 'dense', 'joint', 'joint / dense', 'beside', 'dense', 'joint'], ...rows.map(line)]));
+  say('');
 }
 if (wants('quality')) {
   results.quality = run('quality.mjs');
