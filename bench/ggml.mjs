@@ -1,5 +1,6 @@
 // ggml's block types: squared error and speed of `joint` beside ggml's own quantizer, on normal weights and on those of a model, plain and
-// with importance; and whether ggml decodes every block to the numbers that we say it holds. Prints one JSON document.
+// with importance; and whether ggml decodes every block to the numbers that we say it holds. HQQ_TYPES=Q4_K,Q2_K: those alone.
+// Prints one JSON document.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -99,7 +100,8 @@ try {
     ['llama-2.3m-books', await weightsOfBooks()],
   ];
   const rows = [];
-  for (const type of BLOCK_TYPES) {
+  const wanted = process.env.HQQ_TYPES?.split(',');
+  for (const type of BLOCK_TYPES.filter(({ name }) => wanted?.includes(name) ?? true)) {
     for (const [subject, weights] of subjects) {
       for (const shares of [undefined, importance]) {
         const weighted = shares !== undefined;

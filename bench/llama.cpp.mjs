@@ -13,7 +13,7 @@ if (missing !== undefined) {
   console.log(JSON.stringify({ missing }));
   process.exit(0);
 }
-const { perplexityOf, withModel } = await import('../interop/llama.cpp/engine.mjs');
+const { withModel } = await import('../interop/llama.cpp/engine.mjs');
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 const SHIPPED = at('../examples/models/llama-2.3m-books');
@@ -41,17 +41,13 @@ try {
     }
     const [float, ours, theirs] = ['float', 'ours', 'theirs'].map((file) => join(work, `${file}.gguf`));
     await dequantizeModel(folder, float, { dtype: 'float32', force: true });
-    let ids;
-    const measure = (file) =>
-      withModel(file, async (model) => {
-        ids ??= [...model.tokenize(text)].slice(0, tokens + 1);
-        return { bytes: statSync(file).size, perplexity: await perplexityOf(model, ids, window) };
-      });
-    const rows = [{ type: 'F32', ours: await measure(float) }];
+    const measure = (file) => ({ bytes: statSync(file).size, perplexity: ggml.perplexity(file, ids, window) });
+    const ids = await withModel(float, (model) => [...model.tokenize(text)].slice(0, tokens + 1));
+    const rows = [{ type: 'F32', ours: measure(float) }];
     for (const type of types) {
       await quantizeModel(folder, ours, { type: pure ? type.toLowerCase() : type, importance, force: true });
       ggml.quantizeModel(float, theirs, type, { pure });
-      rows.push({ type, ours: await measure(ours), theirs: await measure(theirs) });
+      rows.push({ type, ours: measure(ours), theirs: measure(theirs) });
     }
     results.push({ name, importance, tokens: ids.length - 1, window, rows });
   }

@@ -1,6 +1,8 @@
 // How fast texts are written for several clients at once, beside llama.cpp as node-llama-cpp has it: prints one JSON document.
 //
-//   node bench/serve.mjs <folder that hqq quantized> <the same model as GGUF, Q4_0> [--threads 1] [--rounds 3]
+//   node bench/serve.mjs <folder that hqq quantized, or GGUF file> [<the same model as GGUF>] [--threads 1] [--rounds 3]
+//
+// Of a GGUF file alone both engines run that one.
 //
 // node-llama-cpp is that of interop/llama.cpp (npm install there), or of the folder that SERVE_LLAMA names. Both compute in this
 // process, by turns, with as many threads. Times are of the processor, which other programs do not change as they change the clock's:
@@ -16,11 +18,11 @@ const CLIENTS = [1, 2, 4, 8, 16];
 const PROMPTS = [256, 1024];
 
 const { positionals, flags } = parse(process.argv.slice(2));
-const [folder, gguf] = positionals;
+const [folder, gguf = folder?.endsWith('.gguf') ? folder : undefined] = positionals;
 const threads = Number(flags.threads ?? 1);
 const rounds = Number(flags.rounds ?? 3);
 if (!folder || !gguf)
-  throw new Error('usage: node bench/serve.mjs <quantized folder> <gguf> [--threads 1] [--rounds 3]');
+  throw new Error('usage: node bench/serve.mjs <quantized folder or gguf> [<gguf>] [--threads 1] [--rounds 3]');
 
 function parse(args) {
   const flags = {};

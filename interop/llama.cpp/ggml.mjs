@@ -1,4 +1,5 @@
-// ggml's own quantizer and decoders: ggml.c, compiled where this runs, with the library that node-llama-cpp brings.
+// ggml's own quantizer and decoders, and llama.cpp's engine: ggml.c and engine.c, compiled where this runs, with the library that
+// node-llama-cpp brings.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -44,12 +45,14 @@ const bytesOf = (array) => new Uint8Array(array.buffer, array.byteOffset, array.
 export function openGgml() {
   const folder = mkdtempSync(join(tmpdir(), 'hqq-ggml-'));
   const at = (name) => join(folder, name);
-  const source = fileURLToPath(new URL('ggml.c', import.meta.url));
-  execFileSync('cc', ['-O2', source, '-o', at('ggml'), '-ldl'], { stdio: 'inherit' });
+  for (const name of ['ggml', 'engine']) {
+    const source = fileURLToPath(new URL(`${name}.c`, import.meta.url));
+    execFileSync('cc', ['-O2', source, '-o', at(name), '-ldl', '-lm'], { stdio: 'inherit' });
+  }
   const libraries = folderOfLibraries();
-  const call = (library, words) =>
-    execFileSync(at('ggml'), [join(libraries, library), ...words.map(String)], { encoding: 'utf8', stdio: 'pipe' });
-  const run = (...words) => call('libggml-base.so', words);
+  const call = (program, library, words) =>
+    execFileSync(at(program), [join(libraries, library), ...words.map(String)], { encoding: 'utf8', stdio: 'pipe' });
+  const run = (...words) => call('ggml', 'libggml-base.so', words);
   const llama = readdirSync(libraries).find((name) => /^libllama\.(v[\d.]+\.)?so$/.test(name));
   return {
     /** Blocks of weights `[rows, columns]`, and the seconds that they took, on one thread. */
@@ -69,7 +72,12 @@ export function openGgml() {
     },
     /** A GGUF file of floats, quantized by llama.cpp: to one type, or `pure: false` to the mix of that name. */
     quantizeModel(from, to, type, { pure = false } = {}) {
-      call(llama, ['model', FILE_TYPES[type], pure ? 1 : 0, from, to]);
+      call('ggml', llama, ['model', FILE_TYPES[type], pure ? 1 : 0, from, to]);
+    },
+    /** Perplexity in llama.cpp of ids, in windows of which the first token is only read. */
+    perplexity(file, ids, window) {
+      writeFileSync(at('ids'), Int32Array.from(ids));
+      return Number(call('engine', llama, [file, at('ids'), window]));
     },
     close: () => rmSync(folder, { recursive: true, force: true }),
   };
