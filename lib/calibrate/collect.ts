@@ -6,7 +6,8 @@ import { rejectUnknownOptions } from '../messages/options-object.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain } from '../messages/text.js';
 import { IMPORTANCE_OPTIONS, type ImportanceSource } from '../models/importance-options.js';
-import { cutTexts, randomTexts } from './ids.js';
+import { cutTexts } from './ids.js';
+import { likelyTexts } from './likely.js';
 import { ownTexts } from './own.js';
 import { openReader, type Reader } from './reader.js';
 import { Squares } from './squares.js';
@@ -48,7 +49,8 @@ export interface CollectOptions {
 
 /**
  * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs, or of an
- * encoder of the BERT family (whose `text` is read line by line): the mean of the squares that go into it. The model is read block by block, and one block's weights are in memory at a time.
+ * encoder of the BERT family (whose `text` is read line by line): the mean of the squares that go into it. The model is read block by
+ * block, and the weights of one block, or of the head, are in memory at a time. Random tokens are drawn as often as the model expects them.
  * Of an ONNX model, whose graph `onnxruntime-node` runs (`npm install onnxruntime-node`), a few nodes at a time: by the names of weights.
  *
  * @example
@@ -98,10 +100,11 @@ const isMade = (importance: string) => importance === 'random' || importance ===
 
 /** The texts that the model is to read. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for its own text where it writes none */
 export async function textsFor(
-  { path, config, kind }: Pick<Reader, 'path' | 'config' | 'kind'>,
+  reader: Reader,
   { importance, seed, tokens, threads, signal, onProgress }: TextOptions,
 ): Promise<readonly Uint32Array[]> {
-  if (importance === 'random') return randomTexts(tokens, seed, config);
+  const { path, config, kind } = reader;
+  if (importance === 'random') return likelyTexts(reader, { tokens, seed, signal });
   if (importance === 'own') {
     if (kind === 'encoder') {
       const message = `Expected a model that writes text, for importance own, got ${plain(path)}, an encoder`;

@@ -1,3 +1,4 @@
+import { inTurns, type Steps } from '../files/event-loop.js';
 import type { Tap } from '../runtime/blocks/tap.js';
 import { Encoder, isEncoderModel } from '../runtime/encoder/encoder.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
@@ -11,6 +12,8 @@ export interface Reader {
   /** Blocks that there are. */
   readonly count: number;
   read(texts: readonly Uint32Array[], tap: Tap, run: ReadRun): Promise<void>;
+  /** The share that it gives each token of being the next one, `[vocabSize]`: the mean over all places of short texts. */
+  expected?(texts: readonly Uint32Array[], signal: AbortSignal | undefined): Promise<Float64Array>;
   close(): Promise<void>;
 }
 
@@ -35,7 +38,8 @@ export async function openReader(path: string, options: OpenOptions): Promise<Re
     : languageReader(await openBlockSource(path, options));
 }
 
-function languageReader(source: BlockSource): Reader {
+/** As a reader, which is to be closed in place of the source. */
+export function languageReader(source: BlockSource): Reader {
   const { path, config, count } = source;
   return {
     ...{ path, kind: 'language model', config, count },
@@ -51,6 +55,19 @@ function languageReader(source: BlockSource): Reader {
       if (!head) return;
       const last = await source.head({ signal });
       for (const rows of hidden) await last.inputs(rows, tap, { signal });
+    },
+    async expected(texts, signal) {
+      const hidden: Float32Array[] = [];
+      for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
+      for await (const block of source.blocks({ signal })) await block.forward(hidden, { out: hidden, signal });
+      const head = await source.head({ signal });
+      const shares = new Float64Array(config.vocabSize);
+      const rows = hidden.reduce((sum, { length }) => sum + length, 0) / config.hiddenSize;
+      for (const text of hidden) {
+        const logits = await head.forward(text, { signal });
+        await inTurns(addShares(logits, shares, 1 / rows), signal);
+      }
+      return shares;
     },
     close: () => source.close(),
   };
@@ -74,4 +91,15 @@ function encoderReader(encoder: Encoder): Reader {
     },
     close: () => encoder.close(),
   };
+}
+
+/** Adds the softmax of every row, times `factor`. A step is a row. */
+function* addShares(logits: Float32Array, to: Float64Array, factor: number): Steps<void> {
+  for (let at = 0; at < logits.length; at += to.length) {
+    let [highest, mass] = [-Infinity, 0];
+    for (let i = 0; i < to.length; i++) highest = Math.max(highest, logits[at + i]!);
+    for (let i = 0; i < to.length; i++) mass += Math.exp(logits[at + i]! - highest);
+    for (let i = 0; i < to.length; i++) to[i] = to[i]! + (factor * Math.exp(logits[at + i]! - highest)) / mass;
+    yield;
+  }
 }

@@ -34,7 +34,7 @@ export interface ImportanceOptions {
    * How much the errors of each input feature of a layer count: the mean of the squares that go into it. It decides 3 bits and fewer, and
    * helps 4; `minmax` does not read it.
    *
-   * - `'random'`: what goes in when the model reads tokens that are drawn from its vocabulary, all alike: needs no text, and gives
+   * - `'random'`: what goes in when the model reads tokens that are drawn as often as it expects them: needs no text, and gives
    *   nearly all that text gives. One block of the model is in memory at a time.
    * - `'own'`: a text that the model writes itself. The whole model is in memory, in float32.
    * - `'text:<file>'`, or `{ text }`: a text. Needs the tokenizer, as `openTokenizer` does.

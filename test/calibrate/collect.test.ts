@@ -2,10 +2,12 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type CollectOptions, type CollectProgress, collectImportance } from '../../lib/calibrate/collect.js';
+import { likelyTexts } from '../../lib/calibrate/likely.js';
 import { ownTexts } from '../../lib/calibrate/own.js';
+import { languageReader } from '../../lib/calibrate/reader.js';
 import { readStatistics, saveStatistics } from '../../lib/calibrate/statistics-file.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
-import { randomNumbers } from '../../lib/runtime/text/sampling.js';
+import { openBlockSource } from '../../lib/runtime/source/block-source.js';
 import { failure } from '../support/checkpoints.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -50,16 +52,41 @@ const cut = (ids: readonly number[], size = 128) =>
 
 describe('collectImportance', () => {
   test('random: mean squares of what the whole model is shown', async () => {
-    const random = randomNumbers(5);
-    const ids = Array.from({ length: 300 }, () => Math.floor(random() * 2048));
+    const reader = languageReader(await openBlockSource(SHIPPED));
+    const texts = await likelyTexts(reader, { tokens: 300, seed: 5, signal: undefined });
+    await reader.close();
     const { meanSquares, tokens, source } = await collectImportance(SHIPPED, { tokens: 300, seed: 5 });
     expect({ tokens, source }).toEqual({ tokens: 300, source: 'random' });
     // The head's logits are those of the last position alone in a forward pass: its inputs are compared below.
     const blocks = new Map([...meanSquares].filter(([module]) => module !== 'lm_head'));
-    const shown = await whole(cut(ids));
+    expect(texts.map(({ length }) => length)).toEqual([128, 128, 44]);
+    const shown = await whole(texts.map((ids) => [...ids]));
     shown.delete('lm_head');
     expect(blocks.size).toBe(21);
     expectNear(blocks, shown);
+  });
+
+  test('random: tokens are drawn as often as the model expects them, and no more often than 1 in 64', async () => {
+    const shares = Float64Array.from({ length: 1000 }, (_, id) => (id < 2 ? 0.45 : id < 12 ? 0.01 : 0));
+    const config = { vocabSize: 1000, maxPositions: 512 };
+    const expected = async (contexts: readonly Uint32Array[]) => {
+      expect(contexts).toHaveLength(8);
+      return shares;
+    };
+    const run = { tokens: 6000, seed: 3, signal: undefined };
+    const ids = (await likelyTexts({ config, expected }, run)).flatMap((text) => [...text]);
+    const counts = Array.from({ length: 1000 }, (_, id) => ids.filter((one) => one === id).length);
+    expect(counts.reduce((a, b) => a + b)).toBe(6000);
+    expect(counts.slice(12).every((count) => count === 0)).toBe(true);
+    // The first two have 1/64 of the weight, and the next ten 1/100 each.
+    const total = 2 / 64 + 10 / 100;
+    for (let id = 0; id < 12; id++) expect(counts[id]! / 6000).toBeCloseTo((id < 2 ? 1 / 64 : 0.01) / total, 1);
+    const nudged = async () => shares.map((share, id) => share * (1 + (id % 2 ? 1e-7 : -1e-7)));
+    expect((await likelyTexts({ config, expected: nudged }, run)).flatMap((text) => [...text])).toEqual(ids);
+    const plain = await likelyTexts({ config }, run); // nothing is expected: all alike
+    expect(new Set(plain.flatMap((text) => [...text])).size).toBeGreaterThan(900);
+    const broken = await likelyTexts({ config, expected: async () => shares.fill(Number.NaN) }, run);
+    expect(broken).toEqual(plain);
   });
 
   test('is the same for any number of threads and the same seed', async () => {

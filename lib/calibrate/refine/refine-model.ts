@@ -9,6 +9,7 @@ import { openBlockSource } from '../../runtime/source/block-source.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
 import { type CollectProgress, textsFor } from '../collect.js';
 import { moduleOfGgml } from '../ggml-names.js';
+import { languageReader } from '../reader.js';
 import { factorize } from './factor.js';
 import { feedBack } from './feed-back.js';
 import { type Gram, Grams, type Machine } from './grams.js';
@@ -57,10 +58,14 @@ export async function refineModel(
     throw error;
   });
   try {
-    const texts = await textsFor(
-      { path: blocks.path, config: blocks.config, kind: 'language model' },
-      { importance: from, seed, tokens, threads, signal, onProgress },
-    );
+    const texts = await textsFor(languageReader(blocks), {
+      importance: from,
+      seed,
+      tokens,
+      threads,
+      signal,
+      onProgress,
+    });
     const hidden: Float32Array[] = [];
     for (const ids of texts) hidden.push(await blocks.embed(ids, { signal }));
     const perBlock = texts.reduce((sum, { length }) => sum + length, 0);
