@@ -50,7 +50,7 @@ export interface CollectOptions {
 /**
  * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs, or of an
  * encoder of the BERT family (whose `text` is read line by line): the mean of the squares that go into it. The model is read block by
- * block, and the weights of one block, or of the head, are in memory at a time. Random tokens are drawn as often as the model expects them.
+ * block, and one block's weights are in memory at a time; for random tokens twice: they are drawn as often as the model expects them.
  * Of an ONNX model, whose graph `onnxruntime-node` runs (`npm install onnxruntime-node`), a few nodes at a time: by the names of weights.
  *
  * @example

@@ -25,6 +25,12 @@ interface ReadRun {
   readonly report: (done: number) => void;
 }
 
+/** Bytes of the head that are in memory at once: as many as a block has, where models are large. A head may be several gigabytes. */
+const HEAD_BYTES = 64 * 1024 * 1024;
+
+/** Shares that are computed in one step. */
+const AT_ONCE = 1 << 14;
+
 interface OpenOptions {
   readonly threads: number | undefined;
   readonly signal: AbortSignal | undefined;
@@ -60,14 +66,14 @@ export function languageReader(source: BlockSource): Reader {
       const hidden: Float32Array[] = [];
       for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
       for await (const block of source.blocks({ signal })) await block.forward(hidden, { out: hidden, signal });
-      const head = await source.head({ signal });
-      const shares = new Float64Array(config.vocabSize);
-      const rows = hidden.reduce((sum, { length }) => sum + length, 0) / config.hiddenSize;
-      for (const text of hidden) {
-        const logits = await head.forward(text, { signal });
-        await inTurns(addShares(logits, shares, 1 / rows), signal);
+      const { vocabSize } = config;
+      const all = joined(hidden);
+      const logits = new Float32Array((all.length / config.hiddenSize) * vocabSize);
+      for await (const { from, tokens, head } of source.headParts(HEAD_BYTES, { signal })) {
+        const part = await head.forward(all, { signal });
+        await inTurns(placeColumns(part, tokens, logits, vocabSize, from), signal);
       }
-      return shares;
+      return inTurns(meanShares(logits, vocabSize), signal);
     },
     close: () => source.close(),
   };
@@ -93,13 +99,45 @@ function encoderReader(encoder: Encoder): Reader {
   };
 }
 
-/** Adds the softmax of every row, times `factor`. A step is a row. */
-function* addShares(logits: Float32Array, to: Float64Array, factor: number): Steps<void> {
-  for (let at = 0; at < logits.length; at += to.length) {
-    let [highest, mass] = [-Infinity, 0];
-    for (let i = 0; i < to.length; i++) highest = Math.max(highest, logits[at + i]!);
-    for (let i = 0; i < to.length; i++) mass += Math.exp(logits[at + i]! - highest);
-    for (let i = 0; i < to.length; i++) to[i] = to[i]! + (factor * Math.exp(logits[at + i]! - highest)) / mass;
+/** Rows one after the other. */
+function joined(texts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(texts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const text of texts) {
+    all.set(text, at);
+    at += text.length;
+  }
+  return all;
+}
+
+/** Puts `part`, `[rows, width]`, into the columns of `to`, `[rows, columns]`, from `from` on. A step is a row. */
+function* placeColumns(
+  part: Float32Array,
+  width: number,
+  to: Float32Array,
+  columns: number,
+  from: number,
+): Steps<void> {
+  for (let row = 0; row * width < part.length; row++) {
+    to.set(part.subarray(row * width, (row + 1) * width), row * columns + from);
     yield;
   }
+}
+
+/** The mean of the softmax of all rows, `[width]`. */
+function* meanShares(logits: Float32Array, width: number): Steps<Float64Array> {
+  const shares = new Float64Array(width);
+  const own = new Float64Array(width);
+  const rows = logits.length / width;
+  for (let at = 0; at < logits.length; at += width) {
+    let [highest, mass] = [-Infinity, 0];
+    for (let i = 0; i < width; i++) highest = Math.max(highest, logits[at + i]!);
+    for (let i = 0; i < width; i++) {
+      if (i % AT_ONCE === 0) yield;
+      mass += own[i] = Math.exp(logits[at + i]! - highest);
+    }
+    for (let i = 0; i < width; i++) shares[i] = shares[i]! + own[i]! / mass / rows;
+    yield;
+  }
+  return shares;
 }

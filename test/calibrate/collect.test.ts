@@ -66,6 +66,32 @@ describe('collectImportance', () => {
     expectNear(blocks, shown);
   });
 
+  test('random: what the model expects is the mean of its probabilities', async () => {
+    const texts = [
+      [5, 9, 700],
+      [1, 2],
+    ];
+    await using model = await loadLanguageModel(SHIPPED, { head: 'float32' });
+    const { vocabSize } = model.config;
+    const expected = new Float64Array(vocabSize);
+    for (const ids of texts) {
+      const logits = await model.forward(ids, model.createCache(), { logits: 'all' });
+      for (let row = 0; row < ids.length; row++) {
+        const shares = Float64Array.from(logits.subarray(row * vocabSize, (row + 1) * vocabSize), Math.exp);
+        const mass = shares.reduce((a, b) => a + b);
+        for (const [i, share] of shares.entries()) expected[i]! += share / mass / 5;
+      }
+    }
+    const reader = languageReader(await openBlockSource(SHIPPED));
+    const shares = await reader.expected!(
+      texts.map((ids) => Uint32Array.from(ids)),
+      undefined,
+    );
+    await reader.close();
+    expect(shares.reduce((a, b) => a + b)).toBeCloseTo(1, 10);
+    for (const [i, share] of shares.entries()) expect(Math.abs(share - expected[i]!)).toBeLessThan(1e-4 * expected[i]!);
+  });
+
   test('random: tokens are drawn as often as the model expects them, and no more often than 1 in 64', async () => {
     const shares = Float64Array.from({ length: 1000 }, (_, id) => (id < 2 ? 0.45 : id < 12 ? 0.01 : 0));
     const config = { vocabSize: 1000, maxPositions: 512 };

@@ -51,8 +51,18 @@ async function partByPart(folder: string, texts: readonly (readonly number[])[],
   const head = await source.head();
   const logits: Float32Array[] = [];
   for (const text of rows) logits.push(await head.forward(text, { tap }));
+  const parted = logits.map(({ length }) => new Float32Array(length));
+  const { vocabSize, hiddenSize } = source.config;
+  for await (const { from, tokens, head: part } of source.headParts(4 * hiddenSize * 70, {})) {
+    expect(part.memoryUsage).toBeGreaterThan(0);
+    for (const [t, text] of rows.entries()) {
+      const own = await part.forward(text);
+      for (let row = 0; row * tokens < own.length; row++)
+        parted[t]!.set(own.subarray(row * tokens, (row + 1) * tokens), row * vocabSize + from);
+    }
+  }
   await source.close();
-  return { logits, seen };
+  return { logits, parted, seen };
 }
 
 describe.each([
@@ -80,12 +90,13 @@ describe.each([
     const texts = [[5], someIds(33), someIds(300, 11), [7, 7, 7]].map((ids) =>
       ids.map((id) => id % model.config.vocabSize),
     );
-    const { logits, seen } = await partByPart(folder, texts, options);
+    const { logits, parted, seen } = await partByPart(folder, texts, options);
     const whole = new Map<string, Float32Array[]>();
     const tap = ({ module, x }: LinearInput) => void whole.set(module, [...(whole.get(module) ?? []), x.slice()]);
     for (const [i, ids] of texts.entries()) {
       const expected = await model.forward(ids, model.createCache(), { logits: 'all', tap });
       expectSameBytes(logits[i]!, expected);
+      expectSameBytes(parted[i]!, expected);
     }
     await model.close();
     expect([...seen.keys()]).toEqual([...whole.keys()]);

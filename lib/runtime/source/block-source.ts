@@ -20,7 +20,7 @@ import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-optio
 import type { Machine } from '../pass.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
 import { type ReadOptions, WeightReader } from '../weights/read.js';
-import { checkTensors } from '../weights/tensors.js';
+import { checkTensors, headSpec } from '../weights/tensors.js';
 import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';
 import { OpenHead } from './open-head.js';
@@ -64,6 +64,14 @@ export async function openBlockSource(path: FilePath, options: BlockSourceOption
     await model.close();
     throw error;
   }
+}
+
+/** The head for some of the tokens. */
+interface HeadPart {
+  readonly from: number;
+  readonly tokens: number;
+  /** Gives logits `[rows, tokens]`. */
+  readonly head: OpenHead;
 }
 
 interface How {
@@ -185,6 +193,30 @@ export class BlockSource extends Closing {
     return this.#open('the head', signal, async (reader, run, context: PartContext<Head>) => {
       return new OpenHead(await reader.head(run), context);
     });
+  }
+
+  /**
+   * What follows the blocks in parts, each for the tokens from `from` on, as many as take no more than `bytes` in float32. A head of codes is
+   * one part. Each is closed when the next one is asked for.
+   *
+   * @internal
+   */
+  async *headParts(bytes: number, { signal }: PartOptions): AsyncGenerator<HeadPart, void, undefined> {
+    const { config } = this;
+    const { vocabSize, hiddenSize, tied } = config;
+    if (!tied && new WeightReader(this.#model, config).isCoded(headSpec(config))) {
+      yield { from: 0, tokens: vocabSize, head: await this.head({ signal }) };
+      return;
+    }
+    const most = Math.max(1, Math.floor(bytes / (hiddenSize * Float32Array.BYTES_PER_ELEMENT)));
+    for (let from = 0; from < vocabSize; from += most) {
+      const tokens = Math.min(most, vocabSize - from);
+      const head = await this.#open('a part of the head', signal, async (reader, run, context: PartContext<Head>) => {
+        const part = await reader.headPart([from, from + tokens], run);
+        return new OpenHead(part, { ...context, config: { ...config, vocabSize: tokens } });
+      });
+      yield { from, tokens, head };
+    }
   }
 
   /** Closes the part that is open and the files, when the calls under way are done; later ones are `ERR_CLOSED` errors. */

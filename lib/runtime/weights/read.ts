@@ -137,6 +137,15 @@ export class WeightReader {
     return new Head(norm, new DenseLinear(weights, spec.shape));
   }
 
+  /** The head for tokens `[from, to)` alone, in float32. Of a head whose codes the file has there is no part: those are small. */
+  async headPart([from, to]: readonly [from: number, to: number], run: RunOptions): Promise<Head> {
+    const { hiddenSize, tied } = this.#config;
+    const rows = Uint32Array.from({ length: to - from }, (_, i) => from + i);
+    const weights = this.#floats(rows.length * hiddenSize);
+    await this.#model.loadRows(tied ? EMBEDDING : `${HEAD_MODULE}.weight`, rows, weights, run);
+    return new Head(await this.#norm(FINAL_NORM, run), new DenseLinear(weights, [rows.length, hiddenSize]));
+  }
+
   async #norm(name: string, { signal, threads }: RunOptions): Promise<RmsNorm> {
     return new RmsNorm(await this.#model.load(name, { signal, threads }), this.#config.normEpsilon);
   }
