@@ -58,11 +58,11 @@ const texts: Rolldown.Plugin = {
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|js[\\/]layers\.|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|js[\\/](?:layers|attention|meter)\.|block-types\.)/,
   },
   {
     name: 'language-models',
-    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/]layers\.)/,
+    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:layers|attention|meter)\.)/,
   },
 ];
 

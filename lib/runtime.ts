@@ -28,9 +28,10 @@ export type {
 export { type EncoderReport, type EncoderScore, evaluateEncoders } from './runtime/encoder/evaluate-encoders.js';
 export { type EvaluateReport, evaluateModels, type ModelScore } from './runtime/evaluate/evaluate.js';
 export type { EvaluateOptions, EvaluateProgress } from './runtime/evaluate/options.js';
+export type { ForwardOptions, Stoppable } from './runtime/forward-options.js';
 export { loadLanguageModel } from './runtime/load.js';
 export type { LoadLanguageModelOptions } from './runtime/load-options.js';
-export type { ForwardOptions, LanguageModel, Stoppable } from './runtime/model.js';
+export type { LanguageModel } from './runtime/model.js';
 export type { Perplexity, PerplexityOptions } from './runtime/perplexity.js';
 export {
   type BlockSource,

@@ -108,11 +108,7 @@ interface GroupedDequantize extends Grid {
 /** Arguments of `dequantize`. */
 export function groupedDequantizeArgs(given: GroupedDequantize): DequantizeArgs {
   return {
-    rows: given.rows,
-    cols: given.cols,
-    step: given.step ?? packedRows(given.format, given.rows),
-    format: given.format.id,
-    threads: given.threads,
+    ...grid(given),
     packed: given.packed,
     axis: given.axis,
     scale: given.scale,
@@ -140,17 +136,6 @@ export interface QuantSums {
   readonly iterations: number;
   /** The first weight that is not finite, counted in the array that was given; or -1. The rest is then meaningless. */
   readonly badIndex: number;
-}
-
-/** Of a whole, from its parts. */
-export function addSums(parts: readonly QuantSums[]): QuantSums {
-  return {
-    absError: parts.reduce((sum, part) => sum + part.absError, 0),
-    squaredError: parts.reduce((sum, part) => sum + part.squaredError, 0),
-    squaredWeight: parts.reduce((sum, part) => sum + part.squaredWeight, 0),
-    iterations: parts.reduce((most, part) => Math.max(most, part.iterations), 0),
-    badIndex: -1,
-  };
 }
 
 /** Reads the `stats` of `quantize`. */

@@ -11,9 +11,9 @@ import { formatBytes, formatCount, plural } from '../messages/units.js';
 import { Batcher } from './batch/batcher.js';
 import { Prefixes } from './batch/prefixes.js';
 import { type CacheDtype, checkCache, type KvCache } from './blocks/cache.js';
-import type { Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { Decoder } from './decoder.js';
+import type { ForwardOptions, Stoppable } from './forward-options.js';
 import { Lifetime } from './lifetime.js';
 import { measurePerplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
 import {
@@ -27,23 +27,6 @@ import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGener
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
 import type { ChatTokenizer, TextTokenizer } from './text/tokenizer.js';
 import { type ModelWeights, memoryOf } from './weights/read.js';
-
-/** How `forward` runs. */
-export interface ForwardOptions {
-  /**
-   * `'last'`: the logits of the last position, `[vocabSize]`. `'all'`: of every one, `[ids.length, vocabSize]`.
-   *
-   * @default 'last'
-   */
-  readonly logits?: 'last' | 'all';
-  /** Aborts the call: it rejects with the signal's reason, and the cache is as it was. */
-  readonly signal?: AbortSignal | undefined;
-  /** Is shown what goes into every linear layer, block after block, for all of `ids` or for some of them after the others. */
-  readonly tap?: Tap | undefined;
-}
-
-/** How a call is ended early. */
-export type Stoppable = Pick<ForwardOptions, 'signal'>;
 
 /** What a model is made of; `loadLanguageModel` puts it together. */
 interface ModelParts {

@@ -8,6 +8,7 @@ import type { DType } from '../matrix/dtype.js';
 import type { Misfit } from '../matrix/fit.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
 import type { ZeroPoint } from '../solvers/solver.js';
+import type { SurveyMemory } from './survey-memory.js';
 
 // What every way of storing a quantized layer gives and takes. The path of a model (lib/models) knows these interfaces and no scheme.
 
@@ -154,15 +155,8 @@ export interface LayerLoad {
   readonly finish: () => Omit<QuantizedTensor, 'stats'>;
 }
 
-/** Memory that a survey may use: `looks` till it is settled, `kept` till all is encoded. */
-export interface SurveyMemory {
-  readonly looks: Scratch;
-  readonly kept: Scratch;
-}
-
 /**
- * What the chunks of a layer have in common, where only all of its weights tell it: they are read once to be looked at, and once
- * more to be encoded. One survey is of one layer, and keeps what it has found: a few bytes a group.
+ * What the chunks of a layer have in common, where only all of its weights tell it: they are looked at once, then encoded. Of one layer.
  */
 export interface Survey<Part extends Chunk = Chunk> {
   /** Each chunk once, in any order; what `badIndex` says is refused. */

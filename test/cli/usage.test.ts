@@ -41,7 +41,7 @@ describe('help', () => {
     for (const name of OPTION_NAMES.filter((name) => name !== 'trace'))
       expect(stdout).toContain(`--${name.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`);
     expect(stdout).toMatch(
-      /--nbits <value> .*one of 8, 6, 5, 4, 3, 2, 1.58, 1, or .* several, such as 4,8 \(default 4\)/,
+      /--nbits <value> .*one of 8, 6, 5, 4, 3, 2, 1.58, 1, or .* several different ones, such as 4,8 \(default 4\)/,
     );
     expect(stdout).toMatch(/--meta-dtype <value> .*auto, float16, float32 \(default auto\)/);
   });

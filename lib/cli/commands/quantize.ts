@@ -27,7 +27,7 @@ import { planTable, summarize } from '../show/summary.js';
 /** One width, or a list of those that an output is to hold. */
 const NBITS_FLAG: Flag<NBits | readonly NBits[]> = {
   ...QUANT_FLAGS.nbits,
-  expected: `${QUANT_FLAGS.nbits.expected}, or of a transformers.js folder several, such as 4,8`,
+  expected: `${QUANT_FLAGS.nbits.expected}, or of a transformers.js folder several different ones, such as 4,8`,
   parse: (given) => (given.includes(',') ? given.split(',').map(number) : number(given)),
   accepts: (value) => (Array.isArray(value) ? WIDTHS_OPTION : QUANT_FLAGS.nbits).accepts!(value),
 };

@@ -1,5 +1,5 @@
 import type { Backend } from '../../../binding.js';
-import { addSums, nonFiniteError, type QuantSums } from '../../compute/arguments.js';
+import { nonFiniteError, type QuantSums } from '../../compute/arguments.js';
 import { bitsOf, widenBytes } from '../../compute/floats.js';
 import { runTask } from '../../compute/run.js';
 import {
@@ -22,6 +22,7 @@ import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, PlannedLayer, Scheme, Survey, WholeTensor, WorkRun } from '../../schemes/scheme.js';
 import { pipelines } from '../stream/pipeline.js';
 import { type Counter, copyPiece, copyPieces, type Stopwatch } from '../stream/transfer.js';
+import { addSums } from './add-sums.js';
 import type { ShardPlan } from './plan.js';
 
 /** What all work on the shards of a model shares. */

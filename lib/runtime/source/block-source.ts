@@ -201,7 +201,12 @@ export class BlockSource extends Closing {
    *
    * @internal
    */
-  async *headParts(bytes: number, { signal }: PartOptions): AsyncGenerator<HeadPart, void, undefined> {
+  headParts(bytes: number, options: PartOptions): AsyncGenerator<HeadPart, void, undefined> {
+    refuseSurplus(arguments.length, 2, 'source.headParts(bytes, options)');
+    return this.#headParts(bytes, options);
+  }
+
+  async *#headParts(bytes: number, { signal }: PartOptions): AsyncGenerator<HeadPart, void, undefined> {
     const { config } = this;
     const { vocabSize, hiddenSize, tied } = config;
     if (!tied && new WeightReader(this.#model, config).isCoded(headSpec(config))) {

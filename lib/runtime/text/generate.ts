@@ -17,12 +17,7 @@ import type { TextTokenizer } from './tokenizer.js';
 export interface GenerateOptions {
   /** Most tokens to generate. @default 256 */
   readonly maxTokens?: number | undefined;
-  /**
-   * Spread of the choice: 0 always takes the likeliest token, 1 draws as the model says. `topK`, `topP`, `minP` and `seed` are an
-   * error without one.
-   *
-   * @default 0
-   */
+  /** Spread of the choice: 0 always takes the likeliest token, 1 draws as the model says. The next three and `seed` need one. @default 0 */
   readonly temperature?: number | undefined;
   /** Draw from the likeliest k tokens; 0: from all. @default 0 */
   readonly topK?: number | undefined;

@@ -1,4 +1,10 @@
-import type { NumberKind } from './schema.js';
+/** Which numbers a schema takes. */
+export interface NumberKind {
+  readonly kind: 'number';
+  readonly integer: boolean;
+  readonly min: number;
+  readonly max: number;
+}
 
 /** Digits that a number may have before and after its point: more say nothing, and a model would go on with them for ever. */
 export const NUMBER = { whole: 20, fraction: 16 } as const;

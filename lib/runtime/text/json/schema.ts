@@ -1,5 +1,5 @@
 import { HqqError, show } from '../../../messages/errors.js';
-import { NUMBER } from './numbers.js';
+import { NUMBER, type NumberKind } from './numbers.js';
 
 /** What a value may be, one of them; made when a text comes to it, since a schema may refer to itself. */
 export type Choice = () => readonly Kind[];
@@ -11,13 +11,6 @@ export type Kind =
   | NumberKind
   | ObjectKind
   | ArrayKind;
-
-export interface NumberKind {
-  readonly kind: 'number';
-  readonly integer: boolean;
-  readonly min: number;
-  readonly max: number;
-}
 
 export interface ObjectKind {
   readonly kind: 'object';

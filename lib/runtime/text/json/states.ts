@@ -1,5 +1,5 @@
-import { isWhole, mayBegin } from './numbers.js';
-import type { ArrayKind, Choice, Kind, NumberKind, ObjectKind } from './schema.js';
+import { isWhole, mayBegin, type NumberKind } from './numbers.js';
+import type { ArrayKind, Choice, Kind, ObjectKind } from './schema.js';
 
 /** An object or a list that is open. */
 interface Frame {
