@@ -47,7 +47,7 @@ export {
   openModel,
   saveTensors,
 } from './models/entry.js';
-export type { ImportanceOptions, ImportanceSource } from './models/importance-options.js';
+export type { GraphTensor, ImportanceOptions, ImportanceSource } from './models/importance-options.js';
 export type { LoadOptions, Model } from './models/model.js';
 export type { ConversionRun, EmbeddingBits, MetaDtype, ModelOptions } from './models/options.js';
 export type { TensorOptions } from './models/read-tensor.js';

@@ -46,5 +46,6 @@ export type { PartRun } from './runtime/source/texts.js';
 export type { ChatMessage, ChatOptions } from './runtime/text/chat-template.js';
 export type { GeneratedToken, GenerateOptions, PromptReport } from './runtime/text/generate.js';
 export type { TokenIds } from './runtime/text/ids.js';
+export type { TextFormat } from './runtime/text/json/json-text.js';
 export type { TokenLikelihood, TokenLikelihoods } from './runtime/text/sampling.js';
 export { openTokenizer, type TextTokenizer } from './runtime/text/tokenizer.js';

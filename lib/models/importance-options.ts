@@ -25,6 +25,7 @@ export interface GraphTensor {
   readonly type: string;
   /** An array of that type: `BigInt64Array` of `int64`. */
   readonly data: unknown;
+  /** Its shape. */
   readonly dims: readonly number[];
 }
 

@@ -2,7 +2,12 @@ import { ANY_OBJECT, type Choice, readSchema } from './schema.js';
 import { advance, isEnd, type States, startOf } from './states.js';
 
 /** What a text is to be: one JSON object, or a value of a JSON schema. */
-export type TextFormat = 'json' | { readonly schema: object };
+export type TextFormat =
+  | 'json'
+  | {
+      /** The JSON schema. */
+      readonly schema: object;
+    };
 
 /** The beginning of a text of a format. @throws {HqqError} `ERR_INVALID_OPTION` for a schema that no text can be kept to. */
 export function formatStart(format: TextFormat): States {
