@@ -78,7 +78,7 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     value->text = addon::kOperations[input->below(addon::kOperations.size())].name;
     return value;
   }
-  if (name == "layers" || name == "steps") {
+  if (name == "layers" || name == "steps" || name == "segments") {
     value->kind = Kind::list;
     for (size_t i = input->below(4) + 1; i-- > 0;)
       value->entries.emplace_back(std::make_unique<Stored>())->kind = Kind::object;
@@ -94,9 +94,10 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     value->kind = Kind::boolean, value->flag = input->below(2) == 1;
     return value;
   }
-  constexpr std::string_view kFloats[] = {"parameters", "scale", "zero", "bias", "x",   "weight", "meta", "weights",
-                                          "cos",        "sin",   "q",    "keys", "out", "values", "gate", "up",
-                                          "to",         "from",  "a",    "b",    "k",   "v",      "array"};
+  constexpr std::string_view kFloats[] = {"parameters", "scale", "zero",    "bias",     "x",    "weight", "meta",
+                                          "weights",    "cos",   "sin",     "q",        "keys", "out",    "values",
+                                          "gate",       "up",    "to",      "from",     "a",    "b",      "k",
+                                          "v",          "array", "keyMeta", "valueMeta"};
   if (std::ranges::count(kFloats, name) > 0) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;

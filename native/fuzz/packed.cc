@@ -24,10 +24,15 @@ using Napi::Stored;
 
 constexpr int kRepairs = 64;
 
-// A copy of the arguments, for another instruction set.
+// A copy of the arguments, for another instruction set. The steps of a sequence are left out: those before one that is
+// refused have run.
 void copy_arrays(const Stored& from, std::vector<std::vector<std::byte>>& to) {
   if (from.kind == Kind::typed_array) to.emplace_back(from.bytes.get(), from.bytes.get() + from.size());
-  for (const auto& [name, value] : from.fields) copy_arrays(*value, to);
+  for (const auto& [name, value] : from.fields) {
+    copy_arrays(*value, to);
+    if (name == "segments")
+      for (const auto& entry : value->entries) copy_arrays(*entry, to);
+  }
 }
 
 void restore_arrays(Stored& to, const std::vector<std::vector<std::byte>>& from, size_t& at) {
