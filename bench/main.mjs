@@ -203,7 +203,7 @@ if (wants('zeros')) {
 }
 if (wants('quality')) {
   results.quality = run('quality.mjs');
-  for (const { name, text, window, tokens, rows } of results.quality.results) {
+  for (const { name, text, window, tokens, rows, ggml } of results.quality.results) {
     say(`${name}; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
     const line = ({
       nbits,
@@ -230,6 +230,11 @@ if (wants('quality')) {
         ...rows.map(line),
       ]),
     );
+    say('');
+    if (ggml.length === 0) continue;
+    const theirs = (row) => [row.type, row.importance, row.bitsPerWeight.toFixed(2), row.perplexity.toFixed(2)];
+    say("llama.cpp's types, by its own quantizer, in the same runtime:");
+    say(table([['', 'importance', 'bits per weight', 'perplexity'], ...ggml.map(theirs)]));
     say('');
   }
   for (const { name, missing } of results.quality.skipped) {

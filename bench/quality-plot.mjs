@@ -3,24 +3,6 @@
 import { readFileSync } from 'node:fs';
 
 const NAME = 'SmolLM2-135M-Instruct';
-/** ggml's types, on the same model and text: measured once, with ggml's own quantizers, not by this bench. */
-const GGML = [
-  {
-    name: 'llama.cpp K types',
-    points: [
-      ['Q3_K', 3.4375, 66.8],
-      ['Q4_K', 4.5, 36.8],
-    ],
-  },
-  {
-    name: 'llama.cpp K types, imatrix of the measured text',
-    points: [
-      ['Q2_K', 2.625, 96.2],
-      ['Q3_K', 3.4375, 42.6],
-      ['Q4_K', 4.5, 32.2],
-    ],
-  },
-];
 const [WIDTH, HEIGHT] = [720, 420];
 const BOX = { left: 64, right: WIDTH - 16, top: 44, bottom: HEIGHT - 48 };
 const [BITS, PERPLEXITY] = [
@@ -29,7 +11,7 @@ const [BITS, PERPLEXITY] = [
 ];
 
 const { results } = JSON.parse(readFileSync(process.argv[2], 'utf8')).quality;
-const { rows } = results.find(({ name }) => name === NAME);
+const { rows, ggml } = results.find(({ name }) => name === NAME);
 const of = (wanted) =>
   rows
     .filter((row) => row.nbits !== undefined && Object.entries(wanted).every(([key, value]) => row[key] === value))
@@ -38,6 +20,8 @@ const of = (wanted) =>
       bitsPerWeight,
       perplexity,
     ]);
+const ofGgml = (importance) =>
+  ggml.filter((row) => row.importance === importance).map((row) => [row.type, row.bitsPerWeight, row.perplexity]);
 const series = [
   { name: 'hqq', points: of({ solver: 'hqq', importance: 'none' }), colour: 1 },
   { name: 'joint', points: of({ solver: 'joint', importance: 'none' }), colour: 2 },
@@ -51,8 +35,13 @@ const series = [
     points: of({ solver: 'joint', importance: 'own' }),
     colour: 6,
   },
-  { ...GGML[0], colour: 4, open: true },
-  { ...GGML[1], colour: 5, open: true },
+  { name: 'llama.cpp K types', points: ofGgml('none'), colour: 4, open: true },
+  {
+    name: 'llama.cpp K types, imatrix of the measured text',
+    points: ofGgml('measured text'),
+    colour: 5,
+    open: true,
+  },
 ];
 const original = rows.find(({ nbits }) => nbits === undefined).perplexity;
 

@@ -1,14 +1,17 @@
 // What quantization costs a language model: bits per weight, all counted, against perplexity, for solvers, widths, groups, bytes of scales
 // and importance. The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it: the one expanded from a Q4_1
-// GGUF, whose weights lie, every 32, on 16 levels, which flatters 4 bits in groups of 32. Prints one JSON document, with the models skipped,
-// and why. HQQ_QUALITY=all tries every combination, hours long; without, those of docs/quality.md.
+// GGUF, whose weights lie, every 32, on 16 levels, which flatters 4 bits in groups of 32; that one beside ggml's types, too. Prints one JSON
+// document, with the models skipped, and why. HQQ_QUALITY=all tries every combination, hours long; HQQ_QUALITY=ggml ggml's types alone;
+// without, those of docs/quality.md.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { backend, quantizeModel } from 'hqq';
 import { loadLanguageModel } from 'hqq/runtime';
+import { missingGgml, openGgml } from '../interop/llama.cpp/ggml.mjs';
+import { GGML_TYPES, importanceOf, writeGgmlModel } from './quality-ggml.mjs';
 
 const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
 const work = mkdtempSync(join(process.env.HQQ_BENCH_DIR ?? tmpdir(), 'hqq-bench-'));
@@ -22,7 +25,14 @@ const SUBJECTS = [
     window: 128,
     windows: Infinity,
   },
-  { name: 'SmolLM2-135M-Instruct', folder: join(models, 'smollm2'), text: 'wiki.ids.json', window: 512, windows: 8 },
+  {
+    name: 'SmolLM2-135M-Instruct',
+    folder: process.env.HQQ_SMOLLM2 ?? join(models, 'smollm2'),
+    text: 'wiki.ids.json',
+    window: 512,
+    windows: 8,
+    ggml: true,
+  },
 ];
 
 /** Every combination of the values, the last one changing first. */
@@ -63,7 +73,7 @@ const CHOSEN = [
     refine: [false, true],
   }),
 ];
-const CASES = process.env.HQQ_QUALITY === 'all' ? ALL : CHOSEN;
+const CASES = { all: ALL, ggml: [] }[process.env.HQQ_QUALITY] ?? CHOSEN;
 
 /** Ids of a text: those that are given, else what the model's tokenizer makes of it. */
 async function idsOf(model, file) {
@@ -78,7 +88,32 @@ async function perplexity(folder, { folder: original, text, window, windows }) {
   const ids = (await idsOf(model, join(original, text))).slice(0, window * windows + 1);
   const { perplexity: value, tokens } = await model.perplexity(ids, { window });
   await model.close();
-  return { perplexity: value, tokens };
+  return { perplexity: value, tokens, ids };
+}
+
+/** ggml's types without an importance matrix, and with that of the very tokens that are measured. */
+async function ggmlRows(subject, ids) {
+  if (!subject.ggml || missingGgml() !== undefined) return [];
+  const { name, folder, window } = subject;
+  const ggml = openGgml();
+  const output = join(work, name);
+  try {
+    const rows = [];
+    for (const importance of ['none', 'measured text']) {
+      const shares = importance === 'none' ? undefined : await importanceOf(folder, ids, window);
+      for (const type of Object.keys(GGML_TYPES)) {
+        mkdirSync(output);
+        const bitsPerWeight = await writeGgmlModel(ggml, type, folder, output, shares);
+        const { perplexity: value } = await perplexity(output, subject);
+        rows.push({ type, importance, bitsPerWeight, perplexity: value });
+        process.stderr.write(`${name} ${JSON.stringify(rows.at(-1))}\n`);
+        rmSync(output, { recursive: true });
+      }
+    }
+    return rows;
+  } finally {
+    ggml.close();
+  }
 }
 
 /** Statistics of a subject, found once. `text` is one that nobody measures: what the repository says of itself. */
@@ -102,7 +137,7 @@ try {
       continue;
     }
     const original = statSync(join(folder, 'model.safetensors')).size;
-    const { perplexity: value, tokens } = await perplexity(folder, subject);
+    const { perplexity: value, tokens, ids } = await perplexity(folder, subject);
     const rows = [{ nbits: undefined, bytes: original, perplexity: value }];
     const found = new Map();
     for (const { importance, ...config } of CASES) {
@@ -119,7 +154,8 @@ try {
       rmSync(output, { recursive: true });
     }
     const seconds = Object.fromEntries([...found].flatMap(([key, one]) => (one.seconds ? [[key, one.seconds]] : [])));
-    results.push({ name, text, window, tokens, rows, statisticsSeconds: seconds });
+    const ggml = await ggmlRows(subject, ids);
+    results.push({ name, text, window, tokens, rows, ggml, statisticsSeconds: seconds });
   }
   console.log(JSON.stringify({ isa: backend().isa, results, skipped }));
 } finally {
