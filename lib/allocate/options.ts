@@ -45,11 +45,11 @@ export interface PlanOptions extends PlanConfig {
   readonly groupSizes?: number | readonly number[] | undefined;
   /** As for `quantizeModel`; `'auto'` is `'random'`. @default 'auto' */
   readonly importance?: ImportanceSource | undefined;
-  /** What random ids follow from: of importance this, of what is measured the next, of what is checked the one after. @default 0 */
+  /** What random tokens follow from: of importance this, of what is measured the next, of what is checked the one after. @default 0 */
   readonly seed?: number | undefined;
   /** Tokens that importance is found with. @default 2048 */
   readonly tokens?: number | undefined;
-  /** Random ids that every layer is measured on; whole plans are checked on four times as many, others. @default 128 */
+  /** Random tokens, drawn as often as the model expects them, that every layer is measured on; whole plans are checked on four times as many, others. @default 128 */
   readonly probeTokens?: number | undefined;
   /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
   readonly threads?: number | undefined;
@@ -119,7 +119,7 @@ export const PLAN_OPTIONS = {
     default: 128,
     expected: 'an integer in [16, 65536]',
     accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 16 && (value as number) <= 65536,
-    help: 'random ids that layers are measured on; plans are checked on four times as many',
+    help: 'random tokens that layers are measured on; plans are checked on four times as many',
     parse: number,
   } as Option<number>,
 };

@@ -1,5 +1,6 @@
 import { collectImportance } from '../calibrate/collect.js';
-import { randomTexts } from '../calibrate/ids.js';
+import { drawTexts, expectedShares } from '../calibrate/likely.js';
+import { languageReader } from '../calibrate/reader.js';
 import { openSource } from '../containers/list.js';
 import { inTurns, type Steps } from '../files/event-loop.js';
 import { type FilePath, pathOf } from '../files/path.js';
@@ -22,7 +23,7 @@ const CURVE_POINTS = 25;
 
 /**
  * Finds how many bits each layer of a language model needs, for a mean that is asked for: measures what the quantization of every layer
- * alone does to the model's next tokens (Kullback-Leibler divergence on random ids), assigns bits with the least sum by dynamic
+ * alone does to the model's next tokens (Kullback-Leibler divergence on random tokens, as often as it expects them), assigns bits with the least sum by dynamic
  * programming, and keeps that where, as a whole and on other ids, it is nearer to the model than uniform bits of the same size. The model
  * is read block by block. q, k and v get the same bits, and so do gate and up.
  *
@@ -121,11 +122,12 @@ async function plan(
 ): Promise<MeasuredPlan> {
   const { units, candidates } = choices;
   const { seed, probeTokens, config } = asked;
-  const idsOf = (step: number, count: number) =>
-    randomTexts(count, (seed + step) % Number.MAX_SAFE_INTEGER, source.config);
-  const probe = (phase: 'measuring' | 'checking', step: number, probes: readonly Probe[]) => {
-    const count = phase === 'measuring' ? probeTokens : CHECKS * probeTokens;
-    return runProbes(source, idsOf(step, count), probes, { phase, importance, asked });
+  const shares = await expectedShares(languageReader(source), { seed, signal: asked.signal });
+  const probe = async (phase: 'measuring' | 'checking', step: number, probes: readonly Probe[]) => {
+    const tokens = phase === 'measuring' ? probeTokens : CHECKS * probeTokens;
+    const own = (seed + step) % Number.MAX_SAFE_INTEGER;
+    const ids = await drawTexts(shares, source.config, { tokens, seed: own, signal: asked.signal });
+    return runProbes(source, ids, probes, { phase, importance, asked });
   };
 
   const alone = units.map((unit) => candidates.map((candidate) => probeOf([unit], [candidate])));

@@ -64,7 +64,7 @@ export interface PlanReport {
   readonly candidates: readonly PlanCandidate[];
   /** The trade-off, in the unit of the target. */
   readonly curve: readonly PlanTradeOff[];
-  /** What random ids followed from. */
+  /** What random tokens followed from. */
   readonly seed: number;
   /** On how many ids layers were measured. */
   readonly probeTokens: number;

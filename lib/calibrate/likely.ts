@@ -15,24 +15,42 @@ const MOST = 1 / 64;
 /** Tokens that are tried in one step. */
 const AT_ONCE = 1 << 14;
 
+/** What texts of likely tokens follow from. */
+interface LikelyOptions {
+  readonly tokens: number;
+  readonly seed: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+type Expecting = Pick<Reader, 'config' | 'expected'>;
+
 /**
  * Texts of tokens that are drawn one by one, each with the share that the model gives it after random ones: the same texts for the same seed.
  * Of a model that expects nothing (an encoder) all tokens are alike.
  */
-export async function likelyTexts(
-  reader: Pick<Reader, 'config' | 'expected'>,
-  {
-    tokens,
-    seed,
-    signal,
-  }: { readonly tokens: number; readonly seed: number; readonly signal: AbortSignal | undefined },
-): Promise<readonly Uint32Array[]> {
-  const { config } = reader;
+export async function likelyTexts(reader: Expecting, options: LikelyOptions): Promise<readonly Uint32Array[]> {
+  return drawTexts(await expectedShares(reader, options), reader.config, options);
+}
+
+/** What the model expects after random tokens, `[vocabSize]`; undefined where it expects nothing. */
+export async function expectedShares(
+  { config, expected }: Expecting,
+  { seed, signal }: Omit<LikelyOptions, 'tokens'>,
+): Promise<Float64Array | undefined> {
   const context = Math.min(CONTEXTS.length, config.maxPositions);
   const contexts = randomTexts(CONTEXTS.count * context, seed, { ...config, maxPositions: context });
-  const shares = await reader.expected?.(contexts, signal);
-  if (shares === undefined || !shares.every(Number.isFinite)) return randomTexts(tokens, seed, config);
-  return inTurns(draw(shares, textLengths(tokens, config), seed), signal);
+  const shares = await expected?.(contexts, signal);
+  return shares?.every(Number.isFinite) ? shares : undefined;
+}
+
+/** Texts of tokens with the shares of `expectedShares`. */
+export async function drawTexts(
+  shares: Float64Array | undefined,
+  limits: Reader['config'],
+  { tokens, seed, signal }: LikelyOptions,
+): Promise<readonly Uint32Array[]> {
+  if (shares === undefined) return randomTexts(tokens, seed, limits);
+  return inTurns(draw(shares, textLengths(tokens, limits), seed), signal);
 }
 
 /**
