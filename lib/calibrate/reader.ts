@@ -2,6 +2,7 @@ import { inTurns, type Steps } from '../files/event-loop.js';
 import type { Tap } from '../runtime/blocks/tap.js';
 import { Encoder, isEncoderModel } from '../runtime/encoder/encoder.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+import { Shares } from './shares.js';
 
 /** A model that reads texts, block by block, and shows what goes into its linear layers. */
 export interface Reader {
@@ -12,8 +13,8 @@ export interface Reader {
   /** Blocks that there are. */
   readonly count: number;
   read(texts: readonly Uint32Array[], tap: Tap, run: ReadRun): Promise<void>;
-  /** The share that it gives each token of being the next one, `[vocabSize]`: the mean over all places of short texts. */
-  expected?(texts: readonly Uint32Array[], signal: AbortSignal | undefined): Promise<Float64Array>;
+  /** The share that it gives each token of being the next one, `[vocabSize]`: the mean over all places of short texts. Undefined: it gives none. */
+  expected?(texts: readonly Uint32Array[], signal: AbortSignal | undefined): Promise<Float64Array | undefined>;
   close(): Promise<void>;
 }
 
@@ -27,9 +28,6 @@ interface ReadRun {
 
 /** Bytes of the head that are in memory at once: as many as a block has, where models are large. A head may be several gigabytes. */
 const HEAD_BYTES = 64 * 1024 * 1024;
-
-/** Shares that are computed in one step. */
-const AT_ONCE = 1 << 14;
 
 interface OpenOptions {
   readonly threads: number | undefined;
@@ -73,7 +71,9 @@ export function languageReader(source: BlockSource): Reader {
         const part = await head.forward(all, { signal });
         await inTurns(placeColumns(part, tokens, logits, vocabSize, from), signal);
       }
-      return inTurns(meanShares(logits, vocabSize), signal);
+      const shares = new Shares(vocabSize);
+      await inTurns(shares.add(logits), signal);
+      return shares.take();
     },
     close: () => source.close(),
   };
@@ -122,22 +122,4 @@ function* placeColumns(
     to.set(part.subarray(row * width, (row + 1) * width), row * columns + from);
     yield;
   }
-}
-
-/** The mean of the softmax of all rows, `[width]`. */
-function* meanShares(logits: Float32Array, width: number): Steps<Float64Array> {
-  const shares = new Float64Array(width);
-  const own = new Float64Array(width);
-  const rows = logits.length / width;
-  for (let at = 0; at < logits.length; at += width) {
-    let [highest, mass] = [-Infinity, 0];
-    for (let i = 0; i < width; i++) highest = Math.max(highest, logits[at + i]!);
-    for (let i = 0; i < width; i++) {
-      if (i % AT_ONCE === 0) yield;
-      mass += own[i] = Math.exp(logits[at + i]! - highest);
-    }
-    for (let i = 0; i < width; i++) shares[i] = shares[i]! + own[i]! / mass / rows;
-    yield;
-  }
-  return shares;
 }

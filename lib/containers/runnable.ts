@@ -38,6 +38,13 @@ export interface GraphPart {
   model(kinds: ReadonlyMap<string, ValueKind>): Promise<Uint8Array>;
 }
 
+/** What a graph says of the token that comes next, `[.., tokens of the vocabulary]`. */
+export interface Logits {
+  readonly value: string;
+  /** One after the other they compute it. */
+  readonly parts: readonly GraphPart[];
+}
+
 /** A graph that can be run. */
 export interface RunnableGraph {
   /** Its file, and the folder that its weights are found from. */
@@ -50,6 +57,8 @@ export interface RunnableGraph {
   readonly given: readonly Tap[];
   /** One after the other they compute all that is tapped. */
   readonly parts: readonly GraphPart[];
+  /** Undefined where the graph gives nothing that is called so. */
+  readonly logits: Logits | undefined;
   /** Layers that nothing is tapped of: what goes in is computed within a loop or a branch. */
   readonly hidden: readonly string[];
 }

@@ -83,10 +83,10 @@ describe('collectImportance', () => {
       }
     }
     const reader = languageReader(await openBlockSource(SHIPPED));
-    const shares = await reader.expected!(
+    const shares = (await reader.expected!(
       texts.map((ids) => Uint32Array.from(ids)),
       undefined,
-    );
+    ))!;
     await reader.close();
     expect(shares.reduce((a, b) => a + b)).toBeCloseTo(1, 10);
     for (const [i, share] of shares.entries()) expect(Math.abs(share - expected[i]!)).toBeLessThan(1e-4 * expected[i]!);

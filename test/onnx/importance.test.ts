@@ -11,7 +11,7 @@ import { expectError } from '../containers/helpers.js';
 import { freshPath } from '../support/checkpoints.js';
 import { compute } from '../support/onnx.js';
 
-const engine = vi.hoisted(() => ({ installed: true, refuses: '', runs: 0 }));
+const engine = vi.hoisted(() => ({ installed: true, refuses: '', runs: 0, ids: [] as number[] }));
 
 /** In the place of onnxruntime, which tests do not install: the loops of test/support/onnx.ts. interop/ runs the real one. */
 vi.mock('../../lib/calibrate/graphs/engine.js', async (original) => {
@@ -39,6 +39,7 @@ vi.mock('../../lib/calibrate/graphs/engine.js', async (original) => {
         return {
           async run(feeds, fetches) {
             engine.runs++;
+            if (feeds.input_ids) engine.ids.push(...Array.from(feeds.input_ids.data as number[], Number));
             const given = Object.entries(feeds).map(([name, { data, dims }]) => {
               return [name, { shape: dims, data: Array.from(data as number[], Number) }];
             });
@@ -62,7 +63,7 @@ vi.mock('../../lib/calibrate/graphs/engine.js', async (original) => {
   };
 });
 
-beforeEach(() => void Object.assign(engine, { installed: true, refuses: '', runs: 0 }));
+beforeEach(() => void Object.assign(engine, { installed: true, refuses: '', runs: 0, ids: [] }));
 
 const [V, K, N] = [96, 64, 256];
 
@@ -137,6 +138,38 @@ describe('importance of a graph', () => {
     expect(a).toMatchObject({ source: 'random', tokens: 40 });
     expect(a.meanSquares).toEqual(b.meanSquares);
     expect(a.meanSquares.get('v')).not.toEqual(c.meanSquares.get('v'));
+  });
+
+  it('is found with ids as likely as a graph of language expects them, unless its logits know what follows', async () => {
+    // A head whose logits are its bias, nearly: tokens below 32 come a hundred times as often as others.
+    const bias = Float32Array.from({ length: V }, (_, id) => (id < 32 ? 0 : -Math.log(100)));
+    const drawn = async (seesAll: boolean, name = 'logits') => {
+      const nodes = [
+        node('Gather', ['embed', 'input_ids'], ['e']),
+        ...(seesAll
+          ? [node('Transpose', ['e'], ['t']), node('MatMul', ['t', 'mix'], ['m']), node('Transpose', ['m'], ['h'])]
+          : [node('Identity', ['e'], ['h'])]),
+        node('MatMul', ['h', 'w'], ['g'], {}, { name: '/layer/MatMul' }),
+        node('Gemm', ['g', 'head', 'bias'], [name], { transB: 1 }, { name: '/lm_head/Gemm' }),
+      ];
+      const tensors = [
+        floats('embed', [V, K], gaussian(V * K, 1)),
+        floats('w', [K, N], gaussian(K * N, 2, 0.1)),
+        floats('head', [V, N], gaussian(V * N, 3, 1e-3)),
+        floats('bias', [V], bias),
+        floats('mix', [64, 64], gaussian(64 * 64, 4)),
+      ];
+      const inputs = [value('input_ids', 'int64', [64])];
+      const outputs = [value(name, 'float32', [64, V])];
+      const path = written(model(graph({ nodes, tensors, inputs, outputs })));
+      engine.ids = [];
+      await collectImportance(path, { tokens: 640, seed: 5 });
+      const ids = engine.ids.slice(-640);
+      return ids.filter((id) => id < 32).length / ids.length;
+    };
+    expect(await drawn(false)).toBeGreaterThan(0.9);
+    expect(await drawn(true)).toBeLessThan(0.5);
+    expect(await drawn(false, 'scores')).toBeLessThan(0.5);
   });
 
   it('is taken where a model is quantized, and a dry run says so', async () => {

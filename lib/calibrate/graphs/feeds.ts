@@ -29,12 +29,12 @@ export interface FeedOptions {
   readonly ids?: Uint32Array | undefined;
 }
 
-/** Whether a graph reads ids of tokens. */
-export const readsIds = (inputs: readonly GraphInput[]): boolean => inputs.some(isIds);
+/** The first input of a graph that reads ids of tokens, which are below its `rows`. */
+export const idsOf = (inputs: readonly GraphInput[]): GraphInput | undefined => inputs.find(isIds);
 
 /** The length of texts where the graph says it; undefined where it leaves it open. */
 export function fixedLength(inputs: readonly GraphInput[]): number | undefined {
-  const last = inputs.find(isIds)?.dims?.at(-1);
+  const last = idsOf(inputs)?.dims?.at(-1);
   return typeof last === 'number' ? last : undefined;
 }
 
@@ -50,7 +50,7 @@ export function randomFeeds(
   { length, random, ids }: FeedOptions,
 ): Readonly<Record<string, OrtTensor>> {
   const sizes = new Map<string, number>();
-  const isText = readsIds(inputs);
+  const isText = idsOf(inputs) !== undefined;
   const feeds: Record<string, OrtTensor> = {};
   for (const input of inputs) {
     const dims = (input.dims ?? []).map((dim, i) => {
@@ -125,9 +125,10 @@ function normal(random: () => number): () => number {
   return () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 }
 
-/** A source of numbers for a model of several: each its own. */
-export const numbersFor = (seed: number, index: number): (() => number) =>
-  randomNumbers((seed + index * 2 ** 44) % 2 ** 53);
+/** A seed for a model of several: each its own. */
+export const seedFor = (seed: number, index: number): number => (seed + index * 2 ** 44) % 2 ** 53;
+
+export const numbersFor = (seed: number, index: number): (() => number) => randomNumbers(seedFor(seed, index));
 
 const cannot = (path: string, what: string): HqqError =>
   new HqqError(

@@ -2,7 +2,7 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, relative, sep } from 'node:path';
 import { formatError, plain } from '../../../messages/text.js';
 import type { LinearSite, TensorSource } from '../../container.js';
-import type { RunnableGraph, Tap, ValueKind } from '../../runnable.js';
+import type { GraphPart, RunnableGraph, Tap, ValueKind } from '../../runnable.js';
 import { block, bytesOfMessage, whole } from '../encode.js';
 import type { OnnxEnvelope, OnnxModel } from '../envelope.js';
 import type { OnnxGraph } from '../graph.js';
@@ -16,6 +16,9 @@ const SMALL_BYTES = 1024;
 
 /** Most bytes of a tensor that can lie in the graph alone: an attribute. */
 const MAX_INLINE_BYTES = 64 * 1024 * 1024;
+
+/** What exporters call what a language model says of the next token. */
+const LOGITS = 'logits';
 
 /** Where in files of the model's folder a tensor lies. */
 export interface Place {
@@ -68,16 +71,17 @@ export async function runnable(
   const all: Tap[] = [...taps].map(([value, tap]) => ({ value, ...tap }));
   const isGiven = ({ value }: Tap) => graph.main.inputs.has(value);
   const maker = new PartMaker(given, folder);
+  const partsFor = (wanted: readonly Tap[]): readonly GraphPart[] =>
+    cutGraph(graph, wanted).map((cut) => ({
+      ...cut,
+      model: (kinds: ReadonlyMap<string, ValueKind>) => maker.part(cut, kinds),
+    }));
+  const hasLogits = graph.main.outputs.has(LOGITS) && graph.main.producers.has(LOGITS);
   return {
     ...{ path, folder, hidden, inputs: inputsOf(graph), maxPositions: envelope.maxPositions },
     given: all.filter(isGiven),
-    parts: cutGraph(
-      graph,
-      all.filter((tap) => !isGiven(tap)),
-    ).map((cut) => ({
-      ...cut,
-      model: (kinds: ReadonlyMap<string, ValueKind>) => maker.part(cut, kinds),
-    })),
+    parts: partsFor(all.filter((tap) => !isGiven(tap))),
+    logits: hasLogits ? { value: LOGITS, parts: partsFor([{ value: LOGITS, layers: [], inFeatures: 0 }]) } : undefined,
   };
 }
 
