@@ -182,9 +182,9 @@ test('of a model they are chosen layer by layer, and reported', async () => {
   const engines = await quantizeModel(SHIPPED, join(scratch, 'engines'), other);
   for (const { config } of engines.tensors) expect(config.chosen).toEqual(['iterations']);
   const args = ['quantize', SHIPPED, '--out', join(scratch, 'three'), '--iterations', 'auto', '--importance', 'none'];
-  const { stdout, status } = await hqq(args);
+  const { stdout, status } = await hqq(args, {});
   expect(status).toBe(0);
   expect(stdout).toMatch(/iterations \d+ \(chosen\)/);
   expect(bytes('three').equals(bytes('one'))).toBe(true);
-  expectFailure(await hqq([...args.slice(0, 3), join(scratch, 'four'), '--beta', 'x']), 2, /or auto, got "x"/);
+  expectFailure(await hqq([...args.slice(0, 3), join(scratch, 'four'), '--beta', 'x'], {}), 2, /or auto, got "x"/);
 });

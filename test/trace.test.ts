@@ -91,6 +91,6 @@ test('whole models have none', async () => {
     const error = await failure(() => quantizeModel(input, freshPath('out.safetensors'), options));
     expect(error.message).toBe('Expected no trace of a whole model, got true: quantize gives that of one matrix.');
   }
-  const { status, stderr } = await hqq(['quantize', input, '--out', freshPath('out.safetensors'), '--trace']);
+  const { status, stderr } = await hqq(['quantize', input, '--out', freshPath('out.safetensors'), '--trace'], {});
   expect([status, stderr.includes('Unknown flag --trace')]).toEqual([2, true]);
 });

@@ -235,15 +235,8 @@ describe('quantizeModel with refine', () => {
       );
     const other = await failure(() => quantizeModel(SHIPPED, scratch, { ...few, groupSize: 128, nbits: 4, to: 'awq' }));
     expect(other.message).toMatch(/no other format than hqq with refine/);
-    const { stdout } = await hqq([
-      'quantize',
-      SHIPPED,
-      '--out',
-      join(scratch, 'cli'),
-      '--refine',
-      '--dry-run',
-      '--json',
-    ]);
+    const args = ['quantize', SHIPPED, '--out', join(scratch, 'cli'), '--refine', '--dry-run', '--json'];
+    const { stdout } = await hqq(args, {});
     expect(JSON.parse(stdout)).toMatchObject({ importance: 'own' });
   });
 });

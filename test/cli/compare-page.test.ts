@@ -47,7 +47,7 @@ beforeAll(async () => {
 
 describe('hqq compare --html', () => {
   test('writes one page that holds all that it needs, and what --json says', async () => {
-    const { stdout } = await hqq(['compare', SHIPPED, quantized, '--html', page, '--plan', planFile, '--json']);
+    const { stdout } = await hqq(['compare', SHIPPED, quantized, '--html', page, '--plan', planFile, '--json'], {});
     const report = JSON.parse(stdout) as { tensors: { name: string; relativeError: number }[] };
     const html = readFileSync(page, 'utf8');
     expect(html).toContain("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'");

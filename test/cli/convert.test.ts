@@ -28,7 +28,7 @@ async function quantized(...flags: readonly string[]): Promise<string> {
 describe('quantize', () => {
   test('prints a summary on standard output and nothing else', async () => {
     const out = fresh();
-    const { status, stdout, stderr } = await hqq(['quantize', MODEL, '--out', out]);
+    const { status, stdout, stderr } = await hqq(['quantize', MODEL, '--out', out], {});
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(/config +4-bit, group 64, axis 1, solver joint\n/);
     expect(stdout).toMatch(/quantized +14 tensors, 81,920 weights\n/);
@@ -48,7 +48,7 @@ describe('quantize', () => {
   test('--json is the report', async () => {
     const out = fresh();
     const args = ['quantize', MODEL, '--out', out, '--json', '--nbits', '3', '--group-size', 'none'];
-    const { status, stdout, stderr } = await hqq(args);
+    const { status, stdout, stderr } = await hqq(args, {});
     const report = JSON.parse(stdout) as ModelReport;
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(report).toMatchObject({ dryRun: false, config: { nbits: 3, groupSize: null } });
@@ -168,8 +168,8 @@ describe('what cannot be done is one clear error', () => {
     const file = fresh('cut.safetensors');
     fs.writeFileSync(file, fs.readFileSync(FILE).subarray(0, -1000));
     const out = fresh();
-    expectFailure(await hqq(['quantize', file, '--out', out]), 1, /cut\.safetensors: .*truncated/);
-    expectJsonFailure(await hqq(['inspect', file, '--json']), 1, 'ERR_CHECKPOINT_FORMAT', /truncated/);
+    expectFailure(await hqq(['quantize', file, '--out', out], {}), 1, /cut\.safetensors: .*truncated/);
+    expectJsonFailure(await hqq(['inspect', file, '--json'], {}), 1, 'ERR_CHECKPOINT_FORMAT', /truncated/);
     expect(fs.existsSync(out)).toBe(false);
   });
 
@@ -246,7 +246,7 @@ describe('inspect', () => {
   });
 
   test('an ordinary model, families in one row', async () => {
-    const { status, stdout, stderr } = await hqq(['inspect', MODEL]);
+    const { status, stdout, stderr } = await hqq(['inspect', MODEL], {});
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(/model\.layers\.\*\.self_attn\.q_proj\.weight +x2 +64 x 64 +F32 +32\.0 +/);
     expect(stdout).toMatch(/tensors +21 tensors, /);
@@ -300,7 +300,7 @@ describe('inspect', () => {
 describe('compare', () => {
   test('every quantized tensor against the original, worst first', async () => {
     const out = await quantized('--override', '*.0.self_attn.q_proj:nbits=2');
-    const { status, stdout, stderr } = await hqq(['compare', MODEL, out]);
+    const { status, stdout, stderr } = await hqq(['compare', MODEL, out], {});
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const lines = stdout.split('\n');
     expect(lines[3]).toMatch(/model\.layers\.0\.self_attn\.q_proj\.weight +64 x 64 +2-bit, .* \S+ %/);
@@ -346,7 +346,7 @@ describe('dequantize', () => {
   test('gives an ordinary model that differs by the error alone', async () => {
     const out = await quantized();
     const back = fresh();
-    const { status, stdout, stderr } = await hqq(['dequantize', out, '--out', back, '--dtype', 'float32']);
+    const { status, stdout, stderr } = await hqq(['dequantize', out, '--out', back, '--dtype', 'float32'], {});
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(/14 tensors/);
     const { tensors } = JSON.parse((await hqq(['inspect', back, '--json'])).stdout) as { tensors: TensorInfo[] };

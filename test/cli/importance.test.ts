@@ -12,7 +12,7 @@ const weightsOf = (name: string) => readFileSync(join(at(name), 'model.safetenso
 describe('hqq calibrate', () => {
   test('writes statistics, with which quantize gives what it gives by itself', async () => {
     const out = at('stats.safetensors');
-    const made = await hqq(['calibrate', SHIPPED, '--out', out, '--tokens', '200', '--seed', '3', '--json']);
+    const made = await hqq(['calibrate', SHIPPED, '--out', out, '--tokens', '200', '--seed', '3', '--json'], {});
     expect(made.stderr).toBe('');
     expect(JSON.parse(made.stdout)).toEqual({
       ...{ model: SHIPPED, output: out, source: 'random', tokens: 200, layers: 22 },
@@ -57,7 +57,7 @@ describe('hqq calibrate', () => {
 });
 
 test('hqq quantize shows where importance is from', async () => {
-  const { stdout } = await hqq(['quantize', SHIPPED, '--out', at('shown'), '--solver', 'joint', '--tokens', '64']);
+  const { stdout } = await hqq(['quantize', SHIPPED, '--out', at('shown'), '--solver', 'joint', '--tokens', '64'], {});
   expect(stdout).toMatch(/^\s*importance +random$/m);
 });
 

@@ -16,9 +16,9 @@ test.each(['generate', 'perplexity'])('the help of hqq %s names the package that
 describe('hqq generate', () => {
   test('streams text, or tells everything as JSON', async () => {
     const flags = ['--prompt', 'And the Lord said', '--max-tokens', '12'];
-    const streamed = await hqq(['generate', SHIPPED, ...flags]);
+    const streamed = await hqq(['generate', SHIPPED, ...flags], {});
     expect(streamed).toMatchObject({ status: 0, stderr: '' });
-    const { stdout } = await hqq(['generate', SHIPPED, ...flags, '--json']);
+    const { stdout } = await hqq(['generate', SHIPPED, ...flags, '--json'], {});
     const report = JSON.parse(stdout) as { text: string; ids: number[]; finish: string };
     expect(`${report.text}\n`).toBe(streamed.stdout);
     expect(report.ids).toHaveLength(12);
@@ -85,7 +85,7 @@ describe('hqq chat', () => {
     expect(talked).toMatchObject({ status: 0, stderr: cut.repeat(2) });
     expect(talked.stdout.endsWith('\n')).toBe(true);
     expect(talked.stdout.trim()).not.toBe('');
-    expectFailure(await hqq(['chat', SHIPPED]), 1, /has no chat template .* use generate/);
+    expectFailure(await hqq(['chat', SHIPPED], {}), 1, /has no chat template .* use generate/);
 
     // Three turns fill the context of 128 tokens, and no turn ends the conversation.
     const word = 'the '.repeat(40);
@@ -109,7 +109,7 @@ describe('hqq serve', () => {
     const { port } = taken.address() as AddressInfo;
     const nowhere = join(work, 'nothing');
     try {
-      const busy = await hqq(['serve', nowhere, '--port', String(port)]);
+      const busy = await hqq(['serve', nowhere, '--port', String(port)], {});
       const message = `Cannot listen at port ${port} of 127\\.0\\.0\\.1\\. It is in use\\. --port names another\\.`;
       expectFailure(busy, 1, new RegExp(message));
     } finally {
@@ -126,7 +126,7 @@ describe('hqq perplexity', () => {
   test('measures a text', async () => {
     const file = join(work, 'text.txt');
     writeFileSync(file, 'It was the best of times, it was the worst of times. '.repeat(12));
-    const { stdout, status } = await hqq(['perplexity', SHIPPED, '--text', file, '--window', '64']);
+    const { stdout, status } = await hqq(['perplexity', SHIPPED, '--text', file, '--window', '64'], {});
     expect(status).toBe(0);
     expect(stdout).toMatch(/^perplexity \d+\.\d{4} {2}\([\d.]+ nats a token, \d+ tokens in windows of 64\)\n$/);
     const { perplexity, nll } = JSON.parse(

@@ -8,7 +8,7 @@ const native = availableBackends().length > 1;
 
 describe('doctor', () => {
   test('tells the choice and its reason', async () => {
-    const { status, stdout, stderr } = await hqq(['doctor']);
+    const { status, stdout, stderr } = await hqq(['doctor'], {});
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(native ? /backend +native, / : /backend +JavaScript/);
     expect(stdout).toMatch(
@@ -53,7 +53,7 @@ describe('bench', () => {
   }
 
   test('measures every operation on native code and JavaScript', async () => {
-    const { status, stdout } = await hqq(['bench', '--size', '128', '--json']);
+    const { status, stdout } = await hqq(['bench', '--size', '128', '--json'], {});
     const report = JSON.parse(stdout) as Report;
     expect(status).toBe(0);
     expect(report.memcpy.seconds).toBeGreaterThan(0);
@@ -108,7 +108,7 @@ describe('bench', () => {
 
 test('the warning that JavaScript computes is one line, and the results come all the same', async () => {
   if (native) return;
-  const { status, stderr } = await hqq(['bench', '--size', '64']);
+  const { status, stderr } = await hqq(['bench', '--size', '64'], {});
   expect(status).toBe(0);
   expect(stderr).toMatch(/^hqq: hqq computes in JavaScript[^\n]*\n$/);
 });

@@ -12,7 +12,7 @@ test('hqq quantize, inspect and compare take an ONNX file', async () => {
   const outputs = [value('y', 'float32', ['rows', 128])];
   fs.writeFileSync(input, model(graph({ nodes, tensors, outputs })));
   const flags = ['--zero-point', 'float', '--accuracy-level', '0', '--include', '/layer/*', '--json'];
-  const made = await hqq(['quantize', input, '--out', output, ...flags]);
+  const made = await hqq(['quantize', input, '--out', output, ...flags], {});
   expect(made.stderr).toBe('');
   expect(JSON.parse(made.stdout)).toMatchObject({
     tensors: [{ name: 'w', packing: 'MatMulNBits' }],

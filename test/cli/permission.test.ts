@@ -52,7 +52,7 @@ describe('files', () => {
   test('are written where that is allowed, though none can be synced', async () => {
     const model = modelFolder([llama()]);
     const [plain, out] = [freshPath(), freshPath()];
-    await hqq(['quantize', model, '--out', plain]);
+    await hqq(['quantize', model, '--out', plain], {});
     const flags = `${PERMISSION} --allow-fs-read=* --allow-fs-write=${join(out, '..')}/*`;
     const { status, stderr } = await under(flags, ['quantize', model, '--out', out]);
     expect(status, stderr).toBe(0);

@@ -11,7 +11,7 @@ const few = ['--probe-tokens', '32', '--tokens', '64', '--target-bits', '3.3'];
 
 describe('hqq plan', () => {
   test('writes a plan that hqq quantize takes', async () => {
-    const { stdout } = await hqq(['plan', SHIPPED, '--out', out, ...few]);
+    const { stdout } = await hqq(['plan', SHIPPED, '--out', out, ...few], {});
     expect(stdout).toMatch(/layers .*bits/);
     expect(stdout).toMatch(/trade-off +predicted divergence/);
     expect(stdout).toContain(`--plan ${out}`);

@@ -80,7 +80,7 @@ describe('a signal', () => {
     const folder = freshFolder();
     expect((await interrupted(folder, ['SIGKILL'])).signal).toBe('SIGKILL');
     expect(fs.existsSync(join(folder, 'out'))).toBe(false);
-    expect((await hqq(['quantize', SMALL, '--out', join(folder, 'out')])).status).toBe(0);
+    expect((await hqq(['quantize', SMALL, '--out', join(folder, 'out')], {})).status).toBe(0);
     expect(fs.readdirSync(folder)).toEqual(['out']);
   });
 });
@@ -129,7 +129,7 @@ describe('the disk', () => {
     const folder = freshFolder();
     if (!has('mount', '-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', folder)) return skip('no right to mount');
     try {
-      const result = await hqq(['quantize', SMALL, '--out', join(folder, 'out'), '--nbits', '8']);
+      const result = await hqq(['quantize', SMALL, '--out', join(folder, 'out'), '--nbits', '8'], {});
       expectFailure(result, 1, /The disk is full|has \S+ kB free/);
       expect(fs.readdirSync(folder)).toEqual([]);
     } finally {

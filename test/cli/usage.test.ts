@@ -10,7 +10,7 @@ const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.me
 
 describe('help', () => {
   test('without arguments goes to standard error, with status 2', async () => {
-    const { status, stdout, stderr } = await hqq([]);
+    const { status, stdout, stderr } = await hqq([], {});
     expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
     for (const command of COMMANDS) expect(stderr).toContain(`hqq ${command}`);
   });
@@ -47,7 +47,12 @@ describe('help', () => {
   });
 
   test('--version', async () => {
-    expect(await hqq(['--version'])).toEqual({ status: 0, signal: null, stdout: `${manifest.version}\n`, stderr: '' });
+    expect(await hqq(['--version'], {})).toEqual({
+      status: 0,
+      signal: null,
+      stdout: `${manifest.version}\n`,
+      stderr: '',
+    });
   });
 });
 
@@ -119,6 +124,12 @@ describe('wrong usage is said before anything is read', () => {
     const result = await hqq(args);
     if (args.includes('--json')) expectJsonFailure(result, 2, 'ERR_INVALID_OPTION', message);
     else expectFailure(result, 2, message);
+  });
+
+  test('by a process of its own too', async () => {
+    const wrong = [...q, '--nbits', '7'];
+    expectFailure(await hqq(wrong, {}), 2, /got 7\./);
+    expectJsonFailure(await hqq([...wrong, '--json'], {}), 2, 'ERR_INVALID_OPTION', /got 7\./);
   });
 
   test('--json behind -- is no flag', async () => {

@@ -184,7 +184,7 @@ describe('a whole model', () => {
   test('adapts where nothing was asked for, in the program and on the command line', async () => {
     const { tensors } = await quantizeModel(input(), freshPath('out.safetensors'));
     expect(tensors.map(({ name, config, adapted }) => [name, config.groupSize, adapted])).toEqual(adapted);
-    const { status, stdout } = await hqq(['quantize', input(), '--out', freshPath('out.safetensors'), '--nbits=4']);
+    const { status, stdout } = await hqq(['quantize', input(), '--out', freshPath('out.safetensors'), '--nbits=4'], {});
     expect(status).toBe(0);
     expect(stdout).toContain('odd.weight: group size 63, stored as 8bit_u8');
   });
@@ -199,7 +199,7 @@ describe('a whole model', () => {
     const refused = expect.objectContaining({ code: 'ERR_GROUP_SIZE', message: refusal });
     await expect(quantizeModel(input(), out, { groupSize: 64 })).rejects.toEqual(refused);
     await expect(quantizeModel(input(), out, { overrides: { '*': { groupSize: 64 } } })).rejects.toEqual(refused);
-    const { status, stderr } = await hqq(['quantize', input(), '--out', out, '--group-size', '64']);
+    const { status, stderr } = await hqq(['quantize', input(), '--out', out, '--group-size', '64'], {});
     expect(status).toBe(1);
     expect(stderr).toContain(refusal);
     expect(fs.existsSync(out)).toBe(false);

@@ -169,9 +169,9 @@ describe('evaluateEncoders', () => {
 
     const text = join(scratch, 'text.txt');
     writeFileSync(text, 'the sea is calm\na ship\n');
-    const { stdout } = await hqq(['evaluate', bert, q2, '--text', text]);
+    const { stdout } = await hqq(['evaluate', bert, q2, '--text', text], {});
     expect(stdout).toMatch(/2 sentences of a text, 10 tokens.*cosine +least/s);
-    const { stdout: json } = await hqq(['evaluate', bert, q2, '--json', '--tokens', '64', '--window', '32']);
+    const { stdout: json } = await hqq(['evaluate', bert, q2, '--json', '--tokens', '64', '--window', '32'], {});
     expect(JSON.parse(json)).toMatchObject({ source: 'random', seed: 1, sentences: 2, tokens: 64 });
   });
 

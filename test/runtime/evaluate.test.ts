@@ -137,7 +137,7 @@ describe('evaluateModels', () => {
 describe('hqq evaluate', () => {
   test('prints a table, or everything as JSON', async () => {
     const flags = ['--tokens', '64', '--window', '32'];
-    const { stdout, stderr, status } = await hqq(['evaluate', SHIPPED, q4, q2, ...flags]);
+    const { stdout, stderr, status } = await hqq(['evaluate', SHIPPED, q4, q2, ...flags], {});
     expect({ stderr, status }).toEqual({ stderr: '', status: 0 });
     expect(stdout).toMatch(
       /^64 tokens of random ids of seed 1, in windows of 32\n\n {2}model +size +perplexity +divergence/,

@@ -12,6 +12,7 @@ export interface CliResult {
   readonly stderr: string;
 }
 
+/** With these, even with `{}`, the program has a process of its own. */
 export interface CliOptions {
   /** Laid over the environment without the variables that choose a backend. */
   readonly env?: Readonly<Record<string, string>>;
@@ -22,11 +23,52 @@ export interface CliOptions {
   readonly onStart?: (child: ChildProcess) => void;
 }
 
-/** Runs `hqq` in a process of its own. */
-export function hqq(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const keep = (name: string) =>
-    (!name.startsWith('HQQ_') || name === 'HQQ_PREBUILD') && !/^(FORCE_COLOR|NO_COLOR)$/.test(name);
-  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => keep(name)));
+let queue: Promise<unknown> = Promise.resolve();
+
+/**
+ * Runs `hqq`. With options as people do: the program as it is published, in a process of its own. Without, its commands in this process,
+ * from their sources, one after the other: most of what a process takes is its start.
+ */
+export function hqq(args: readonly string[], options?: CliOptions): Promise<CliResult> {
+  if (options) return spawned(args, options);
+  const result = queue.then(() => inside(args));
+  queue = result.catch(() => {});
+  return result;
+}
+
+/** The variables that choose a backend, or how text looks: of the tests' own run. */
+const isForeign = (name: string) =>
+  (name.startsWith('HQQ_') && name !== 'HQQ_PREBUILD') || /^(FORCE_COLOR|NO_COLOR|COLUMNS)$/.test(name);
+
+async function inside(args: readonly string[]): Promise<CliResult> {
+  const { Program } = await import('../../lib/cli/program.js'); // by those alone that come here
+  const texts = { stdout: '', stderr: '' };
+  const { env, stderr } = process;
+  const write = stderr.write;
+  const warned: Error[] = [];
+  const warn = (warning: Error) => warned.push(warning);
+  process.env = Object.fromEntries(Object.entries(env).filter(([name]) => !isForeign(name)));
+  process.on('warning', warn);
+  stderr.write = (text: string | Uint8Array) => {
+    texts.stderr += String(text);
+    return true;
+  };
+  try {
+    const program = new Program(args, new AbortController().signal, (text) => (texts.stdout += text));
+    const status = await program.run();
+    await new Promise(setImmediate); // warnings come in turns of their own
+    const own = warned.filter((warning) => 'code' in warning && String(warning.code).startsWith('HQQ_'));
+    if (own.length > 0) throw new Error(`Warnings are shown by a process of its own, with {}: ${own[0]!.message}`);
+    return { status, signal: null, ...texts };
+  } finally {
+    stderr.write = write;
+    process.env = env;
+    process.off('warning', warn);
+  }
+}
+
+function spawned(args: readonly string[], options: CliOptions): Promise<CliResult> {
+  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !isForeign(name)));
   const env = { ...inherited, ...options.env };
   const program = `'${process.execPath}' '${CLI}'`;
   const [command, argv] =
