@@ -123,6 +123,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
     }(std::make_index_sequence<Panels>{});
     typename V::F32 dot_f32[Panels];
     for (auto& dot : dot_f32) dot = V::set(0.0f);
+    const size_t ahead = ahead_of<Panels>(p, codes);
     for (size_t q = 0; q < p.quads; q += kChainQuads) {
       typename V::F32 even_f32[Panels], odd_f32[Panels];
       for (size_t n = 0; n < Panels; ++n) even_f32[n] = odd_f32[n] = V::set(0.0f);
@@ -130,7 +131,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       for (size_t i = 0; i < quads; i += F::kUnitQuads, codes += F::kUnitBytes, x += 4 * F::kUnitQuads)
         for (size_t n = 0; n < Panels; ++n) {
           const uint8_t* unit = codes + n * p.codes_stride;
-          prefetch_unit<V, F>(unit);
+          prefetch_unit<V, F>(unit, ahead);
           for_unit<V, F>(unit, [&](size_t quad, typename V::U32 c) HQQ_INLINE_LAMBDA {
             const float* four = x + 4 * quad;
             even_f32[n] = V::fma(level_f32<V, 0>(c, zeros[n]), V::set(four[0]), even_f32[n]);
@@ -143,6 +144,7 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
     }
     for (size_t n = 0; n < Panels; ++n) {
       const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      prefetch_meta<V, Panels>(p, meta);
       sum_f32[n] = V::fma(dot_f32[n], V::load(meta), sum_f32[n]);
     }
   }
@@ -172,13 +174,6 @@ HQQ_INLINE void tile_f32(const uint8_t* codes, size_t quads, const float* zero, 
     });
 }
 
-// Asks for the floats at p + offset. They may lie past the end of the array; nothing is read.
-template <class V>
-HQQ_INLINE void prefetch_floats([[maybe_unused]] const float* p, [[maybe_unused]] size_t offset) {
-  if constexpr (simd::Prefetching<V>)
-    V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + offset * sizeof(float)));
-}
-
 // Sums of the products of every second weight of some quads, from the first or the second. `tile` has panels
 // `tile_stride` apart.
 template <class V, size_t Rows, size_t Panels>
@@ -187,8 +182,11 @@ HQQ_INLINE void chain_f32(const float* tile, size_t tile_stride, const float* x,
   for (size_t i = 0; i < Rows; ++i)
     for (size_t n = 0; n < Panels; ++n) sum_f32[i][n] = V::set(0.0f);
   for (size_t q = 0; q < quads; ++q, x += stride, tile += 4 * kPanel) {
-    prefetch_floats<V>(
-        x, 8 * Rows);  // of rows that come two steps later: quads lie too far apart for processors to see it coming
+    prefetch<V>(
+        x,
+        8 * Rows *
+            sizeof(
+                float));  // of rows that come two steps later: quads lie too far apart for processors to see it coming
     for (size_t k = 0; k < 4; k += 2) {
       typename V::F32 codes_f32[Panels];
       for (size_t n = 0; n < Panels; ++n) codes_f32[n] = V::load(tile + n * tile_stride + k * kPanel);
@@ -271,7 +269,7 @@ void rows_f32(const PanelRows& p, const InputRows& in, size_t panels, float* til
     };
     const auto multiply = [&](const GroupRows& g, float* of_band)
                               HQQ_INLINE_LAMBDA { tile_rows<V, Panels>(tile, g, of_band); };
-    for_groups<F>(p, in, Panels, sizeof(float), sums, unpack, multiply);
+    for_groups<V, F, Panels>(p, in, sizeof(float), sums, unpack, multiply);
   });
 }
 

@@ -13,14 +13,32 @@ HQQ_INLINE typename V::U32 load_quad(const uint8_t* p) {
   return V::load_words(reinterpret_cast<const uint32_t*>(p));
 }
 
-// Asks for the codes of a later unit. Processors look ahead by themselves, but not across pages, and a row's codes are
-// many: from memory, products of one row are a tenth faster for it. The address may lie past the end; nothing is read.
-template <class V, class F>
-HQQ_INLINE void prefetch_unit([[maybe_unused]] const uint8_t* unit) {
-  constexpr uintptr_t kAhead = 2048;
+// Where panels that are read together find what to ask for ahead of time: from memory, products of one row take half
+// the time for it. Processors look ahead by themselves, but each panel is a stream of its own that soon ends.
+//
+// `Panels` of them end at the same time, and the next as many lie behind the last one: what a panel asks for past its
+// end belongs to its successor.
+template <size_t Panels>
+HQQ_INLINE size_t ahead_of(const PanelRows& p, const uint8_t* codes) {
+  constexpr size_t kAhead = 2048;
+  const bool within = static_cast<size_t>(codes - p.codes) + kAhead < p.codes_stride;
+  return within ? kAhead : kAhead + (Panels - 1) * p.codes_stride;
+}
+
+// Asks for the line at p + bytes. It may lie past the end of the array; nothing is read.
+template <class V>
+HQQ_INLINE void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] size_t bytes) {
   if constexpr (simd::Prefetching<V>)
-    for (size_t at = 0; at < F::kUnitBytes; at += 64)
-      V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(unit) + kAhead + at));
+    V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + bytes));
+}
+template <class V, class F>
+HQQ_INLINE void prefetch_unit(const uint8_t* unit, size_t ahead) {
+  for (size_t at = 0; at < F::kUnitBytes; at += 64) prefetch<V>(unit, ahead + at);
+}
+// A group's scales and zeros, of the panel that follows those that are read together.
+template <class V, size_t Panels>
+HQQ_INLINE void prefetch_meta(const PanelRows& p, const float* meta) {
+  for (size_t at = 0; at < 2 * kPanel; at += kPanel) prefetch<V>(meta, (Panels * p.meta_stride + at) * sizeof(float));
 }
 
 inline constexpr uint32_t in_each_byte(uint32_t mask) { return mask * 0x01010101u; }
@@ -83,17 +101,23 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
     while (panels > 0) next.template operator()<1>();
 }
 
-// For each group, calls unpack(codes, meta) of the first panel, then multiply(group, sums) for each band of rows,
-// which adds to sums[panels][rows][16] of that band. `width` is that of a value of x in bytes.
-template <class F, class Unpack, class Multiply>
-HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t panels, size_t width, float* sums,
-                           Unpack unpack, Multiply multiply) {
+// For each group of `Panels` panels, calls unpack(codes, meta) of the first, then multiply(group, sums) for each band
+// of rows, which adds to sums[panels][rows][16] of that band. `width` is that of a value of x in bytes.
+template <class V, class F, size_t Panels, class Unpack, class Multiply>
+HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t width, float* sums, Unpack unpack,
+                           Multiply multiply) {
   const size_t group_bytes = p.quads / F::kUnitQuads * F::kUnitBytes, segments = input_segments(p.quads);
-  const size_t sums_of_band = panels * x.rows * kPanel;
+  const size_t sums_of_band = Panels * x.rows * kPanel;
   for (size_t i = 0; i < x.bands * sums_of_band; ++i) sums[i] = 0.0f;
   for (size_t g = 0; g < p.groups; ++g) {
     const float* meta = p.meta + g * 2 * kPanel;
-    unpack(p.codes + g * group_bytes, meta);
+    const uint8_t* codes = p.codes + g * group_bytes;
+    const size_t ahead = ahead_of<Panels>(p, codes);
+    for (size_t n = 0; n < Panels; ++n) {
+      for (size_t at = 0; at < group_bytes; at += 64) prefetch<V>(codes + n * p.codes_stride, ahead + at);
+      prefetch_meta<V, Panels>(p, meta + n * p.meta_stride);
+    }
+    unpack(codes, meta);
     for (size_t b = 0; b < x.bands; ++b) {
       const size_t row = (b * p.groups + g) * x.rows;
       const Input in{static_cast<const uint8_t*>(x.first.values) + row * 4 * p.quads * width,

@@ -49,6 +49,7 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
   for (size_t g = 0; g < p.groups; ++g) {
     typename V::F32 levels_f32[Panels];
     for (auto& levels : levels_f32) levels = V::set(0.0f);
+    const size_t ahead = ahead_of<Panels>(p, codes);
     for (size_t q = 0; q < p.quads; q += kInputQuads, ++x_scale, ++x_sum) {
       typename Dot::Sum dot[Panels];
       for (auto& sum : dot) sum = Dot::zero();
@@ -58,7 +59,7 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
         for (size_t i = 0; i < quads; i += F::kUnitQuads, codes += F::kUnitBytes, x += 4 * F::kUnitQuads)
           for (size_t n = 0; n < Panels; ++n) {
             const uint8_t* unit = codes + n * p.codes_stride;
-            prefetch_unit<V, F>(unit);
+            prefetch_unit<V, F>(unit, ahead);
             for_unit<V, F>(unit, [&](size_t quad, typename V::U32 c)
                                      HQQ_INLINE_LAMBDA { run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad); });
           }
@@ -69,6 +70,7 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
     }
     for (size_t n = 0; n < Panels; ++n) {
       const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      prefetch_meta<V, Panels>(p, meta);
       sum_f32[n] = add_group<V>(sum_f32[n], levels_f32[n], V::load(meta), V::load(meta + kPanel), in.total[g]);
     }
   }
@@ -185,7 +187,7 @@ void rows_i8(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* by
     };
     const auto multiply = [&](const GroupRows& g, float* of_band)
                               HQQ_INLINE_LAMBDA { group_i8<V, Dot, Panels>(bytes, g, of_band); };
-    for_groups<F>(p, in, Panels, sizeof(int8_t), sums, unpack, multiply);
+    for_groups<V, F, Panels>(p, in, sizeof(int8_t), sums, unpack, multiply);
   });
 }
 

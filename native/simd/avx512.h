@@ -118,7 +118,7 @@ struct Avx512Of {
 
   static U8 load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
   static void store_bytes(uint8_t* p, U8 v) { _mm512_storeu_si512(p, v.v); }
-  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+  HQQ_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
   static U32 load_words(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
   static void store_words(uint32_t* p, U32 v) { _mm512_storeu_si512(p, v.v); }
   static U32 words_of_u8(const uint8_t* p) {
