@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { HumanMessage, SystemMessage } from '@langchain/core/messages';
 import { ChatOpenAI } from '@langchain/openai';
-import { generateText, streamText } from 'ai';
+import { generateObject, generateText, jsonSchema, streamObject, streamText } from 'ai';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const work = mkdtempSync(join(tmpdir(), 'hqq-openai-'));
@@ -40,7 +40,10 @@ after(() => {
 
 const asked = { system: 'Be brief.', prompt: 'And the Lord said', maxOutputTokens: 8, temperature: 0, maxRetries: 0 };
 const books = () =>
-  createOpenAICompatible({ name: 'hqq', baseURL: `${url}/v1`, apiKey: 'secret', includeUsage: true })('books');
+  createOpenAICompatible({
+    ...{ name: 'hqq', baseURL: `${url}/v1`, apiKey: 'secret' },
+    ...{ includeUsage: true, supportsStructuredOutputs: true },
+  })('books');
 
 test("the AI SDK's generateText and streamText give the same text, and its usage", async () => {
   const { text, usage, finishReason } = await generateText({ model: books(), ...asked });
@@ -51,6 +54,20 @@ test("the AI SDK's generateText and streamText give the same text, and its usage
   for await (const part of stream.textStream) streamed += part;
   assert.equal(streamed, text);
   assert.equal((await stream.usage).outputTokens, 8);
+});
+
+test("the AI SDK's generateObject and streamObject have objects of their schema", async () => {
+  const schema = jsonSchema({
+    type: 'object',
+    properties: { kind: { type: 'string', enum: ['sea', 'sky'] }, depth: { type: 'integer', minimum: 1, maximum: 9 } },
+    required: ['kind', 'depth'],
+    additionalProperties: false,
+  });
+  const more = { model: books(), ...asked, maxOutputTokens: 60, schema };
+  const { object, finishReason } = await generateObject(more);
+  assert.equal(finishReason, 'stop');
+  assert.ok(['sea', 'sky'].includes(object.kind) && Number.isInteger(object.depth));
+  assert.deepEqual(await streamObject(more).object, object);
 });
 
 test('the AI SDK leaves a stream', async () => {

@@ -26,6 +26,7 @@ import {
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
 import type { ChatTokenizer, TextTokenizer } from './text/tokenizer.js';
+import { type ToolForm, toolFormOf } from './text/tool-calls.js';
 import { type ModelWeights, memoryOf } from './weights/read.js';
 
 /** What a model is made of; `loadLanguageModel` puts it together. */
@@ -194,6 +195,11 @@ export class LanguageModel extends Closing {
     rejectUnknownOptions(checkChatOptions(options), ['tools', 'templateOptions', 'signal']);
     checkSignal(options.signal);
     return this.#lifetime.run(() => this.#chatPrompt(messages, options));
+  }
+
+  /** How the model writes calls of tools, by its chat template. @internal */
+  async toolForm(): Promise<ToolForm | undefined> {
+    return this.#lifetime.run(async () => toolFormOf(await this.#openTemplate()));
   }
 
   /**

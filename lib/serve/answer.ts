@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { GeneratedToken } from '../runtime/text/generate.js';
-import type { Piece, Shape, SpelledToken } from './shapes.js';
+import type { ToolCallReader } from '../runtime/text/tool-calls.js';
+import type { IdentifiedCall, Piece, Shape, SpelledToken } from './shapes.js';
 
 /** What a request asks for, once it is checked. */
 export interface Asked {
@@ -16,8 +17,13 @@ export interface Asked {
   readonly promptTokens: number;
   readonly includeUsage: boolean;
   readonly stallMs: number;
+  /** Reads calls of tools out of a text, where there may be such. */
+  readonly readCalls: (() => ToolCallReader) | undefined;
   readonly spell: ((token: GeneratedToken) => Promise<SpelledToken>) | undefined;
 }
+
+/** What a token adds to its text. */
+type Added = Pick<Piece, 'text' | 'finish' | 'calls'>;
 
 interface Usage {
   completion: number;
@@ -29,6 +35,7 @@ export abstract class Answer {
   protected readonly asked: Asked;
   protected readonly head: object;
   readonly #usage: Usage = { completion: 0, reused: 0 };
+  readonly #readers: (ToolCallReader | undefined)[] = [];
 
   constructor(asked: Asked, object: string) {
     this.asked = asked;
@@ -40,10 +47,23 @@ export abstract class Answer {
   async take(index: number, token: GeneratedToken): Promise<void> {
     this.#usage.completion++;
     this.#usage.reused += token.prompt?.reused ?? 0;
-    await this.add(index, token, await this.asked.spell?.(token));
+    await this.add(index, this.#read(index, token), await this.asked.spell?.(token));
   }
 
-  protected abstract add(index: number, token: GeneratedToken, spelled: SpelledToken | undefined): Promise<void>;
+  protected abstract add(index: number, added: Added, spelled: SpelledToken | undefined): Promise<void>;
+
+  /** Takes calls of tools out of the text. */
+  #read(index: number, { text, finish = null }: Pick<GeneratedToken, 'text'> & Partial<Pick<Piece, 'finish'>>): Added {
+    const reader = (this.#readers[index] ??= this.asked.readCalls?.());
+    if (!reader) return { text, finish, calls: [] };
+    const before = reader.found;
+    const parts = [reader.push(text), ...(finish ? [reader.end()] : [])];
+    const calls = parts
+      .flatMap((part) => part.calls)
+      .map((call, i) => ({ ...call, id: `call_${randomUUID()}`, place: before + i }));
+    const said = parts.map((part) => part.text).join('');
+    return { text: said, calls, finish: finish === 'stop' && reader.found > 0 ? 'tool_calls' : finish };
+  }
 
   protected get usage(): object {
     const [{ promptTokens }, { completion, reused }] = [this.asked, this.#usage];
@@ -58,29 +78,26 @@ export abstract class Answer {
 
 /** An answer in one document. */
 export class WholeAnswer extends Answer {
-  readonly #texts: { text: string; finish: Piece['finish']; tokens: SpelledToken[] }[];
+  readonly #texts: { text: string; finish: Piece['finish']; tokens: SpelledToken[]; calls: IdentifiedCall[] }[];
 
   constructor(asked: Asked) {
     super(asked, asked.shape.object);
-    this.#texts = asked.echoes.map((text) => ({ text, finish: null, tokens: [] }));
+    this.#texts = asked.echoes.map((text) => ({ text, finish: null, tokens: [], calls: [] }));
   }
 
-  protected async add(
-    index: number,
-    { text, finish }: GeneratedToken,
-    spelled: SpelledToken | undefined,
-  ): Promise<void> {
+  protected async add(index: number, { text, finish, calls }: Added, spelled: SpelledToken | undefined): Promise<void> {
     const own = this.#texts[index]!;
     own.text += text;
-    own.finish = finish ?? null;
+    own.finish = finish;
+    own.calls.push(...calls);
     if (spelled) own.tokens.push(spelled);
   }
 
   /** The document. */
   get document(): object {
     const { shape, spell, echoes } = this.asked;
-    const choices = this.#texts.map(({ text, finish, tokens }, index) =>
-      shape.choice({ index, text, finish, tokens: spell && tokens, offset: echoes[index]!.length }),
+    const choices = this.#texts.map(({ text, finish, tokens, calls }, index) =>
+      shape.choice({ index, text, finish, calls, tokens: spell && tokens, offset: echoes[index]!.length }),
     );
     return { ...this.head, choices, usage: this.usage };
   }
@@ -103,11 +120,7 @@ export class StreamedAnswer extends Answer {
     this.#controller = controller;
   }
 
-  protected async add(
-    index: number,
-    { text, finish }: GeneratedToken,
-    spelled: SpelledToken | undefined,
-  ): Promise<void> {
+  protected async add(index: number, { text, finish, calls }: Added, spelled: SpelledToken | undefined): Promise<void> {
     const { shape, echoes } = this.asked;
     if (!this.#begun) {
       this.#begun = true;
@@ -126,9 +139,9 @@ export class StreamedAnswer extends Answer {
       offset = echoes[index]!.length;
     }
     this.#offsets[index] = offset + (spelled?.text.length ?? 0);
-    if (said === '' && !finish && !spelled) return;
+    if (said === '' && !finish && !spelled && calls.length === 0) return;
     const tokens = spelled && [spelled];
-    await this.#sendChunk([shape.chunk({ index, text: said, finish: finish ?? null, tokens, offset })], null);
+    await this.#sendChunk([shape.chunk({ index, text: said, finish, calls, tokens, offset })], null);
   }
 
   /** Says that nothing comes any more. */

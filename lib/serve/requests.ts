@@ -1,13 +1,18 @@
 import type { LanguageModel } from '../runtime/model.js';
 import type { ChatMessage } from '../runtime/text/chat-template.js';
 import type { GeneratedToken, GenerateOptions } from '../runtime/text/generate.js';
+import { formatStart, type TextFormat } from '../runtime/text/json/json-text.js';
+import { parsed, ToolCallReader } from '../runtime/text/tool-calls.js';
 import type { Asked } from './answer.js';
 import { Failure } from './failure.js';
 import type { Limits } from './limits.js';
 import { CHAT, COMPLETION, type SpelledToken } from './shapes.js';
 
 /** What a server needs of a model. */
-export type ServedModel = Pick<LanguageModel, 'config' | 'maxContext' | 'generate' | 'tokenizer' | 'chatPrompt'>;
+export type ServedModel = Pick<
+  LanguageModel,
+  'config' | 'maxContext' | 'generate' | 'tokenizer' | 'chatPrompt' | 'toolForm'
+>;
 
 /** What both kinds of requests may say; a schema has checked it. */
 interface CommonBody {
@@ -38,7 +43,10 @@ export interface ChatBody extends CommonBody {
   readonly max_completion_tokens?: number | null;
   readonly logprobs?: boolean | null;
   readonly top_logprobs?: number | null;
-  readonly response_format?: { readonly type: 'text' | 'json_object' } | null;
+  readonly response_format?: {
+    readonly type: 'text' | 'json_object' | 'json_schema';
+    readonly json_schema?: { readonly schema?: object } | null;
+  } | null;
   readonly tools?: readonly object[] | null;
   readonly tool_choice?: 'auto' | 'none' | null;
   readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | null;
@@ -102,7 +110,9 @@ export class Requests {
       content: Array.isArray(content)
         ? content.map(({ text }) => text).join('')
         : (content as string | null | undefined),
+      ...('tool_calls' in rest && { tool_calls: withArguments(rest.tool_calls) }),
     }));
+    const format = formatOf(body.response_format);
     const most = this.#mostTokens * this.#limits.tokenCharacters;
     // Whatever of it the template writes down: names, calls of tools and their descriptions are tokenized as contents are.
     for (const [param, given] of Object.entries({ messages, tools, chat_template_kwargs })) {
@@ -118,9 +128,17 @@ export class Requests {
     const n = body.n ?? 1;
     const maxTokens = max_completion_tokens ?? body.max_tokens ?? this.#limits.maxTokens;
     const logprobs = body.logprobs === true ? (top_logprobs ?? 0) : undefined;
-    const format = body.response_format?.type === 'json_object' ? 'json' : undefined;
     const [prompts, echoes] = [new Array<number[]>(n).fill(ids), new Array<string>(n).fill('')];
-    return this.#texts(CHAT, body, { prompts, echoes, n, maxTokens, logprobs, format });
+    const readCalls = tool_choice === 'none' || format ? undefined : await this.#callReader(tools ?? []);
+    return this.#texts(CHAT, body, { prompts, echoes, n, maxTokens, logprobs, format, readCalls });
+  }
+
+  /** What reads calls of these tools out of a text, where the model writes them in a form that is known. */
+  async #callReader(tools: readonly object[]): Promise<Asked['readCalls']> {
+    const functions = tools.map((tool) => (tool as { function?: { name?: unknown } | null }).function?.name);
+    const names = new Set(functions.filter((name) => typeof name === 'string'));
+    const form = names.size > 0 ? await this.#model.toolForm() : undefined;
+    return form && (() => new ToolCallReader(form, names));
   }
 
   #check({ model, stream, stream_options }: CommonBody): void {
@@ -169,12 +187,10 @@ export class Requests {
   #texts(
     shape: Asked['shape'],
     body: CommonBody,
-    given: Pick<Asked, 'prompts' | 'echoes'> & { n: number } & Pick<
-        GenerateOptions,
-        'maxTokens' | 'logprobs' | 'format'
-      >,
+    given: Pick<Asked, 'prompts' | 'echoes'> &
+      Partial<Pick<Asked, 'readCalls'>> & { n: number } & Pick<GenerateOptions, 'maxTokens' | 'logprobs' | 'format'>,
   ): Texts {
-    const { prompts, echoes, n, maxTokens, logprobs, format } = given;
+    const { prompts, echoes, n, maxTokens, logprobs, format, readCalls } = given;
     const temperature = (body.temperature ?? 1) < 1e-3 ? 0 : (body.temperature ?? 1);
     const spell = async ({ id, logprobs: told }: GeneratedToken): Promise<SpelledToken> => {
       const { logprob, top } = told!;
@@ -186,7 +202,7 @@ export class Requests {
     return {
       stream: body.stream === true,
       asked: {
-        ...{ shape, model: this.#name, prompts, echoes, stallMs: this.#limits.stallMs },
+        ...{ shape, model: this.#name, prompts, echoes, readCalls, stallMs: this.#limits.stallMs },
         promptTokens: prompts.reduce((sum, { length }) => sum + length, 0) / n,
         includeUsage: body.stream_options?.include_usage === true,
         spell: logprobs === undefined ? undefined : spell,
@@ -208,6 +224,32 @@ export class Requests {
 function seedAfter(seed: number, count: number): number {
   const beyond = seed - Number.MAX_SAFE_INTEGER + count - 1;
   return beyond >= 0 ? beyond : seed + count;
+}
+
+/** What an answer is kept to. */
+function formatOf(given: ChatBody['response_format']): TextFormat | undefined {
+  if (given?.type === 'json_object') return 'json';
+  if (given?.type !== 'json_schema') return undefined;
+  const schema = given.json_schema?.schema;
+  const refuse = (message: string) =>
+    new Failure(400, message, { param: 'response_format', code: 'invalid_json_schema' });
+  if (!schema) throw refuse('response_format.json_schema.schema is missing.');
+  try {
+    formatStart({ schema });
+  } catch (error) {
+    throw refuse((error as Error).message);
+  }
+  return { schema };
+}
+
+/** Calls of earlier turns as templates expect them: with arguments that are an object, where a client's are text. */
+function withArguments(calls: unknown): unknown {
+  if (!Array.isArray(calls)) return calls;
+  return (calls as readonly ({ function?: { arguments?: unknown } | null } | null)[]).map((call) => {
+    const given = call?.function?.arguments;
+    const object = typeof given === 'string' ? parsed(given) : undefined;
+    return object ? { ...call, function: { ...call!.function, arguments: object } } : call;
+  });
 }
 
 /** The error for a model that is not served. */

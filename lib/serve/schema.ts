@@ -112,11 +112,17 @@ export const chatSchema = (limits: Limits): Schema => ({
     tools: field('a list of objects', { type: 'array', items: { type: 'object' } }),
     tool_choice: { description: '"auto", "none" or null: the model decides', enum: ['auto', 'none', null] },
     chat_template_kwargs: field('an object', { type: 'object' }),
-    response_format: field('{"type": "text"}, {"type": "json_object"} or null: the server does nothing else', {
-      type: 'object',
-      required: ['type'],
-      properties: { type: { enum: ['text', 'json_object'] } },
-    }),
+    response_format: field(
+      '{"type"} of "text", "json_object" or "json_schema", with {"json_schema": {"schema"}}, or null',
+      {
+        type: 'object',
+        required: ['type'],
+        properties: {
+          type: { enum: ['text', 'json_object', 'json_schema'] },
+          json_schema: { type: 'object', nullable: true, properties: { schema: { type: 'object' } } },
+        },
+      },
+    ),
     modalities: { description: '["text"] or null', enum: [['text'], null] },
     audio: nothing,
   },

@@ -1,4 +1,5 @@
 import type { GeneratedToken } from '../runtime/text/generate.js';
+import type { ToolCall } from '../runtime/text/tool-calls.js';
 
 interface Likelihood {
   readonly id: number;
@@ -11,11 +12,20 @@ export interface SpelledToken extends Likelihood {
   readonly top: readonly Likelihood[];
 }
 
+/** A call, by what the client answers it by. */
+export interface IdentifiedCall extends ToolCall {
+  readonly id: string;
+  /** Its place among the calls of the text. */
+  readonly place: number;
+}
+
 /** One text of an answer, or what of it has come since the last event. */
 export interface Piece {
   readonly index: number;
   readonly text: string;
-  readonly finish: GeneratedToken['finish'] | null;
+  readonly finish: GeneratedToken['finish'] | 'tool_calls' | null;
+  /** Of tools. */
+  readonly calls: readonly IdentifiedCall[];
   /** Where likelihoods are asked for. */
   readonly tokens: readonly SpelledToken[] | undefined;
   /** Characters of the text before the first of `tokens`. */
@@ -73,20 +83,32 @@ const contentOf = (tokens: Piece['tokens']) =>
     ? { content: tokens.map((token) => ({ ...spelled(token), top_logprobs: token.top.map(spelled) })), refusal: null }
     : null;
 
+const toolCall = ({ id, name, arguments: given }: IdentifiedCall) => ({
+  id,
+  type: 'function',
+  function: { name, arguments: given },
+});
+
 /** `/v1/chat/completions` */
 export const CHAT: Shape = {
   prefix: 'chatcmpl',
   object: 'chat.completion',
   chunkObject: 'chat.completion.chunk',
-  choice: ({ index, text, finish, tokens }) => ({
+  choice: ({ index, text, finish, tokens, calls }) => ({
     index,
-    message: { role: 'assistant', content: text, refusal: null },
+    message: {
+      ...{ role: 'assistant', content: calls.length > 0 && text === '' ? null : text, refusal: null },
+      ...(calls.length > 0 && { tool_calls: calls.map(toolCall) }),
+    },
     logprobs: contentOf(tokens),
     finish_reason: finish,
   }),
-  chunk: ({ index, text, finish, tokens }) => ({
+  chunk: ({ index, text, finish, tokens, calls }) => ({
     index,
-    delta: text === '' && finish ? {} : { content: text },
+    delta: {
+      ...((text !== '' || !(finish || calls.length > 0)) && { content: text }),
+      ...(calls.length > 0 && { tool_calls: calls.map((call) => ({ index: call.place, ...toolCall(call) })) }),
+    },
     logprobs: contentOf(tokens),
     finish_reason: finish,
   }),

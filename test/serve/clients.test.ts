@@ -114,6 +114,27 @@ describe("OpenAI's client", () => {
     if (finish_reason === 'stop') expect(typeof JSON.parse(message.content!)).toBe('object');
   });
 
+  test('has an object of its schema', async () => {
+    const schema = {
+      type: 'object',
+      properties: { kind: { enum: ['sea', 'sky'] }, sure: { type: 'boolean' } },
+      required: ['kind', 'sure'],
+      additionalProperties: false,
+    };
+    const response_format = { type: 'json_schema', json_schema: { name: 'thing', strict: true, schema } } as const;
+    const { choices } = await client.chat.completions.create({ ...asked, max_completion_tokens: 60, response_format });
+    const { message, finish_reason } = choices[0]!;
+    expect(finish_reason).toBe('stop');
+    const { kind, sure } = JSON.parse(message.content!) as { kind: string; sure: boolean };
+    expect([['sea', 'sky'].includes(kind), typeof sure]).toEqual([true, 'boolean']);
+    const pattern = { type: 'object', properties: { a: { type: 'string', pattern: 'a' } } };
+    const refused = { ...response_format, json_schema: { name: 'thing', schema: pattern } };
+    await expect(client.chat.completions.create({ ...asked, response_format: refused })).rejects.toMatchObject({
+      ...{ status: 400, param: 'response_format', code: 'invalid_json_schema' },
+      message: expect.stringContaining('schema.a.pattern') as string,
+    });
+  });
+
   test('is told what is wrong as OpenAI tells it', async () => {
     const refused = (more: object) => client.chat.completions.create({ ...asked, ...more } as never);
     await expect(refused({ model: 'gpt' })).rejects.toMatchObject({

@@ -38,13 +38,15 @@ export interface ChatTemplate {
 type Json = Readonly<Record<string, unknown>>;
 
 /**
- * The chat template of a model folder: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, or that of a GGUF file.
+ * The chat template of a model folder: `chat_template.jinja` (for conversations with tools `additional_chat_templates/tool_use.jinja`), else
+ * `chat_template` of `tokenizer_config.json`, or that of a GGUF file.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where there is none
  */
 export async function readChatTemplate(path: string): Promise<ChatTemplate> {
-  const [jinja, config] = await readParts(path);
-  const { template, withTools } = jinja === undefined ? templatesOf(config.chat_template) : { template: jinja };
+  const [jinja, config, tools] = await readParts(path);
+  const { template, withTools } =
+    jinja === undefined ? templatesOf(config.chat_template) : { template: jinja, withTools: tools };
   if (template === undefined) {
     const message = `${plain(path)} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)`;
     const advice = 'it may be a base model, which goes on with texts: use generate (hqq generate)';
@@ -62,19 +64,21 @@ export async function readChatTemplate(path: string): Promise<ChatTemplate> {
   return { template, withTools, specials };
 }
 
-async function readParts(path: string): Promise<[jinja: string | undefined, config: Json]> {
-  const [template, config] = await Promise.all([
+async function readParts(path: string): Promise<[jinja: string | undefined, config: Json, tools: string | undefined]> {
+  const [template, config, tools] = await Promise.all([
     readIfThere(join(path, 'chat_template.jinja')),
     readIfThere(join(path, 'tokenizer_config.json')),
+    readIfThere(join(path, 'additional_chat_templates', 'tool_use.jinja')),
   ]);
   if (template || config) {
     const file = join(path, 'tokenizer_config.json');
-    return [template && Buffer.from(template).toString('utf8'), config ? (parseJson(config, { file }) as Json) : {}];
+    const text = (bytes: Uint8Array | undefined) => bytes && Buffer.from(bytes).toString('utf8');
+    return [text(template), config ? (parseJson(config, { file }) as Json) : {}, text(tools)];
   }
   const model = await openFolderModel(path);
   try {
     const made = model.madeText('tokenizer_config.json');
-    return [undefined, made === undefined ? {} : (JSON.parse(made) as Json)];
+    return [undefined, made === undefined ? {} : (JSON.parse(made) as Json), undefined];
   } finally {
     await model.close();
   }

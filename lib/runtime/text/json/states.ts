@@ -17,7 +17,7 @@ interface Frame {
 interface State {
   readonly mode: Mode;
   readonly frame: Frame | undefined;
-  /** Characters of white space that came last; in an escape, digits that are missing. */
+  /** White space that came last: -1 for a space within a line, else characters from the end of the line on. In an escape: digits that are missing. */
   readonly space: number;
   /** Of a literal: what is missing. Of a number or a key: what has come. */
   readonly text: string;
@@ -48,8 +48,8 @@ type Mode =
 /** All ways to read a text so far: where one value may be of several kinds, it is told which only later. */
 export type States = readonly State[];
 
-/** White space in a row: a model that has nothing to say would go on with it for ever. */
-const MOST_SPACE = 24;
+/** What a line may be indented by for each value that it lies in: a model that has nothing to say would go on for ever. */
+const INDENT = 4;
 
 /** Values nested in each other. */
 const DEEPEST = 64;
@@ -108,8 +108,8 @@ function step(state: State, char: string): States {
     }
   }
   if (char === ' ' || char === '\n' || char === '\r' || char === '\t') {
-    const space = state.space + 1;
-    return mode === 'end' || space > MOST_SPACE ? NONE : [{ ...state, space }];
+    const space = moreSpace(state, char);
+    return space === undefined ? NONE : [{ ...state, space }];
   }
   switch (mode) {
     case 'value':
@@ -123,12 +123,26 @@ function step(state: State, char: string): States {
     case 'first item':
       return char === ']' ? close(frame!, 'array') : item(frame!).flatMap((value) => step(value, char));
     case 'after':
+      if (char === ',' && state.space > 0) return NONE;
       if (char === ',')
         return frame!.kind.kind === 'array' ? item(frame!) : hasMore(frame!) ? [at('key', frame)] : NONE;
       return char === '}' ? close(frame!, 'object') : char === ']' ? close(frame!, 'array') : NONE;
     default:
       return NONE;
   }
+}
+
+/** As JSON is written: a space within a line, or the end of a line and what the next is indented by. */
+function moreSpace({ mode, frame, space }: State, char: string): number | undefined {
+  if (mode === 'end') return undefined;
+  if (char === '\n') {
+    const within = mode === 'colon' || (mode === 'value' && frame?.kind.kind === 'object');
+    // After a value only what closes comes on a line of its own.
+    const open = mode === 'after' && close(frame!, frame!.kind.kind).length === 0;
+    return within || open || space > 0 ? undefined : 1;
+  }
+  if (space === 0) return -1;
+  return space > 0 && space <= INDENT * (frame?.depth ?? 0) ? space + 1 : undefined;
 }
 
 const isHex = (char: string) => /^[0-9a-fA-F]$/.test(char);
