@@ -113,10 +113,11 @@ HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t width,
     const float* meta = p.meta + g * 2 * kPanel;
     const uint8_t* codes = p.codes + g * group_bytes;
     const size_t ahead = ahead_of<Panels>(p, codes);
-    for (size_t n = 0; n < Panels; ++n) {
+    const auto ask = [&](size_t n) HQQ_INLINE_LAMBDA {
       for (size_t at = 0; at < group_bytes; at += 64) prefetch<V>(codes + n * p.codes_stride, ahead + at);
       prefetch_meta<V, Panels>(p, meta + n * p.meta_stride);
-    }
+    };
+    ask(0);
     unpack(codes, meta);
     for (size_t b = 0; b < x.bands; ++b) {
       const size_t row = (b * p.groups + g) * x.rows;
@@ -124,6 +125,7 @@ HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t width,
                      x.first.scale + row * segments, x.first.sum + row * segments, x.first.total + row};
       multiply(GroupRows{meta, p.meta_stride, in, x.rows, p.quads}, sums + b * sums_of_band);
     }
+    for (size_t n = 1; n < Panels; ++n) ask(n);  // later, because only so many reads can be under way
   }
 }
 

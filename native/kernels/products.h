@@ -79,8 +79,7 @@ void row_i8_of(const PanelRows& p, const Input& in, float* out) {
 
 template <class V, class F>
 void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
-  // Two: x is loaded once for both, and there are enough sums in flight.
-  by_panels<2>(p, panels, out,
+  by_panels<1>(p, panels, out,
                [&in]<size_t Panels>(const PanelRows& some, float* to) { row_i8_of<V, F, Panels>(some, in, to); });
 }
 
