@@ -296,14 +296,16 @@ export interface RmsNormArgs {
 }
 
 /**
- * Rotary embedding: in each head, elements `i` and `i + headDim / 2` are a pair that is turned by an angle of the row's own,
+ * Rotary embedding: in each head, elements `i` and `i + turned / 2` are a pair that is turned by an angle of the row's own,
  * `(a, b) -> (a cos - b sin, b cos + a sin)`.
  */
 export interface RopeArgs {
   readonly rows: number;
   readonly heads: number;
   readonly headDim: number;
-  /** `[rows, headDim / 2]` */
+  /** The first so many elements of a head are turned: an even number. */
+  readonly turned: number;
+  /** `[rows, turned / 2]` */
   readonly cos: Float32Array;
   readonly sin: Float32Array;
   /** `[rows, heads, headDim]`, read and written. */
@@ -332,6 +334,8 @@ export interface CacheSegment {
  * Causal attention with grouped heads: row `r` is at `positions[r]` of its text, and sees the `window` positions that end there.
  *
  *     out[r, h] = sum over j of softmax_j(scale * q[r, h] . keys[j, g]) * values[j, g]        g = floor(h * kvHeads / heads)
+ *
+ * With a `softcap`, `softcap * tanh(s / softcap)` stands for each score s.
  */
 export interface AttentionArgs {
   readonly rows: number;
@@ -346,6 +350,8 @@ export interface AttentionArgs {
   /** Positions that a row sees, its own among them; 0: all. */
   readonly window: number;
   readonly scale: number;
+  /** 0: none. */
+  readonly softcap: number;
   /** `[rows, heads, headDim]` */
   readonly q: Float32Array;
   /** `[rows, kvHeads, headDim]`: the rows' own. */
@@ -368,6 +374,31 @@ export interface SwigluArgs {
   readonly gate: Float32Array;
   readonly up: Float32Array;
   /** Written. */
+  readonly out: Float32Array;
+  readonly threads: number;
+}
+
+/** `out = gate / (1 + exp(-2u)) * up`, where `u = sqrt(2 / pi) * (gate + 0.044715 * gate^3)`: GELU by tanh. As `swiglu` else. */
+export type GegluArgs = SwigluArgs;
+
+/** `x = x * factor`, or `softcap * tanh(x * factor / softcap)` where `softcap` is not 0. */
+export interface ScaleArgs {
+  readonly factor: number;
+  readonly softcap: number;
+  /** Read and written. */
+  readonly x: Float32Array;
+  readonly threads: number;
+}
+
+/** `out = x[:, from : from + cols]` */
+export interface ColumnsArgs {
+  readonly rows: number;
+  readonly width: number;
+  readonly from: number;
+  readonly cols: number;
+  /** `[rows, width]` */
+  readonly x: Float32Array;
+  /** `[rows, cols]`, written. */
   readonly out: Float32Array;
   readonly threads: number;
 }
@@ -435,6 +466,9 @@ export interface Operations {
   rope: RopeArgs;
   attention: AttentionArgs;
   swiglu: SwigluArgs;
+  geglu: GegluArgs;
+  scale: ScaleArgs;
+  columns: ColumnsArgs;
   add: AddArgs;
   largePages: LargePagesArgs;
   prepared: PreparedArgs;

@@ -16,9 +16,19 @@ export type { BitPlan } from './models/bit-plan.js';
 export type { ImportanceSource } from './models/importance-options.js';
 export type { KvCache } from './runtime/blocks/cache.js';
 export type { LinearInput, Tap } from './runtime/blocks/tap.js';
-export type { ArchitectureName, LanguageModelConfig } from './runtime/config/model-config.js';
+export type { ArchitectureName } from './runtime/config/architectures/list.js';
+export type {
+  Activation,
+  BlockNorms,
+  Description,
+  ExpertsConfig,
+  Multipliers,
+  SoftCaps,
+} from './runtime/config/description.js';
+export type { LanguageModelConfig } from './runtime/config/model-config.js';
 export type {
   Llama3Rope,
+  LongRope,
   PlainRope,
   RopeConfig,
   RopeScaling,

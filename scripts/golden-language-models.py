@@ -2,10 +2,10 @@
 
     pip install torch "transformers==4.46.3"
     python scripts/golden-language-models.py            all of them
-    python scripts/golden-language-models.py qwen3      those whose names begin so, in place of what the file has of such, with a
-                                                        transformers that has the family (written with 5.24.0)
+    python scripts/golden-language-models.py qwen3 phi3     those whose names begin so, in place of what the file has of such, with a
+                                                            transformers that has the families (all but the first four: 5.24.0)
 
-Weights follow from a formula (test/runtime/transformers.test.ts has it too), so the file holds configs and logits only.
+Weights follow from a formula (test/support/golden-models.ts has it too), so the file holds configs and logits only.
 """
 import json
 import pathlib
@@ -17,10 +17,13 @@ import transformers
 LENGTHS = [20, 300]  # short of what the models were trained for, and far beyond, in more than one job
 BASE = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=40,
-    max_position_embeddings=64, rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=None,
+    max_position_embeddings=64, rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=None, pad_token_id=None,
 )
 LLAMA3 = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 YARN = dict(rope_type='yarn', factor=4.0, beta_fast=16.0, beta_slow=2.0, attention_factor=1.3)
+LONGROPE = dict(
+    rope_type='longrope', short_factor=[1 + i / 8 for i in range(6)], long_factor=[2 + i * i / 2 for i in range(6)])
+ALTERNATING = ['sliding_attention', 'full_attention', 'sliding_attention']
 CASES = {
     'llama': ('Llama', {}),
     'llama, tied': ('Llama', dict(tie_word_embeddings=True)),
@@ -37,6 +40,32 @@ CASES = {
     'qwen2, sliding window': ('Qwen2', dict(use_sliding_window=True, sliding_window=9, max_window_layers=0)),
     'qwen3': ('Qwen3', dict(head_dim=12)),
     'qwen3, tied': ('Qwen3', dict(head_dim=8, tie_word_embeddings=True)),
+    'phi3': ('Phi3', {}),
+    'phi3, longrope in a part of each head, sliding window': ('Phi3', dict(
+        hidden_size=64, sliding_window=9, max_position_embeddings=256, original_max_position_embeddings=32,
+        rope_parameters=dict(LONGROPE, partial_rotary_factor=0.75))),
+    'smollm3': ('SmolLM3', dict(num_hidden_layers=4)),
+    'smollm3, sliding window': ('SmolLM3', dict(
+        no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=9, tie_word_embeddings=False)),
+    'granite': ('Granite', dict(
+        embedding_multiplier=2.5, attention_multiplier=0.2, residual_multiplier=0.4, logits_scaling=3.0)),
+    'granite, biases everywhere': ('Granite', dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=True)),
+    'olmo2': ('Olmo2', {}),
+    'gemma2': ('Gemma2', dict(
+        head_dim=12, query_pre_attn_scalar=20, sliding_window=9, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
+    'gemma2, no caps': ('Gemma2', dict(head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=None)),
+    'gemma3': ('Gemma3', dict(head_dim=12, query_pre_attn_scalar=20, sliding_window=9, layer_types=ALTERNATING)),
+    'gemma3, cap, linear': ('Gemma3', dict(
+        head_dim=8, sliding_window=9, layer_types=ALTERNATING, final_logit_softcapping=3.0, tie_word_embeddings=False,
+        rope_parameters=dict(full_attention=dict(rope_type='linear', factor=4.0, rope_theta=5e5),
+                             sliding_attention=dict(rope_type='default', rope_theta=5e3)))),
+    'mixtral': ('Mixtral', dict(intermediate_size=24, num_local_experts=5)),
+    'mixtral, one expert, sliding window': ('Mixtral', dict(
+        intermediate_size=24, num_local_experts=4, num_experts_per_tok=1, sliding_window=9, head_dim=12)),
+    'qwen3_moe': ('Qwen3Moe', dict(head_dim=12, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=16)),
+    'qwen3_moe, some blocks without': ('Qwen3Moe', dict(
+        head_dim=8, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True, attention_bias=True,
+        num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3])),
 }
 
 
@@ -56,21 +85,22 @@ def fill(model):
         values = torch.tensor([next(numbers) for _ in range(p.numel())], dtype=torch.float64).reshape(p.shape)
         if 'norm' in name:
             values = 1 + values
-        elif p.dim() == 2:
-            values = values * 4 / p.shape[1] ** 0.5
+        elif p.dim() > 1:
+            values = values * 4 / p.shape[-1] ** 0.5
         p.data = values.float()
     model.tie_weights()
 
 
 def main():
-    prefix = sys.argv[1] if len(sys.argv) > 1 else ''
+    prefixes = tuple(sys.argv[1:])
+    chosen = lambda name: not prefixes or name.startswith(prefixes)
     path = pathlib.Path(__file__).parent.parent / 'test' / 'golden' / 'language-models.json'
-    kept = json.loads(path.read_text()) if prefix else {}
-    cases = [case for case in kept.get('cases', []) if not case['name'].startswith(prefix)]
+    kept = json.loads(path.read_text()) if prefixes else {}
+    cases = [case for case in kept.get('cases', []) if not chosen(case['name'])]
     for name, (family, extra) in CASES.items():
-        if not name.startswith(prefix):
+        if not chosen(name):
             continue
-        config = getattr(transformers, f'{family}Config')(**{**BASE, **extra}, attn_implementation='eager')
+        config = getattr(transformers, 'Gemma3TextConfig' if family == 'Gemma3' else f'{family}Config')(**{**BASE, **extra}, attn_implementation='eager', experts_implementation='eager')
         model = getattr(transformers, f'{family}ForCausalLM')(config).eval()
         fill(model)
         ids = [(i * i * 7 + i * 3) % 40 for i in range(max(LENGTHS))]

@@ -4,7 +4,6 @@ import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import { resolveOptions } from '../models/options.js';
 import { changedEnvelope, planModel as planConversion, shardLayout } from '../models/quantize/plan.js';
-import { BLOCK_LINEARS, blockName } from '../runtime/blocks/block.js';
 import { schemeNamed } from '../schemes/list.js';
 
 // What may become of each part of a model, and what it costs: as the conversion itself would store it.
@@ -45,9 +44,6 @@ export interface Choices {
   readonly otherBytes: number;
 }
 
-/** Layers of a block that get the same bits. */
-const UNITS: readonly (readonly (keyof typeof BLOCK_LINEARS)[])[] = [['q', 'k', 'v'], ['o'], ['gate', 'up'], ['down']];
-
 /** What a layer becomes with one candidate. */
 interface Fitted {
   readonly config: QuantConfig & { readonly groupSize?: number | null; readonly metaBits?: number };
@@ -66,12 +62,13 @@ export async function choicesOf(
   {
     widths,
     groupSizes,
-    blocks,
+    units: modulesOf,
     signal,
   }: {
     readonly widths: readonly number[];
     readonly groupSizes: readonly (number | undefined)[];
-    readonly blocks: number;
+    /** Block by block, the modules that get the same bits. */
+    readonly units: readonly (readonly (readonly string[])[])[];
     readonly signal: AbortSignal | undefined;
   },
 ): Promise<Choices> {
@@ -101,12 +98,9 @@ export async function choicesOf(
       fitted.push(layers);
     }
   }
-  const units = Array.from({ length: blocks }, (_, block) =>
-    UNITS.map((linears) => {
-      const modules = linears.map((name) => `${blockName(block)}.${BLOCK_LINEARS[name].module}`);
-      return unitOf(source.path, block, modules, fitted, widths.length);
-    }),
-  ).flat();
+  const units = modulesOf.flatMap((own, block) =>
+    own.map((modules) => unitOf(source.path, block, modules, fitted, widths.length)),
+  );
   return { digest, candidates, widths: widths.length, units, otherBytes };
 }
 

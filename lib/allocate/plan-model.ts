@@ -51,11 +51,11 @@ export async function planModel(model: FilePath, options: PlanOptions = {}): Pro
   }
 }
 
-async function readChoices(path: string, { count }: BlockSource, asked: ResolvedPlan): Promise<Choices> {
+async function readChoices(path: string, blocks: BlockSource, asked: ResolvedPlan): Promise<Choices> {
   const source = await openSource(path);
   try {
     const { config, widths, groupSizes, signal } = asked;
-    return await choicesOf(source, config, { widths, groupSizes, blocks: count, signal });
+    return await choicesOf(source, config, { widths, groupSizes, units: blocks.units, signal });
   } finally {
     await source.close();
   }

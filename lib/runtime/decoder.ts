@@ -22,7 +22,7 @@ export class Decoder {
   readonly weights: ModelWeights;
   readonly machine: Machine;
   readonly #cacheDtype: CacheDtype;
-  readonly #rope: Rope;
+  readonly #ropes: readonly Rope[];
   readonly #context: PassContext;
 
   /** @param cacheDtype What texts' keys and values are kept as. */
@@ -36,9 +36,9 @@ export class Decoder {
     this.config = config;
     this.weights = weights;
     this.machine = machine;
-    this.#rope = new Rope(config.rope);
+    this.#ropes = config.ropes.map((rope) => new Rope(rope));
     const embed = (ids: TokenIds, hidden: Float32Array) => weights.embedding.read(ids, hidden);
-    this.#context = { config, weights, machine, rope: this.#rope, embed };
+    this.#context = { config, weights, machine, ropes: this.#ropes, embed };
   }
 
   /** An empty cache of `maxPositions` at most. */
@@ -122,9 +122,11 @@ export class Decoder {
         weights.embedding.read(ids, rows.hidden);
         rows.positions.set(starts);
         for (const [row, start] of starts.entries()) {
-          const { cos, sin } = this.#rope.rows(start, 1);
-          rows.rope.cos.set(cos, row * cos.length);
-          rows.rope.sin.set(sin, row * sin.length);
+          for (const [i, rope] of this.#ropes.entries()) {
+            const { cos, sin } = rope.rows(start, 1);
+            rows.ropes[i]!.cos.set(cos, row * cos.length);
+            rows.ropes[i]!.sin.set(sin, row * sin.length);
+          }
         }
         await prepared.run(run);
         return logits;

@@ -19,9 +19,10 @@ import { readWeights } from './weights/read.js';
 const MAX_GENERATION_BYTES = 1 << 20;
 
 /**
- * Loads a decoder-only language model of the Llama family (Llama, Mistral, Qwen2, Qwen3) from a Hugging Face folder, quantized by
- * `hqq` or not, from a GGUF file of such a model,
- * or one that is in this machine's Hugging Face cache (`org/name`). Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats become float32.
+ * Loads a decoder-only language model (Llama, Mistral, Qwen2, Qwen3, Phi-3, SmolLM3, Granite, OLMo 2, Gemma 2 and 3, Mixtral, Qwen3-MoE)
+ * from a Hugging Face folder, quantized by `hqq` or not, from a GGUF file of one of the first four, or one that is in this machine's
+ * Hugging Face cache (`org/name`). Linear layers stay as they are on disk: packed codes are multiplied without being expanded, floats
+ * become float32.
  *
  * @example
  * const model = await loadLanguageModel('Llama-3.2-1B-hqq4');
@@ -80,9 +81,10 @@ export function configOf(model: Model): LanguageModelConfig {
   throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
-/** Positions that a model is good for. Files with `llama3` count the stretching in already, those with `yarn` may. */
-export function naturalContext({ maxPositions, rope: { scaling } }: LanguageModelConfig): number {
-  const stretches = scaling.type !== 'default' && scaling.type !== 'llama3';
+/** Positions that a model is good for. Files with `llama3` or `longrope`, and those of Gemma 3, count the stretching in already, those with `yarn` may. */
+export function naturalContext({ architecture, maxPositions, ropes }: LanguageModelConfig): number {
+  const { scaling } = ropes[0]!;
+  const stretches = 'factor' in scaling && scaling.type !== 'llama3' && architecture !== 'Gemma3ForCausalLM';
   const stretched = stretches ? Math.floor(scaling.trained * scaling.factor) : 0;
   return Math.min(MAX_CONTEXT, Math.max(maxPositions, stretched));
 }

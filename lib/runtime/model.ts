@@ -12,6 +12,7 @@ import { Batcher } from './batch/batcher.js';
 import { Prefixes } from './batch/prefixes.js';
 import { type CacheDtype, checkCache, type KvCache } from './blocks/cache.js';
 import type { LanguageModelConfig } from './config/model-config.js';
+import { dependsOnLength } from './config/rope-config.js';
 import { Decoder } from './decoder.js';
 import type { ForwardOptions, Stoppable } from './forward-options.js';
 import { Lifetime } from './lifetime.js';
@@ -84,8 +85,8 @@ export class LanguageModel extends Closing {
     const decoder = new Decoder(config, weights, { backend, threads }, cacheDtype);
     this.#decoder = decoder;
     this.#batcher = new Batcher(decoder, maxBatch);
-    // Angles of dynamic scaling depend on the length of the text: what was read of a shorter one is not what a longer one begins with.
-    const kept = config.rope.scaling.type === 'dynamic' ? 0 : prefixBytes;
+    // What was read of a shorter text is not what a longer one begins with where angles depend on the length.
+    const kept = dependsOnLength(config, maxContext) ? 0 : prefixBytes;
     this.#prefixes = new Prefixes(kept, () => decoder.createCache(maxContext));
   }
 

@@ -4,7 +4,7 @@ import { allocating } from '../messages/allocating.js';
 import type { KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
 import { Plan } from './blocks/plan.js';
-import type { Rope } from './blocks/rope.js';
+import type { Rope, RopeRows } from './blocks/rope.js';
 import { positionsFrom, type Rows } from './blocks/rows.js';
 import { type LinearInput, showInputs, type Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
@@ -48,7 +48,7 @@ export interface PassContext {
   readonly config: LanguageModelConfig;
   readonly weights: ModelWeights;
   readonly machine: Machine;
-  readonly rope: Rope;
+  readonly ropes: readonly Rope[];
   /** Writes the rows that belong to `ids`. */
   embed(ids: TokenIds, hidden: Float32Array): void;
 }
@@ -133,20 +133,22 @@ export class Pass {
 }
 
 /** The rows of all parts, one after the other. */
-function rowsOf({ config, rope, embed }: PassContext, parts: readonly Part[]): Rows {
+function rowsOf({ config, ropes, embed }: PassContext, parts: readonly Part[]): Rows {
   const { hiddenSize } = config;
   const count = parts.reduce((sum, { ids }) => sum + ids.length, 0);
   const hidden = allocating('the activations', () => new Float32Array(count * hiddenSize));
   const positions = new Int32Array(count);
-  const angles = parts.map(({ ids, start, length }) => rope.rows(start, ids.length, length));
   let row = 0;
   for (const { ids, start } of parts) {
     embed(ids, hidden.subarray(row * hiddenSize, (row + ids.length) * hiddenSize));
     positions.set(positionsFrom(start, ids.length), row);
     row += ids.length;
   }
-  if (angles.length === 1) return { count, positions, rope: angles[0]!, hidden };
-  return { count, positions, rope: { cos: joined(angles, 'cos'), sin: joined(angles, 'sin') }, hidden };
+  const angles = ropes.map((rope): RopeRows => {
+    const each = parts.map(({ ids, start, length }) => rope.rows(start, ids.length, length));
+    return each.length === 1 ? each[0]! : { cos: joined(each, 'cos'), sin: joined(each, 'sin') };
+  });
+  return { count, positions, ropes: angles, hidden };
 }
 
 function joined<K extends string>(arrays: readonly { readonly [_ in K]: Float32Array }[], name: K): Float32Array {

@@ -47,9 +47,11 @@ struct RopeOp {
     op.rows = args.dimension("rows");
     op.heads = args.dimension("heads");
     op.head_dim = args.dimension("headDim");
-    if (op.head_dim % 2 != 0) throw args.range_error("Expected headDim to be even.");
-    op.cos = args.array<float>("cos", args.product({op.rows, op.head_dim / 2}));
-    op.sin = args.array<float>("sin", args.product({op.rows, op.head_dim / 2}));
+    op.turned = args.dimension("turned");
+    if (op.turned % 2 != 0 || op.turned > op.head_dim)
+      throw args.range_error("Expected turned to be even, and at most headDim.");
+    op.cos = args.array<float>("cos", args.product({op.rows, op.turned / 2}));
+    op.sin = args.array<float>("sin", args.product({op.rows, op.turned / 2}));
     op.x = args.array<float>("x", args.product({op.rows, op.heads, op.head_dim}));
     return op;
   }
@@ -71,6 +73,7 @@ struct AttentionOp {
     args.each("segments", kMaxSegments, [&] { op.segments.push_back(parse_segment(args, op)); });
     op.positions = args.array<int32_t>("positions", op.rows);
     op.scale = static_cast<float>(args.number("scale"));
+    op.softcap = static_cast<float>(args.number("softcap"));
     op.q = args.array<float>("q", args.product({op.rows, op.heads, op.head_dim}));
     op.k = args.array<float>("k", args.product({op.rows, op.kv_heads, op.head_dim}));
     op.v = args.array<float>("v", args.product({op.rows, op.kv_heads, op.head_dim}));
@@ -97,13 +100,47 @@ struct AttentionOp {
   static constexpr uint32_t kMaxPositions = 1u << 30, kMaxSegments = 1u << 16;
 };
 
+inline core::Gated parse_gated(Args& args) {
+  const Span<float> gate = args.array<float>("gate");
+  return {gate.length, gate.data, args.array<float>("up", gate.length), args.array<float>("out", gate.length)};
+}
+
 struct SwigluOp {
   static constexpr const char* kName = "swiglu";
   static constexpr auto kRun = core::swiglu;
+  static core::Gated parse(Args& args) { return parse_gated(args); }
+};
 
-  static core::Swiglu parse(Args& args) {
-    const Span<float> gate = args.array<float>("gate");
-    return {gate.length, gate.data, args.array<float>("up", gate.length), args.array<float>("out", gate.length)};
+struct GegluOp {
+  static constexpr const char* kName = "geglu";
+  static constexpr auto kRun = core::geglu;
+  static core::Gated parse(Args& args) { return parse_gated(args); }
+};
+
+struct ScaleOp {
+  static constexpr const char* kName = "scale";
+  static constexpr auto kRun = core::scale;
+
+  static core::Scale parse(Args& args) {
+    const Span<float> x = args.array<float>("x");
+    return {x.length, static_cast<float>(args.number("factor")), static_cast<float>(args.number("softcap")), x.data};
+  }
+};
+
+struct ColumnsOp {
+  static constexpr const char* kName = "columns";
+  static constexpr auto kRun = core::columns;
+
+  static core::Columns parse(Args& args) {
+    core::Columns op{};
+    op.rows = args.dimension("rows");
+    op.width = args.dimension("width");
+    op.cols = args.dimension("cols");
+    if (op.cols > op.width) throw args.range_error("Expected cols to be at most width.");
+    op.from = args.integer("from", 0, static_cast<uint32_t>(op.width - op.cols));
+    op.x = args.array<float>("x", args.product({op.rows, op.width}));
+    op.out = args.array<float>("out", args.product({op.rows, op.cols}));
+    return op;
   }
 };
 

@@ -38,8 +38,8 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
 }
 inline constexpr auto kOperations =
     list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp,
-                    ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, AddOp,
-                    LargePagesOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp>();
+                    ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, GegluOp,
+                    ScaleOp, ColumnsOp, AddOp, LargePagesOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {

@@ -123,7 +123,9 @@ void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& u
   for (size_t i = 0; i < count; ++i) {
     const size_t row = unit.row + i / group, first = call.first_of(row);
     float* const weights = queries.scores[i] + first - base;
-    queries.totals[i] = kernels.softmax(weights, call.end_of(row) - first, op.scale);
+    const size_t seen = call.end_of(row) - first;
+    if (op.softcap > 0) kernels.softcap(weights, seen, op.scale, op.softcap);
+    queries.totals[i] = kernels.softmax(weights, seen, op.softcap > 0 ? 1.0f : op.scale);
     std::fill_n(queries.out[i], op.head_dim, 0.0f);
   }
   for_segments(call, base, end, [&](size_t i, size_t from, size_t to) {

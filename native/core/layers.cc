@@ -49,16 +49,37 @@ Status rms_norm(const Context& context, const RmsNorm& op) {
 }
 
 Status rope(const Context& context, const Rope& op) {
-  const size_t half = op.head_dim / 2;
+  const size_t half = op.turned / 2;
   return parallel_for(context, op.rows, [&](size_t row, int) {
     for (size_t h = 0; h < op.heads; ++h)
       context.kernels.turn(op.x + (row * op.heads + h) * op.head_dim, op.cos + row * half, op.sin + row * half, half);
   });
 }
 
-Status swiglu(const Context& context, const Swiglu& op) {
+Status swiglu(const Context& context, const Gated& op) {
   return for_units(context, op.count, [&](size_t first, size_t count) {
     context.kernels.swiglu(op.gate + first, op.up + first, count, op.out + first);
+  });
+}
+
+Status geglu(const Context& context, const Gated& op) {
+  return for_units(context, op.count, [&](size_t first, size_t count) {
+    context.kernels.geglu(op.gate + first, op.up + first, count, op.out + first);
+  });
+}
+
+Status scale(const Context& context, const Scale& op) {
+  return for_units(context, op.count, [&](size_t first, size_t count) {
+    if (op.softcap > 0)
+      context.kernels.softcap(op.x + first, count, op.factor, op.softcap);
+    else
+      context.kernels.multiply(op.x + first, count, op.factor);
+  });
+}
+
+Status columns(const Context& context, const Columns& op) {
+  return parallel_for(context, op.rows, [&](size_t row, int) {
+    std::copy_n(op.x + row * op.width + op.from, op.cols, op.out + row * op.cols);
   });
 }
 

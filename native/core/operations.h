@@ -161,8 +161,9 @@ Status rms_norm(const Context& context, const RmsNorm& op);
 
 struct Rope {
   size_t rows, heads, head_dim;
-  const float* cos;  // [rows, head_dim / 2]     read
-  const float* sin;  // [rows, head_dim / 2]     read
+  size_t turned;     // elements of each head that are turned, the first of it
+  const float* cos;  // [rows, turned / 2]       read
+  const float* sin;  // [rows, turned / 2]       read
   float* x;          // [rows, heads, head_dim]  read and written
 };
 Status rope(const Context& context, const Rope& op);
@@ -181,6 +182,7 @@ struct Attention {
   size_t rows, heads, kv_heads, head_dim, window;
   CacheType type;
   float scale;
+  float softcap;                       // scores are bent to stay within it; 0: they are not
   const int32_t* positions;            // [rows]  read, and checked each time: they may change between runs
   const float* q;                      // [rows, heads, head_dim]     read
   const float* k;                      // [rows, kv_heads, head_dim]  read
@@ -190,13 +192,30 @@ struct Attention {
 };
 Status attention(const Context& context, const Attention& op);
 
-struct Swiglu {
+struct Gated {
   size_t count;
   const float* gate;  // [count]  read
   const float* up;    // [count]  read
   float* out;         // [count]  written; may be gate or up
 };
-Status swiglu(const Context& context, const Swiglu& op);
+Status swiglu(const Context& context, const Gated& op);
+Status geglu(const Context& context, const Gated& op);
+
+struct Scale {
+  size_t count;
+  float factor;
+  float softcap;  // 0: none
+  float* x;       // [count]  read and written
+};
+Status scale(const Context& context, const Scale& op);
+
+// out = the columns of x from `from` on
+struct Columns {
+  size_t rows, width, from, cols;
+  const float* x;  // [rows, width]  read
+  float* out;      // [rows, cols]   written
+};
+Status columns(const Context& context, const Columns& op);
 
 struct Add {
   size_t count;

@@ -91,6 +91,35 @@ void swiglu(const float* gate, const float* up, size_t count, float* out) {
   });
 }
 
+// The form of GELU with a hyperbolic tangent, which is x over 1 + e^(-2u): no tanh is taken.
+template <class V>
+void geglu(const float* gate, const float* up, size_t count, float* out) {
+  const auto one = V::set(1.0f), linear = V::set(-1.59576912f), cubic = V::set(-0.0713548163f);
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto g = memory.load(gate + i);
+    const auto exponent = V::mul(g, V::fma(V::mul(g, g), cubic, linear));
+    const auto gelu = V::div(g, V::add(one, simd::exp<V>(exponent)));
+    memory.store(out + i, V::mul(gelu, memory.load(up + i)));
+  });
+}
+
+template <class V>
+void multiply(float* x, size_t count, float factor) {
+  const auto factor_f32 = V::set(factor);
+  for_each_vector<V>(count,
+                     [&](auto memory, size_t i) { memory.store(x + i, V::mul(memory.load(x + i), factor_f32)); });
+}
+
+// tanh(y) = 1 - 2 / (e^2y + 1)
+template <class V>
+void softcap(float* x, size_t count, float factor, float cap) {
+  const auto inner = V::set(2.0f * factor / cap), outer = V::set(cap), one = V::set(1.0f), two = V::set(2.0f);
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto power = simd::exp<V>(V::mul(memory.load(x + i), inner));
+    memory.store(x + i, V::mul(outer, V::sub(one, V::div(two, V::add(power, one)))));
+  });
+}
+
 template <class V>
 void add(const float* x, size_t count, float* to) {
   for_each_vector<V>(

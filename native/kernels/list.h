@@ -40,6 +40,9 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
       .weighted_sums = {&weighted_sums<V, FloatCache<V>>, &weighted_sums<V, HalfCache<V>>,
                         &weighted_sums<V, ByteCache<V>>},
       .swiglu = &swiglu<V>,
+      .geglu = &geglu<V>,
+      .multiply = &multiply<V>,
+      .softcap = &softcap<V>,
       .add = &add<V>,
       .linear = make_linear<V>(formats),
   };

@@ -234,6 +234,12 @@ struct KernelTable {
   void (*weighted_sums[kCacheTypes])(const WeightedSums& sums);
   // out = gate / (1 + exp(-gate)) * up
   void (*swiglu)(const float* gate, const float* up, size_t count, float* out);
+  // out = gate / (1 + exp(-2u)) * up with u = sqrt(2 / pi) * (gate + 0.044715 gate^3)
+  void (*geglu)(const float* gate, const float* up, size_t count, float* out);
+  // x *= factor
+  void (*multiply)(float* x, size_t count, float factor);
+  // x = cap * tanh(x * factor / cap), within 3e-7 of the cap
+  void (*softcap)(float* x, size_t count, float factor, float cap);
   // to += x
   void (*add)(const float* x, size_t count, float* to);
   LinearKernels linear;

@@ -9,6 +9,7 @@ namespace {
 struct AttentionCase {
   static constexpr const char* kName = "attention";
   size_t rows, group, kv_heads, head_dim, start, window;
+  float softcap;
   Floats q, keys, values;
 
   static AttentionCase random(Random& random) {
@@ -22,6 +23,9 @@ struct AttentionCase {
                     random.pick(kOddSizes),
                     random.pick(kStarts),
                     random.pick(kWindows),
+                    random.chance(70)   ? 0
+                    : random.chance(50) ? 2.0f
+                                        : 50.0f,
                     {},
                     {},
                     {}};
@@ -35,8 +39,8 @@ struct AttentionCase {
   size_t row_size() const { return heads() * head_dim; }
   float scale() const { return 1 / std::sqrt(static_cast<float>(head_dim)); }
   std::string describe() const {
-    return text("%zu rows from %zu, %zu heads of %zu for %zu, window %zu", rows, start, heads(), head_dim, kv_heads,
-                window);
+    return text("%zu rows from %zu, %zu heads of %zu for %zu, window %zu, within %g", rows, start, heads(), head_dim,
+                kv_heads, window, wide(softcap));
   }
   Buffers outputs(uint8_t fill) const { return one_output(rows * row_size(), fill); }
   core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
@@ -46,7 +50,7 @@ struct AttentionCase {
     std::vector<int32_t> positions(count);
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(before));
     const core::Status status = core::attention(
-        context, {count, heads(), kv_heads, head_dim, window, CacheType::f32, scale(), positions.data(),
+        context, {count, heads(), kv_heads, head_dim, window, CacheType::f32, scale(), softcap, positions.data(),
                   q.data() + first * row_size(), keys.data() + before * stride(), values.data() + before * stride(),
                   caches.segments(capacity), outputs[0].at<float>()});
     check(caches == Caches(*this, capacity, before + count), describe() + ": what is kept of the rows");
@@ -94,6 +98,7 @@ struct AttentionCase {
         score += term, sizes += std::fabs(term);
       }
       weights[j] = score * wide(scale());
+      if (softcap > 0) weights[j] = wide(softcap) * std::tanh(weights[j] / wide(softcap));
       highest = std::max(highest, weights[j]), lowest = std::min(lowest, weights[j]);
       terms = std::max(terms, sizes * wide(scale()));
     }
@@ -101,7 +106,7 @@ struct AttentionCase {
     for (double& weight : weights) total += weight = std::exp(weight - highest);
     // Of two scores, of their difference and of its multiple; then the power's own; then those of the two sums.
     const double chain = static_cast<double>(head_dim) / 2 + 3;  // roundings on the way of a product into a score
-    const double exponent = kUnit * (2 * chain * terms + 2 * (highest - lowest));
+    const double exponent = kUnit * (2 * chain * terms + 2 * (highest - lowest)) + 2 * 3e-7 * wide(softcap);
     const double relative = 2 * (exponent + kExpError) + kUnit * (static_cast<double>(seen) + roundings(seen) + 4);
     for (size_t d = 0; d < head_dim; ++d) {
       double sum = 0, sizes = 0;
@@ -167,8 +172,8 @@ void takes_any_positions(const Options& options, const kernels::KernelTable& ker
     AttentionCase::Caches caches(c, capacity, c.start);
     Buffers out = c.outputs(0x5a);
     core::attention({kernels, 2, never},
-                    {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, CacheType::f32, c.scale(), positions.data(),
-                     q.data(), k.data(), v.data(), caches.segments(capacity), out[0].at<float>()});
+                    {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, CacheType::f32, c.scale(), c.softcap,
+                     positions.data(), q.data(), k.data(), v.data(), caches.segments(capacity), out[0].at<float>()});
     bool same = true;
     for (size_t row = 0; row < c.rows; ++row)
       same &= std::memcmp(out[0].data() + row * c.row_size() * sizeof(float),
@@ -204,8 +209,8 @@ void takes_segments(const Options& options, const kernels::KernelTable& kernels)
         segments.push_back({capacity, at[0], at[1], reinterpret_cast<float*>(at[2]), reinterpret_cast<float*>(at[3])});
       }
       core::attention({kernels, 2, never},
-                      {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, type, c.scale(), positions.data(),
-                       c.q.data(), c.keys.data(), c.values.data(), segments, out[0].at<float>()});
+                      {c.rows, c.heads(), c.kv_heads, c.head_dim, c.window, type, c.scale(), c.softcap,
+                       positions.data(), c.q.data(), c.keys.data(), c.values.data(), segments, out[0].at<float>()});
     };
     Buffers whole = c.outputs(0xa5), cut = c.outputs(0x5a);
     run({48}, whole), run({16, 16, 32}, cut);
@@ -239,6 +244,7 @@ void refuses_positions(const kernels::KernelTable& kernels) {
                                             0,
                                             CacheType::f32,
                                             1,
+                                            0,
                                             positions,
                                             x.data(),
                                             x.data(),

@@ -76,12 +76,18 @@ struct RmsNormCase {
 
 struct RopeCase {
   static constexpr const char* kName = "rope";
-  size_t rows, heads, half;
+  size_t rows, heads, half, rest;  // elements that are not turned
   Floats x, cos, sin;
 
   static RopeCase random(Random& random) {
     constexpr size_t kRows[] = {1, 2, 3, 9};
-    RopeCase c{random.pick(kRows), 1 + random.below(5), random.pick(kOddSizes), {}, {}, {}};
+    RopeCase c{random.pick(kRows),
+               1 + random.below(5),
+               random.pick(kOddSizes),
+               random.chance(70) ? 0 : random.below(40),
+               {},
+               {},
+               {}};
     c.x = Floats(random, c.rows * c.row_size(), 2);
     c.cos = Floats(random, c.rows * c.half, 1), c.sin = Floats(random, c.rows * c.half, 1);
     for (size_t i = 0; i < c.rows * c.half; ++i) {
@@ -90,34 +96,40 @@ struct RopeCase {
     }
     return c;
   }
-  size_t row_size() const { return heads * 2 * half; }
-  std::string describe() const { return text("%zu rows, %zu heads of %zu", rows, heads, 2 * half); }
+  size_t head_size() const { return 2 * half + rest; }
+  size_t row_size() const { return heads * head_size(); }
+  std::string describe() const { return text("%zu rows, %zu heads of %zu + %zu", rows, heads, 2 * half, rest); }
   Buffers outputs(uint8_t fill) const { return one_output(rows * row_size(), fill); }
   core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
     auto* to = outputs[0].at<float>();
     std::copy_n(x.data() + first * row_size(), count * row_size(), to);
-    return core::rope(context, {count, heads, 2 * half, cos.data() + first * half, sin.data() + first * half, to});
+    return core::rope(context,
+                      {count, heads, head_size(), 2 * half, cos.data() + first * half, sin.data() + first * half, to});
   }
   void add_errors(const Buffers& got, Errors& errors) const {
-    for (size_t at = 0; at < rows * row_size(); at += 2 * half)
+    for (size_t at = 0; at < rows * row_size(); at += head_size()) {
+      for (size_t i = 2 * half; i < head_size(); ++i) errors.add(element(got[0], at + i), wide(x[at + i]), 0);
       for (size_t i = 0; i < half; ++i) {
         const size_t angle = at / row_size() * half + i;
         const double a = wide(x[at + i]), b = wide(x[at + half + i]), c = wide(cos[angle]), s = wide(sin[angle]);
         errors.add(element(got[0], at + i), a * c - b * s, 2 * kUnit * (std::fabs(a * c) + std::fabs(b * s)));
         errors.add(element(got[0], at + half + i), b * c + a * s, 2 * kUnit * (std::fabs(b * c) + std::fabs(a * s)));
       }
+    }
   }
 };
 
-struct SwigluCase {
-  static constexpr const char* kName = "swiglu";
+// A gate with an activation of the form g / (1 + e^-x).
+template <bool kGelu>
+struct GatedCase {
+  static constexpr const char* kName = kGelu ? "geglu" : "swiglu";
   size_t rows, cols;
   int in_place;  // 0: out is gate, 1: out is up
   Floats gate, up;
 
-  static SwigluCase random(Random& random) {
+  static GatedCase random(Random& random) {
     constexpr float kSizes[] = {1e-3f, 1, 1, 60, 1e30f};  // as far as powers are infinite
-    SwigluCase c{1 + random.below(3), random.pick(kOddSizes), static_cast<int>(random.below(4)), {}, {}};
+    GatedCase c{1 + random.below(3), random.pick(kOddSizes), static_cast<int>(random.below(4)), {}, {}};
     if (random.chance(15)) c.cols = 16000 + random.below(1000);  // several units
     c.gate = Floats(random, c.rows * c.cols, random.pick(kSizes)), c.up = Floats(random, c.rows * c.cols, 1);
     return c;
@@ -128,15 +140,74 @@ struct SwigluCase {
     const float* from[] = {gate.data() + first * cols, up.data() + first * cols};
     auto* out = outputs[0].at<float>();
     if (in_place < 2) from[in_place] = std::copy_n(from[in_place], count * cols, out) - count * cols;
-    return core::swiglu(context, {count * cols, from[0], from[1], out});
+    return (kGelu ? core::geglu : core::swiglu)(context, {count * cols, from[0], from[1], out});
   }
   void add_errors(const Buffers& got, Errors& errors) const {
     for (size_t i = 0; i < rows * cols; ++i) {
-      const double g = wide(gate[i]), want = g / (1 + std::exp(-g)) * wide(up[i]);
-      // Powers end at e^88, so that gates below -88 give 1 / e^88 of themselves and not less.
+      const double g = wide(gate[i]), u = kGelu ? 1.5957691216057308 * g * (1 + 0.044715 * g * g) : g;
+      const double want = g / (1 + std::exp(-u)) * wide(up[i]);
+      // Roundings of an exponent weigh as much as it is large. Powers end at e^88, so that what is below -88 gives
+      // 1 / e^88 of the gate and not less.
+      const double exponent = kGelu ? 5 * kUnit * std::fmin(std::fabs(u), 90) : 0;
       errors.add(element(got[0], i), want,
-                 (kExpError + 4 * kUnit) * std::fabs(want) + 0x1p-126 * std::fabs(g * wide(up[i])));
+                 (kExpError + 4 * kUnit + exponent) * std::fabs(want) + 0x1p-126 * std::fabs(g * wide(up[i])));
     }
+  }
+};
+
+struct ScaleCase {
+  static constexpr const char* kName = "scale";
+  size_t rows, cols;
+  float factor, softcap;
+  Floats x;
+
+  static ScaleCase random(Random& random) {
+    constexpr float kSizes[] = {1e-3f, 1, 30, 1e4f, 1e30f};
+    ScaleCase c{1 + random.below(3),
+                random.pick(kOddSizes),
+                random.chance(50) ? 1 : 0.22f,
+                random.chance(40)   ? 0
+                : random.chance(50) ? 30.0f
+                                    : 50.0f,
+                {}};
+    if (random.chance(15)) c.cols = 16000 + random.below(1000);
+    c.x = Floats(random, c.rows * c.cols, random.pick(kSizes));
+    return c;
+  }
+  std::string describe() const { return text("%zu x %zu by %g, within %g", rows, cols, wide(factor), wide(softcap)); }
+  Buffers outputs(uint8_t fill) const { return one_output(rows * cols, fill); }
+  core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
+    std::copy_n(x.data() + first * cols, count * cols, outputs[0].at<float>());
+    return core::scale(context, {count * cols, factor, softcap, outputs[0].at<float>()});
+  }
+  void add_errors(const Buffers& got, Errors& errors) const {
+    for (size_t i = 0; i < rows * cols; ++i) {
+      const double scaled = wide(x[i]) * wide(factor), cap = wide(softcap);
+      const double want = softcap > 0 ? cap * std::tanh(scaled / cap) : scaled;
+      errors.add(element(got[0], i), want, softcap > 0 ? 3e-7 * cap : kUnit * std::fabs(want));
+    }
+  }
+};
+
+struct ColumnsCase {
+  static constexpr const char* kName = "columns";
+  size_t rows, width, from, cols;
+  Floats x;
+
+  static ColumnsCase random(Random& random) {
+    ColumnsCase c{1 + random.below(5), 1 + random.pick(kOddSizes), 0, 0, {}};
+    c.from = random.below(c.width), c.cols = 1 + random.below(c.width - c.from);
+    c.x = Floats(random, c.rows * c.width, 1);
+    return c;
+  }
+  std::string describe() const { return text("%zu rows, %zu of %zu from %zu", rows, cols, width, from); }
+  Buffers outputs(uint8_t fill) const { return one_output(rows * cols, fill); }
+  core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
+    return core::columns(context, {count, width, from, cols, x.data() + first * width, outputs[0].at<float>()});
+  }
+  void add_errors(const Buffers& got, Errors& errors) const {
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t i = 0; i < cols; ++i) errors.add(element(got[0], r * cols + i), wide(x[r * width + from + i]), 0);
   }
 };
 
@@ -172,7 +243,10 @@ void test_layers(const Options& options) {
     compare_layers<DenseCase>(options, *kernels, options.cases(120, 30));
     compare_layers<RmsNormCase>(options, *kernels, options.cases(120, 40));
     compare_layers<RopeCase>(options, *kernels, options.cases(120, 40));
-    compare_layers<SwigluCase>(options, *kernels, options.cases(100, 25));
+    compare_layers<GatedCase<false>>(options, *kernels, options.cases(100, 25));
+    compare_layers<GatedCase<true>>(options, *kernels, options.cases(100, 25));
+    compare_layers<ScaleCase>(options, *kernels, options.cases(60, 25));
+    compare_layers<ColumnsCase>(options, *kernels, options.cases(40, 15));
     compare_layers<AddCase>(options, *kernels, options.cases(60, 25));
   }
 }

@@ -6,6 +6,7 @@ import { NBITS, type QuantConfig } from '../../lib/matrix/config.js';
 import { DTYPES } from '../../lib/matrix/dtype.js';
 import { OPTION_NAMES, resolveQuantConfig } from '../../lib/matrix/options.js';
 import { resolveOptions } from '../../lib/models/options.js';
+import { ARCHITECTURES } from '../../lib/runtime/config/architectures/list.js';
 import { readModelConfig } from '../../lib/runtime/config/model-config.js';
 import { SOLVERS, solverNamed } from '../../lib/solvers/solvers.js';
 import { attempt, demand, type Target } from './outcome.js';
@@ -41,6 +42,16 @@ const KEYS = [
   'max_window_layers',
   'quantization_config',
   'partial_rotary_factor',
+  'attn_logit_softcapping',
+  'query_pre_attn_scalar',
+  'embedding_multiplier',
+  'logits_scaling',
+  'no_rope_layers',
+  'num_experts',
+  'num_local_experts',
+  'num_experts_per_tok',
+  'mlp_only_layers',
+  'sliding_window_pattern',
   '__proto__',
   '',
   'constructor',
@@ -76,6 +87,8 @@ function anyJson(random: Random, depth = 0): string {
         '"linear"',
         '"yarn"',
         '"llama3"',
+        '"longrope"',
+        '"su"',
       ]);
     case 5:
       return String(random.below(1e6) / 1000);
@@ -108,6 +121,10 @@ const ROPE_KEYS = [
   'mscale',
   'mscale_all_dim',
   'rope_theta',
+  'short_factor',
+  'long_factor',
+  'full_attention',
+  'sliding_attention',
   'quant_method',
   'quant_config',
   'weight_map',
@@ -120,7 +137,7 @@ function objectJson(random: Random, size: number, depth: number): string {
 
 /** A config.json that runs, with a few members changed. */
 function modelJson(random: Random): string {
-  const architecture = random.pick(['LlamaForCausalLM', 'MistralForCausalLM', 'Qwen2ForCausalLM', 'Qwen3ForCausalLM']);
+  const architecture = random.pick(Object.keys(ARCHITECTURES));
   const members = new Map<string, string>([
     ['architectures', `["${architecture}"]`],
     ['hidden_size', '64'],
@@ -193,13 +210,28 @@ function tryModel(random: Random): boolean {
     'a window that is none',
   );
   demand(
-    [config.normEpsilon, config.rope.theta].every((x) => x > 0 && Number.isFinite(x)),
+    [config.normEpsilon, ...config.ropes.map(({ theta }) => theta), ...Object.values(config.multipliers)].every(
+      (x) => x > 0 && Number.isFinite(x),
+    ),
     'a number that is not positive',
   );
-  const { scaling } = config.rope;
   demand(
-    Object.values(scaling).every((x) => typeof x !== 'number' || Number.isFinite(x)),
+    config.ropes.every(({ scaling }) =>
+      Object.values(scaling)
+        .flat()
+        .every((x) => typeof x !== 'number' || Number.isFinite(x)),
+    ),
     'a rope that is not finite',
+  );
+  const { experts } = config;
+  demand(
+    !experts || (experts.blocks.length === config.layers && experts.chosen >= 1 && experts.chosen <= experts.count),
+    'experts that cannot be chosen',
+  );
+  demand(
+    config.ropes.every(({ turned }) => turned >= 2 && turned <= config.headDim && turned % 2 === 0) &&
+      config.ropeOf.every((rope) => rope === undefined || rope < config.ropes.length),
+    'a rope that turns nothing',
   );
   demand(
     config.endIds.every((id) => Number.isSafeInteger(id) && id >= 0),

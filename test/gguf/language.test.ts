@@ -128,7 +128,14 @@ describe('a language model of a folder', () => {
   });
 
   const refused: readonly (readonly [string, () => string, RegExp])[] = [
-    ['an architecture', () => changed('llama', { architectures: ['GemmaForCausalLM'] }), /"GemmaForCausalLM"/],
+    ...['Phi3', 'SmolLM3', 'Granite', 'Olmo2', 'Gemma2', 'Gemma3', 'Mixtral', 'Qwen3Moe'].map(
+      (name) =>
+        [
+          `the architecture of ${name}`,
+          () => changed('llama', { architectures: [`${name}ForCausalLM`] }),
+          new RegExp(`architectures LlamaForCausalLM, .* got "${name}ForCausalLM"`),
+        ] as const,
+    ),
     [
       'a rope scaling',
       () => changed('llama', { rope_scaling: { rope_type: 'yarn', factor: 2 } }),

@@ -1,43 +1,18 @@
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { activeBackend } from '../../lib/backend/index.js';
-import { openFolderModel } from '../../lib/models/folder-model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { Batcher, type BatchReader } from '../../lib/runtime/batch/batcher.js';
 import { KvCache } from '../../lib/runtime/blocks/cache.js';
 import type { LanguageModelConfig } from '../../lib/runtime/config/model-config.js';
-import { Decoder } from '../../lib/runtime/decoder.js';
-import { configOf, loadLanguageModel } from '../../lib/runtime/load.js';
-import { readWeights } from '../../lib/runtime/weights/read.js';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { SHIPPED } from '../support/language-models.js';
+import { logitsOf, openDecoder } from '../support/runs.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const work = scratchFolder('batch');
 
-async function openDecoder(folder: string, activations: 'float32' | 'int8'): Promise<Decoder> {
-  const model = await openFolderModel(folder);
-  const config = configOf(model);
-  const weights = await readWeights(model, config, { activations, head: undefined, threads: 2 });
-  await model.close();
-  return new Decoder(config, weights, { backend: activeBackend(), threads: 2 });
-}
-
 const someIds = (count: number, step: number) => Array.from({ length: count }, (_, i) => (7 + i * step) % 2048);
-
-/** Logits after the prompt and after each of some tokens that follow it. */
-async function logitsOf(
-  batcher: Batcher,
-  config: LanguageModelConfig,
-  prompt: readonly number[],
-  tokens: readonly number[],
-) {
-  const [seat, cache] = [batcher.enter(), new KvCache(config, 1024)];
-  const all = [(await seat.read(prompt, cache, undefined)).slice()];
-  for (const id of tokens) all.push((await seat.read([id], cache, undefined)).slice());
-  await seat.leave();
-  return all;
-}
 
 describe.each([
   ['floats', 'float32'],

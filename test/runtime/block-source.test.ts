@@ -5,13 +5,13 @@ import { describe, expect, test, vi } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { Model, openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
-import type { LinearInput } from '../../lib/runtime/blocks/tap.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { openBlockSource } from '../../lib/runtime/source/block-source.js';
 import { runFixture } from '../child.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { changedModel, SHIPPED } from '../support/language-models.js';
 import { llamaTensors, safetensorsBytes, writeLlama } from '../support/models.js';
+import { expectPartsEqual } from '../support/runs.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const scratch = scratchFolder('blocks');
@@ -34,36 +34,6 @@ function llama(name: string, blocks: number, width: number): string {
 
 /** One of 8 blocks of 5.9 MB. */
 const large = () => llama('large', 8, 384);
-
-/** Logits of every position of texts that go through a model part by part, and what a tap was shown, copied. */
-async function partByPart(folder: string, texts: readonly (readonly number[])[], options = {}) {
-  const source = await openBlockSource(folder, options);
-  const seen = new Map<string, Float32Array[]>();
-  const tap = async ({ module, x }: LinearInput) => {
-    await new Promise(setImmediate);
-    seen.set(module, [...(seen.get(module) ?? []), x.slice()]);
-  };
-  let rows: Float32Array[] = await Promise.all(texts.map((ids) => source.embed(ids)));
-  for (let index = 0; index < source.count; index++) {
-    const block = await source.block(index);
-    rows = await block.forward(rows, { tap });
-  }
-  const head = await source.head();
-  const logits: Float32Array[] = [];
-  for (const text of rows) logits.push(await head.forward(text, { tap }));
-  const parted = logits.map(({ length }) => new Float32Array(length));
-  const { vocabSize, hiddenSize } = source.config;
-  for await (const { from, tokens, head: part } of source.headParts(4 * hiddenSize * 70, {})) {
-    expect(part.memoryUsage).toBeGreaterThan(0);
-    for (const [t, text] of rows.entries()) {
-      const own = await part.forward(text);
-      for (let row = 0; row * tokens < own.length; row++)
-        parted[t]!.set(own.subarray(row * tokens, (row + 1) * tokens), row * vocabSize + from);
-    }
-  }
-  await source.close();
-  return { logits, parted, seen };
-}
 
 describe.each([
   ['as it is', async () => SHIPPED, {}],
@@ -90,22 +60,8 @@ describe.each([
     const texts = [[5], someIds(33), someIds(300, 11), [7, 7, 7]].map((ids) =>
       ids.map((id) => id % model.config.vocabSize),
     );
-    const { logits, parted, seen } = await partByPart(folder, texts, options);
-    const whole = new Map<string, Float32Array[]>();
-    const tap = ({ module, x }: LinearInput) => void whole.set(module, [...(whole.get(module) ?? []), x.slice()]);
-    for (const [i, ids] of texts.entries()) {
-      const expected = await model.forward(ids, model.createCache(), { logits: 'all', tap });
-      expectSameBytes(logits[i]!, expected);
-      expectSameBytes(parted[i]!, expected);
-    }
+    await expectPartsEqual(model, folder, texts, options);
     await model.close();
-    expect([...seen.keys()]).toEqual([...whole.keys()]);
-    for (const [module, inputs] of whole) {
-      expect(seen.get(module)).toHaveLength(inputs.length);
-      inputs.forEach((x, i) => {
-        expectSameBytes(seen.get(module)![i]!, x);
-      });
-    }
   });
 });
 

@@ -57,7 +57,8 @@ function run(name: string, type: number, one: Case, arrays: Arrays, threads: num
   const segments = segmentsOf(type, one);
   const out = new Float32Array(arrays.q.length);
   const positions = Int32Array.from({ length: rows }, (_, row) => row);
-  const shape = { rows, heads: 2 * kvHeads, kvHeads, headDim, window, scale: 1 / Math.sqrt(headDim), positions };
+  const scale = 1 / Math.sqrt(headDim);
+  const shape = { rows, heads: 2 * kvHeads, kvHeads, headDim, window, scale, softcap: 0, positions };
   openBackend(name).run('attention', { ...shape, cacheType: type, segments, ...arrays, out, threads });
   return { segments, out };
 }

@@ -35,10 +35,11 @@ function run<K extends keyof Operations>(
   return outs[0]!;
 }
 
-type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDim' | 'window' | 'scale'> & {
-  /** Position of the first row. */
-  readonly start: number;
-};
+type AttentionShape = Pick<AttentionArgs, 'rows' | 'heads' | 'kvHeads' | 'headDim' | 'window' | 'scale'> &
+  Partial<Pick<AttentionArgs, 'softcap'>> & {
+    /** Position of the first row. */
+    readonly start: number;
+  };
 
 const NO_META = new Float32Array(0);
 
@@ -63,7 +64,8 @@ function attentionArgs({ start, ...shape }: AttentionShape, q: Float32Array, key
   const fresh = start * kvHeads * headDim;
   const positions = Int32Array.from({ length: rows }, (_, row) => start + row);
   const segments = [{ capacity, ...cache, keyMeta: NO_META, valueMeta: NO_META }];
-  return { ...shape, positions, cacheType: 0, q, k: keys.slice(fresh), v: values.slice(fresh), segments };
+  const fixed = { positions, softcap: 0, cacheType: 0 };
+  return { ...fixed, ...shape, q, k: keys.slice(fresh), v: values.slice(fresh), segments };
 }
 
 /** `got` is within `bound(i)` of `want(i)`. */
@@ -142,7 +144,7 @@ describe.each(BACKENDS)('%s', (name) => {
     const [cos, sin] = [Float32Array.from(angles, Math.cos), Float32Array.from(angles, Math.sin)];
     const before = floats(rows * heads * headDim);
     const x = before.slice();
-    openBackend(name).run('rope', { rows, heads, headDim, cos, sin, x, threads: 2 });
+    openBackend(name).run('rope', { rows, heads, headDim, turned: headDim, cos, sin, x, threads: 2 });
     expectNear(
       x,
       (i) => {
@@ -162,11 +164,12 @@ describe.each(BACKENDS)('%s', (name) => {
     { heads: 2, kvHeads: 2, headDim: 80, start: 3, rows: 40, window: 7 },
     { heads: 3, kvHeads: 3, headDim: 128, start: 33, rows: 2, window: 1 },
     { heads: 2, kvHeads: 1, headDim: 16, start: 1, rows: 4, window: 100 },
-  ])('attention: %j', ({ heads, kvHeads, headDim, start, rows, window }) => {
+    { heads: 4, kvHeads: 2, headDim: 24, start: 37, rows: 5, window: 20, softcap: 0.5 },
+  ])('attention: %j', ({ heads, kvHeads, headDim, start, rows, window, softcap = 0 }) => {
     const scale = 1 / Math.sqrt(headDim);
     const q = floats(rows * heads * headDim);
     const [keys, values] = [floats((start + rows) * kvHeads * headDim), floats((start + rows) * kvHeads * headDim)];
-    const shape = { rows, heads, kvHeads, headDim, start, window, scale };
+    const shape = { rows, heads, kvHeads, headDim, start, window, scale, softcap };
     const out = run(name, 'attention', attentionArgs(shape, q, keys, values), q.length);
     const want = new Float64Array(out.length);
     for (let r = 0; r < rows; r++) {
@@ -178,7 +181,8 @@ describe.each(BACKENDS)('%s', (name) => {
           if (window > 0 && j <= start + r - window) continue;
           let score = 0;
           for (let d = 0; d < headDim; d++) score += q[at + d]! * keys[(j * kvHeads + g) * headDim + d]!;
-          weights.push([j, Math.exp(score * scale)]);
+          const scaled = score * scale;
+          weights.push([j, Math.exp(softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled)]);
         }
         const total = weights.reduce((sum, [, w]) => sum + w, 0);
         for (const [j, w] of weights) {
@@ -206,6 +210,45 @@ describe.each(BACKENDS)('%s', (name) => {
     const to = up.slice();
     openBackend(name).run('add', { x: gate, to, threads: 2 });
     expect(to).toEqual(up.map((u, i) => u + gate[i]!));
+  });
+
+  test.each(SIZES)('geglu, scale and columns of %i', (count) => {
+    const [gate, up] = [floats(count).map((g) => g * 3), floats(count)];
+    const gelu = (i: number) => {
+      const g = gate[i]!;
+      return 0.5 * g * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3)));
+    };
+    expectNear(
+      run(name, 'geglu', { gate, up }, count),
+      (i) => gelu(i) * up[i]!,
+      (i) => EPSILON * (16 * Math.abs(gelu(i) * up[i]!) + 64 * Math.abs(gate[i]! * up[i]!)),
+    );
+    for (const softcap of [0, 2, 30]) {
+      const x = gate.slice();
+      openBackend(name).run('scale', { x, factor: 1.5, softcap, threads: 2 });
+      const want = (i: number) => (softcap > 0 ? softcap * Math.tanh((1.5 * gate[i]!) / softcap) : 1.5 * gate[i]!);
+      expectNear(x, want, (i) => (softcap > 0 ? 3e-7 * softcap : EPSILON * Math.abs(want(i))));
+    }
+    const columns = { rows: 2, width: count + 3, from: 2, cols: count };
+    const x = floats(2 * (count + 3));
+    const got = run(name, 'columns', { ...columns, x }, 2 * count);
+    expect(got).toEqual(Float32Array.of(...x.subarray(2, 2 + count), ...x.subarray(count + 5, 2 * count + 5)));
+  });
+
+  test('rope turns the first elements of each head, where others are to stay', () => {
+    const [rows, heads, headDim, turned] = [3, 2, 10, 6];
+    const [cos, sin, x] = [floats((rows * turned) / 2), floats((rows * turned) / 2), floats(rows * heads * headDim)];
+    const part = Float32Array.from(
+      { length: rows * heads * turned },
+      (_, i) => x[Math.floor(i / turned) * headDim + (i % turned)]!,
+    );
+    const got = x.slice();
+    openBackend(name).run('rope', { rows, heads, headDim, turned, cos, sin, x: got, threads: 2 });
+    openBackend(name).run('rope', { rows, heads, headDim: turned, turned, cos, sin, x: part, threads: 1 });
+    const want = x.map((value, i) =>
+      i % headDim < turned ? part[Math.floor(i / headDim) * turned + (i % headDim)]! : value,
+    );
+    expect(got).toEqual(want);
   });
 
   test('swiglu at the ends of what a float can be', () => {
@@ -307,8 +350,8 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
   const backend = openBackend(name);
   const f = (length: number) => new Float32Array(length);
   const attention = {
-    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, positions: Int32Array.of(1), window: 0, scale: 1, cacheType: 0 },
-    ...{ q: f(4), k: f(4), v: f(4), out: f(4) },
+    ...{ rows: 1, heads: 2, kvHeads: 2, headDim: 2, positions: Int32Array.of(1), window: 0, scale: 1, softcap: 0 },
+    ...{ cacheType: 0, q: f(4), k: f(4), v: f(4), out: f(4) },
   };
   const segment = { capacity: 16, keys: f(64), values: f(64), keyMeta: f(0), valueMeta: f(0) };
   const bytes = { ...segment, keys: new Uint8Array(64), values: new Uint8Array(64), keyMeta: f(64), valueMeta: f(64) };
@@ -325,8 +368,8 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
       { batch: 2, inFeatures: 3, outFeatures: 4, x: f(6), weights: f(12), bias: f(3), out: f(8) },
     ],
     ['weight', 'rmsNorm', { rows: 1, cols: 4, epsilon: 0, x: f(4), weight: f(3), out: f(4) }],
-    ['headDim', 'rope', { rows: 1, heads: 1, headDim: 3, cos: f(1), sin: f(1), x: f(3) }],
-    ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, cos: f(2), sin: f(4), x: f(8) }],
+    ['turned', 'rope', { rows: 1, heads: 1, headDim: 3, turned: 4, cos: f(2), sin: f(2), x: f(3) }],
+    ['cos', 'rope', { rows: 2, heads: 1, headDim: 4, turned: 4, cos: f(2), sin: f(4), x: f(8) }],
     ['kvHeads', 'attention', { ...kept(segment), heads: 3, q: f(6), out: f(6) }],
     ['k', 'attention', { ...kept(segment), k: f(8) }],
     ['keys', 'attention', kept({ ...segment, keys: f(32) })],
@@ -351,6 +394,11 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s refuses what would r
     ['array', 'largePages', { array: new Uint8Array(4) }],
     ['up', 'swiglu', { gate: f(3), up: f(2), out: f(3) }],
     ['x', 'add', { x: f(3), to: f(4) }],
+    ['up', 'geglu', { gate: f(3), up: f(2), out: f(3) }],
+    ['factor', 'scale', { x: f(3), softcap: 0 }],
+    ['cols', 'columns', { rows: 1, width: 3, from: 0, cols: 4, x: f(3), out: f(4) }],
+    ['from', 'columns', { rows: 1, width: 3, from: 2, cols: 2, x: f(3), out: f(2) }],
+    ['out', 'columns', { rows: 2, width: 3, from: 1, cols: 2, x: f(6), out: f(3) }],
     ['steps', 'sequence', { steps: 3 }],
     ['steps', 'sequence', { steps: [3] }],
     ['operation', 'sequence', { steps: [{ operation: 'what', args: {} }] }],

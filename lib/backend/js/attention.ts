@@ -15,7 +15,7 @@ interface Place {
 }
 
 export function* attention(args: AttentionArgs): Units {
-  const { rows, heads, kvHeads, headDim, window, scale, q, out } = args;
+  const { rows, heads, kvHeads, headDim, window, scale, softcap, q, out } = args;
   const places = placesOf(args);
   const positions = checkedPositions(args, places);
   append(args, positions, places);
@@ -36,6 +36,8 @@ export function* attention(args: AttentionArgs): Units {
         const [keys, from] = readStrip(args, placeOf(places, j), head, j, strip);
         scoresOfStrip(q, at, keys, from, headDim, weights, j);
       }
+      if (softcap > 0)
+        for (let j = first; j < end; j++) weights[j] = (softcap / scale) * Math.tanh((weights[j]! * scale) / softcap);
       let highest = -Infinity;
       for (let j = first; j < end; j++) highest = weights[j]! > highest ? weights[j]! : highest;
       let total = 0;

@@ -40,7 +40,7 @@ const OPERATIONS: { readonly [K in keyof Operations]: Run<K> } = {
   dequantize,
   distance,
   convert,
-  ...later(['denseLinear', 'rmsNorm', 'rope', 'attention', 'swiglu', 'add']),
+  ...later(['denseLinear', 'rmsNorm', 'rope', 'attention', 'swiglu', 'geglu', 'scale', 'columns', 'add']),
   *largePages() {}, // memory is the engine's here, pages and all
   prepared,
   sequence,
@@ -62,6 +62,9 @@ type Provided =
   | 'rope'
   | 'attention'
   | 'swiglu'
+  | 'geglu'
+  | 'scale'
+  | 'columns'
   | 'add';
 type ProvidedOperations = { readonly [K in Provided]: Run<K> };
 

@@ -1,4 +1,13 @@
-import type { AddArgs, DenseLinearArgs, RmsNormArgs, RopeArgs, SwigluArgs } from '../../../binding.js';
+import type {
+  AddArgs,
+  ColumnsArgs,
+  DenseLinearArgs,
+  GegluArgs,
+  RmsNormArgs,
+  RopeArgs,
+  ScaleArgs,
+  SwigluArgs,
+} from '../../../binding.js';
 import { attention } from './attention.js';
 import { Meter } from './meter.js';
 import type { Units } from './slices.js';
@@ -88,9 +97,9 @@ function* rmsNorm({ rows, cols, epsilon, x, weight, out }: RmsNormArgs): Units {
   }
 }
 
-function* rope({ rows, heads, headDim, cos, sin, x }: RopeArgs): Units {
+function* rope({ rows, heads, headDim, turned, cos, sin, x }: RopeArgs): Units {
   const meter = new Meter();
-  const half = headDim / 2;
+  const half = turned / 2;
   for (let r = 0; r < rows; r++) {
     for (let h = 0; h < heads; h++) {
       const at = (r * heads + h) * headDim;
@@ -114,6 +123,33 @@ function* swiglu({ gate, up, out }: SwigluArgs): Units {
   }
 }
 
+function* geglu({ gate, up, out }: GegluArgs): Units {
+  const meter = new Meter();
+  const slope = 2 * Math.sqrt(2 / Math.PI);
+  for (let i = 0; i < out.length; i++) {
+    const g = gate[i]!;
+    out[i] = (g / (1 + Math.exp(-slope * g * (1 + 0.044715 * g * g)))) * up[i]!;
+    if (i % 64 === 63 && meter.due(64 * 16)) yield;
+  }
+}
+
+function* scale({ factor, softcap, x }: ScaleArgs): Units {
+  const meter = new Meter();
+  for (let i = 0; i < x.length; i++) {
+    const scaled = x[i]! * factor;
+    x[i] = softcap > 0 ? softcap * Math.tanh(scaled / softcap) : scaled;
+    if (i % 64 === 63 && meter.due(64 * (softcap > 0 ? 16 : 1))) yield;
+  }
+}
+
+function* columns({ rows, width, from, cols, x, out }: ColumnsArgs): Units {
+  const meter = new Meter();
+  for (let r = 0; r < rows; r++) {
+    out.set(x.subarray(r * width + from, r * width + from + cols), r * cols);
+    if (meter.due(cols)) yield;
+  }
+}
+
 function* add({ x, to }: AddArgs): Units {
   const meter = new Meter();
   for (let i = 0; i < to.length; i++) {
@@ -123,4 +159,4 @@ function* add({ x, to }: AddArgs): Units {
 }
 
 /** What `provide` is given by modules that run layers of models. */
-export const LAYERS = { denseLinear, rmsNorm, rope, attention, swiglu, add };
+export const LAYERS = { denseLinear, rmsNorm, rope, attention, swiglu, geglu, scale, columns, add };

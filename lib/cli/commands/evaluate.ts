@@ -17,8 +17,8 @@ export const evaluate = defineCommand({
     'Runs the original and the others on the same tokens: perplexity of each; divergence, the mean Kullback-Leibler divergence of the',
     "probabilities of the next token from the original's, in nats; and how often both find the same token the likeliest. Without --text,",
     'on random token ids, where divergence and agreement tell much, and perplexity little. Models go through memory block by block.',
-    'Models are folders of a Llama, Mistral, Qwen2 or Qwen3. Of encoders of the BERT family it tells the cosine of the vectors of sentences, which are',
-    'the lines of the text, with those of the original. A text needs the tokenizer.json of the original and the package',
+    'Models are folders that hqq/runtime runs (docs/runtime.md lists their architectures). Of encoders of the BERT family it tells the',
+    'cosine of the vectors of sentences, which are the lines of the text, with those of the original. A text needs the tokenizer.json of the original and the package',
     '@huggingface/tokenizers: npm install @huggingface/tokenizers',
   ].join('\n'),
   flags: {

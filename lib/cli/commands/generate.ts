@@ -24,7 +24,7 @@ export const generate = defineCommand({
   args: ['model'],
   summary: 'let a language model go on with a text',
   details: [
-    'Streams text to standard output until the model ends it. <model> is a folder of a Llama, Mistral, Qwen2 or Qwen3, quantized or not,',
+    'Streams text to standard output until the model ends it. <model> is a folder that hqq/runtime runs, quantized or not,',
     'with its tokenizer.json; the package @huggingface/tokenizers must be installed: npm install @huggingface/tokenizers',
   ].join('\n'),
   flags: {

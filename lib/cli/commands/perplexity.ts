@@ -27,7 +27,7 @@ export const perplexity = defineCommand({
     'The text is cut into windows, each read without what came before it; each token is predicted from those before it in its',
     'window, and what is left at the end is dropped. A window of n scores n tokens, and reads one more in front of them. Lower is',
     'better, and only comparable for one tokenizer, text and window.',
-    '<model> is a folder of a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer.json; the package @huggingface/tokenizers must be installed:',
+    '<model> is a folder that hqq/runtime runs with its tokenizer.json; the package @huggingface/tokenizers must be installed:',
     'npm install @huggingface/tokenizers',
   ].join('\n'),
   flags: {

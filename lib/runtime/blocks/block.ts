@@ -1,41 +1,34 @@
 import type { LanguageModelConfig } from '../config/model-config.js';
 import type { LayerCache } from './cache.js';
+import { addExperts, type ExpertLinears } from './experts.js';
 import type { Frame } from './frame.js';
-import { addLinears, type Linear } from './linear.js';
+import { addColumns, addFused, type Linear, type NamedLinear } from './linear.js';
+import { addMlp, type MlpLinears } from './mlp.js';
 import type { RmsNorm } from './norm.js';
 import type { Plan } from './plan.js';
 import type { RopeRows } from './rope.js';
 import type { Rows } from './rows.js';
+import { addScale } from './scale.js';
 import type { LinearInput } from './tap.js';
 
-/** Linear layers of a block: what checkpoints call their modules, and which array of a frame goes into each. */
-export const BLOCK_LINEARS = {
-  /** Queries. */
-  q: { module: 'self_attn.q_proj', input: 'attentionIn' },
-  /** Keys. */
-  k: { module: 'self_attn.k_proj', input: 'attentionIn' },
-  /** Values. */
-  v: { module: 'self_attn.v_proj', input: 'attentionIn' },
+/** Linear layers of a block. */
+export interface BlockLinears {
+  /** Queries, keys and values: three layers, or one that gives all. */
+  readonly qkv: readonly NamedLinear[];
   /** From what was attended to back to the hidden size. */
-  o: { module: 'self_attn.o_proj', input: 'attended' },
-  /** Gate of the MLP. */
-  gate: { module: 'mlp.gate_proj', input: 'mlpIn' },
-  /** What the gate is multiplied with. */
-  up: { module: 'mlp.up_proj', input: 'mlpIn' },
-  /** From the MLP back to the hidden size. */
-  down: { module: 'mlp.down_proj', input: 'activated' },
-} as const satisfies Readonly<Record<string, { module: string; input: keyof Frame }>>;
+  readonly o: NamedLinear;
+  readonly mlp: MlpLinears | ExpertLinears;
+}
 
-/** The layers themselves. */
-export type BlockLinears = { readonly [K in keyof typeof BLOCK_LINEARS]: Linear };
-
-/** What a block is made of. */
-interface BlockParts {
-  readonly linears: BlockLinears;
-  readonly attentionNorm: RmsNorm;
-  readonly mlpNorm: RmsNorm;
-  /** Of each head of queries, and of keys, where the architecture has such. */
-  readonly headNorms: { readonly queries: RmsNorm; readonly keys: RmsNorm } | undefined;
+/** Norms of a block; undefined: it has none there. */
+export interface BlockNormParts {
+  readonly beforeAttention?: RmsNorm | undefined;
+  readonly afterAttention?: RmsNorm | undefined;
+  readonly beforeMlp?: RmsNorm | undefined;
+  readonly afterMlp?: RmsNorm | undefined;
+  /** Of queries before they are turned, head by head or all heads together. */
+  readonly queries?: RmsNorm | undefined;
+  readonly keys?: RmsNorm | undefined;
 }
 
 /** Rows of one text, which lie side by side, and what is remembered of those before them. */
@@ -49,33 +42,41 @@ export function blockName(index: number): string {
   return `model.layers.${index}`;
 }
 
-/** One decoder block: attention and a gated MLP, each after a norm and added to what comes in. */
+/** One decoder block: attention and a gated MLP, each with its norms, and added to what comes in. */
 export class Block {
   readonly #config: LanguageModelConfig;
   readonly #index: number;
-  readonly #parts: BlockParts;
+  readonly #linears: BlockLinears;
+  readonly #norms: BlockNormParts;
 
-  constructor(config: LanguageModelConfig, index: number, parts: BlockParts) {
+  constructor(config: LanguageModelConfig, index: number, linears: BlockLinears, norms: BlockNormParts) {
     this.#config = config;
     this.#index = index;
-    this.#parts = parts;
+    this.#linears = linears;
+    this.#norms = norms;
   }
 
-  get linears(): BlockLinears {
-    return this.#parts.linears;
+  /** Its linear layers, in the order in which they are computed. */
+  get linears(): readonly NamedLinear[] {
+    const { qkv, o, mlp } = this.#linears;
+    const ofMlp = ({ gateUp, down }: MlpLinears) => [...gateUp, down];
+    return [...qkv, o, ...('router' in mlp ? [mlp.router, ...mlp.experts.flatMap(ofMlp)] : ofMlp(mlp))];
   }
 
-  /** The same block, but for some of its linear layers. */
-  with(linears: Partial<BlockLinears>): Block {
-    return new Block(this.#config, this.#index, { ...this.#parts, linears: { ...this.#parts.linears, ...linears } });
+  /** The same block, but for some of its linear layers, by module. */
+  with(linears: ReadonlyMap<string, Linear>): Block {
+    const { qkv, o, mlp } = this.#linears;
+    const one = ({ module, linear }: NamedLinear) => ({ module, linear: linears.get(module) ?? linear });
+    const ofMlp = ({ gateUp, down }: MlpLinears) => ({ gateUp: gateUp.map(one), down: one(down) });
+    const replaced = 'router' in mlp ? { router: one(mlp.router), experts: mlp.experts.map(ofMlp) } : ofMlp(mlp);
+    return new Block(this.#config, this.#index, { qkv: qkv.map(one), o: one(o), mlp: replaced }, this.#norms);
   }
 
   /** Bytes that the linear layers take in memory, and all weights. */
   get bytes(): { readonly linears: number; readonly total: number } {
-    const { linears, attentionNorm, mlpNorm, headNorms } = this.#parts;
-    const norms = [attentionNorm, mlpNorm, ...(headNorms ? [headNorms.queries, headNorms.keys] : [])];
-    const sum = Object.values(linears).reduce((bytes, linear) => bytes + linear.bytes, 0);
-    return { linears: sum, total: norms.reduce((bytes, norm) => bytes + norm.bytes, sum) };
+    const norms = Object.values(this.#norms) as readonly (RmsNorm | undefined)[];
+    const linears = this.linears.reduce((bytes, { linear }) => bytes + linear.bytes, 0);
+    return { linears, total: norms.reduce((bytes, norm) => bytes + (norm?.bytes ?? 0), linears) };
   }
 
   /**
@@ -84,32 +85,38 @@ export class Block {
    * @param texts Whose rows they are, one text after the other.
    */
   addTo(plan: Plan, rows: Rows, frame: Frame, texts: readonly TextRows[]): void {
-    const { linears, attentionNorm, mlpNorm } = this.#parts;
     const { count, hidden } = rows;
-    const { attentionIn, queries, keys, values, attended, mlpIn, gate, up, activated, change } = frame;
-    attentionNorm.addTo(plan, hidden, count, attentionIn);
-    addLinears(plan, [linears.q, linears.k, linears.v], attentionIn, count, [queries, keys, values]);
+    const { qkv, o, mlp } = this.#linears;
+    const { beforeAttention, afterAttention, beforeMlp, afterMlp } = this.#norms;
+    const { attentionIn, attention, attended, mlpIn, change } = frame;
+    addNorm(plan, beforeAttention, hidden, count, attentionIn);
+    addFused(plan, qkv, attentionIn, count, attention);
     this.#addAttention(plan, rows, frame, texts);
-    linears.o.addTo(plan, attended, count, change);
-    accumulate(plan, change, hidden);
-    mlpNorm.addTo(plan, hidden, count, mlpIn);
-    addLinears(plan, [linears.gate, linears.up], mlpIn, count, [gate, up]);
-    // An exponential costs as much as some sixteen multiply-adds.
-    plan.add(16 * gate.length, (threads) => [{ operation: 'swiglu', args: { gate, up, out: activated, threads } }]);
-    linears.down.addTo(plan, activated, count, change);
-    accumulate(plan, change, hidden);
+    o.linear.addTo(plan, attended, count, change);
+    this.#accumulate(plan, afterAttention, change, rows);
+    addNorm(plan, beforeMlp, hidden, count, mlpIn);
+    if ('router' in mlp) addExperts(plan, mlp, this.#config, frame, count);
+    else
+      addMlp(plan, mlp, this.#config.activation, count, {
+        ...{ x: mlpIn, mlp: frame.mlp, activated: frame.activated, out: change },
+      });
+    this.#accumulate(plan, afterMlp, change, rows);
   }
 
-  #addAttention(plan: Plan, { count, positions, rope }: Rows, frame: Frame, texts: readonly TextRows[]): void {
-    const { heads, kvHeads, headDim, windows } = this.#config;
-    const { queries, keys, values, attended } = frame;
-    const { headNorms } = this.#parts;
-    headNorms?.queries.addTo(plan, queries, count * heads, queries);
-    headNorms?.keys.addTo(plan, keys, count * kvHeads, keys);
-    turn(plan, queries, count, heads, headDim, rope);
-    turn(plan, keys, count, kvHeads, headDim, rope);
-    const scale = 1 / Math.sqrt(headDim);
-    const shape = { heads, kvHeads, headDim, window: windows[this.#index]!, scale };
+  #addAttention(plan: Plan, { count, positions, ropes }: Rows, frame: Frame, texts: readonly TextRows[]): void {
+    const { heads, kvHeads, headDim, windows, ropeOf, headNorms, multipliers, softCaps } = this.#config;
+    const [queries, keys, values] = frame.attention.parts as [Float32Array, Float32Array, Float32Array];
+    const { attended } = frame;
+    const each = headNorms === 'each';
+    this.#norms.queries?.addTo(plan, queries, count * (each ? heads : 1), queries);
+    this.#norms.keys?.addTo(plan, keys, count * (each ? kvHeads : 1), keys);
+    const which = ropeOf[this.#index];
+    if (which !== undefined) {
+      turn(plan, queries, count, heads, headDim, ropes[which]!);
+      turn(plan, keys, count, kvHeads, headDim, ropes[which]!);
+    }
+    const [window, scale, softcap] = [windows[this.#index]!, multipliers.attention, softCaps.attention];
+    const shape = { heads, kvHeads, headDim, window, scale, softcap };
     let first = 0;
     for (const { rows, cache } of texts) {
       const [from, to] = [first, first + rows];
@@ -123,13 +130,20 @@ export class Block {
     }
   }
 
+  /** Adds what attention or the MLP gave to what they were given. */
+  #accumulate(plan: Plan, norm: RmsNorm | undefined, x: Float32Array, { count, hidden: to }: Rows): void {
+    norm?.addTo(plan, x, count, x);
+    addScale(plan, x, this.#config.multipliers.residual, 0);
+    plan.add(x.length, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
+  }
+
   /** What went into the linear layers when the block ran in this frame. */
-  inputs(frame: Frame, rows: number): readonly LinearInput[] {
-    return Object.values(BLOCK_LINEARS).map(({ module, input }) => ({
-      module: `${blockName(this.#index)}.${module}`,
-      rows,
-      x: frame[input],
-    }));
+  inputs({ attentionIn, attended, mlpIn, activated, experts }: Frame, rows: number): readonly LinearInput[] {
+    const { qkv, o, mlp } = this.#linears;
+    const input = (x: Float32Array) => (layer: NamedLinear) => ({ module: layer.module, rows, x });
+    const attention = [...qkv.map(input(attentionIn)), input(attended)(o)];
+    if ('router' in mlp) return [...attention, input(mlpIn)(mlp.router), ...experts!.inputs];
+    return [...attention, ...mlp.gateUp.map(input(mlpIn)), input(activated)(mlp.down)];
   }
 }
 
@@ -140,9 +154,15 @@ function part<T extends Float32Array | Int32Array>(rows: T, from: number, to: nu
 }
 
 function turn(plan: Plan, x: Float32Array, rows: number, heads: number, headDim: number, { cos, sin }: RopeRows): void {
-  plan.add(2 * x.length, (threads) => [{ operation: 'rope', args: { rows, heads, headDim, cos, sin, x, threads } }]);
+  const turned = (2 * cos.length) / rows;
+  plan.add(2 * x.length, (threads) => [
+    { operation: 'rope', args: { rows, heads, headDim, turned, cos, sin, x, threads } },
+  ]);
 }
 
-function accumulate(plan: Plan, x: Float32Array, to: Float32Array): void {
-  plan.add(x.length, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
+/** Without a norm `x` is copied: what is in its place goes on, and a tap is to see what went in. */
+function addNorm(plan: Plan, norm: RmsNorm | undefined, x: Float32Array, rows: number, out: Float32Array): void {
+  const width = x.length / rows;
+  if (norm) norm.addTo(plan, x, rows, out);
+  else addColumns(plan, { x, rows, width, from: 0, cols: width, out });
 }

@@ -1,5 +1,30 @@
 import { allocating } from '../../messages/allocating.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
+import type { LinearInput } from './tap.js';
+
+/** Where the results of linear layers of one input go. */
+export interface Outs {
+  /** All of them side by side in each row, where one layer gives them; undefined where each has its own. */
+  readonly whole: Float32Array | undefined;
+  /** Each by itself. Of a single row these are parts of `whole`. */
+  readonly parts: readonly Float32Array[];
+}
+
+/** What blocks with experts read and write: a row for each position and each expert that it goes through, those of an expert side by side. */
+export interface ExpertFrame {
+  /** `[rows, count]`: out of the router. */
+  readonly logits: Float32Array;
+  /** Into gate and up, `[rows * chosen, hiddenSize]`. */
+  readonly gathered: Float32Array;
+  /** Out of gate and up, `[rows * chosen, width]` each. */
+  readonly mlp: Outs;
+  /** Into down. */
+  readonly activated: Float32Array;
+  /** Out of down. */
+  readonly results: Float32Array;
+  /** What went into the layers of experts, as the last run left it. */
+  inputs: readonly LinearInput[];
+}
 
 /**
  * What one block reads and writes beside the rows that flow through it. Blocks that run one after the other may share a frame,
@@ -8,44 +33,66 @@ import type { LanguageModelConfig } from '../config/model-config.js';
 export class Frame {
   /** Into q, k and v. */
   readonly attentionIn: Float32Array;
-  /** Out of q, turned. */
-  readonly queries: Float32Array;
-  /** Out of k, turned. */
-  readonly keys: Float32Array;
-  /** Out of v. */
-  readonly values: Float32Array;
+  /** Out of q, k and v; the first two turned. */
+  readonly attention: Outs;
   /** Into o. */
   readonly attended: Float32Array;
-  /** Into gate and up. */
+  /** Into the MLP. */
   readonly mlpIn: Float32Array;
-  /** Out of gate. */
-  readonly gate: Float32Array;
-  /** Out of up. */
-  readonly up: Float32Array;
+  /** Out of gate and up. */
+  readonly mlp: Outs;
   /** Into down. */
   readonly activated: Float32Array;
-  /** Out of o, and out of down. */
+  /** Out of o, and out of the MLP. */
   readonly change: Float32Array;
+  readonly experts: ExpertFrame | undefined;
 
   /** @param rows How many positions go through the block at once. */
   constructor(config: LanguageModelConfig, rows: number) {
-    const { hiddenSize, heads, kvHeads, headDim, intermediateSize } = config;
-    const floats = (width: number) => allocating('the activations', () => new Float32Array(rows * width));
-    this.attentionIn = floats(hiddenSize);
-    this.queries = floats(heads * headDim);
-    this.keys = floats(kvHeads * headDim);
-    this.values = floats(kvHeads * headDim);
-    this.attended = floats(heads * headDim);
-    this.mlpIn = floats(hiddenSize);
-    this.gate = floats(intermediateSize);
-    this.up = floats(intermediateSize);
-    this.activated = floats(intermediateSize);
-    this.change = floats(hiddenSize);
+    const { hiddenSize, heads, kvHeads, headDim, experts, fused } = config;
+    const width = denseWidth(config);
+    this.attentionIn = floats(rows * hiddenSize);
+    this.attention = makeOuts([heads * headDim, kvHeads * headDim, kvHeads * headDim], rows, fused);
+    this.attended = floats(rows * heads * headDim);
+    this.mlpIn = floats(rows * hiddenSize);
+    this.mlp = makeOuts([width, width], rows, fused);
+    this.activated = floats(rows * width);
+    this.change = floats(rows * hiddenSize);
+    const each = rows * (experts?.chosen ?? 0);
+    this.experts = experts && {
+      logits: floats(rows * experts.count),
+      gathered: floats(each * hiddenSize),
+      mlp: makeOuts([experts.width, experts.width], each, false),
+      activated: floats(each * experts.width),
+      results: floats(each * hiddenSize),
+      inputs: [],
+    };
   }
 
   /** Bytes that a frame takes for each row. */
-  static bytesPerRow({ hiddenSize, heads, kvHeads, headDim, intermediateSize }: LanguageModelConfig): number {
-    const floats = 3 * hiddenSize + 2 * (heads + kvHeads) * headDim + 3 * intermediateSize;
-    return floats * Float32Array.BYTES_PER_ELEMENT;
+  static bytesPerRow(config: LanguageModelConfig): number {
+    const { hiddenSize, heads, kvHeads, headDim, experts, fused } = config;
+    const [attention, width] = [(heads + 2 * kvHeads) * headDim, denseWidth(config)];
+    const floats = 3 * hiddenSize + attention + heads * headDim + 3 * width + (fused ? attention + 2 * width : 0);
+    const ofExperts = experts ? experts.count + experts.chosen * (2 * hiddenSize + 3 * experts.width) : 0;
+    return (floats + ofExperts) * Float32Array.BYTES_PER_ELEMENT;
   }
+}
+
+/** Numbers inside the MLP of blocks without experts; 0 where there are none. */
+function denseWidth({ experts, intermediateSize }: LanguageModelConfig): number {
+  return experts?.blocks.every(Boolean) ? 0 : intermediateSize;
+}
+
+function makeOuts(widths: readonly number[], rows: number, fused: boolean): Outs {
+  const parts = () => widths.map((width) => floats(rows * width));
+  if (!fused) return { whole: undefined, parts: parts() };
+  const whole = floats(rows * widths.reduce((sum, width) => sum + width, 0));
+  if (rows > 1) return { whole, parts: parts() };
+  let end = 0;
+  return { whole, parts: widths.map((width) => whole.subarray(end, (end += width))) };
+}
+
+function floats(count: number): Float32Array {
+  return allocating('the activations', () => new Float32Array(count));
 }

@@ -1,6 +1,8 @@
+import type { LanguageModelConfig } from '../config/model-config.js';
 import type { Linear } from './linear.js';
 import type { RmsNorm } from './norm.js';
 import type { Plan } from './plan.js';
+import { addScale } from './scale.js';
 import type { LinearInput } from './tap.js';
 
 /** What checkpoints call the last linear layer. */
@@ -10,10 +12,14 @@ export const HEAD_MODULE = 'lm_head';
 export class Head {
   readonly #norm: RmsNorm;
   readonly #linear: Linear;
+  readonly #factor: number;
+  readonly #softCap: number;
 
-  constructor(norm: RmsNorm, linear: Linear) {
+  constructor(norm: RmsNorm, linear: Linear, { multipliers, softCaps }: LanguageModelConfig) {
     this.#norm = norm;
     this.#linear = linear;
+    this.#factor = multipliers.logits;
+    this.#softCap = softCaps.logits;
   }
 
   /** Bytes that the linear layer takes in memory. */
@@ -27,9 +33,10 @@ export class Head {
     this.addLinear(plan, normed, rows, logits);
   }
 
-  /** Adds the linear layer by itself. */
+  /** Adds what comes after the norm. */
   addLinear(plan: Plan, normed: Float32Array, rows: number, logits: Float32Array): void {
     this.#linear.addTo(plan, normed, rows, logits);
+    addScale(plan, logits, this.#factor, this.#softCap);
   }
 
   /** Adds what comes before the linear layer, and no more. */

@@ -1,7 +1,9 @@
+import type { ColumnsArgs } from '../../../binding.js';
 import { QuantizedLinear } from '../../compute/linear.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
+import type { Outs } from './frame.js';
 import type { Plan } from './plan.js';
 
 /** A linear layer, `out = x . W^T + bias`, whatever its weights are. */
@@ -103,4 +105,40 @@ export function addLinears(
   const work = coded.reduce((sum, { inFeatures, outFeatures }) => sum + batch * inFeatures * outFeatures, 0);
   const layers = coded.map(({ layer }) => layer);
   plan.add(work, (threads) => QuantizedLinear.steps(layers, x, outs, threads));
+}
+
+/** A linear layer of a block. */
+export interface NamedLinear {
+  /** As checkpoints call it: `model.layers.0.self_attn.q_proj`. */
+  readonly module: string;
+  readonly linear: Linear;
+}
+
+/** Adds layers of one input, or the one layer that they are in a checkpoint, whose results are then cut apart. */
+export function addFused(
+  plan: Plan,
+  layers: readonly NamedLinear[],
+  x: Float32Array,
+  rows: number,
+  { whole, parts }: Outs,
+): void {
+  const linears = layers.map(({ linear }) => linear);
+  if (whole === undefined) {
+    addLinears(plan, linears, x, rows, parts);
+    return;
+  }
+  linears[0]!.addTo(plan, x, rows, whole);
+  if (rows === 1) return; // they are parts of the whole
+  const width = whole.length / rows;
+  let from = 0;
+  for (const out of parts) {
+    const cols = out.length / rows;
+    addColumns(plan, { x: whole, rows, width, from, cols, out });
+    from += cols;
+  }
+}
+
+/** Adds a copy of some columns. */
+export function addColumns(plan: Plan, args: Omit<ColumnsArgs, 'threads'>): void {
+  plan.add(args.out.length, (threads) => [{ operation: 'columns', args: { ...args, threads } }]);
 }

@@ -1,6 +1,6 @@
 import type { RopeConfig } from '../config/rope-config.js';
 
-/** Cosines and sines of the rows of one call: `[rows, headDim / 2]` each. */
+/** Cosines and sines of the rows of one call: `[rows, turned / 2]` each. */
 export interface RopeRows {
   /** Of the angle of each pair. */
   readonly cos: Float32Array;
@@ -8,21 +8,23 @@ export interface RopeRows {
   readonly sin: Float32Array;
 }
 
+const EMPTY: RopeRows = { cos: new Float32Array(0), sin: new Float32Array(0) };
+
 /** Rotary embedding: what angle each pair of a head turns by at each position. Computed in float64, kept in float32. */
 export class Rope {
   readonly #config: RopeConfig;
   readonly #half: number;
-  #cos = new Float32Array(0);
-  #sin = new Float32Array(0);
+  /** Of short texts, and of those that are longer than `trained`, where that makes a difference. */
+  readonly #tables = [EMPTY, EMPTY];
 
   constructor(config: RopeConfig) {
     this.#config = config;
-    this.#half = config.headDim / 2;
+    this.#half = config.turned / 2;
   }
 
   /**
-   * The rows of positions `start` to `start + rows - 1` of a text of `length` positions: `dynamic` scaling turns all rows that
-   * are read together as far as the last of them demands, however they are cut into jobs.
+   * The rows of positions `start` to `start + rows - 1` of a text of `length` positions: `dynamic` and `longrope` scaling turn all rows
+   * that are read together as far as the last of them demands, however they are cut into jobs.
    */
   rows(start: number, rows: number, length = start + rows): RopeRows {
     const { scaling } = this.#config;
@@ -34,24 +36,25 @@ export class Rope {
       fill(this.#config, frequencies(this.#config, length), start, cos, sin);
       return { cos, sin };
     }
-    if (end * this.#half > this.#cos.length) this.#grow(end);
+    const which = scaling.type === 'longrope' && length > scaling.trained ? 1 : 0;
+    if (end * this.#half > this.#tables[which]!.cos.length) this.#tables[which] = this.#make(end, length);
+    const { cos, sin } = this.#tables[which]!;
     const [from, to] = [start * this.#half, end * this.#half];
-    return { cos: this.#cos.subarray(from, to), sin: this.#sin.subarray(from, to) };
+    return { cos: cos.subarray(from, to), sin: sin.subarray(from, to) };
   }
 
   /** Tables twice as long as needed, so that a text that grows by tokens computes few of them. */
-  #grow(end: number): void {
+  #make(end: number, length: number): RopeRows {
     const positions = 2 ** Math.ceil(Math.log2(Math.max(end, 128)));
     const cos = new Float32Array(positions * this.#half);
     const sin = new Float32Array(positions * this.#half);
-    fill(this.#config, frequencies(this.#config, end), 0, cos, sin);
-    this.#cos = cos;
-    this.#sin = sin;
+    fill(this.#config, frequencies(this.#config, length), 0, cos, sin);
+    return { cos, sin };
   }
 }
 
 function fill({ scaling }: RopeConfig, turns: Float64Array, start: number, cos: Float32Array, sin: Float32Array): void {
-  const gain = scaling.type === 'yarn' ? scaling.attentionFactor : 1;
+  const gain = 'attentionFactor' in scaling ? scaling.attentionFactor : 1;
   for (let i = 0; i < cos.length; i++) {
     const angle = (start + Math.floor(i / turns.length)) * turns[i % turns.length]!;
     cos[i] = Math.cos(angle) * gain;
@@ -63,8 +66,8 @@ function fill({ scaling }: RopeConfig, turns: Float64Array, start: number, cos: 
  * Radians per position, for each pair of a head, in a text of `length` positions. Formulas: transformers
  * `modeling_rope_utils.py`.
  */
-export function frequencies({ headDim, theta, scaling }: RopeConfig, length: number): Float64Array {
-  const half = headDim / 2;
+export function frequencies({ turned, theta, scaling }: RopeConfig, length: number): Float64Array {
+  const half = turned / 2;
   const plain = (base: number) => Float64Array.from({ length: half }, (_, i) => base ** (-i / half));
   switch (scaling.type) {
     case 'default':
@@ -74,7 +77,11 @@ export function frequencies({ headDim, theta, scaling }: RopeConfig, length: num
     case 'dynamic': {
       const { factor, trained } = scaling;
       if (length <= trained) return plain(theta);
-      return plain(theta * ((factor * length) / trained - (factor - 1)) ** (headDim / (headDim - 2)));
+      return plain(theta * ((factor * length) / trained - (factor - 1)) ** (turned / (turned - 2)));
+    }
+    case 'longrope': {
+      const factors = length > scaling.trained ? scaling.longFactors : scaling.shortFactors;
+      return plain(theta).map((turn, i) => turn / factors[i]!);
     }
     case 'llama3': {
       const { factor, trained, lowFactor, highFactor } = scaling;
@@ -88,10 +95,10 @@ export function frequencies({ headDim, theta, scaling }: RopeConfig, length: num
     case 'yarn': {
       const { factor, trained, betaFast, betaSlow, truncate } = scaling;
       const pairThatTurns = (times: number) =>
-        (headDim * Math.log(trained / (times * 2 * Math.PI))) / (2 * Math.log(theta));
+        (turned * Math.log(trained / (times * 2 * Math.PI))) / (2 * Math.log(theta));
       const [fast, slow] = [pairThatTurns(betaFast), pairThatTurns(betaSlow)];
       const first = Math.max(0, truncate ? Math.floor(fast) : fast);
-      const last = Math.min(headDim - 1, truncate ? Math.ceil(slow) : slow);
+      const last = Math.min(turned - 1, truncate ? Math.ceil(slow) : slow);
       const width = first === last ? 0.001 : last - first;
       return plain(theta).map((turn, i) => {
         const interpolated = Math.min(1, Math.max(0, (i - first) / width));

@@ -11,19 +11,19 @@ export interface Rows {
   readonly count: number;
   /** `[count]`: where each is in its text. */
   readonly positions: Int32Array;
-  /** Their rotary embedding. */
-  readonly rope: RopeRows;
+  /** Their rotary embeddings, one for each of the model's. */
+  readonly ropes: readonly RopeRows[];
   /** `[count, hiddenSize]`: what flows from block to block. */
   readonly hidden: Float32Array;
 }
 
 /** Rows of arrays of their own, to be filled again and again. */
-export function makeRows({ hiddenSize, headDim }: LanguageModelConfig, count: number): Rows {
+export function makeRows({ hiddenSize, ropes }: LanguageModelConfig, count: number): Rows {
   const floats = (width: number) => allocating('the activations', () => new Float32Array(count * width));
   return {
     count,
     positions: new Int32Array(count),
-    rope: { cos: floats(headDim / 2), sin: floats(headDim / 2) },
+    ropes: ropes.map(({ turned }) => ({ cos: floats(turned / 2), sin: floats(turned / 2) })),
     hidden: floats(hiddenSize),
   };
 }

@@ -26,11 +26,6 @@ export class Fields {
     return this.#values[name] ?? undefined;
   }
 
-  /** Whether the file says `null`, where that is not the same as saying nothing. */
-  isNull(name: string): boolean {
-    return this.#values[name] === null;
-  }
-
   /** A positive integer; `least` 0 lets 0 through. */
   count(name: string, fallback?: number, least = 1, most = MAX_SIZE): number {
     const value = this.get(name) ?? fallback;

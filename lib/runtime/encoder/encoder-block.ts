@@ -100,7 +100,7 @@ export class EncoderBlock {
     addLinears(plan, [q, k, v], hidden, rows, [queries, keys, values]);
     const capacity = Math.ceil(rows / KEY_STRIP) * KEY_STRIP;
     const cache = () => allocating('keys and values', () => new Float32Array(capacity * hiddenSize));
-    const shape = { rows, heads, kvHeads: heads, headDim, scale: 1 / Math.sqrt(headDim), cacheType: 0 };
+    const shape = { rows, heads, kvHeads: heads, headDim, scale: 1 / Math.sqrt(headDim), softcap: 0, cacheType: 0 };
     const segment = { capacity, keys: cache(), values: cache(), keyMeta: NO_META, valueMeta: NO_META };
     const arrays = { q: queries, k: keys, v: values, segments: [segment], out: attended };
     const inPlace = { ...shape, ...arrays, positions: positionsFrom(0, rows), window: 1 };

@@ -20,7 +20,7 @@ import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-optio
 import type { Machine } from '../pass.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
 import { type ReadOptions, WeightReader } from '../weights/read.js';
-import { checkTensors, headSpec } from '../weights/tensors.js';
+import { blockSpec, checkTensors, headSpec, unitsOf } from '../weights/tensors.js';
 import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';
 import { OpenHead } from './open-head.js';
@@ -110,12 +110,22 @@ export class BlockSource extends Closing {
     this.config = config;
     this.#model = model;
     this.#how = how;
-    this.#run = { rope: new Rope(config.rope), desk: new Desk(config), activations: how.activations };
+    this.#run = {
+      ropes: config.ropes.map((rope) => new Rope(rope)),
+      desk: new Desk(config),
+      activations: how.activations,
+    };
   }
 
   /** Blocks that there are. */
   get count(): number {
     return this.config.layers;
+  }
+
+  /** Block by block, the modules that are quantized alike, since engines run them as one. @internal */
+  get units(): readonly (readonly (readonly string[])[])[] {
+    const has = (name: string) => this.#model.shapes.has(name);
+    return Array.from({ length: this.count }, (_, index) => unitsOf(blockSpec(this.config, index, has)));
   }
 
   /**

@@ -8,7 +8,7 @@ import { INSPECT } from '../../messages/objects.js';
 import { suggestion } from '../../messages/suggestion.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { formatBytes } from '../../messages/units.js';
-import { type Block, type BlockLinears, blockName } from '../blocks/block.js';
+import { type Block, blockName } from '../blocks/block.js';
 import type { KvCache } from '../blocks/cache.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
 import { Plan } from '../blocks/plan.js';
@@ -16,7 +16,6 @@ import type { Rope } from '../blocks/rope.js';
 import { positionsFrom } from '../blocks/rows.js';
 import { showInputs } from '../blocks/tap.js';
 import { CHUNK } from '../decoder.js';
-import { blockSpec } from '../weights/tensors.js';
 import { OpenPart, type PartContext } from './open-part.js';
 import type { Desk } from './shelf.js';
 import { checkPartRun, type PartRun, resultsOf } from './texts.js';
@@ -46,7 +45,7 @@ export interface BlockLinear {
 }
 
 interface BlockContext extends PartContext<Block> {
-  readonly rope: Rope;
+  readonly ropes: readonly Rope[];
   readonly desk: Desk;
   readonly activations: 'float32' | 'int8';
 }
@@ -68,11 +67,11 @@ export class OpenBlock extends OpenPart {
     this.name = blockName(index);
     this.#context = context;
     context.holding.add(this, block);
-    const specs = blockSpec(context.config, index).linears;
     this.linears = Object.freeze(
-      Object.entries(block.linears).map(([name, linear]) => {
-        const { module, shape, bias } = specs[name as keyof BlockLinears];
-        return Object.freeze({ module, shape, quantized: linear instanceof CodedLinear, bias });
+      block.linears.map(({ module, linear }) => {
+        const shape = Object.freeze([linear.outFeatures, linear.inFeatures] as const);
+        const [quantized, bias] = [linear instanceof CodedLinear, linear.bias !== undefined];
+        return Object.freeze({ module, shape, quantized, bias });
       }),
     );
   }
@@ -113,7 +112,7 @@ export class OpenBlock extends OpenPart {
     const { threads = this.#context.machine.threads, signal } = run;
     return this.#context.lifetime.run(async () => {
       signal?.throwIfAborted();
-      return this.#linear(module)[1].weights({ signal, threads });
+      return this.#linear(module).weights({ signal, threads });
     });
   }
 
@@ -135,11 +134,9 @@ export class OpenBlock extends OpenPart {
     checkObject(weights, 'the weights');
     checkRunOptions(run);
     return this.#context.lifetime.run(async () => {
-      const replaced: Record<string, Linear> = {};
-      for (const [module, weight] of Object.entries(weights)) {
-        const [name, old] = this.#linear(module);
-        replaced[name] = await this.#make(module, weight, old, run);
-      }
+      const replaced = new Map<string, Linear>();
+      for (const [module, weight] of Object.entries(weights))
+        replaced.set(module, await this.#make(module, weight, this.#linear(module), run));
       return new OpenBlock(this.index, this.#block!.with(replaced), this.#context);
     });
   }
@@ -177,7 +174,7 @@ export class OpenBlock extends OpenPart {
   }
 
   async #runText(text: Float32Array, hidden: Float32Array, cache: KvCache, { signal, tap }: PartRun): Promise<void> {
-    const { config, machine, rope, desk } = this.#context;
+    const { config, machine, ropes, desk } = this.#context;
     const block = this.#block!;
     const { hiddenSize: width } = config;
     const length = text.length / width;
@@ -185,7 +182,7 @@ export class OpenBlock extends OpenPart {
       const count = Math.min(CHUNK, length - at);
       const [from, to] = [at * width, (at + count) * width];
       if (hidden !== text) hidden.set(text.subarray(from, to), from);
-      const own = { hidden: hidden.subarray(from, to), rope: rope.rows(at, count, length) };
+      const own = { hidden: hidden.subarray(from, to), ropes: ropes.map((rope) => rope.rows(at, count, length)) };
       await desk.withFrame(count, async (frame) => {
         const plan = new Plan(machine.threads);
         block.addTo(plan, { count, positions: positionsFrom(at, count), ...own }, frame, [
@@ -197,9 +194,9 @@ export class OpenBlock extends OpenPart {
     }
   }
 
-  #linear(module: string): [keyof BlockLinears, Linear] {
-    const at = this.linears.findIndex((linear) => linear.module === module);
-    if (at >= 0) return Object.entries(this.#block!.linears)[at] as [keyof BlockLinears, Linear];
+  #linear(module: string): Linear {
+    const found = this.#block!.linears.find((linear) => linear.module === module);
+    if (found) return found.linear;
     const names = this.linears.map((linear) => linear.module);
     const near = typeof module === 'string' ? suggestion(module, names) : '';
     const message = `Expected the name of a linear layer of ${this.name}, got ${show(module)}.`;

@@ -1,17 +1,29 @@
 import { QuantizedLinear } from '../../compute/linear.js';
 import { largeFloats } from '../../compute/memory.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
 import { quote } from '../../messages/text.js';
 import type { Model } from '../../models/model.js';
-import { Block, type BlockLinears } from '../blocks/block.js';
+import { Block } from '../blocks/block.js';
+import type { ExpertLinears } from '../blocks/experts.js';
 import { HEAD_MODULE, Head } from '../blocks/head.js';
-import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
+import { CodedLinear, DenseLinear, type Linear, type NamedLinear } from '../blocks/linear.js';
+import type { MlpLinears } from '../blocks/mlp.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { CodedTable, DenseTable, type Embedding, groupOf, quantizeTable } from './table.js';
-import { blockSpec, checkTensors, EMBEDDING, FINAL_NORM, headSpec, type LinearSpec } from './tensors.js';
+import { CodedTable, DenseTable, type Embedding, groupOf, quantizeTable, scaleRows } from './table.js';
+import {
+  blockSpec,
+  checkTensors,
+  EMBEDDING,
+  type ExpertsSpec,
+  FINAL_NORM,
+  headSpec,
+  type LinearSpec,
+  type MlpSpec,
+} from './tensors.js';
 
 /** Everything that a language model computes with. */
 export interface ModelWeights {
@@ -87,18 +99,21 @@ export class WeightReader {
   /** The embedding in float32. */
   async table(run: RunOptions): Promise<DenseTable> {
     const { vocabSize, hiddenSize } = this.#config;
-    return new DenseTable(await this.#matrix(EMBEDDING, vocabSize * hiddenSize, run), hiddenSize);
+    const weights = await this.#matrix(EMBEDDING, vocabSize * hiddenSize, run);
+    return new DenseTable(weights, hiddenSize, this.#config.multipliers.embedding);
   }
 
   /** The embedding in 8 bits, or in the codes that the file has. */
   async codedTable(group: number, run: ReadOptions): Promise<CodedTable> {
-    const { vocabSize, hiddenSize } = this.#config;
+    const { vocabSize, hiddenSize, multipliers } = this.#config;
     if (this.embeddingIsCoded) {
       const spec = { module: EMBEDDING.replace(/\.weight$/, ''), shape: [vocabSize, hiddenSize], bias: false } as const;
       const stored = await this.#linear(spec, run);
-      if (stored instanceof CodedLinear && stored.layer.path === 'fused') return new CodedTable(stored.layer);
+      if (stored instanceof CodedLinear && stored.layer.path === 'fused')
+        return new CodedTable(stored.layer, multipliers.embedding);
     }
-    return new CodedTable(await this.#quantized(EMBEDDING, [vocabSize, hiddenSize], group, run));
+    const layer = await this.#quantized(EMBEDDING, [vocabSize, hiddenSize], group, run);
+    return new CodedTable(layer, multipliers.embedding);
   }
 
   /** The rows of the embedding that belong to `ids`, `[ids.length, hiddenSize]`. */
@@ -106,35 +121,41 @@ export class WeightReader {
     const { hiddenSize } = this.#config;
     const rows = allocating('the embeddings of the tokens', () => new Float32Array(ids.length * hiddenSize));
     await this.#model.loadRows(EMBEDDING, ids, rows, run);
+    for (let at = 0; at < rows.length; at += hiddenSize) {
+      scaleRows(rows.subarray(at, at + hiddenSize), this.#config.multipliers.embedding);
+      await yieldIfDue();
+    }
     return rows;
   }
 
   async block(index: number, run: ReadOptions): Promise<Block> {
-    const { linears, attentionNorm, mlpNorm, headNorms } = blockSpec(this.#config, index);
-    const read: Record<string, Linear> = {};
-    for (const [name, spec] of Object.entries(linears)) read[name] = await this.#linear(spec, run);
-    return new Block(this.#config, index, {
-      linears: read as unknown as BlockLinears,
-      attentionNorm: await this.#norm(attentionNorm, run),
-      mlpNorm: await this.#norm(mlpNorm, run),
-      headNorms: headNorms && {
-        queries: await this.#norm(headNorms.queries, run),
-        keys: await this.#norm(headNorms.keys, run),
-      },
-    });
+    const { qkv, o, mlp, norms } = blockSpec(this.#config, index, (name) => this.#model.shapes.has(name));
+    const linears = { qkv: await this.#all(qkv, run), o: await this.#named(o, run), mlp: await this.#mlp(mlp, run) };
+    const read: Record<string, RmsNorm> = {};
+    for (const [place, { name }] of Object.entries(norms)) read[place] = await this.#norm(name, run);
+    return new Block(this.#config, index, linears, read);
   }
 
   /** @param tables The embedding, where it is in memory: a tied head is that. With `group`, a head of floats becomes 8 bits. */
   async head(run: ReadOptions, { embedding, group }: { embedding?: Embedding; group?: number } = {}): Promise<Head> {
     const spec = headSpec(this.#config);
     const norm = await this.#norm(FINAL_NORM, run);
+    return new Head(norm, await this.#headLinear(spec, run, embedding, group), this.#config);
+  }
+
+  async #headLinear(
+    spec: LinearSpec,
+    run: ReadOptions,
+    embedding: Embedding | undefined,
+    group: number | undefined,
+  ): Promise<Linear> {
     if (!this.#config.tied) {
-      if (group === undefined || this.isCoded(spec)) return new Head(norm, await this.#linear(spec, run));
-      return new Head(norm, new CodedLinear(await this.#quantized(`${spec.module}.weight`, spec.shape, group, run)));
+      if (group === undefined || this.isCoded(spec)) return this.#linear(spec, run);
+      return new CodedLinear(await this.#quantized(`${spec.module}.weight`, spec.shape, group, run));
     }
-    if (embedding instanceof CodedTable) return new Head(norm, new CodedLinear(embedding.layer));
+    if (embedding instanceof CodedTable) return new CodedLinear(embedding.layer);
     const { weights } = embedding instanceof DenseTable ? embedding : await this.table(run);
-    return new Head(norm, new DenseLinear(weights, spec.shape));
+    return new DenseLinear(weights, spec.shape);
   }
 
   /** The head for tokens `[from, to)` alone, in float32. Of a head whose codes the file has there is no part: those are small. */
@@ -143,11 +164,39 @@ export class WeightReader {
     const rows = Uint32Array.from({ length: to - from }, (_, i) => from + i);
     const weights = this.#floats(rows.length * hiddenSize);
     await this.#model.loadRows(tied ? EMBEDDING : `${HEAD_MODULE}.weight`, rows, weights, run);
-    return new Head(await this.#norm(FINAL_NORM, run), new DenseLinear(weights, [rows.length, hiddenSize]));
+    return new Head(
+      await this.#norm(FINAL_NORM, run),
+      new DenseLinear(weights, [rows.length, hiddenSize]),
+      this.#config,
+    );
   }
 
   async #norm(name: string, { signal, threads }: RunOptions): Promise<RmsNorm> {
-    return new RmsNorm(await this.#model.load(name, { signal, threads }), this.#config.normEpsilon);
+    const { normOffset, normEpsilon } = this.#config;
+    const weight = await this.#model.load(name, { signal, threads });
+    if (normOffset !== 0) for (let i = 0; i < weight.length; i++) weight[i]! += normOffset;
+    return new RmsNorm(weight, normEpsilon);
+  }
+
+  async #mlp(spec: MlpSpec | ExpertsSpec, run: ReadOptions): Promise<MlpLinears | ExpertLinears> {
+    if (!('router' in spec)) return this.#gated(spec, run);
+    const experts: MlpLinears[] = [];
+    for (const expert of spec.experts) experts.push(await this.#gated(expert, run));
+    return { router: await this.#named(spec.router, run), experts };
+  }
+
+  async #gated({ gateUp, down }: MlpSpec, run: ReadOptions): Promise<MlpLinears> {
+    return { gateUp: await this.#all(gateUp, run), down: await this.#named(down, run) };
+  }
+
+  async #all(specs: readonly LinearSpec[], run: ReadOptions): Promise<NamedLinear[]> {
+    const read: NamedLinear[] = [];
+    for (const spec of specs) read.push(await this.#named(spec, run));
+    return read;
+  }
+
+  async #named(spec: LinearSpec, run: ReadOptions): Promise<NamedLinear> {
+    return { module: spec.module, linear: await this.#linear(spec, run) };
   }
 
   #linear(spec: LinearSpec, run: ReadOptions): Promise<Linear> {
@@ -171,11 +220,16 @@ export class WeightReader {
 /** Reads a linear layer, whatever its weights are. @param floats Gives memory for those that are floats. */
 export async function readLinear(
   model: Model,
-  { module, shape, bias: hasBias }: LinearSpec,
+  { module, shape, bias: hasBias, stack }: LinearSpec,
   isCoded: boolean,
   { activations, signal, threads }: ReadOptions,
   floats: (count: number) => Float32Array = largeFloats,
 ): Promise<Linear> {
+  if (stack) {
+    const weights = allocating(quote(module), () => floats(shape[0] * shape[1]));
+    await model.loadRows(stack.tensor, [stack.index], weights, { signal, threads });
+    return new DenseLinear(weights, shape);
+  }
   const bias = hasBias ? await model.load(`${module}.bias`, { signal, threads }) : undefined;
   if (!isCoded) {
     const weights = await readMatrix(model, `${module}.weight`, shape[0] * shape[1], { signal, threads }, floats);

@@ -18,10 +18,13 @@ export interface Embedding {
 export class DenseTable implements Embedding {
   readonly weights: Float32Array;
   readonly #width: number;
+  readonly #factor: number;
 
-  constructor(weights: Float32Array, width: number) {
+  /** @param factor What rows are multiplied by. */
+  constructor(weights: Float32Array, width: number, factor: number) {
     this.weights = weights;
     this.#width = width;
+    this.#factor = factor;
   }
 
   get bytes(): number {
@@ -32,6 +35,7 @@ export class DenseTable implements Embedding {
     const width = this.#width;
     for (let row = 0; row < ids.length; row++)
       out.set(this.weights.subarray(ids[row]! * width, (ids[row]! + 1) * width), row * width);
+    scaleRows(out, this.#factor);
   }
 }
 
@@ -39,9 +43,15 @@ export class DenseTable implements Embedding {
 export class CodedTable implements Embedding {
   readonly layer: QuantizedLinear;
 
-  /** @param layer On panels (`path` is `'fused'`): of others no single row can be read. */
-  constructor(layer: QuantizedLinear) {
+  readonly #factor: number;
+
+  /**
+   * @param layer On panels (`path` is `'fused'`): of others no single row can be read.
+   * @param factor What rows are multiplied by.
+   */
+  constructor(layer: QuantizedLinear, factor: number) {
     this.layer = layer;
+    this.#factor = factor;
   }
 
   get bytes(): number {
@@ -50,7 +60,13 @@ export class CodedTable implements Embedding {
 
   read(ids: TokenIds, out: Float32Array): void {
     expandRows(this.layer.panels!, ids, out);
+    scaleRows(out, this.#factor);
   }
+}
+
+/** Multiplies embeddings, where that changes anything. */
+export function scaleRows(rows: Float32Array, factor: number): void {
+  if (factor !== 1) for (let i = 0; i < rows.length; i++) rows[i] = rows[i]! * factor;
 }
 
 /** Weights of a group of a table that is quantized here, as far as they divide its width. */

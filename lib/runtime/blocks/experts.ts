@@ -1,0 +1,169 @@
+import type { Backend } from '../../../binding.js';
+import { yieldIfDue } from '../../files/event-loop.js';
+import type { LanguageModelConfig } from '../config/model-config.js';
+import type { ExpertFrame, Frame } from './frame.js';
+import { addLinears, type NamedLinear } from './linear.js';
+import { addGate, type MlpLinears } from './mlp.js';
+import { Plan, type PlanRun } from './plan.js';
+import type { LinearInput } from './tap.js';
+
+/** Linear layers of an MLP that is several. */
+export interface ExpertLinears {
+  /** How much each expert is for a position: one number each. */
+  readonly router: NamedLinear;
+  readonly experts: readonly MlpLinears[];
+}
+
+/** Which experts positions go through. */
+interface Routes {
+  /** `[rows * chosen]`: for each position, the rows of the results that are its own, in the order of the experts. */
+  readonly places: Int32Array;
+  /** What each of them counts. */
+  readonly shares: Float64Array;
+  /** First row of each expert, and past the last one: `[count + 1]`. */
+  readonly begins: Int32Array;
+  /** `[rows * chosen]`: the position that each row is of. */
+  readonly positions: Int32Array;
+}
+
+/**
+ * Adds an MLP of experts to a plan: it reads `frame.mlpIn` and writes `frame.change`. What the router gives is there only when the plan
+ * runs; it decides in JavaScript which products follow.
+ */
+export function addExperts(
+  plan: Plan,
+  linears: ExpertLinears,
+  config: LanguageModelConfig,
+  frame: Frame,
+  rows: number,
+): void {
+  linears.router.linear.addTo(plan, frame.mlpIn, rows, frame.experts!.logits);
+  plan.decide((backend, run) => runExperts(backend, linears, config, frame, { rows, threads: plan.threads, ...run }));
+}
+
+async function runExperts(
+  backend: Backend,
+  { experts }: ExpertLinears,
+  config: LanguageModelConfig,
+  { mlpIn, change, experts: own }: Frame,
+  { rows, threads, ...run }: PlanRun & { readonly rows: number; readonly threads: number },
+): Promise<void> {
+  const { hiddenSize: width, experts: sizes, activation } = config;
+  const { chosen, width: inner } = sizes!;
+  const frame = own!;
+  const routes = await route(frame.logits, rows, sizes!);
+  for (const [place, row] of routes.positions.entries()) {
+    frame.gathered.set(mlpIn.subarray(row * width, (row + 1) * width), place * width);
+    await yieldIfDue();
+  }
+  const used = experts.flatMap((linears, expert) => {
+    const [from, to] = [routes.begins[expert]!, routes.begins[expert + 1]!];
+    return from < to ? [{ ...linears, ...slices(frame, from, to, width, inner), count: to - from }] : [];
+  });
+  const plan = new Plan(threads);
+  for (const { gateUp, x, gate, up, count } of used)
+    addLinears(
+      plan,
+      gateUp.map(({ linear }) => linear),
+      x,
+      count,
+      [gate, up],
+    );
+  const [gate, up] = frame.mlp.parts as [Float32Array, Float32Array];
+  addGate(plan, activation, gate, up, frame.activated);
+  for (const { down, activated, out, count } of used) down.linear.addTo(plan, activated, count, out);
+  await plan.run(backend, run);
+  frame.inputs = used.flatMap(({ gateUp, down, x, activated, count }): LinearInput[] => [
+    ...gateUp.map(({ module }) => ({ module, rows: count, x })),
+    { module: down.module, rows: count, x: activated },
+  ]);
+  for (let row = 0; row < rows; row++) {
+    const [from, to] = [row * chosen, (row + 1) * chosen];
+    addShares(frame.results, routes.places.subarray(from, to), routes.shares.subarray(from, to), width, {
+      out: change.subarray(row * width, (row + 1) * width),
+    });
+    await yieldIfDue();
+  }
+}
+
+/** Rows of one expert. */
+function slices(
+  { gathered, mlp, activated, results }: ExpertFrame,
+  from: number,
+  to: number,
+  width: number,
+  inner: number,
+) {
+  const [gate, up] = mlp.parts as [Float32Array, Float32Array];
+  const cut = (of: Float32Array, cols: number) => of.subarray(from * cols, to * cols);
+  return {
+    x: cut(gathered, width),
+    gate: cut(gate, inner),
+    up: cut(up, inner),
+    activated: cut(activated, inner),
+    out: cut(results, width),
+  };
+}
+
+/**
+ * Chooses the most likely experts of each position; of equals the first. Their probabilities, among all experts or among those that were
+ * chosen, are what each counts. A position's choice depends on its own logits alone.
+ */
+async function route(
+  logits: Float32Array,
+  rows: number,
+  { count, chosen, normalized }: NonNullable<LanguageModelConfig['experts']>,
+): Promise<Routes> {
+  const each = rows * chosen;
+  const [experts, shares] = [new Int32Array(each), new Float64Array(each)];
+  const begins = new Int32Array(count + 1);
+  for (let row = 0; row < rows; row++) {
+    const own = logits.subarray(row * count, (row + 1) * count);
+    const most = chooseMost(own, chosen);
+    const highest = own[most[0]!]!;
+    const powers = most.map((expert) => Math.exp(own[expert]! - highest));
+    const total = (normalized ? powers : Array.from(own, (logit) => Math.exp(logit - highest))).reduce((a, b) => a + b);
+    const order = most.map((_, i) => i).sort((a, b) => most[a]! - most[b]!);
+    for (const [i, from] of order.entries()) {
+      experts[row * chosen + i] = most[from]!;
+      shares[row * chosen + i] = powers[from]! / total;
+      begins[most[from]! + 1]!++;
+    }
+    await yieldIfDue();
+  }
+  for (let expert = 0; expert < count; expert++) begins[expert + 1]! += begins[expert]!;
+  const next = begins.slice();
+  const [places, positions] = [new Int32Array(each), new Int32Array(each)];
+  for (let i = 0; i < each; i++) {
+    const place = next[experts[i]!]!++;
+    places[i] = place;
+    positions[place] = Math.floor(i / chosen);
+  }
+  return { places, shares, begins, positions };
+}
+
+/** Places of the greatest numbers, the greatest first; what is no number counts as the greatest, so that it is not lost. */
+function chooseMost(numbers: Float32Array, count: number): number[] {
+  const key = (place: number) => (Number.isNaN(numbers[place]!) ? Infinity : numbers[place]!);
+  const places = Array.from(numbers, (_, place) => place);
+  places.sort((a, b) => {
+    const [x, y] = [key(a), key(b)];
+    return x === y ? a - b : y - x;
+  });
+  return places.slice(0, count);
+}
+
+/** The sum of some rows, each times its share: in float64, and rounded once. */
+function addShares(
+  results: Float32Array,
+  places: Int32Array,
+  shares: Float64Array,
+  width: number,
+  { out }: { readonly out: Float32Array },
+): void {
+  for (let i = 0; i < width; i++) {
+    let sum = 0;
+    for (let k = 0; k < places.length; k++) sum += shares[k]! * results[places[k]! * width + i]!;
+    out[i] = sum;
+  }
+}
