@@ -90,6 +90,7 @@ struct Queries {
   const float** q;  // -> [head_dim]
   float** scores;   // -> [positions of the unit]
   float** lines;    // -> some of them
+  float** sums;     // of bytes: -> [groups], of its elements
   float** out;      // -> [head_dim]
   float* totals;    // of exponentials
 };
@@ -101,6 +102,10 @@ void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& u
   for (size_t i = 0; i < count; ++i) {
     const size_t at = ((unit.row + i / group) * op.heads + unit.head * group + i % group) * op.head_dim;
     queries.q[i] = op.q + at, queries.out[i] = op.out + at;
+    for (size_t d = 0; d < op.head_dim && groups > 0; ++d) {
+      float& sum = queries.sums[i][d / kCacheGroup];
+      sum = (d % kCacheGroup == 0 ? 0.0f : sum) + queries.q[i][d];
+    }
   }
   size_t first_of_all = call.first_of(unit.row), end = call.end_of(unit.row);
   for (size_t row = unit.row + 1; row < rows_end; ++row) {
@@ -116,6 +121,7 @@ void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& u
                           .scores = queries.lines,
                           .keys = cache.keys + first * op.head_dim * bytes_of(op.type),
                           .meta = cache.key_meta + first * groups * 2,
+                          .totals = queries.sums,
                           .count = count,
                           .strips = (to - from + kLanes - 1) / kLanes,
                           .width = op.head_dim});
@@ -164,7 +170,8 @@ Status attention(const Context& outer, const Attention& op) {
   const size_t scores_at = scratch.reserve<float>(most * positions);
   const size_t q_at = scratch.reserve<const float*>(most), out_at = scratch.reserve<float*>(most);
   const size_t heads_at = scratch.reserve<float*>(most), lines_at = scratch.reserve<float*>(most);
-  const size_t totals_at = scratch.reserve<float>(most);
+  const size_t totals_at = scratch.reserve<float>(most), sums_at = scratch.reserve<float*>(most);
+  const size_t groups = cache_groups(op.type, op.head_dim), groups_at = scratch.reserve<float>(most * groups);
   scratch.allocate(context.threads);
   const Context appending{context.kernels, op.rows == 1 ? 1 : context.threads, context.cancel};
   const Status status =
@@ -173,9 +180,12 @@ Status attention(const Context& outer, const Attention& op) {
   return parallel_for(context, (op.rows + rows - 1) / rows * op.kv_heads, [&](size_t unit, int slot) {
     const size_t row = unit / op.kv_heads * rows;
     const Queries queries{scratch.at<const float*>(q_at, slot), scratch.at<float*>(heads_at, slot),
-                          scratch.at<float*>(lines_at, slot), scratch.at<float*>(out_at, slot),
-                          scratch.at<float>(totals_at, slot)};
-    for (size_t i = 0; i < most; ++i) queries.scores[i] = scratch.at<float>(scores_at, slot) + i * positions;
+                          scratch.at<float*>(lines_at, slot),   scratch.at<float*>(sums_at, slot),
+                          scratch.at<float*>(out_at, slot),     scratch.at<float>(totals_at, slot)};
+    for (size_t i = 0; i < most; ++i) {
+      queries.scores[i] = scratch.at<float>(scores_at, slot) + i * positions;
+      queries.sums[i] = scratch.at<float>(groups_at, slot) + i * groups;
+    }
     attend(context.kernels, call, {row, std::min(rows, op.rows - row), unit % op.kv_heads}, queries);
   });
 }

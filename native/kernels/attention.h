@@ -31,22 +31,18 @@ HQQ_INLINE void for_queries(size_t count, const Body& body) {
   }
 }
 
-// What a cache holds. `Level` makes floats of what was loaded, for elements that lie in one group.
+// What a cache holds: floats, or bytes in groups that share a scale and a least element.
 template <class V>
 struct FloatCache {
   using Element = float;
   static constexpr size_t kMeta = 0;  // floats of a group
-  struct Level {
-    HQQ_INLINE typename V::F32 operator()(typename V::F32 x) const { return x; }
-  };
-  static HQQ_INLINE Level level(const float*, size_t) { return {}; }
-  static HQQ_INLINE Level level_of_lanes(const float*) { return {}; }
   static HQQ_INLINE typename V::F32 load(const Element* p) { return V::load(p); }
 };
 
 template <class V>
-struct HalfCache : FloatCache<V> {
+struct HalfCache {
   using Element = uint16_t;
+  static constexpr size_t kMeta = 0;
   static HQQ_INLINE typename V::F32 load(const Element* p) { return V::load_f16(p); }
 };
 
@@ -54,16 +50,6 @@ template <class V>
 struct ByteCache {
   using Element = uint8_t;
   static constexpr size_t kMeta = 2;
-  struct Level {
-    typename V::F32 scale, least;
-    HQQ_INLINE typename V::F32 operator()(typename V::F32 code) const { return V::fma(code, scale, least); }
-  };
-  // Of a group of one row: `meta` is the row's.
-  static HQQ_INLINE Level level(const float* meta, size_t group) {
-    return {V::set(meta[2 * group]), V::set(meta[2 * group + 1])};
-  }
-  // Of a group of sixteen keys side by side.
-  static HQQ_INLINE Level level_of_lanes(const float* meta) { return {V::load(meta), V::load(meta + kLanes)}; }
   static HQQ_INLINE typename V::F32 load(const Element* p) { return V::load_u8(p); }
 };
 
@@ -79,28 +65,56 @@ HQQ_INLINE typename V::F32 load_row(const typename Cache::Element* p, const Part
   return Cache::load(lanes);
 }
 
-// A strip of keys. Keys are lanes, so no sum goes across them; even and odd elements have sums of their own, so that
-// one is added to while the other's last addition is under way.
+// Asks for what lies 2 KiB behind some elements. Caches are read from one end to the other; past it nothing is read.
+template <class V, class Element>
+HQQ_INLINE void prefetch_ahead([[maybe_unused]] const Element* p, [[maybe_unused]] size_t count) {
+  constexpr uintptr_t kAhead = 2048;
+  if constexpr (simd::Prefetching<V>)
+    for (size_t at = 0; at < count * sizeof(Element); at += 64)
+      V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + kAhead + at));
+}
+
+// Products of some elements of a query with a strip of keys. Keys are lanes, so no sum goes across them; even and odd
+// elements have sums of their own, so that one is added to while the other's last addition is under way.
+template <class V, class Cache, size_t Count>
+HQQ_INLINE void dots_of_strip(const float* const* q, const typename Cache::Element* keys, size_t first, size_t end,
+                              typename V::F32* even, typename V::F32* odd) {
+  size_t d = first;
+  for (; d + 2 <= end; d += 2, keys += 2 * kLanes) {
+    prefetch_ahead<V>(keys, 2 * kLanes);
+    const auto even_f32 = Cache::load(keys), odd_f32 = Cache::load(keys + kLanes);
+    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), even_f32, even[i]);
+    for (size_t i = 0; i < Count; ++i) odd[i] = V::fma(V::set(q[i][d + 1]), odd_f32, odd[i]);
+  }
+  if (d == end) return;
+  const auto last_f32 = Cache::load(keys);
+  for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), last_f32, even[i]);
+}
+
+// Of groups, the products of codes are made floats at once: x = code * scale + least, so sum of q * x = scale * sum of
+// q * code + least * sum of q.
 template <class V, class Cache, size_t Count>
 HQQ_INLINE void scores_of_strip(const Scores& s, const typename Cache::Element* keys, const float* meta, size_t n,
                                 size_t strip) {
   const float* q[Count];
-  typename V::F32 even[Count], odd[Count];
-  for (size_t i = 0; i < Count; ++i) q[i] = s.queries[n + i], even[i] = odd[i] = V::set(0.0f);
-  for (size_t d = 0; d < s.width; meta += Cache::kMeta * kLanes) {
-    const size_t end = Cache::kMeta > 0 && s.width - d > kCacheGroup ? d + kCacheGroup : s.width;
-    const auto level = Cache::level_of_lanes(meta);
-    for (; d + 2 <= end; d += 2, keys += 2 * kLanes) {
-      const auto even_f32 = level(Cache::load(keys)), odd_f32 = level(Cache::load(keys + kLanes));
-      for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), even_f32, even[i]);
-      for (size_t i = 0; i < Count; ++i) odd[i] = V::fma(V::set(q[i][d + 1]), odd_f32, odd[i]);
+  typename V::F32 sum[Count], even[Count], odd[Count];
+  for (size_t i = 0; i < Count; ++i) q[i] = s.queries[n + i], sum[i] = V::set(0.0f);
+  constexpr size_t kGroup = Cache::kMeta > 0 ? kCacheGroup : SIZE_MAX;
+  for (size_t d = 0, end; d < s.width; d = end, meta += Cache::kMeta * kLanes) {
+    end = s.width - d > kGroup ? d + kGroup : s.width;
+    for (size_t i = 0; i < Count; ++i) even[i] = odd[i] = V::set(0.0f);
+    dots_of_strip<V, Cache, Count>(q, keys + d * kLanes, d, end, even, odd);
+    for (size_t i = 0; i < Count; ++i) {
+      const auto dot = V::add(even[i], odd[i]);
+      if constexpr (Cache::kMeta == 0) {
+        sum[i] = dot;
+      } else {
+        sum[i] = V::fma(dot, V::load(meta), sum[i]);
+        sum[i] = V::fma(V::set(s.totals[n + i][d / kCacheGroup]), V::load(meta + kLanes), sum[i]);
+      }
     }
-    if (d == end) continue;
-    const auto last_f32 = level(Cache::load(keys));
-    for (size_t i = 0; i < Count; ++i) even[i] = V::fma(V::set(q[i][d]), last_f32, even[i]);
-    d = end;
   }
-  for (size_t i = 0; i < Count; ++i) V::store(s.scores[n + i] + strip * kLanes, V::add(even[i], odd[i]));
+  for (size_t i = 0; i < Count; ++i) V::store(s.scores[n + i] + strip * kLanes, sum[i]);
 }
 
 template <class V, class Cache>
@@ -114,29 +128,41 @@ void scores(const Scores& s) {
     });
 }
 
-// `Vectors` vectors of every row, in one group.
+// `Vectors` vectors of every row, in one group. Of bytes, weights are multiplied with the scales of rows, and what the
+// least elements come to is added at the end.
 template <class V, class Cache, size_t Count, size_t Vectors, class Memory>
 HQQ_INLINE void weighted_columns(const WeightedSums& w, size_t n, size_t column, Memory memory) {
   const float* weights[Count];
+  float least[Count] = {};
   typename V::F32 sum[Count][Vectors];
   for (size_t i = 0; i < Count; ++i) {
     weights[i] = w.weights[n + i] + w.first;
     for (size_t v = 0; v < Vectors; ++v) sum[i][v] = memory.load(w.sums[n + i] + column + v * kLanes);
   }
   const auto* row = static_cast<const typename Cache::Element*>(w.values) + column;
-  const float* meta = w.meta;
+  const float* meta = w.meta + column / kCacheGroup * Cache::kMeta;
   const size_t meta_stride = (w.width + kCacheGroup - 1) / kCacheGroup * Cache::kMeta;
   for (size_t j = 0; j < w.rows; ++j, row += w.width, meta += meta_stride) {
-    const auto level = Cache::level(meta, column / kCacheGroup);
+    prefetch_ahead<V>(row, Vectors * kLanes);
     typename V::F32 weight[Count];
-    for (size_t i = 0; i < Count; ++i) weight[i] = V::set(weights[i][j]);
+    for (size_t i = 0; i < Count; ++i) {
+      if constexpr (Cache::kMeta > 0) {
+        weight[i] = V::set(weights[i][j] * meta[0]);
+        least[i] += weights[i][j] * meta[1];
+      } else {
+        weight[i] = V::set(weights[i][j]);
+      }
+    }
     for (size_t v = 0; v < Vectors; ++v) {
-      const auto x = level(load_row<V, Cache>(row + v * kLanes, memory));
+      const auto x = load_row<V, Cache>(row + v * kLanes, memory);
       for (size_t i = 0; i < Count; ++i) sum[i][v] = V::fma(weight[i], x, sum[i][v]);
     }
   }
   for (size_t i = 0; i < Count; ++i)
-    for (size_t v = 0; v < Vectors; ++v) memory.store(w.sums[n + i] + column + v * kLanes, sum[i][v]);
+    for (size_t v = 0; v < Vectors; ++v) {
+      if constexpr (Cache::kMeta > 0) sum[i][v] = V::add(sum[i][v], V::set(least[i]));
+      memory.store(w.sums[n + i] + column + v * kLanes, sum[i][v]);
+    }
 }
 
 template <class V, class Cache>

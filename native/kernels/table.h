@@ -101,7 +101,10 @@ struct Scores {
   const float* const* queries;  // [count] -> [width]
   float* const* scores;         // [count] -> [strips * kLanes]
   const void* keys;
-  const float* meta;  // of bytes: [strips, groups, 2, kLanes], scales, then least elements
+  // Of bytes: [strips, groups, 2, kLanes], scales, then least elements; and of each query, the sums of its groups'
+  // elements.
+  const float* meta;
+  const float* const* totals;  // [count] -> [groups]
   size_t count, strips, width;
 };
 
