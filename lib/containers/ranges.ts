@@ -1,14 +1,11 @@
 import type { TensorEntry, TensorSink } from './container.js';
+import { beginOf, countAt, eachOf, lengthOf, type Range, type Ranges } from './range.js';
 import type { NumberSource } from './rounding.js';
 import type { Scratch } from './scratch.js';
 
 // Moving ranges of tensors between files and buffers.
 
-/** Elements of a tensor that lie side by side: `count` from element `at`. */
-export interface Range {
-  readonly at: number;
-  readonly count: number;
-}
+export type { Range } from './range.js';
 
 /** System calls under way at once for one chunk: enough to keep the threads of libuv busy. */
 const CALLS = 16;
@@ -20,26 +17,29 @@ const SHORT_BYTES = 16 * 1024;
 const NEAR_BYTES = 64 * 1024;
 
 /** Most bytes that are read together, unless they are one range. */
-const BAND_BYTES = 1024 * 1024;
+const BAND_BYTES = 256 * 1024;
 
-/** Short ranges that lie near each other, and the one range that holds them all. */
+/** Ranges `first` to `next` that lie near each other, and the one range that holds them all. */
 interface Band {
   readonly span: Range;
-  readonly parts: readonly Range[];
+  readonly first: number;
+  readonly next: number;
 }
 
-function* bands(ranges: readonly Range[], size: number): Generator<Band> {
-  for (let first = 0; first < ranges.length; ) {
-    const { at, count } = ranges[first]!;
-    let end = at + count;
+function* bands(ranges: Ranges, size: number): Generator<Band> {
+  const length = lengthOf(ranges);
+  for (let first = 0; first < length; ) {
+    const at = beginOf(ranges, first);
+    let end = at + countAt(ranges, first);
     let next = first + 1;
-    for (; next < ranges.length; next++) {
-      const range = ranges[next]!;
-      const near = range.at >= end && (range.at + range.count - end) * size <= NEAR_BYTES;
-      if (!near || range.count * size > SHORT_BYTES || (range.at + range.count - at) * size > BAND_BYTES) break;
-      end = range.at + range.count;
+    for (; next < length; next++) {
+      const begin = beginOf(ranges, next);
+      const count = countAt(ranges, next);
+      const near = begin >= end && (begin + count - end) * size <= NEAR_BYTES;
+      if (!near || count * size > SHORT_BYTES || (begin + count - at) * size > BAND_BYTES) break;
+      end = begin + count;
     }
-    yield { span: { at, count: end - at }, parts: ranges.slice(first, next) };
+    yield { span: { at, count: end - at }, first, next };
     first = next;
   }
 }
@@ -51,7 +51,7 @@ function* bands(ranges: readonly Range[], size: number): Generator<Band> {
 export async function readRanges(
   source: NumberSource,
   entry: TensorEntry,
-  ranges: readonly Range[],
+  ranges: Ranges,
   size: number,
   into: Uint8Array,
   slot: Scratch,
@@ -59,46 +59,73 @@ export async function readRanges(
 ): Promise<void> {
   let offset = 0;
   const direct: (() => Promise<void>)[] = [];
-  for (const { span, parts } of bands(ranges, size)) {
-    if (parts.length === 1) {
+  for (const { span, first, next } of bands(ranges, size)) {
+    if (next === first + 1) {
       const target = into.subarray(offset, (offset += span.count * size));
       direct.push(() => source.read(entry, span.at * size, target, signal));
       continue;
     }
     const band = slot.take('band', Uint8Array, span.count * size);
     await source.read(entry, span.at * size, band, signal);
-    for (const { at, count } of parts) {
-      const start = (at - span.at) * size;
-      into.set(band.subarray(start, start + count * size), offset);
-      offset += count * size;
-    }
+    offset = gather(ranges, { span, first, next }, size, band, into, offset);
   }
   await inBatches(direct, signal);
+}
+
+/** Elements that are copied one by one sooner than views of them are made. */
+const FEW = 128;
+
+/** Copies the ranges of a band, one after the other, to byte `offset` of `into`. Returns where they end. */
+function gather(
+  ranges: Ranges,
+  { span, first, next }: Band,
+  size: number,
+  band: Uint8Array,
+  into: Uint8Array,
+  offset: number,
+): number {
+  const aligned = (into.byteOffset + offset) % 4 === 0;
+  const words = size === 4 && aligned ? new Int32Array(into.buffer, into.byteOffset, into.byteLength >>> 2) : undefined;
+  const from = words && new Int32Array(band.buffer, band.byteOffset, band.byteLength >>> 2);
+  let to = offset;
+  for (let i = first; i < next; i++) {
+    const start = beginOf(ranges, i) - span.at;
+    const count = countAt(ranges, i);
+    if (words && count <= FEW) {
+      for (let k = 0, at = to >>> 2; k < count; k++) words[at + k] = from![start + k]!;
+    } else into.set(band.subarray(start * size, (start + count) * size), to);
+    to += count * size;
+  }
+  return to;
 }
 
 /** Writes `from` to ranges of tensor `name`, one after the other. */
 export async function writeRanges(
   sink: TensorSink,
   name: string,
-  ranges: readonly Range[],
+  ranges: Ranges,
   size: number,
   from: Uint8Array,
   signal: AbortSignal,
 ): Promise<void> {
-  if (ranges.length > CALLS && ranges.every(({ count }) => count * size <= SHORT_BYTES)) {
-    return sink.writePieces(
-      name,
-      ranges.map(({ at, count }) => ({ at: at * size, count: count * size })),
-      from,
-      signal,
-    );
+  if (lengthOf(ranges) > CALLS && isShort(ranges, size)) {
+    return sink.writePieces(name, inBytes(ranges, size), from, signal);
   }
   let offset = 0;
-  const calls = ranges.map(({ at, count }) => {
+  const calls = [...eachOf(ranges)].map(({ at, count }) => {
     const piece = from.subarray(offset, (offset += count * size));
     return () => sink.write(name, at * size, piece);
   });
   await inBatches(calls, signal);
+}
+
+const isShort = (ranges: Ranges, size: number): boolean =>
+  'rows' in ranges ? ranges.count * size <= SHORT_BYTES : ranges.every(({ count }) => count * size <= SHORT_BYTES);
+
+function inBytes(ranges: Ranges, size: number): Ranges {
+  if (!('rows' in ranges)) return ranges.map(({ at, count }) => ({ at: at * size, count: count * size }));
+  const { at, count, rows, step } = ranges;
+  return { at: at * size, count: count * size, rows, step: step * size };
 }
 
 async function inBatches(tasks: readonly (() => Promise<void>)[], signal: AbortSignal): Promise<void> {
@@ -125,9 +152,4 @@ export function positionOf(ranges: readonly Range[], index: number): number {
     rest -= count;
   }
   throw new RangeError(`Expected an index inside of the chunk, got ${index}.`);
-}
-
-/** Elements of all ranges. */
-export function countOf(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { count }) => sum + count, 0);
 }

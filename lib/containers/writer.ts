@@ -7,6 +7,8 @@ import { closeFile, createFile, ensureFreeSpace, syncFile, withPath, writeFully,
 import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
 import type { Layout, TensorEntry, TensorSink } from './container.js';
+import { beginOf, countAt, lengthOf, type Ranges } from './range.js';
+import { type Refused, Written } from './written.js';
 
 const ftruncate = promisify(fs.ftruncate);
 
@@ -16,12 +18,6 @@ const TURN_PIECES = 512;
 
 /** Bytes that are sent to the disk while others are still computed: at the end there is little left to wait for. */
 const FLUSH_BYTES = 32 * 1024 * 1024;
-
-/** A part of a tensor, in bytes from its begin. */
-interface Span {
-  begin: number;
-  end: number;
-}
 
 /** A layout whose file begins with `header`. */
 export interface FileLayout extends Layout {
@@ -42,8 +38,8 @@ export class FileWriter implements TensorSink {
   #unflushed = 0;
   #flush: Promise<void> | undefined;
   #flushError: unknown;
-  /** What is written of each tensor: sorted, apart, one span as long as pieces come in order. */
-  readonly #written = new Map<string, Span[]>();
+  /** What is written of each tensor. */
+  readonly #written = new Map<string, Written>();
   readonly #writes = new Set<Promise<void>>();
 
   private constructor(path: string, layout: FileLayout, fd: number) {
@@ -83,7 +79,7 @@ export class FileWriter implements TensorSink {
     const fd = this.#open();
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
-    this.#claim(entry, byteOffset, byteOffset + bytes.byteLength);
+    this.#claim(entry, (written) => written.claim(byteOffset, byteOffset + bytes.byteLength));
     await this.#track(writeFully(fd, this.path, entry.begin + byteOffset, bytes));
     this.#flushSome(fd, bytes.byteLength);
   }
@@ -94,28 +90,20 @@ export class FileWriter implements TensorSink {
    *
    * @throws {HqqError} as `write`; the signal's reason when aborted, after which the file can only be abandoned.
    */
-  async writePieces(
-    name: string,
-    pieces: readonly { readonly at: number; readonly count: number }[],
-    bytes: Uint8Array,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async writePieces(name: string, pieces: Ranges, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
     const fd = this.#open();
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
-    this.#claimAll(
-      entry,
-      pieces.filter(({ count }) => count > 0).map(({ at, count }) => ({ begin: at, end: at + count })),
-    );
+    this.#claim(entry, (written) => written.claimAll(pieces));
     const writing = async (): Promise<void> => {
       let offset = 0;
-      for (let next = 0; next < pieces.length; ) {
+      for (let next = 0, length = lengthOf(pieces); next < length; ) {
         signal.throwIfAborted();
         const turn = offset + TURN_BYTES;
-        for (const stop = next + TURN_PIECES; next < pieces.length && next < stop && offset < turn; next++) {
-          const { at, count } = pieces[next]!;
-          writeFullySync(fd, this.path, entry.begin + at, bytes.subarray(offset, offset + count));
-          offset += count;
+        for (const stop = next + TURN_PIECES; next < length && next < stop && offset < turn; next++) {
+          const end = offset + countAt(pieces, next);
+          writeFullySync(fd, this.path, entry.begin + beginOf(pieces, next), bytes, offset, end);
+          offset = end;
         }
         await setImmediate();
       }
@@ -178,8 +166,7 @@ export class FileWriter implements TensorSink {
   *#demandWhole(): Steps<void> {
     const incomplete: string[] = [];
     for (const { name, begin, end } of this.layout.entries.values()) {
-      const [span] = this.#written.get(name) ?? [];
-      if (end > begin && (span?.begin !== 0 || span.end !== end - begin)) incomplete.push(name);
+      if (end > begin && this.#written.get(name)?.whole !== true) incomplete.push(name);
       yield;
     }
     if (incomplete.length > 0)
@@ -201,57 +188,16 @@ export class FileWriter implements TensorSink {
     return this.#fd;
   }
 
-  /** Notes bytes as written, before they are: two writes at once to the same place must not both pass. */
-  #claim(entry: TensorEntry, begin: number, end: number): void {
+  /** Notes bytes of a tensor as written, before they are. */
+  #claim(entry: TensorEntry, claim: (written: Written) => Refused | undefined): void {
     const size = entry.end - entry.begin;
-    const place = `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
-    if (!Number.isSafeInteger(begin) || begin < 0 || end > size) throw this.#misuse(`bytes from 0 to ${size}`, place);
-    if (begin === end) return;
-    const spans = this.#written.get(entry.name) ?? [];
-    // The first span that begins behind: at the end when pieces come in order.
-    let index = spans.length;
-    for (let low = 0, high = index; low < high; ) {
-      const middle = (low + high) >>> 1;
-      if ((spans[middle] as Span).begin >= end) high = index = middle;
-      else low = middle + 1;
-    }
-    const before = spans[index - 1];
-    const after = spans[index];
-    if (before !== undefined && before.end > begin)
-      throw this.#misuse('every byte to be written once', `${place} again`);
-    if (before?.end === begin) {
-      before.end = end;
-      if (after?.begin === end) {
-        before.end = after.end;
-        spans.splice(index, 1);
-      }
-    } else if (after?.begin === end) after.begin = begin;
-    else spans.splice(index, 0, { begin, end });
-    this.#written.set(entry.name, spans);
-  }
-
-  /** `#claim` for many spans, sorted: in one pass. */
-  #claimAll(entry: TensorEntry, more: readonly Span[]): void {
-    const size = entry.end - entry.begin;
-    const known = this.#written.get(entry.name) ?? [];
-    const merged: Span[] = [];
-    for (let i = 0, j = 0; i < known.length || j < more.length; ) {
-      const a = known[i];
-      const b = more[j];
-      const isNew = a === undefined || (b !== undefined && b.begin < a.begin);
-      const { begin, end } = (isNew ? b : a) as Span;
-      if (isNew) j++;
-      else i++;
-      const place = () => `bytes ${begin} to ${end} of tensor ${quoteSome([entry.name])}`;
-      if (!Number.isSafeInteger(begin) || begin < 0 || end > size)
-        throw this.#misuse(`bytes from 0 to ${size}`, place());
-      const last = merged.at(-1);
-      if (last !== undefined && last.end > begin)
-        throw this.#misuse('every byte to be written once', `${place()} again`);
-      if (last?.end === begin) last.end = end;
-      else merged.push({ begin, end });
-    }
-    this.#written.set(entry.name, merged);
+    let written = this.#written.get(entry.name);
+    if (written === undefined) this.#written.set(entry.name, (written = new Written(size)));
+    const refused = claim(written);
+    if (refused === undefined) return;
+    const place = `bytes ${refused.begin} to ${refused.end} of tensor ${quoteSome([entry.name])}`;
+    if (refused.why === 'outside') throw this.#misuse(`bytes from 0 to ${size}`, place);
+    throw this.#misuse('every byte to be written once', `${place} again`);
   }
 
   #misuse(expected: string, got: string): HqqError {

@@ -178,10 +178,18 @@ export async function writeFully(fd: number, path: string, position: number, byt
   }
 }
 
-export function writeFullySync(fd: number, path: string, position: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.byteLength; ) {
+/** Writes bytes `begin` to `end` of `bytes`: a view of them for each of thousands of calls would be more work than the calls. */
+export function writeFullySync(
+  fd: number,
+  path: string,
+  position: number,
+  bytes: Uint8Array,
+  begin = 0,
+  end = bytes.byteLength,
+): void {
+  for (let done = begin; done < end; ) {
     try {
-      done += fs.writeSync(fd, bytes, done, bytes.byteLength - done, position + done);
+      done += fs.writeSync(fd, bytes, done, end - done, position + done - begin);
     } catch (error) {
       throw ioError('Cannot write', path, error);
     }

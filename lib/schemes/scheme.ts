@@ -1,7 +1,7 @@
 import type { Operations, Step } from '../../binding.js';
 import type { QuantSums } from '../compute/arguments.js';
 import type { EnvelopeChange, LinearSite, TensorEntry, TensorSource, TensorSpec } from '../containers/container.js';
-import type { Range } from '../containers/ranges.js';
+import type { Range, Ranges } from '../containers/range.js';
 import type { Scratch } from '../containers/scratch.js';
 import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
@@ -94,7 +94,7 @@ export interface WorkRun {
 /** Bytes for ranges of a tensor, one after the other. */
 export interface Piece {
   readonly tensor: string;
-  readonly ranges: readonly Range[];
+  readonly ranges: Ranges;
   /** Bytes of an element of `ranges`. */
   readonly elementBytes: number;
   /** In the slot's memory. */

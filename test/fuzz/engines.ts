@@ -1,5 +1,6 @@
 import type { TensorEntry, TensorSource } from '../../lib/containers/container.js';
-import { countOf } from '../../lib/containers/ranges.js';
+import { countOf, eachOf } from '../../lib/containers/range.js';
+import { Scratch } from '../../lib/containers/scratch.js';
 import { STORED_TYPES, storedType } from '../../lib/containers/stored-types.js';
 import { type AwqLayer, findAwq, partsOf as partsOfAwq } from '../../lib/schemes/awq/find.js';
 import { findPacked, type PackedLayer, partsOf as partsOfPacked } from '../../lib/schemes/compressed-tensors/find.js';
@@ -208,7 +209,7 @@ async function readLayer(source: TensorSource, layer: RowLayer, parts: Parts): P
     for (const { entry, ranges, size } of reads) {
       const into = new Uint8Array(countOf(ranges) * size);
       let at = 0;
-      for (const range of ranges) {
+      for (const range of eachOf(ranges)) {
         const end = (range.at + range.count) * size;
         demand(range.at >= 0 && end <= entry.end - entry.begin, `${entry.name} is read to byte ${end}`);
         await source.read(entry, range.at * size, into.subarray(at, at + range.count * size));
@@ -221,7 +222,7 @@ async function readLayer(source: TensorSource, layer: RowLayer, parts: Parts): P
       scale: new Float32Array(chunk.rows * groups),
       zero: new Float32Array(chunk.rows * groups),
     };
-    const done = attempt(REFUSALS, () => (unpack(read, into), true));
+    const done = attempt(REFUSALS, () => (unpack(read, into, new Scratch()), true));
     if (done)
       demand(storage.nbits === 8 || into.codes.every((code) => code < 2 ** storage.nbits), 'codes of more bits');
   }

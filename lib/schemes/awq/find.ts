@@ -87,10 +87,10 @@ export function partsOf({ packed, scale, zeros, shape, storage }: AwqLayer, { fi
       { entry: scale, ranges: columnsOf(groups, outs, first, rows), size: DTYPES[dtype].bytes },
       { entry: zeros, ranges: columns(groups), size: 4 },
     ],
-    unpack([codeBytes, scaleBytes, zeroBytes], into) {
+    unpack([codeBytes, scaleBytes, zeroBytes], into, slot) {
       unpackColumns(wordsIn(codeBytes!), rows, ins, GEMM, into.codes);
-      unpackScales(scaleBytes!, dtype, rows, groups, into.scale);
-      const codes = new Uint8Array(rows * groups);
+      unpackScales(scaleBytes!, dtype, rows, groups, into.scale, slot);
+      const codes = slot.take('zero codes', Uint8Array, rows * groups);
       unpackColumns(wordsIn(zeroBytes!), rows, groups, GEMM, codes);
       into.zero.set(codes);
     },

@@ -176,15 +176,16 @@ export function partsOf(
         ? [{ entry: zeros, ranges: columnsOf(1, outs * groups, from * groups, height * groups), size: 4 }]
         : []),
     ],
-    unpack([codeBytes, scaleBytes, zeroBytes], into) {
+    unpack([codeBytes, scaleBytes, zeroBytes], into, slot) {
       unpack(wordsIn(codeBytes!), rows, ins, bits, into.codes);
       widenBytes(scaleBytes!, scales, into.scale);
       if (zeroBytes === undefined) {
         into.zero.fill(2 ** (bits - 1));
         return;
       }
-      const streams = transpose(wordsIn(zeroBytes), height, groups, new Int32Array(height * groups));
-      const codes = new Uint8Array(groups * (rows + before));
+      const streams = slot.take('zero streams', Int32Array, height * groups);
+      transpose(wordsIn(zeroBytes), height, groups, streams);
+      const codes = slot.take('zero codes', Uint8Array, groups * (rows + before));
       unpack(streams, groups, rows + before, bits, codes);
       for (let row = 0; row < rows; row++) {
         for (let group = 0; group < groups; group++) {

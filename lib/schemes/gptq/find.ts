@@ -128,11 +128,12 @@ export function partsOf(layer: GptqLayer, { first, rows }: RowChunk): RowParts {
       { entry: scale, ranges: columnsOf(groups, outs, first, rows), size: DTYPES[dtype].bytes },
       { entry: zeros, ranges: columnsOf(groups, wordsOf(outs, bits), (first * bits) / 32, width), size: 4 },
     ],
-    unpack([codeBytes, scaleBytes, zeroBytes], into) {
-      const streams = transpose(wordsIn(codeBytes!), height, rows, new Int32Array(rows * height));
+    unpack([codeBytes, scaleBytes, zeroBytes], into, slot) {
+      const streams = slot.take('streams', Int32Array, rows * height);
+      transpose(wordsIn(codeBytes!), height, rows, streams);
       unpackStreams(streams, rows, ins, bits, into.codes);
-      unpackScales(scaleBytes!, dtype, rows, groups, into.scale);
-      const codes = new Uint8Array(groups * rows);
+      unpackScales(scaleBytes!, dtype, rows, groups, into.scale, slot);
+      const codes = slot.take('zero codes', Uint8Array, groups * rows);
       unpackStreams(wordsIn(zeroBytes!), groups, rows, bits, codes);
       const mask = 2 ** bits - 1;
       for (let row = 0; row < rows; row++) {

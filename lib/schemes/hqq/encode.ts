@@ -2,7 +2,7 @@ import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/ar
 import { allFinite, bitsOf, bytesOf } from '../../compute/floats.js';
 import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
-import { countOf } from '../../containers/ranges.js';
+import { countOf } from '../../containers/range.js';
 import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';

@@ -1,5 +1,5 @@
 import { bitsOf } from '../../compute/floats.js';
-import { countOf } from '../../containers/ranges.js';
+import { countOf } from '../../containers/range.js';
 import { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { highestCode, type ResolvedQuantConfig } from '../../matrix/config.js';

@@ -1,4 +1,4 @@
-import type { Range } from '../../containers/ranges.js';
+import type { Range, Ranges } from '../../containers/range.js';
 import { HqqError } from '../../messages/errors.js';
 import { CHUNK_WEIGHTS, MAX_CHUNK_WEIGHTS } from '../chunks.js';
 import type { Chunk } from '../scheme.js';
@@ -38,9 +38,8 @@ export const rowsOf = ({ first, rows }: RowChunk, cols: number): readonly Range[
  * Elements of columns `first .. first + count` of a matrix `[rows, cols]`, row after row: what holds the outputs of a chunk, where
  * a format lies `[in, out]`.
  */
-export function columnsOf(rows: number, cols: number, first: number, count: number): readonly Range[] {
-  if (count === cols) return [{ at: 0, count: rows * cols }];
-  return Array.from({ length: rows }, (_, row) => ({ at: row * cols + first, count }));
+export function columnsOf(rows: number, cols: number, first: number, count: number): Ranges {
+  return count === cols ? [{ at: 0, count: rows * cols }] : { at: first, count, rows, step: cols };
 }
 
 /**

@@ -1,4 +1,5 @@
 import { bytesOf, narrowBytes, widenBytes } from '../../compute/floats.js';
+import type { Scratch } from '../../containers/scratch.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { CHUNK_WEIGHTS } from '../chunks.js';
 import type { Piece, PlannedLayer, WorkRun } from '../scheme.js';
@@ -11,9 +12,15 @@ import { transpose } from './streams.js';
 /** Output features that are kept in one chunk: their codes and zeros fill whole words, whatever the bits. */
 export const TOGETHER = 32;
 
-/** Chunks of such a layer: larger than others, since each is as many pieces of the file as there are input features. */
+/** Output features of a chunk below which writing it costs more in calls than in bytes: a call is made for each input feature. */
+const NARROW = 128;
+
+/** How much larger than others a chunk may be for that. */
+const NARROW_FACTOR = 4;
+
+/** Chunks of such a layer, as they are written. */
 export const columnChunks = (shape: readonly [number, number]): Iterable<RowChunk> =>
-  rowChunks(shape, TOGETHER, 4 * CHUNK_WEIGHTS);
+  rowChunks(shape, TOGETHER, Math.min(NARROW_FACTOR * CHUNK_WEIGHTS, Math.max(CHUNK_WEIGHTS, NARROW * shape[1])));
 
 /** Columns of a chunk in a tensor `[height, outFeatures]`, or with `perWord` output features in an element. */
 export function columnPiece(
@@ -47,8 +54,15 @@ export function scalePiece(
 }
 
 /** Scales that were read as columns, as `[rows, groups]`. */
-export function unpackScales(bytes: Uint8Array, dtype: DType, rows: number, groups: number, scale: Float32Array): void {
-  const turned = new Float32Array(rows * groups);
+export function unpackScales(
+  bytes: Uint8Array,
+  dtype: DType,
+  rows: number,
+  groups: number,
+  scale: Float32Array,
+  slot: Scratch,
+): void {
+  const turned = slot.take('turned scale', Float32Array, rows * groups);
   widenBytes(bytes, dtype, turned);
   transpose(turned, groups, rows, scale);
 }

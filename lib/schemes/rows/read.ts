@@ -2,12 +2,15 @@ import { groupedDequantizeArgs, packArgs } from '../../compute/arguments.js';
 import { bitsOf } from '../../compute/floats.js';
 import { resolveThreads } from '../../compute/run.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
-import { countOf, type Range, readRanges } from '../../containers/ranges.js';
+import { countOf, type Ranges } from '../../containers/range.js';
+import { readRanges } from '../../containers/ranges.js';
+import { Scratch } from '../../containers/scratch.js';
 import { NBITS } from '../../matrix/config.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { allocateWords, FORMATS, formatFor, holdsRows, packedRows } from '../../matrix/format.js';
 import { allocating } from '../../messages/allocating.js';
 import { plain, quote } from '../../messages/text.js';
+import { CHUNK_WEIGHTS } from '../chunks.js';
 import type { LayerLoad, StoredLayer, WorkRun } from '../scheme.js';
 import { checkRows, type RowChunk, rowChunks, rowsFrom } from './chunks.js';
 
@@ -23,12 +26,12 @@ export interface RowLayer extends StoredLayer {
 
 /** What is read of some rows of a layer, and what it then holds. */
 export interface RowParts {
-  readonly reads: readonly { readonly entry: TensorEntry; readonly ranges: readonly Range[]; readonly size: number }[];
+  readonly reads: readonly { readonly entry: TensorEntry; readonly ranges: Ranges; readonly size: number }[];
   /**
    * Turns what was read into codes `[rows, inFeatures]`, and scales and zeros `[rows, groups of a row]`. Bytes of `read` lie as
-   * aligned as their elements.
+   * aligned as their elements. Takes what it needs between from `slot`.
    */
-  unpack(read: readonly Uint8Array[], into: Unpacked): void;
+  unpack(read: readonly Uint8Array[], into: Unpacked, slot: Scratch): void;
 }
 
 /** Rows of a layer, a code a byte. */
@@ -43,10 +46,16 @@ export type PartsOf<Layer extends RowLayer> = (layer: Layer, chunk: RowChunk) =>
 
 const BYTES = FORMATS[0]!;
 
-/** The parts in which a layer is decoded. */
+/**
+ * Output features that are decoded at once, if these are no more weights than a chunk has: fewer lie in shorter pieces of the file, and
+ * what is between such pieces is read with them.
+ */
+const NARROW = 64;
+
+/** The parts in which a layer is decoded: a chunk at most, and half of one where rows are short, since each weight is here as a code, too. */
 export function layerRows({ name, shape, together }: RowLayer): Iterable<RowChunk> {
   checkRows(plain(name), shape, together);
-  return rowChunks(shape, together);
+  return rowChunks(shape, together, Math.min(CHUNK_WEIGHTS, Math.max(CHUNK_WEIGHTS / 2, NARROW * shape[1])));
 }
 
 /** The weights of some rows, rounded once to `dtype`. In the slot's memory. */
@@ -71,7 +80,7 @@ export async function decodeRows<Layer extends RowLayer>(
     scale: slot.take('scale', Float32Array, groups),
     zero: slot.take('zero', Float32Array, groups),
   };
-  unpack(read, into);
+  unpack(read, into, slot.part('unpack'));
   const order = layer.groupOf && orderOf(layer.groupOf, groupSize);
   const [, cols] = layer.shape;
   const packed = order
@@ -114,7 +123,7 @@ export function loadRows<Layer extends RowLayer>(layer: Layer, partsOf: PartsOf<
   return {
     reads: reads.map(({ entry }, i) => ({ entry, into: read[i]! })),
     prepare() {
-      unpack(read, memory);
+      unpack(read, memory, new Scratch());
       if (!groupOf) return;
       [scale, zero] = allocating(`the scales of ${quote(name)}`, () => [
         spread(memory.scale, groupOf, rows),

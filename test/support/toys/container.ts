@@ -12,6 +12,7 @@ import type {
   TensorSource,
   TensorSpec,
 } from '../../../lib/containers/container.js';
+import { eachOf } from '../../../lib/containers/range.js';
 import { storedType } from '../../../lib/containers/stored-types.js';
 
 // A file format for tests: "TOY", the length of a JSON in hexadecimal digits, the JSON, and the bytes of the tensors. The JSON
@@ -139,7 +140,7 @@ async function createToy(path: string, { head, entries, fileSize }: ToyLayout): 
     write,
     async writePieces(name, pieces, bytes) {
       let offset = 0;
-      for (const { at, count } of pieces) await write(name, at, bytes.subarray(offset, (offset += count)));
+      for (const { at, count } of eachOf(pieces)) await write(name, at, bytes.subarray(offset, (offset += count)));
     },
     finish: () => handle.close(),
     abandon: () => handle.close(),
