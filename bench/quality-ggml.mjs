@@ -7,34 +7,17 @@ import { openBlockSource } from 'hqq/runtime';
 /** A superblock of the K types. */
 const BLOCK = 256;
 
-/**
- * The K types that are tried, and by how many weights rows are moved: half as many as share a scale. Where the original's weights, as those
- * of a Q4_1 file, lie every 32 on a grid, parts that do so too would look better than they are.
- */
-export const GGML_TYPES = { Q4_K: { shift: 16 }, Q3_K: { shift: 8 }, Q2_K: { shift: 8 } };
+/** The K types that are tried. */
+export const GGML_TYPES = ['Q4_K', 'Q3_K', 'Q2_K'];
 
 const gcd = (a, b) => (b === 0 ? a : gcd(b, a % b));
 
-/** The beginning moved to the end. */
-function moved(values, by) {
-  const out = new Float32Array(values.length);
-  out.set(values.subarray(by));
-  out.set(values.subarray(0, by), values.length - by);
-  return out;
-}
-
 /** A matrix as ggml's type holds it: as many rows as make whole superblocks are taken as one. */
 function quantized(ggml, type, weights, columns, importance) {
-  const { shift } = GGML_TYPES[type];
   const width = (columns * BLOCK) / gcd(columns, BLOCK);
-  const each = (list, by) => {
-    const out = new Float32Array(list.length);
-    for (let at = 0; at < list.length; at += width) out.set(moved(list.subarray(at, at + width), by), at);
-    return out;
-  };
   const wide = importance && Float32Array.from({ length: width }, (_, i) => importance[i % columns]);
-  const { blocks } = ggml.quantize(type, width, each(weights, shift), wide && moved(wide, shift));
-  return { bytes: blocks.length, decoded: each(ggml.decode(type, blocks), width - shift) };
+  const { blocks } = ggml.quantize(type, width, weights, wide);
+  return { bytes: blocks.length, decoded: ggml.decode(type, blocks) };
 }
 
 /** Writes the model with its blocks' layers as ggml's type holds them. Gives the bits that a weight of those takes. */

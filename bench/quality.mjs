@@ -101,7 +101,7 @@ async function ggmlRows(subject, ids) {
     const rows = [];
     for (const importance of ['none', 'measured text']) {
       const shares = importance === 'none' ? undefined : await importanceOf(folder, ids, window);
-      for (const type of Object.keys(GGML_TYPES)) {
+      for (const type of GGML_TYPES) {
         mkdirSync(output);
         const bitsPerWeight = await writeGgmlModel(ggml, type, folder, output, shares);
         const { perplexity: value } = await perplexity(output, subject);

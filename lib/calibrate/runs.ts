@@ -24,7 +24,7 @@ export async function obstacleTo({ path, kind, container, envelope }: TensorSour
   }
 }
 
-/** The same of error feedback. */
+/** The same of what is done block by block: error feedback, and importance in sequence. */
 export async function obstacleToRefine(source: TensorSource): Promise<string | undefined> {
   if (isEncoder(source.envelope.config)) return 'it is for language models, and this is an encoder';
   return obstacleTo(source);

@@ -11,7 +11,7 @@ import { SCHEMES } from '../schemes/list.js';
 import { PLAN_OPTION, type PlanOption } from './bit-plan.js';
 import { type AccuracyLevel, FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
-import { checkRefine, REFINE_OPTION, type RefineOption } from './refine-option.js';
+import { checkRefine, REFINE_OPTIONS, type RefineOption, type ResolvedRefine } from './refine-option.js';
 import type { Progress } from './report.js';
 import { WIDTHS_OPTION, type WidthsOption } from './widths-option.js';
 
@@ -114,7 +114,7 @@ type Globs = readonly string[];
 /** Longest pattern. The matcher turns it into a regular expression. */
 const MAX_GLOB = 1024;
 
-export interface ResolvedModelOptions {
+export interface ResolvedModelOptions extends ResolvedRefine {
   readonly include: Globs;
   readonly exclude: Globs;
   readonly overrides: Readonly<Record<string, QuantConfig>>;
@@ -129,7 +129,6 @@ export interface ResolvedModelOptions {
   readonly importance: ImportanceSource;
   readonly seed: number;
   readonly tokens: number;
-  readonly refine: boolean;
   readonly plan: PlanOption['plan'];
   readonly force: boolean;
   readonly dryRun: boolean;
@@ -191,7 +190,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
   },
   ...FORMAT_OPTIONS,
   ...IMPORTANCE_OPTIONS,
-  refine: REFINE_OPTION,
+  ...REFINE_OPTIONS,
   plan: PLAN_OPTION,
   force: {
     default: false,

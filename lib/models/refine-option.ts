@@ -4,7 +4,7 @@ import { HqqError, show } from '../messages/errors.js';
 import { AUTO_OPTIONS } from '../solvers/auto.js';
 import type { ImportanceSource } from './importance-options.js';
 
-/** The option of a model that refines its codes. */
+/** The options of a model that refines its codes, and of one whose blocks are quantized one after the other. */
 export interface RefineOption {
   /**
    * Error feedback, for 2 bits and fewer: what rounding the weights of one group of input features does to a layer's output is met by the
@@ -20,19 +20,35 @@ export interface RefineOption {
    *   model that `hqq/runtime` does not run.
    */
   readonly refine?: boolean | undefined;
+  /**
+   * Finds importance of each block when those before it have been quantized: what goes into its layers is what goes in there. Each block is
+   * quantized once for that and once for the output. Of the models that were tried it is no better (`docs/quality.md`), and what is saved
+   * for later (`hqq calibrate`) is that of the floating-point model.
+   *
+   * @default false
+   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `importance` `'none'` or saved statistics, which nothing is read for, or `to` a
+   *   format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, or an encoder.
+   */
+  readonly sequential?: boolean | undefined;
 }
 
+/** The same with every default filled in. */
+export type ResolvedRefine = { readonly [K in keyof RefineOption]-?: boolean };
+
+const BOOLEAN = { default: false, expected: 'true or false', accepts: (value: unknown) => typeof value === 'boolean' };
+
 /** In the shape of `OPTIONS` of one matrix. */
-export const REFINE_OPTION: Option<boolean> = {
-  default: false,
-  expected: 'true or false',
-  accepts: (value) => typeof value === 'boolean',
-  help: 'meet the errors of each group in the next ones, for 2 bits: reads text that the model writes itself',
+export const REFINE_OPTIONS: { readonly [K in keyof ResolvedRefine]: Option<boolean> } = {
+  refine: {
+    ...BOOLEAN,
+    help: 'meet the errors of each group in the next ones, for 2 bits: reads text that the model writes itself',
+  },
+  sequential: { ...BOOLEAN, help: 'find the importance of each block when those before it have been quantized' },
 };
 
 /**
  * Refuses what error feedback cannot have: statistics alone do not say what inputs have in common, and random tokens have in common what
- * no text has. Options that are chosen for a whole matrix are not known when its first group is rounded.
+ * no text has. Nor can what is read block by block have statistics that are there. Options that are chosen for a whole matrix are not known when its first group is rounded.
  *
  * @param configs all that matrices are asked to be quantized with
  * @throws {HqqError} `ERR_INVALID_OPTION`
@@ -40,15 +56,24 @@ export const REFINE_OPTION: Option<boolean> = {
 export function checkRefine(
   {
     refine,
+    sequential,
     importance,
     to,
-  }: { readonly refine: boolean; readonly importance: ImportanceSource; readonly to: string | undefined },
+  }: ResolvedRefine & { readonly importance: ImportanceSource; readonly to: string | undefined },
   configs: readonly QuantConfig[],
 ): void {
-  if (!refine) return;
+  if (!refine && !sequential) return;
   const refuse = (expected: string, got: unknown): never => {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected} with refine, got ${show(got)}.`);
+    const name = refine ? 'refine' : 'sequential';
+    throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected} with ${name}, got ${show(got)}.`);
   };
+  if (!refine) {
+    const isRead = typeof importance !== 'string' || /^(auto|random|own|text:.*)$/s.test(importance);
+    if (!isRead) refuse('importance to be auto, random, own or text:<file>', importance);
+    if (to !== undefined && to !== 'hqq') refuse('no other format than hqq', to);
+    return;
+  }
+  if (sequential) refuse('sequential to be false', sequential);
   const reads = importance === 'auto' || importance === 'own';
   if (!reads && typeof importance === 'string' && !importance.startsWith('text:'))
     refuse('importance to be auto, own or text:<file>', importance);

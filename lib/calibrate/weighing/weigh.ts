@@ -5,10 +5,13 @@ import { HqqError } from '../../messages/errors.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
 import type { ResolvedOptions } from '../../models/options.js';
+import { sequentialError } from '../../models/quantize/misfits.js';
 import type { ModelPlan } from '../../models/quantize/plan.js';
 import type { Weighing } from '../../models/quantize/quantize.js';
+import { schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
 import { solverNamed } from '../../solvers/solvers.js';
+import type { CollectProgress } from '../collect.js';
 import { moduleOfGgml } from '../ggml-names.js';
 import type { Statistics } from '../statistics.js';
 
@@ -23,7 +26,7 @@ export async function weigh(
   resolved: ResolvedOptions,
   folder: string,
 ): Promise<Weighing> {
-  const { importance: asked, refine, seed, tokens, threads, dryRun } = resolved.model;
+  const { importance: asked, refine, sequential, seed, tokens, threads, dryRun } = resolved.model;
   if (refine) return refined(source, plan, resolved, folder);
   const layers = plan.shards
     .flatMap((shard) => shard.layers)
@@ -36,16 +39,26 @@ export async function weigh(
     const obstacle = activeBackend().name === 'js' ? SLOW : await obstacleTo(source);
     if (obstacle !== undefined) return { source: 'none', notes: [notWeighed(obstacle)] };
   }
+  if (sequential && plan.scheme !== 'hqq') throw sequentialError(schemeNamed(plan.scheme));
+  if (sequential) await checkRuns(source, 'importance block by block (--sequential)');
   if (dryRun) return { source: sourceOf(importance), notes: [] };
   const { signal, onProgress } = resolved.run;
   const head = layers.some((layer) => moduleOf(layer, source) === HEAD);
   const idle = { tensor: '', weightsDone: 0, tensorsDone: 0 };
-  const { collectImportance } = await import('../collect.js');
-  const statistics = await collectImportance(source.path, {
+  const collecting = {
     ...{ importance, seed, tokens, threads, signal, head },
-    onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
-  });
-  return applied(statistics, layers, source);
+    onProgress:
+      onProgress && ((stand: CollectProgress) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
+  };
+  if (sequential) {
+    const { collectInSequence } = await import('../sequence.js');
+    const configs = new Map(
+      plan.shards.flatMap((shard) => shard.layers.map((layer) => [moduleOf(layer, source), layer])),
+    );
+    return applied(await collectInSequence(source.path, configs, collecting), layers, source);
+  }
+  const { collectImportance } = await import('../collect.js');
+  return applied(await collectImportance(source.path, collecting), layers, source);
 }
 
 /** The same of graphs, which onnxruntime runs; in a dry run on a text of a few tokens, so that it is known whether it does. */
@@ -90,12 +103,7 @@ async function refined(
 ): Promise<Weighing> {
   const { importance: asked, dryRun } = resolved.model;
   const importance = asked === 'auto' || asked === 'none' ? 'own' : asked;
-  const { obstacleToRefine } = await import('../runs.js');
-  const obstacle = await obstacleToRefine(source);
-  if (obstacle !== undefined) {
-    const message = `Expected a model that hqq/runtime runs, for error feedback (--refine): ${obstacle}`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}.`);
-  }
+  await checkRuns(source, 'error feedback (--refine)');
   if (dryRun) return { source: sourceOf(importance), notes: [] };
   const { onProgress } = resolved.run;
   const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, ...totalsOf(plan) };
@@ -120,6 +128,14 @@ async function refined(
     ...some,
   ];
   return { importance: found, source: sourceOf(importance), notes, refined: model };
+}
+
+/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what `hqq/runtime` does not run block by block */
+async function checkRuns(source: TensorSource, what: string): Promise<void> {
+  const { obstacleToRefine } = await import('../runs.js');
+  const obstacle = await obstacleToRefine(source);
+  if (obstacle === undefined) return;
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a model that hqq/runtime runs, for ${what}: ${obstacle}.`);
 }
 
 /** A model of a billion weights would read for hours. */

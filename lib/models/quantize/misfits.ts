@@ -31,6 +31,12 @@ export function typeError({ title }: Scheme, type: string): HqqError {
   return new HqqError('ERR_INVALID_OPTION', `${message}. GGUF files have types.`);
 }
 
+/** Of what is read block by block, where the runtime does not compute with the output's groups meanwhile. */
+export function sequentialError({ title }: Scheme): HqqError {
+  const message = `Expected importance to be found of the floating-point model (no --sequential) for ${title}`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}: only HQQ's groups are read meanwhile.`);
+}
+
 /** Of error feedback, where the output's groups are not those whose errors are fed back. */
 export function refineError({ title }: Scheme): HqqError {
   const message = `Expected no error feedback (--refine) for ${title}: only HQQ's groups have it`;
