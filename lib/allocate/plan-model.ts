@@ -167,7 +167,7 @@ async function plan(
   const line =
     ends.length === 0 ? undefined : round((1 - share) * second.get(ends[0]!)! + share * second.get(ends[1]!)!);
   const [mixed, even] = [scoreOf(planned, best), scoreOf(plain, uniform)];
-  const wins = mixed.divergence <= even.divergence && (line === undefined || mixed.divergence < line);
+  const wins = mixed.divergence < even.divergence && (line === undefined || mixed.divergence < line);
   const kept = wins ? planned : plain;
   const sizes = sizesOf(choices, kept);
   const weights = sumOf(units, (unit) => unit.weights);

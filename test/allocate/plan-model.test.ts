@@ -36,7 +36,7 @@ describe('planModel', () => {
       expect(bits('mlp.up')).toBe(bits('mlp.gate'));
     }
     expect(report.kept === 'mixed').toBe(
-      report.planned.divergence <= report.uniform.divergence && report.planned.divergence < report.line!,
+      report.planned.divergence < report.uniform.divergence && report.planned.divergence < report.line!,
     );
     for (const { divergence } of report.sensitivity) expect(divergence[0]!).toBeGreaterThan(divergence[2]!);
     expect(report.candidates).toEqual([{ nbits: 2 }, { nbits: 3 }, { nbits: 4 }]); // those around the target

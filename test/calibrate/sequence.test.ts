@@ -77,7 +77,7 @@ describe('importance in sequence', () => {
     );
     await refused({ importance: 'stats.safetensors' }, /with sequential, got "?stats\.safetensors/);
     await refused({ refine: true }, /sequential to be false with refine/);
-    await refused({ to: 'awq', nbits: 4 }, /no other format than hqq with sequential/);
+    await refused({ to: 'awq', nbits: 4, metaDtype: undefined }, /no other format than hqq with sequential/);
     await refused({ sequential: 1 }, /sequential to be true or false/);
     const folder = modelFolder([{ 'h.0.mlp.c_fc.weight': randomTensor([64, 64], 3) }], {
       config: '{"model_type": "gpt2"}',
@@ -85,6 +85,6 @@ describe('importance in sequence', () => {
     await refused({}, /runs, for importance block by block \(--sequential\): hqq\/runtime does not run/, folder);
     const file = join(scratch, 'floats.gguf');
     await dequantizeModel(SHIPPED, file);
-    await refused({}, /no --sequential\) for ggml/, file);
+    await refused({ metaDtype: undefined }, /no --sequential\) for ggml/, file);
   });
 });
