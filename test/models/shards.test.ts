@@ -3,9 +3,10 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
+import type { ShardResult } from '../../lib/models/quantize/check-shards.js';
 import type { ModelPlan } from '../../lib/models/quantize/plan.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
-import { finishShards, planConversion, type ShardResult, writeShard } from '../../lib/models/quantize/shards.js';
+import { finishShards, planConversion, writeShard } from '../../lib/models/quantize/shards.js';
 import type { ModelReport } from '../../lib/models/report.js';
 import { bundled } from '../support/bundle.js';
 import {

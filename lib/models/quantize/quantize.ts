@@ -8,18 +8,15 @@ import { type FilePath, pathOf } from '../../files/path.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
-import { schemeFor } from '../../schemes/list.js';
-import { checkPlanFits, type NamedPlan, readBitPlan, withPlan } from '../bit-plan.js';
-import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
+import type { ConversionRun, ModelOptions, ResolvedOptions } from '../options.js';
 import { convertFolder, inputsOf } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
 import { decodedNotes } from './decoded-source.js';
-import { openInput } from './open-input.js';
-import { changedEnvelope, type ModelPlan, planModel, shardLayout } from './plan.js';
+import { changedEnvelope, type ModelPlan, shardLayout } from './plan.js';
+import { prepare } from './prepare.js';
 import { ProbesAhead } from './probe-ahead.js';
 import type { Importance, LayerResult } from './quantize-shard.js';
 import { type Made, reportQuantized } from './report.js';
-import { inWidths } from './widths.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 export { MODEL_OPTIONS, type ModelOptions } from '../options.js';
@@ -57,28 +54,9 @@ export async function quantizeModel(
   const started = performance.now();
   const input = pathOf(from, 'the input');
   const output = pathOf(to, 'the output');
-  const own = resolveOptions(options);
-  own.run.signal?.throwIfAborted();
-  const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
-  const opened = await openInput(input, output, own);
-  const { layers, configs } = opened;
-  let { source } = opened;
+  const { source, layers, resolved, plan } = await prepare(input, output, options);
   try {
-    const asked = withScheme(options, own, source);
-    const forms = own.model.widths && inWidths(source, asked, own.model.widths);
-    if (forms) source = forms.source;
-    const resolved = bits
-      ? resolvePlanned(asked, bits)
-      : forms
-        ? forms.resolved
-        : configs
-          ? withOwn(asked, configs)
-          : asked === options
-            ? own
-            : resolveOptions(asked);
     const { model } = resolved;
-    const plan = await planModel(source, resolved);
-    if (bits) checkPlanFits(bits, source.path, plan.digest);
     const made = model.dryRun
       ? await dryRun(source, plan, output, resolved, weigh)
       : await convert(source, plan, output, resolved, weigh);
@@ -93,36 +71,6 @@ export async function quantizeModel(
     );
   } finally {
     await source.close();
-  }
-}
-
-/** Options with the format that the input becomes where none is asked for: it may have defaults of its own. */
-function withScheme(
-  options: QuantConfig & ModelOptions & ConversionRun,
-  { model }: ResolvedOptions,
-  source: TensorSource,
-): QuantConfig & ModelOptions & ConversionRun {
-  const scheme = schemeFor(source, model.to);
-  return model.to === undefined && scheme.defaults !== undefined ? { ...options, to: scheme.name } : options;
-}
-
-/** Options with those that each layer has already, under what is asked of it; of the whole model, what all have. */
-function withOwn(
-  options: QuantConfig & ModelOptions & ConversionRun,
-  own: Readonly<Record<string, QuantConfig>>,
-): ResolvedOptions {
-  const [first, ...others] = Object.values(own);
-  const alike = others.every((config) => JSON.stringify(config) === JSON.stringify(first));
-  return { ...resolveOptions(alike ? { ...options, ...first } : options), own: new Map(Object.entries(own)) };
-}
-
-/** Options of a call with those of a plan among them: an error that they bring says which plan. */
-function resolvePlanned(options: QuantConfig & ModelOptions & ConversionRun, bits: NamedPlan): ResolvedOptions {
-  try {
-    return resolveOptions(withPlan(options, bits.plan));
-  } catch (error) {
-    if (!(error instanceof HqqError)) throw error;
-    throw new HqqError(error.code, `${bits.name}: ${error.message}`);
   }
 }
 
@@ -169,7 +117,7 @@ async function dryRun(
 }
 
 /** What each file becomes, by name. */
-async function layoutsOf(
+export async function layoutsOf(
   source: TensorSource,
   envelope: Envelope,
   plan: ModelPlan,

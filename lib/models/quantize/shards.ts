@@ -1,34 +1,25 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import type { QuantSums } from '../../compute/arguments.js';
-import type { Envelope, Layout, TensorEntry, TensorSource } from '../../containers/container.js';
-import { digestOf } from '../../containers/digest.js';
+import type { Envelope, TensorEntry, TensorSource } from '../../containers/container.js';
 import { containerNamed, openSource } from '../../containers/list.js';
-import { kindOf, withPath } from '../../files/io.js';
+import { withPath } from '../../files/io.js';
 import { type FilePath, pathOf } from '../../files/path.js';
 import { StagedOutput } from '../../files/staged-output.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { HqqError, show } from '../../messages/errors.js';
-import { plain, quote, quoteSome } from '../../messages/text.js';
+import { plain, quoteSome } from '../../messages/text.js';
 import { type ConversionRun, type ModelOptions, resolveOptions } from '../options.js';
 import { inputsOf, writeCompanions } from '../output-folder.js';
 import type { ModelReport } from '../report.js';
+import { checkPart, checkPlan, checkResult, type ShardResult, strangeResult } from './check-shards.js';
 import { changedEnvelope, type ModelPlan, planModel, type ShardPlan, shardLayout } from './plan.js';
 import { probeShard } from './probe-shard.js';
-import type { Importance, LayerResult } from './quantize-shard.js';
+import type { Importance } from './quantize-shard.js';
 import { reportQuantized } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 // A conversion in parts, by several processes or machines: one plans, each shard is written by whoever has the input and the plan,
 // and one puts the output together. What goes between them is plain JSON. Not yet public: docs/architecture.md says what it is for.
-
-/** A shard that was written. Plain data. */
-export interface ShardResult {
-  readonly file: string;
-  readonly layers: readonly LayerResult[];
-  /** Seconds in the backend. */
-  readonly computeSeconds: number;
-}
 
 /** How `writeShard` runs. */
 interface ShardOptions extends ConversionRun {
@@ -67,14 +58,30 @@ export async function writeShard(
   path: string,
   options: ShardOptions = {},
 ): Promise<ShardResult> {
-  const { signal, threads, importance } = options;
   return withSource(input, async (source) => {
-    await checkPlan(plan, source, signal);
-    const shard = shardOf(plan, file);
-    const run = shardRun(source, plan, [shard], options, threads, importance);
-    const { results } = await writeSettled(plan, await probeShard(shard, run), path, undefined, run);
-    return { file, layers: results, computeSeconds: run.stopwatch.seconds };
+    await checkPlan(plan, source, options.signal);
+    return writeShardOf(source, plan, file, path, options);
   });
+}
+
+/**
+ * @internal
+ * The same of a model that is open and that the plan is known to be of.
+ *
+ * @param source Who called opened it.
+ */
+export async function writeShardOf(
+  source: TensorSource,
+  plan: ModelPlan,
+  file: string,
+  path: string,
+  options: ShardOptions = {},
+): Promise<ShardResult> {
+  const { threads, importance } = options;
+  const shard = shardOf(plan, file);
+  const run = shardRun(source, plan, [shard], options, threads, importance);
+  const { results } = await writeSettled(plan, await probeShard(shard, run), path, undefined, run);
+  return { file, layers: results, computeSeconds: run.stopwatch.seconds };
 }
 
 /** The parts of an output, and where it will be. */
@@ -88,7 +95,13 @@ interface Parts {
   readonly force?: boolean;
   /** What it was from, if shards were written with one. */
   readonly importance?: string;
+  /** Whether the input was quantized already. */
+  readonly requantized?: boolean;
+  /** More for the report's notes. */
+  readonly notes?: readonly string[];
   readonly signal?: AbortSignal;
+  /** Called when all is written, before it is put in its place. */
+  readonly settled?: () => Promise<void>;
 }
 
 /**
@@ -100,43 +113,56 @@ interface Parts {
  *   `ERR_CHECKPOINT_FORMAT` for one that cannot be read; `ERR_IO`.
  */
 export async function finishShards(plan: ModelPlan, parts: Parts): Promise<ModelReport> {
-  const started = performance.now();
-  const { input, results, output, force = false, signal } = parts;
+  const { input, signal } = parts;
   return withSource(input, async (source) => {
     await checkPlan(plan, source, signal);
-    const inputs = inputsOf(source);
-    const staged = await StagedOutput.begin(output, source.kind, {
-      ...{ made: containerNamed(plan.container), force, inputs, like: inputs[0] },
-    });
-    try {
-      const envelope = changedEnvelope(source, plan);
-      const files = new Map<string, Iterable<TensorEntry>>();
-      let bytesAfter = 0;
-      for (const shard of plan.shards) {
-        const { entries, fileSize } = await placeShard(plan, shard, { source, envelope }, parts, staged);
-        files.set(shard.file, entries.values());
-        bytesAfter += fileSize;
-      }
-      if (staged.kind === 'folder') await writeCompanions(staged, envelope, files, signal);
-      signal?.throwIfAborted();
-      await staged.commit();
-      const made = {
-        importance: parts.importance ?? 'none',
-        ...{ notes: await staged.notes(), bytesAfter, results: results.flatMap(({ layers }) => layers) },
-        computeSeconds: results.reduce((sum, { computeSeconds }) => sum + computeSeconds, 0),
-      };
-      return reportQuantized(
-        source,
-        plan,
-        { input, output, dryRun: false, requantized: false },
-        made,
-        (performance.now() - started) / 1000,
-      );
-    } catch (error) {
-      await staged.abandon();
-      throw error;
-    }
+    return finishShardsOf(source, plan, parts);
   });
+}
+
+/**
+ * @internal
+ * The same of a model that is open and that the plan is known to be of.
+ *
+ * @param source Who called opened it.
+ */
+export async function finishShardsOf(source: TensorSource, plan: ModelPlan, parts: Parts): Promise<ModelReport> {
+  const started = performance.now();
+  const { input, results, output, force = false, requantized = false, signal } = parts;
+  const inputs = inputsOf(source);
+  const staged = await StagedOutput.begin(output, source.kind, {
+    ...{ made: containerNamed(plan.container), force, inputs, like: inputs[0] },
+  });
+  try {
+    const envelope = changedEnvelope(source, plan);
+    const files = new Map<string, Iterable<TensorEntry>>();
+    let bytesAfter = 0;
+    for (const shard of plan.shards) {
+      const { entries, fileSize } = await placeShard(plan, shard, { source, envelope }, parts, staged);
+      files.set(shard.file, entries.values());
+      bytesAfter += fileSize;
+    }
+    if (staged.kind === 'folder') await writeCompanions(staged, envelope, files, signal);
+    signal?.throwIfAborted();
+    const report = await reportQuantized(
+      source,
+      plan,
+      { input, output, dryRun: false, requantized },
+      {
+        importance: parts.importance ?? 'none',
+        notes: [...(parts.notes ?? []), ...(await staged.notes())],
+        ...{ bytesAfter, results: results.flatMap(({ layers }) => layers) },
+        computeSeconds: results.reduce((sum, { computeSeconds }) => sum + computeSeconds, 0),
+      },
+      (performance.now() - started) / 1000,
+    );
+    await parts.settled?.();
+    await staged.commit();
+    return report;
+  } catch (error) {
+    await staged.abandon();
+    throw error;
+  }
 }
 
 /** Puts a shard into the output; returns what it holds. */
@@ -166,73 +192,6 @@ async function placeShard(
   const name = staged.kind === 'file' ? '.' : file;
   await linkOrCopy(from, join(staged.path, name), await staged.modeOf(name));
   return layout;
-}
-
-/** Refuses what does not tell of the shard's layers: it may come from another machine, and another version. */
-function checkResult({ file, layers }: ShardPlan, { layers: given, computeSeconds }: ShardResult): void {
-  if (!Array.isArray(given)) throw strangeResult(file, `${show(given)} as its layers`);
-  if (typeof computeSeconds !== 'number') throw strangeResult(file, `${show(computeSeconds)} as computeSeconds`);
-  const left = new Map(layers.map((layer) => [layer.site.name, layer]));
-  for (const result of given as readonly (LayerResult | null | undefined)[]) {
-    const name = result?.layer?.site?.name;
-    const planned = left.get(name!);
-    if (planned === undefined)
-      throw strangeResult(file, `a result of layer ${show(name)}, which is not in it or told of already`);
-    const model = { layer: planned, sums: SUMS, seconds: 0 };
-    const flaw =
-      JSON.stringify(result!.layer.site) === JSON.stringify(planned.site) ? flawOf(result, model) : 'layer.site';
-    if (flaw !== undefined) throw strangeResult(file, `another ${flaw} of layer ${quote(name!)}`);
-    left.delete(name!);
-  }
-  const [missing] = left.keys();
-  if (missing !== undefined) throw strangeResult(file, `no result of layer ${quote(missing)}`);
-}
-
-const SUMS: QuantSums = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0, badIndex: -1 };
-
-/** Where `value` has not the fields that `model` has, of the same kinds. */
-function flawOf(value: unknown, model: unknown, path = ''): string | undefined {
-  if (typeof value !== typeof model || (value === null) !== (model === null)) return path || 'shape';
-  if (typeof model !== 'object' || model === null) return undefined;
-  for (const [key, field] of Object.entries(model)) {
-    if (field === undefined) continue; // which JSON does not carry
-    const flaw = flawOf((value as Record<string, unknown>)[key], field, path === '' ? key : `${path}.${key}`);
-    if (flaw !== undefined) return flaw;
-  }
-  return undefined;
-}
-
-function strangeResult(file: string, got: string, cause?: unknown): HqqError {
-  const message = `Expected the result of ${plain(file)} to be what writeShard gave, got ${got}. Write the shard again.`;
-  return new HqqError('ERR_CHECKPOINT_CONTENT', message, cause === undefined ? undefined : { cause });
-}
-
-/** Refuses what is not the file that the layout describes. */
-async function checkPart(plan: ModelPlan, file: string, from: string, layout: Layout): Promise<void> {
-  const refuse = (got: string): never => {
-    const message = `Expected ${plain(from)} to be ${plain(file)} of the plan, got ${got}`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Write the shard again.`);
-  };
-  const stat = await withPath('Cannot read', from, () => fs.lstat(from));
-  // A link could lead to anybody's file, which would be in the output then, and change with it.
-  if (!stat.isFile()) refuse(kindOf(stat));
-  if (stat.size !== layout.fileSize) refuse(`${stat.size} bytes where it has ${layout.fileSize}`);
-  const part = await containerNamed(plan.container).open(from);
-  try {
-    const own = [...part.entries.values()];
-    const planned = [...layout.entries.values()];
-    const other = planned.find((entry, index) => !isSame(entry, own[index]));
-    if (other !== undefined) refuse(`a file without its tensor ${quote(other.name)}, or with it elsewhere`);
-    if (own.length > planned.length) refuse(`a file that holds ${quote(own[planned.length]!.name)} too`);
-  } finally {
-    await part.close();
-  }
-}
-
-function isSame(a: TensorEntry, b: TensorEntry | undefined): boolean {
-  const place = ({ name, type, shape, begin, end }: TensorEntry) =>
-    JSON.stringify([name, type.name, shape, begin, end]);
-  return b !== undefined && place(a) === place(b);
 }
 
 /** Puts a file at `to` too, with permissions `mode`. The file itself stays as it is, its permissions too: with others it is copied. */
@@ -266,35 +225,3 @@ function shardOf({ shards }: ModelPlan, file: string): ShardPlan {
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a shard of the plan (${names}), got ${show(file)}.`);
 }
 
-/** Refuses a plan of another version, and a model that it was not made for. */
-async function checkPlan(plan: ModelPlan, source: TensorSource, signal: AbortSignal | undefined): Promise<void> {
-  if (plan?.version !== 1) {
-    throw new HqqError(
-      'ERR_CHECKPOINT_CONTENT',
-      `Expected a plan of version 1, got ${show(plan?.version)}. Make it anew.`,
-    );
-  }
-  const digest = await digestOf(source, signal);
-  if (digest === plan.digest) return checkEntries(plan, source);
-  const message = `Expected ${plain(source.path)} to be the model that the plan was made for, but it is another, or has changed since`;
-  throw new HqqError(
-    'ERR_CHECKPOINT_CONTENT',
-    `${message}: its digest is ${digest}, that of the plan ${show(plan.digest)}.`,
-  );
-}
-
-/** Refuses a plan that was edited by hand: what it says of tensors must be what the model says. */
-function checkEntries({ shards }: ModelPlan, { entries }: TensorSource): void {
-  for (const { file, layers, copies } of shards) {
-    const planned = layers.flatMap(({ site: { weight, bias } }) => (bias ? [weight, bias] : [weight]));
-    const strange = planned.find(({ name, begin, end, part, ...entry }) => {
-      const own = entries.get(part?.of ?? name);
-      if (own === undefined || own.file !== entry.file) return true;
-      return part ? begin < own.begin || end > own.end : own.begin !== begin || own.end !== end;
-    });
-    const name = strange?.name ?? copies.find((copy) => !entries.has(copy));
-    if (name === undefined) continue;
-    const message = `Expected the plan of ${plain(file)} to name tensors of the model where they are, but not ${show(name)}`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Make the plan anew.`);
-  }
-}
