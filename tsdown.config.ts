@@ -54,11 +54,11 @@ const texts: Rolldown.Plugin = {
   },
 };
 
-/** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text and memory.) */
+/** What an import reads is one file, whole, and nothing else: each file costs time. (Of these folders only models read text, memory and overlay.) */
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|js[\\/]blocks[\\/]|js[\\/](?:layers|attention|meter)\.|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|js[\\/]blocks[\\/]|js[\\/](?:layers|attention|meter)\.|block-types\.)/,
   },
   {
     name: 'language-models',
@@ -102,7 +102,7 @@ const types: UserConfig = {
 };
 
 export default defineConfig([
-  // gyp.ts and library.ts are written for those who follow `import`, the others for those who follow `require`.
+  // gyp.ts, library.ts and bullmq.ts are written for those who follow `import`, the others for those who follow `require`.
   {
     ...node,
     entry: ENTRY,
@@ -112,6 +112,7 @@ export default defineConfig([
     plugins: [
       replaced('gyp.js', 'backend/native/gyp-cjs.ts'),
       replaced('library.js', 'runtime/text/library-cjs.ts'),
+      replaced('bullmq.js', 'queue/bullmq-cjs.ts'),
       imported(),
     ],
   },

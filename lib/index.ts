@@ -1,6 +1,5 @@
 export { backend } from './backend/index.js';
 export type { BackendInfo } from './backend/info.js';
-export { quantizeModel } from './calibrate/weighing/entry.js';
 export { QuantizedLinear } from './compute/linear.js';
 export type { ForwardOptions, LinearOptions } from './compute/linear-options.js';
 export {
@@ -61,5 +60,8 @@ export type {
   TensorReport,
 } from './models/report.js';
 export type { LoadedTensors, SaveOptions, Tensors } from './models/tensors.js';
+export { createWorker, quantizeModel } from './queue/entry.js';
+export type { QueueOption, QueueOptions, WorkerEvent, WorkerOptions } from './queue/options.js';
+export type { QueueWorker } from './queue/worker.js';
 export type { AutoOption } from './solvers/auto.js';
 export { SOLVERS, type Solver } from './solvers/solvers.js';

@@ -16,6 +16,7 @@ export const TOOLS = {
   x64: { 'qemu-x86_64-static': QEMU },
   arm64: { 'qemu-aarch64-static': QEMU, 'aarch64-linux-gnu-g++': 'g++-aarch64-linux-gnu' }, // the second for its C library, too
   pip: { pip3: 'python3-pip' },
+  redis: { 'redis-server': 'redis-server' },
   chromium: { 'chromium|chromium-browser|google-chrome': 'chromium' },
   wine: { '/usr/lib/wine/wine64': 'wine64' },
 };

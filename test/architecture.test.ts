@@ -81,7 +81,11 @@ describe('imports of lib', () => {
       ...['runtime', 'calibrate'],
     ],
     serve: ['messages', 'compute', 'files', 'runtime'],
-    cli: ['messages', 'matrix', 'backend', 'compute', 'files', 'models', 'runtime', 'calibrate', 'allocate', 'serve'],
+    queue: ['messages', 'matrix', 'backend', 'compute', 'files', 'containers', 'models', 'calibrate'],
+    cli: [
+      ...['messages', 'matrix', 'backend', 'compute', 'files', 'models', 'runtime', 'calibrate', 'allocate', 'serve'],
+      'queue',
+    ],
   };
   /** The room that a file is in; '' for files directly in lib/. */
   const roomOf = (file: string) => (posix.dirname(file) === 'lib' ? '' : file.split('/')[1]!);

@@ -1,7 +1,7 @@
+import { VERSION } from '../models/quantize/version.js';
 import { argument, type Command } from './command.js';
 import { type Flag, kebab } from './flags.js';
 import { bold, pairs, paragraph } from './show/table.js';
-import { VERSION } from './version.js';
 
 /** What every command means by a model. */
 const MODEL = [

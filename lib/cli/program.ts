@@ -1,13 +1,13 @@
 import { ioError } from '../files/io.js';
 import { HqqError, plain } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
+import { VERSION } from '../models/quantize/version.js';
 import { type Command, type Context, toJson } from './command.js';
 import { COMMANDS } from './commands/list.js';
 import { failureOf } from './failure.js';
 import { UsageError } from './flags.js';
 import { commandHelp, generalHelp } from './help.js';
 import { say } from './process.js';
-import { VERSION } from './version.js';
 
 function findCommand(name: string): Command {
   const found = COMMANDS.find((command) => command.name === name);

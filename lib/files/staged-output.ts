@@ -18,7 +18,7 @@ import {
   writeFully,
 } from './io.js';
 import { asideOf, clearLeftovers, type Left, noteOf, partialOf } from './leftovers.js';
-import { enterable, modeAt, ownable } from './modes.js';
+import { enterable, modeAt, modeLike, ownable } from './modes.js';
 import { isOpen, register, release } from './open-outputs.js';
 import { checkApart, checkReplaceable, type OutputKind } from './output-rules.js';
 import { checkParent, makeParents, removeParents, removeParentsSync } from './parents.js';
@@ -136,11 +136,7 @@ export class StagedOutput {
    * @param relative path inside the folder; '.' where the output is a file
    */
   async modeOf(relative: string): Promise<number> {
-    if (this.#like === undefined) return 0o666;
-    const own = await modeAt(join(this.#like, relative));
-    if (own !== undefined) return ownable(own);
-    const whole = await modeAt(this.#like); // a name that is new: as open as the whole
-    return whole === undefined ? 0o600 : ownable(whole & 0o666);
+    return this.#like === undefined ? 0o666 : modeLike(this.#like, relative);
   }
 
   /**

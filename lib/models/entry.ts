@@ -1,4 +1,4 @@
-// The operations on whole models as the package exports them, but for `quantizeModel` (lib/calibrate/weighing/entry.ts). Their code, half of the package's, is read at the first call:
+// The operations on whole models as the package exports them, but for `quantizeModel` (lib/queue/entry.ts). Their code, half of the package's, is read at the first call:
 // who only computes never waits for it, and an import stays short.
 import type { FilePath } from '../files/path.js';
 import { refuseSurplus } from '../messages/surplus.js';

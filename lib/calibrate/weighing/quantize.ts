@@ -5,7 +5,7 @@ import { quantizeModel as quantizeWith } from '../../models/quantize/quantize.js
 import type { ModelReport } from '../../models/report.js';
 import { weigh } from './weigh.js';
 
-/** As entry.ts says, through which the package exports it. */
+/** As lib/queue/entry.ts says, through which the package exports it. */
 export function quantizeModel(
   input: FilePath,
   output: FilePath,

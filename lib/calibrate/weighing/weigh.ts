@@ -4,6 +4,7 @@ import { layerOf } from '../../containers/names.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
+import { IMPORTANCE_SOURCES } from '../../models/importance-options.js';
 import type { ResolvedOptions } from '../../models/options.js';
 import { sequentialError } from '../../models/quantize/misfits.js';
 import type { ModelPlan } from '../../models/quantize/plan.js';
@@ -91,8 +92,12 @@ async function ofGraphs(
 /** Tokens of the text that tells whether a graph runs. */
 const TRIAL_TOKENS = 8;
 
-const isSaved = (importance: ResolvedOptions['model']['importance']): boolean =>
-  typeof importance === 'string' && importance !== 'random' && importance !== 'own' && !importance.startsWith('text:');
+/** Whether statistics are named that somebody has collected already. */
+export const isSaved = (importance: ResolvedOptions['model']['importance']): boolean =>
+  typeof importance === 'string' && !MADE.includes(importance) && !importance.startsWith('text:');
+
+/** All words that name no file. */
+const MADE: readonly string[] = IMPORTANCE_SOURCES;
 
 /** The same with error feedback, for which importance is what its factors say. */
 async function refined(

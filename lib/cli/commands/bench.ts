@@ -2,11 +2,11 @@ import { cpus } from 'node:os';
 import { availableBackends, backend, openBackend } from '../../backend/index.js';
 import { plain } from '../../messages/text.js';
 import { formatBytes, formatLarge, formatNumber, formatRate, formatSeconds, plural } from '../../messages/units.js';
+import { VERSION } from '../../models/quantize/version.js';
 import { defineCommand, toJson } from '../command.js';
 import { count, JSON_FLAG, NO_PROGRESS, UsageError } from '../flags.js';
 import { withProgress } from '../show/progress.js';
 import { bold, pairs, table } from '../show/table.js';
-import { VERSION } from '../version.js';
 import { BATCHES, type BenchRow, CASES, type Memcpy, measureBackend, measureMemcpy } from './bench-cases.js';
 
 const SIZE = 4096;

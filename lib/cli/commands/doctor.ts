@@ -1,10 +1,10 @@
 import { type Diagnosis, diagnose } from '../../backend/index.js';
 import { plain } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
+import { VERSION } from '../../models/quantize/version.js';
 import { defineCommand, toJson } from '../command.js';
 import { JSON_FLAG } from '../flags.js';
 import { bold, pairs } from '../show/table.js';
-import { VERSION } from '../version.js';
 
 export const doctor = defineCommand({
   name: 'doctor',

@@ -12,10 +12,12 @@ import { perplexity } from './perplexity.js';
 import { plan } from './plan.js';
 import { quantize } from './quantize.js';
 import { serve } from './serve.js';
+import { worker } from './worker.js';
 
 /** Every command, in the order of `--help`. A new one is a file and a line here. */
 export const COMMANDS: readonly Command[] = [
   quantize,
+  worker,
   calibrate,
   plan,
   dequantize,

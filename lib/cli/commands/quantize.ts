@@ -1,8 +1,8 @@
-import { quantizeModel } from '../../calibrate/weighing/quantize.js';
 import type { NBits } from '../../matrix/config.js';
 import { MODEL_OPTIONS } from '../../models/options.js';
 import type { ModelReport } from '../../models/report.js';
 import { WIDTHS_OPTION } from '../../models/widths-option.js';
+import { quantizeModel } from '../../queue/quantize.js';
 import { defineCommand, toJson } from '../command.js';
 import {
   type Flag,
@@ -18,7 +18,9 @@ import {
   THREADS,
 } from '../flags.js';
 import { OVERRIDE, toOverrides } from '../overrides.js';
+import { Interruption, say } from '../process.js';
 import { QUANT_FLAGS } from '../quant-flags.js';
+import { QUEUE_FLAGS, queueOf } from '../queue-flags.js';
 import { withProgress } from '../show/progress.js';
 import { shellWord } from '../show/shell-word.js';
 import { standOf } from '../show/stand.js';
@@ -59,6 +61,7 @@ export const quantize = defineCommand({
     exclude: { ...GLOBS, help: MODEL_OPTIONS.exclude.help },
     override: OVERRIDE,
     threads: THREADS,
+    ...QUEUE_FLAGS,
     dryRun: fromOption(MODEL_OPTIONS.dryRun),
     force: FORCE,
     json: JSON_FLAG,
@@ -89,6 +92,7 @@ export const quantize = defineCommand({
       quiet = false,
     } = values;
     const { nbits, ...config } = values;
+    const queue = queueOf(values);
     const overrides = toOverrides(values.override);
     const options = {
       ...quantConfig(config),
@@ -118,13 +122,24 @@ export const quantize = defineCommand({
       force,
     };
     return async ({ signal, print }) => {
+      // Without --cancel Ctrl-C is for who follows, not for the run.
+      const ends = queue === undefined || queue.cancel ? { signal } : {};
       const report = await withProgress('quantizing', !json && !quiet, (update) =>
-        quantizeModel(input!, out!, { ...options, signal, onProgress: (progress) => update(standOf(progress)) }),
-      );
+        quantizeModel(input!, out!, {
+          ...{ ...options, ...ends, onProgress: (progress) => update(standOf(progress)) },
+          queue: queue && { ...queue.options, ...(queue.cancel ? {} : { leave: signal }) },
+        }),
+      ).catch((error: unknown) => {
+        if (queue === undefined || queue.cancel || !(error instanceof Interruption)) throw error;
+        say('left; the run goes on. The same command with --attach follows it; with --cancel, too, Ctrl-C ends it.');
+        return error.status;
+      });
+      if (typeof report === 'number') return report;
       const written = report.dryRun ? undefined : report.output;
       if (json) print(toJson(report), written);
       else if (report.dryRun) print(planTable(report));
       else if (!quiet) print(`${summarize(report)}\nNext: ${nextOf(report, Array.isArray(nbits))}\n`, written);
+      return 0;
     };
   },
 });

@@ -44,7 +44,7 @@ export type Weigh = (
 
 const NOT_WEIGHED: Weigh = async () => ({ source: 'none', notes: [] });
 
-/** As lib/calibrate/weighing/entry.ts says, through which the package exports it; there with importance. */
+/** As lib/queue/entry.ts says, through which the package exports it; there with importance, and on many machines. */
 export async function quantizeModel(
   from: FilePath,
   to: FilePath,

@@ -19,13 +19,15 @@ import { reportQuantized } from './report.js';
 import { shardRun, writeSettled } from './write-shard.js';
 
 // A conversion in parts, by several processes or machines: one plans, each shard is written by whoever has the input and the plan,
-// and one puts the output together. What goes between them is plain JSON. Not yet public: docs/architecture.md says what it is for.
+// and one puts the output together. What goes between them is plain JSON. lib/queue is what is public of it.
 
 /** How `writeShard` runs. */
 interface ShardOptions extends ConversionRun {
   readonly threads?: number | undefined;
   /** Plans do not hold it: whoever writes shards of a model gives all the same. */
   readonly importance?: Importance | undefined;
+  /** Permissions of the file. @default those of new files */
+  readonly mode?: number | undefined;
 }
 
 /**
@@ -77,10 +79,10 @@ export async function writeShardOf(
   path: string,
   options: ShardOptions = {},
 ): Promise<ShardResult> {
-  const { threads, importance } = options;
+  const { threads, importance, mode } = options;
   const shard = shardOf(plan, file);
   const run = shardRun(source, plan, [shard], options, threads, importance);
-  const { results } = await writeSettled(plan, await probeShard(shard, run), path, undefined, run);
+  const { results } = await writeSettled(plan, await probeShard(shard, run), path, mode, run);
   return { file, layers: results, computeSeconds: run.stopwatch.seconds };
 }
 
@@ -99,9 +101,11 @@ interface Parts {
   readonly requantized?: boolean;
   /** More for the report's notes. */
   readonly notes?: readonly string[];
-  readonly signal?: AbortSignal;
-  /** Called when all is written, before it is put in its place. */
-  readonly settled?: () => Promise<void>;
+  readonly signal?: AbortSignal | undefined;
+  /** When the first shard was begun, in milliseconds since 1970. @default now */
+  readonly began?: number;
+  /** Called when all is written, to `path`, before it is put in its place. */
+  readonly settled?: (path: string, report: ModelReport) => Promise<void>;
 }
 
 /**
@@ -127,8 +131,7 @@ export async function finishShards(plan: ModelPlan, parts: Parts): Promise<Model
  * @param source Who called opened it.
  */
 export async function finishShardsOf(source: TensorSource, plan: ModelPlan, parts: Parts): Promise<ModelReport> {
-  const started = performance.now();
-  const { input, results, output, force = false, requantized = false, signal } = parts;
+  const { input, results, output, force = false, requantized = false, began = Date.now(), signal } = parts;
   const inputs = inputsOf(source);
   const staged = await StagedOutput.begin(output, source.kind, {
     ...{ made: containerNamed(plan.container), force, inputs, like: inputs[0] },
@@ -154,9 +157,9 @@ export async function finishShardsOf(source: TensorSource, plan: ModelPlan, part
         ...{ bytesAfter, results: results.flatMap(({ layers }) => layers) },
         computeSeconds: results.reduce((sum, { computeSeconds }) => sum + computeSeconds, 0),
       },
-      (performance.now() - started) / 1000,
+      Math.max(Date.now() - began, 0) / 1000,
     );
-    await parts.settled?.();
+    await parts.settled?.(staged.path, report);
     await staged.commit();
     return report;
   } catch (error) {
@@ -224,4 +227,3 @@ function shardOf({ shards }: ModelPlan, file: string): ShardPlan {
   const names = quoteSome(shards.map((other) => other.file));
   throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected a shard of the plan (${names}), got ${show(file)}.`);
 }
-
