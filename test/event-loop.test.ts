@@ -17,9 +17,9 @@ const model = join(folder, 'model');
 const quantized = join(folder, 'quantized');
 const experts = join(folder, 'experts');
 
-/** Writes a Llama in bfloat16 that has as many tensors as a small one of today, and a vocabulary. */
+/** Writes a Llama in bfloat16 whose tensors are as large as those of a small one of today, and a vocabulary. */
 function writeModel(): void {
-  const [width, inner, tokens, layers] = [320, 896, 32_000, 20];
+  const [width, inner, tokens, layers] = [320, 896, 32_000, 8];
   const shapes: [string, readonly number[]][] = [['model.embed_tokens.weight', [tokens, width]]];
   for (let i = 0; i < layers; i++) {
     const at = `model.layers.${i}`;

@@ -13,6 +13,7 @@ import { quantizeModel } from '../lib/models/quantize/quantize.js';
 import { runFixture } from './child.js';
 import { expectSameBytes } from './support/bytes.js';
 import { writeLlama } from './support/models.js';
+import { racesOf } from './support/share.js';
 
 // The class: what it takes, refuses and says, and many calls at once. test/linear.test.ts has the numbers.
 
@@ -340,7 +341,7 @@ describe('many calls', () => {
     await layer.forward(x);
     const delay = monitorEventLoopDelay({ resolution: 1 });
     delay.enable();
-    await Promise.all(Array.from({ length: 12 }, () => layer.forward(x, { threads: 1 })));
+    await Promise.all(Array.from({ length: 4 }, () => layer.forward(x, { threads: 1 })));
     delay.disable();
     expect(delay.percentile(50) / 1e6).toBeLessThan(20); // 1 ms of its own; the rest is what a busy machine adds
   });
@@ -353,8 +354,8 @@ describe('many calls', () => {
     expect(Number(/grew (-?\d+)/.exec(stdout)?.[1])).toBeLessThan(40);
   });
 
-  test('forty workers are terminated while they multiply', async () => {
-    const { status, signal, stdout, stderr } = await runFixture('linear-workers.mjs', ['40']);
+  test('workers are terminated while they multiply', async () => {
+    const { status, signal, stdout, stderr } = await runFixture('linear-workers.mjs', [String(racesOf(15))]);
     expect({ status, signal }, stderr).toEqual({ status: 0, signal: null });
     expect(stdout).toContain('alive');
   });

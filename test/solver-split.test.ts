@@ -176,7 +176,7 @@ describe.each(NAMES)('%s weights', (name) => {
         };
         const { scale, zero } = quantizeSync({ data, shape: SHAPE }, config);
         let [equal, own, oracles] = [0, 0, 0];
-        for (let g = 0; g < GROUPS; g++) {
+        for (let g = 0; g < groups; g++) {
           const w = groupOf(data, g);
           const want = ORACLES[solver](w, m, penalty);
           const got = { scale: scale[g]!, zero: zero[g]! };

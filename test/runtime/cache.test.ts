@@ -10,7 +10,7 @@ import type { LanguageModel } from '../../lib/runtime/model.js';
 import { runFixture } from '../child.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
-import { shareOf } from '../support/share.js';
+import { racesOf } from '../support/share.js';
 
 const work = scratchFolder('cache');
 const VOCABULARY = 2048;
@@ -169,7 +169,7 @@ test('memory does not grow from text to text', async () => {
 });
 
 test('workers are terminated while they write texts', async () => {
-  const workers = String(shareOf(30));
+  const workers = String(racesOf(12));
   const { status, signal, stdout, stderr } = await runFixture('generate-workers.mjs', [workers]);
   expect({ status, signal }, stderr).toEqual({ status: 0, signal: null });
   expect(stdout).toContain('alive');
