@@ -53,7 +53,7 @@ export type { BlockLinear, BlockRun, OpenBlock } from './runtime/source/open-blo
 export type { HeadRun, OpenHead } from './runtime/source/open-head.js';
 export type { OpenPart } from './runtime/source/open-part.js';
 export type { PartRun } from './runtime/source/texts.js';
-export type { ChatMessage, ChatOptions } from './runtime/text/chat-template.js';
+export type { ChatMessage, ChatOptions, ChatPromptOptions } from './runtime/text/chat-template.js';
 export type { GeneratedToken, GenerateOptions, PromptReport } from './runtime/text/generate.js';
 export type { TokenIds } from './runtime/text/ids.js';
 export type { TextFormat } from './runtime/text/json/json-text.js';

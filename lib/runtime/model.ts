@@ -20,9 +20,11 @@ import { measurePerplexity, type Perplexity, type PerplexityOptions } from './pe
 import {
   type ChatMessage,
   type ChatOptions,
+  type ChatPromptOptions,
   type ChatTemplate,
   checkChatOptions,
   checkMessages,
+  checkPromptOptions,
 } from './text/chat-template.js';
 import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
@@ -190,11 +192,10 @@ export class LanguageModel extends Closing {
    * The ids that `chat` goes on with. An aborted `signal` makes it reject with its reason.
    * @throws {HqqError} as `chat` does
    */
-  async chatPrompt(messages: readonly ChatMessage[], options: ChatOptions & Stoppable = {}): Promise<number[]> {
+  async chatPrompt(messages: readonly ChatMessage[], options: ChatPromptOptions = {}): Promise<number[]> {
     refuseSurplus(arguments.length, 2, 'model.chatPrompt(messages, options)');
     checkMessages(messages);
-    rejectUnknownOptions(checkChatOptions(options), ['tools', 'templateOptions', 'signal']);
-    checkSignal(options.signal);
+    checkPromptOptions(options);
     return this.#lifetime.run(() => this.#chatPrompt(messages, options));
   }
 
@@ -262,9 +263,10 @@ export class LanguageModel extends Closing {
     });
   }
 
-  async #chatPrompt(messages: readonly ChatMessage[], options: ChatOptions & Stoppable): Promise<number[]> {
+  async #chatPrompt(messages: readonly ChatMessage[], options: ChatPromptOptions): Promise<number[]> {
     const [template, tokenizer] = await Promise.all([this.#openTemplate(), this.#openTokenizer()]);
-    return untilAborted(tokenizer.encodeChat(template, messages, options, options.signal), options.signal);
+    const { signal, maxCharacters } = options;
+    return untilAborted(tokenizer.encodeChat(template, messages, options, signal, maxCharacters), signal);
   }
 
   #openTemplate(): Promise<ChatTemplate> {

@@ -2,6 +2,7 @@ import type { LanguageModel } from '../runtime/model.js';
 import type { ChatMessage } from '../runtime/text/chat-template.js';
 import type { GeneratedToken, GenerateOptions } from '../runtime/text/generate.js';
 import { formatStart, type TextFormat } from '../runtime/text/json/json-text.js';
+import type { ChatTokenizer } from '../runtime/text/tokenizer.js';
 import { parsed, ToolCallReader } from '../runtime/text/tool-calls.js';
 import type { Asked } from './answer.js';
 import { Failure } from './failure.js';
@@ -122,6 +123,7 @@ export class Requests {
     const ids = await this.#chatPrompt(messages, {
       tools: tool_choice === 'none' ? undefined : (tools ?? undefined),
       templateOptions: chat_template_kwargs ?? undefined,
+      maxCharacters: most,
       signal,
     });
     this.#checkLength(ids, 'messages');
@@ -173,11 +175,16 @@ export class Requests {
   async #encode(prompt: string): Promise<number[]> {
     const most = this.#mostTokens;
     const characters = most * this.#limits.tokenCharacters;
-    if (prompt.length <= characters) return (await this.#model.tokenizer()).encode(prompt);
+    if (prompt.length <= characters) return (await this.#tokenizer()).encodeApart(prompt);
     throw tooLong(
       `The prompt has ${prompt.length} characters; at most ${most} tokens and ${characters} characters`,
       'prompt',
     );
+  }
+
+  /** With what only serving asks of it. */
+  async #tokenizer(): Promise<ChatTokenizer> {
+    return (await this.#model.tokenizer()) as ChatTokenizer;
   }
 
   async #decode(ids: readonly number[]): Promise<string> {
@@ -194,9 +201,8 @@ export class Requests {
     const temperature = (body.temperature ?? 1) < 1e-3 ? 0 : (body.temperature ?? 1);
     const spell = async ({ id, logprobs: told }: GeneratedToken): Promise<SpelledToken> => {
       const { logprob, top } = told!;
-      const [text, ...others] = await Promise.all(
-        [id, ...top.map((other) => other.id)].map((one) => this.#decode([one])),
-      );
+      const ids = [id, ...top.map((other) => other.id)];
+      const [text, ...others] = await (await this.#tokenizer()).spell(ids);
       return { id, text: text!, logprob, top: top.map((other, i) => ({ ...other, text: others[i]! })) };
     };
     return {

@@ -9,7 +9,7 @@ import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
 import type { ChatMessage } from '../../lib/runtime/text/chat-template.js';
 import type { GenerateOptions } from '../../lib/runtime/text/generate.js';
-import { TemplateThread } from '../../lib/runtime/text/template-thread.js';
+import { TemplateThreads } from '../../lib/runtime/text/template-threads.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -119,16 +119,45 @@ describe('a template that does not end', () => {
 
   test('is an error after a time, and is ended with its tokenizer', async () => {
     const library = createRequire(import.meta.url).resolve('@huggingface/jinja');
-    const thread = new TemplateThread(library, 50);
+    const thread = new TemplateThreads(library, 50);
     const rendering = { template: ENDLESS, context: { spin: true } };
     await expect(thread.render(rendering)).rejects.toMatchObject({
       code: 'ERR_INVALID_ARGUMENT',
       message: expect.stringContaining('to be done within 0.05 s') as string,
     });
-    const patient = new TemplateThread(library);
+    const patient = new TemplateThreads(library);
     const under = expect(patient.render(rendering)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
     await Promise.all([under, patient.close(), thread.close()]);
     await expect(patient.render(rendering)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+});
+
+test('renderings that take long keep no others waiting', async () => {
+  const threads = new TemplateThreads(createRequire(import.meta.url).resolve('@huggingface/jinja'), 60_000);
+  const spin = '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}';
+  const fates: string[] = [];
+  const long = [1, 2].map(() =>
+    threads.render({ template: spin, context: {} }).catch(() => {
+      fates.push('ended');
+    }),
+  );
+  const others = ['a', 'b', 'c'].map((x) => threads.render({ template: 'hello {{ x }}', context: { x } }));
+  expect(await Promise.all(others)).toEqual(['hello a', 'hello b', 'hello c']);
+  expect(fates).toEqual([]);
+  await threads.close();
+  await Promise.all(long);
+  expect(fates).toEqual(['ended', 'ended']);
+});
+
+test('what a template makes is bounded before it is tokenized', async () => {
+  await using model = await loadLanguageModel(talking('bounded', 'jinja'));
+  expect(await model.chatPrompt([say('x')], { maxCharacters: 30 })).not.toHaveLength(0);
+  await expect(model.chatPrompt([say('x'.repeat(30))], { maxCharacters: 30 })).rejects.toMatchObject({
+    code: 'ERR_INVALID_ARGUMENT',
+    message: expect.stringContaining('at most 30 characters') as string,
+  });
+  await expect(model.chatPrompt([say('x')], { maxCharacters: 0 })).rejects.toMatchObject({
+    code: 'ERR_INVALID_OPTION',
   });
 });
 

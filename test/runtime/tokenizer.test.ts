@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { HqqError } from '../../lib/messages/errors.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { generateTokens, resolveGenerateOptions } from '../../lib/runtime/text/generate.js';
-import { openTokenizer } from '../../lib/runtime/text/tokenizer.js';
+import { openChatTokenizer, openTokenizer } from '../../lib/runtime/text/tokenizer.js';
 import { runFixture } from '../child.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -152,6 +152,17 @@ test('a prompt of token ids is named where text cannot be had, and only there', 
     generateTokens(failing, [], () => 'The sea', resolveGenerateOptions(options)).next();
   await expect(next({})).rejects.toThrow('There is no tokenizer. A prompt of token ids needs none.');
   await expect(next({ stop: '.' })).rejects.toBe(missing); // a text to stop at needs it, too
+});
+
+test('special tokens are spelled by their names, and long texts are read apart', async () => {
+  const tokenizer = await openChatTokenizer(SHIPPED);
+  const text = 'the sea '.repeat(2500);
+  const [id] = (await tokenizer.encode('the')).slice(-1) as [number];
+  expect(await tokenizer.spell([0, id])).toEqual(['<|endoftext|>', await tokenizer.decode([id])]);
+  const [apart, here] = await Promise.all([tokenizer.encodeApart(text), tokenizer.encode(text)]);
+  expect(apart).toEqual(here);
+  await tokenizer.close();
+  await expect(tokenizer.encodeApart(text)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
 });
 
 describe('the package of tokenizers', () => {

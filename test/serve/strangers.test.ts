@@ -28,7 +28,8 @@ const bytes = (more: Parts = {}, answer: readonly object[] = [{ id: 97, text: 'a
     config: { vocabSize: 256 },
     maxContext: 100,
     tokenizer: async () => ({
-      encode: async (text: string) => [...Buffer.from(text)],
+      encodeApart: async (text: string) => [...Buffer.from(text)],
+      spell: async (ids: readonly number[]) => ids.map((id) => Buffer.from([id]).toString('utf8')),
       decode: async (ids: readonly number[]) => Buffer.from(ids).toString('utf8'),
     }),
     chatPrompt: async () => [1, 2, 3],
@@ -80,7 +81,10 @@ test('lets no more requests wait for the tokenizer than texts may wait, and forg
   let free = () => {};
   const held = new Promise<void>((resolve) => (free = resolve));
   const encode = vi.fn(async () => held.then(() => [1]));
-  const { url, post } = await serve(bytes({ tokenizer: async () => ({ encode }) }), { active: 1, queue: 2 });
+  const { url, post } = await serve(bytes({ tokenizer: async () => ({ encodeApart: encode }) }), {
+    active: 1,
+    queue: 2,
+  });
   const body = { prompt: 'x' };
   const first = post('completions', body);
   await expect.poll(() => encode.mock.calls.length, SOON).toBe(1);

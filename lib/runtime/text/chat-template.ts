@@ -1,7 +1,9 @@
 import { join } from 'node:path';
+import { checkSignal } from '../../compute/signal.js';
 import { readWhole, systemCode } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { HqqError, show } from '../../messages/errors.js';
+import { rejectUnknownOptions } from '../../messages/options-object.js';
 import { plain } from '../../messages/text.js';
 import { openFolderModel } from '../../models/folder-model.js';
 
@@ -24,6 +26,14 @@ export interface ChatOptions {
   readonly tools?: readonly object[] | undefined;
   /** Further variables of the template, such as `{ enable_thinking: false }`. */
   readonly templateOptions?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** How a conversation becomes ids. */
+export interface ChatPromptOptions extends ChatOptions {
+  /** Most characters of what the template makes of the messages: more are an error before they are tokenized. @default Infinity */
+  readonly maxCharacters?: number | undefined;
+  /** An abort rejects with its reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A model's own. */
@@ -130,6 +140,18 @@ export function checkChatOptions<T extends ChatOptions>(options: T): T {
   if (templateOptions !== undefined && !isObject(templateOptions))
     throw new HqqError('ERR_INVALID_OPTION', `Expected templateOptions to be an object, got ${show(templateOptions)}.`);
   return options;
+}
+
+/** @throws {HqqError} `ERR_INVALID_OPTION` as `checkChatOptions`, and for other options. */
+export function checkPromptOptions(options: ChatPromptOptions): void {
+  rejectUnknownOptions(checkChatOptions(options), ['tools', 'templateOptions', 'maxCharacters', 'signal']);
+  const { maxCharacters = Infinity, signal } = options;
+  checkSignal(signal);
+  if (maxCharacters === Infinity || (Number.isSafeInteger(maxCharacters) && maxCharacters > 0)) return;
+  throw new HqqError(
+    'ERR_INVALID_OPTION',
+    `Expected maxCharacters to be an integer, at least 1, got ${show(maxCharacters)}.`,
+  );
 }
 
 /** The one for a conversation. */

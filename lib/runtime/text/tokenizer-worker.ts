@@ -52,6 +52,11 @@ const CALLS = {
         return ''; // an id that the tokenizer does not know
       }
     }),
+  spell: (tokenizer, ids) =>
+    [...ids].map((id) => {
+      const spell = (skip_special_tokens) => tokenizer.decode([id], { skip_special_tokens, clean_up_tokenization_spaces: false });
+      return spell(true) || spell(false);
+    }),
   decode: (tokenizer, ids) =>
     ids.length === 0
       ? ''
@@ -83,7 +88,7 @@ interface Pending {
 
 type Request =
   | readonly ['encode' | 'encodePlain', string]
-  | readonly ['decode', Int32Array]
+  | readonly ['decode' | 'spell', Int32Array]
   | readonly ['texts', number];
 type Answer = { readonly value: unknown } | { readonly error: unknown };
 
@@ -144,6 +149,11 @@ export class WorkerTokenizer {
   /** Of each token by itself. */
   texts(count: number): Promise<readonly string[]> {
     return this.#ask(['texts', count]);
+  }
+
+  /** Each token by itself, special ones by their names. */
+  spell(ids: readonly number[]): Promise<readonly string[]> {
+    return this.#ask(['spell', Int32Array.from(ids)]);
   }
 
   decode(ids: readonly number[]): Promise<string> {

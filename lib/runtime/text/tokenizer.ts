@@ -14,22 +14,34 @@ import {
   templateFor,
 } from './chat-template.js';
 import { findJinja, findTokenizers } from './library.js';
-import { TemplateThread } from './template-thread.js';
+import { TemplateThreads } from './template-threads.js';
 import { type TokenizerFiles, WorkerTokenizer } from './tokenizer-worker.js';
 
 /** Largest tokenizer.json. Real ones have up to 35 MB. */
 const MAX_TOKENIZER_BYTES = 256 * 1024 * 1024;
 
+/** Characters of a text that others do not wait for: it may take seconds, where it is one long word. */
+const LONG = 16_384;
+
 /** A model's own tokenizer, which turns conversations into ids, too. @internal */
 export interface ChatTokenizer extends TextTokenizer {
   /** The texts of tokens 0 to `count - 1`, each by itself; of special ones, and where there is none, ''. */
   texts(count: number): Promise<readonly string[]>;
-  /** A template's text has the special tokens already. */
+  /** Each token by itself, special ones by their names. */
+  spell(ids: readonly number[]): Promise<readonly string[]>;
+  /** As `encode`; long texts on another thread, one after the other, so that nobody else waits for them. */
+  encodeApart(text: string): Promise<number[]>;
+  /**
+   * A template's text has the special tokens already. Long ones are read as `encodeApart` does.
+   *
+   * @param most Characters that it may have.
+   */
   encodeChat(
     template: ChatTemplate,
     messages: readonly ChatMessage[],
     options: ChatOptions,
     signal: AbortSignal | undefined,
+    most?: number,
   ): Promise<number[]>;
 }
 
@@ -49,12 +61,14 @@ const NO_THREADS =
 /** What a tokenizer runs on. */
 interface Threads {
   readonly worker: WorkerTokenizer;
+  /** For long texts, once there was one. */
+  apart: Promise<WorkerTokenizer> | undefined;
   /** Once there was a conversation. */
-  templates: TemplateThread | undefined;
+  templates: TemplateThreads | undefined;
 }
 
 /** Ends the threads of tokenizers that nobody closed. */
-const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer | TemplateThread>((thread) => {
+const FORGOTTEN = new FinalizationRegistry<WorkerTokenizer | TemplateThreads>((thread) => {
   if (thread instanceof WorkerTokenizer) thread.closeWhenIdle();
   else void thread.close();
 });
@@ -75,16 +89,25 @@ export async function openTokenizer(path: FilePath): Promise<TextTokenizer> {
 /** `openTokenizer`, for a model that chats. */
 export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> {
   const folder = pathOf(path, 'the tokenizer', 'a model folder');
-  const library = findLibrary();
-  const { tokenizer, config } = (await isFile(folder)) ? await madeFiles(folder) : await readFiles(folder);
-  const worker = await WorkerTokenizer.open(library, { tokenizer, config }).catch((cause: unknown) => {
-    if (systemCode(cause) === 'ERR_ACCESS_DENIED') throw new HqqError('ERR_DEPENDENCY', NO_THREADS, { cause });
-    throw new HqqError('ERR_DEPENDENCY', `The tokenizer package at ${plain(library)} does not run here.`, { cause });
-  });
-  if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
+  const worker = await openWorker(folder);
   let texts: Promise<readonly string[]> | undefined;
-  const held: Threads = { worker, templates: undefined }; // by each of the methods: `const { encode } = await openTokenizer(...)` keeps the thread, too
+  const held: Threads = { worker, apart: undefined, templates: undefined }; // by each of the methods: `const { encode } = await openTokenizer(...)` keeps the thread, too
   FORGOTTEN.register(held, worker);
+  let closed = false;
+  const workerFor = ({ length }: string): Promise<WorkerTokenizer> | WorkerTokenizer => {
+    if (length <= LONG || closed) return held.worker;
+    held.apart ??= openWorker(folder).then(
+      (apart) => {
+        FORGOTTEN.register(held, apart);
+        return apart;
+      },
+      (error: unknown) => {
+        held.apart = undefined;
+        throw error;
+      },
+    );
+    return held.apart;
+  };
   return {
     encode: async (text) => {
       if (typeof text !== 'string') throw new HqqError('ERR_INVALID_ARGUMENT', `Expected a text, got ${show(text)}.`);
@@ -95,11 +118,13 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
       if (Array.isArray(ids) && ids.every(isId)) return held.worker.decode(ids);
       throw new HqqError('ERR_INVALID_ARGUMENT', `Expected ids to be a list of token ids, got ${show(ids)}.`);
     },
-    encodeChat: async (template, messages, options, signal) => {
+    encodeApart: async (text) => (await workerFor(text)).encode(text),
+    spell: (ids) => held.worker.spell(ids),
+    encodeChat: async (template, messages, options, signal, most = Infinity) => {
       const context = templateContext(template, messages, options);
       const rendering = { template: templateFor(template, options), context: plainCopy(context) };
       if (!held.templates) {
-        held.templates = new TemplateThread(findTemplates());
+        held.templates = new TemplateThreads(findTemplates());
         FORGOTTEN.register(held, held.templates);
       }
       const text = await held.templates.render(rendering, signal).catch((cause: unknown) => {
@@ -107,7 +132,11 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
         const message = `The model's chat template refuses the messages: ${plain(String((cause as Error)?.message ?? cause))}`;
         throw new HqqError('ERR_INVALID_ARGUMENT', message, { cause });
       });
-      return held.worker.encodePlain(text);
+      if (text.length > most) {
+        const message = `Expected the model's chat template to make at most ${most} characters of the messages, got ${text.length}.`;
+        throw new HqqError('ERR_INVALID_ARGUMENT', message);
+      }
+      return (await workerFor(text)).encodePlain(text);
     },
     texts: (count) => {
       // Kept: it takes a decoding of each token.
@@ -118,9 +147,23 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
       return texts;
     },
     close: async () => {
-      await Promise.all([held.worker.close(), held.templates?.close()]);
+      closed = true;
+      const apart = held.apart?.then((worker) => worker.close()).catch(() => {}); // what never opened
+      await Promise.all([held.worker.close(), apart, held.templates?.close()]);
     },
   };
+}
+
+/** A thread for the tokenizer of a folder, or of a file. */
+async function openWorker(folder: string): Promise<WorkerTokenizer> {
+  const library = findLibrary();
+  const { tokenizer, config } = (await isFile(folder)) ? await madeFiles(folder) : await readFiles(folder);
+  const worker = await WorkerTokenizer.open(library, { tokenizer, config }).catch((cause: unknown) => {
+    if (systemCode(cause) === 'ERR_ACCESS_DENIED') throw new HqqError('ERR_DEPENDENCY', NO_THREADS, { cause });
+    throw new HqqError('ERR_DEPENDENCY', `The tokenizer package at ${plain(library)} does not run here.`, { cause });
+  });
+  if (!(worker instanceof WorkerTokenizer)) throw formatError(join(folder, worker.file), `${plain(worker.message)}.`);
+  return worker;
 }
 
 /** What lies in a folder. */
