@@ -125,7 +125,8 @@ function unitOf(
 ): Unit {
   for (const module of modules) {
     if (fitted.every((layers) => layers.has(module))) continue;
-    const message = `Expected ${plain(module)} of ${plain(path)} to be a layer that is quantized. Plans are for models whose blocks are floats.`;
+    const why = /\.experts\.\d+\./.test(module) ? 'have experts that are tensors of their own' : 'are floats';
+    const message = `Expected ${plain(module)} of ${plain(path)} to be a layer that is quantized. Plans are for models whose blocks ${why}.`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
   }
   const sum = (part: (module: string) => number) => modules.reduce((total, module) => total + part(module), 0);
