@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { QuantizeArgs } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { dequantizeSync, quantize, quantizeSync } from '../lib/compute/quantize.js';
 import { quantizeJob } from '../lib/compute/quantize-job.js';
@@ -43,7 +44,9 @@ describe.each(SOLVERS)('trace of %s', (solver) => {
 
   test('is the same on every backend, for any number of threads', () => {
     const config = resolveQuantConfig({ solver, iterations: 5 });
-    const { args } = quantizeJob(weight, { solver, iterations: 5, trace: true }, {});
+    const { args } = quantizeJob(weight, { solver, iterations: 5, trace: true }, {}).next().value as {
+      args: QuantizeArgs;
+    };
     const traces = availableBackends().flatMap((name) =>
       [1, 3].map((threads) => {
         const run = { ...args, threads, stats: new Float64Array(5) };

@@ -41,6 +41,10 @@ const ROWS: Readonly<Record<Name, Pick<Option<unknown>, 'help' | 'parse'>>> = {
   scaleDtype: { help: 'type that scales are rounded to before codes are chosen', parse: text },
   roundZero: { help: 'round the starting zero point' },
   referenceGuards: { help: "use the reference's absolute guards" },
+  prune: {
+    help: 'part of the weights that become zeros first, or 2:4, 4:8 (needs zero point integer or symmetric)',
+    parse: (given) => (given.includes(':') ? given : number(given)),
+  },
   metaBits: { help: 'bits of a scale, and of a zero (8: quantized themselves)', parse: number },
 };
 

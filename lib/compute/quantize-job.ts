@@ -1,6 +1,7 @@
-import type { QuantizeArgs, Step } from '../../binding.js';
+import type { FloatBits, Step } from '../../binding.js';
 import type { OwnedFloat64Array } from '../matrix/arrays.js';
-import type { QuantConfig } from '../matrix/config.js';
+import type { Prune, QuantConfig } from '../matrix/config.js';
+import type { DType } from '../matrix/dtype.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, packedRows } from '../matrix/format.js';
 import { tameMeta } from '../matrix/metadata.js';
@@ -10,12 +11,12 @@ import { readWeight } from '../matrix/validate.js';
 import type { ChosenOptions, QuantizedMeta, QuantizedTensor, QuantizeOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
-import { AUTO_OPTIONS } from '../solvers/auto.js';
 import * as grouped from './arguments.js';
 import { choosing, takeSample } from './auto.js';
 import { allFinite } from './floats.js';
 import { importanceArgs, readImportance } from './importance.js';
 import { metaJob } from './metadata.js';
+import { type Missed, pruneRows } from './prune.js';
 import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
 import { sampleImportance, sampleOf } from './sample.js';
 import { checkScales } from './scales.js';
@@ -23,61 +24,43 @@ import { objective, traceJob } from './trace.js';
 
 const QUANTIZE_OPTIONS = [...RUN_OPTIONS, 'importance'] as const satisfies readonly (keyof QuantizeOptions)[];
 
-/** What `quantize` computes, step by step. */
-export interface QuantizeJob {
-  /** First, `quantize` with these. */
-  readonly args: QuantizeArgs;
-  /** To be called when that is done, and again when what it gives is: what is to be done then. Empty: nothing more. */
-  readonly next: () => readonly Step[];
-  /** To be called when all is done. */
-  readonly finish: () => QuantizedTensor;
-}
-
 /**
- * What is to be run before `quantizeJob`, one after the other, where options are `'auto'`; returns what was chosen, its last argument.
+ * What `quantize` computes: yields what is to be run, one after the other, and returns the result.
  *
- * @throws as `quantizeJob`
+ * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY`
  */
-export function* choosingJob(
+export function* quantizeJob(
   weight: Weight,
   given: QuantConfig = {},
   run: QuantizeOptions,
-): Generator<QuantizeArgs, ChosenOptions | undefined> {
-  if (typeof given !== 'object' || given === null || !AUTO_OPTIONS.some((name) => given[name] === 'auto'))
-    return undefined;
-  const { data, dtype, shape } = readWeight(weight);
-  const { config, geometry } = requireForm(shape, given);
-  checkRunOptions(run, ['importance']);
-  const { axis } = config;
-  const importance = run.importance && readImportance(run.importance, shape[1]);
-  const sample = sampleOf(geometry, axis);
-  const settled = yield* choosing(config, {
-    ...{ sample, dtype, axis, threads: resolveThreads(run.threads) },
-    weights: allocating('some groups to try options on', () => takeSample(sample, data, dtype)),
-    importance: importance && sampleImportance(sample, importance, geometry, axis),
-  });
-  return Object.freeze(Object.fromEntries((settled.chosen ?? []).map((name) => [name, settled[name]])));
-}
-
-/** @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_INVALID_ARGUMENT`, `ERR_GROUP_SIZE`, `ERR_OUT_OF_MEMORY` */
-export function quantizeJob(
-  weight: Weight,
-  given: QuantConfig = {},
-  run: QuantizeOptions,
-  chosen?: ChosenOptions,
-): QuantizeJob {
-  const { data, dtype, shape } = readWeight(weight);
+): Generator<Step, QuantizedTensor> {
+  const { data: whole, dtype, shape } = readWeight(weight);
   rejectMisplaced(weight, OPTION_NAMES, (name) => `quantize(weight, { ${name} })`);
   rejectMisplaced(weight, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(given, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(run, OPTION_NAMES, (name) => `quantize(weight, { ${name} }, run)`);
   const form = requireForm(shape, given);
   const { format, geometry, adapted } = form;
-  const config = chosen ? { ...form.config, ...chosen } : form.config;
   checkRunOptions(run, ['importance']);
-  const { axis, nbits, groupSize } = config;
+  const { axis, nbits, groupSize, prune } = form.config;
   const { rows, cols, groups } = geometry;
   const importance = run.importance && readImportance(run.importance, shape[1]);
+  const [data, missed] = pruned(whole, dtype, shape[1], prune, importance);
+  const threads = resolveThreads(run.threads);
+  let { config } = form;
+  let chosen: ChosenOptions | undefined;
+  if (config.auto) {
+    const sample = sampleOf(geometry, axis);
+    const trials = choosing(config, {
+      ...{ sample, dtype, axis, threads },
+      weights: allocating('some groups to try options on', () => takeSample(sample, data, dtype)),
+      importance: importance && sampleImportance(sample, importance, geometry, axis),
+    });
+    let trial = trials.next();
+    for (; !trial.done; trial = trials.next()) yield { operation: 'quantize', args: trial.value };
+    config = trial.value;
+    chosen = Object.freeze(Object.fromEntries(config.chosen!.map((name) => [name, config[name]])));
+  }
   const what = `the codes of ${shape[0]} x ${shape[1]} weights`;
   const { packed, scale, zero, stats, starts } = allocating(what, () => ({
     packed: allocateWords(format, packedRows(format, rows) * cols),
@@ -86,28 +69,23 @@ export function quantizeJob(
     stats: new Float64Array(5),
     starts: new Int32Array(importance ? groups : 0),
   }));
-  const threads = resolveThreads(run.threads);
   const args = grouped.groupedQuantizeArgs({
     ...{ weights: data, dtype, rows, cols, axis, config, format, metaDtype: 'float32', threads },
     ...{ packed, scale, zero, stats },
     importance: importance && importanceArgs(importance, geometry, axis, [{ at: 0, count: groups }], starts),
   });
-  let meta: QuantizedMeta | undefined;
-  let iterations = 0;
+  yield { operation: 'quantize', args };
+  const { badIndex, iterations } = grouped.readStats(stats);
+  if (badIndex >= 0) throw grouped.nonFiniteError('The weight matrix', data, dtype, badIndex, badIndex, shape[1]);
+  checkScales('The weight matrix', scale, config.scaleDtype);
   let trace: OwnedFloat64Array | undefined;
-  function* rest(): Generator<readonly Step[]> {
-    const sums = grouped.readStats(stats);
-    if (sums.badIndex >= 0) {
-      throw grouped.nonFiniteError('The weight matrix', data, dtype, sums.badIndex, sums.badIndex, shape[1]);
-    }
-    checkScales('The weight matrix', scale, config.scaleDtype);
-    ({ iterations } = sums);
-    if (config.trace) {
-      const job = allocating(what, () => traceJob(args, config, iterations));
-      yield job.steps;
-      trace = Float64Array.from([...job.stats, stats], (one) => objective(one, config));
-    }
-    if (config.metaBits === 16) return;
+  if (config.trace) {
+    const job = allocating(what, () => traceJob(args, config, iterations));
+    yield* job.steps;
+    trace = Float64Array.from([...job.stats, stats], (one) => objective(one, config));
+  }
+  let meta: QuantizedMeta | undefined;
+  if (config.metaBits === 8) {
     if (!config.referenceGuards && config.zeroPoint === 'float') {
       tameMeta(scale, zero, nbits, { weights: data, rows, cols, axis });
     }
@@ -117,30 +95,38 @@ export function quantizeJob(
     }
     const job = allocating(what, () => metaJob(scale, zero, config, threads));
     ({ meta } = job);
-    yield [...job.steps, { operation: 'encode', args }];
+    yield* job.steps;
+    yield { operation: 'encode', args };
   }
-  const turns = rest();
-  const next = (): readonly Step[] => {
-    for (let turn = turns.next(); !turn.done; turn = turns.next()) if (turn.value.length > 0) return turn.value;
-    return [];
-  };
-  const finish = () =>
-    quantizedTensor({
-      ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
-      ...(meta === undefined ? {} : { meta: Object.freeze(meta) }),
-      ...(trace === undefined ? {} : { trace }),
-      stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1]),
-      ...(adapted === undefined ? {} : { adapted }),
-      ...(chosen === undefined ? {} : { chosen }),
-    });
-  return { args, next, finish };
+  return quantizedTensor({
+    ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
+    ...(meta === undefined ? {} : { meta: Object.freeze(meta) }),
+    ...(trace === undefined ? {} : { trace }),
+    stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1], missed),
+    ...(adapted === undefined ? {} : { adapted }),
+    ...(chosen === undefined ? {} : { chosen }),
+  });
 }
 
-function summarize(sums: grouped.QuantSums, count: number): QuantizedTensor['stats'] {
+/** Weights that are to be quantized, a copy where some are pruned; and what is missed by that. */
+function pruned(
+  data: FloatBits,
+  dtype: DType,
+  width: number,
+  prune: Prune,
+  importance: Float32Array | undefined,
+): readonly [FloatBits, Missed] {
+  if (prune === 0) return [data, [0, 0]];
+  const copy = allocating('the weights that are pruned', () => data.slice());
+  return [copy, pruneRows(copy, dtype, width, prune, importance)];
+}
+
+function summarize(sums: grouped.QuantSums, count: number, [absolute, squares]: Missed): QuantizedTensor['stats'] {
+  const squaredError = sums.squaredError + squares;
   return Object.freeze({
-    meanAbsError: sums.absError / count,
-    meanSquaredError: sums.squaredError / count,
-    relativeError: grouped.relativeError(sums.squaredError, sums.squaredWeight),
+    meanAbsError: (sums.absError + absolute) / count,
+    meanSquaredError: squaredError / count,
+    relativeError: grouped.relativeError(squaredError, sums.squaredWeight + squares),
     iterations: sums.iterations,
   });
 }

@@ -10,7 +10,7 @@ import { HqqError, show } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import * as grouped from './arguments.js';
 import { activeBackend } from './host.js';
-import { choosingJob, quantizeJob } from './quantize-job.js';
+import { quantizeJob } from './quantize-job.js';
 import { checkRunOptions, pinInputs, resolveThreads, runTask, runTaskSync } from './run.js';
 import { dequantizeArgs } from './tensor-arguments.js';
 
@@ -34,28 +34,23 @@ export async function quantize(
   run: QuantizeOptions = {},
 ): Promise<QuantizedTensor> {
   refuseSurplus(arguments.length, 3, 'quantize(weight, config, run)');
-  const choices = choosingJob(weight, config, run);
-  let choice = choices.next();
-  for (; !choice.done; choice = choices.next()) await runTask(activeBackend(), 'quantize', choice.value, run);
-  const job = quantizeJob(weight, config, run, choice.value);
-  pinInputs(job.args.weights);
-  const backend = activeBackend();
-  await runTask(backend, 'quantize', job.args, run);
-  for (let steps = job.next(); steps.length > 0; steps = job.next()) await runTask(backend, 'sequence', { steps }, run);
-  return job.finish();
+  const job = quantizeJob(weight, config, run);
+  let step = job.next();
+  for (; !step.done; step = job.next()) {
+    const { operation, args } = step.value;
+    if ('weights' in args) pinInputs(args.weights);
+    await runTask(activeBackend(), operation, args, run);
+  }
+  return step.value;
 }
 
 /** `quantize` on the calling thread: it returns when the work is done. */
 export function quantizeSync(weight: Weight, config?: QuantConfig, run: QuantizeOptions = {}): QuantizedTensor {
   refuseSurplus(arguments.length, 3, 'quantizeSync(weight, config, run)');
-  const choices = choosingJob(weight, config, run);
-  let choice = choices.next();
-  for (; !choice.done; choice = choices.next()) runTaskSync(activeBackend(), 'quantize', choice.value, run);
-  const job = quantizeJob(weight, config, run, choice.value);
-  const backend = activeBackend();
-  runTaskSync(backend, 'quantize', job.args, run);
-  for (let steps = job.next(); steps.length > 0; steps = job.next()) runTaskSync(backend, 'sequence', { steps }, run);
-  return job.finish();
+  const job = quantizeJob(weight, config, run);
+  let step = job.next();
+  for (; !step.done; step = job.next()) runTaskSync(activeBackend(), step.value.operation, step.value.args, run);
+  return step.value;
 }
 
 /** How `dequantize` runs, and what it gives. */

@@ -9,6 +9,11 @@ export const NBITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 /** One of `NBITS`. */
 export type NBits = (typeof NBITS)[number];
 
+/** Patterns of pruning: of how many weights of a row that follow each other how many go, as `'<many>:<each>'`. */
+export const PRUNE_PATTERNS = ['2:4', '4:8'] as const;
+/** The part of weights that is pruned, or a pattern. */
+export type Prune = number | (typeof PRUNE_PATTERNS)[number];
+
 /** The highest code of so many bits. */
 export const highestCode = (nbits: NBits): number => (nbits === 1.58 ? 2 : 2 ** nbits - 1);
 
@@ -172,6 +177,17 @@ export interface QuantConfig {
    * @default 16
    */
   readonly metaBits?: MetaBits;
+
+  /**
+   * Which weights become zeros, exactly, before the rest is quantized: this part of each row, in [0, 1), or of every four weights of a
+   * row two (`'2:4'`), of every eight four (`'4:8'`; what is left of a row stays). Those whose size times the root of their feature's
+   * `importance` is least: Wanda (Sun et al., arXiv 2306.11695), whose importance is the mean square of what goes in. Codes that stand for zero take their bits all the same.
+   * Tables of embeddings are not pruned.
+   *
+   * @default 0
+   * @throws {HqqError} `ERR_INVALID_OPTION` with zeros that are no codes (`zeroPoint` `'float'`): no code would stand for 0.
+   */
+  readonly prune?: Prune;
 
   /**
    * Give the objective after each iteration, as `trace` of the result. Takes as many times as long as there are iterations.

@@ -3,7 +3,7 @@ import { rejectUnknownOptions } from '../messages/options-object.js';
 import { AUTO_OPTIONS, type AutoOption, isAutoOption } from '../solvers/auto.js';
 import { ZERO_POINTS } from '../solvers/solver.js';
 import { SOLVERS, type Solver } from '../solvers/solvers.js';
-import { NBITS, type QuantConfig, type ResolvedQuantConfig } from './config.js';
+import { NBITS, PRUNE_PATTERNS, type QuantConfig, type ResolvedQuantConfig } from './config.js';
 import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
@@ -83,6 +83,11 @@ export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuant
     accepts: isBoolean,
   },
   metaBits: META,
+  prune: {
+    default: 0,
+    expected: `a number in [0, 1), ${PRUNE_PATTERNS.join(' or ')}`,
+    accepts: (value) => isOneOf(PRUNE_PATTERNS)(value) || (isNumber(value) && value >= 0 && value < 1),
+  },
   trace: { default: false, expected: 'true or false', accepts: isBoolean },
 };
 

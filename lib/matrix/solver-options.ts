@@ -1,7 +1,7 @@
 import { HqqError, show } from '../messages/errors.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 import { SOLVERS, type Solver, solverNamed } from '../solvers/solvers.js';
-import type { QuantConfig } from './config.js';
+import type { Prune, QuantConfig } from './config.js';
 
 // What the options of `config.ts` are to a solver: its own defaults, and what it cannot do.
 
@@ -13,6 +13,7 @@ interface Asked {
   readonly roundZero: boolean;
   readonly scaleDtype: string;
   readonly metaBits: number;
+  readonly prune: Prune;
 }
 
 /** A solver's own default of an option, where it has one. */
@@ -39,7 +40,7 @@ export function solverAskedFor(given: QuantConfig): Solver | undefined {
  *
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
-export function rejectForSolver({ solver, lpNorm, zeroPoint, roundZero, scaleDtype, metaBits }: Asked): void {
+export function rejectForSolver({ solver, lpNorm, zeroPoint, roundZero, scaleDtype, metaBits, prune }: Asked): void {
   const row = solverNamed(solver);
   const refuse = (expected: string, got: string) => {
     throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected}, got ${got}.`);
@@ -54,6 +55,8 @@ export function rejectForSolver({ solver, lpNorm, zeroPoint, roundZero, scaleDty
   if (row.lpNorm && !row.lpNorm.accepts(lpNorm))
     refuse(`lpNorm to be ${row.lpNorm.expected} for solver ${solver}`, `${lpNorm}`);
   if (roundZero && zeroPoint !== 'float') refuse('roundZero to be false where zeroPoint is not float', 'true');
+  if (prune !== 0 && zeroPoint === 'float')
+    refuse('zeroPoint to be integer or symmetric with prune: a code must stand for 0', zeroPoint);
   if (metaBits === 8 && scaleDtype !== 'float32')
     refuse('scaleDtype to be float32 where metaBits is 8', show(scaleDtype));
 }

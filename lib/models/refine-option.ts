@@ -16,7 +16,7 @@ export interface RefineOption {
    * `compareModels` gives those to the original, which are larger than without, where what the model computes is nearer.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, an option that is `'auto'`, or `to` a format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a
+   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, an option that is `'auto'`, `prune`, or `to` a format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a
    *   model that `hqq/runtime` does not run.
    */
   readonly refine?: boolean | undefined;
@@ -78,6 +78,9 @@ export function checkRefine(
   if (!reads && typeof importance === 'string' && !importance.startsWith('text:'))
     refuse('importance to be auto, own or text:<file>', importance);
   if (to !== undefined && to !== 'hqq') refuse('no other format than hqq', to);
-  for (const config of configs)
+  for (const config of configs) {
     for (const name of AUTO_OPTIONS) if (config[name] === 'auto') refuse(`${name} to be a number`, 'auto');
+    if (config.prune)
+      refuse('nothing to be pruned (prune), since weights that go are to be met by others', config.prune);
+  }
 }

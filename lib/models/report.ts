@@ -21,6 +21,8 @@ export interface TensorReport {
   readonly meanSquaredError: number;
   /** `||W - W'|| / ||W||` with scale and zero as they are stored. NaN in a dry run. */
   readonly relativeError: number;
+  /** The part of its weights that `prune` made zeros; absent where nothing was pruned. Errors are those to the weights before. */
+  readonly sparsity?: number;
   /** Stored bits per weight: codes, scale and zero. */
   readonly bitsPerWeight: number;
   /** Bytes of the weight in the original. */
@@ -74,6 +76,8 @@ export interface ModelReport {
   readonly totals: {
     /** Quantized weights. */
     readonly weights: number;
+    /** The part of quantized weights that `prune` made zeros; absent where nothing was pruned. */
+    readonly sparsity?: number;
     /** Codes, scales and zeros of quantized tensors, over their weights. */
     readonly bitsPerWeight: number;
     /** Sizes of all safetensors files. */

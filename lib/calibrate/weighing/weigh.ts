@@ -31,7 +31,7 @@ export async function weigh(
   if (refine) return refined(source, plan, resolved, folder);
   const layers = plan.shards
     .flatMap((shard) => shard.layers)
-    .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config.solver)));
+    .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config)));
   if (asked === 'none' || layers.length === 0) return NONE;
   const importance = asked === 'auto' ? 'random' : asked;
   if (source.graphs !== undefined && !isSaved(importance)) return ofGraphs(source, layers, plan, resolved);
@@ -148,13 +148,17 @@ const SLOW = 'JavaScript computes here, in which the model would read for long (
 
 const HEAD = 'lm_head';
 
+type Config = PlannedLayer['form']['config'];
+
 /** Whether `auto` weighs a layer: 8 bits have nothing left to gain, and who asks for the reference's solver wants its codes. */
-function gains({ nbits, solver }: PlannedLayer['form']['config']): boolean {
-  return reads(solver) && nbits !== 8 && solver !== 'hqq';
+function gains(config: Config): boolean {
+  const { nbits, solver, prune } = config;
+  return prune !== 0 || (reads(config) && nbits !== 8 && solver !== 'hqq');
 }
 
-function reads(solver: string): boolean {
-  return solverNamed(solver as Parameters<typeof solverNamed>[0]).optimizes;
+/** Whether importance changes what becomes of a layer. */
+function reads({ solver, prune }: Config): boolean {
+  return prune !== 0 || solverNamed(solver).optimizes;
 }
 
 function sourceOf(importance: Exclude<ResolvedOptions['model']['importance'], 'auto' | 'none'>): string {

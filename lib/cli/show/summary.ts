@@ -62,6 +62,9 @@ export function summarize(report: ModelReport): string {
     ['config', describeConfigs(report)],
     ...(report.importance === 'none' ? [] : [['importance', plain(report.importance)] as const]),
     ['quantized', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
+    ...(totals.sparsity === undefined
+      ? []
+      : [['pruned', `${formatPercent(totals.sparsity)} of these weights`] as const]),
     ['bits', bitsOf(report)],
     ['dense', describeDense(report)],
     ['size', describeSizes(totals.bytesBefore, totals.bytesAfter)],

@@ -13,7 +13,8 @@ import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, LayerForm, PlannedLayer, Probe, WorkRun } from '../../schemes/scheme.js';
 import { pipeline } from '../stream/pipeline.js';
 import type { ShardPlan } from './plan.js';
-import { readWeights, type ShardRun } from './quantize-shard.js';
+import type { ShardRun } from './quantize-shard.js';
+import { readWeights } from './read-weights.js';
 
 /** Chunks in flight: one being read, one looked through. More would only push each other out of the caches. */
 export const PROBE_SLOTS = 2;
@@ -53,7 +54,7 @@ async function chosen(layer: PlannedLayer, run: ShardRun): Promise<PlannedLayer>
   const geometry = geometryOf(site.shape, form.config);
   const sample = sampleOf(geometry, axis);
   const chunk = { weights: sample.weights, count: sample.rows * sample.cols };
-  const bytes = await readWeights(run.source, site, chunk, slot, signal);
+  const { bytes } = await readWeights(run, layer, chunk, slot, signal);
   const dtype = numbersOf(site.weight.type)!;
   const { compute, importance } = workRun(layer, run, slot, signal);
   const trials = choosing(form.config, {
@@ -99,7 +100,7 @@ async function ask(
   const { layer } = question;
   let answer: LayerForm;
   if ('chunk' in job) {
-    const bytes = await readWeights(run.source, layer.site, job.chunk, slot, signal);
+    const { bytes } = await readWeights(run, layer, job.chunk, slot, signal);
     answer = await probe.weights(layer, job.chunk, bytes, workRun(layer, run, slot, signal));
   } else {
     const dtype = numbersOf(job.bias.type)!;

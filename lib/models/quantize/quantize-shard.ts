@@ -14,8 +14,7 @@ import { pieces, positionOf, type Range, readRanges, writeRanges } from '../../c
 import { rounding } from '../../containers/rounding.js';
 import { Scratch } from '../../containers/scratch.js';
 import { numbersOf, storedFloat } from '../../containers/stored-types.js';
-import { readMatrix, storedPosition, storedShape } from '../../containers/transpose.js';
-import { DTYPES } from '../../matrix/dtype.js';
+import { storedPosition, storedShape } from '../../containers/transpose.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
@@ -24,6 +23,7 @@ import { pipelines } from '../stream/pipeline.js';
 import { type Counter, copyPiece, copyPieces, type Stopwatch } from '../stream/transfer.js';
 import { addSums } from './add-sums.js';
 import type { ShardPlan } from './plan.js';
+import { type ReadWeights, readWeights } from './read-weights.js';
 
 /** What all work on the shards of a model shares. */
 export interface ShardRun {
@@ -154,21 +154,6 @@ function* chunkJobs(kind: ChunkJob['kind'], state: LayerState, scheme: Scheme): 
   for (const chunk of scheme.chunks(state.layer.form)) yield { kind, state, index: index++, chunk };
 }
 
-/** The weights of a chunk of a layer, as the numbers that they are computed with. In the slot's memory. */
-export async function readWeights(
-  source: TensorSource,
-  site: LinearSite,
-  chunk: Chunk,
-  slot: Scratch,
-  signal: AbortSignal,
-): Promise<Uint8Array> {
-  const { weight } = site;
-  const { bytes: size } = DTYPES[numbersOf(weight.type)!];
-  const bytes = slot.take('weights', Uint8Array, chunk.count * size);
-  await readMatrix(rounding(source), weight, site, chunk.weights, size, bytes, slot, signal);
-  return bytes;
-}
-
 async function quantizeChunk(
   { kind, state, index, chunk }: ChunkJob,
   sink: TensorSink,
@@ -184,11 +169,11 @@ async function quantizeChunk(
   const importance = run.importance?.get(site.name);
   const grid = await run.source.grid?.(site.weight, signal);
   const work: WorkRun = { slot, threads: run.threads, signal, importance, grid, compute };
-  const read = () => readWeights(run.source, site, chunk, slot, signal);
-  const look = async (): Promise<Uint8Array> => {
+  const read = () => readWeights(run, layer, chunk, slot, signal);
+  const look = async (): Promise<ReadWeights> => {
     const weights = await read();
-    const { badIndex } = await survey!.look(chunk, weights, work);
-    if (badIndex >= 0) throw badWeight(run.source, site, chunk, weights, badIndex);
+    const { badIndex } = await survey!.look(chunk, weights.bytes, work);
+    if (badIndex >= 0) throw badWeight(run.source, site, chunk, weights.bytes, badIndex);
     run.counter.add(site.weight.name, 0, false); // a sign of life
     return weights;
   };
@@ -197,7 +182,7 @@ async function quantizeChunk(
     state.looks.push(looked);
     return looked;
   }
-  let bytes = kind === 'both' ? await look() : undefined;
+  let weights = kind === 'both' ? await look() : undefined;
   if (survey !== undefined) {
     // Whoever encodes first: by then all looks are at least under way.
     state.settled ??= Promise.all(state.looks).then(async () => {
@@ -207,12 +192,13 @@ async function quantizeChunk(
     });
     await state.settled;
   }
-  bytes ??= await read();
+  weights ??= await read();
+  const { bytes, pruned } = weights;
   const { pieces: parts, sums } = await (survey === undefined
     ? run.scheme.encode(layer, chunk, bytes, work)
     : survey.encode(chunk, bytes, work));
   if (sums.badIndex >= 0) throw badWeight(run.source, site, chunk, bytes, sums.badIndex);
-  state.sums[index] = sums;
+  state.sums[index] = pruned === undefined ? sums : addSums([sums, pruned]);
   await settle(parts.map((part) => writeRanges(sink, part.tensor, part.ranges, part.elementBytes, part.bytes, signal)));
   const count = chunk.count;
   state.left -= count;

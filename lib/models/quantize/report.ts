@@ -1,8 +1,10 @@
 import { relativeError } from '../../compute/arguments.js';
+import { unitOf } from '../../compute/prune.js';
 import type { TensorSource } from '../../containers/container.js';
 import { containerNamed } from '../../containers/list.js';
 import { endingNotes } from '../../files/endings.js';
 import { yieldIfDue } from '../../files/event-loop.js';
+import type { Prune } from '../../matrix/config.js';
 import { quote } from '../../messages/text.js';
 import { formatCount, formatPercent, plural } from '../../messages/units.js';
 import { schemeNamed } from '../../schemes/list.js';
@@ -44,6 +46,7 @@ export async function reportQuantized(
     await yieldIfDue();
   }
   const weights = tensors.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+  const zeros = tensors.reduce((sum, { shape, sparsity = 0 }) => sum + shape[0] * shape[1] * sparsity, 0);
   const sum = (part: (result: LayerResult) => number) => results.reduce((total, result) => total + part(result), 0);
   const absError = sum(({ sums }) => sums.absError);
   const ruined = tensors.filter((tensor) => tensor.relativeError >= RUINED);
@@ -59,6 +62,7 @@ export async function reportQuantized(
     dense,
     totals: {
       weights,
+      ...(zeros === 0 ? {} : { sparsity: zeros / weights }),
       bitsPerWeight: (8 * tensors.reduce((total, { bytesAfter }) => total + bytesAfter, 0)) / weights,
       bytesBefore: source.files.reduce((total, { size }) => total + size, 0),
       bytesAfter: made.bytesAfter,
@@ -92,6 +96,12 @@ function harmfulNote(harmful: readonly TensorReport[], of: number): string {
   return `${lost}: ${where}. Use more bits or smaller groups there, or leave ${harmful.length === 1 ? 'it' : 'them'} dense (exclude, --exclude).`;
 }
 
+/** The part of a matrix's weights that is pruned. What is left of a row over whole patterns is not. */
+function sparsityOf(prune: Prune, width: number): number {
+  const [count, of] = unitOf(prune, width);
+  return (Math.floor(width / of) * count) / width;
+}
+
 function reportTensor(scheme: Scheme, { layer: { site, form }, sums, seconds }: LayerResult): TensorReport {
   const { shape, weight } = site;
   const count = shape[0] * shape[1];
@@ -106,6 +116,7 @@ function reportTensor(scheme: Scheme, { layer: { site, form }, sums, seconds }: 
     meanAbsError: sums.absError / count,
     meanSquaredError: sums.squaredError / count,
     relativeError: relativeError(sums.squaredError, sums.squaredWeight),
+    ...(form.config.prune === 0 ? {} : { sparsity: sparsityOf(form.config.prune, shape[1]) }),
     bitsPerWeight: (8 * bytes) / count,
     bytesBefore: weight.end - weight.begin,
     bytesAfter: bytes,

@@ -94,7 +94,7 @@ export async function selectLayers(
       );
     } else {
       const own = overrides.filter((glob) => names.match(glob, name)).map((glob) => glob.override);
-      const start = asEmbedding ? overlay(asked, { nbits: options.embeddings }) : asked;
+      const start = asEmbedding ? overlay(asked, { nbits: options.embeddings, prune: 0 }) : asked;
       const had = options.own?.get(name);
       const config = own.reduce(overlay, had ? overlay(start, had) : start);
       if (had) checkOwn(name, config, options, scheme);

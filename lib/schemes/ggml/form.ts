@@ -57,6 +57,7 @@ const FIXED = [
   'zeroPoint',
   'scaleDtype',
   'metaBits',
+  'prune',
   'roundZero',
   'referenceGuards',
 ] as const;
