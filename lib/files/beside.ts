@@ -1,4 +1,4 @@
-import { renameSync, rmSync, type Stats, statSync } from 'node:fs';
+import { type BigIntStats, renameSync, rmSync, statSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { basename } from 'node:path';
 import { HqqError } from '../messages/errors.js';
@@ -27,15 +27,31 @@ export async function placeFiles(placement: Placement, beside: string | undefine
   await syncTree(from, 'file');
   // First the one beside, since without it the other would be none.
   if (force) await moveAside(to, old);
+  let placed = false;
   try {
-    await withPath('Cannot put in place', to, () => fs.rename(from, to));
+    await withPath('Cannot put in place', to, () => linkOrRename(from, to));
+    placed = true;
     await placeFile({ ...placement, made: { ...made, beside: undefined } });
   } catch (error) {
-    await fs.rename(to, from).catch(() => {});
+    if (placed && (await standing(from)) === undefined) await fs.rename(to, from).catch(() => {});
+    else if (placed) await fs.rm(to, { force: true }).catch(() => {});
     await putBack(old, to);
     throw error;
   }
-  await fs.rm(old, { force: true }).catch(() => {}); // The next run tries again.
+  for (const path of [from, old]) await fs.rm(path, { force: true }).catch(() => {}); // The next run tries again.
+}
+
+/**
+ * Until the other file is in its place, too, this one has two names, by which the next run knows what a killed one put there. File systems
+ * without hard links have but one.
+ */
+async function linkOrRename(from: string, to: string): Promise<void> {
+  try {
+    await fs.link(from, to);
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') throw error;
+    await fs.rename(from, to);
+  }
 }
 
 async function moveAside(to: string, old: string): Promise<void> {
@@ -77,12 +93,16 @@ async function mentions(path: string, name: string): Promise<boolean> {
   });
 }
 
-/** Where a run ended before its file was in place: the old one beside it goes back. Otherwise that is removed. */
+/** Where a run ended before its file was in place: what it put beside goes, and an old one comes back. */
 export function settleBesideSync({ path, target, aside }: Omit<Placement, 'made' | 'force'>, beside: string): void {
-  const statOf = (file: string): Stats | undefined => statSync(file, { throwIfNoEntry: false });
+  const statOf = (file: string) => statSync(file, { throwIfNoEntry: false, bigint: true });
+  const isSame = (a: BigIntStats | undefined, b: BigIntStats | undefined) =>
+    a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
   const [old, main, partial] = [statOf(aside + beside), statOf(target), statOf(path)];
+  const isUnplaced = partial !== undefined && !isSame(partial, main);
+  if (isUnplaced && isSame(statOf(path + beside), statOf(target + beside))) rmSync(target + beside);
   // A file that was put in place later than the old one was moved aside is another run's, and has what stands beside it.
-  if (old && partial && main && main.ctimeMs <= old.ctimeMs) renameSync(aside + beside, target + beside);
+  if (old && isUnplaced && (!main || main.ctimeNs <= old.ctimeNs)) renameSync(aside + beside, target + beside);
   else if (old) rmSync(aside + beside, { force: true });
   rmSync(path + beside, { force: true });
 }

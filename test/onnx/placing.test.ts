@@ -100,7 +100,41 @@ describe('a model whose tensors lie beside it', () => {
     await next();
     fs.writeFileSync(`${aside}_data`, 'old');
     await next();
+    // Where hard links are, a file that was put in place keeps its first name until the other one is, too.
+    fs.renameSync(at('o.onnx_data'), `${aside}_data`);
+    fs.writeFileSync(`${partial}_data`, 'new');
+    fs.linkSync(`${partial}_data`, at('o.onnx_data'));
+    fs.writeFileSync(partial, 'new');
+    await next();
   });
+
+  for (const [when, call, name, force] of [
+    ['before its own file was put in place', 'link', 'o.onnx', false],
+    ['before its own file was put in place, with force', 'rename', 'o.onnx', true],
+    ['after that', 'rm', '.partial_data', false],
+  ] as const)
+    it(`is whole after a run that was killed ${when} and another one`, async () => {
+      const at = apart();
+      const script = `
+        const fs = require('node:fs/promises');
+        const { existsSync } = require('node:fs');
+        const [, dist, input, output] = process.argv;
+        const real = fs.${call};
+        fs.${call} = (...args) => {
+          const isLast = args.some((path) => String(path).endsWith('${name}')) && existsSync(output + '_data');
+          if (isLast) process.kill(process.pid, 'SIGKILL');
+          return real(...args);
+        };
+        require(dist).quantizeModel(input, output, { force: ${force}, importance: 'none' });`;
+      const dist = join(import.meta.dirname, '../../dist/index.cjs');
+      const { signal, stderr } = spawnSync(process.execPath, ['-e', script, dist, at('a.onnx'), at('o.onnx')]);
+      expect([signal, `${stderr}`]).toEqual(['SIGKILL', '']);
+      const isPlaced = call === 'rm';
+      expect(beside(at('o.onnx')).includes('o.onnx')).toBe(isPlaced);
+      expect(beside(at('o.onnx'))).toContain('o.onnx_data');
+      await quantizeModel(at('a.onnx'), at('o.onnx'), { force: isPlaced });
+      expect(beside(at('o.onnx'))).toEqual(['a.bin', 'a.onnx', 'o.onnx', 'o.onnx_data']);
+    });
 
   it('takes its tensors along when one without such a file replaces it', async () => {
     const at = apart();
