@@ -233,3 +233,23 @@ describe('float zeros in float16', () => {
     );
   });
 });
+
+for (const ir of [3, 4])
+  it(`has tensors among its inputs where version ${ir} of the format asks for it`, async () => {
+    const [k, n] = [320, 64];
+    const nodes = [node('MatMul', ['x', 'w'], ['h'], {}, { name: 'm' }), node('Add', ['h', 'b'], ['y'])];
+    const tensors = [floats('w', [k, n], gaussian(k * n)), floats('b', [n, 1], gaussian(n))];
+    const inputs = [
+      ...[value('x', 'float32', ['rows', k]), value('w', 'float32', [k, n]), value('b', 'float32', [n, 1])],
+    ];
+    const outputs = [value('y', 'float32', ['rows', n])];
+    const [path, codes, back] = [freshPath('a.onnx'), freshPath('b.onnx'), freshPath('c.onnx')];
+    fs.writeFileSync(path, model(graph({ nodes, tensors, inputs, outputs }), { ir }));
+    await quantizeModel(path, codes, { zeroPoint: 'float', groupSize: 16 });
+    await dequantizeModel(codes, back);
+    for (const output of [codes, back]) {
+      const written = read(fs.readFileSync(output));
+      expect(new Set(written.inputs)).toEqual(new Set(['x', ...(ir < 4 ? Object.keys(written.tensors) : ['b'])]));
+      expect(written.inputs).toHaveLength(new Set(written.inputs).size);
+    }
+  });

@@ -14,6 +14,7 @@ import type {
 } from '../container.js';
 import { layerOf } from '../names.js';
 import type { ConfigFile } from '../safetensors/envelope.js';
+import { withDeclared } from './declared.js';
 import { piecesOf } from './encode.js';
 import type { NodeForm } from './forms.js';
 import type { OnnxGraph } from './graph.js';
@@ -223,7 +224,9 @@ export class OnnxEnvelope implements Envelope {
     const restored = new Map<string, TensorSpec>();
     for (const specs of forms.size > 0 ? [] : (tensors?.values() ?? []))
       for (const spec of specs) if (spec.name.startsWith(prefix)) restored.set(spec.name.slice(prefix.length), spec);
-    const own = restored.size > 0 ? restoreModel(message, graph, restored) : rewriteModel(message, graph, replacements);
+    const changed =
+      restored.size > 0 ? restoreModel(message, graph, restored) : rewriteModel(message, graph, replacements);
+    const own = changed === message ? message : withDeclared(changed, graph);
     const told = (files: number) => void this.#apart.set(file, files);
     // Those of a folder may be loaded by browsers.
     const chunkBytes = this.#given.folder === undefined ? Infinity : MAX_CHUNK_BYTES;
