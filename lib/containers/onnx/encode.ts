@@ -1,47 +1,68 @@
-import { type Field, type Hole, Message, type Payload } from './wire.js';
+import { type Field, type Hole, Message, type Payload, sizeOf } from './wire.js';
 
 // Messages as bytes again, and small ones that are made anew.
 
-const sizes = new WeakMap<Message, number>();
-
 /** Bytes that spell a number that is no less than 0. */
 export function varint(value: number | bigint): Uint8Array {
+  if (value < 128) return Uint8Array.of(Number(value));
   const bytes: number[] = [];
   let rest = BigInt.asUintN(64, BigInt(value));
   for (; rest >= 0x80n; rest >>= 7n) bytes.push(Number(rest & 0x7fn) | 0x80);
   return Uint8Array.from([...bytes, Number(rest)]);
 }
 
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) size++;
-  return size;
+/** Bytes that are gathered before they are given on. */
+const CHUNK_BYTES = 64 * 1024;
+
+/** Bytes that are copied sooner one by one. */
+const FEW_BYTES = 32;
+
+/** Most bytes of a key of a field and its length. */
+const MAX_KEY_BYTES = 20;
+
+/** Where a message is being written. */
+interface Place {
+  readonly fields: readonly Field[];
+  next: number;
 }
 
-/** Bytes of a payload. */
-export function sizeOf(payload: Payload): number {
-  if (payload instanceof Uint8Array) return payload.length;
-  if (!(payload instanceof Message)) return payload.end - payload.begin;
-  let size = sizes.get(payload);
-  if (size === undefined) {
-    size = 0;
-    for (const { number, wire, payload: own } of payload.fields) {
-      const bytes = sizeOf(own);
-      size += varintSize(number * 8) + (wire === 2 ? varintSize(bytes) : 0) + bytes;
-    }
-    sizes.set(payload, size);
-  }
-  return size;
-}
-
-/** A message as it is written: bytes, and where those of tensors go. */
+/** A message as it is written: bytes, and where those of tensors go. Fields may be many and small: what lies together comes together. */
 export function* piecesOf(message: Message): Generator<Uint8Array | Hole> {
-  for (const { number, wire, payload } of message.fields) {
-    yield varint(number * 8 + wire);
-    if (wire === 2) yield varint(sizeOf(payload));
-    if (payload instanceof Message) yield* piecesOf(payload);
-    else yield payload;
+  let buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  let [begin, used] = [0, 0];
+  const spell = (value: number) => {
+    let rest = value;
+    for (; rest >= 128; rest = Math.floor(rest / 128)) buffer[used++] = (rest % 128) | 128;
+    buffer[used++] = rest;
+  };
+  const stack: Place[] = [{ fields: message.fields, next: 0 }];
+  for (let at = stack.at(-1); at !== undefined; at = stack.at(-1)) {
+    const field = at.fields[at.next++];
+    if (field === undefined) {
+      stack.pop();
+      continue;
+    }
+    const { number, wire, payload } = field;
+    const bytes = payload instanceof Uint8Array ? payload.length : 0;
+    if (used + MAX_KEY_BYTES + bytes > buffer.length) {
+      if (used > begin) yield buffer.subarray(begin, used);
+      buffer = Buffer.allocUnsafe(Math.max(CHUNK_BYTES, MAX_KEY_BYTES + bytes));
+      begin = used = 0;
+    }
+    spell(number * 8 + wire);
+    if (wire === 2) spell(sizeOf(payload));
+    if (payload instanceof Uint8Array) {
+      if (bytes > FEW_BYTES) buffer.set(payload, used);
+      else for (let i = 0; i < bytes; i++) buffer[used + i] = payload[i]!;
+      used += bytes;
+    } else if (payload instanceof Message) stack.push({ fields: payload.fields, next: 0 });
+    else {
+      yield buffer.subarray(begin, used);
+      yield payload;
+      begin = used;
+    }
   }
+  if (used > begin) yield buffer.subarray(begin, used);
 }
 
 /** A field whose payload has its length before it. */

@@ -3,9 +3,9 @@ import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import type { Layout, TensorEntry, TensorSink, TensorSpec } from '../container.js';
 import { type FileLayout, FileWriter } from '../writer.js';
-import { block, piecesOf, sizeOf } from './encode.js';
+import { block, piecesOf } from './encode.js';
 import { externalMessage, inlineMessage, isHole } from './tensors.js';
-import { type Field, Message } from './wire.js';
+import { type Field, Message, sizeOf } from './wire.js';
 
 /** Most bytes of a file of protobuf, with room to spare: its own limit is 2^31 - 1. */
 const MAX_MODEL_BYTES = 1.9 * 1024 ** 3;
@@ -132,6 +132,7 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
     if (piece instanceof Uint8Array) {
       run.push(piece);
       at += piece.length;
+      yield;
       continue;
     }
     endRun();

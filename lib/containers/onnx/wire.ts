@@ -26,9 +26,22 @@ export interface Field {
 /** A message: its fields in their order. Never changed once it is made. */
 export class Message {
   readonly fields: readonly Field[];
+  #size: number | undefined;
 
   constructor(fields: readonly Field[]) {
     this.fields = fields;
+  }
+
+  /** Bytes that it is written in. */
+  get size(): number {
+    if (this.#size !== undefined) return this.#size;
+    let size = 0;
+    for (const { number, wire, payload } of this.fields) {
+      const bytes = sizeOf(payload);
+      size += varintSize(number * 8) + (wire === 2 ? varintSize(bytes) : 0) + bytes;
+    }
+    this.#size = size;
+    return size;
   }
 
   /** The payloads of every field of this number. */
@@ -41,6 +54,18 @@ export class Message {
     const payload = this.all(number).at(-1);
     return payload instanceof Uint8Array ? payload : undefined;
   }
+}
+
+/** Bytes of a payload. */
+export function sizeOf(payload: Payload): number {
+  if (payload instanceof Uint8Array) return payload.length;
+  return payload instanceof Message ? payload.size : payload.end - payload.begin;
+}
+
+function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) size++;
+  return size;
 }
 
 /** Where a field of a message lies. */
