@@ -8,7 +8,7 @@
 //   asan      AddressSanitizer and UndefinedBehaviorSanitizer: a read or write past the end of any array, what C++ leaves
 //             undefined; with clang, in the build that scripts/test-addon.mjs and scripts/fuzz.mjs share
 //   tsan      ThreadSanitizer: threads of our own, because it does not see what OpenMP's runtime synchronizes. And alignment, which
-//             takes the compiler of part "asan" four times as long
+//             takes the compiler of part "asan" four times as long. Scalar and AVX2 kernels alone
 //   symbols   scripts/check-isa-symbols.sh on the objects
 //
 // Everywhere the fixed cases must give native/tests/digests.txt, line by line. As root on Debian, tools that are missing are

@@ -12,7 +12,9 @@ bool always() { return true; }
 // Adding an extension: a line here, a type in ../simd, a .cc beside this file, its flags in CMakeLists.txt.
 constexpr Products kProducts[] = {
 #if defined(__x86_64__) || defined(_M_X64)
+#if !defined(HQQ_FEW_KERNELS)  // as a build for ThreadSanitizer has them
     {"avx512", &kernels::kAvx512VnniBytes, has_avx512_vnni}, {"avx512", &kernels::kAvx512.linear.bytes, has_avx512},
+#endif
 #if defined(HQQ_AVX_VNNI)
     {"avx2", &kernels::kAvx2VnniBytes, has_avx_vnni},
 #endif
@@ -40,13 +42,18 @@ KernelTable with_best_products(KernelTable table) {
 // CMakeLists.txt.
 const auto& list() {
 #if defined(__x86_64__) || defined(_M_X64)
-  static const KernelTable avx512 = with_best_products(kernels::kAvx512), avx2 = with_best_products(kernels::kAvx2);
+  static const KernelTable avx2 = with_best_products(kernels::kAvx2);
+#if !defined(HQQ_FEW_KERNELS)
+  static const KernelTable avx512 = with_best_products(kernels::kAvx512);
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
   static const KernelTable neon = with_best_products(kernels::kNeon);
 #endif
   static const Isa isas[] = {
 #if defined(__x86_64__) || defined(_M_X64)
+#if !defined(HQQ_FEW_KERNELS)
       {&avx512, has_avx512},
+#endif
       {&avx2, has_avx2},
 #elif defined(__aarch64__) || defined(_M_ARM64)
       {&neon, has_neon},
