@@ -234,3 +234,35 @@ test('importance of a graph is that of the same model in hqq/runtime', async (t)
   const report = await quantizeModel(float, at('weighed'), { nbits: 2, groupSize: 32 });
   assert.equal(report.importance, 'random');
 });
+
+test('importance of what follows products by large matrices, which are computed in pieces', async () => {
+  const [k, n] = [1600, 12_000];
+  const nodes = [
+    node('MatMul', ['x', 'w'], ['a'], {}, { name: 'first' }),
+    node('Transpose', ['w'], ['t']),
+    node('MatMul', ['a', 't'], ['b'], {}, { name: 'tied' }),
+    node('Gemm', ['b', 'g', 'c'], ['z'], { transB: 1 }, { name: 'biased' }),
+    node('MatMul', ['z', 'v'], ['y'], {}, { name: 'last' }),
+  ];
+  const w = gaussian(k * n, 1, 0.02);
+  const tensors = [floats('w', [k, n], w), floats('g', [n, k], w)];
+  tensors.push(floats('c', [n], gaussian(n, 2)), floats('v', [n, 64], gaussian(n * 64, 3)));
+  const outputs = Object.entries({ a: n, b: k, z: n, y: 64 }).map(([name, size]) =>
+    value(name, 'float32', ['rows', size]),
+  );
+  const inputs = [value('x', 'float32', ['rows', k])];
+  writeFileSync(at('large.onnx'), model(graph({ nodes, tensors, inputs, outputs })));
+  const x = new ort.Tensor('float32', gaussian(3 * k, 4), [3, k]);
+  const whole = await run(at('large.onnx'), { x });
+  const { meanSquares } = await collectImportance(at('large.onnx'), { importance: { inputs: [{ x }] } });
+  assert.deepEqual([...meanSquares.keys()].sort(), ['g', 'v']);
+  for (const [name, width, { data }] of [
+    ['g', k, whole.b],
+    ['v', n, whole.z],
+  ]) {
+    const exact = Array.from({ length: width }, (_, i) =>
+      [0, 1, 2].reduce((sum, row) => sum + data[row * width + i] ** 2 / 3, 0),
+    );
+    assert.ok(distance(meanSquares.get(name), exact) < 1e-5);
+  }
+});

@@ -25,6 +25,12 @@ export interface ValueKind {
   readonly rank: number;
 }
 
+/** Some of the outputs of a product. */
+export interface Piece {
+  readonly from: number;
+  readonly to: number;
+}
+
 /** Some of the nodes of a graph, with what they need of its weights: a model of its own. */
 export interface GraphPart {
   /** Values of the graph, or of parts before, that have to be given. */
@@ -34,8 +40,10 @@ export interface GraphPart {
   /** Those that no later part takes any more. */
   readonly last: readonly string[];
   readonly taps: readonly Tap[];
-  /** The bytes of the model, whose larger weights lie in files of `folder`. */
-  model(kinds: ReadonlyMap<string, ValueKind>): Promise<Uint8Array>;
+  /** Of a product whose matrix is large: models that compute some of its outputs each, which follow each other along the last side. */
+  readonly pieces?: readonly Piece[];
+  /** The bytes of the model, or of that of a piece, whose larger weights lie in files of `folder`. */
+  model(kinds: ReadonlyMap<string, ValueKind>, piece?: Piece): Promise<Uint8Array>;
 }
 
 /** What a graph says of the token that comes next, `[.., tokens of the vocabulary]`. */

@@ -1,5 +1,5 @@
 import { bytesOf, widenBytes } from '../../compute/floats.js';
-import type { GraphPart, RunnableGraph, Tap, ValueKind } from '../../containers/runnable.js';
+import type { GraphPart, Piece, RunnableGraph, Tap, ValueKind } from '../../containers/runnable.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import type { Ort, OrtSession, OrtTensor } from './engine.js';
@@ -49,17 +49,25 @@ export class GraphRun {
     report?.(0);
     const kinds = new Map<string, ValueKind>();
     for (const [i, part] of parts.entries()) {
-      signal?.throwIfAborted();
-      const session = await this.#open(part, kinds);
-      try {
-        for (const [at, values] of texts.entries()) {
-          signal?.throwIfAborted();
-          const made = await this.#step(session, part, values, kinds);
-          for (const tap of part.taps) await look(tap, made[tap.value]!, at);
-          report?.((i + (at + 1) / texts.length) / parts.length);
+      const { pieces = [undefined] } = part;
+      const made: Feeds[][] = texts.map(() => []);
+      for (const [k, piece] of pieces.entries()) {
+        signal?.throwIfAborted();
+        const session = await this.#open(part, kinds, piece);
+        try {
+          for (const [at, values] of texts.entries()) {
+            signal?.throwIfAborted();
+            made[at]!.push(await this.#compute(session, part, values));
+            if (k === pieces.length - 1) {
+              const own = await this.#joined(part, made[at]!.splice(0));
+              keep(part, own, values, kinds);
+              for (const tap of part.taps) await look(tap, own[tap.value]!, at);
+            }
+            report?.((i + (k + (at + 1) / texts.length) / pieces.length) / parts.length);
+          }
+        } finally {
+          await session.release();
         }
-      } finally {
-        await session.release();
       }
     }
   }
@@ -76,8 +84,8 @@ export class GraphRun {
     return rows;
   }
 
-  async #open(part: GraphPart, kinds: ReadonlyMap<string, ValueKind>): Promise<OrtSession> {
-    const bytes = await part.model(kinds);
+  async #open(part: GraphPart, kinds: ReadonlyMap<string, ValueKind>, piece: Piece | undefined): Promise<OrtSession> {
+    const bytes = await part.model(kinds, piece);
     const extra = { session: { model_external_initializers_file_folder_path: this.#graph.folder } };
     const threads = this.#threads === undefined ? {} : { intraOpNumThreads: this.#threads };
     // Errors come as exceptions, too; warnings of a part are none of the user's.
@@ -85,21 +93,24 @@ export class GraphRun {
     return this.#attempt(() => this.#ort.InferenceSession.create(bytes, options));
   }
 
-  async #step(
+  #compute(
     session: OrtSession,
-    { inputs, outputs, last }: GraphPart,
-    values: Map<string, OrtTensor>,
-    kinds: Map<string, ValueKind>,
+    { inputs, outputs }: GraphPart,
+    values: ReadonlyMap<string, OrtTensor>,
   ): Promise<Feeds> {
     const feeds = Object.fromEntries(inputs.map((name) => [name, values.get(name)!]));
-    const made = await this.#attempt(() => session.run(feeds, outputs));
+    return this.#attempt(() => session.run(feeds, outputs));
+  }
+
+  /** What pieces of a part gave together. */
+  async #joined({ outputs }: GraphPart, pieces: readonly Feeds[]): Promise<Feeds> {
+    if (pieces.length === 1) return pieces[0]!;
+    const whole: [string, OrtTensor][] = [];
     for (const name of outputs) {
-      const tensor = made[name]!;
-      values.set(name, tensor);
-      kinds.set(name, { type: tensor.type, rank: tensor.dims.length });
+      const { type, data, dims } = joined(pieces.map((piece) => piece[name]!));
+      whole.push([name, await this.#attempt(async () => new this.#ort.Tensor(type, data, dims))]);
     }
-    for (const name of last) values.delete(name);
-    return made;
+    return Object.fromEntries(whole);
   }
 
   async #attempt<T>(act: () => Promise<T>): Promise<T> {
@@ -120,4 +131,35 @@ export class GraphRun {
       { cause },
     );
   }
+}
+
+/** Takes up what a part computed, and lets go of what no later one takes. */
+function keep(
+  { outputs, last }: GraphPart,
+  made: Feeds,
+  values: Map<string, OrtTensor>,
+  kinds: Map<string, ValueKind>,
+): void {
+  for (const name of outputs) {
+    const tensor = made[name]!;
+    values.set(name, tensor);
+    kinds.set(name, { type: tensor.type, rank: tensor.dims.length });
+  }
+  for (const name of last) values.delete(name);
+}
+
+/** Rows of pieces, each followed by that of the next. */
+function joined(parts: readonly OrtTensor[]): OrtTensor {
+  const [{ type, dims }] = parts as readonly [OrtTensor];
+  const width = parts.reduce((sum, part) => sum + part.dims.at(-1)!, 0);
+  const rows = dims.slice(0, -1).reduce((product, size) => product * size, 1);
+  const arrays = parts.map(({ data }) => data as Float32Array); // or of another type
+  const data = new (arrays[0]!.constructor as Float32ArrayConstructor)(rows * width);
+  let from = 0;
+  for (const [i, own] of arrays.entries()) {
+    const size = parts[i]!.dims.at(-1)!;
+    for (let row = 0; row < rows; row++) data.set(own.subarray(row * size, (row + 1) * size), row * width + from);
+    from += size;
+  }
+  return { type, dims: [...dims.slice(0, -1), width], data };
 }

@@ -2,10 +2,11 @@ import type { GraphPart, Tap } from '../../runnable.js';
 import type { OnnxGraph, Scope } from '../graph.js';
 import { graphsIn, type OnnxNode } from '../nodes.js';
 import type { Message } from '../wire.js';
+import { piecesOf, type SlicedProduct, slicedProduct } from './pieces.js';
 
 // Cuts a graph into parts that run one after another, each with few weights: so models are run that memory does not hold.
 
-/** Most bytes of the weights of a part, and of what is tapped of a text of 256 tokens; one node may have more. */
+/** Most bytes of the weights of a part, and of what is tapped of a text of 256 tokens; one node that is no product may have more. */
 const PART_BYTES = 64 * 1024 * 1024;
 const TAP_ROWS = 256;
 
@@ -25,6 +26,8 @@ const LIGHT: ReadonlySet<string> = new Set([
 export interface Cut extends Omit<GraphPart, 'model'> {
   readonly nodes: readonly OnnxNode[];
   readonly constants: ReadonlySet<string>;
+  /** One whose matrix is larger than a part may be. */
+  readonly product?: SlicedProduct;
 }
 
 /** The parts of a graph that compute what is tapped, and nothing else. `most`: bytes of a part. */
@@ -69,13 +72,13 @@ class Cutter {
     const later = new Set<string>();
     const cuts: Cut[] = [];
     for (const group of groups.toReversed()) {
-      cuts.unshift(this.#cut(group, later));
+      cuts.unshift(this.#cut(group, later, most));
       for (const name of cuts[0]!.inputs) later.add(name);
     }
     return cuts;
   }
 
-  #cut(group: readonly OnnxNode[], later: ReadonlySet<string>): Cut {
+  #cut(group: readonly OnnxNode[], later: ReadonlySet<string>, most: number): Cut {
     const made = new Set(group.flatMap(({ outputs }) => outputs));
     const constants = new Set(group.flatMap((node) => [...this.#constantsOf(node)]));
     const light = new Set([...constants].flatMap((name) => (this.#light.has(name) ? [this.#light.get(name)!] : [])));
@@ -86,7 +89,11 @@ class Cutter {
     const outputs = [...made].filter((name) => name !== '' && (later.has(name) || this.#taps.has(name)));
     const last = [...inputs, ...outputs].filter((name) => !later.has(name));
     const nodes = this.#graph.main.nodes.filter((node) => light.has(node));
-    return { inputs: [...inputs], outputs, last, taps, nodes: [...nodes, ...group], constants };
+    const cut = { inputs: [...inputs], outputs, last, taps, nodes: [...nodes, ...group], constants };
+    const product = group.length === 1 ? slicedProduct(this.#graph, group[0]!) : undefined;
+    const isLarge = product && [...product.tensors.values()].some(({ tensor }) => tensor.bytes > most);
+    // A piece lies in the model's bytes: it is in memory twice.
+    return isLarge ? { ...cut, product, pieces: piecesOf(product, most / 2) } : cut;
   }
 
   /** Nodes whose values are needed, but for those of constants, in their order. */

@@ -2,13 +2,14 @@ import * as fs from 'node:fs/promises';
 import { basename, dirname, relative, sep } from 'node:path';
 import { formatError, plain } from '../../../messages/text.js';
 import type { LinearSite, TensorSource } from '../../container.js';
-import type { GraphPart, RunnableGraph, Tap, ValueKind } from '../../runnable.js';
+import type { GraphPart, Piece, RunnableGraph, Tap, ValueKind } from '../../runnable.js';
 import { block, bytesOfMessage, whole } from '../encode.js';
 import type { OnnxEnvelope, OnnxModel } from '../envelope.js';
 import type { OnnxGraph } from '../graph.js';
 import { externalMessage, isHole, type OnnxTensor } from '../tensors.js';
 import { type Field, integerOf, Message, messageOf, textOf } from '../wire.js';
 import { type Cut, cutGraph } from './parts.js';
+import { slice } from './pieces.js';
 import { inputsOf, valueField } from './values.js';
 
 /** Tensors of fewer bytes go along with the graph: those who load it may need them to know shapes. */
@@ -74,7 +75,7 @@ export async function runnable(
   const partsFor = (wanted: readonly Tap[]): readonly GraphPart[] =>
     cutGraph(graph, wanted).map((cut) => ({
       ...cut,
-      model: (kinds: ReadonlyMap<string, ValueKind>) => maker.part(cut, kinds),
+      model: (kinds: ReadonlyMap<string, ValueKind>, piece?: Piece) => maker.part(cut, kinds, piece),
     }));
   const hasLogits = graph.main.outputs.has(LOGITS) && graph.main.producers.has(LOGITS);
   return {
@@ -100,7 +101,11 @@ class PartMaker {
     this.#keys = new Map([...this.#graph.tensors].map(([key, { message }]) => [message, key]));
   }
 
-  async part({ nodes, constants, inputs, outputs }: Cut, kinds: ReadonlyMap<string, ValueKind>): Promise<Uint8Array> {
+  async part(
+    { nodes, constants, inputs, outputs, product }: Cut,
+    kinds: ReadonlyMap<string, ValueKind>,
+    piece: Piece | undefined,
+  ): Promise<Uint8Array> {
     const { main } = this.#graph;
     const fields: Field[] = [];
     for (const { field, outputs: made } of nodes) {
@@ -111,7 +116,11 @@ class PartMaker {
     fields.push(block(2, 'part'));
     for (const name of constants) {
       const tensor = main.tensors.get(name);
-      if (tensor) fields.push(block(5, await this.#initializer(tensor, name)));
+      if (tensor === undefined) continue;
+      const sliced = piece && product?.tensors.get(name);
+      const entry = this.#given.model.prefix + tensor.key;
+      const own = sliced ? await slice(this.#given.source, entry, sliced, piece) : await this.#initializer(tensor);
+      fields.push(block(5, new Message([...own, block(8, name)])));
     }
     const declared = new Map(
       main.message.fields
@@ -129,11 +138,10 @@ class PartMaker {
     return bytesOfMessage(new Message([whole(1, 4), ...own.filter(({ number }) => number !== 1)]));
   }
 
-  async #initializer(tensor: OnnxTensor, name: string): Promise<Message> {
-    const { message } = tensor;
+  /** A tensor but for its name. */
+  async #initializer({ message }: OnnxTensor): Promise<readonly Field[]> {
     const own = await this.#tensor(message, false);
-    const fields = own.fields.filter(({ number }) => number !== 8);
-    return new Message([...fields, block(8, name)]);
+    return own.fields.filter(({ number }) => number !== 8);
   }
 
   /** A tensor with its numbers; or, of an initializer that has many, with where they lie. */
