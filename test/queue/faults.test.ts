@@ -4,12 +4,13 @@ import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { type Job, Queue, Worker } from 'bullmq';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { quantizeModel as quantizeHere } from '../../lib/calibrate/weighing/quantize.js';
 import { beginRun } from '../../lib/queue/begin.js';
 import { closeQueue, openQueue } from '../../lib/queue/connection.js';
 import { Contexts } from '../../lib/queue/context.js';
-import { quantizeModel } from '../../lib/queue/entry.js';
+import { createWorker, quantizeModel } from '../../lib/queue/entry.js';
 import { FILES } from '../../lib/queue/manifest.js';
 import { resolveQueue } from '../../lib/queue/options.js';
 import { finishRun, writeShardOfRun } from '../../lib/queue/work.js';
@@ -102,10 +103,10 @@ describe.skipIf(!hasRedis())('what goes wrong', () => {
     expect(await Promise.race([said, made])).toMatch(
       /failed: ERR_IO model-0000\d-of-00004\.safetensors: Cannot write .*The disk is full/,
     );
-    const sound = work();
+    const sound = await createWorker({ url: redis.url, root: ROOT });
     await made;
     await kill(full);
-    await kill(sound);
+    await sound.close();
     const whole = freshPath();
     await quantizeHere(input, whole, { nbits: 4 });
     expect(snapshot(output)).toEqual(snapshot(whole));
@@ -148,6 +149,32 @@ describe.skipIf(!hasRedis())('what goes wrong', () => {
     for (const machine of machines) await machine.close();
   });
 
+  it('a shard that workers are lost over again and again ends the run, with its name', async () => {
+    const input = modelFolder([{ 'layers.0.up.weight': randomTensor([64, 64], 3) }]);
+    const output = freshPath();
+    const name = 'losses';
+    const made = failure(() => quantizeModel(input, output, { nbits: 4, queue: { url: redis.url, name } }));
+    const [queue, lost] = [
+      new Queue(name, { connection: { url: redis.url } }),
+      new Worker(name, null, {
+        ...{ connection: { url: redis.url }, lockDuration: 200, skipStalledCheck: true },
+      }),
+    ];
+    // Five have been lost already; the sixth takes it, and is not heard of again.
+    let job: Job | undefined;
+    while ((job = await lost.getNextJob('lost', { block: false })) === undefined) await sleep(20);
+    await (await queue.getBackend().client).hset(queue.toKey(job.id!), { stc: 5 });
+    await lost.close(true);
+    await queue.close();
+    const worker = await createWorker({ url: redis.url, name, root: ROOT, lostAfter: 1 });
+    expect(await made).toMatchObject({
+      code: 'ERR_IO',
+      message: expect.stringMatching(/^model\.safetensors: 6 workers were lost over it/),
+    });
+    await worker.close();
+    expect(beside(output)).toEqual([]);
+  });
+
   it('a Redis that has lost its data is told of, and the run goes on with --attach', async () => {
     const forgetful = new Redis();
     await forgetful.start();
@@ -164,7 +191,6 @@ describe.skipIf(!hasRedis())('what goes wrong', () => {
       code: 'ERR_IO',
       message: expect.stringMatching(/did not keep its data.*attach/),
     });
-    const { createWorker } = await import('../../lib/queue/entry.js');
     const worker = await createWorker({ url: forgetful.url, root: ROOT });
     await quantizeModel(input, output, { queue: { ...queue, attach: true } });
     await worker.close();

@@ -222,7 +222,7 @@ describe.skipIf(!hasRedis())('a queue', () => {
   });
 
   it('ends jobs under way when its run is ended', async () => {
-    const big = { 'layers.0.up.weight': randomTensor([2048, 1024], 1) };
+    const big = { 'layers.0.up.weight': randomTensor([1024, 1024], 1) };
     const input = modelFolder([big, ...many(2)]);
     await work();
     const output = freshPath();
@@ -230,7 +230,7 @@ describe.skipIf(!hasRedis())('a queue', () => {
     const error = await failure(() =>
       quantizeModel(input, output, {
         ...{ nbits: 3, solver: 'joint', queue: redis.url, signal: controller.signal },
-        onProgress: ({ weightsDone }) => weightsDone < 2048 * 1024 && controller.abort(new Error('enough')),
+        onProgress: ({ weightsDone }) => weightsDone < 1024 * 1024 && controller.abort(new Error('enough')),
       }),
     );
     expect(error.message).toBe('enough');
@@ -239,7 +239,7 @@ describe.skipIf(!hasRedis())('a queue', () => {
   });
 
   it('gives jobs back that a worker leaves, whoever is closed', async () => {
-    const input = modelFolder([{ 'layers.0.up.weight': randomTensor([1024, 1024], 1) }, ...many(2)]);
+    const input = modelFolder([{ 'layers.0.up.weight': randomTensor([512, 1024], 1) }, ...many(2)]);
     const output = freshPath();
     const first = await work();
     const made = quantizeModel(input, output, { nbits: 3, solver: 'joint', queue: redis.url });
