@@ -24,6 +24,13 @@ const END = 10_000;
 /** Times that Redis says it knows no job of the run before that is believed: between two jobs there is none. */
 const UNKNOWN = 5;
 
+/** And of these, those after which jobs that wait are looked at, too, while there is no shard. */
+const RARELY = 5 * ASKED;
+/** Most jobs that are looked at. */
+const MOST = 4095;
+/** So many times as often as a shard is tried, tries in all may fail before the first shard is written. */
+const NOTHING = 3;
+
 const MAX_BYTES = 512 * 1024 * 1024;
 
 interface Following {
@@ -86,6 +93,11 @@ async function untilDone(run: Run, { queue, opened, signal, onProgress }: Follow
       }
       active = asked?.active ?? [];
     }
+    // Each worker rests after a failure, and all shards come before the second try of the first: the end would be hours away.
+    if (look % RARELY === RARELY - 1 && ![...(await namesIn(join(folder, FILES.shards)))].some(isResult)) {
+      const failed = await answerOf(triesOf(run, opened));
+      if (failed && failed.tries >= NOTHING * manifest.attempts) throw failureOf(failed.lastly);
+    }
     if (onProgress) {
       const progress = progressOf(manifest.shards, await namesIn(join(folder, FILES.shards)), active);
       const text = JSON.stringify(progress);
@@ -121,13 +133,29 @@ async function ask({ data: { run } }: Run, opened: Queue): Promise<Asked> {
   const failedKind = states[1] === 'failed' ? 'finish' : states[0] === 'failed' ? 'importance' : undefined;
   const failed = failedKind && (await whyFailed(opened, jobId(run, { kind: failedKind })));
   const active: Stand[] = [];
-  for (const job of await opened.getJobs(['active'], 0, 4095)) {
+  for (const job of await opened.getJobs(['active'], 0, MOST)) {
     if (!job?.id?.startsWith(`${run}-`)) continue;
     const progress = typeof job.progress === 'object' ? (job.progress as Partial<Progress>) : {};
     const index = /-shard-(\d+)$/.exec(job.id)?.[1];
     active.push({ progress, ...(index === undefined ? {} : { index: Number(index) }) });
   }
   return { active, failed, unknown: states.every((state) => state === 'unknown') };
+}
+
+const isResult = (name: string): boolean => name.endsWith('.json');
+
+/** Tries that have failed, of jobs that are to be tried again, and what one of them failed of. */
+async function triesOf(
+  { data: { run } }: Run,
+  opened: Queue,
+): Promise<{ readonly tries: number; readonly lastly: string }> {
+  let [tries, lastly] = [0, ''];
+  for (const job of await opened.getJobs(['delayed', 'wait'], 0, MOST)) {
+    if (!job?.id?.startsWith(`${run}-shard-`) || job.attemptsMade === 0) continue;
+    tries += job.attemptsMade;
+    lastly = job.failedReason ?? lastly;
+  }
+  return { tries, lastly };
 }
 
 /** What a job failed of, or that of its children which it did. */
