@@ -117,10 +117,13 @@ function unturned({ shape: [rows, cols = 1], values }, size) {
   return out;
 }
 
-/** Writes a model as a Hugging Face folder. `turned: false`: with rows of q and k such that the permutation of a GGUF file takes them back. */
-export function writeFamily(folder, name, { turned = true } = {}) {
+/**
+ * Writes a model as a Hugging Face folder. `turned: false`: with rows of q and k such that the permutation of a GGUF file takes them back.
+ * `own`: what its config.json says otherwise.
+ */
+export function writeFamily(folder, name, { turned = true, own = {} } = {}) {
   mkdirSync(folder, { recursive: true });
-  const config = FAMILIES[name];
+  const config = { ...FAMILIES[name], ...own };
   const random = randomOf(7 + Object.keys(FAMILIES).indexOf(name));
   const size = config.head_dim ?? config.hidden_size / config.num_attention_heads;
   const tensors = Object.entries(shapesOf(config)).map(([tensor, shape]) => {

@@ -75,6 +75,7 @@ export async function choicesOf(
   const candidates: Candidate[] = [];
   const fitted: ReadonlyMap<string, Fitted>[] = [];
   let [digest, otherBytes] = ['', 0];
+  const wanted = new Set(modulesOf.flat(2));
   for (const groupSize of groupSizes) {
     for (const nbits of widths as readonly NonNullable<QuantConfig['nbits']>[]) {
       const override = { nbits, ...(groupSize !== undefined && { groupSize }) };
@@ -83,7 +84,9 @@ export async function choicesOf(
       const layers = new Map<string, Fitted>();
       for (const { site, form } of plan.shards.flatMap((shard) => shard.layers)) {
         const weights = site.shape[0] * site.shape[1];
-        layers.set(site.name, { config: form.config, bytes: scheme.summarize(form).bytes, weights });
+        // In a GGUF file they have other names.
+        const module = [site.name, ...(site.nodes ?? [])].find((name) => wanted.has(name)) ?? site.name;
+        layers.set(module, { config: form.config, bytes: scheme.summarize(form).bytes, weights });
       }
       if (candidates.length === 0) {
         digest = plan.digest;

@@ -62,6 +62,8 @@ export interface TensorSource {
   readonly path: string;
   /** Name of the container that its tensors were stored for, where that is another: `adopt` made this of it. Absent: `container`. */
   readonly stored?: string;
+  /** The model that this is a view of: it is known by that one's digest, too. Absent: it is none. */
+  readonly of?: TensorSource;
   /** Files and folders that it is read from, where `path` and `files` do not say so. */
   readonly inputs?: readonly string[];
   /** What it is; a model made from it is the same. */
@@ -193,7 +195,10 @@ export interface LinearSite {
   readonly experts?: number;
   /** What the layers of each expert are called that the weight of a stack holds. Absent: one, as the stack is. */
   readonly layers?: ExpertLayers;
-  /** Names of the nodes that compute with it, where a graph says so: patterns match them, too. Absent: none. */
+  /**
+   * What else it is called: by the nodes of a graph that compute with it, or in a folder of Hugging Face. Patterns match these, too.
+   * Absent: nothing else.
+   */
   readonly nodes?: readonly string[];
   /** What it is called in the model that several forms are made of (`TensorSource.forms`). Absent: it is in no such form. */
   readonly original?: string;

@@ -1,3 +1,5 @@
+import type { TensorSource } from '../containers/container.js';
+import { digestOf } from '../containers/digest.js';
 import { readWhole } from '../files/io.js';
 import { parseJson } from '../files/json.js';
 import { pathOf } from '../files/path.js';
@@ -82,10 +84,20 @@ export function withPlan<
   return { ...options, ...overlay(config, options), overrides: Object.fromEntries(joined) };
 }
 
-/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a plan of another model */
-export function checkPlanFits({ name, plan }: NamedPlan, model: string, digest: string): void {
+/**
+ * @param digest of the source
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a plan of another model
+ */
+export async function checkPlanFits(
+  { name, plan }: NamedPlan,
+  { path, of }: TensorSource,
+  digest: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   if (plan.model === undefined || plan.model === digest) return;
-  const message = `${name} is a plan for another model than ${plain(model)}: its fingerprint is ${plan.model.slice(0, 12)}..., that of the model ${digest.slice(0, 12)}...`;
+  // A plan of a folder is one of the GGUF file that is made of it.
+  if (of !== undefined && plan.model === (await digestOf(of, signal))) return;
+  const message = `${name} is a plan for another model than ${plain(path)}: its fingerprint is ${plan.model.slice(0, 12)}..., that of the model ${digest.slice(0, 12)}...`;
   throw new HqqError(
     'ERR_CHECKPOINT_CONTENT',
     `${message} Plan anew, or take "model" out of the plan to use it all the same.`,

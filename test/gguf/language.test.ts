@@ -52,6 +52,18 @@ describe('a language model of a folder', () => {
     expect(farthest(await logitsOf(back, IDS), logits)).toBeLessThan(1e-4);
   });
 
+  it('of Qwen3 has heads of 128 numbers where its config.json says nothing of them', async () => {
+    const folder = writeFamily(freshPath(), 'qwen3', { own: { head_dim: 128 } });
+    const { head_dim: _, ...silent } = { ...FAMILIES.qwen3 } as Record<string, unknown>;
+    fs.writeFileSync(join(folder, 'config.json'), JSON.stringify(silent));
+    const file = freshPath('x.gguf');
+    await dequantizeModel(folder, file);
+    const model = await openModel(file);
+    expect(model.config!['qwen3.attention.key_length']).toBe(128);
+    await model.close();
+    expect(farthest(await logitsOf(file, IDS), await logitsOf(folder, IDS))).toBeLessThan(1e-4);
+  });
+
   it('has rows of q and k in the order of llama.cpp, where that family wants it', async () => {
     const folder = writeFamily(freshPath(), 'llama');
     const file = freshPath('x.gguf');

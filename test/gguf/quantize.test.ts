@@ -106,6 +106,14 @@ describe('a GGUF file', () => {
     expect(types.has('token_embd.weight')).toBe(false);
   });
 
+  it('leaves a matrix without numbers as it is', async () => {
+    const input = freshPath('in.gguf');
+    const empty = floatTensor('blk.0.none.weight', [0, 64], new Float32Array());
+    fs.writeFileSync(input, ggufFile(PAIRS, [...TENSORS.slice(0, 3), empty]));
+    const report = await quantizeModel(input, freshPath('out.gguf'), { type: 'q8_0' });
+    expect(report.dense).toContainEqual(expect.objectContaining({ name: 'blk.0.none.weight', reason: 'no numbers' }));
+  });
+
   it('refuses what blocks have not', async () => {
     const input = model();
     const message = async (options: object) =>

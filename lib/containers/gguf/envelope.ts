@@ -6,6 +6,7 @@ import { layerOf } from '../names.js';
 import { numbersOf } from '../stored-types.js';
 import { ByteCursor } from './cursor.js';
 import type { GgufHeader, Pair } from './header.js';
+import { ourName } from './language/names.js';
 import type { GgufSurroundings } from './layout.js';
 import { decodeValue, encodePair, type GgufValue, listedType, VALUE, VALUE_BYTES } from './values.js';
 
@@ -121,7 +122,9 @@ export class GgufEnvelope implements Envelope, GgufSurroundings {
       const [outs, ins] = entry.shape as readonly [number, number];
       const name = layerOf(entry.name);
       const bias = entries.get(`${name}.bias`);
-      yield { name, weight: entry, ...(bias ? { bias } : {}), shape: [outs, ins], stored: 'out-in' };
+      const ours = ourName(entry.name);
+      const nodes = ours === undefined ? [] : [layerOf(ours)];
+      yield { name, weight: entry, ...(bias ? { bias } : {}), shape: [outs, ins], stored: 'out-in', nodes };
     }
   }
 
@@ -155,6 +158,7 @@ function reasonToStay({ name, type, shape }: TensorEntry): string | undefined {
   if (numbersOf(type) === undefined) return `${type.name} values`;
   if (shape.length === 3) return 'a stack of experts';
   if (shape.length !== 2) return 'no matrix';
+  if (shape[0] === 0 || shape[1] === 0) return 'no numbers';
   if (!name.endsWith('.weight')) return 'not named <module>.weight';
   if (shape[1]! % SMALLEST_BLOCK !== 0) return `rows of ${shape[1]}, which fill no blocks of ${SMALLEST_BLOCK}`;
   return KEPT.test(name) ? 'llama.cpp computes with it in floats' : undefined;

@@ -44,7 +44,7 @@ export async function prepare(
             ? own
             : resolveOptions(asked);
     const plan = await planModel(source, resolved);
-    if (bits) checkPlanFits(bits, source.path, plan.digest);
+    if (bits) await checkPlanFits(bits, source, plan.digest, own.run.signal);
     return { ...opened, source, resolved, plan };
   } catch (error) {
     await source.close();

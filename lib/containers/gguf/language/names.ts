@@ -17,6 +17,8 @@ export interface Family {
   readonly headNorms: boolean;
   /** Whether q, k and v have biases whatever config.json says. */
   readonly qkvBias: boolean;
+  /** Numbers of a head where config.json says none, as transformers has it; absent: what the hidden size leaves for each. */
+  readonly headDim?: number;
 }
 
 const llama = { architecture: 'llama', permuted: true, headNorms: false, qkvBias: false };
@@ -28,7 +30,7 @@ export const FAMILIES: readonly Family[] = [
   // biome-ignore format: a row a family
   { className: 'Qwen2ForCausalLM', modelType: 'qwen2', architecture: 'qwen2', permuted: false, headNorms: false, qkvBias: true },
   // biome-ignore format: a row a family
-  { className: 'Qwen3ForCausalLM', modelType: 'qwen3', architecture: 'qwen3', permuted: false, headNorms: true, qkvBias: false },
+  { className: 'Qwen3ForCausalLM', modelType: 'qwen3', architecture: 'qwen3', permuted: false, headNorms: true, qkvBias: false, headDim: 128 },
 ];
 
 /** Modules outside of blocks. */

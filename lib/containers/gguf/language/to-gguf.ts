@@ -98,7 +98,7 @@ function shapeOf(config: Readonly<Record<string, unknown>>, facts: Facts, refuse
   const heads = facts.count('num_attention_heads');
   const kvHeads = facts.count('num_key_value_heads', heads);
   const hidden = facts.count('hidden_size');
-  const headDim = facts.count('head_dim', Math.floor(hidden / heads));
+  const headDim = facts.count('head_dim', family.headDim ?? Math.floor(hidden / heads));
   if (heads % kvHeads !== 0) throw facts.wrong('num_key_value_heads', `a divisor of ${heads} heads`);
   if (headDim % 2 !== 0) throw facts.wrong('head_dim', 'even', headDim);
   const types = facts.get('layer_types');

@@ -37,6 +37,7 @@ interface Fetch {
 export class TensorView implements TensorSource {
   readonly container: string;
   readonly stored: string;
+  readonly of: TensorSource;
   readonly kind: TensorSource['kind'];
   readonly path: string;
   readonly inputs: readonly string[];
@@ -49,6 +50,7 @@ export class TensorView implements TensorSource {
   constructor(source: TensorSource, { container, kind, file, envelope, tensors }: ViewParts) {
     this.#source = source;
     this.container = container;
+    this.of = source;
     this.stored = source.stored ?? source.container;
     this.kind = kind;
     this.path = source.path;
