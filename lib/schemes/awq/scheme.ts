@@ -8,7 +8,7 @@ import { quoteSome } from '../../messages/text.js';
 import { confusedLayers } from '../hqq/confusion.js';
 import type { RowChunk } from '../rows/chunks.js';
 import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns.js';
-import { groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { expertNotes, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
 import { zeroCodes } from '../rows/streams.js';
@@ -115,7 +115,7 @@ export const awq: Scheme<RowForm, AwqLayer, RowChunk> = {
   declare: (layers, stays) => ({ set: { quantization_config: configurationOf(layers, stays) }, drop: [] }),
   // What is not to be converted is looked for in the names of layers, as text.
   confused: (layers, stays) => confusedLayers(layers, stays, []),
-  notes: () => [],
+  notes: (_, stays) => expertNotes(RULES.title, stays),
 
   mark: 'is called <module>.qweight, of AWQ',
   find: findAwq,

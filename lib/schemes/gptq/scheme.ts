@@ -5,7 +5,7 @@ import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import type { RowChunk } from '../rows/chunks.js';
 import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns.js';
-import { groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { expertNotes, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
 import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
@@ -105,10 +105,12 @@ export const gptq: Scheme<RowForm, GptqLayer, RowChunk> = {
     return { packing: 'gptq', metaDtype: config.scaleDtype, bytes };
   },
   declare: (layers, stays) => ({ set: { quantization_config: configurationOf(layers, stays) }, drop: [] }),
-  notes(layers) {
+  notes(layers, stays) {
     const { zeroPoint, nbits } = layers[0]!.form.config;
-    if (zeroPoint === 'symmetric' && (nbits === 4 || nbits === 8)) return [];
+    const experts = expertNotes(RULES.title, stays);
+    if (zeroPoint === 'symmetric' && (nbits === 4 || nbits === 8)) return experts;
     return [
+      ...experts,
       'transformers (with gptqmodel) loads this. vLLM and SGLang take GPTQ with symmetric zeros and 4 or 8 bits alone; for others there is --to compressed-tensors.',
     ];
   },

@@ -8,7 +8,7 @@ import { HqqError, show } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import type { ZeroPoint } from '../../solvers/solver.js';
 import { SOLVERS, solverNamed } from '../../solvers/solvers.js';
-import type { LayerForm, LayerOptions, Stays } from '../scheme.js';
+import type { LayerForm, LayerOptions, StayingLayer, Stays } from '../scheme.js';
 import { checkRows } from './chunks.js';
 
 // Layers as the engines of Python have them: `nn.Linear`, groups that are parts of its rows, zeros that are codes.
@@ -83,6 +83,16 @@ const ROUTER = /(?:^|\.)(?:gate|router|shared_expert_gate)$/;
 
 /** Whether a layer is one of several experts. */
 export const isExpert = (name: string): boolean => /(?:^|\.)experts\.\d+\./.test(name);
+
+/** Of experts that stay since engines load none of the format: the way out. */
+export function expertNotes(title: string, stays: readonly StayingLayer[]): readonly string[] {
+  const count = stays.filter(({ layer }) => isExpert(layer)).length;
+  if (count === 0) return [];
+  const [what, stay] = count === 1 ? ['layer', 'stays'] : ['layers', 'stay'];
+  return [
+    `${count} ${what} of experts ${stay} in floats, since transformers loads none of ${title}: --to compressed-tensors holds them quantized.`,
+  ];
+}
 
 /** The form of a layer, or why it stays as it is. */
 export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules): RowForm | Misfit | Stays {

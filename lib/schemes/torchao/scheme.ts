@@ -3,7 +3,7 @@ import type { TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { type RowChunk, rowChunks, rowsOf } from '../rows/chunks.js';
-import { fitRows, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { expertNotes, fitRows, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows, storedScales } from '../rows/solve.js';
 import type { Encoded, LayerOptions, Piece, PlannedLayer, Scheme, WorkRun } from '../scheme.js';
@@ -99,10 +99,12 @@ export const torchao: Scheme<RowForm, UnpackedLayer, RowChunk> = {
   declare: (layers) => ({ set: { quantization_config: configurationOf(layers) }, drop: [] }),
   metadata: metadataOf,
   isMetadata: (name, text) => name === 'tensor_names' || /^\{\s{0,8}"_type"/.test(text),
-  notes(layers) {
+  notes(layers, stays) {
+    const experts = expertNotes(RULES.title, stays);
     if (!layers.some(({ form }) => hasFloatZeros(form)))
-      return ['vLLM loads this with --safetensors-load-strategy torchao.'];
+      return [...experts, 'vLLM loads this with --safetensors-load-strategy torchao.'];
     return [
+      ...experts,
       'Zeros are floating-point numbers, which transformers 5 reads as they are. vLLM cuts them off without a message: for it, use zeroPoint (--zero-point) integer.',
     ];
   },
