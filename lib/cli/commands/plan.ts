@@ -33,8 +33,8 @@ export const plan = defineCommand({
     'Measures what the quantization of each layer alone does to the next tokens of the model (Kullback-Leibler divergence on random tokens),',
     'gives each layer the bits with which the sum is least, and keeps that where it beats uniform bits as a whole, on other ids. Needs no',
     'text. Writes a plan that hqq quantize --plan takes, and that a person can edit. q, k and v get the same bits, so do gate and up.',
-    'Models are folders that hqq/runtime runs (docs/runtime.md lists their architectures), or GGUF files of floats. A plan of a folder also fits
-the GGUF file that is made of it.',
+    'Models are folders that hqq/runtime runs (docs/runtime.md lists their architectures), or GGUF files of floats. A plan of a',
+    'folder also fits the GGUF file that is made of it.',
   ].join('\n'),
   flags: {
     out: { ...OUT, help: 'where to write: a .json file' },
