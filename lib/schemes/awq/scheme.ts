@@ -24,7 +24,7 @@ const RULES: RowRules = {
   zeroPoints: ['integer', 'symmetric'],
   scaleDtypes: ['float16'],
   together: TOGETHER,
-  unfit: ([outs, ins]) => (outs % FIELDS === 0 ? undefined : `${outs} x ${ins}, with rows that are no multiple of 8,`),
+  unfit: ([outs, ins]) => (outs % FIELDS === 0 ? undefined : `${outs} x ${ins}, with rows that are no multiple of 8`),
   unloaded({ name, head }) {
     if (isExpert(name)) return 'expert: transformers fills experts of AWQ with random numbers';
     return head === undefined && name !== 'lm_head' ? undefined : 'output head: loaders of AWQ take it as it is';
