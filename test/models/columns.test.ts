@@ -211,7 +211,7 @@ describe('what they cannot hold', () => {
     for (const to of ['awq', 'gptq'] as const) {
       const out = freshPath('out');
       const { dense, tensors, notes } = await quantizeModel(modelFolder([model], { config: '{}' }), out, { to });
-      expect(notes.join()).toMatch(/^1 layer of experts stays in floats, .*: --to compressed-tensors holds them/);
+      expect(notes.join()).toMatch(/1 layer of experts stays in floats, .*: --to compressed-tensors holds them/);
       expect(tensors.length).toBe(2);
       expect(dense.map(({ reason }) => reason).sort()).toEqual([
         expect.stringMatching(/60 x 64.*multiple of 8|60 x 64, with rows/),
