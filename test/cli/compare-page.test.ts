@@ -109,7 +109,7 @@ describe('hqq compare --html', () => {
     { timeout: 240_000 },
     async () => {
       const shown = join(scratch, 'shown.html');
-      await hqq(['compare', SHIPPED, quantized, '--html', shown, '--plan', planFile]);
+      await hqq(['compare', SHIPPED, quantized, '--html', shown, '--plan', planFile], {}); // the build puts its style in
       const size = { program: program!, folder: scratch, width: 1200, height: 3400 };
       for (const [theme, back, ink] of [
         ['light', 0xf6f7f9, 0x2563eb],
