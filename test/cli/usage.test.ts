@@ -70,7 +70,7 @@ describe('wrong usage is said before anything is read', () => {
     [['--hlep'], /Did you mean --help\?/],
     [['help', 'inspct'], /Did you mean "inspect"\?/],
     [[...q, '--nbit', '4'], /Unknown flag --nbit\. Did you mean --nbits\?/],
-    [[...q, '-q'], /Unknown flag -q\. Did you mean --quiet\?/],
+    [[...q, '-q'], /Unknown flag -q\. Did you mean --queue or .* or --quiet\?/],
     [[...q, '-d'], /Unknown flag -d\. Did you mean --dry-run\?/],
     [[...q, '--groupSize', '64'], /Did you mean --group-size\?/],
     [[...q, '--group_size=64'], /Did you mean --group-size\?/],

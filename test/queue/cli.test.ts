@@ -12,7 +12,7 @@ const many = (count: number) =>
 describe('wrong usage', () => {
   it.each<[string[], RegExp]>([
     [['worker', '--root', '.'], /Expected --queue <url>: Redis/],
-    [['worker', '--queue', 'redis://localhost'], /Expected --root <folder>: the shared folder/],
+    [['worker', '--queue', 'redis://localhost'], /Expected --root <path>: the shared folder/],
     [
       ['worker', '--queue', 'redis://a', '--root', '.', '--concurrency', '0'],
       /Expected --concurrency to be an integer/,

@@ -24,7 +24,7 @@ export const worker = defineCommand({
   ].join('\n'),
   flags: {
     queue: { ...QUEUE_URL, required: true },
-    root: text('folder', 'the shared folder: nothing outside is read or written', { required: true }),
+    root: text('path', 'the shared folder: nothing outside is read or written', { required: true }),
     name: QUEUE_NAME,
     concurrency: count('n', 'shards at once', [1, 64], 1),
     lostAfter: count('s', 'seconds of silence after which a worker is taken for lost', [1, 3600], 30),
