@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../core/operations.h"
+#include "../core/parallel.h"
 #include "args.h"
 #include "block_ops.h"
 #include "layer_ops.h"
@@ -70,6 +71,7 @@ inline Work read_work(Args& args, const std::string& name) {
     args.within("args", [&] { steps.push_back(read_work(args, operation)); });
   });
   return {1, [steps = std::move(steps)](const core::Context& context) {
+            const core::Following following;
             for (const Work& step : steps) {
               const auto status = step.run(core::Context{context.kernels, step.threads, context.cancel});
               if (status != core::Status::ok) return status;

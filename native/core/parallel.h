@@ -15,6 +15,16 @@ const char* threading();
 // many threads share the cores instead of multiplying threads. `task` must not throw.
 void run_team(int threads, void (*task)(void* context, int slot), void* context);
 
+// While one lives, threads that are done stay awake for some microseconds: operations follow each other, and waking a
+// thread would take as long as some of them.
+class Following {
+ public:
+  Following();
+  ~Following();
+  Following(const Following&) = delete;
+  Following& operator=(const Following&) = delete;
+};
+
 // Calls body(i, slot) for every i in [0, count), in no particular order; `slot` in [0, threads) says which scratch is
 // the calling thread's own. Stops early when the operation is cancelled.
 template <class Body>

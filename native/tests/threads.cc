@@ -1,5 +1,6 @@
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "../core/parallel.h"
@@ -13,6 +14,8 @@ const std::atomic<bool> kNever{false};
 void loops(const Options& options) {
   report.begin(text("parallel_for (%s) does everything once", core::threading()));
   for (int round = 0; round < options.cases(50, 3); ++round) {
+    std::optional<core::Following> following;
+    if (round % 2 == 1) following.emplace();
     for (const int threads : {1, 2, 7, 16}) {
       for (const size_t count : {size_t{0}, size_t{1}, size_t{5}, size_t{1000}}) {
         std::vector<std::atomic<int>> done(count), busy(static_cast<size_t>(threads));
