@@ -147,6 +147,17 @@ test('a cache keeps no weights of a model that is gone', async () => {
   expect(external() - before - kept).toBeLessThan(total / 4);
 });
 
+test('room is made for as many positions as are expected, and far ahead beyond these', async () => {
+  await using model = await loadLanguageModel(SHIPPED, { maxContext: 512 });
+  const cache = model.createCache();
+  const perPosition = model.createCache().neededBytes / 256;
+  cache.expected = 40;
+  await model.forward(someIds(8), cache);
+  expect(cache.bytes).toBe(48 * perPosition);
+  await model.forward(someIds(41), cache);
+  expect(cache.bytes).toBe((48 + 256) * perPosition);
+});
+
 test('a text may take more memory than one array can', async () => {
   const model = await loadLanguageModel(SHIPPED);
   const config = { ...model.config, layers: 9, windows: new Array<number>(9).fill(0) };

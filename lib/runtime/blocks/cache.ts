@@ -38,6 +38,8 @@ export function checkCache(cache: unknown, config: LanguageModelConfig): void {
 export class KvCache {
   /** Most positions that it may hold. */
   readonly maxPositions: number;
+  /** Positions that there will be, as far as is known: no room is made ahead for more. @internal */
+  expected = Infinity;
   readonly #config: LanguageModelConfig;
   readonly #layerCount: number;
   readonly #cacheType: number;
@@ -203,8 +205,9 @@ export class KvCache {
   /** Makes room: another segment, as large as all before it up to a limit, so that nothing is moved. */
   async #reserve(positions: number): Promise<void> {
     if (positions <= this.#capacity) return;
-    const ahead = Math.min(MOST_AHEAD, Math.max(FIRST_CAPACITY, this.#capacity));
-    const capacity = this.#strips(Math.max(positions, this.#capacity + ahead)) - this.#capacity;
+    const ahead = this.#capacity + Math.min(MOST_AHEAD, Math.max(FIRST_CAPACITY, this.#capacity));
+    const room = positions > this.expected ? ahead : Math.min(ahead, this.expected);
+    const capacity = this.#strips(Math.max(positions, room)) - this.#capacity;
     this.#segments = [...this.#segments, await this.#allocate(capacity)];
     this.#layers = Array.from({ length: this.#layerCount }, (_, layer) => ({
       cacheType: this.#cacheType,

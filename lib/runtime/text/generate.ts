@@ -234,6 +234,7 @@ export async function* generateTokens(
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
   }
   const { cache, reused, end } = options.cache ? callersOwn(options.cache) : await model.begin(ids);
+  if (!options.cache) cache.expected = ids.length + maxTokens;
   const tokens: number[] = [];
   const sampler = new Sampler(options, ids);
   const stream = tokenizer && new TextStream(tokenizer, ids);
