@@ -4,11 +4,12 @@
 //   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured (five minutes)
 //   npm run bench -- solver-speeds --write   its column of speeds alone (half a minute)
 //   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers | zeros |
-//                                      importance | ggml | llama.cpp
+//                                      importance | ggml | llama.cpp | onnx
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { llamaCppTables, onnxTables } from './engine-tables.mjs';
 import { table } from './measure.mjs';
 import { solversPage, withSpeeds } from './solvers-page.mjs';
 
@@ -268,17 +269,11 @@ if (wants('ggml')) {
 }
 if (wants('llama.cpp')) {
   results.llamaCpp = run('llama.cpp.mjs');
-  if (results.llamaCpp.missing) say(`Skipped llama.cpp: ${results.llamaCpp.missing}\n`);
-  for (const { name, importance, tokens, window, rows } of results.llamaCpp.results ?? []) {
-    say(
-      `${name} in llama.cpp: perplexity of ${tokens} tokens in windows of ${window}; ours with importance ${importance}:`,
-    );
-    const figure = (of) => of?.perplexity.toFixed(3) ?? '';
-    const line = ({ type, ours, theirs }) => [type, (ours.bytes / 1e6).toFixed(2), figure(ours), figure(theirs)];
-    say(table([['', 'MB', 'ours', "llama.cpp's"], ...rows.map(line)]));
-    say('');
-  }
-  for (const { name, missing } of results.llamaCpp.skipped ?? []) say(`Skipped ${name}: there is no ${missing}.\n`);
+  say(llamaCppTables(results.llamaCpp));
+}
+if (wants('onnx')) {
+  results.onnx = run('onnxruntime.mjs');
+  say(onnxTables(results.onnx));
 }
 if (wants('event-loop')) {
   results.eventLoop = run('event-loop.mjs');
