@@ -1,8 +1,8 @@
 // What quantization costs a language model: bits per weight, all counted, against perplexity, for solvers, widths, groups, bytes of scales
-// and importance. The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it: the one expanded from a Q4_1
-// GGUF, whose weights lie, every 32, on 16 levels, which flatters 4 bits in groups of 32; that one beside ggml's types, too. Prints one JSON
-// document, with the models skipped, and why. HQQ_QUALITY=all tries every combination, hours long; HQQ_QUALITY=ggml ggml's types alone;
-// without, those of docs/quality.md.
+// and importance. The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it, or HQQ_SMOLLM2 is it: the one
+// expanded from a Q4_1 GGUF, whose weights lie, every 32, on 16 levels, with columns moved by 16, so that no group is flattered; that one
+// beside ggml's types, too. Prints one JSON document, with the models skipped, and why. HQQ_QUALITY=all tries every combination, hours long;
+// HQQ_QUALITY=ggml ggml's types alone; without, those of docs/quality.md.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';

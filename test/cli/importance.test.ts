@@ -49,6 +49,11 @@ describe('hqq calibrate', () => {
   test('refuses wrong flags before it reads anything', async () => {
     const out = ['--out', at('never.safetensors')];
     expectFailure(await hqq(['calibrate', 'nothing', ...out, '--importance', 'none']), 2, /got "none"/);
+    expectFailure(
+      await hqq(['calibrate', SHIPPED, '--out', at('x.gguf')]),
+      2,
+      /a \.safetensors file, got "?.*x\.gguf.*read, not written/,
+    );
     expectFailure(await hqq(['calibrate', 'nothing', ...out, '--tokens', '0']), 2, /--tokens to be an integer in/);
     expectFailure(await hqq(['calibrate', 'nothing', ...out, '--seed', 'x']), 2, /--seed to be an integer/);
     expectFailure(await hqq(['calibrate', 'nothing', ...out]), 1, /nothing/);

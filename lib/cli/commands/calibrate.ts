@@ -1,5 +1,6 @@
 import { collectImportance } from '../../calibrate/collect.js';
 import { checkStatisticsOutput, saveStatistics } from '../../calibrate/statistics-file.js';
+import { quote } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
 import { defineCommand, toJson } from '../command.js';
 import { FORCE, IMPORTANCE_FLAGS, JSON_FLAG, OUT, QUIET, THREADS, UsageError } from '../flags.js';
@@ -27,6 +28,10 @@ export const calibrate = defineCommand({
   plan([model], { out, importance = 'random', seed, tokens, threads, force = false, json = false, quiet = false }) {
     if (importance === 'none')
       throw new UsageError('Expected --importance to be random, own, text:<file> or a file of statistics, got "none".');
+    if (/\.gguf$/i.test(out!))
+      throw new UsageError(
+        `Expected --out to be a .safetensors file, got ${quote(out!)}. An imatrix of llama.cpp is read, not written.`,
+      );
     const from = importance === 'auto' ? 'random' : importance;
     return async ({ signal, print }) => {
       await checkStatisticsOutput(out!, model!, force); // before minutes of computing
