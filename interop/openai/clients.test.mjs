@@ -67,7 +67,10 @@ test("the AI SDK's generateObject and streamObject have objects of their schema"
   const { object, finishReason } = await generateObject(more);
   assert.equal(finishReason, 'stop');
   assert.ok(['sea', 'sky'].includes(object.kind) && Number.isInteger(object.depth));
-  assert.deepEqual(await streamObject(more).object, object);
+  const streamed = streamObject(more);
+  let last;
+  for await (const part of streamed.partialObjectStream) last = part;
+  assert.deepEqual([last, await streamed.object], [object, object]);
 });
 
 test('the AI SDK leaves a stream', async () => {
