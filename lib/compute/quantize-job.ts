@@ -1,7 +1,6 @@
-import type { FloatBits, Step } from '../../binding.js';
+import type { Step } from '../../binding.js';
 import type { OwnedFloat64Array } from '../matrix/arrays.js';
-import type { Prune, QuantConfig } from '../matrix/config.js';
-import type { DType } from '../matrix/dtype.js';
+import type { QuantConfig } from '../matrix/config.js';
 import { requireForm } from '../matrix/fit.js';
 import { allocateWords, packedRows } from '../matrix/format.js';
 import { tameMeta } from '../matrix/metadata.js';
@@ -16,7 +15,6 @@ import { choosing, takeSample } from './auto.js';
 import { allFinite } from './floats.js';
 import { importanceArgs, readImportance } from './importance.js';
 import { metaJob } from './metadata.js';
-import { type Missed, pruneRows } from './prune.js';
 import { checkRunOptions, RUN_OPTIONS, rejectMisplaced, resolveThreads } from './run.js';
 import { sampleImportance, sampleOf } from './sample.js';
 import { checkScales } from './scales.js';
@@ -34,7 +32,7 @@ export function* quantizeJob(
   given: QuantConfig = {},
   run: QuantizeOptions,
 ): Generator<Step, QuantizedTensor> {
-  const { data: whole, dtype, shape } = readWeight(weight);
+  const { data, dtype, shape } = readWeight(weight);
   rejectMisplaced(weight, OPTION_NAMES, (name) => `quantize(weight, { ${name} })`);
   rejectMisplaced(weight, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
   rejectMisplaced(given, QUANTIZE_OPTIONS, (name) => `quantize(weight, config, { ${name} })`);
@@ -43,9 +41,9 @@ export function* quantizeJob(
   const { format, geometry, adapted } = form;
   checkRunOptions(run, ['importance']);
   const { axis, nbits, groupSize, prune } = form.config;
+  if (prune !== 0) throw new HqqError('ERR_INVALID_OPTION', `Expected no prune but of quantizeModel, got ${prune}.`);
   const { rows, cols, groups } = geometry;
   const importance = run.importance && readImportance(run.importance, shape[1]);
-  const [data, missed] = pruned(whole, dtype, shape[1], prune, importance);
   const threads = resolveThreads(run.threads);
   let { config } = form;
   let chosen: ChosenOptions | undefined;
@@ -102,31 +100,17 @@ export function* quantizeJob(
     ...{ nbits, groupSize, axis, shape, packing: format.packing, packed, scale, zero },
     ...(meta === undefined ? {} : { meta: Object.freeze(meta) }),
     ...(trace === undefined ? {} : { trace }),
-    stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1], missed),
+    stats: summarize({ ...grouped.readStats(stats), iterations }, shape[0] * shape[1]),
     ...(adapted === undefined ? {} : { adapted }),
     ...(chosen === undefined ? {} : { chosen }),
   });
 }
 
-/** Weights that are to be quantized, a copy where some are pruned; and what is missed by that. */
-function pruned(
-  data: FloatBits,
-  dtype: DType,
-  width: number,
-  prune: Prune,
-  importance: Float32Array | undefined,
-): readonly [FloatBits, Missed] {
-  if (prune === 0) return [data, [0, 0]];
-  const copy = allocating('the weights that are pruned', () => data.slice());
-  return [copy, pruneRows(copy, dtype, width, prune, importance)];
-}
-
-function summarize(sums: grouped.QuantSums, count: number, [absolute, squares]: Missed): QuantizedTensor['stats'] {
-  const squaredError = sums.squaredError + squares;
+function summarize(sums: grouped.QuantSums, count: number): QuantizedTensor['stats'] {
   return Object.freeze({
-    meanAbsError: (sums.absError + absolute) / count,
-    meanSquaredError: squaredError / count,
-    relativeError: grouped.relativeError(squaredError, sums.squaredWeight + squares),
+    meanAbsError: sums.absError / count,
+    meanSquaredError: sums.squaredError / count,
+    relativeError: grouped.relativeError(sums.squaredError, sums.squaredWeight),
     iterations: sums.iterations,
   });
 }

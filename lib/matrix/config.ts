@@ -182,10 +182,11 @@ export interface QuantConfig {
    * Which weights become zeros, exactly, before the rest is quantized: this part of each row, in [0, 1), or of every four weights of a
    * row two (`'2:4'`), of every eight four (`'4:8'`; what is left of a row stays). Those whose size times the root of their feature's
    * `importance` is least: Wanda (Sun et al., arXiv 2306.11695), whose importance is the mean square of what goes in. Codes that stand for zero take their bits all the same.
-   * Tables of embeddings are not pruned.
+   * Tables of embeddings are not pruned. Of `quantizeModel` alone.
    *
    * @default 0
-   * @throws {HqqError} `ERR_INVALID_OPTION` with zeros that are no codes (`zeroPoint` `'float'`): no code would stand for 0.
+   * @throws {HqqError} `ERR_INVALID_OPTION` with zeros that are no codes (`zeroPoint` `'float'`): no code would stand for 0;
+   *   from `quantize`, to which pruned weights are given as such.
    */
   readonly prune?: Prune;
 

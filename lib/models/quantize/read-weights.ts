@@ -1,6 +1,5 @@
 import type { QuantSums } from '../../compute/arguments.js';
 import { bitsOf } from '../../compute/floats.js';
-import { pruneRows } from '../../compute/prune.js';
 import type { TensorSource } from '../../containers/container.js';
 import type { Range } from '../../containers/ranges.js';
 import { rounding } from '../../containers/rounding.js';
@@ -11,6 +10,7 @@ import { DTYPES } from '../../matrix/dtype.js';
 import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, PlannedLayer } from '../../schemes/scheme.js';
 import { addSums } from './add-sums.js';
+import { pruneRows } from './prune.js';
 
 /** Weights of the rows that are pruned at once: they lie in memory beside the chunk. */
 const ROWS_WEIGHTS = CHUNK_WEIGHTS / 4;

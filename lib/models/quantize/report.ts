@@ -1,5 +1,4 @@
 import { relativeError } from '../../compute/arguments.js';
-import { unitOf } from '../../compute/prune.js';
 import type { TensorSource } from '../../containers/container.js';
 import { containerNamed } from '../../containers/list.js';
 import { endingNotes } from '../../files/endings.js';
@@ -11,6 +10,7 @@ import { schemeNamed } from '../../schemes/list.js';
 import type { Scheme } from '../../schemes/scheme.js';
 import type { ModelReport, TensorReport } from '../report.js';
 import type { ModelPlan } from './plan.js';
+import { unitOf } from './prune.js';
 import type { LayerResult } from './quantize-shard.js';
 
 /** Relative error (root mean square error over root mean square) from which on a tensor is told to be of no use as it is. */

@@ -1,7 +1,7 @@
-import type { FloatBits } from '../../binding.js';
-import { widen } from '../backend/js/lanes.js';
-import type { Prune } from '../matrix/config.js';
-import { DTYPES, type DType } from '../matrix/dtype.js';
+import type { FloatBits } from '../../../binding.js';
+import { widen } from '../../backend/js/lanes.js';
+import type { Prune } from '../../matrix/config.js';
+import { DTYPES, type DType } from '../../matrix/dtype.js';
 
 // Pruning: weights that count least become zeros, before anything else is made of the matrix.
 
