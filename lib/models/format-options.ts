@@ -1,9 +1,10 @@
 import type { Option } from '../matrix/option.js';
 import { ENGINE_NAMES } from '../schemes/engines.js';
 import { SCHEMES } from '../schemes/list.js';
+import type { WidthsOption } from './widths-option.js';
 
 /** Options that say what a model becomes. */
-export interface FormatOptions {
+export interface FormatOptions extends WidthsOption {
   /**
    * The format of the output: how quantized layers are stored, and so who loads the model. Of `'hqq'` that is this package; of
    * `'compressed-tensors'` transformers 5, vLLM and SGLang; `'awq'` and `'gptq'` too, with limits; of `'torchao'` transformers 5, with

@@ -1,13 +1,14 @@
 import { checkSignal } from '../compute/signal.js';
 import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import { MAX_THREADS } from '../matrix/constants.js';
-import type { Option } from '../matrix/option.js';
+import { isBoolean, type Option } from '../matrix/option.js';
 import { OPTION_NAMES, resolveQuantConfig } from '../matrix/options.js';
 import { overlay } from '../matrix/overlay.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { formatFor } from '../schemes/engines.js';
 import { SCHEMES } from '../schemes/list.js';
+import { ADAPTER_OPTION, type AdapterOption } from './adapter/option.js';
 import { PLAN_OPTION, type PlanOption } from './bit-plan.js';
 import { type AccuracyLevel, FORMAT_OPTIONS, type FormatOptions } from './format-options.js';
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
@@ -26,7 +27,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOptions, PlanOption, WidthsOption {
+export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOptions, PlanOption, AdapterOption {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -130,6 +131,7 @@ export interface ResolvedModelOptions extends ResolvedRefine {
   readonly seed: number;
   readonly tokens: number;
   readonly plan: PlanOption['plan'];
+  readonly adapter: string | undefined;
   readonly force: boolean;
   readonly dryRun: boolean;
   readonly threads: number | undefined;
@@ -137,7 +139,6 @@ export interface ResolvedModelOptions extends ResolvedRefine {
 
 const isGlob = (value: unknown) => typeof value === 'string' && value.trim() !== '' && value.length <= MAX_GLOB;
 const isGlobs = (value: unknown) => isGlob(value) || (Array.isArray(value) && value.every(isGlob));
-const isBoolean = (value: unknown) => typeof value === 'boolean';
 const isThreads = (value: unknown) =>
   value === undefined || (Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_THREADS);
 
@@ -192,6 +193,7 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
   ...IMPORTANCE_OPTIONS,
   ...REFINE_OPTIONS,
   plan: PLAN_OPTION,
+  adapter: ADAPTER_OPTION,
   force: {
     default: false,
     expected: 'true or false',
@@ -209,7 +211,6 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
 };
 
 const MODEL_OPTION_NAMES = Object.keys(MODEL_OPTIONS) as readonly (keyof ResolvedModelOptions)[];
-
 const RUN_NAMES = ['signal', 'onProgress'] as const satisfies readonly (keyof ConversionRun)[];
 
 /** Options of `quantizeModel`, each in its place. */

@@ -75,6 +75,8 @@ async function beginPrepared(
 ): Promise<Run> {
   const { source, plan, resolved } = prepared;
   const made = containerNamed(plan.container);
+  if (resolved.model.adapter !== undefined)
+    throw unfit('an adapter that is merged (adapter), which other machines do not have');
   if (resolved.model.refine) throw unfit('error feedback (refine), which a layer after the other needs');
   if (source.graphs !== undefined || made.beside !== undefined)
     throw unfit('models of ONNX, whose tensors lie in other files');

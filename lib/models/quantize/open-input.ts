@@ -3,8 +3,11 @@ import { isAdopted, openSource, sourceFor } from '../../containers/list.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
+import { plural } from '../../messages/units.js';
 import { SCHEMES, schemeNamed } from '../../schemes/list.js';
 import type { StoredLayer } from '../../schemes/scheme.js';
+import { MergedSource } from '../adapter/merged-source.js';
+import type { ImportanceSource } from '../importance-options.js';
 import { findLayers, schemesOf, tracesOf } from '../layers.js';
 import type { ResolvedOptions } from '../options.js';
 import { DecodedSource, ownConfigs } from './decoded-source.js';
@@ -15,6 +18,8 @@ export interface Input {
   /** Its layers, where it is quantized already, and the options that these have, where none are asked for. */
   readonly layers?: readonly StoredLayer[];
   readonly configs?: Readonly<Record<string, QuantConfig>>;
+  /** What people should know of how it was opened. */
+  readonly notes?: readonly string[];
 }
 
 /**
@@ -34,6 +39,7 @@ export async function openInput(input: string, output: string, resolved: Resolve
 }
 
 async function inputOf(source: TensorSource, output: string, { model, run, asked }: ResolvedOptions): Promise<Input> {
+  if (model.adapter !== undefined) return withAdapter(source, output, model.adapter, model.importance);
   const hqq = schemeNamed('hqq');
   const anew = asked.nbits !== undefined || model.plan !== undefined;
   if (!hqq.containers.includes(source.container)) {
@@ -55,6 +61,25 @@ async function inputOf(source: TensorSource, output: string, { model, run, asked
   }
   const given = anew || asked.groupSize !== undefined;
   return { source: new DecodedSource(source, layers), layers, ...(given ? {} : { configs: ownConfigs(layers) }) };
+}
+
+/** A model of floats that an adapter is merged into. */
+async function withAdapter(
+  source: TensorSource,
+  output: string,
+  adapter: string,
+  importance: ImportanceSource,
+): Promise<Input> {
+  const hqq = schemeNamed('hqq');
+  if (!hqq.containers.includes(source.container) || tracesOf(source) !== undefined) {
+    const message = `Expected ${plain(source.path)} to be a safetensors model of floats, which an adapter is merged into (adapter, --adapter)`;
+    const got = hqq.containers.includes(source.container) ? 'quantized already' : `a model of ${source.container}`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, got one that is ${got}.`);
+  }
+  const merged = await MergedSource.over(source, adapter);
+  const weighed = importance === 'none' ? '' : ' Importance is that of the model without it.';
+  const notes = [`The adapter in ${plain(adapter)} was merged into ${plural(merged.count, 'tensor')}.${weighed}`];
+  return { source: await sourceFor(merged, output), notes };
 }
 
 function losesCodes(path: string): HqqError {

@@ -54,14 +54,14 @@ export async function quantizeModel(
   const started = performance.now();
   const input = pathOf(from, 'the input');
   const output = pathOf(to, 'the output');
-  const { source, layers, resolved, plan } = await prepare(input, output, options);
+  const { source, layers, resolved, plan, notes: own = [] } = await prepare(input, output, options);
   try {
     const { model } = resolved;
     const made = model.dryRun
       ? await dryRun(source, plan, output, resolved, weigh)
       : await convert(source, plan, output, resolved, weigh);
     const seconds = (performance.now() - started) / 1000;
-    const notes = layers ? [...decodedNotes(layers, plan), ...made.notes] : made.notes;
+    const notes = [...own, ...(layers ? decodedNotes(layers, plan) : []), ...made.notes];
     return reportQuantized(
       source,
       plan,

@@ -42,6 +42,9 @@ export async function planConversion(
 ): Promise<ModelPlan> {
   const input = pathOf(from, 'the input');
   const resolved = resolveOptions(options);
+  if (resolved.model.adapter !== undefined) {
+    throw new HqqError('ERR_INVALID_OPTION', 'Expected no adapter where shards are written one by one.');
+  }
   return withSource(input, (source) => planModel(source, resolved));
 }
 

@@ -1,0 +1,139 @@
+import { join } from 'node:path';
+import { widenBytes } from '../../compute/floats.js';
+import type { TensorEntry, TensorSource } from '../../containers/container.js';
+import { openSource } from '../../containers/list.js';
+import { ADAPTER_CONFIG } from '../../containers/safetensors/adapter.js';
+import { readWhole } from '../../files/io.js';
+import { parseJson } from '../../files/json.js';
+import { DTYPES } from '../../matrix/dtype.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { plain, quote } from '../../messages/text.js';
+
+// LoRA adapters in the form of peft: what a module's weight gains is scale * B A, with A [r, in] and B [out, r].
+
+const WEIGHTS = 'adapter_model.safetensors';
+/** Descriptions have a few kilobytes. */
+const MAX_CONFIG_BYTES = 1024 * 1024;
+/** Longest pattern, and longest name of a module that it is held against: they come from strangers. */
+const MAX_PATTERN = 256;
+
+/** What an adapter adds to the weight of one module. */
+export interface LoraPair {
+  readonly module: string;
+  readonly a: TensorEntry;
+  readonly b: TensorEntry;
+  readonly rank: number;
+  readonly scale: number;
+}
+
+/** An adapter that is open. */
+export interface Adapter {
+  readonly path: string;
+  readonly source: TensorSource;
+  readonly pairs: readonly LoraPair[];
+  /** Whether weights lie as `[in, out]`. */
+  readonly fanInFanOut: boolean;
+}
+
+type Config = Readonly<Record<string, unknown>>;
+
+const isFilled = (value: unknown) =>
+  value !== undefined && value !== null && value !== false && Object.keys(Object(value)).length > 0;
+
+/** What is more than two matrices of a module, and how people call it. */
+const BEYOND: readonly (readonly [has: (config: Config) => boolean, what: string])[] = [
+  [({ use_dora: dora }) => dora === true, 'DoRA (use_dora)'],
+  [({ use_qalora: qalora }) => qalora === true, 'QA-LoRA (use_qalora)'],
+  [({ bias }) => bias !== undefined && bias !== 'none', 'trained biases (bias)'],
+  [({ lora_bias: bias }) => bias === true, 'biases of its own (lora_bias)'],
+  [({ modules_to_save: modules }) => isFilled(modules), 'modules that are saved whole (modules_to_save)'],
+  [({ trainable_token_indices: tokens }) => isFilled(tokens), 'trained tokens (trainable_token_indices)'],
+  [({ layer_replication: layers }) => isFilled(layers), 'layers that stand for several (layer_replication)'],
+  [({ target_parameters: parameters }) => isFilled(parameters), 'parameters that are no modules (target_parameters)'],
+  [({ alora_invocation_tokens: tokens }) => isFilled(tokens), 'tokens that call it (alora_invocation_tokens)'],
+  [
+    ({ init_lora_weights: init }) => typeof init === 'string' && /^(pissa|olora|corda|loftq)/i.test(init),
+    'a start that changed the weights of the model, too (init_lora_weights)',
+  ],
+];
+
+/** Opens an adapter: its description is checked, its matrices are found. Who has it closes its source. */
+export async function openAdapter(path: string): Promise<Adapter> {
+  const file = join(path, ADAPTER_CONFIG);
+  const config = parseJson(await readWhole(file, MAX_CONFIG_BYTES), { file, allowNonFinite: true });
+  const refuse = (got: string): never => {
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected ${plain(path)} to be a LoRA adapter of peft, got ${got}.`);
+  };
+  if (typeof config !== 'object' || config === null || Array.isArray(config)) return refuse(show(config));
+  const known = config as Config;
+  if (known.peft_type !== 'LORA') return refuse(`one of peft_type ${show(known.peft_type)}`);
+  const beyond = BEYOND.find(([has]) => has(known));
+  if (beyond) return refuse(`one with ${beyond[1]}: merge it with peft in Python (merge_and_unload)`);
+  const source = await openSource(join(path, WEIGHTS));
+  try {
+    const pairs = pairsOf(source, known, refuse);
+    return { path, source, pairs, fanInFanOut: known.fan_in_fan_out === true };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+function pairsOf({ entries }: TensorSource, config: Config, refuse: (got: string) => never): readonly LoraPair[] {
+  const halves = new Map<string, { a?: TensorEntry; b?: TensorEntry }>();
+  for (const entry of entries.values()) {
+    const [, module, half] = /^base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight$/.exec(entry.name) ?? [];
+    if (module === undefined) {
+      const dora = entry.name.includes('lora_magnitude_vector') ? ', which is DoRA' : '';
+      return refuse(`tensor ${quote(entry.name)}${dora}`);
+    }
+    if (entry.shape.length !== 2 || entry.type.float === undefined)
+      return refuse(`${quote(entry.name)} as ${entry.type.name} [${entry.shape.join(', ')}], no matrix of floats`);
+    const own = halves.get(module) ?? {};
+    halves.set(module, { ...own, [half === 'A' ? 'a' : 'b']: entry });
+  }
+  if (halves.size === 0) return refuse('no matrices');
+  const alphaOf = alphas(config, refuse);
+  return [...halves].map(([module, { a, b }]) => {
+    if (!a || !b) return refuse(`only one of the two matrices of ${quote(module)}`);
+    const [rank] = a.shape as readonly [number, number];
+    if (b.shape[1] !== rank)
+      return refuse(`matrices of ${quote(module)} of the ranks ${rank} and ${b.shape[1]}, which are one`);
+    return { module, a, b, rank, scale: alphaOf(module) / (config.use_rslora === true ? Math.sqrt(rank) : rank) };
+  });
+}
+
+/** `alpha_pattern` as peft reads it (`get_pattern_key`): the first pattern that is the end of a module's name, from a dot on. */
+function alphas(config: Config, refuse: (got: string) => never): (module: string) => number {
+  const numberOf = (value: unknown, name: string): number =>
+    typeof value === 'number' && Number.isFinite(value) ? value : refuse(`${name} ${show(value)}`);
+  const usual = numberOf(config.lora_alpha, 'lora_alpha');
+  const patterns = Object.entries((config.alpha_pattern ?? {}) as object).map(([pattern, value]) => {
+    const alpha = numberOf(value, 'alpha_pattern');
+    if (pattern.length > MAX_PATTERN || /[)\]][*+{]/.test(pattern)) return refuse(`alpha_pattern ${show(pattern)}`);
+    try {
+      return { matches: new RegExp(`^(?:.*\\.)?(?:${pattern})$`), alpha };
+    } catch {
+      return refuse(`alpha_pattern ${show(pattern)}, no regular expression`);
+    }
+  });
+  return (module) => {
+    if (patterns.length > 0 && module.length > MAX_PATTERN) return refuse(`a module called ${show(module)}`);
+    return patterns.find(({ matches }) => matches.test(module))?.alpha ?? usual;
+  };
+}
+
+/** A matrix of an adapter, as floats. */
+export async function readFactor(
+  source: TensorSource,
+  entry: TensorEntry,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
+  const dtype = entry.type.float!;
+  const [rows, cols] = entry.shape as readonly [number, number];
+  const bytes = new Uint8Array(rows * cols * DTYPES[dtype].bytes);
+  await source.read(entry, 0, bytes, signal);
+  const values = new Float32Array(rows * cols);
+  widenBytes(bytes, dtype, values);
+  return values;
+}

@@ -1,0 +1,133 @@
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { openSource } from '../../lib/containers/list.js';
+import { MergedSource } from '../../lib/models/adapter/merged-source.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import {
+  encode,
+  failure,
+  freshPath,
+  llama,
+  modelFile,
+  modelFolder,
+  numbersOf,
+  type Source,
+  snapshot,
+  tensorOf,
+} from '../support/checkpoints.js';
+
+interface Text {
+  readonly shape: readonly number[];
+  readonly data: string;
+}
+
+interface Case {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly base: Readonly<Record<string, Text>>;
+  readonly adapter: Readonly<Record<string, Text>>;
+  readonly merged: Readonly<Record<string, Text>>;
+}
+
+const CASES = JSON.parse(fs.readFileSync(new URL('../golden/adapters.json', import.meta.url), 'utf8')) as Record<
+  string,
+  Case
+>;
+
+const floats = ({ data }: Text) => new Float32Array(Uint8Array.from(Buffer.from(data, 'base64')).buffer);
+const tensors = (texts: Case['base']): Source =>
+  Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, tensorOf(floats(text), text.shape)]));
+
+function adapterFolder(source: Source, config: Readonly<Record<string, unknown>>): string {
+  const folder = freshPath('adapter');
+  fs.mkdirSync(folder);
+  fs.writeFileSync(join(folder, 'adapter_config.json'), JSON.stringify(config));
+  fs.writeFileSync(join(folder, 'adapter_model.safetensors'), encode(source));
+  return folder;
+}
+
+describe.each(Object.keys(CASES))('an adapter with %s', (name) => {
+  test("is merged as peft's own merge does it", async () => {
+    const { config, base, adapter, merged } = CASES[name]!;
+    const source = await MergedSource.over(
+      await openSource(modelFile(tensors(base))),
+      adapterFolder(tensors(adapter), config),
+    );
+    try {
+      expect(source.count).toBe(Object.keys(merged).length);
+      for (const [weight, text] of Object.entries(merged)) {
+        const expected = floats(text);
+        const entry = source.entries.get(weight)!;
+        const bytes = new Uint8Array(4 * expected.length);
+        // In parts that begin within rows.
+        for (let at = 0; at < bytes.length; at += 52) await source.read(entry, at, bytes.subarray(at, at + 52));
+        const numbers = new Float32Array(bytes.buffer);
+        const before = floats(base[weight]!);
+        const off = (from: Float32Array) => Math.max(...from.map((number, i) => Math.abs(number - expected[i]!)));
+        expect(off(before)).toBeGreaterThan(0.1);
+        expect(off(numbers)).toBeLessThan(1e-5);
+      }
+    } finally {
+      await source.close();
+    }
+  });
+});
+
+const MODULE = 'model.layers.0.self_attn.q_proj';
+const CONFIG = { peft_type: 'LORA', r: 2, lora_alpha: 4 };
+const prefix = `base_model.model.${MODULE}`;
+const pair: Source = {
+  [`${prefix}.lora_A.weight`]: tensorOf(
+    Float32Array.from({ length: 128 }, (_, i) => Math.sin(i) / 8),
+    [2, 64],
+  ),
+  [`${prefix}.lora_B.weight`]: tensorOf(
+    Float32Array.from({ length: 128 }, (_, i) => Math.cos(i) / 8),
+    [64, 2],
+  ),
+};
+
+test('a model becomes what the merged one becomes; all else is as it was, and a note says what was merged', async () => {
+  const source = llama('float32');
+  const [a, b] = Object.values(pair).map(numbersOf) as [Float32Array, Float32Array];
+  const values = numbersOf(source[`${MODULE}.weight`]!).map(
+    (value, i) => value + 2 * (b[2 * (i >> 6)]! * a[i & 63]! + b[2 * (i >> 6) + 1]! * a[64 + (i & 63)]!),
+  );
+  const merged = { ...source, [`${MODULE}.weight`]: tensorOf(values, [64, 64]) };
+  const [ours, direct] = [freshPath('ours'), freshPath('direct')];
+  const report = await quantizeModel(modelFolder([source]), ours, { adapter: adapterFolder(pair, CONFIG) });
+  expect(report.notes.join('\n')).toMatch(/^The adapter in .* was merged into 1 tensor\./m);
+  await quantizeModel(modelFolder([merged]), direct);
+  expect(snapshot(ours)).toEqual(snapshot(direct));
+  // A layer that stays has it, too.
+  const [left, whole] = [freshPath('left'), freshPath('whole')];
+  await quantizeModel(modelFolder([source]), left, { adapter: adapterFolder(pair, CONFIG), exclude: MODULE });
+  await quantizeModel(modelFolder([merged]), whole, { exclude: MODULE });
+  expect(snapshot(left)).toEqual(snapshot(whole));
+});
+
+test.each([
+  [{ ...CONFIG, use_dora: true }, pair, 'DoRA (use_dora)'],
+  [{ ...CONFIG, peft_type: 'LOHA' }, pair, 'peft_type "LOHA"'],
+  [{ ...CONFIG, bias: 'all' }, pair, 'trained biases'],
+  [{ ...CONFIG, modules_to_save: ['lm_head'] }, pair, 'modules that are saved whole'],
+  [{ ...CONFIG, init_lora_weights: 'pissa' }, pair, 'init_lora_weights'],
+  [{ ...CONFIG, lora_alpha: 'much' }, pair, 'lora_alpha "much"'],
+  [{ ...CONFIG, alpha_pattern: { '(a+)+': 3 } }, pair, 'alpha_pattern'],
+  [CONFIG, { ...pair, [`${prefix}.lora_magnitude_vector`]: tensorOf([1], [1]) }, 'DoRA'],
+  [CONFIG, { [`${prefix}.lora_A.weight`]: tensorOf(new Float32Array(128), [2, 64]) }, 'only one of the two'],
+  [
+    CONFIG,
+    Object.fromEntries(Object.entries(pair).map(([name, tensor]) => [name.replace('q_proj', 'x_proj'), tensor])),
+    'another model',
+  ],
+  [CONFIG, { ...pair, [`${prefix}.lora_B.weight`]: tensorOf(new Float32Array(64), [32, 2]) }, 'another model'],
+] as const)('%j is refused by name', async (config, source, text) => {
+  const out = freshPath();
+  const error = await failure(() =>
+    quantizeModel(modelFolder([llama()]), out, { adapter: adapterFolder(source as Source, config) }),
+  );
+  expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT' });
+  expect(error.message).toContain(text);
+  expect(fs.existsSync(out)).toBe(false);
+});
