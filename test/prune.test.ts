@@ -168,6 +168,10 @@ test('what cannot be pruned is refused', async () => {
     quantizeModel(folder, freshPath(), { prune: 0.5, zeroPoint: 'integer', refine: true }),
   );
   expect(refined.message).toContain('with refine');
+  const sequential = await failure(() =>
+    quantizeModel(folder, freshPath(), { prune: 0.5, zeroPoint: 'integer', sequential: true }),
+  );
+  expect(sequential.message).toBe('Expected nothing to be pruned (prune) with sequential, got 0.5.');
 });
 
 test('hqq quantize --prune', async () => {

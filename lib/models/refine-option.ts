@@ -71,6 +71,7 @@ export function checkRefine(
     const isRead = typeof importance !== 'string' || /^(auto|random|own|text:.*)$/s.test(importance);
     if (!isRead) refuse('importance to be auto, random, own or text:<file>', importance);
     if (to !== undefined && to !== 'hqq') refuse('no other format than hqq', to);
+    for (const { prune } of configs) if (prune) refuse('nothing to be pruned (prune)', prune);
     return;
   }
   if (sequential) refuse('sequential to be false', sequential);
