@@ -2,7 +2,6 @@ import { join } from 'node:path';
 import { widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { openSource } from '../../containers/list.js';
-import { ADAPTER_CONFIG } from '../../containers/safetensors/adapter.js';
 import { readWhole } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { DTYPES } from '../../matrix/dtype.js';
@@ -11,7 +10,8 @@ import { plain, quote } from '../../messages/text.js';
 
 // LoRA adapters in the form of peft: what a module's weight gains is scale * B A, with A [r, in] and B [out, r].
 
-const WEIGHTS = 'adapter_model.safetensors';
+/** What peft calls its files (utils/constants.py). */
+const [DESCRIPTION, WEIGHTS] = ['adapter_config.json', 'adapter_model.safetensors'] as const;
 /** Descriptions have a few kilobytes. */
 const MAX_CONFIG_BYTES = 1024 * 1024;
 /** Longest pattern, and longest name of a module that it is held against: they come from strangers. */
@@ -59,7 +59,7 @@ const BEYOND: readonly (readonly [has: (config: Config) => boolean, what: string
 
 /** Opens an adapter: its description is checked, its matrices are found. Who has it closes its source. */
 export async function openAdapter(path: string): Promise<Adapter> {
-  const file = join(path, ADAPTER_CONFIG);
+  const file = join(path, DESCRIPTION);
   const config = parseJson(await readWhole(file, MAX_CONFIG_BYTES), { file, allowNonFinite: true });
   const refuse = (got: string): never => {
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `Expected ${plain(path)} to be a LoRA adapter of peft, got ${got}.`);

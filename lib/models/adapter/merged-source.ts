@@ -4,7 +4,6 @@ import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
-import { transpose } from '../../schemes/rows/streams.js';
 import { type Adapter, type LoraPair, openAdapter, readFactor } from './lora.js';
 
 /** Weights that are added to at once. */
@@ -120,8 +119,10 @@ export class MergedSource implements TensorSource {
     const { source, fanInFanOut } = this.#adapter;
     const [down, up] = [await readFactor(source, a, signal), await readFactor(source, b, signal)];
     if (!fanInFanOut) return { left: up, right: down };
-    const turned = (from: Float32Array, rows: number) =>
-      transpose(from, rows, from.length / rows, new Float32Array(from.length));
+    const turned = (from: Float32Array, rows: number) => {
+      const cols = from.length / rows;
+      return from.map((_, i) => from[(i % rows) * cols + Math.floor(i / rows)]!);
+    };
     return { left: turned(down, rank), right: turned(up, up.length / rank) };
   }
 }
