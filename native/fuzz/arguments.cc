@@ -167,7 +167,8 @@ bool repair_relation(Stored& object, std::string_view message) {
     return true;
   };
   if (message.find("packed rows of") != std::string_view::npos) return number("step") = number("rows"), true;
-  if (message.find("headDim to be even") != std::string_view::npos) return number("headDim") *= 2, true;
+  if (message.find("turned to be even") != std::string_view::npos)
+    return number("headDim") *= 2, number("turned") = number("headDim"), true;
   if (message.find("kvHeads to divide") != std::string_view::npos) return number("kvHeads") = 1, true;
   if (message.find("capacity to be a multiple") != std::string_view::npos)
     return number("capacity") = std::ceil(number("capacity") / 16) * 16, number("capacity") < kMaxElements;
