@@ -19,7 +19,7 @@ export type {
   OwnedUint8Array,
   OwnedUint16Array,
 } from './matrix/arrays.js';
-export { NBITS, type NBits, type QuantConfig, type ResolvedQuantConfig } from './matrix/config.js';
+export { NBITS, type NBits, type Prune, type QuantConfig, type ResolvedQuantConfig } from './matrix/config.js';
 export type { DType } from './matrix/dtype.js';
 export type { Packing } from './matrix/format.js';
 export type {

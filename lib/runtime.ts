@@ -21,6 +21,7 @@ export type {
   Activation,
   BlockNorms,
   Description,
+  ExpertNames,
   ExpertsConfig,
   Multipliers,
   SoftCaps,

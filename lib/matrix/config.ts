@@ -10,9 +10,9 @@ export const NBITS = [8, 6, 5, 4, 3, 2, 1.58, 1] as const;
 export type NBits = (typeof NBITS)[number];
 
 /** Patterns of pruning: of how many weights of a row that follow each other how many go, as `'<many>:<each>'`. */
-export const PRUNE_PATTERNS = ['2:4', '4:8'] as const;
+export const PRUNE_PATTERNS = ['2:4', '4:8'] as const satisfies readonly Prune[];
 /** The part of weights that is pruned, or a pattern. */
-export type Prune = number | (typeof PRUNE_PATTERNS)[number];
+export type Prune = number | '2:4' | '4:8';
 
 /** The highest code of so many bits. */
 export const highestCode = (nbits: NBits): number => (nbits === 1.58 ? 2 : 2 ** nbits - 1);

@@ -46,8 +46,20 @@ export interface ExpertsConfig {
   readonly normalized: boolean;
   /** Block by block, whether it has experts, or one MLP like others. */
   readonly blocks: readonly boolean[];
-  /** What checkpoints call the module of the MLP, and an expert's layers: the gate, what it is multiplied with, and down. */
-  readonly names: { readonly module: string; readonly gate: string; readonly up: string; readonly down: string };
+  /** What checkpoints call them. */
+  readonly names: ExpertNames;
+}
+
+/** What checkpoints call an MLP of experts and its parts. */
+export interface ExpertNames {
+  /** The module that holds the experts, and what chooses among them. */
+  readonly module: string;
+  /** An expert's layer of gates. */
+  readonly gate: string;
+  /** Its layer of what gates are multiplied with. */
+  readonly up: string;
+  /** Its layer that leads back to the width of the model. */
+  readonly down: string;
 }
 
 /** What a gate goes through: `silu`, or GELU by tanh. */
@@ -71,12 +83,17 @@ export interface Description {
   readonly fused: boolean;
   /** Norms of queries and of keys before they are turned: of `each` head by itself, or of all heads `together`. */
   readonly headNorms: 'none' | 'each' | 'together';
+  /** Norms of a block. */
   readonly norms: BlockNorms;
   /** What is added to the weights of norms. */
   readonly normOffset: number;
+  /** What gates go through. */
   readonly activation: Activation;
+  /** Numbers that what flows through the model is multiplied by. */
   readonly multipliers: Multipliers;
+  /** Bounds of scores and of logits. */
   readonly softCaps: SoftCaps;
+  /** MLPs that are several; undefined: no block has such. */
   readonly experts: ExpertsConfig | undefined;
 }
 
