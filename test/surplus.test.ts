@@ -47,7 +47,7 @@ const calls = [
   ...everything('js', { ...js }),
   ...everything('runtime', { ...runtime }),
   ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'madeText', 'obstacle']),
-  ...functionsOf('languageModel', Object.getPrototypeOf(languageModel), ['forwardEach']),
+  ...functionsOf('languageModel', Object.getPrototypeOf(languageModel), ['forwardEach', 'toolForm']),
   ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), [
     'copyFrom',
     'extend',
