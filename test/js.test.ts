@@ -24,7 +24,15 @@ function load(): typeof js {
 describe('hqq/js', () => {
   test('exports what needs no files', () => {
     const names = Object.keys(load()).filter((name) => name !== '__esModule');
-    const files = ['compareModels', 'dequantizeModel', 'loadTensors', 'openModel', 'quantizeModel', 'saveTensors'];
+    const files = [
+      'compareModels',
+      'createWorker',
+      'dequantizeModel',
+      'loadTensors',
+      'openModel',
+      'quantizeModel',
+      'saveTensors',
+    ];
     expect(names.sort()).toEqual(
       Object.keys(hqq)
         .filter((name) => !files.includes(name))
