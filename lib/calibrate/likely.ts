@@ -12,6 +12,9 @@ const CONTEXTS = { count: 8, length: 16 } as const;
 /** The greatest share of a token: a model that expects one token nearly always would tell of that one alone. */
 const MOST = 1 / 64;
 
+/** The least part of tokens tried that may be kept: seconds for a text. */
+const LEAST_KEPT = 1e-5;
+
 /** Tokens that are tried in one step. */
 const AT_ONCE = 1 << 14;
 
@@ -32,7 +35,7 @@ export async function likelyTexts(reader: Expecting, options: LikelyOptions): Pr
   return drawTexts(await expectedShares(reader, options), reader.config, options);
 }
 
-/** What the model expects after random tokens, `[vocabSize]`; undefined where it expects nothing. */
+/** What the model expects after random tokens, `[vocabSize]`; undefined where it expects nothing, or hardly any of its tokens. */
 export async function expectedShares(
   { config, expected }: Expecting,
   { seed, signal }: Omit<LikelyOptions, 'tokens'>,
@@ -40,8 +43,12 @@ export async function expectedShares(
   const context = Math.min(CONTEXTS.length, config.maxPositions);
   const contexts = randomTexts(CONTEXTS.count * context, seed, { ...config, maxPositions: context });
   const shares = await expected?.(contexts, signal);
-  return shares?.every(Number.isFinite) ? shares : undefined;
+  return shares?.every(Number.isFinite) && keptOf(shares) >= LEAST_KEPT ? shares : undefined;
 }
+
+/** The part of tokens that are tried that is kept: no text would come of a model that expects none of its own. */
+const keptOf = (shares: Float64Array): number =>
+  shares.reduce((sum, share) => sum + Math.min(1, share / MOST), 0) / shares.length;
 
 /** Texts of tokens with the shares of `expectedShares`. */
 export async function drawTexts(

@@ -113,6 +113,8 @@ describe('collectImportance', () => {
     expect(new Set(plain.flatMap((text) => [...text])).size).toBeGreaterThan(900);
     const broken = await likelyTexts({ config, expected: async () => shares.fill(Number.NaN) }, run);
     expect(broken).toEqual(plain);
+    const none = await likelyTexts({ config, expected: async () => shares.fill(0) }, run); // would be drawn for ever
+    expect(none).toEqual(plain);
   });
 
   test('is the same for any number of threads and the same seed', async () => {

@@ -82,7 +82,12 @@ describe('importance in sequence', () => {
     const folder = modelFolder([{ 'h.0.mlp.c_fc.weight': randomTensor([64, 64], 3) }], {
       config: '{"model_type": "gpt2"}',
     });
-    await refused({}, /runs, for importance block by block \(--sequential\): hqq\/runtime does not run/, folder);
+    for (const importance of ['random', 'auto'])
+      await refused(
+        { importance },
+        /runs, for importance block by block \(--sequential\): hqq\/runtime does not run/,
+        folder,
+      );
     const file = join(scratch, 'floats.gguf');
     await dequantizeModel(SHIPPED, file);
     await refused({ metaDtype: undefined }, /no --sequential\) for ggml/, file);

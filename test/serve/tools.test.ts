@@ -141,6 +141,14 @@ describe('calls of tools', () => {
   });
 });
 
+test('white space before what is no call stays, in time that grows with it alone', () => {
+  const reader = new ToolCallReader('hermes', new Set(['f']));
+  const mark = ['Hello\n\n', '<tool_call>no JSON', '</tool_call> bye'].map((text) => reader.push(text).text);
+  expect(mark.join('') + reader.end().text).toBe('Hello\n\n<tool_call>no JSON</tool_call> bye');
+  const spaces = ' '.repeat(1_000_000);
+  expect(new ToolCallReader('hermes', new Set(['f'])).push(`${spaces}x`).text).toBe(`${spaces}x`);
+});
+
 test('additional_chat_templates has the template for tools', async () => {
   const folder = scratchFolder('tools');
   mkdirSync(join(folder, 'additional_chat_templates'));

@@ -33,15 +33,15 @@ export async function weigh(
     .flatMap((shard) => shard.layers)
     .filter(({ form }) => (asked === 'auto' ? gains(form.config) : reads(form.config)));
   if (asked === 'none' || layers.length === 0) return NONE;
+  if (sequential && plan.scheme !== 'hqq') throw sequentialError(schemeNamed(plan.scheme));
+  if (sequential) await checkRuns(source, 'importance block by block (--sequential)');
   const importance = asked === 'auto' ? 'random' : asked;
   if (source.graphs !== undefined && !isSaved(importance)) return ofGraphs(source, layers, plan, resolved);
-  if (asked === 'auto') {
+  if (asked === 'auto' && !sequential) {
     const { obstacleTo } = await import('../runs.js');
     const obstacle = activeBackend().name === 'js' ? SLOW : await obstacleTo(source);
     if (obstacle !== undefined) return { source: 'none', notes: [notWeighed(obstacle)] };
   }
-  if (sequential && plan.scheme !== 'hqq') throw sequentialError(schemeNamed(plan.scheme));
-  if (sequential) await checkRuns(source, 'importance block by block (--sequential)');
   if (dryRun) return { source: sourceOf(importance), notes: [] };
   const { signal, onProgress } = resolved.run;
   const head = layers.some((layer) => moduleOf(layer, source) === HEAD);

@@ -28,8 +28,13 @@ export function toolFormOf({ template, withTools = template }: ChatTemplate): To
 
 const OPEN = '<tool_call>';
 const CLOSE = '</tool_call>';
-/** White space, and what may become a mark. */
-const HELD = /\s*(?:<(?:t(?:o(?:o(?:l(?:_(?:c(?:a(?:ll?)?)?)?)?)?)?)?)?)?$/;
+
+/** How much of the end of a text is white space, and what may become a mark after it. In time that grows with the text alone. */
+function heldLength(text: string): number {
+  const at = text.lastIndexOf('<');
+  const marked = at >= 0 && OPEN.startsWith(text.slice(at)) ? at : text.length;
+  return text.length - text.slice(0, marked).trimEnd().length;
+}
 
 /** Takes calls of tools out of a text as it comes. What is no call of one of the tools stays text. */
 export class ToolCallReader {
@@ -74,9 +79,10 @@ export class ToolCallReader {
       if (open < 0) break;
       const close = this.#held.indexOf(CLOSE, open);
       if (close < 0 && !end) {
-        // What comes before it is said already.
-        said += this.#held.slice(0, open).trimEnd();
-        this.#held = this.#held.slice(open);
+        // What comes before it is said already, but for white space, which stays where no call comes.
+        const before = this.#held.slice(0, open).trimEnd();
+        said += before;
+        this.#held = this.#held.slice(before.length);
         return { text: said, calls };
       }
       const past = close < 0 ? this.#held.length : close + CLOSE.length;
@@ -87,7 +93,8 @@ export class ToolCallReader {
       this.#held = call ? this.#held.slice(past).trimStart() : this.#held.slice(past);
       this.#called = call !== undefined && this.#held === '';
     }
-    const keep = end ? (this.#found > 0 ? /\s*$/.exec(this.#held)![0].length : 0) : HELD.exec(this.#held)![0].length;
+    const space = () => this.#held.length - this.#held.trimEnd().length;
+    const keep = end ? (this.#found > 0 ? space() : 0) : heldLength(this.#held);
     said += this.#held.slice(0, this.#held.length - keep);
     this.#held = end ? '' : this.#held.slice(this.#held.length - keep);
     return { text: said, calls };
