@@ -24,6 +24,7 @@ import {
   fingerprintOf,
   folderOf,
   freshRun,
+  isRun,
   type Manifest,
   readManifest,
   stagingOf,
@@ -169,15 +170,18 @@ async function claim(place: string, mode: number): Promise<void> {
     }
     const names = [...(await namesIn(staging))];
     const isOver = async (name: string) => {
+      if (!isRun(name)) return false;
       const files = await namesIn(join(staging, name));
       return files.has(FILES.report) || files.has(FILES.ended);
     };
-    if (names.length === 0 || !(await isOver(names[0]!))) {
+    if (names.length === 0 || !(await Promise.all(names.map(isOver))).every(Boolean)) {
       const message = `${plain(place)} is being written by another run: its files are in ${plain(staging)}`;
       const advice = 'Follow it (attach, --attach). If nothing works at it any more, remove that folder.';
       throw new HqqError('ERR_IO', `${message}. ${advice}`);
     }
-    await fs.rm(staging, { recursive: true, force: true }); // nobody came for what is said there
+    // Nobody came for what is said there. Each by its name, which no other has, so that one that begins meanwhile stays.
+    for (const name of names) await fs.rm(join(staging, name), { recursive: true, force: true });
+    await fs.rmdir(staging).catch(() => {});
   }
 }
 

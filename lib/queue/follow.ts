@@ -21,6 +21,12 @@ const [LOOKS, ASKED] = [250, 4];
 const ANSWER = 5_000;
 /** Milliseconds in which jobs under way end when the run does. Later ones find its folder gone, and end then. */
 const END = 10_000;
+/** Looks that find no files of the run before it is taken for gone: a shared folder may be away for a moment. */
+const GONE = 8;
+/** Looks that fail before they are given up. */
+const PATIENCE = 240;
+/** Milliseconds that a report stays for others who follow the run. */
+const LINGER = 750;
 /** Times that Redis says it knows no job of the run before that is believed: between two jobs there is none. */
 const UNKNOWN = 5;
 
@@ -43,67 +49,100 @@ interface Following {
 /**
  * Follows a run to its end, and clears its files.
  *
- * @throws {HqqError} what a job failed of; the reason of `signal` or `leave` when it is aborted
+ * @throws {HqqError} what a job failed of; the reason of `signal` or `leave` when it is aborted. What fails here alone, and not the run,
+ *   ends the following of it, and nothing else.
  */
 export async function followRun(run: Run, following: Following): Promise<ModelReport> {
-  const { queue, opened } = following;
+  const { opened, signal } = following;
   try {
     const report = await untilDone(run, following);
-    await clear(run, opened);
+    await removeJobs(run, opened);
+    await sleep(LINGER);
+    await clear(run);
     return report;
   } catch (error) {
-    if (error instanceof Lost || (queue.leave?.aborted && error === queue.leave.reason)) throw error;
-    const { ended } = FILES;
-    await writeJson(join(run.folder, ended), { what: 'the run', message: 'It was ended.' }).catch(() => {});
+    if (!(error instanceof Failed) && !signal?.aborted) throw error;
+    await tellEnd(run);
     await removeJobs(run, opened);
     const late = await reportOf(run).catch(() => undefined); // it was being put in its place in that moment
-    await clear(run, opened);
+    await sleep(LINGER);
+    await clear(run);
     if (late !== undefined) return late;
     await removeParents(run.manifest.parents);
-    throw error;
+    throw error instanceof Failed ? error.cause : error;
   }
 }
 
-/** Redis has forgotten the run, which stays as it is. */
-class Lost extends HqqError {}
+/** The run has failed, of what is its cause. */
+class Failed extends Error {
+  constructor(cause: HqqError) {
+    super(cause.message, { cause });
+  }
+}
+
+/** Says that the run has ended, where nobody has yet. */
+async function tellEnd({ folder }: Run): Promise<void> {
+  const names = await namesIn(folder).catch(() => undefined);
+  if (!names?.has(FILES.manifest) || names.has(FILES.ended)) return;
+  const message = 'ERR_IO the run: somebody who follows it has ended it.';
+  await writeJson(join(folder, FILES.ended), { what: 'the run', message }).catch(() => {});
+}
 
 async function untilDone(run: Run, { queue, opened, signal, onProgress }: Following): Promise<ModelReport> {
   const { manifest, folder } = run;
-  let unknown = 0;
+  let [unknown, gone, failing] = [0, 0, 0];
   let shown = '';
   let active: readonly Stand[] = [];
   for (let look = 0; ; look++) {
     signal?.throwIfAborted();
     queue.leave?.throwIfAborted();
-    const names = await namesIn(folder);
+    let names: ReadonlySet<string>;
+    let written: ReadonlySet<string>;
+    try {
+      names = await namesIn(folder);
+      written = await namesIn(join(folder, FILES.shards));
+      failing = 0;
+    } catch (error) {
+      if (++failing >= PATIENCE) throw error;
+      await rest();
+      continue;
+    }
     if (names.has(FILES.report)) return reportOf(run);
-    if (names.has(FILES.ended)) throw await failure(run);
-    if (!names.has(FILES.manifest))
-      throw new HqqError(
-        'ERR_IO',
-        `${plain(folder)}, where the run has its files, is gone. Somebody else ended the run.`,
-      );
+    if (names.has(FILES.ended)) throw new Failed(await failure(run));
+    gone = names.has(FILES.manifest) ? 0 : gone + 1;
+    if (gone >= GONE) {
+      const message = `${plain(folder)}, where the run has its files, is gone`;
+      throw new HqqError('ERR_IO', `${message}. Somebody else followed the run to its end, or ended it.`);
+    }
+    if (gone > 0) {
+      await rest();
+      continue;
+    }
     if (look % ASKED === 0) {
       const asked = await answerOf(ask(run, opened));
-      if (asked?.failed !== undefined) throw failureOf(asked.failed);
+      if (asked?.failed !== undefined) throw new Failed(failureOf(asked.failed));
       unknown = asked?.unknown ? unknown + 1 : 0;
       if (unknown >= UNKNOWN) {
         const message = `Redis at ${addressOf(queue.url)} has no job of the run that writes ${plain(run.output)}: it did not keep its data`;
-        throw new Lost('ERR_IO', `${message}. attach (--attach) adds them again; shards that are written stay.`);
+        throw new HqqError('ERR_IO', `${message}. attach (--attach) adds them again; shards that are written stay.`);
       }
       active = asked?.active ?? [];
     }
     // Each worker rests after a failure, and all shards come before the second try of the first: the end would be hours away.
-    if (look % RARELY === RARELY - 1 && ![...(await namesIn(join(folder, FILES.shards)))].some(isResult)) {
+    if (look % RARELY === RARELY - 1 && ![...written].some(isResult) && !active.some(isComputing)) {
       const failed = await answerOf(triesOf(run, opened));
-      if (failed && failed.tries >= NOTHING * manifest.attempts) throw failureOf(failed.lastly);
+      if (failed && failed.tries >= NOTHING * manifest.attempts) throw new Failed(failureOf(failed.lastly));
     }
     if (onProgress) {
-      const progress = progressOf(manifest.shards, await namesIn(join(folder, FILES.shards)), active);
+      const progress = progressOf(manifest.shards, written, active);
       const text = JSON.stringify(progress);
       if (text !== shown) onProgress(progress);
       shown = text;
     }
+    await rest();
+  }
+
+  async function rest(): Promise<void> {
     await sleep(LOOKS, undefined, { signal: anyOf(signal, queue.leave) }).catch(() => {}); // the next round says why
   }
 }
@@ -142,6 +181,8 @@ async function ask({ data: { run } }: Run, opened: Queue): Promise<Asked> {
   return { active, failed, unknown: states.every((state) => state === 'unknown') };
 }
 
+/** A worker that this model or this version of hqq is not for never comes so far. */
+const isComputing = ({ progress: { weightsDone } }: Stand): boolean => isNumber(weightsDone) && weightsDone > 0;
 const isResult = (name: string): boolean => name.endsWith('.json');
 
 /** Tries that have failed, of jobs that are to be tried again, and what one of them failed of. */
@@ -236,9 +277,10 @@ async function removeJobs({ data: { run } }: Run, opened: Queue): Promise<void> 
   }
 }
 
-async function clear(run: Run, opened: Queue): Promise<void> {
-  await removeJobs(run, opened);
-  await fs.rm(stagingOf(run.output), { recursive: true, force: true, maxRetries: 5 }).catch(() => {});
+/** Removes the files of the run, and of no other: another may have begun beside it. */
+async function clear({ folder, output }: Run): Promise<void> {
+  await fs.rm(folder, { recursive: true, force: true, maxRetries: 5 }).catch(() => {});
+  await fs.rmdir(stagingOf(output)).catch(() => {});
 }
 
 /** Adds jobs that Redis does not know any more. */
