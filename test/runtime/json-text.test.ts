@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
-import { formatStart } from '../../lib/runtime/text/json/json-text.js';
+import { formatStart, JsonText } from '../../lib/runtime/text/json/json-text.js';
 import { advance, isEnd } from '../../lib/runtime/text/json/states.js';
 import { randomNumbers } from '../../lib/runtime/text/sampling.js';
 import { SHIPPED } from '../support/language-models.js';
@@ -188,9 +188,62 @@ describe('JSON of a schema', () => {
     [{ type: 'object', properties: { a: { type: 'array', minItems: 2, maxItems: 1 } } }, 'minItems'],
     [{ type: 'object', properties: { a: { allOf: [{}, {}] } } }, 'allOf of several'],
     [{ type: 'object', properties: { a: 3 } }, 'schema.a to be a JSON schema, got 3'],
+    [{ type: 'array', items: { anyOf: Array.from({ length: 257 }, () => ({ type: 'object' })) } }, 'at most 256'],
     [7, 'schema to be a JSON schema, got 7'],
   ])('refuses %j', (schema, message) => {
     expect(() => formatStart({ schema: schema as object })).toThrow(message);
+  });
+
+  const items = (...anyOf: object[]) => formatStart({ schema: { type: 'array', items: { anyOf } } });
+
+  test('values that may be read in two ways do not double the ways', () => {
+    const start = items({ type: 'integer', maximum: 99 }, { type: 'number', minimum: 0 }, { type: 'integer' });
+    expect(leads(`[${'1,'.repeat(30)}`, start)?.length).toBe(1);
+    expect(leads(`[${'1,'.repeat(30)}1`, start)?.length).toBe(2);
+    expect(whole('[-7,100,0.5]', start)).toBe(true);
+    expect(leads('[-0.5', start)).toBeUndefined();
+    const nested = items({ type: 'array', items: { type: ['integer', 'number'] } }, { type: 'array', minItems: 1 });
+    expect(leads(`[${'[1,2,[3],4],'.repeat(9)}[`, nested)?.length).toBe(2);
+    // No end of ways: each list may be of two kinds, in lists of two kinds.
+    const tree = { anyOf: [1, 2].map((maxItems) => ({ type: 'array', maxItems, items: { $ref: '#' } })) };
+    expect(leads('['.repeat(40), formatStart({ schema: tree }))?.length).toBe(1024);
+  });
+
+  test('strings of several lengths are one way to read a text', () => {
+    const lengths = Array.from({ length: 300 }, (_, i) => ({ type: 'string', minLength: 3 * i, maxLength: 3 * i + 1 }));
+    const start = items(...lengths, { type: 'string', minLength: 1, maxLength: 1 });
+    expect(leads('["', start)?.length).toBe(1);
+    for (let length = 0; length < 12; length++)
+      expect(whole(`["${'x'.repeat(length)}"]`, start), String(length)).toBe(length % 3 < 2);
+    expect(leads(`["${'x'.repeat(898)}`, start)).toBeDefined();
+    expect(leads(`["${'x'.repeat(899)}`, start)).toBeUndefined();
+  });
+
+  test('the last of many literals and names may come', () => {
+    const names = Array.from({ length: 5000 }, (_, i) => `n${i}`);
+    const start = items({ enum: [...names, 1, 12, 'd\u00e9j\u00e0'] }, { const: 'n1' }, { type: 'null' });
+    expect(whole('["n4999","n1",12,1,null,"d\\u00e9j\u00e0"]', start)).toBe(true);
+    expect(leads('["n', start)?.length).toBe(1);
+    for (const bad of ['["n5000', '["n1x', '[13', '["x']) expect(leads(bad, start), bad).toBeUndefined();
+    const properties = Object.fromEntries(names.map((name) => [name, { type: 'null' }]));
+    const object = formatStart({ schema: { type: 'object', properties, additionalProperties: false } });
+    expect(whole('{"n4999":null,"n4":null}', object)).toBe(true);
+    for (const bad of ['{"n4999":null,"n4999"', '{"n4":1', '{"m']) expect(leads(bad, object), bad).toBeUndefined();
+  });
+
+  test('leaves the tokens that may come', () => {
+    const texts = ['', '1', ' ', '2,', '.5', '],', ']', '"', '1,"', 'x', '3]', '\u{1F433}"'];
+    const start = items({ type: 'integer' }, { type: 'number', minimum: 0 }, { type: 'string', maxLength: 1 });
+    const left = (text: string) => {
+      const logits = new Float32Array(texts.length);
+      const json = new JsonText(leads(text, start)!, texts);
+      json.only(logits);
+      texts.forEach((_, id) => expect(logits[id] === 0, texts[id]).toBe(json.accepts(id)));
+      return texts.filter((_, id) => logits[id] === 0);
+    };
+    expect(left('[1')).toEqual(['1', ' ', '2,', '.5', ']', '1,"', '3]']);
+    expect(left('[-1,')).toEqual(['1', ' ', '2,', '"', '1,"', '3]']);
+    expect(left('[1,"')).toEqual(['1', ' ', ']', '"', 'x', '\u{1F433}"']);
   });
 
   test('never leads where nothing can follow', () => {

@@ -1,5 +1,6 @@
-import { ANY_OBJECT, type Choice, readSchema } from './schema.js';
-import { advance, isEnd, type States, startOf } from './states.js';
+import type { Choice } from './kinds.js';
+import { ANY_OBJECT, readSchema } from './schema.js';
+import { advance, isEnd, mayCome, type States, startOf } from './states.js';
 
 /** What a text is to be: one JSON object, or a value of a JSON schema. */
 export type TextFormat =
@@ -60,15 +61,19 @@ export class JsonText {
   /** Whether a token may come next. */
   accepts(id: number): boolean {
     const text = this.#vocabulary.texts[id];
-    return text !== undefined && text !== '' && advance(this.#states, text) !== undefined;
+    return text !== undefined && text !== '' && mayCome(this.#states, text);
   }
 
   /** Makes -Infinity of the logits of all tokens that may not come next. */
   only(logits: Float32Array): void {
     const taken = new Uint8Array(logits.length);
     for (const [first, ids] of this.#vocabulary.byFirst) {
-      if (!advance(this.#states, first)) continue;
-      for (const id of ids) if (logits[id] !== -Infinity && this.accepts(id)) taken[id] = 1;
+      const begun = advance(this.#states, first);
+      if (!begun) continue;
+      for (const id of ids) {
+        const rest = this.#vocabulary.texts[id]!.slice(first.length);
+        if (logits[id] !== -Infinity && mayCome(begun, rest)) taken[id] = 1;
+      }
     }
     for (let id = 0; id < logits.length; id++) if (taken[id] === 0) logits[id] = -Infinity;
   }

@@ -1,33 +1,6 @@
 import { HqqError, show } from '../../../messages/errors.js';
+import { type ArrayKind, type Choice, fewest, type Kind, literalKind, type ObjectKind, objectKind } from './kinds.js';
 import { NUMBER, type NumberKind } from './numbers.js';
-
-/** What a value may be, one of them; made when a text comes to it, since a schema may refer to itself. */
-export type Choice = () => readonly Kind[];
-
-/** One kind of value. */
-export type Kind =
-  | { readonly kind: 'literal'; readonly text: string }
-  | { readonly kind: 'string'; readonly min: number; readonly max: number }
-  | NumberKind
-  | ObjectKind
-  | ArrayKind;
-
-export interface ObjectKind {
-  readonly kind: 'object';
-  readonly properties: ReadonlyMap<string, Choice>;
-  readonly required: ReadonlySet<string>;
-  /** What values of other properties may be; undefined: there are none. */
-  readonly others: Choice | undefined;
-}
-
-export interface ArrayKind {
-  readonly kind: 'array';
-  readonly prefix: readonly Choice[];
-  /** What comes after the prefix; undefined: nothing. */
-  readonly items: Choice | undefined;
-  readonly min: number;
-  readonly max: number;
-}
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -48,18 +21,21 @@ const KEYWORDS: readonly string[] = [
 const MOST_SCHEMAS = 10_000;
 const DEEPEST = 32;
 
-const literal = (value: unknown): Kind => ({ kind: 'literal', text: JSON.stringify(value) });
+/** Objects, lists and numbers that a value may be one of: each is a way to read a text. */
+const MOST_ALTERNATIVES = 256;
+
+const literals = (values: readonly unknown[]): Kind => literalKind(values.map((value) => JSON.stringify(value)));
 
 /** Any value. */
 const ANY: Choice = () => ANY_KINDS;
 /** Any object. */
-export const ANY_OBJECT: ObjectKind = { kind: 'object', properties: new Map(), required: new Set(), others: ANY };
+export const ANY_OBJECT: ObjectKind = objectKind({ properties: new Map(), required: new Set(), others: ANY });
 const ANY_KINDS: readonly Kind[] = [
-  { kind: 'string', min: 0, max: Infinity },
+  { kind: 'string', ranges: [{ min: 0, max: Infinity }] },
   { kind: 'number', integer: false, min: -Infinity, max: Infinity },
   ANY_OBJECT,
   { kind: 'array', prefix: [], items: ANY, min: 0, max: Infinity },
-  ...[true, false, null].map(literal),
+  literals([true, false, null]),
 ];
 
 /**
@@ -106,8 +82,10 @@ class SchemaReader {
       if (kinds) return kinds;
       if (under || depth > DEEPEST) throw invalid(`Expected ${path} to be a schema that does not mean itself.`);
       under = true;
-      kinds = this.#kinds(schema, path, depth);
+      kinds = fewest(this.#kinds(schema, path, depth));
       under = false;
+      if (kinds.length > MOST_ALTERNATIVES)
+        throw invalid(`Expected ${path} to be one of at most ${MOST_ALTERNATIVES} alternatives, got ${kinds.length}.`);
       return kinds;
     };
     this.#known.set(schema, choice);
@@ -123,10 +101,10 @@ class SchemaReader {
     }
     const inner = (name: string, value: unknown) => this.read(value, `${path}.${name}`, depth + 1)();
     const { enum: values, anyOf, oneOf, allOf, $ref, nullable } = schema;
-    const or = nullable === true ? [literal(null)] : [];
+    const or = nullable === true ? [literals([null])] : [];
     if ($ref !== undefined) return [...this.read(this.#find($ref, path), String($ref), depth + 1)(), ...or];
-    if ('const' in schema) return [literal(schema.const), ...or];
-    if (values !== undefined) return [...list(values, `${path}.enum`).map(literal), ...or];
+    if ('const' in schema) return [literals([schema.const]), ...or];
+    if (values !== undefined) return [literals(list(values, `${path}.enum`)), ...or];
     for (const [name, given] of Object.entries({ anyOf, oneOf, allOf })) {
       if (given === undefined) continue;
       const some = list(given, `${path}.${name}`);
@@ -148,14 +126,14 @@ class SchemaReader {
       case 'array':
         return [this.#array(schema, path)];
       case 'string':
-        return [{ kind: 'string', ...range(schema, path, 'minLength', 'maxLength') }];
+        return [{ kind: 'string', ranges: [range(schema, path, 'minLength', 'maxLength')] }];
       case 'number':
       case 'integer':
         return [numberKind(schema, path, type === 'integer')];
       case 'boolean':
-        return [literal(true), literal(false)];
+        return [literals([true, false])];
       case 'null':
-        return [literal(null)];
+        return [literals([null])];
       default:
         throw invalid(`Expected ${path}.type to be one of ${TYPES.join(', ')}, got ${show(type)}.`);
     }
@@ -177,7 +155,7 @@ class SchemaReader {
       if (!others) throw invalid(`Expected ${path}.properties to have ${show(name)}, which is required.`);
       map.set(name, others);
     }
-    return { kind: 'object', properties: map, required: new Set(required as string[]), others };
+    return objectKind({ properties: map, required: new Set(required as string[]), others });
   }
 
   #array(schema: Schema, path: string): ArrayKind {

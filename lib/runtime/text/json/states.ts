@@ -1,5 +1,6 @@
+import type { ArrayKind, Choice, Kind, ObjectKind } from './kinds.js';
+import type { Literals } from './literals.js';
 import { isWhole, mayBegin, type NumberKind } from './numbers.js';
-import type { ArrayKind, Choice, Kind, ObjectKind } from './schema.js';
 
 /** An object or a list that is open. */
 interface Frame {
@@ -19,8 +20,10 @@ interface State {
   readonly frame: Frame | undefined;
   /** White space that came last: -1 for a space within a line, else characters from the end of the line on. In an escape: digits that are missing. */
   readonly space: number;
-  /** Of a literal: what is missing. Of a number or a key: what has come. */
+  /** Of a number or a key: what has come. */
   readonly text: string;
+  /** What is missing of literals or of a key that is one. */
+  readonly literals: Literals | undefined;
   /** Characters of a string. */
   readonly length: number;
   /** Of a string or a number. */
@@ -54,11 +57,11 @@ const INDENT = 4;
 /** Values nested in each other. */
 const DEEPEST = 64;
 
-/** Ways to read a text that are followed. Real schemas have some, and an `enum` as many as it has values. */
-const MOST_STATES = 2048;
+/** Ways to read a text that are followed. Real schemas have some: as many as there are objects that may have come so far. */
+const MOST_STATES = 1024;
 
 const at = (mode: Mode, frame: Frame | undefined, more: Partial<State> = {}): State => ({
-  ...{ mode, frame, space: 0, text: '', length: 0, kind: undefined, want: undefined },
+  ...{ mode, frame, space: 0, text: '', literals: undefined, length: 0, kind: undefined, want: undefined },
   ...more,
 });
 
@@ -76,14 +79,61 @@ export function isEnd(states: States): boolean {
 export function advance(states: States, text: string): States | undefined {
   let now = states;
   for (const char of text) {
-    now = now.length === 1 ? step(now[0]!, char) : now.flatMap((state) => step(state, char));
+    now = now.length === 1 ? step(now[0]!, char) : stepAll(now, char);
     if (now.length === 0) return undefined;
-    if (now.length > MOST_STATES) now = now.slice(0, MOST_STATES);
   }
   return now;
 }
 
+/** Whether `text` leads anywhere: told by the first way to read it, where `advance` goes all of them. */
+export function mayCome(states: States, text: string): boolean {
+  return states.some((state) => advance([state], text) !== undefined);
+}
+
 const NONE: States = [];
+
+/** All that a character leads to, each once: else each value that may be read in two ways would double them. */
+function stepAll(states: States, char: string): States {
+  const found = new Map<string, State>();
+  for (const state of states) {
+    for (const next of step(state, char)) {
+      found.set(keyOf(next), next);
+      if (found.size === MOST_STATES) return [...found.values()];
+    }
+  }
+  return [...found.values()];
+}
+
+/** The same of states that are equal. */
+function keyOf({ mode, frame, space, text, literals, length, kind, want }: State): string {
+  return `${mode} ${frame && frameKey(frame)} ${space} ${idOf(literals)} ${length} ${idOf(kind)} ${idOf(want)} ${text}`;
+}
+
+const FRAME_KEYS = new WeakMap<Frame, string>();
+
+function frameKey(frame: Frame): string {
+  let key = FRAME_KEYS.get(frame);
+  if (key === undefined) {
+    const { kind, outer, seen, count } = frame;
+    key = `${outer ? frameKey(outer) : ''}/${idOf(kind)},${count},${JSON.stringify(seen)}`;
+    FRAME_KEYS.set(frame, key);
+  }
+  return key;
+}
+
+const IDS = new WeakMap<object, number>();
+let lastId = 0;
+
+function idOf(one: object | undefined): number {
+  if (!one) return 0;
+  let id = IDS.get(one);
+  if (id === undefined) {
+    lastId += 1;
+    id = lastId;
+    IDS.set(one, id);
+  }
+  return id;
+}
 
 function step(state: State, char: string): States {
   const { mode, frame, text } = state;
@@ -95,12 +145,9 @@ function step(state: State, char: string): States {
     case 'escape in string':
       return escaped(state, char);
     case 'literal':
-    case 'literal key': {
-      const rest = withoutFirst(text, char);
-      if (rest === undefined) return NONE;
-      if (rest !== '') return [{ ...state, text: rest }];
-      return mode === 'literal' ? [ended(frame)] : [at('colon', frame, { want: state.want })];
-    }
+      return literal(state.literals!.after(char), frame);
+    case 'literal key':
+      return literalKey(state.literals!.after(char), frame!);
     case 'number': {
       const kind = state.kind as NumberKind;
       if (mayBegin(text + char, kind)) return [{ ...state, text: text + char }];
@@ -150,15 +197,15 @@ const isHex = (char: string) => /^[0-9a-fA-F]$/.test(char);
 function inString(state: State, char: string): States {
   const { mode, frame, text, length } = state;
   const key = mode === 'in key';
-  const { min = 0, max = Infinity } = state.kind?.kind === 'string' ? state.kind : {};
+  const ranges = state.kind?.kind === 'string' ? state.kind.ranges : undefined;
   if (char === '"') {
-    if (!key) return length >= min ? [ended(frame)] : NONE;
+    if (!key) return ranges!.some(({ min, max }) => length >= min && length <= max) ? [ended(frame)] : NONE;
     const kind = frame!.kind as ObjectKind;
     // Names that the schema has are read as literals.
     if (kind.properties.size > 0 && kind.properties.has(JSON.parse(`"${text}"`) as string)) return NONE;
     return [at('colon', frame, { want: kind.others })];
   }
-  if (char < ' ' || length >= max) return NONE;
+  if (char < ' ' || (ranges && length >= ranges.at(-1)!.max)) return NONE;
   // What a key is matters only where it might be one of the schema's.
   const kept = key && (frame!.kind as ObjectKind).properties.size > 0 ? text + char : text;
   if (char === '\\') return [{ ...state, mode: key ? 'escape in key' : 'escape in string', text: kept }];
@@ -179,18 +226,22 @@ function escaped(state: State, char: string): States {
   return '"\\/bfnrt'.includes(char) ? [{ ...state, mode: back, text: kept, length: length + 1 }] : NONE;
 }
 
-/** What is left of a literal after a character. What tokens may have in parts alone may be written as escapes. */
-function withoutFirst(text: string, char: string): string | undefined {
-  const first = String.fromCodePoint(text.codePointAt(0)!);
-  if (char === first) return text.slice(first.length);
-  if (char !== '\\' || first < '\u0080') return undefined;
-  const units = Array.from({ length: first.length }, (_, i) => first.charCodeAt(i).toString(16).padStart(4, '0'));
-  return (
-    units
-      .map((digits) => `\\u${digits}`)
-      .join('')
-      .slice(1) + text.slice(first.length)
-  );
+function literal(literals: Literals | undefined, frame: Frame | undefined): States {
+  if (!literals) return NONE;
+  const rest = literals.open.length > 0 ? [at('literal', frame, { literals })] : NONE;
+  return literals.done === undefined ? rest : [...rest, ended(frame)];
+}
+
+/** A name that the schema has and that has not come yet. */
+function literalKey(literals: Literals | undefined, frame: Frame): States {
+  if (!literals) return NONE;
+  const { seen } = frame;
+  const name = literals.done;
+  if (name === undefined)
+    return literals.open.some((one) => !seen.includes(one)) ? [at('literal key', frame, { literals })] : NONE;
+  if (seen.includes(name)) return NONE;
+  const want = (frame.kind as ObjectKind).properties.get(name);
+  return [at('colon', { ...frame, seen: [...seen, name] }, { want })];
 }
 
 function begin(char: string, want: Choice, frame: Frame | undefined): States {
@@ -198,8 +249,7 @@ function begin(char: string, want: Choice, frame: Frame | undefined): States {
   for (const kind of want()) {
     switch (kind.kind) {
       case 'literal':
-        if (kind.text[0] === char)
-          states.push(kind.text.length > 1 ? at('literal', frame, { text: kind.text.slice(1) }) : ended(frame));
+        states.push(...literal(kind.literals.after(char), frame));
         break;
       case 'string':
         if (char === '"') states.push(at('in string', frame, { kind }));
@@ -220,14 +270,9 @@ function begin(char: string, want: Choice, frame: Frame | undefined): States {
 
 /** After the quotation mark of a key: those that may come. */
 function keys(frame: Frame): States {
-  const { properties, others } = frame.kind as ObjectKind;
-  const states = others ? [at('in key', frame)] : [];
-  for (const [name, want] of properties) {
-    if (frame.seen.includes(name)) continue;
-    const own = { ...frame, seen: [...frame.seen, name] };
-    states.push(at('literal key', own, { text: JSON.stringify(name).slice(1), want }));
-  }
-  return states;
+  const { names, others } = frame.kind as ObjectKind;
+  const states = literalKey(names, frame);
+  return others ? [at('in key', frame), ...states] : states;
 }
 
 function hasMore({ kind, seen }: Frame): boolean {
