@@ -22,6 +22,12 @@ interface Vocabulary {
   readonly byFirst: ReadonlyMap<string, readonly number[]>;
 }
 
+/** The first character, if there is one. */
+function firstOf(text: string): string {
+  const point = text.codePointAt(0);
+  return point === undefined ? '' : String.fromCodePoint(point);
+}
+
 const VOCABULARIES = new WeakMap<readonly string[], Vocabulary>();
 
 function vocabularyOf(texts: readonly string[]): Vocabulary {
@@ -29,9 +35,8 @@ function vocabularyOf(texts: readonly string[]): Vocabulary {
   if (!known) {
     const byFirst = new Map<string, number[]>();
     texts.forEach((text, id) => {
-      const point = text.codePointAt(0);
-      if (point === undefined) return;
-      const first = String.fromCodePoint(point);
+      const first = firstOf(text);
+      if (first === '') return;
       const ids = byFirst.get(first);
       if (ids) ids.push(id);
       else byFirst.set(first, [id]);
@@ -70,9 +75,17 @@ export class JsonText {
     for (const [first, ids] of this.#vocabulary.byFirst) {
       const begun = advance(this.#states, first);
       if (!begun) continue;
+      // Most tokens that may not come are told from their second character.
+      const goesOn = new Map<string, boolean>();
       for (const id of ids) {
         const rest = this.#vocabulary.texts[id]!.slice(first.length);
-        if (logits[id] !== -Infinity && mayCome(begun, rest)) taken[id] = 1;
+        const second = firstOf(rest);
+        let may = goesOn.get(second);
+        if (may === undefined) {
+          may = mayCome(begun, second);
+          goesOn.set(second, may);
+        }
+        if (may && logits[id] !== -Infinity && mayCome(begun, rest)) taken[id] = 1;
       }
     }
     for (let id = 0; id < logits.length; id++) if (taken[id] === 0) logits[id] = -Infinity;
