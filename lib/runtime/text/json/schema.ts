@@ -174,13 +174,22 @@ class SchemaReader {
     let found = this.#root;
     const names = typeof ref === 'string' && /^#(\/|$)/.test(ref) ? ref.split('/').slice(1) : undefined;
     for (const name of names ?? []) {
-      const key = decodeURIComponent(name).replaceAll('~1', '/').replaceAll('~0', '~');
-      found = isObject(found) && Object.hasOwn(found, key) ? found[key] : undefined;
+      const key = decoded(name)?.replaceAll('~1', '/').replaceAll('~0', '~');
+      found = key !== undefined && isObject(found) && Object.hasOwn(found, key) ? found[key] : undefined;
     }
     if (names && found !== undefined) return found;
     throw invalid(
       `Expected ${path}.$ref to lead to a schema within this one, such as "#/$defs/name", got ${show(ref)}.`,
     );
+  }
+}
+
+/** A part of a URI; undefined where its `%` make no UTF-8. */
+function decoded(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return undefined;
   }
 }
 
