@@ -143,6 +143,13 @@ describe('sampling', () => {
     }
   });
 
+  test('says so where what a text is kept to leaves no token', () => {
+    const sampler = new Sampler({ ...options, temperature: 0 }, []);
+    const kept = { accepts: () => false, only: (logits: Float32Array) => logits.fill(-Infinity) };
+    const error = { code: 'ERR_INVALID_OPTION', message: expect.stringContaining('next token') as string };
+    expect(() => sampler.next(Float32Array.from(LOGITS), kept)).toThrow(expect.objectContaining(error));
+  });
+
   test('is the same for the same seed', () => {
     const ids = (seed: number) => {
       const sampler = new Sampler({ ...options, temperature: 3, seed }, []);

@@ -40,7 +40,7 @@ export class Sampler {
   /**
    * The next token, of those that may come. Clobbers `logits`.
    *
-   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where they are NaN or infinite, or no token is taken.
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` where they are NaN or infinite; `ERR_INVALID_OPTION` where what the text is kept to leaves no token.
    */
   next(logits: Float32Array, kept?: Kept): number {
     const { repetitionPenalty } = this.#options;
@@ -52,7 +52,10 @@ export class Sampler {
     for (let refused = 1; kept && !kept.accepts(id); refused++) {
       logits[id] = -Infinity;
       // What a model says by itself is tried first; where it says something else, all of the vocabulary is gone through once.
-      if (refused === PATIENCE) kept.only(logits);
+      if (refused === PATIENCE) {
+        kept.only(logits);
+        if (logits[greatest(logits)] === -Infinity) throw new HqqError('ERR_INVALID_OPTION', NO_NEXT);
+      }
       id = this.#choose(logits);
     }
     if (repetitionPenalty !== 1) this.#seen.add(id);
@@ -68,6 +71,9 @@ export class Sampler {
     return this.#options.temperature === 0 ? best : this.#drawer.draw(logits, logits[best]!, this.#random());
   }
 }
+
+const NO_NEXT =
+  "Expected format to leave a next token, got a text that no token of the model's vocabulary goes on with: take a schema that it has the characters for.";
 
 /** Tokens that are tried by themselves. */
 const PATIENCE = 4;
