@@ -36,8 +36,7 @@ export interface GenerateOptions {
    * before. `{ schema }`: likewise, a value of that JSON schema, which is of objects or lists: types, `properties`, `required`,
    * `additionalProperties`, `items`, `prefixItems`, `enum`, `const`, `anyOf`, `$ref` within it, bounds of numbers and lengths; `oneOf` is read as
    * `anyOf`, `format` is a note, and what no text can be kept to (`pattern`, `not`, `allOf` of several) is an error, as are
-   * more than 256 alternatives at one place (literals and lengths of strings are one). Needs the tokenizer. Ask for JSON in the prompt, too.
-   * Default: any text.
+   * more than 256 alternatives at one place. Needs the tokenizer. Ask for JSON in the prompt, too. Default: any text.
    */
   readonly format?: TextFormat | undefined;
   /** Texts that end the generation, and are not part of it. Needs the tokenizer. @default [] */
