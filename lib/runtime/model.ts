@@ -114,8 +114,8 @@ export class LanguageModel extends Closing {
    * Reads `ids` after what `cache` holds, and gives logits: for each token of the vocabulary, how likely it comes next, as a
    * logarithm up to a constant. With `logits: 'last'` the array is the cache's own and stays as it is until the next call on it.
    *
-   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, more than `maxContext` positions, or a cache that is none of this
-   *   model's; `ERR_INVALID_OPTION`, `ERR_CLOSED`
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` for ids that are none, more than `maxContext` positions, a cache that is none of this
+   *   model's, or one read on the other side of where `longrope` changes; `ERR_INVALID_OPTION`, `ERR_CLOSED`
    */
   async forward(ids: TokenIds, cache: KvCache, options: ForwardOptions = {}): Promise<OwnedFloat32Array> {
     refuseSurplus(arguments.length, 3, 'model.forward(ids, cache, options)');

@@ -210,7 +210,7 @@ test.each(CACHE_TYPES)(
 );
 
 test('room is made ahead, but not for gigabytes', async () => {
-  const config = { layers: 1, kvHeads: 1, headDim: 4, vocabSize: 8 };
+  const config = { layers: 1, kvHeads: 1, headDim: 4, vocabSize: 8, ropes: [] };
   const cache = new KvCache(config as never, 1 << 20);
   const room: number[] = [];
   for (let i = 0; i < 40; i++) {

@@ -254,7 +254,7 @@ describe('a cache of the caller', () => {
 });
 
 describe('what earlier texts began with', () => {
-  const config = { layers: 2, kvHeads: 2, headDim: 4, vocabSize: 8 } as LanguageModelConfig;
+  const config = { layers: 2, kvHeads: 2, headDim: 4, vocabSize: 8, ropes: [] as unknown } as LanguageModelConfig;
   const make = () => new KvCache(config, 4096);
   /** Reads the rest of a text, as its numbers. */
   const fill = (cache: KvCache, ids: readonly number[]) =>

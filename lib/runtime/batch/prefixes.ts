@@ -18,6 +18,11 @@ export interface Begun {
   end(ids: readonly number[]): Promise<void>;
 }
 
+/** A cache that no other text is given. */
+export function ownCache(cache: KvCache): Begun {
+  return { cache, reused: 0, end: async () => {} };
+}
+
 /**
  * Caches of texts that have ended, so that one that begins alike (the next turn of a chat, the same system prompt) is not read again.
  * Bounded; the least recently used goes.
@@ -38,7 +43,7 @@ export class Prefixes {
 
   /** A cache for a text, with as much of it as an earlier one began with; at least its last id is left to be read. */
   async begin(ids: TokenIds): Promise<Begun> {
-    if (this.#most === 0) return { cache: this.#make(), reused: 0, end: async () => {} };
+    if (this.#most === 0) return ownCache(this.#make());
     const { entry: found, common } = this.#longest(ids);
     let entry: Entry;
     if (found && this.#idle.includes(found) && 2 * common >= found.cache.length) {

@@ -7,6 +7,8 @@ import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
+import { overlaps, type Range } from './segments.js';
+import { Turned } from './turned.js';
 
 /** What keys and values may be kept as. */
 export const CACHE_DTYPES = CACHE_TYPES.map(({ name }) => name);
@@ -49,6 +51,7 @@ export class KvCache {
   #capacity = 0;
   #length = 0;
   #busy = false;
+  readonly #turned: Turned;
   #logits: OwnedFloat32Array | undefined;
   /** By owner, who holds weights: so a cache keeps none alive. */
   #prepared = new WeakMap<object, unknown>();
@@ -67,6 +70,7 @@ export class KvCache {
     this.maxPositions = maxPositions;
     this.#layerCount = layers;
     this.#cacheType = CACHE_DTYPES.indexOf(dtype);
+    this.#turned = new Turned(config);
   }
 
   /** Positions that it holds. */
@@ -109,10 +113,12 @@ export class KvCache {
       const message = `Expected at most ${this.maxPositions} positions, got ${end}.`;
       throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
     }
+    this.#turned.check(this.#length, end);
     this.#busy = true;
     try {
       await this.#reserve(end);
       const result = await body(this.#length);
+      this.#turned.note(end);
       this.#length = end;
       return result;
     } finally {
@@ -135,10 +141,16 @@ export class KvCache {
       for (const [old, now, range] of overlaps(from, this.#segments, length)) {
         for (const [i, segment] of old.entries()) await this.#copy(segment, now[i]!, range);
       }
+      this.#turned.copyFrom(other.#turned);
       this.#length = length;
     } finally {
       this.#busy = false;
     }
+  }
+
+  /** Whether `rows` more positions may be read after those that it holds; else, only the whole text into it when empty. @internal */
+  goesOn(rows: number): boolean {
+    return this.#turned.goesOn(this.#length, this.#length + rows);
   }
 
   /** Whether it holds what a model of that shape remembers. @internal */
@@ -265,34 +277,5 @@ export class KvCache {
         await yieldIfDue();
       }
     }
-  }
-}
-
-/** Positions that two segments share: from where they come, where they go, and how many. */
-interface Range {
-  readonly at: number;
-  readonly put: number;
-  readonly count: number;
-}
-
-type Segments = readonly (readonly CacheSegment[])[];
-
-/** Which segments hold the same of the first `length` positions, in whole strips. */
-function* overlaps(
-  from: Segments,
-  to: Segments,
-  length: number,
-): Generator<[from: readonly CacheSegment[], to: readonly CacheSegment[], range: Range]> {
-  const most = Math.ceil(length / KEY_STRIP) * KEY_STRIP;
-  let begin = 0;
-  for (const old of from) {
-    const end = Math.min(most, begin + old[0]!.capacity);
-    let first = 0;
-    for (const now of to) {
-      const [at, past] = [Math.max(begin, first), Math.min(end, first + now[0]!.capacity)];
-      if (at < past) yield [old, now, { at: at - begin, put: at - first, count: past - at }];
-      first += now[0]!.capacity;
-    }
-    begin += old[0]!.capacity;
   }
 }

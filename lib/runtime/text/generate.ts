@@ -3,7 +3,7 @@ import type { Option } from '../../matrix/option.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { rejectUnknownOptions } from '../../messages/options-object.js';
 import type { Seat } from '../batch/batcher.js';
-import type { Begun } from '../batch/prefixes.js';
+import { type Begun, ownCache } from '../batch/prefixes.js';
 import type { KvCache } from '../blocks/cache.js';
 import { checkEncoded, type TokenIds } from './ids.js';
 import { formatStart, JsonText, type TextFormat } from './json/json-text.js';
@@ -43,7 +43,7 @@ export interface GenerateOptions {
   readonly stop?: string | readonly string[] | undefined;
   /**
    * Goes on after what this cache of the model's holds (`createCache`): the prompt is what comes next. Afterwards it holds the prompt and every
-   * token that came but the last, which belongs to the beginning of what is read next. No other call may use it meanwhile.
+   * token but the last, the beginning of what is read next. No other call may use it meanwhile. Crossing where `longrope` changes is an error.
    */
   readonly cache?: KvCache | undefined;
   /** Ends the generation: the iterator throws the signal's reason, within milliseconds. */
@@ -233,7 +233,7 @@ export async function* generateTokens(
     const message = `Expected a prompt of fewer tokens than the context of ${most}, got ${ids.length}${held}.`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message} maxContext (--max-context) sets the limit.`);
   }
-  const { cache, reused, end } = options.cache ? callersOwn(options.cache) : await model.begin(ids);
+  const { cache, reused, end } = options.cache ? ownCache(options.cache) : await model.begin(ids);
   if (!options.cache) cache.expected = ids.length + maxTokens;
   const tokens: number[] = [];
   const sampler = new Sampler(options, ids);
@@ -256,7 +256,12 @@ export async function* generateTokens(
       const ended = json ? json.done : endIds.includes(id);
       const last = count === maxTokens || cache.length === most;
       // It is read while its text is made and the caller has it: so a text is there when the next step begins.
-      if (!ended && !last) reading = seat.read([id], cache, signal);
+      if (!ended && !last) {
+        // What was read of a short text may be no beginning of a long one. A caller's cache is never emptied: an error says so.
+        const again = !options.cache && !cache.goesOn(1);
+        if (again) cache.truncate(0);
+        reading = seat.read(again ? [...ids, ...tokens] : [id], cache, signal);
+      }
       let text = watch.push(ended && !json ? '' : ((await stream?.push(id)) ?? ''));
       if (!watch.found && (ended || last))
         text += watch.push((await stream?.end()) ?? '') + (watch.found ? '' : watch.rest());
@@ -276,11 +281,6 @@ export async function* generateTokens(
     cache.truncate(Math.min(cache.length, before + ids.length + Math.max(0, tokens.length - 1)));
     await end([...ids, ...tokens]);
   }
-}
-
-/** A cache that nobody else is given. */
-function callersOwn(cache: KvCache): Begun {
-  return { cache, reused: 0, end: async () => {} };
 }
 
 /** Without one, ids that go in come out: text is only demanded where the caller gave some. */
