@@ -52,6 +52,7 @@ const calls = [
     'copyFrom',
     'extend',
     'fits',
+    'goesOn',
     'layer',
     'prepared',
   ]),

@@ -83,7 +83,7 @@ class Recorder implements BatchReader {
 }
 
 describe('a batch', () => {
-  const config = { layers: 1, kvHeads: 1, headDim: 2, vocabSize: 1 } as LanguageModelConfig;
+  const config = { layers: 1, kvHeads: 1, headDim: 2, vocabSize: 1, ropes: [] as unknown } as LanguageModelConfig;
   const cache = () => new KvCache(config, 4096);
   const never = undefined;
 
