@@ -114,6 +114,14 @@ test.each([
   [{ ...CONFIG, init_lora_weights: 'pissa' }, pair, 'init_lora_weights'],
   [{ ...CONFIG, lora_alpha: 'much' }, pair, 'lora_alpha "much"'],
   [{ ...CONFIG, alpha_pattern: { '(a+)+': 3 } }, pair, 'alpha_pattern'],
+  ...[
+    '.*.*.*.*.*.*!',
+    '\\w{1,90}\\w{1,90}\\w{1,90}!',
+    `${'\\w?'.repeat(40)}!`,
+    `${'(\\w|.)'.repeat(36)}!`,
+    '(.*)x+?!',
+    '.{2,}.+!',
+  ].map((slow) => [{ ...CONFIG, alpha_pattern: { [slow]: 3 } }, pair, 'which may take for ever'] as const),
   [CONFIG, { ...pair, [`${prefix}.lora_magnitude_vector`]: tensorOf([1], [1]) }, 'DoRA'],
   [CONFIG, { [`${prefix}.lora_A.weight`]: tensorOf(new Float32Array(128), [2, 64]) }, 'only one of the two'],
   [

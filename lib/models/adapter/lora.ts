@@ -16,6 +16,10 @@ const [DESCRIPTION, WEIGHTS] = ['adapter_config.json', 'adapter_model.safetensor
 const MAX_CONFIG_BYTES = 1024 * 1024;
 /** Longest pattern, and longest name of a module that it is held against: they come from strangers. */
 const MAX_PATTERN = 256;
+/** Most ways in which a pattern may be tried from one place of a name: one `.*` and some alternatives, not two. */
+const MAX_WAYS = 4096;
+/** What a pattern is made of. A number that ends at a dot ends in one place alone. */
+const PARTS = /\\d[*+]\\\.|\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]))?|[*+?]\??|\{(\d+)(,?)(\d*)\}\??|./gs;
 
 /** What an adapter adds to the weight of one module. */
 export interface LoraPair {
@@ -111,6 +115,10 @@ function alphas(config: Config, refuse: (got: string) => never): (module: string
   const patterns = Object.entries((config.alpha_pattern ?? {}) as object).map(([pattern, value]) => {
     const alpha = numberOf(value, 'alpha_pattern');
     if (pattern.length > MAX_PATTERN || /[)\]][*+{]/.test(pattern)) return refuse(`alpha_pattern ${show(pattern)}`);
+    if (waysOf(pattern) > MAX_WAYS)
+      return refuse(
+        `alpha_pattern ${show(pattern)}, which may take for ever: more than one "*" or "+", or too many "?"`,
+      );
     try {
       return { matches: new RegExp(`^(?:.*\\.)?(?:${pattern})$`), alpha };
     } catch {
@@ -121,6 +129,26 @@ function alphas(config: Config, refuse: (got: string) => never): (module: string
     if (patterns.length > 0 && module.length > MAX_PATTERN) return refuse(`a module called ${show(module)}`);
     return patterns.find(({ matches }) => matches.test(module))?.alpha ?? usual;
   };
+}
+
+/** In how many ways at most a pattern without quantifiers of groups is tried: what follows another multiplies it, alternatives add up. */
+function waysOf(pattern: string): number {
+  const open = [{ sum: 0, product: 1 }];
+  for (const [part, least, comma, most] of pattern.matchAll(PARTS)) {
+    const group = open.at(-1)!;
+    if (part.startsWith('(')) open.push({ sum: 0, product: 1 });
+    else if (part === ')') {
+      if (open.length === 1) break; // no regular expression
+      open.pop();
+      open.at(-1)!.product *= group.sum + group.product;
+    } else if (part === '|') {
+      group.sum += group.product;
+      group.product = 1;
+    } else if (part.startsWith('?')) group.product *= 2;
+    else if (/^[*+]/.test(part) || (comma && most === '')) group.product *= MAX_PATTERN;
+    else if (comma) group.product *= Math.max(1, Math.min(MAX_PATTERN, Number(most) - Number(least) + 1));
+  }
+  return open[0]!.sum + open[0]!.product;
 }
 
 /** A matrix of an adapter, as floats. */
