@@ -2,6 +2,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openSource } from '../../lib/containers/list.js';
+import { openAdapter } from '../../lib/models/adapter/lora.js';
 import { MergedSource } from '../../lib/models/adapter/merged-source.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import {
@@ -106,6 +107,19 @@ test('a model becomes what the merged one becomes; all else is as it was, and a 
   expect(snapshot(left)).toEqual(snapshot(whole));
 });
 
+test('patterns of one wildcard, of alternatives and of numbers between dots are taken', async () => {
+  for (const pattern of [
+    '.*_proj',
+    '(?:.*k|.*q)_proj',
+    'layers\\.\\d+\\.self_attn\\.q.?proj',
+    '\\d+\\.\\w+\\.q_proj',
+  ]) {
+    const adapter = await openAdapter(adapterFolder(pair, { ...CONFIG, alpha_pattern: { [pattern]: 3 } }));
+    expect(adapter.pairs[0]!.scale).toBe(1.5);
+    await adapter.source.close();
+  }
+});
+
 test.each([
   [{ ...CONFIG, use_dora: true }, pair, 'DoRA (use_dora)'],
   [{ ...CONFIG, peft_type: 'LOHA' }, pair, 'peft_type "LOHA"'],
@@ -121,6 +135,8 @@ test.each([
     `${'(\\w|.)'.repeat(36)}!`,
     '(.*)x+?!',
     '.{2,}.+!',
+    'a)|(?:.*.*.*.*.*',
+    `${'\\d+\\.?'.repeat(10)}!`,
   ].map((slow) => [{ ...CONFIG, alpha_pattern: { [slow]: 3 } }, pair, 'which may take for ever'] as const),
   [CONFIG, { ...pair, [`${prefix}.lora_magnitude_vector`]: tensorOf([1], [1]) }, 'DoRA'],
   [CONFIG, { [`${prefix}.lora_A.weight`]: tensorOf(new Float32Array(128), [2, 64]) }, 'only one of the two'],

@@ -19,7 +19,8 @@ const MAX_PATTERN = 256;
 /** Most ways in which a pattern may be tried from one place of a name: one `.*` and some alternatives, not two. */
 const MAX_WAYS = 4096;
 /** What a pattern is made of. A number that ends at a dot ends in one place alone. */
-const PARTS = /\\d[*+]\\\.|\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]))?|[*+?]\??|\{(\d+)(,?)(\d*)\}\??|./gs;
+const PARTS =
+  /\\d[*+]\\\.(?![*+?{])|\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]))?|[*+?]\??|\{(\d+)(,?)(\d*)\}\??|./gs;
 
 /** What an adapter adds to the weight of one module. */
 export interface LoraPair {
@@ -138,7 +139,7 @@ function waysOf(pattern: string): number {
     const group = open.at(-1)!;
     if (part.startsWith('(')) open.push({ sum: 0, product: 1 });
     else if (part === ')') {
-      if (open.length === 1) break; // no regular expression
+      if (open.length === 1) return Infinity; // it would end the group that it is put into
       open.pop();
       open.at(-1)!.product *= group.sum + group.product;
     } else if (part === '|') {
