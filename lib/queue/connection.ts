@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import type * as BullMq from 'bullmq';
 import type { Queue } from 'bullmq';
 import { HqqError } from '../messages/errors.js';
@@ -22,7 +23,7 @@ export function loadBullMq(): typeof BullMq {
   }
 }
 
-/** How Redis is reached: the URL, with the user and the password of the environment where it has none. */
+/** How Redis is reached: the URL, with the user and the password of the environment where it has none. It is one that `checkUrl` let pass. */
 export function connectionOf(url: string): BullMq.RedisOptions {
   const { hostname, port, pathname, protocol, username, password } = new URL(url);
   const { HQQ_REDIS_USERNAME, HQQ_REDIS_PASSWORD } = process.env;
@@ -33,7 +34,7 @@ export function connectionOf(url: string): BullMq.RedisOptions {
     ...{ host, port: port === '' ? 6379 : Number(port), db: Number(pathname.slice(1)) || 0 },
     ...(user ? { username: user } : {}),
     ...(secret ? { password: secret } : {}),
-    ...(protocol === 'rediss:' ? { tls: { servername: host } } : {}),
+    ...(protocol === 'rediss:' ? { tls: isIP(host) ? {} : { servername: host } } : {}),
     maxRetriesPerRequest: null, // what was asked while it was away is asked when it is back
     retryStrategy: (times: number) => Math.min(50 * times, RETRY),
   };

@@ -141,6 +141,20 @@ function checkUrl(url: unknown, name: string): void {
   const expected = `Expected ${name} to be a URL of Redis, such as redis://localhost:6379, got ${got}.`;
   if (typeof url !== 'string' || !/^rediss?:\/\//.test(url) || !URL.canParse(url))
     throw new HqqError('ERR_INVALID_OPTION', expected);
+  const { username, password, pathname, search, hash } = new URL(url);
+  const refuse = (what: string): never => {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be a URL of Redis ${what}.`);
+  };
+  try {
+    decodeURIComponent(username + password);
+  } catch {
+    // Without its cause, for the same reason.
+    refuse('whose user and password are percent-encoded: write % as %25, or use HQQ_REDIS_PASSWORD');
+  }
+  if (search !== '' || hash !== '')
+    refuse('without a query or a fragment: write ? and # of a password as %3F and %23, or use HQQ_REDIS_PASSWORD');
+  if (!/^(?:\/\d*)?$/.test(pathname))
+    refuse('with nothing behind its host but the number of a database, such as redis://localhost:6379/2');
 }
 
 function checkName(name: unknown): void {

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue } from 'bullmq';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { beginRun } from '../../lib/queue/begin.js';
-import { closeQueue, openQueue } from '../../lib/queue/connection.js';
+import { closeQueue, connectionOf, openQueue } from '../../lib/queue/connection.js';
 import { createWorker, quantizeModel } from '../../lib/queue/entry.js';
 import { checkJob } from '../../lib/queue/jobs.js';
 import type { Manifest } from '../../lib/queue/manifest.js';
@@ -22,6 +22,12 @@ describe('options of a queue', () => {
   it.each([
     [{ url: 'http://localhost' }, /Expected queue.url to be a URL of Redis, .* got another text/],
     [{ url: 'redis://me:sesame@' }, /got another text/],
+    [{ url: 'redis://:sesame%zz@h' }, /write % as %25, or use HQQ_REDIS_PASSWORD/],
+    [{ url: 'redis://sesame%:a@h' }, /write % as %25, or use HQQ_REDIS_PASSWORD/],
+    [{ url: 'redis://h/sesame' }, /nothing behind its host but the number of a database/],
+    [{ url: 'redis://h/2/3' }, /nothing behind its host but the number of a database/],
+    [{ url: 'redis://h?password=sesame' }, /without a query or a fragment/],
+    [{ url: 'redis://h#sesame' }, /without a query or a fragment/],
     [{ url: URL_OF_NOBODY, name: 'a:b' }, /Expected the name of the queue to be 1 to 64 letters/],
     [{ url: URL_OF_NOBODY, attempts: 0 }, /Expected queue.attempts to be an integer in \[1, 100\], got 0/],
     [{ url: URL_OF_NOBODY, attach: 1 }, /Expected queue.attach to be true or false, got 1/],
@@ -46,6 +52,18 @@ describe('options of a queue', () => {
   ])('of a worker: %j', (given, message) => {
     expect(() => resolveWorker(given as Parameters<typeof resolveWorker>[0])).toThrow(message);
   });
+});
+
+it.each([
+  ['redis://h', { host: 'h', port: 6379, db: 0 }],
+  ['redis://h:7/', { host: 'h', port: 7, db: 0 }],
+  ['redis://me:100%25@h/2', { username: 'me', password: '100%', db: 2 }],
+  ['rediss://h', { tls: { servername: 'h' } }],
+  ['rediss://10.0.0.1', { host: '10.0.0.1', tls: {} }], // TLS has no names for addresses
+  ['rediss://[::1]:7', { host: '::1', tls: {} }],
+])('%s is reached so', (url, options) => {
+  expect(connectionOf(resolveQueue(url).url)).toMatchObject(options);
+  if ('tls' in options) expect(connectionOf(url).tls).toEqual(options.tls);
 });
 
 describe('data of a job', () => {
