@@ -90,8 +90,8 @@ export async function closeQueue(queue: { close(): Promise<void>; disconnect(): 
   await soon(queue.disconnect());
 }
 
-/** Whether something ends in time. */
-async function soon(work: Promise<void>): Promise<boolean> {
+/** Whether something ends, well or not, in the time that the last words may take. */
+export async function soon(work: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<boolean>((resolve) => {
     timer = setTimeout(resolve, LAST_WORDS, false);

@@ -1,10 +1,11 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Job } from 'bullmq';
+import { untilAborted } from '../compute/signal.js';
 import { systemCode, withPath } from '../files/io.js';
 import { HqqError, type HqqErrorCode } from '../messages/errors.js';
 import type { Progress } from '../models/report.js';
-import { addressOf, closeQueue, connectionOf, loadBullMq, openQueue, PREFIX } from './connection.js';
+import { addressOf, closeQueue, connectionOf, loadBullMq, openQueue, PREFIX, soon } from './connection.js';
 import { Contexts, Elsewhere } from './context.js';
 import { addFlow, checkJob, failureText, type JobData, type Task, whatOf } from './jobs.js';
 import { FILES, type Manifest, readManifest } from './manifest.js';
@@ -16,7 +17,8 @@ import { finishRun, weighRun, writeShardOfRun } from './work.js';
 /** What takes jobs of a queue: `createWorker`. */
 export interface QueueWorker {
   /**
-   * Takes no more jobs, and is done when those under way are.
+   * Takes no more jobs, and is done when those under way are. Where Redis is away it is not waited for: what was done in the meantime is
+   * found by whoever takes the job next.
    *
    * @param options `now`: jobs under way are given back to the queue at once; others do them again.
    */
@@ -62,10 +64,23 @@ export async function createWorker(given: WorkerOptions): Promise<QueueWorker> {
   worker.on('failed', (job) => void work.failed(job));
   await worker.waitUntilReady();
   void worker.run();
+  const end = async () => {
+    const ended = worker.close();
+    do {
+      await Promise.race([ended, work.idle()]);
+      if (await soon(ended)) return;
+    } while (work.isBusy); // with a job that was being fetched when no more were to be taken
+    // Redis is away, and BullMQ would wait until it is back. Its close(true) would not, but does nothing after close(); and until then
+    // timers of it keep the process.
+    worker.closing = undefined;
+    await soon(worker.close(true));
+    await soon(worker.pause(true));
+    await soon(worker.disconnect());
+  };
   return {
     close: ({ now = false } = {}) => {
       if (now) work.stop();
-      closing ??= worker.close().finally(() => work.close());
+      closing ??= end().finally(() => work.close());
       return closing;
     },
   };
@@ -87,6 +102,7 @@ class Work {
   readonly #contexts: Contexts;
   readonly #options: ReturnType<typeof resolveWorker>;
   readonly #stop = new AbortController();
+  readonly #underWay = new Set<Promise<void>>();
   #nextRest = REST;
 
   constructor(root: string, options: ReturnType<typeof resolveWorker>) {
@@ -107,7 +123,22 @@ class Work {
     return this.#contexts.close();
   }
 
-  async process(job: Job, token: string): Promise<void> {
+  get isBusy(): boolean {
+    return this.#underWay.size > 0;
+  }
+
+  /** Done when no job is under way. */
+  async idle(): Promise<void> {
+    while (this.isBusy) await Promise.allSettled(this.#underWay);
+  }
+
+  process(job: Job, token: string): Promise<void> {
+    const done = this.#process(job, token).finally(() => this.#underWay.delete(done));
+    this.#underWay.add(done);
+    return done;
+  }
+
+  async #process(job: Job, token: string): Promise<void> {
     const { UnrecoverableError, WaitingError } = loadBullMq();
     let known: { readonly task: Task; readonly data: JobData } | undefined;
     let what = 'a job';
@@ -126,7 +157,7 @@ class Work {
           else if (task.kind === 'finish') await finishRun(context, run);
           else {
             await weighRun(context, run);
-            await addFlow(this.#options.url, this.#options.name, data, context.manifest);
+            await untilAborted(addFlow(this.#options.url, this.#options.name, data, context.manifest), signal);
           }
         }),
       );
@@ -134,7 +165,7 @@ class Work {
       this.#nextRest = REST;
     } catch (error) {
       if (error instanceof Stopped) {
-        await job.moveToWait(token);
+        await soon(job.moveToWait(token)); // where Redis is away, others take it when its lock has run out
         throw new WaitingError();
       }
       if (error instanceof Ended) throw new UnrecoverableError(error.message);

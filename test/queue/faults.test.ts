@@ -12,7 +12,7 @@ import { closeQueue, openQueue } from '../../lib/queue/connection.js';
 import { Contexts } from '../../lib/queue/context.js';
 import { createWorker, quantizeModel } from '../../lib/queue/entry.js';
 import { FILES } from '../../lib/queue/manifest.js';
-import { resolveQueue } from '../../lib/queue/options.js';
+import { resolveQueue, type WorkerEvent } from '../../lib/queue/options.js';
 import { finishRun, writeShardOfRun } from '../../lib/queue/work.js';
 import { beside, failure, freshPath, llama, modelFolder, randomTensor, snapshot } from '../support/checkpoints.js';
 import { hasRedis, Redis } from '../support/redis.js';
@@ -196,5 +196,27 @@ describe.skipIf(!hasRedis())('what goes wrong', () => {
     await worker.close();
     await forgetful.remove();
     expect(beside(output)).toEqual(['out']);
+  });
+
+  it('workers are stopped while Redis is away: one that waits, and one that has a job, at once', async () => {
+    const away = new Redis();
+    await away.start();
+    const input = modelFolder([{ 'layers.0.up.weight': randomTensor([2048, 2048], 3) }]);
+    const leave = new AbortController();
+    const queue = { url: away.url, root: ROOT, leave: leave.signal };
+    const made = failure(() => quantizeModel(input, freshPath(), { nbits: 3, solver: 'joint', queue }));
+    let tell = () => {};
+    const begun = new Promise<void>((resolve) => {
+      tell = resolve;
+    });
+    const onEvent = ({ kind }: WorkerEvent) => kind === 'begun' && tell();
+    const busy = await createWorker({ url: away.url, root: ROOT, onEvent });
+    const waiting = await createWorker({ url: away.url, root: ROOT, name: 'nothing' });
+    await begun;
+    await away.stop();
+    await Promise.all([waiting.close(), busy.close({ now: true })]);
+    leave.abort(new Error('left'));
+    expect(await made).toMatchObject({ message: 'left' });
+    await away.remove();
   });
 });
