@@ -114,13 +114,19 @@ async function beginPrepared(
       await addJobs(begun, queue, opened);
       return begun;
     } catch (error) {
-      await fs.rm(stagingOf(place), { recursive: true, force: true }).catch(() => {});
+      await clearFiles({ output: place, folder: folderOf(place, run) });
       throw error;
     }
   } catch (error) {
     await removeParents(parents);
     throw error;
   }
+}
+
+/** Removes the files of a run, and of no other: one may have begun beside it. */
+export async function clearFiles({ folder, output }: Pick<Run, 'folder' | 'output'>): Promise<void> {
+  await fs.rm(folder, { recursive: true, force: true, maxRetries: 5 }).catch(() => {});
+  await fs.rmdir(stagingOf(output)).catch(() => {});
 }
 
 /** Adds what is not there yet. */

@@ -1,4 +1,3 @@
-import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
@@ -8,10 +7,10 @@ import { removeParents } from '../files/parents.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import type { ModelReport, Progress } from '../models/report.js';
-import { addJobs, type Run } from './begin.js';
+import { addJobs, clearFiles, type Run } from './begin.js';
 import { addressOf } from './connection.js';
 import { failureOf, jobId } from './jobs.js';
-import { FILES, stagingOf } from './manifest.js';
+import { FILES } from './manifest.js';
 import type { ResolvedQueue } from './options.js';
 import { namesIn, writeJson } from './whole-file.js';
 
@@ -58,7 +57,7 @@ export async function followRun(run: Run, following: Following): Promise<ModelRe
     const report = await untilDone(run, following);
     await removeJobs(run, opened);
     await sleep(LINGER);
-    await clear(run);
+    await clearFiles(run);
     return report;
   } catch (error) {
     if (!(error instanceof Failed) && !signal?.aborted) throw error;
@@ -66,7 +65,7 @@ export async function followRun(run: Run, following: Following): Promise<ModelRe
     await removeJobs(run, opened);
     const late = await reportOf(run).catch(() => undefined); // it was being put in its place in that moment
     await sleep(LINGER);
-    await clear(run);
+    await clearFiles(run);
     if (late !== undefined) return late;
     await removeParents(run.manifest.parents);
     throw error instanceof Failed ? error.cause : error;
@@ -275,12 +274,6 @@ async function removeJobs({ data: { run } }: Run, opened: Queue): Promise<void> 
     if (await answerOf(remove())) return;
     await sleep(LOOKS);
   }
-}
-
-/** Removes the files of the run, and of no other: another may have begun beside it. */
-async function clear({ folder, output }: Run): Promise<void> {
-  await fs.rm(folder, { recursive: true, force: true, maxRetries: 5 }).catch(() => {});
-  await fs.rmdir(stagingOf(output)).catch(() => {});
 }
 
 /** Adds jobs that Redis does not know any more. */
