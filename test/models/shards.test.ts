@@ -7,49 +7,12 @@ import type { ShardResult } from '../../lib/models/quantize/check-shards.js';
 import type { ModelPlan } from '../../lib/models/quantize/plan.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { finishShards, planConversion, writeShard } from '../../lib/models/quantize/shards.js';
-import type { ModelReport } from '../../lib/models/report.js';
 import { bundled } from '../support/bundle.js';
-import {
-  beside,
-  encode,
-  failure,
-  freshPath,
-  llama,
-  modelFolder,
-  numbersOf,
-  randomTensor,
-  snapshot,
-  tensorOf,
-} from '../support/checkpoints.js';
+import { beside, encode, failure, freshPath, llama, modelFolder, snapshot, tensorOf } from '../support/checkpoints.js';
+import { threeShards, timeless } from '../support/shards.js';
 
 const run = promisify(execFile);
 const json = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
-
-/** A report without what differs from run to run. */
-function timeless(report: ModelReport): unknown {
-  return JSON.parse(
-    JSON.stringify(report, (key, value: unknown) => (/seconds$|^output$/i.test(key) ? undefined : value)),
-  );
-}
-
-/** Three shards: ordinary layers, one that float16 does not hold, one of weights stored [in, out]. */
-function model(): string {
-  const tiny = tensorOf(
-    numbersOf(randomTensor([64, 64], 5)).map((w) => w * 1e-7),
-    [64, 64],
-  );
-  return modelFolder(
-    [
-      llama('bfloat16'),
-      { 'tiny.weight': tiny, 'tiny.bias': randomTensor([64], 9), 'x.norm.weight': randomTensor([64], 2) },
-      { 'h.0.wide.weight': randomTensor([64, 192], 3), 'h.0.wide.bias': randomTensor([192], 4, 'float16') },
-    ],
-    {
-      config: '{\n  "model_type": "of no known class"\n}\n',
-      files: { 'tokenizer.json': '{}', 'sub/more.txt': 'more' },
-    },
-  );
-}
 
 async function writeAll(plan: ModelPlan, input: string, order: readonly string[]) {
   const paths = new Map(order.map((file) => [file, freshPath(file)]));
@@ -60,7 +23,7 @@ async function writeAll(plan: ModelPlan, input: string, order: readonly string[]
 
 describe('a plan', () => {
   it('is plain JSON, and its shards are written one by one, in any order and process, to the bytes of quantizeModel', async () => {
-    const input = model();
+    const input = threeShards();
     const options = { nbits: 4, overrides: { '*k_proj': { nbits: 3, axis: 0 } }, exclude: '*gate_proj' } as const;
     const whole = freshPath();
     const report = await quantizeModel(input, whole, options);
@@ -100,7 +63,7 @@ describe('a plan', () => {
   });
 
   it('is of one model: another, or a changed one, is refused before anything is written', async () => {
-    const input = model();
+    const input = threeShards();
     const plan = await planConversion(input);
     const { file } = plan.shards[0]!;
     const path = freshPath('shard');
@@ -139,7 +102,7 @@ describe('a plan', () => {
   });
 
   it('is finished when every shard is there, and not before', async () => {
-    const input = model();
+    const input = threeShards();
     const plan = await planConversion(input);
     const [first, ...others] = plan.shards.map(({ file }) => file);
     const { paths, results } = await writeAll(plan, input, others);

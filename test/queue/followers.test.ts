@@ -1,47 +1,40 @@
 import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { createWorker, quantizeModel } from '../../lib/queue/entry.js';
-import type { WorkerEvent } from '../../lib/queue/options.js';
-import type { QueueWorker } from '../../lib/queue/worker.js';
+import { quantizeModel } from '../../lib/queue/entry.js';
 import { beside, failure, freshPath, modelFolder, randomTensor } from '../support/checkpoints.js';
-import { hasRedis, Redis } from '../support/redis.js';
+import { SharedQueue } from '../support/queue.js';
+import { hasRedis } from '../support/redis.js';
 
 // Several who follow one run, or work at it, of whom one knows less than the others.
 
 describe.skipIf(!hasRedis())('of those who share a run', () => {
-  const redis = new Redis();
-  const workers: QueueWorker[] = [];
+  const shared = new SharedQueue();
+  const { redis, root: ROOT } = shared;
   beforeAll(() => redis.start());
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.close({ now: true })));
-  });
+  afterEach(() => shared.rest());
   afterAll(() => redis.remove());
 
-  const ROOT = fs.realpathSync(dirname(dirname(freshPath())));
   const input = modelFolder([0, 1, 2].map((i) => ({ [`layers.${i}.up.weight`]: randomTensor([64, 64], i + 1) })));
-
-  async function work(name: string, root = ROOT): Promise<WorkerEvent[]> {
-    const events: WorkerEvent[] = [];
-    const onEvent = (event: WorkerEvent) => void events.push(event);
-    workers.push(await createWorker({ url: redis.url, name, root, onEvent, threads: 1 }));
-    return events;
-  }
 
   async function until(isSo: () => boolean): Promise<void> {
     while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+
+  /** Whether a run that writes `output` can be followed. */
+  function hasManifest(output: string): boolean {
+    const staging = `${output}.queue`;
+    if (!fs.existsSync(staging)) return false;
+    return fs.readdirSync(staging).some((run) => fs.existsSync(join(staging, run, 'manifest.json')));
   }
 
   it('all are told how it ended', async () => {
     const output = freshPath();
     const queue = { url: redis.url, name: 'told', root: ROOT };
     const begun = quantizeModel(input, output, { nbits: 4, queue });
-    await until(() => fs.readdirSync(dirname(output)).includes('out.queue'));
-    await until(() =>
-      fs.readdirSync(`${output}.queue`).some((run) => fs.existsSync(join(`${output}.queue`, run, 'manifest.json'))),
-    );
+    await until(() => hasManifest(output));
     const followed = quantizeModel(input, output, { queue: { ...queue, attach: true } });
-    await work('told');
+    await shared.work({ name: 'told' });
     expect(await followed).toEqual(await begun);
     expect(beside(output)).toEqual(['out']);
   });
@@ -53,15 +46,12 @@ describe.skipIf(!hasRedis())('of those who share a run', () => {
     const broken = () => {
       throw new Error('no terminal');
     };
-    await until(() => fs.readdirSync(dirname(output)).includes('out.queue'));
-    await until(() =>
-      fs.readdirSync(`${output}.queue`).some((run) => fs.existsSync(join(`${output}.queue`, run, 'manifest.json'))),
-    );
+    await until(() => hasManifest(output));
     const followed = failure(() =>
       quantizeModel(input, output, { queue: { ...queue, attach: true }, onProgress: broken }),
     );
     expect((await followed).message).toBe('no terminal');
-    await work('own');
+    await shared.work({ name: 'own' });
     expect((await begun).totals.weights).toBe(3 * 64 * 64);
   });
 
@@ -84,7 +74,7 @@ describe.skipIf(!hasRedis())('of those who share a run', () => {
   it('a worker whose shared folder is not there leaves the shards to others', async () => {
     const output = freshPath();
     const empty = fs.mkdtempSync(join(ROOT, 'empty-'));
-    const events = await work('away', empty);
+    const events = await shared.work({ name: 'away', root: empty });
     const begun = quantizeModel(input, output, { nbits: 4, queue: { url: redis.url, name: 'away', root: ROOT } });
     await until(() => events.some(({ kind }) => kind === 'failed'));
     expect(events).toContainEqual(
@@ -92,7 +82,7 @@ describe.skipIf(!hasRedis())('of those who share a run', () => {
         message: expect.stringMatching(/this worker finds none. Look whether the shared folder/),
       }),
     );
-    await work('away');
+    await shared.work({ name: 'away' });
     expect((await begun).totals.weights).toBe(3 * 64 * 64);
   });
 });

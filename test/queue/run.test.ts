@@ -3,10 +3,9 @@ import { dirname, join } from 'node:path';
 import { Queue } from 'bullmq';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { quantizeModel as quantizeHere } from '../../lib/calibrate/weighing/quantize.js';
-import type { ModelReport, Progress } from '../../lib/models/report.js';
-import { createWorker, quantizeModel } from '../../lib/queue/entry.js';
-import type { WorkerEvent, WorkerOptions } from '../../lib/queue/options.js';
-import type { QueueWorker } from '../../lib/queue/worker.js';
+import type { Progress } from '../../lib/models/report.js';
+import { quantizeModel } from '../../lib/queue/entry.js';
+import type { WorkerOptions } from '../../lib/queue/options.js';
 import {
   beside,
   encode,
@@ -14,61 +13,26 @@ import {
   freshPath,
   llama,
   modelFolder,
-  numbersOf,
   randomTensor,
   type Source,
   snapshot,
   tensorOf,
 } from '../support/checkpoints.js';
 import { SHIPPED } from '../support/language-models.js';
-import { hasRedis, Redis } from '../support/redis.js';
-
-/** A report without what differs from run to run. */
-function timeless(report: ModelReport): unknown {
-  return JSON.parse(
-    JSON.stringify(report, (key, value: unknown) => (/seconds$|^output$/i.test(key) ? undefined : value)),
-  );
-}
-
-/** Three shards: ordinary layers, one that float16 does not hold, one of weights stored [in, out]. */
-function model(seed = 5): string {
-  const tiny = tensorOf(
-    numbersOf(randomTensor([64, 64], seed)).map((w) => w * 1e-7),
-    [64, 64],
-  );
-  return modelFolder(
-    [
-      llama('bfloat16'),
-      { 'tiny.weight': tiny, 'tiny.bias': randomTensor([64], 9), 'x.norm.weight': randomTensor([64], 2) },
-      { 'h.0.wide.weight': randomTensor([64, 192], 3), 'h.0.wide.bias': randomTensor([192], 4, 'float16') },
-    ],
-    {
-      config: '{\n  "model_type": "of no known class"\n}\n',
-      files: { 'tokenizer.json': '{}', 'sub/more.txt': 'more' },
-    },
-  );
-}
+import { SharedQueue } from '../support/queue.js';
+import { hasRedis } from '../support/redis.js';
+import { threeShards, timeless } from '../support/shards.js';
 
 const many = (count: number, seed = 1): readonly Source[] =>
   Array.from({ length: count }, (_, i) => ({ [`layers.${i}.up.weight`]: randomTensor([64, 64], seed + i) }));
 
 describe.skipIf(!hasRedis())('a queue', () => {
-  const redis = new Redis();
-  const workers: QueueWorker[] = [];
+  const shared = new SharedQueue();
+  const { redis, workers, root: ROOT } = shared;
+  const work = (more?: Partial<WorkerOptions>) => shared.work(more);
   beforeAll(() => redis.start());
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.close({ now: true })));
-  });
+  afterEach(() => shared.rest());
   afterAll(() => redis.remove());
-
-  const ROOT = fs.realpathSync(dirname(dirname(freshPath())));
-
-  async function work(more: Partial<WorkerOptions> = {}): Promise<WorkerEvent[]> {
-    const events: WorkerEvent[] = [];
-    const onEvent = (event: WorkerEvent) => void events.push(event);
-    workers.push(await createWorker({ url: redis.url, root: ROOT, onEvent, threads: 1, ...more }));
-    return events;
-  }
 
   /** Jobs of all states that Redis has. */
   async function jobs(name = 'hqq'): Promise<number> {
@@ -79,7 +43,7 @@ describe.skipIf(!hasRedis())('a queue', () => {
   }
 
   it('has workers write the bytes and the report of one machine, and keeps nothing', async () => {
-    const input = model();
+    const input = threeShards();
     const options = { nbits: 4, overrides: { '*k_proj': { nbits: 3, axis: 0 } }, exclude: '*gate_proj' } as const;
     const whole = freshPath();
     const report = await quantizeHere(input, whole, options);
