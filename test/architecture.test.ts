@@ -214,3 +214,32 @@ describe('includes of native', () => {
     expect(naming(/#include <napi\.h>/)).toEqual(['native/addon/napi.h']);
   });
 });
+
+test('no file holds the marks of a merge that was not finished', () => {
+  const folders = ['bench', 'docs', 'examples', 'interop', 'lib', 'native', 'scripts', 'test', 'cmake'];
+  const endings = [
+    '.cc',
+    '.cmake',
+    '.css',
+    '.h',
+    '.html',
+    '.js',
+    '.json',
+    '.md',
+    '.mjs',
+    '.py',
+    '.sh',
+    '.ts',
+    '.txt',
+    '.yml',
+  ];
+  const below = folders
+    .flatMap((folder) => filesBelow(folder, endings))
+    .filter((file) => !file.includes('node_modules/'));
+  const atRoot = readdirSync(root).filter((file) => endings.some((ending) => file.endsWith(ending)));
+  const marked = [...atRoot, ...below].filter((file) =>
+    /^(<{7}|>{7}|\|{7}) /m.test(readFileSync(join(root, file), 'utf8')),
+  );
+  expect(below.length).toBeGreaterThan(500);
+  expect(marked).toEqual([]);
+});
