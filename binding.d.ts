@@ -281,6 +281,20 @@ export interface DenseLinearArgs {
   readonly threads: number;
 }
 
+/**
+ * Gradients of `denseLinear` from those of its outputs: `xGradient[b, i] += sum over o of gradient[b, o] * weights[o, i]` and
+ * `weightGradient[o, i] = sum over b of gradient[b, o] * x[b, i]`. A row's bits do not depend on its batch, no bit on `threads`.
+ */
+export interface DenseLinearGradientArgs
+  extends Pick<DenseLinearArgs, 'batch' | 'inFeatures' | 'outFeatures' | 'x' | 'weights' | 'threads'> {
+  /** `[batch, outFeatures]`: of the outputs. */
+  readonly gradient: Float32Array;
+  /** `[batch, inFeatures]`, added to; empty: not wanted, nor are `weights` read. May overlap nothing that is read. */
+  readonly xGradient: Float32Array;
+  /** `[outFeatures, inFeatures]`, written; empty: not wanted, nor is `x` read. May overlap nothing that is read. */
+  readonly weightGradient: Float32Array;
+}
+
 /** `out[r] = x[r] / sqrt(mean(x[r]^2) + epsilon) * weight`. */
 export interface RmsNormArgs {
   readonly rows: number;
@@ -462,6 +476,7 @@ export interface Operations {
   linear: LinearArgs;
   linearTiled: LinearTiledArgs;
   denseLinear: DenseLinearArgs;
+  denseLinearGradient: DenseLinearGradientArgs;
   rmsNorm: RmsNormArgs;
   rope: RopeArgs;
   attention: AttentionArgs;

@@ -41,6 +41,7 @@ const OPERATIONS: { readonly [K in keyof Operations]: Run<K> } = {
   distance,
   convert,
   ...later(['denseLinear', 'rmsNorm', 'rope', 'attention', 'swiglu', 'geglu', 'scale', 'columns', 'add']),
+  ...later(['denseLinearGradient']),
   *largePages() {}, // memory is the engine's here, pages and all
   prepared,
   sequence,
@@ -65,7 +66,8 @@ type Provided =
   | 'geglu'
   | 'scale'
   | 'columns'
-  | 'add';
+  | 'add'
+  | 'denseLinearGradient';
 type ProvidedOperations = { readonly [K in Provided]: Run<K> };
 
 let provided: Partial<ProvidedOperations> = {};
