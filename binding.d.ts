@@ -425,6 +425,74 @@ export interface AddArgs {
   readonly threads: number;
 }
 
+// Gradients: from that of what an operation gives (`gradient`) to that of what it was given. A number of an array's gradient is how much a
+// loss grows with that number of the array.
+
+/** The gradient of `rmsNorm`. */
+export interface RmsNormGradientArgs extends Omit<RmsNormArgs, 'out'> {
+  /** `[rows, cols]`, of `out`. */
+  readonly gradient: Float32Array;
+  /** `[rows, cols]`, of `x`: written, and may be `gradient`; or added to. */
+  readonly xGradient: Float32Array;
+  /** Whether `xGradient` is added to. */
+  readonly adds: boolean;
+}
+
+/**
+ * The gradient of `attention` for a text of its own: row `r` is at position `r`. Probabilities are computed anew, a few rows at a time.
+ */
+export interface AttentionGradientArgs
+  extends Pick<
+    AttentionArgs,
+    'rows' | 'heads' | 'kvHeads' | 'headDim' | 'window' | 'scale' | 'softcap' | 'q' | 'k' | 'v' | 'threads'
+  > {
+  /** `[rows, heads, headDim]`, of `out`. */
+  readonly gradient: Float32Array;
+  /** Of q, k and v, written. */
+  readonly qGradient: Float32Array;
+  readonly kGradient: Float32Array;
+  readonly vGradient: Float32Array;
+}
+
+/** The gradient of `swiglu`; arrays of one length. */
+export interface SwigluGradientArgs extends Omit<SwigluArgs, 'out'> {
+  /** Of `out`. */
+  readonly gradient: Float32Array;
+  /** Of gate and up, written. Neither may be another of the arrays. */
+  readonly gateGradient: Float32Array;
+  readonly upGradient: Float32Array;
+}
+
+/** The gradient of `geglu`. */
+export type GegluGradientArgs = SwigluGradientArgs;
+
+/** The gradient of `scale` with a softcap: `gradient = gradient * factor * (1 - (out / softcap)^2)`. Without one it is `scale` itself. */
+export interface ScaleGradientArgs {
+  readonly factor: number;
+  /** Above 0. */
+  readonly softcap: number;
+  /** What `scale` made of x. */
+  readonly out: Float32Array;
+  /** As long, of `out`, then of x: read and written. */
+  readonly gradient: Float32Array;
+  readonly threads: number;
+}
+
+/** The gradient of `columns`: `xGradient[:, from : from + cols] += gradient` */
+export interface ColumnsGradientArgs extends Omit<ColumnsArgs, 'x' | 'out'> {
+  /** `[rows, cols]`, of `out`. */
+  readonly gradient: Float32Array;
+  /** `[rows, width]`, of x: read and written. */
+  readonly xGradient: Float32Array;
+}
+
+/** `x = 0` */
+export interface ClearArgs {
+  /** Written. */
+  readonly x: Float32Array;
+  readonly threads: number;
+}
+
 /** Asks the system for large pages, where it has such, for an array that nothing was written to yet. */
 export interface LargePagesArgs {
   readonly array: Float32Array;
@@ -485,6 +553,13 @@ export interface Operations {
   scale: ScaleArgs;
   columns: ColumnsArgs;
   add: AddArgs;
+  rmsNormGradient: RmsNormGradientArgs;
+  attentionGradient: AttentionGradientArgs;
+  swigluGradient: SwigluGradientArgs;
+  gegluGradient: GegluGradientArgs;
+  scaleGradient: ScaleGradientArgs;
+  columnsGradient: ColumnsGradientArgs;
+  clear: ClearArgs;
   largePages: LargePagesArgs;
   prepared: PreparedArgs;
   sequence: SequenceArgs;

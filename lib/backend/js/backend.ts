@@ -20,28 +20,26 @@ export function createJsBackend(): Backend {
     isa: 'js',
     dot: 'plain',
     run(operation, args) {
-      const units = OPERATIONS[operation](args);
+      const units = unitsOf(operation, args);
       while (!units.next().done);
     },
     start(operation, args): Task {
-      return slices.add(OPERATIONS[operation](args));
+      return slices.add(unitsOf(operation, args));
     },
     prepare: (args) => new Prepared(args),
   };
 }
 
-const OPERATIONS: { readonly [K in keyof Operations]: Run<K> } = {
+/** The operations by name; those that come with what needs them are added to it. */
+const operations: { [K in keyof Operations]?: Run<K> } = {
   quantize,
   encode,
   extremes,
-  ...later(['encodeBlocks', 'decodeBlocks', 'splitBlocks']),
   pack,
   unpack,
   dequantize,
   distance,
   convert,
-  ...later(['denseLinear', 'rmsNorm', 'rope', 'attention', 'swiglu', 'geglu', 'scale', 'columns', 'add']),
-  ...later(['denseLinearGradient']),
   *largePages() {}, // memory is the engine's here, pages and all
   prepared,
   sequence,
@@ -53,37 +51,15 @@ const OPERATIONS: { readonly [K in keyof Operations]: Run<K> } = {
 
 type Run<K extends keyof Operations> = (args: Operations[K]) => Units;
 
-/** Operations that come with what needs them. */
-type Provided =
-  | 'encodeBlocks'
-  | 'decodeBlocks'
-  | 'splitBlocks'
-  | 'denseLinear'
-  | 'rmsNorm'
-  | 'rope'
-  | 'attention'
-  | 'swiglu'
-  | 'geglu'
-  | 'scale'
-  | 'columns'
-  | 'add'
-  | 'denseLinearGradient';
-type ProvidedOperations = { readonly [K in Provided]: Run<K> };
-
-let provided: Partial<ProvidedOperations> = {};
-
 /** Gives operations that come with what needs them (ggml's blocks, layers of models): importing the package reads none of their code. */
-export function provide(operations: Partial<ProvidedOperations>): void {
-  provided = { ...provided, ...operations };
+export function provide(more: { readonly [K in keyof Operations]?: Run<K> }): void {
+  Object.assign(operations, more);
 }
 
-function later<K extends Provided>(names: readonly K[]): Pick<ProvidedOperations, K> {
-  const runOf = (name: K) => (args: never) => {
-    const run = provided[name] as ((args: never) => Units) | undefined;
-    if (run === undefined) throw new TypeError(`Expected operation ${name} to be provided before it is run.`);
-    return run(args);
-  };
-  return Object.fromEntries(names.map((name) => [name, runOf(name)])) as unknown as Pick<ProvidedOperations, K>;
+function unitsOf<K extends keyof Operations>(operation: K, args: Operations[K]): Units {
+  const run = operations[operation];
+  if (run === undefined) throw new TypeError(`Expected operation ${operation} to be provided before it is run.`);
+  return run(args);
 }
 
 /** What `prepare` makes. There is nothing to read ahead here. */
@@ -97,5 +73,5 @@ function* prepared({ sequences, index }: PreparedArgs): Units {
 }
 
 function* sequence({ steps }: SequenceArgs): Units {
-  for (const { operation, args } of steps) yield* (OPERATIONS[operation] as (args: unknown) => Units)(args);
+  for (const { operation, args } of steps) yield* unitsOf(operation, args as never);
 }
