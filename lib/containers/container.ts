@@ -87,6 +87,8 @@ export interface TensorSource {
   grid?(entry: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined>;
   /** What of that is known unread; `groupSize` 0: its groups are no parts of rows, and `grid` gives nothing. */
   readonly gridSize?: ((entry: { readonly name: string }) => Pick<Grid, 'nbits' | 'groupSize'> | undefined) | undefined;
+  /** What was chosen already for a weight that is to be quantized. Absent, or undefined: nothing, a solver is to choose. */
+  chosen?(entry: TensorEntry, signal?: AbortSignal): Promise<ChosenCodes | undefined>;
   /** The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it. */
   readonly forms?: ((widths: readonly number[]) => TensorForms) | undefined;
   /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */
@@ -99,6 +101,16 @@ export interface TensorSource {
 export interface Grid {
   readonly nbits: number;
   readonly groupSize: number;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+}
+
+/**
+ * Codes of a weight `[out, in]`, in its order, and scales and zeros of its groups: each number is `(code - zero) * scale`, with scale and zero as
+ * they will be stored. They are numbers of the type that they are stored in; those that become bytes are as they are before that.
+ */
+export interface ChosenCodes {
+  readonly codes: Uint8Array;
   readonly scale: Float32Array;
   readonly zero: Float32Array;
 }

@@ -1,6 +1,13 @@
 import type { Operations, Step } from '../../binding.js';
 import type { QuantSums } from '../compute/arguments.js';
-import type { EnvelopeChange, LinearSite, TensorEntry, TensorSource, TensorSpec } from '../containers/container.js';
+import type {
+  ChosenCodes,
+  EnvelopeChange,
+  LinearSite,
+  TensorEntry,
+  TensorSource,
+  TensorSpec,
+} from '../containers/container.js';
 import type { Range, Ranges } from '../containers/range.js';
 import type { Scratch } from '../containers/scratch.js';
 import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
@@ -87,6 +94,8 @@ export interface WorkRun {
   readonly importance?: Float32Array | undefined;
   /** What the weights are codes of already, where they are. */
   readonly grid?: Awaited<ReturnType<NonNullable<TensorSource['grid']>>>;
+  /** Codes, scales and zeros that the layer is to have, where they are chosen already. */
+  readonly chosen?: ChosenCodes | undefined;
   /** Runs an operation of the backend. */
   compute<K extends keyof Operations>(operation: K, args: Operations[K]): Promise<void>;
 }
@@ -207,6 +216,8 @@ export interface Scheme<
    */
   experts?(stack: LinearSite): boolean;
 
+  /** Whether its layers take codes, scales and zeros that somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
+  readonly takesChosen?: boolean;
   /** Options that take other defaults where a model is to become this. Absent: none. */
   readonly defaults?: QuantConfig;
   /**

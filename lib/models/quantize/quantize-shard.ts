@@ -168,7 +168,8 @@ async function quantizeChunk(
   };
   const importance = run.importance?.get(site.name);
   const grid = await run.source.grid?.(site.weight, signal);
-  const work: WorkRun = { slot, threads: run.threads, signal, importance, grid, compute };
+  const chosen = await run.source.chosen?.(site.weight, signal);
+  const work: WorkRun = { slot, threads: run.threads, signal, importance, grid, chosen, compute };
   const read = () => readWeights(run, layer, chunk, slot, signal);
   const look = async (): Promise<ReadWeights> => {
     const weights = await read();

@@ -1,4 +1,5 @@
-import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
+import type { QuantizeArgs } from '../../../binding.js';
+import { groupedQuantizeArgs, packArgs, type QuantSums, readStats } from '../../compute/arguments.js';
 import { allFinite, bitsOf, bytesOf } from '../../compute/floats.js';
 import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
@@ -8,6 +9,7 @@ import { numbersOf } from '../../containers/stored-types.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
+import { type ChosenPart, sumsOfChosen, takeChosen } from '../chosen.js';
 import type { GroupedChunk } from '../chunks.js';
 import type { Encoded, Piece, WorkRun } from '../scheme.js';
 import { toHalf } from './half.js';
@@ -64,8 +66,38 @@ export async function solveChunk(
   run: WorkRun,
 ): Promise<Solved> {
   const { args, packed, scale, zero } = chunkArgs(layer, chunk, bytes, run);
+  if (run.chosen) {
+    const part = await packChosen(layer, chunk, args, run);
+    return { packed, scale, zero, sums: sumsOf(layer, chunk, bytes, part) };
+  }
   await run.compute('quantize', args);
   return { packed, scale, zero, sums: readStats(args.stats) };
+}
+
+/** Packs the codes that were chosen for a chunk, and puts its scales and zeros where those of `args` go. */
+export async function packChosen(
+  { form }: HqqLayer,
+  chunk: GroupedChunk,
+  { packed, scale, zero }: Pick<QuantizeArgs, 'packed' | 'scale' | 'zero'>,
+  { slot, threads, chosen, compute }: WorkRun,
+): Promise<ChosenPart> {
+  const part = { codes: slot.take('codes', Uint8Array, chunk.count), scale, zero };
+  takeChosen(chosen!, chunk.weights, chunk.groups, part);
+  const { rows, cols, step } = chunk;
+  await compute('pack', packArgs({ rows, cols, step, format: formatOf(form), codes: part.codes, packed, threads }));
+  return part;
+}
+
+/** How far what was chosen for a chunk is from its weights. */
+export function sumsOf(
+  { site, form }: HqqLayer,
+  { cols }: GroupedChunk,
+  bytes: Uint8Array,
+  part: ChosenPart,
+): QuantSums {
+  const { axis, groupSize } = form.config;
+  const dtype = numbersOf(site.weight.type)!;
+  return sumsOfChosen(bitsOf(bytes, dtype), dtype, part, groupSize, axis === 0 ? cols : 0);
 }
 
 /** A chunk's codes, to be written. */

@@ -11,7 +11,7 @@ import type { GroupedChunk } from '../chunks.js';
 import type { Encoded, Survey, WholeTensor, WorkRun } from '../scheme.js';
 import type { SurveyMemory } from '../survey-memory.js';
 import { byteMetaTensors } from './byte-meta.js';
-import { chunkArgs, codePiece, demandFinite, solveChunk } from './encode.js';
+import { chunkArgs, codePiece, demandFinite, packChosen, solveChunk, sumsOf } from './encode.js';
 import { groupsOf, type HqqLayer, hasByteMeta } from './state-dict.js';
 import { widenPart } from './wide-meta.js';
 
@@ -48,7 +48,8 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     const { axis, nbits, referenceGuards, zeroPoint } = form.config;
     const { rows, cols } = chunk;
     const weights = bitsOf(bytes, numbersOf(site.weight.type)!);
-    if (!referenceGuards && zeroPoint === 'float') tameMeta(scale, zero, nbits, { weights, rows, cols, axis });
+    if (!run.chosen && !referenceGuards && zeroPoint === 'float')
+      tameMeta(scale, zero, nbits, { weights, rows, cols, axis });
     place(scale, chunk.groups, this.#scale);
     place(zero, chunk.groups, this.#zero);
     this.#iterations = Math.max(this.#iterations, sums.iterations);
@@ -72,8 +73,13 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
 
   async encode(chunk: GroupedChunk, bytes: Uint8Array, run: WorkRun): Promise<Encoded> {
     const { args, packed, scale, zero } = chunkArgs(this.#layer, chunk, bytes, run);
+    const part = run.chosen && (await packChosen(this.#layer, chunk, args, run));
     widenRanges(this.#meta!.scale, chunk.groups, scale);
     widenRanges(this.#meta!.zero, chunk.groups, zero);
+    if (part) {
+      const sums = sumsOf(this.#layer, chunk, bytes, part);
+      return { pieces: [codePiece(this.#layer, chunk, packed)], sums };
+    }
     await run.compute('encode', args);
     const sums = { ...readStats(args.stats), iterations: this.#iterations };
     return { pieces: [codePiece(this.#layer, chunk, packed)], sums };

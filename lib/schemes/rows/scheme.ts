@@ -13,6 +13,7 @@ export function rowScheme<Layer extends RowLayer>(
   return {
     title: rules.title,
     containers: ['safetensors'],
+    takesChosen: true,
     check: (asked, metaDtype) => checkRowConfig(asked, metaDtype, rules),
     fit: (site, options) => fitRows(site, options, rules),
     constants: () => [],

@@ -10,6 +10,7 @@ import { DTYPES } from '../../matrix/dtype.js';
 import { FORMATS } from '../../matrix/format.js';
 import { geometryOf } from '../../matrix/geometry.js';
 import { quote } from '../../messages/text.js';
+import { sumsOfChosen, takeChosen } from '../chosen.js';
 import type { PlannedLayer, WorkRun } from '../scheme.js';
 import { type RowChunk, rowsOf } from './chunks.js';
 import { groupsOfRow, type RowForm } from './form.js';
@@ -44,6 +45,11 @@ export async function solveRows(
   const codes = slot.take('codes', Uint8Array, chunk.count);
   const scale = slot.take('scale', Float32Array, groups);
   const zero = slot.take('zero', Float32Array, groups);
+  if (run.chosen) {
+    const part = { codes, scale, zero };
+    takeChosen(run.chosen, chunk.weights, rowsOf(chunk, groupsOfRow(form)), part);
+    return { ...part, sums: sumsOfChosen(bitsOf(bytes, dtype), dtype, part, config.groupSize, 0) };
+  }
   const starts = importance && slot.take('starts', Int32Array, groups);
   const geometry = geometryOf(form.shape, { groupSize: config.groupSize, axis: 1 });
   const stats = new Float64Array(5);
