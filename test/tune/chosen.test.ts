@@ -63,7 +63,7 @@ test.each(CASES)('%s', async (_, options) => {
     expect(drawn.size).toBeGreaterThan(3);
     for (const [name, { codes, scale, zero }] of drawn) {
       const { config } = report.tensors.find((tensor) => tensor.name === name)!;
-      const { groupSize, axis } = config;
+      const [groupSize, axis] = [config.groupSize!, config.axis];
       const groups = codes.length / groupSize;
       const expected = Float32Array.from(codes, (code, i) => {
         const group = axis === 1 ? Math.floor(i / groupSize) : i % groups;
