@@ -1,6 +1,7 @@
 import type { FileKind } from '../files/file-kind.js';
 import type { OutputKind } from '../files/output-rules.js';
 import type { DType } from '../matrix/dtype.js';
+import type { ChosenCodes, Grid } from './grid.js';
 import type { KnownModules } from './known-modules.js';
 import type { Ranges } from './range.js';
 import type { RunnableGraph } from './runnable.js';
@@ -95,24 +96,6 @@ export interface TensorSource {
   graphs?(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]>;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   close(): Promise<void>;
-}
-
-/** Scales and zeros, `[out, in / groupSize]`, of a weight that is quantized in its source: each number is `(code - zero) * scale`. */
-export interface Grid {
-  readonly nbits: number;
-  readonly groupSize: number;
-  readonly scale: Float32Array;
-  readonly zero: Float32Array;
-}
-
-/**
- * Codes of a weight `[out, in]`, in its order, and scales and zeros of its groups: each number is `(code - zero) * scale`, with scale and zero as
- * they will be stored. They are numbers of the type that they are stored in; those that become bytes are as they are before that.
- */
-export interface ChosenCodes {
-  readonly codes: Uint8Array;
-  readonly scale: Float32Array;
-  readonly zero: Float32Array;
 }
 
 type TensorForms = { readonly source: TensorSource; readonly widths: ReadonlyMap<string, number> };

@@ -1,7 +1,7 @@
 import type { FloatBits } from '../../binding.js';
 import { widen } from '../backend/js/lanes.js';
 import type { QuantSums } from '../compute/arguments.js';
-import type { ChosenCodes } from '../containers/container.js';
+import type { ChosenCodes } from '../containers/grid.js';
 import type { Range } from '../containers/range.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 

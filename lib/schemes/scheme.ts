@@ -1,13 +1,7 @@
 import type { Operations, Step } from '../../binding.js';
 import type { QuantSums } from '../compute/arguments.js';
-import type {
-  ChosenCodes,
-  EnvelopeChange,
-  LinearSite,
-  TensorEntry,
-  TensorSource,
-  TensorSpec,
-} from '../containers/container.js';
+import type { EnvelopeChange, LinearSite, TensorEntry, TensorSource, TensorSpec } from '../containers/container.js';
+import type { ChosenCodes, Grid } from '../containers/grid.js';
 import type { Range, Ranges } from '../containers/range.js';
 import type { Scratch } from '../containers/scratch.js';
 import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
@@ -93,7 +87,7 @@ export interface WorkRun {
   /** How much the errors of each input feature of the layer count, `[inFeatures]`; absent: all alike. */
   readonly importance?: Float32Array | undefined;
   /** What the weights are codes of already, where they are. */
-  readonly grid?: Awaited<ReturnType<NonNullable<TensorSource['grid']>>>;
+  readonly grid?: Grid | undefined;
   /** Codes, scales and zeros that the layer is to have, where they are chosen already. */
   readonly chosen?: ChosenCodes | undefined;
   /** Runs an operation of the backend. */
@@ -242,10 +236,7 @@ export interface Scheme<
   biasDtype(form: Form): DType | undefined;
   /** The parts of a layer's weight that are encoded one by one, in any order. */
   chunks(form: Form): Iterable<Part>;
-  /**
-   * @param weights Those of the chunk, in the order of its ranges, in the type that `numbersOf` gives for the site's weight.
-   * @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored.
-   */
+  /** @throws {HqqError} `ERR_NON_FINITE_WEIGHT`, `ERR_CHECKPOINT_CONTENT` for what cannot be stored. `weights`: in the type of `numbersOf`. */
   encode(layer: PlannedLayer<Form>, chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Encoded>;
   /** For layers whose chunks cannot be encoded one by one: then it encodes them. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
   survey?(layer: PlannedLayer<Form>, memory: SurveyMemory): Survey<Part> | undefined;
@@ -264,11 +255,7 @@ export interface Scheme<
     stays: readonly StayingLayer[],
     moduleOf?: (layer: string) => string,
   ): Omit<EnvelopeChange, 'layers'>;
-  /**
-   * What every file says of the tensors of the model. Absent: nothing.
-   *
-   * @param others Tensors that belong to no layer, and biases.
-   */
+  /** What every file says of the tensors of the model (`others`: of no layer, and biases). Absent: nothing. */
   metadata?(layers: readonly PlannedLayer<Form>[], others: readonly TensorSpec[]): Readonly<Record<string, string>>;
   /** Whether a text of a file is such a one, which goes when the layers do. Absent: none is. */
   isMetadata?(name: string, text: string): boolean;

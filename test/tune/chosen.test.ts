@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import type { ChosenCodes, TensorSource } from '../../lib/containers/container.js';
+import type { TensorSource } from '../../lib/containers/container.js';
+import type { ChosenCodes } from '../../lib/containers/grid.js';
 import { highestCode, type QuantConfig } from '../../lib/matrix/config.js';
 import { openModel } from '../../lib/models/model.js';
 import type { ModelOptions } from '../../lib/models/options.js';

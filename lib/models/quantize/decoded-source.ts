@@ -1,7 +1,8 @@
 import { activeBackend } from '../../backend/index.js';
 import { bitsOf, bytesOf } from '../../compute/floats.js';
 import { resolveThreads, runTask } from '../../compute/run.js';
-import type { Envelope, Grid, TensorEntry, TensorSource } from '../../containers/container.js';
+import type { Envelope, TensorEntry, TensorSource } from '../../containers/container.js';
+import type { Grid } from '../../containers/grid.js';
 import { Scratch } from '../../containers/scratch.js';
 import { storedFloat } from '../../containers/stored-types.js';
 import { copyStored, storedShape } from '../../containers/transpose.js';

@@ -1,4 +1,5 @@
-import type { Grid, LinearSite, TensorSpec } from '../../containers/container.js';
+import type { LinearSite, TensorSpec } from '../../containers/container.js';
+import type { Grid } from '../../containers/grid.js';
 import { pieces, type Range } from '../../containers/ranges.js';
 import { storedType } from '../../containers/stored-types.js';
 import { BLOCK_TYPES, type BlockType } from '../../matrix/block-types.js';

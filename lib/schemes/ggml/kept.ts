@@ -1,5 +1,5 @@
 import { narrowBytes, roundThrough } from '../../compute/floats.js';
-import type { Grid } from '../../containers/container.js';
+import type { Grid } from '../../containers/grid.js';
 import type { BlockType } from '../../matrix/block-types.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';

@@ -2,7 +2,7 @@ import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/ar
 import { bitsOf, bytesOf, narrowBytes, roundThrough } from '../../compute/floats.js';
 import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
-import type { Grid } from '../../containers/container.js';
+import type { Grid } from '../../containers/grid.js';
 import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
 import { highestCode } from '../../matrix/config.js';

@@ -1,4 +1,5 @@
-import type { Envelope, Grid, SourceFile, TensorEntry, TensorSource, TensorSpec } from '../../container.js';
+import type { Envelope, SourceFile, TensorEntry, TensorSource, TensorSpec } from '../../container.js';
+import type { Grid } from '../../grid.js';
 
 /** How rows of a tensor lie in another order: `from(row)` of each head of `size` rows is what lies at `row`. */
 export interface RowOrder {
