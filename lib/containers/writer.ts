@@ -2,8 +2,17 @@ import * as fs from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { inTurns, type Steps } from '../files/event-loop.js';
-import { closeFile, createFile, ensureFreeSpace, syncFile, withPath, writeFully, writeFullySync } from '../files/io.js';
+import { inTurns, type Steps, yieldIfDue } from '../files/event-loop.js';
+import {
+  closeFile,
+  createFile,
+  ensureFreeSpace,
+  PAGE_BYTES,
+  syncFile,
+  withPath,
+  writeFully,
+  writeFullySync,
+} from '../files/io.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
 import type { Layout, TensorEntry, TensorSink } from './container.js';
@@ -19,9 +28,17 @@ const TURN_PIECES = 512;
 /** Bytes that are sent to the disk while others are still computed: at the end there is little left to wait for. */
 const FLUSH_BYTES = 32 * 1024 * 1024;
 
+/** Bytes of a file that are no tensor's. */
+export interface FilePiece {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
 /** A layout whose file begins with `header`. */
 export interface FileLayout extends Layout {
   readonly header: Uint8Array;
+  /** What else is no tensor. Tensors that lie within are written over it. */
+  readonly more?: readonly FilePiece[];
 }
 
 /** Bytes of a file that are written last. What begins with zeros in their place is a file of no format that is written so. */
@@ -60,6 +77,7 @@ export class FileWriter implements TensorSink {
     const fd = await createFile(path, mode);
     try {
       await writeFully(fd, path, HELD_BYTES, layout.header.subarray(HELD_BYTES));
+      for (const { at, bytes } of layout.more ?? []) await writeFully(fd, path, at, bytes);
       await withPath('Cannot write', path, () => ftruncate(fd, layout.fileSize));
       return new FileWriter(path, layout, fd);
     } catch (error) {
@@ -80,8 +98,14 @@ export class FileWriter implements TensorSink {
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
     this.#claim(entry, (written) => written.claim(byteOffset, byteOffset + bytes.byteLength));
-    await this.#track(writeFully(fd, this.path, entry.begin + byteOffset, bytes));
+    await this.#track(this.#put(fd, entry.begin + byteOffset, bytes));
     this.#flushSome(fd, bytes.byteLength);
+  }
+
+  async #put(fd: number, position: number, bytes: Uint8Array): Promise<void> {
+    if (bytes.byteLength > PAGE_BYTES) return writeFully(fd, this.path, position, bytes);
+    writeFullySync(fd, this.path, position, bytes);
+    await yieldIfDue();
   }
 
   /**

@@ -109,6 +109,9 @@ export async function openRegular(
   });
 }
 
+/** A page: so few bytes are read and written by blocking calls, a few microseconds each. To wait for a thread takes ten times as long, and tensors may be many. */
+export const PAGE_BYTES = 4096;
+
 /** Fills `into` from `position`. A file that ends before is an error: it shrank after it was checked. */
 export async function readFully(
   fd: number,

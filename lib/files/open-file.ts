@@ -1,7 +1,8 @@
 import * as fs from 'node:fs';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { closeFile, readFully, readFullySync } from './io.js';
+import { yieldIfDue } from './event-loop.js';
+import { closeFile, PAGE_BYTES, readFully, readFullySync } from './io.js';
 
 /** A file that is open to be read. Any number of reads may run at once. It is closed by `close`, never by the garbage collector. */
 export class OpenFile {
@@ -27,6 +28,11 @@ export class OpenFile {
    * signal's reason when aborted.
    */
   async read(position: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (into.byteLength <= PAGE_BYTES) {
+      signal?.throwIfAborted();
+      this.readSync(position, into);
+      return yieldIfDue();
+    }
     const reading = readFully(this.#open(), this.path, position, into, signal);
     this.#reads.add(reading);
     try {

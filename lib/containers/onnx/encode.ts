@@ -2,13 +2,13 @@ import { type Field, type Hole, Message, type Payload, sizeOf } from './wire.js'
 
 // Messages as bytes again, and small ones that are made anew.
 
-/** Bytes that spell a number that is no less than 0. */
-export function varint(value: number | bigint): Uint8Array {
-  if (value < 128) return Uint8Array.of(Number(value));
+/** Bytes that spell a whole number that is no less than 0. */
+function varint(value: number): Uint8Array {
+  if (value < 128) return Uint8Array.of(value);
   const bytes: number[] = [];
-  let rest = BigInt.asUintN(64, BigInt(value));
-  for (; rest >= 0x80n; rest >>= 7n) bytes.push(Number(rest & 0x7fn) | 0x80);
-  return Uint8Array.from([...bytes, Number(rest)]);
+  let rest = value;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
+  return Uint8Array.from([...bytes, rest]);
 }
 
 /** Bytes that are gathered before they are given on. */
@@ -72,7 +72,7 @@ export function block(number: number, payload: Payload | string): Field {
 
 /** A whole number. */
 export function whole(number: number, value: number): Field {
-  return { number, wire: 0, payload: varint(BigInt(value)) };
+  return { number, wire: 0, payload: varint(value) };
 }
 
 /** Bytes of a message that is small, and has none that stay in a file. */

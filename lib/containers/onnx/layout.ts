@@ -2,7 +2,7 @@ import type { Steps } from '../../files/event-loop.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import type { Layout, TensorEntry, TensorSink, TensorSpec } from '../container.js';
-import { type FileLayout, FileWriter } from '../writer.js';
+import { type FileLayout, type FilePiece, FileWriter } from '../writer.js';
 import { block, piecesOf } from './encode.js';
 import { externalMessage, inlineMessage, isHole } from './tensors.js';
 import { type Field, Message, sizeOf } from './wire.js';
@@ -12,6 +12,11 @@ const MAX_MODEL_BYTES = 1.9 * 1024 ** 3;
 
 /** Tensors of fewer bytes stay in the model: those who load it may need them to know shapes. */
 const SMALL_BYTES = 1024;
+
+const ZEROS = new Uint8Array(SMALL_BYTES);
+
+/** Bytes between tensors that are put together, about. */
+const RUN_BYTES = 1024 * 1024;
 
 /** Where a tensor begins in the file beside the model: at a multiple of this. */
 const ALIGNMENT = 64;
@@ -31,8 +36,6 @@ const MAX_CHUNKS = 100;
 /** A model, and the files beside it that its larger tensors lie in, if they do. Entries stand in the model's file, those of the others after it. */
 export interface OnnxLayout extends Layout {
   readonly main: FileLayout;
-  /** What of the model is no tensor, by the names that stand for it. */
-  readonly gaps: ReadonlyMap<string, Uint8Array>;
   readonly data: readonly FileLayout[];
 }
 
@@ -109,19 +112,13 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
   }
   const entries = new Map<string, TensorEntry>();
   const main = new Map<string, TensorEntry>();
-  const gaps = new Map<string, Uint8Array>();
-  let header: Uint8Array | undefined;
+  const runs: FilePiece[] = [];
   let run: Uint8Array[] = [];
   let at = 0;
+  let begin = 0; // of the run
   const endRun = () => {
-    const bytes = Buffer.concat(run);
+    if (at > begin || runs.length === 0) runs.push({ at: begin, bytes: Buffer.concat(run, at - begin) });
     run = [];
-    if (header === undefined) header = bytes;
-    else if (bytes.length > 0) {
-      const name = `\0${gaps.size}`;
-      gaps.set(name, bytes);
-      main.set(name, { name, type: GAP, shape: [bytes.length], file, begin: at - bytes.length, end: at });
-    }
   };
   const demand = (name: string | undefined) => {
     const found = name === undefined ? undefined : sizes.get(name);
@@ -135,14 +132,20 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
       yield;
       continue;
     }
-    endRun();
-    const spec = demand(piece.entry);
-    const entry = { ...specOf(spec), file, begin: at, end: (at += piece.end - piece.begin) };
-    entries.set(spec.name, entry);
-    main.set(spec.name, entry);
+    const { name, type, shape } = demand(piece.entry);
+    const bytes = piece.end - piece.begin;
+    // Zeros stand for small tensors, of which there may be many, until they are written.
+    const ends = bytes > SMALL_BYTES || at - begin > RUN_BYTES || runs.length === 0;
+    if (ends) endRun();
+    else run.push(ZEROS.subarray(0, bytes));
+    const entry = { name, type, shape, file, begin: at, end: (at += bytes) };
+    if (ends) begin = at;
+    entries.set(name, entry);
+    main.set(name, entry);
     yield;
   }
   endRun();
+  const [header, ...more] = runs as [FilePiece, ...FilePiece[]];
   const data = chunks.sizes.map(() => new Map<string, TensorEntry>());
   // Where each file begins, were they one.
   const bases = chunks.sizes.map((_, i) => chunks.sizes.slice(0, i).reduce((sum, bytes) => sum + bytes, at));
@@ -158,13 +161,12 @@ export function* layoutSteps(file: string, specs: readonly TensorSpec[], draft: 
     throw new RangeError(`Expected tensor ${quote(spec.name)} to have a place in the graph, got none.`);
   }
   return {
-    ...{ entries, fileSize: chunks.sizes.reduce((sum, bytes) => sum + bytes, at), gaps },
-    main: { entries: main, fileSize: at, header: header! },
+    ...{ entries, fileSize: chunks.sizes.reduce((sum, bytes) => sum + bytes, at) },
+    main: { entries: main, fileSize: at, header: header.bytes, more },
     data: apart ? data.map((own, i) => ({ entries: own, fileSize: chunks.sizes[i]!, header: new Uint8Array(0) })) : [],
   };
 }
 
-const GAP = { name: 'U8', blockElements: 1, blockBytes: 1 };
 const specOf = ({ name, type, shape }: TensorSpec): TensorSpec => ({ name, type, shape });
 const bytesOf = ({ type, shape }: TensorSpec) =>
   (shape.reduce((product, size) => product * size, 1) / type.blockElements) * type.blockBytes;
@@ -194,7 +196,6 @@ export async function createModel(path: string, layout: OnnxLayout, mode: number
   const main = await FileWriter.create(path, layout.main, mode);
   const data: FileWriter[] = [];
   try {
-    for (const [name, bytes] of layout.gaps) await main.write(name, 0, bytes);
     for (const [i, own] of layout.data.entries())
       data.push(await FileWriter.create(`${path}${dataSuffix(i)}`, own, mode));
   } catch (error) {

@@ -12,11 +12,15 @@ const TYPES: Readonly<Record<number, string>> = {
   ...{ 13: 'U64', 14: 'C64', 16: 'BF16', 17: 'F8_E4M3', 18: 'F8_E4M3FNUZ', 19: 'F8_E5M2', 20: 'F8_E5M2FNUZ' },
 };
 
+const NUMBERS: ReadonlyMap<string, number> = new Map(
+  Object.entries(TYPES).map(([number, name]) => [name, Number(number)]),
+);
+
 /** The number of a type that is written. */
 export function typeNumber(type: StoredType): number {
-  const found = Object.entries(TYPES).find(([, name]) => name === type.name);
+  const found = NUMBERS.get(type.name);
   if (found === undefined) throw new RangeError(`Expected a type that ONNX has, got ${type.name}.`);
-  return Number(found[0]);
+  return found;
 }
 
 /** Most dimensions of a tensor. */

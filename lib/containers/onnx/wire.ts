@@ -51,8 +51,12 @@ export class Message {
 
   /** The bytes of the last field of this number, as protobuf has it; undefined where there is none. */
   bytes(number: number): Uint8Array | undefined {
-    const payload = this.all(number).at(-1);
-    return payload instanceof Uint8Array ? payload : undefined;
+    const { fields } = this;
+    for (let i = fields.length; i-- > 0; ) {
+      const { number: own, payload } = fields[i]!;
+      if (own === number) return payload instanceof Uint8Array ? payload : undefined;
+    }
+    return undefined;
   }
 }
 
