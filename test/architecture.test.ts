@@ -76,6 +76,10 @@ describe('imports of lib', () => {
       'models',
       'runtime',
     ],
+    tune: [
+      ...['messages', 'matrix', 'solvers', 'backend', 'compute', 'files', 'containers', 'schemes', 'models'],
+      ...['runtime', 'calibrate'],
+    ],
     allocate: [
       ...['messages', 'matrix', 'solvers', 'backend', 'compute', 'files', 'containers', 'schemes', 'models'],
       ...['runtime', 'calibrate'],

@@ -42,6 +42,11 @@ export class Plan {
     this.#parts.push(decision);
   }
 
+  /** The steps, in runs between which JavaScript decides something. */
+  get parts(): readonly (readonly Step[] | Decision)[] {
+    return this.#parts;
+  }
+
   /** Runs the steps. @throws the first failure, when nothing is at work any more. */
   async run(backend: Backend, run: PlanRun): Promise<void> {
     for (const part of this.#parts) await (Array.isArray(part) ? runSteps(backend, part, run) : part(backend, run));

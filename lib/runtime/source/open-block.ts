@@ -50,6 +50,11 @@ interface BlockContext extends PartContext<Block> {
   readonly activations: 'float32' | 'int8';
 }
 
+/** A block, and what it computes with. */
+export interface BlockInside extends Pick<BlockContext, 'config' | 'machine' | 'ropes'> {
+  readonly block: Block;
+}
+
 /** A decoder block whose weights are in memory. Any number of calls may be under way at once. */
 export class OpenBlock extends OpenPart {
   /** Which of the model's blocks it is, from 0. */
@@ -139,6 +144,18 @@ export class OpenBlock extends OpenPart {
         replaced.set(module, await this.#make(module, weight, this.#linear(module), run));
       return new OpenBlock(this.index, this.#block!.with(replaced), this.#context);
     });
+  }
+
+  /**
+   * The block itself, and what it computes with, until it is closed.
+   *
+   * @throws {HqqError} `ERR_CLOSED`
+   * @internal
+   */
+  get inside(): BlockInside {
+    const { lifetime, config, machine, ropes } = this.#context;
+    lifetime.checkOpen();
+    return { block: this.#block!, config, machine, ropes };
   }
 
   /** @internal */

@@ -1,0 +1,166 @@
+import type { Step } from '../../../binding.js';
+import { provide } from '../../backend/js/backend.js';
+import { GRADIENTS } from '../../backend/js/gradients/layers.js';
+import { denseLinearGradient } from '../../backend/js/gradients/linear.js';
+import { largeFloats } from '../../compute/memory.js';
+import { allocating } from '../../messages/allocating.js';
+import { HqqError } from '../../messages/errors.js';
+import { Plan } from '../../runtime/blocks/plan.js';
+import { addGradient, copyStep } from './rules.js';
+import { type Floats, overlap, Spans } from './spans.js';
+import { checkDifferentiable, type DifferentiableStep, type Uses, usesOf } from './uses.js';
+
+provide({ ...GRADIENTS, denseLinearGradient });
+
+/** What gradients are wanted of. */
+export interface Wanted {
+  /** What the plan is given. Its gradient is wanted where there is such an array. */
+  readonly input?: Floats | undefined;
+  /** What it is for: the gradient of this is there when the plan back begins. */
+  readonly output: Floats;
+  /** Where the gradients of weights of linear layers are to be written. */
+  readonly weights: ReadonlyMap<Floats, Floats>;
+}
+
+/** A plan, and the plan that goes back through it. */
+export interface Derivative {
+  /** The plan, and copies of what it writes over, as far as they are needed. */
+  readonly forward: Plan;
+  /** From the gradient of the output to all others. It may run once for each run of `forward`, and its gradients are all it writes. */
+  readonly backward: Plan;
+  /** The gradient of the output; of the same shape and place as that. */
+  readonly outputGradient: Floats;
+  /** The gradient of the input after a run back; undefined: it was not wanted. Where input and output are one array, so are these. */
+  readonly inputGradient: Floats | undefined;
+}
+
+/** A step, and what is known of it. */
+interface Entry {
+  readonly step: DifferentiableStep;
+  readonly uses: Uses;
+  /** Which of the arrays that it reads depend on what gradients are wanted of. */
+  readonly wanted: ReadonlySet<Floats>;
+  /** Whether what it writes does. */
+  readonly depends: boolean;
+  /** Steps that go before and after it, to keep what it is given and gives. */
+  readonly before: Step[];
+  readonly after: Step[];
+}
+
+/**
+ * The derivative of a plan: for each step, from the last to the first, that of the operation itself. So whatever a plan computes has a
+ * gradient without being described again. Each array has a shadow, in which its gradient lies at the same place; an array that is written
+ * over begins anew with none.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for steps that have no gradient; `ERR_OUT_OF_MEMORY`
+ */
+export function differentiate(plan: Plan, { input, output, weights }: Wanted): Derivative {
+  const { threads } = plan;
+  const entries = readSteps(plan, input, weights);
+  const backward = new Plan(threads);
+  const shadows = new Shadows(backward);
+  const outputGradient = shadows.begin(output);
+  for (const [at, { step, uses, wanted, depends, before, after }] of [...entries.entries()].reverse()) {
+    if (!depends) continue;
+    const writtenFrom = (from: number, array: Floats) =>
+      entries.slice(from).some((later) => overlap(later.uses.writes, array));
+    const kept = (array: Floats, where: Step[]) => {
+      const copy = floats(array.length);
+      where.push(copyStep(array, copy, threads));
+      return copy;
+    };
+    const gradient = shadows.sum(uses.writes);
+    addGradient(step, {
+      gradient,
+      wants: (array) => wanted.has(array),
+      before: (array) => (writtenFrom(at, array) ? kept(array, before) : array),
+      after: (array) => (writtenFrom(at + 1, array) ? kept(array, after) : array),
+      target: (array) => shadows.target(array),
+      sum: (array) => shadows.sum(array),
+      into: (array, write) => shadows.into(array, write),
+      ofWeights: (array) => weights.get(array),
+      add: (work, make) => backward.add(work, (most) => [make(most)]),
+    });
+    const turned = uses.reads.some((array) => wanted.has(array) && overlap(array, uses.writes));
+    if (!turned) shadows.end(uses.writes);
+  }
+  const forward = new Plan(threads);
+  for (const { step, before, after } of entries) forward.add(0, () => [...before, step, ...after]);
+  return { forward, backward, outputGradient, inputGradient: input && shadows.sum(input) };
+}
+
+function readSteps(plan: Plan, input: Floats | undefined, weights: Wanted['weights']): Entry[] {
+  const depending = new Spans();
+  if (input) depending.add(input);
+  return plan.parts
+    .flatMap((part) => {
+      if (typeof part !== 'function') return part.map(checkDifferentiable);
+      const message =
+        'Expected a block without experts, got one whose router decides what is computed: that has no gradient.';
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+    })
+    .map((step) => {
+      const uses = usesOf(step);
+      const wanted = new Set(uses.reads.filter((array) => depending.has(array)));
+      const depends = wanted.size > 0 || (step.operation === 'denseLinear' && weights.has(step.args.weights));
+      if (depends) depending.add(uses.writes);
+      else depending.remove(uses.writes);
+      return { step, uses, wanted, depends, before: [], after: [] };
+    });
+}
+
+/** Gradients of arrays, as far as the plan back has come. */
+class Shadows {
+  readonly #plan: Plan;
+  readonly #of = new Map<ArrayBufferLike, Floats>();
+  /** What is a gradient, and not left from before. */
+  readonly #known = new Spans();
+
+  constructor(plan: Plan) {
+    this.#plan = plan;
+  }
+
+  /** What the plan begins with. */
+  begin(array: Floats): Floats {
+    const shadow = this.#at(array);
+    this.#known.add(shadow);
+    return shadow;
+  }
+
+  /** It is no gradient any more. */
+  end(array: Floats): void {
+    this.#known.remove(this.#at(array));
+  }
+
+  target(array: Floats): { readonly to: Floats; readonly adds: boolean } {
+    const adds = this.#known.has(this.#at(array));
+    return { to: adds ? this.sum(array) : this.begin(array), adds };
+  }
+
+  sum(array: Floats): Floats {
+    const shadow = this.#at(array);
+    for (const x of this.#known.missing(shadow))
+      this.#plan.add(x.length / 4, (threads) => [{ operation: 'clear', args: { x, threads } }]);
+    this.#known.add(shadow);
+    return shadow;
+  }
+
+  into(array: Floats, write: (to: Floats) => void): void {
+    const { to, adds } = this.target(array);
+    const x = adds ? floats(to.length) : to;
+    write(x);
+    if (adds) this.#plan.add(to.length, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
+  }
+
+  /** The part of its buffer's shadow that lies as the array does. */
+  #at({ buffer, byteOffset, length }: Floats): Floats {
+    const { BYTES_PER_ELEMENT } = Float32Array;
+    let shadow = this.#of.get(buffer);
+    if (shadow === undefined) this.#of.set(buffer, (shadow = floats(buffer.byteLength / BYTES_PER_ELEMENT)));
+    return shadow.subarray(byteOffset / BYTES_PER_ELEMENT, byteOffset / BYTES_PER_ELEMENT + length);
+  }
+}
+
+function floats(count: number): Floats {
+  return allocating('the gradients of a block', () => largeFloats(count));
+}

@@ -1,0 +1,92 @@
+import { largeFloats } from '../../compute/memory.js';
+import { KEY_STRIP } from '../../matrix/constants.js';
+import { allocating } from '../../messages/allocating.js';
+import type { LayerCache } from '../../runtime/blocks/cache.js';
+import { Frame } from '../../runtime/blocks/frame.js';
+import { DenseLinear } from '../../runtime/blocks/linear.js';
+import { Plan, type PlanRun, type PreparedPlan } from '../../runtime/blocks/plan.js';
+import { positionsFrom, type Rows } from '../../runtime/blocks/rows.js';
+import type { BlockInside, OpenBlock } from '../../runtime/source/open-block.js';
+import { differentiate } from './differentiate.js';
+import type { Floats } from './spans.js';
+
+/** What is recorded of a block. */
+export interface Recorded {
+  /** Positions of each of the texts that go through it side by side, each by itself from position 0. */
+  readonly lengths: readonly number[];
+  /** Weights of linear layers, `[outFeatures, inFeatures]`, by module: what they hold may change from run to run. The block has all others. */
+  readonly weights: ReadonlyMap<string, Floats>;
+  /** Whether the gradient of what goes into the block is wanted, beside those of the weights. */
+  readonly ofInput: boolean;
+}
+
+/** A block as it is computed forwards and back, any number of times: steps over arrays of its own, whose arguments were read once. */
+export interface Tape {
+  /** `[rows, hiddenSize]`, the texts one after the other: what goes into the block before `forward`, and what comes out after. */
+  readonly hidden: Floats;
+  /**
+   * As long. Before `backward`, the gradient of what came out, by the caller; after, that of what went in (without `ofInput`: anything).
+   */
+  readonly gradient: Floats;
+  /** The gradients of the weights after `backward`, by module. */
+  readonly weightGradients: ReadonlyMap<string, Floats>;
+  /** Runs the block. @throws the signal's reason */
+  forward(run: PlanRun): Promise<void>;
+  /** Goes back through what `forward` did last. @throws the signal's reason */
+  backward(run: PlanRun): Promise<void>;
+}
+
+/**
+ * Records a block, for which it must stay open.
+ *
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a block of experts, or one that is quantized; `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`
+ */
+export function recordBlock({ inside }: OpenBlock, { lengths, weights, ofInput }: Recorded): Tape {
+  const { block, config, machine } = inside;
+  const layers = block.linears.filter(({ module }) => weights.has(module));
+  const replaced = layers.map(({ module, linear: { outFeatures, inFeatures, bias } }) => {
+    return [module, new DenseLinear(weights.get(module)!, [outFeatures, inFeatures], bias)] as const;
+  });
+  const rows = rowsOf(inside, lengths);
+  const cache = cacheFor(inside, Math.max(...lengths));
+  const plan = new Plan(machine.threads);
+  const texts = lengths.map((length) => ({ rows: length, cache }));
+  block.with(new Map(replaced)).addTo(plan, rows, new Frame(config, rows.count), texts);
+  const weightGradients = new Map(layers.map(({ module }) => [module, floats(weights.get(module)!.length)]));
+  const { hidden } = rows;
+  const { forward, backward, outputGradient } = differentiate(plan, {
+    ...(ofInput ? { input: hidden } : {}),
+    output: hidden,
+    weights: new Map(layers.map(({ module }) => [weights.get(module)!, weightGradients.get(module)!])),
+  });
+  const [there, back] = [forward.prepare(machine.backend), backward.prepare(machine.backend)];
+  const run = (prepared: PreparedPlan) => (how: PlanRun) => prepared.run(how);
+  return { hidden, gradient: outputGradient, weightGradients, forward: run(there), backward: run(back) };
+}
+
+/** Rows of texts that lie one after the other. */
+function rowsOf({ config, ropes }: BlockInside, lengths: readonly number[]): Rows {
+  const count = lengths.reduce((sum, length) => sum + length, 0);
+  return {
+    count,
+    positions: Int32Array.from(lengths.flatMap((length) => [...positionsFrom(0, length)])),
+    ropes: ropes.map((rope) => {
+      const each = lengths.map((length) => rope.rows(0, length));
+      const all = (of: 'cos' | 'sin') => Float32Array.from(each.flatMap((rows) => [...rows[of]]));
+      return { cos: all('cos'), sin: all('sin') };
+    }),
+    hidden: floats(count * config.hiddenSize),
+  };
+}
+
+/** Keys and values of a text. One serves all: each writes its own before it reads them. */
+function cacheFor({ config: { kvHeads, headDim } }: BlockInside, length: number): LayerCache {
+  const capacity = Math.ceil(length / KEY_STRIP) * KEY_STRIP;
+  const room = () => floats(capacity * kvHeads * headDim);
+  const none = new Float32Array(0);
+  return { cacheType: 0, segments: [{ capacity, keys: room(), values: room(), keyMeta: none, valueMeta: none }] };
+}
+
+function floats(count: number): Floats {
+  return allocating('the activations and gradients of a block', () => largeFloats(count));
+}

@@ -1,0 +1,139 @@
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { openBlockSource } from '../../lib/runtime/source/block-source.js';
+import type { OpenBlock } from '../../lib/runtime/source/open-block.js';
+import { recordBlock, type Tape } from '../../lib/tune/tape/tape.js';
+import { expectSameBytes } from '../support/bytes.js';
+import { goldenModel, writeGolden } from '../support/golden-models.js';
+import { gaussian, randomOf } from '../support/random.mjs';
+import { scratchFolder } from '../support/scratch.js';
+
+process.env.HQQ_BACKEND = 'js';
+const work = scratchFolder('tape');
+const LENGTHS = [9, 1, 21];
+const ROWS = 31;
+
+/** One or two of each architecture: biases, windows, norms of heads, fused layers, caps, multipliers, blocks that turn nothing. */
+const NAMES = [
+  'llama, biases everywhere',
+  'llama, dynamic',
+  'mistral, sliding window',
+  'qwen2',
+  'qwen3',
+  'phi3, longrope in a part of each head, sliding window',
+  'smollm3',
+  'granite',
+  'olmo2',
+  'gemma2',
+  'gemma3, cap, linear',
+];
+
+const floats = (random: () => number, length: number, size = 1) =>
+  Float32Array.from({ length }, gaussian(random, size));
+
+/** The block on copies of its weights. */
+async function weightsOf(block: OpenBlock): Promise<Map<string, Float32Array>> {
+  const weights = new Map<string, Float32Array>();
+  for (const { module } of block.linears) weights.set(module, await block.weight(module));
+  return weights;
+}
+
+/** How much of a loss, the sum of `pull * out`, is in what comes out, in float64. */
+async function lossOf(tape: Tape, input: Float32Array, pull: Float32Array): Promise<number> {
+  tape.hidden.set(input);
+  await tape.forward({});
+  return tape.hidden.reduce((sum, value, i) => sum + value * pull[i]!, 0);
+}
+
+/** Checks gradients along random directions: differences of the loss over a step, with the error of the step taken out (Richardson). */
+async function expectSlope(
+  what: string,
+  loss: () => Promise<number>,
+  at: Float32Array,
+  gradient: Float32Array,
+  random: () => number,
+): Promise<void> {
+  const before = at.slice();
+  const direction = floats(random, at.length);
+  const size = Math.hypot(...before) / Math.hypot(...direction);
+  const slope = async (step: number) => {
+    const ends: number[] = [];
+    for (const sign of [1, -1]) {
+      at.set(before.map((value, i) => value + sign * step * direction[i]!));
+      ends.push(await loss());
+    }
+    at.set(before);
+    return (ends[0]! - ends[1]!) / (2 * step);
+  };
+  const [wide, narrow] = [await slope(size * 0.02), await slope(size * 0.01)];
+  const want = (4 * narrow - wide) / 3;
+  const got = gradient.reduce((sum, value, i) => sum + value * direction[i]!, 0);
+  const most = Math.hypot(...gradient) * Math.hypot(...direction);
+  expect(Math.abs(got - want) / most, `${what}: ${got}, not ${want}`).toBeLessThan(2e-4);
+}
+
+describe.each(NAMES)('%s', (name) => {
+  const folder = writeGolden(join(work, name.replaceAll(/\W/g, '-')), goldenModel(name));
+  const opened = openBlockSource(folder);
+  afterAll(async () => (await opened).close());
+
+  test('the gradients of every block are those that differences of its output say', async () => {
+    const source = await opened;
+    const random = randomOf(7);
+    const width = source.config.hiddenSize;
+    const input = floats(random, ROWS * width);
+    for await (const block of source.blocks()) {
+      const weights = await weightsOf(block);
+      const tape = recordBlock(block, { lengths: LENGTHS, weights, ofInput: true });
+      const pull = floats(random, ROWS * width);
+      const loss = () => lossOf(tape, input, pull);
+      await loss();
+      let first = 0;
+      const texts = LENGTHS.map((length) => input.slice(first * width, (first += length) * width));
+      const outs = await block.forward(texts);
+      expectSameBytes(tape.hidden, Float32Array.of(...outs.flatMap((out) => [...out])));
+      tape.gradient.set(pull);
+      await tape.backward({});
+      const gradients = new Map([...tape.weightGradients].map(([module, gradient]) => [module, gradient.slice()]));
+      const ofInput = tape.gradient.slice();
+      expect([...gradients.keys()]).toEqual(block.linears.map(({ module }) => module));
+      for (const [module, weight] of weights) await expectSlope(module, loss, weight, gradients.get(module)!, random);
+      await expectSlope('the input', loss, input, ofInput, random);
+      // Again, and without what is not wanted: nothing is left of the run before.
+      const module = block.linears[1]!.module;
+      const some = recordBlock(block, {
+        lengths: LENGTHS,
+        weights: new Map([[module, weights.get(module)!]]),
+        ofInput: false,
+      });
+      for (const one of [tape, some, some]) {
+        await lossOf(one, input, pull);
+        one.gradient.set(pull);
+        await one.backward({});
+        expectSameBytes(one.weightGradients.get(module)!, gradients.get(module)!);
+      }
+    }
+  });
+});
+
+test('a block whose router decides what is computed has no gradient', async () => {
+  const source = await openBlockSource(writeGolden(join(work, 'experts'), goldenModel('mixtral')));
+  const block = await source.block(0);
+  expect(() => recordBlock(block, { lengths: [3], weights: new Map(), ofInput: true })).toThrow(
+    'Expected a block without experts, got one whose router decides what is computed: that has no gradient.',
+  );
+  await source.close();
+  expect(() => recordBlock(block, { lengths: [3], weights: new Map(), ofInput: true })).toThrow('to be open');
+});
+
+test('a block on codes has no gradient', async () => {
+  const folder = writeGolden(join(work, 'floats'), goldenModel('llama'));
+  await quantizeModel(folder, join(work, 'codes'), { nbits: 4, groupSize: 8 });
+  const source = await openBlockSource(join(work, 'codes'));
+  const block = await source.block(0);
+  const message =
+    'Expected what has a gradient, got a linear layer on codes. Tune the model of floats that it was made of.';
+  expect(() => recordBlock(block, { lengths: [3], weights: new Map(), ofInput: true })).toThrow(message);
+  await source.close();
+});
