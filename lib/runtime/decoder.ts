@@ -2,6 +2,7 @@ import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocating } from '../messages/allocating.js';
 import { type CacheDtype, KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
+import { Lora } from './blocks/lora.js';
 import { Plan } from './blocks/plan.js';
 import { Rope } from './blocks/rope.js';
 import { makeRows } from './blocks/rows.js';
@@ -108,14 +109,15 @@ export class Decoder {
     const rows = makeRows(config, count);
     const frame = new Frame(config, count);
     const plan = new Plan(machine.threads);
+    const lora = Lora.of(caches.map(({ adapters }) => ({ rows: 1, adapters })));
     for (const [layer, block] of weights.blocks.entries()) {
       const texts = caches.map((cache) => ({ rows: 1, cache: cache.layer(layer) }));
-      block.addTo(plan, rows, frame, texts);
+      block.addTo(plan, rows, frame, texts, lora);
     }
     // A text alone has its logits in its cache, which callers may hold on to.
     const logits =
       count === 1 ? caches[0]!.logits : allocating('the logits', () => new Float32Array(count * config.vocabSize));
-    weights.head.addTo(plan, rows.hidden, count, frame.change, logits);
+    weights.head.addTo(plan, rows.hidden, count, frame.change, logits, lora);
     const prepared = plan.prepare(machine.backend);
     return {
       run: async (ids, starts, run) => {

@@ -1,3 +1,4 @@
+import type { AdapterChoice } from './adapters.js';
 import type { Tap } from './blocks/tap.js';
 
 /** How `forward` runs. */
@@ -8,6 +9,8 @@ export interface ForwardOptions {
    * @default 'last'
    */
   readonly logits?: 'last' | 'all';
+  /** Adapters that `ids` are read with, by name: those that the cache's positions were, where it holds some. @default none */
+  readonly adapter?: AdapterChoice | undefined;
   /** Aborts the call: it rejects with the signal's reason, and the cache is as it was. */
   readonly signal?: AbortSignal | undefined;
   /** Is shown what goes into every linear layer, block after block, for all of `ids` or for some of them after the others. */

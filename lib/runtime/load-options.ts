@@ -1,8 +1,10 @@
 import { resolveThreads } from '../compute/run.js';
 import { checkSignal } from '../compute/signal.js';
+import type { FilePath } from '../files/path.js';
 import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { resolveAdapters } from './adapters.js';
 import { CACHE_DTYPES, type CacheDtype } from './blocks/cache.js';
 
 /** How a language model is loaded. */
@@ -53,6 +55,14 @@ export interface LoadLanguageModelOptions {
    * @default 268435456 (256 MiB)
    */
   readonly prefixBytes?: number | undefined;
+  /**
+   * LoRA adapters that stay beside the weights: folders as peft saves them (`adapter_config.json`, `adapter_model.safetensors`), by the name
+   * that calls choose them by (`adapter` of `generate`, `chat`, `forward`, `perplexity`). Their matrices are in memory as float32, the model's
+   * weights once for all. A linear layer adds `scale * B (A x)` to the rows of texts that have one. What `hqq quantize --adapter` refuses, is refused.
+   *
+   * @default none
+   */
+  readonly adapters?: Readonly<Record<string, FilePath>> | undefined;
   /** Ends the loading: the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -126,6 +136,7 @@ export const LOAD_OPTIONS: { readonly [K in keyof Tuning]: Option<Tuning[K]> } =
 
 const NAMES = [
   ...(Object.keys(LOAD_OPTIONS) as (keyof Tuning)[]),
+  'adapters',
   'threads',
   'signal',
 ] as const satisfies (keyof LoadLanguageModelOptions)[];
@@ -134,7 +145,7 @@ const NAMES = [
 export function resolveLoadOptions(
   options: LoadLanguageModelOptions,
   names: readonly (keyof LoadLanguageModelOptions)[] = NAMES,
-): Tuning & { threads: number; signal: AbortSignal | undefined } {
+): Tuning & { adapters: ReadonlyMap<string, string>; threads: number; signal: AbortSignal | undefined } {
   if (typeof options !== 'object' || options === null) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
   }
@@ -146,7 +157,7 @@ export function resolveLoadOptions(
       throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${expected}, got ${show(value)}.`);
     return value as Tuning[K];
   };
-  const { threads, signal } = options;
+  const { adapters, threads, signal } = options;
   checkSignal(signal);
   return {
     activations: resolve('activations'),
@@ -155,6 +166,7 @@ export function resolveLoadOptions(
     maxBatch: resolve('maxBatch'),
     prefixBytes: resolve('prefixBytes'),
     cacheDtype: resolve('cacheDtype'),
+    adapters: resolveAdapters(adapters),
     threads: resolveThreads(threads),
     signal,
   };

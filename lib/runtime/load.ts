@@ -13,6 +13,7 @@ import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from '
 import { LanguageModel } from './model.js';
 import { readChatTemplate } from './text/chat-template.js';
 import { openChatTokenizer } from './text/tokenizer.js';
+import { readAdapters } from './weights/adapters.js';
 import { readWeights } from './weights/read.js';
 
 /** Largest generation_config.json. Real ones have a few hundred bytes. */
@@ -37,7 +38,7 @@ export async function loadLanguageModel(
   options: LoadLanguageModelOptions = {},
 ): Promise<LanguageModel> {
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
-  const { activations, head, threads, maxContext, maxBatch, prefixBytes, cacheDtype, signal } =
+  const { activations, head, threads, maxContext, maxBatch, prefixBytes, cacheDtype, adapters, signal } =
     resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
   const model = await openFolderModel(path);
@@ -45,11 +46,13 @@ export async function loadLanguageModel(
     const config = configOf(model);
     const { path: folder } = model; // not as it was given, which may be an id
     const endIds = await readEndIds(folder, config);
+    const adapted = await readAdapters(model, config, adapters, signal); // before gigabytes are read
     const weights = await readWeights(model, config, { activations, head, threads, signal });
     const context = maxContext ?? naturalContext(config);
     return new LanguageModel({
       config,
       weights,
+      adapters: adapted,
       endIds,
       threads,
       maxContext: context,

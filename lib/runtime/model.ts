@@ -1,6 +1,6 @@
 import type { Backend } from '../../binding.js';
 import { activeBackend } from '../backend/index.js';
-import { checkSignal, untilAborted } from '../compute/signal.js';
+import { checkSignal } from '../compute/signal.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
@@ -8,14 +8,17 @@ import { Closing, INSPECT, notCloneable } from '../messages/objects.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes, formatCount, plural } from '../messages/units.js';
+import { type AdapterChoice, chooseAdapters } from './adapters.js';
 import { Batcher } from './batch/batcher.js';
 import { Prefixes } from './batch/prefixes.js';
 import { type CacheDtype, checkCache, type KvCache } from './blocks/cache.js';
+import type { Adapters } from './blocks/lora.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import { dependsOnLength } from './config/rope-config.js';
 import { Decoder } from './decoder.js';
 import type { ForwardOptions, Stoppable } from './forward-options.js';
 import { Lifetime } from './lifetime.js';
+import { ModelTexts } from './model-texts.js';
 import { measurePerplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
 import {
   type ChatMessage,
@@ -26,7 +29,8 @@ import {
   checkMessages,
   checkPromptOptions,
 } from './text/chat-template.js';
-import { type GeneratedToken, type GenerateOptions, generateTokens, resolveGenerateOptions } from './text/generate.js';
+import { type GeneratedToken, generateTokens } from './text/generate.js';
+import { type GenerateOptions, resolveGenerateOptions } from './text/generate-options.js';
 import { checkIds, checkPrompt, type TokenIds } from './text/ids.js';
 import type { ChatTokenizer, TextTokenizer } from './text/tokenizer.js';
 import { type ToolForm, toolFormOf } from './text/tool-calls.js';
@@ -36,6 +40,8 @@ import { type ModelWeights, memoryOf } from './weights/read.js';
 interface ModelParts {
   readonly config: LanguageModelConfig;
   readonly weights: ModelWeights;
+  /** Beside the weights. */
+  readonly adapters?: Adapters;
   readonly tokenizer: () => Promise<ChatTokenizer>;
   readonly chatTemplate: () => Promise<ChatTemplate>;
   readonly endIds: readonly number[];
@@ -58,12 +64,16 @@ export class LanguageModel extends Closing {
   readonly config: LanguageModelConfig;
   /** Most positions of a text. */
   readonly maxContext: number;
-  /** Bytes that the weights take in memory: all of them, and those of the linear layers in the blocks alone. */
+  /** Names of the adapters that texts may have, in the order in which they were loaded. */
+  readonly adapters: readonly string[];
+  /** Bytes that the weights take in memory: all of them, and those of the linear layers in the blocks, and of adapters, alone. */
   readonly memoryUsage: {
     /** All weights. */
     readonly total: number;
     /** Linear layers of the blocks. */
     readonly linears: number;
+    /** Adapters beside them. */
+    readonly adapters: number;
   };
   /** @internal */
   readonly notCloneable = NOT_CLONEABLE;
@@ -73,8 +83,7 @@ export class LanguageModel extends Closing {
   #decoder: Decoder | undefined;
   #batcher: Batcher | undefined;
   #prefixes: Prefixes | undefined;
-  #tokenizer: Promise<ChatTokenizer> | undefined;
-  #template: Promise<ChatTemplate> | undefined;
+  readonly #texts: ModelTexts;
 
   /** @internal Use `loadLanguageModel`. */
   constructor({ weights, ...parts }: ModelParts) {
@@ -82,8 +91,11 @@ export class LanguageModel extends Closing {
     const { config, maxContext, maxBatch, prefixBytes, cacheDtype, threads, backend = activeBackend() } = parts;
     this.config = config;
     this.maxContext = maxContext;
-    this.memoryUsage = memoryOf(weights, config);
+    const { adapters = [] } = parts;
+    this.adapters = Object.freeze(adapters.map(({ name }) => name));
+    this.memoryUsage = memoryOf(weights, config, adapters);
     this.#parts = parts;
+    this.#texts = new ModelTexts(parts);
     const decoder = new Decoder(config, weights, { backend, threads }, cacheDtype);
     this.#decoder = decoder;
     this.#batcher = new Batcher(decoder, maxBatch);
@@ -100,7 +112,7 @@ export class LanguageModel extends Closing {
   /** The model's tokenizer, which `close` ends, too. @throws {HqqError} `ERR_CLOSED`, `ERR_DEPENDENCY`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT` */
   async tokenizer(): Promise<TextTokenizer> {
     refuseSurplus(arguments.length, 0, 'model.tokenizer()');
-    return this.#lifetime.run(() => this.#openTokenizer());
+    return this.#lifetime.run(() => this.#texts.tokenizer());
   }
 
   /** What a new text begins with. @throws {HqqError} `ERR_CLOSED` */
@@ -151,7 +163,10 @@ export class LanguageModel extends Closing {
    */
   async perplexity(ids: TokenIds, options: PerplexityOptions = {}): Promise<Perplexity> {
     refuseSurplus(arguments.length, 2, 'model.perplexity(ids, options)');
-    return this.#lifetime.run(() => measurePerplexity(this.#decoder!, this.maxContext, ids, options));
+    return this.#lifetime.run(() => {
+      const choose = (adapter: PerplexityOptions['adapter']) => this.#choose(adapter);
+      return measurePerplexity(this.#decoder!, this.maxContext, ids, options, choose);
+    });
   }
 
   /**
@@ -185,7 +200,10 @@ export class LanguageModel extends Closing {
     checkMessages(messages);
     const { tools, templateOptions, ...rest } = checkChatOptions(options);
     const resolved = resolveGenerateOptions(rest);
-    return this.#generate(() => this.#chatPrompt(messages, { tools, templateOptions, signal: rest.signal }), resolved);
+    return this.#generate(
+      () => this.#texts.chatPrompt(messages, { tools, templateOptions, signal: rest.signal }),
+      resolved,
+    );
   }
 
   /**
@@ -196,12 +214,12 @@ export class LanguageModel extends Closing {
     refuseSurplus(arguments.length, 2, 'model.chatPrompt(messages, options)');
     checkMessages(messages);
     checkPromptOptions(options);
-    return this.#lifetime.run(() => this.#chatPrompt(messages, options));
+    return this.#lifetime.run(() => this.#texts.chatPrompt(messages, options));
   }
 
   /** How the model writes calls of tools, by its chat template. @internal */
   async toolForm(): Promise<ToolForm | undefined> {
-    return this.#lifetime.run(async () => toolFormOf(await this.#openTemplate()));
+    return this.#lifetime.run(async () => toolFormOf(await this.#texts.template()));
   }
 
   /**
@@ -211,7 +229,7 @@ export class LanguageModel extends Closing {
    */
   async close(): Promise<void> {
     refuseSurplus(arguments.length, 0, 'model.close()');
-    await this.#lifetime.close(() => this.#closeTokenizer());
+    await this.#lifetime.close(() => this.#texts.close());
     this.#decoder = undefined;
     this.#batcher = undefined;
     this.#prefixes = undefined;
@@ -229,8 +247,9 @@ export class LanguageModel extends Closing {
     const { vocabSize } = this.config;
     checkIds(ids, vocabSize);
     checkCache(cache, this.config);
-    rejectUnknownOptions(options, ['logits', 'signal', 'tap']);
-    const { logits = 'last', signal, tap } = options;
+    rejectUnknownOptions(options, ['logits', 'adapter', 'signal', 'tap']);
+    const { logits = 'last', adapter, signal, tap } = options;
+    const adapters = this.#choose(adapter);
     checkSignal(signal);
     if (logits !== 'last' && logits !== 'all') {
       throw new HqqError('ERR_INVALID_OPTION', `Expected logits to be one of last, all, got ${show(logits)}.`);
@@ -239,6 +258,7 @@ export class LanguageModel extends Closing {
       throw new HqqError('ERR_INVALID_OPTION', `Expected tap to be a function, got ${show(tap)}.`);
     }
     const all = logits === 'all' ? allocating('the logits', () => new Float32Array(ids.length * vocabSize)) : undefined;
+    cache.adapt(adapters);
     return cache.extend(ids.length, (start) => decoder.read(ids, cache, start, { signal, tap }, all));
   }
 
@@ -249,46 +269,23 @@ export class LanguageModel extends Closing {
   ): AsyncGenerator<GeneratedToken, void, undefined> {
     const { maxContext } = this;
     if (resolved.cache !== undefined) checkCache(resolved.cache, this.config);
+    const adapters = this.#choose(resolved.adapter);
     return this.#lifetime.generate(() => {
       const [batcher, prefixes] = [this.#batcher!, this.#prefixes!]; // the generation's own: it may go on after `close`
       const model = {
         vocabSize: this.config.vocabSize,
         maxContext,
-        tokenizer: () => this.#openTokenizer(),
-        texts: () => this.#openTokenizer().then((tokenizer) => tokenizer.texts(this.config.vocabSize)),
-        begin: (ids: TokenIds) => prefixes.begin(ids),
+        tokenizer: () => this.#texts.tokenizer(),
+        texts: () => this.#texts.tokenizer().then((tokenizer) => tokenizer.texts(this.config.vocabSize)),
+        adapt: (cache: KvCache) => cache.adapt(adapters),
+        begin: (ids: TokenIds) => prefixes.begin(ids, adapters),
         enter: () => batcher.enter(),
       };
       return generateTokens(model, this.#parts.endIds, make, resolved);
     });
   }
 
-  async #chatPrompt(messages: readonly ChatMessage[], options: ChatPromptOptions): Promise<number[]> {
-    const [template, tokenizer] = await Promise.all([this.#openTemplate(), this.#openTokenizer()]);
-    const { signal, maxCharacters } = options;
-    return untilAborted(tokenizer.encodeChat(template, messages, options, signal, maxCharacters), signal);
-  }
-
-  #openTemplate(): Promise<ChatTemplate> {
-    this.#template ??= this.#parts.chatTemplate().catch((error: unknown) => {
-      this.#template = undefined;
-      throw error;
-    });
-    return this.#template;
-  }
-
-  async #closeTokenizer(): Promise<void> {
-    const opened = await this.#tokenizer?.catch(() => undefined);
-    await opened?.close();
-  }
-
-  #openTokenizer(): Promise<ChatTokenizer> {
-    if (this.#tokenizer) return this.#tokenizer;
-    const opening = this.#parts.tokenizer();
-    this.#tokenizer = opening;
-    opening.catch(() => {
-      if (this.#tokenizer === opening) this.#tokenizer = undefined; // what was missing may be there the next time
-    });
-    return opening;
+  #choose(adapter: AdapterChoice | undefined): Adapters {
+    return chooseAdapters(this.#parts.adapters ?? [], adapter);
   }
 }

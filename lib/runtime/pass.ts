@@ -3,6 +3,7 @@ import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocating } from '../messages/allocating.js';
 import type { KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
+import { Lora } from './blocks/lora.js';
 import { Plan } from './blocks/plan.js';
 import type { Rope, RopeRows } from './blocks/rope.js';
 import { positionsFrom, type Rows } from './blocks/rows.js';
@@ -61,6 +62,7 @@ export class Pass {
   readonly #plan: Plan;
   readonly #rows: Rows;
   readonly #frames: readonly Frame[];
+  readonly #lora: Lora | undefined;
   readonly #headInputs: LinearInput[] = [];
 
   /** @param tapped What goes into the linear layers of each block is there afterwards. */
@@ -69,10 +71,11 @@ export class Pass {
     const rows = rowsOf(context, parts);
     const plan = new Plan(machine.threads);
     const shared = new Frame(config, rows.count);
+    const lora = Lora.of(parts.map(({ ids, cache: { adapters } }) => ({ rows: ids.length, adapters })));
     const frames = weights.blocks.map((block, layer) => {
       const frame = tapped && layer > 0 ? new Frame(config, rows.count) : shared;
       const texts = parts.map(({ ids, cache }) => ({ rows: ids.length, cache: cache.layer(layer) }));
-      block.addTo(plan, rows, frame, texts);
+      block.addTo(plan, rows, frame, texts, lora);
       return frame;
     });
     this.count = rows.count;
@@ -80,6 +83,7 @@ export class Pass {
     this.#plan = plan;
     this.#rows = rows;
     this.#frames = frames;
+    this.#lora = lora;
   }
 
   /** Lets logits of rows `[from, to)` be written to `out` at the end of the run. */
@@ -100,7 +104,7 @@ export class Pass {
       weights.head.addNorm(this.#plan, hidden, end - at, normed.subarray(at * width, end * width));
       at = end;
     }
-    weights.head.addLinear(this.#plan, normed, rows.length, out);
+    weights.head.addLinear(this.#plan, normed, rows.length, out, this.#lora?.select(rows));
   }
 
   /** Runs it. A tap is shown the inputs of the linear layers afterwards. */
@@ -127,7 +131,7 @@ export class Pass {
     const { config, weights } = this.#context;
     const cut = (array: Float32Array) => array.subarray(from * config.hiddenSize, to * config.hiddenSize);
     const normed = cut(this.#frames.at(-1)!.change);
-    weights.head.addTo(plan, cut(this.#rows.hidden), to - from, normed, out);
+    weights.head.addTo(plan, cut(this.#rows.hidden), to - from, normed, out, this.#lora?.slice(from, to));
     return weights.head.input(normed, to - from);
   }
 }

@@ -2,7 +2,9 @@ import { checkSignal } from '../compute/signal.js';
 import { yieldIfDue } from '../files/event-loop.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import type { AdapterChoice } from './adapters.js';
 import type { KvCache } from './blocks/cache.js';
+import type { Adapters } from './blocks/lora.js';
 import type { Decoder } from './decoder.js';
 import { MAX_CONTEXT } from './load-options.js';
 import type { ReadRun } from './pass.js';
@@ -19,6 +21,8 @@ export interface PerplexityOptions {
    * @default 128
    */
   readonly window?: number | undefined;
+  /** Adapters that the text is read with, by name. @default none */
+  readonly adapter?: AdapterChoice | undefined;
   /** Aborts the call: it rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** Called after every window with the tokens that are predicted, and all. An error that it throws ends the measurement. */
@@ -56,15 +60,17 @@ export async function measurePerplexity(
   maxContext: number,
   ids: TokenIds,
   options: PerplexityOptions,
+  choose: (adapter: AdapterChoice | undefined) => Adapters,
 ): Promise<Perplexity> {
   if (typeof options !== 'object' || options === null) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
   }
-  rejectUnknownOptions(options, ['window', 'signal', 'onProgress'] satisfies (keyof PerplexityOptions)[]);
-  const { window = WINDOW, signal, onProgress } = options;
+  rejectUnknownOptions(options, ['window', 'adapter', 'signal', 'onProgress'] satisfies (keyof PerplexityOptions)[]);
+  const { window = WINDOW, adapter, signal, onProgress } = options;
   checkSignal(signal);
   checkIds(ids, decoder.config.vocabSize);
   checkWindow(window, maxContext);
+  const adapters = choose(adapter);
   const windows = Math.floor((ids.length - 1) / window);
   if (windows === 0) {
     throw new HqqError(
@@ -73,6 +79,7 @@ export async function measurePerplexity(
     );
   }
   const cache = decoder.createCache(maxContext);
+  cache.adapt(adapters);
   const tokens = windows * window;
   let sum = 0;
   for (let w = 0; w < windows; w++) {

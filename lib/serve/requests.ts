@@ -1,6 +1,7 @@
 import type { LanguageModel } from '../runtime/model.js';
 import type { ChatMessage } from '../runtime/text/chat-template.js';
-import type { GeneratedToken, GenerateOptions } from '../runtime/text/generate.js';
+import type { GeneratedToken } from '../runtime/text/generate.js';
+import type { GenerateOptions } from '../runtime/text/generate-options.js';
 import { formatStart, type TextFormat } from '../runtime/text/json/json-text.js';
 import type { ChatTokenizer } from '../runtime/text/tokenizer.js';
 import { parsed, ToolCallReader } from '../runtime/text/tool-calls.js';

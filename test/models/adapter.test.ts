@@ -1,12 +1,16 @@
 import * as fs from 'node:fs';
-import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { activeBackend } from '../../lib/backend/index.js';
 import { openSource } from '../../lib/containers/list.js';
 import { openAdapter } from '../../lib/models/adapter/lora.js';
 import { MergedSource } from '../../lib/models/adapter/merged-source.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { DenseLinear } from '../../lib/runtime/blocks/linear.js';
+import { Lora } from '../../lib/runtime/blocks/lora.js';
+import { Plan } from '../../lib/runtime/blocks/plan.js';
+import { readAdapter } from '../../lib/runtime/weights/adapters.js';
+import { adapterFolder } from '../support/adapters.js';
 import {
-  encode,
   failure,
   freshPath,
   llama,
@@ -39,14 +43,6 @@ const floats = ({ data }: Text) => new Float32Array(Uint8Array.from(Buffer.from(
 const tensors = (texts: Case['base']): Source =>
   Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, tensorOf(floats(text), text.shape)]));
 
-function adapterFolder(source: Source, config: Readonly<Record<string, unknown>>): string {
-  const folder = freshPath('adapter');
-  fs.mkdirSync(folder);
-  fs.writeFileSync(join(folder, 'adapter_config.json'), JSON.stringify(config));
-  fs.writeFileSync(join(folder, 'adapter_model.safetensors'), encode(source));
-  return folder;
-}
-
 describe.each(Object.keys(CASES))('an adapter with %s', (name) => {
   test("is merged as peft's own merge does it", async () => {
     const { config, base, adapter, merged } = CASES[name]!;
@@ -70,6 +66,36 @@ describe.each(Object.keys(CASES))('an adapter with %s', (name) => {
       }
     } finally {
       await source.close();
+    }
+  });
+
+  test("gives beside the weights what peft's merged ones give", async () => {
+    const { config, base, adapter, merged } = CASES[name]!;
+    const names = Object.keys(merged);
+    const turned = config.fan_in_fan_out === true;
+    const shapeOf = ({ shape }: Text) => (turned ? [shape[1]!, shape[0]!] : [shape[0]!, shape[1]!]) as [number, number];
+    /** Of `[outFeatures, inFeatures]`. */
+    const rowsOf = (text: Text) => {
+      const [numbers, [outs, ins]] = [floats(text), shapeOf(text)];
+      return turned ? numbers.map((_, i) => numbers[(i % ins) * outs + Math.floor(i / ins)]!) : numbers;
+    };
+    const moduleOf = (weight: string) => weight.replace(/\.weight$/, '');
+    const shapes = new Map(names.map((weight) => [moduleOf(weight), shapeOf(base[weight]!)]));
+    const beside = await readAdapter('own', adapterFolder(tensors(adapter), config), { path: 'model', shapes });
+    for (const weight of names) {
+      const [outs, ins] = shapeOf(base[weight]!);
+      const [x, out] = [Float32Array.from({ length: 3 * ins }, (_, i) => Math.sin(i)), new Float32Array(3 * outs)];
+      const plan = new Plan(2);
+      new DenseLinear(rowsOf(base[weight]!), [outs, ins]).addTo(plan, x, 3, out);
+      Lora.of([{ rows: 3, adapters: [beside] }])!.addTo(plan, moduleOf(weight), x, 3, out);
+      await plan.run(activeBackend(), {});
+      const whole = rowsOf(merged[weight]!);
+      out.forEach((y, i) => {
+        const [row, col] = [Math.floor(i / outs), i % outs];
+        let sum = 0;
+        for (let k = 0; k < ins; k++) sum += whole[col * ins + k]! * x[row * ins + k]!;
+        expect(Math.abs(y - sum)).toBeLessThan(1e-5);
+      });
     }
   });
 });

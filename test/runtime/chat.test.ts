@@ -8,7 +8,7 @@ import type { LanguageModelConfig } from '../../lib/runtime/config/model-config.
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
 import type { ChatMessage } from '../../lib/runtime/text/chat-template.js';
-import type { GenerateOptions } from '../../lib/runtime/text/generate.js';
+import type { GenerateOptions } from '../../lib/runtime/text/generate-options.js';
 import { TemplateThreads } from '../../lib/runtime/text/template-threads.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';

@@ -3,7 +3,7 @@ import { plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import type { LanguageModel } from '../../runtime/model.js';
 import type { ChatMessage } from '../../runtime/text/chat-template.js';
-import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
+import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate-options.js';
 import { defineCommand } from '../command.js';
 import { ACTIVATIONS, CACHE_DTYPE, fromOptions, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { say } from '../process.js';

@@ -1,7 +1,7 @@
 import { untilAborted } from '../../compute/signal.js';
 import { formatNumber, formatSeconds, plural } from '../../messages/units.js';
 import { loadLanguageModel } from '../../runtime/load.js';
-import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate.js';
+import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate-options.js';
 import { defineCommand, toJson } from '../command.js';
 import {
   ACTIVATIONS,

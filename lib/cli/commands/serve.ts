@@ -4,7 +4,7 @@ import { isEncoderModel } from '../../runtime/encoder/encoder.js';
 import { SentenceEncoder } from '../../runtime/encoder/sentences.js';
 import { loadLanguageModel } from '../../runtime/load.js';
 import { LOAD_OPTIONS } from '../../runtime/load-options.js';
-import { MAX_TOKENS } from '../../runtime/text/generate.js';
+import { MAX_TOKENS } from '../../runtime/text/generate-options.js';
 import { checkKeys, readKeys } from '../../serve/keys.js';
 import { loadFastify } from '../../serve/library.js';
 import { listening, tryListening } from '../../serve/listen.js';

@@ -84,6 +84,12 @@ export async function openAdapter(path: string): Promise<Adapter> {
   }
 }
 
+/** The error for an adapter whose layers are not those of a model. */
+export function otherModel(path: string, own: string, expected: string, got: string): HqqError {
+  const message = `Expected ${plain(path)} to have ${expected}, as the adapter in ${plain(own)} has it, got ${got}`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. It is of another model.`);
+}
+
 function pairsOf({ entries }: TensorSource, config: Config, refuse: (got: string) => never): readonly LoraPair[] {
   const halves = new Map<string, { a?: TensorEntry; b?: TensorEntry }>();
   for (const entry of entries.values()) {
@@ -94,6 +100,7 @@ function pairsOf({ entries }: TensorSource, config: Config, refuse: (got: string
     }
     if (entry.shape.length !== 2 || entry.type.float === undefined)
       return refuse(`${quote(entry.name)} as ${entry.type.name} [${entry.shape.join(', ')}], no matrix of floats`);
+    if (entry.shape.includes(0)) return refuse(`${quote(entry.name)} of [${entry.shape.join(', ')}], which is empty`);
     const own = halves.get(module) ?? {};
     halves.set(module, { ...own, [half === 'A' ? 'a' : 'b']: entry });
   }

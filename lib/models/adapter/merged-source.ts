@@ -2,9 +2,8 @@ import { narrowBytes, widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
-import { HqqError } from '../../messages/errors.js';
-import { plain, quote } from '../../messages/text.js';
-import { type Adapter, type LoraPair, openAdapter, readFactor } from './lora.js';
+import { quote } from '../../messages/text.js';
+import { type Adapter, type LoraPair, openAdapter, otherModel, readFactor } from './lora.js';
 
 /** Weights that are added to at once. */
 const PIECE = 32 * 1024;
@@ -134,8 +133,7 @@ function weightOf({ entries, path }: TensorSource, { path: own, fanInFanOut }: A
   const entry = names.map((name) => entries.get(name)).find((found) => found !== undefined);
   const sizes = fanInFanOut ? [a.shape[1], b.shape[0]] : [b.shape[0], a.shape[1]];
   const refuse = (expected: string, got: string): never => {
-    const message = `Expected ${plain(path)} to have ${expected}, as the adapter in ${plain(own)} has it, got ${got}`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. It is of another model.`);
+    throw otherModel(path, own, expected, got);
   };
   if (entry === undefined) return refuse(quote(names[0]!), 'none');
   const { shape, type } = entry;

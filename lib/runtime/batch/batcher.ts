@@ -3,6 +3,7 @@ import { onAbort } from '../../compute/signal.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { HqqError } from '../../messages/errors.js';
 import type { KvCache } from '../blocks/cache.js';
+import { compareAdapters } from '../blocks/lora.js';
 import type { Part, ReadRun, TokensPass } from '../pass.js';
 import type { TokenIds } from '../text/ids.js';
 
@@ -164,7 +165,9 @@ export class Batcher {
   }
 
   #compose(): Step {
-    const tokens = this.#tokens.splice(0, this.#maxBatch).sort((a, b) => a.seat - b.seat);
+    // Those of the same adapters lie side by side: what these add is one product for all of them.
+    const tokens = this.#tokens.splice(0, this.#maxBatch);
+    tokens.sort((a, b) => compareAdapters(a.cache.adapters, b.cache.adapters) || a.seat - b.seat);
     const share = this.#rowMs > 0 ? Math.floor(PIECE_MS / this.#rowMs) : LEAST_ROWS;
     let room = tokens.length === 0 ? PROMPT_ROWS : Math.min(PROMPT_ROWS, Math.max(LEAST_ROWS, share));
     const pieces: { request: Request; rows: number }[] = [];

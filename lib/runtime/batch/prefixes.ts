@@ -1,4 +1,5 @@
 import type { KvCache } from '../blocks/cache.js';
+import { type Adapters, sameAdapters } from '../blocks/lora.js';
 import type { TokenIds } from '../text/ids.js';
 
 /** Positions below which reading them again is no more work than copying them. */
@@ -41,17 +42,20 @@ export class Prefixes {
     this.#make = make;
   }
 
-  /** A cache for a text, with as much of it as an earlier one began with; at least its last id is left to be read. */
-  async begin(ids: TokenIds): Promise<Begun> {
-    if (this.#most === 0) return ownCache(this.#make());
-    const { entry: found, common } = this.#longest(ids);
+  /**
+   * A cache for a text, with as much of it as an earlier one began with that has the same adapters; at least its last id is left to be
+   * read.
+   */
+  async begin(ids: TokenIds, adapters: Adapters = []): Promise<Begun> {
+    if (this.#most === 0) return ownCache(this.#makeFor(adapters));
+    const { entry: found, common } = this.#longest(ids, adapters);
     let entry: Entry;
     if (found && this.#idle.includes(found) && 2 * common >= found.cache.length) {
       entry = found; // the same text, further on, or another end of it
       entry.cache.truncate(common);
       this.#idle = this.#idle.filter((other) => other !== entry);
     } else {
-      entry = { cache: this.#make(), ids: [] };
+      entry = { cache: this.#makeFor(adapters), ids: [] };
       if (found) await entry.cache.copyFrom(found.cache, common);
     }
     entry.ids = Array.from(ids); // others may begin with it while it grows
@@ -71,17 +75,24 @@ export class Prefixes {
     return { cache: entry.cache, reused: entry.cache.length, end };
   }
 
+  #makeFor(adapters: Adapters): KvCache {
+    const cache = this.#make();
+    cache.adapt(adapters);
+    return cache;
+  }
+
   async #copy(cache: KvCache): Promise<KvCache> {
-    const copy = this.#make();
+    const copy = this.#makeFor(cache.adapters);
     await copy.copyFrom(cache, cache.length);
     return copy;
   }
 
-  #longest(ids: TokenIds): { entry: Entry | undefined; common: number } {
+  #longest(ids: TokenIds, adapters: Adapters): { entry: Entry | undefined; common: number } {
     let [best, most]: [Entry | undefined, number] = [undefined, LEAST - 1];
     const busy = this.#busy.flatMap((entry) => entry.deref() ?? []);
     // Of equals the latest that need not be copied.
     for (const entry of [...[...this.#idle].reverse(), ...busy]) {
+      if (!sameAdapters(entry.cache.adapters, adapters)) continue; // keys and values are its own
       const end = Math.min(ids.length - 1, entry.ids.length, entry.cache.length);
       let common = 0;
       while (common < end && ids[common] === entry.ids[common]) common++;

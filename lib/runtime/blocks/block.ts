@@ -2,7 +2,8 @@ import type { LanguageModelConfig } from '../config/model-config.js';
 import type { LayerCache } from './cache.js';
 import { addExperts, type ExpertLinears } from './experts.js';
 import type { Frame } from './frame.js';
-import { addColumns, addFused, type Linear, type NamedLinear } from './linear.js';
+import { addColumns, addFused, addNamed, type Linear, type NamedLinear } from './linear.js';
+import type { Lora } from './lora.js';
 import { addMlp, type MlpLinears } from './mlp.js';
 import type { RmsNorm } from './norm.js';
 import type { Plan } from './plan.js';
@@ -83,23 +84,24 @@ export class Block {
    * Adds the block to a plan: it reads and writes `rows.hidden`, and writes the rows' keys and values to the cache.
    *
    * @param texts Whose rows they are, one text after the other.
+   * @param lora Adapters of the rows, where some have any.
    */
-  addTo(plan: Plan, rows: Rows, frame: Frame, texts: readonly TextRows[]): void {
+  addTo(plan: Plan, rows: Rows, frame: Frame, texts: readonly TextRows[], lora?: Lora): void {
     const { count, hidden } = rows;
     const { qkv, o, mlp } = this.#linears;
     const { beforeAttention, afterAttention, beforeMlp, afterMlp } = this.#norms;
     const { attentionIn, attention, attended, mlpIn, change } = frame;
     addNorm(plan, beforeAttention, hidden, count, attentionIn);
-    addFused(plan, qkv, attentionIn, count, attention);
+    addFused(plan, qkv, attentionIn, count, attention, lora);
     this.#addAttention(plan, rows, frame, texts);
-    o.linear.addTo(plan, attended, count, change);
+    addNamed(plan, o, attended, count, change, lora);
     this.#accumulate(plan, afterAttention, change, rows);
     addNorm(plan, beforeMlp, hidden, count, mlpIn);
-    if ('router' in mlp) addExperts(plan, mlp, this.#config, frame, count);
-    else
-      addMlp(plan, mlp, this.#config.activation, count, {
-        ...{ x: mlpIn, mlp: frame.mlp, activated: frame.activated, out: change },
-      });
+    if ('router' in mlp) addExperts(plan, mlp, this.#config, frame, count, lora);
+    else {
+      const own = { x: mlpIn, mlp: frame.mlp, activated: frame.activated, out: change };
+      addMlp(plan, mlp, this.#config.activation, count, own, lora);
+    }
     this.#accumulate(plan, afterMlp, change, rows);
   }
 

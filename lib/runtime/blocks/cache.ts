@@ -7,7 +7,8 @@ import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { overlaps, type Range } from './segments.js';
+import { type Adapters, refuseOthers, sameAdapters } from './lora.js';
+import { elementsOf, overlaps, type Range } from './segments.js';
 import { Turned } from './turned.js';
 
 /** What keys and values may be kept as. */
@@ -52,6 +53,7 @@ export class KvCache {
   #length = 0;
   #busy = false;
   readonly #turned: Turned;
+  #adapters: Adapters = [];
   #logits: OwnedFloat32Array | undefined;
   /** By owner, who holds weights: so a cache keeps none alive. */
   #prepared = new WeakMap<object, unknown>();
@@ -148,6 +150,25 @@ export class KvCache {
     }
   }
 
+  /** Adapters that its positions were read with, and that the next ones are. @internal */
+  get adapters(): Adapters {
+    return this.#adapters;
+  }
+
+  /**
+   * Lets what comes next be read with these adapters.
+   *
+   * @throws {HqqError} `ERR_INVALID_ARGUMENT` where it holds positions that were read with others
+   * @internal
+   */
+  adapt(adapters: Adapters): void {
+    if (sameAdapters(adapters, this.#adapters)) return;
+    this.#checkIdle();
+    if (this.#length > 0) refuseOthers(this.#length, this.#adapters, adapters);
+    this.#adapters = adapters;
+    this.#renew();
+  }
+
   /** Whether `rows` more positions may be read after those that it holds; else, only the whole text into it when empty. @internal */
   goesOn(rows: number): boolean {
     return this.#turned.goesOn(this.#length, this.#length + rows);
@@ -221,11 +242,16 @@ export class KvCache {
     const room = positions > this.expected ? ahead : Math.min(ahead, this.expected);
     const capacity = this.#strips(Math.max(positions, room)) - this.#capacity;
     this.#segments = [...this.#segments, await this.#allocate(capacity)];
+    this.#capacity += capacity;
+    this.#renew();
+  }
+
+  /** What was prepared for the cache as it was is of no use: others know by its layers, which are new. */
+  #renew(): void {
     this.#layers = Array.from({ length: this.#layerCount }, (_, layer) => ({
       cacheType: this.#cacheType,
       segments: this.#segments.map((segment) => segment[layer]!),
     }));
-    this.#capacity += capacity;
     this.#prepared = new WeakMap();
   }
 
@@ -235,6 +261,7 @@ export class KvCache {
     const size = 2 * (rows + meta);
     const together = Math.max(1, Math.floor(LONGEST / size));
     const segments: CacheSegment[] = [];
+    const dtype = CACHE_DTYPES[this.#cacheType]!;
     while (segments.length < this.#layerCount) {
       const count = Math.min(together, this.#layerCount - segments.length);
       const array = allocating('the cache of a text', () => largeFloats(count * size));
@@ -242,8 +269,8 @@ export class KvCache {
         const cut = (from: number, length: number) => array.subarray(i * size + from, i * size + from + length);
         segments.push({
           capacity,
-          keys: this.#elements(cut(0, rows)),
-          values: this.#elements(cut(rows, rows)),
+          keys: elementsOf(dtype, cut(0, rows)),
+          values: elementsOf(dtype, cut(rows, rows)),
           keyMeta: cut(2 * rows, meta),
           valueMeta: cut(2 * rows + meta, meta),
         });
@@ -251,19 +278,6 @@ export class KvCache {
       await yieldIfDue();
     }
     return segments;
-  }
-
-  /** Memory as what is kept in it. */
-  #elements(floats: Float32Array): CacheSegment['keys'] {
-    const { buffer, byteOffset, byteLength } = floats;
-    switch (CACHE_DTYPES[this.#cacheType]) {
-      case 'float16':
-        return new Uint16Array(buffer, byteOffset, byteLength / Uint16Array.BYTES_PER_ELEMENT);
-      case 'int8':
-        return new Uint8Array(buffer, byteOffset, byteLength);
-      default:
-        return floats;
-    }
   }
 
   /** Each head's positions begin anew at a multiple of the capacity. A head at a time, so that the event loop turns in between. */

@@ -2,7 +2,8 @@ import type { Backend } from '../../../binding.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import type { ExpertFrame, Frame } from './frame.js';
-import { addLinears, type NamedLinear } from './linear.js';
+import { addFused, addNamed, type NamedLinear } from './linear.js';
+import type { Lora } from './lora.js';
 import { addGate, type MlpLinears } from './mlp.js';
 import { Plan, type PlanRun } from './plan.js';
 import type { LinearInput } from './tap.js';
@@ -36,9 +37,11 @@ export function addExperts(
   config: LanguageModelConfig,
   frame: Frame,
   rows: number,
+  lora: Lora | undefined,
 ): void {
-  linears.router.linear.addTo(plan, frame.mlpIn, rows, frame.experts!.logits);
-  plan.decide((backend, run) => runExperts(backend, linears, config, frame, { rows, threads: plan.threads, ...run }));
+  addNamed(plan, linears.router, frame.mlpIn, rows, frame.experts!.logits, lora);
+  const { threads } = plan;
+  plan.decide((backend, run) => runExperts(backend, linears, config, frame, { rows, threads, lora, ...run }));
 }
 
 async function runExperts(
@@ -46,7 +49,12 @@ async function runExperts(
   { experts }: ExpertLinears,
   config: LanguageModelConfig,
   { mlpIn, change, experts: own }: Frame,
-  { rows, threads, ...run }: PlanRun & { readonly rows: number; readonly threads: number },
+  {
+    rows,
+    threads,
+    lora,
+    ...run
+  }: PlanRun & { readonly rows: number; readonly threads: number; readonly lora: Lora | undefined },
 ): Promise<void> {
   const { hiddenSize: width, experts: sizes, activation } = config;
   const { chosen, width: inner } = sizes!;
@@ -58,20 +66,17 @@ async function runExperts(
   }
   const used = experts.flatMap((linears, expert) => {
     const [from, to] = [routes.begins[expert]!, routes.begins[expert + 1]!];
-    return from < to ? [{ ...linears, ...slices(frame, from, to, width, inner), count: to - from }] : [];
+    if (from === to) return [];
+    const own = lora?.select(routes.positions.subarray(from, to));
+    return [{ ...linears, ...slices(frame, from, to, width, inner), count: to - from, own }];
   });
   const plan = new Plan(threads);
-  for (const { gateUp, x, gate, up, count } of used)
-    addLinears(
-      plan,
-      gateUp.map(({ linear }) => linear),
-      x,
-      count,
-      [gate, up],
-    );
+  for (const { gateUp, x, gate, up, count, own: adapted } of used)
+    addFused(plan, gateUp, x, count, { whole: undefined, parts: [gate, up] }, adapted);
   const [gate, up] = frame.mlp.parts as [Float32Array, Float32Array];
   addGate(plan, activation, gate, up, frame.activated);
-  for (const { down, activated, out, count } of used) down.linear.addTo(plan, activated, count, out);
+  for (const { down, activated, out, count, own: adapted } of used)
+    addNamed(plan, down, activated, count, out, adapted);
   await plan.run(backend, run);
   frame.inputs = used.flatMap(({ gateUp, down, x, activated, count }): LinearInput[] => [
     ...gateUp.map(({ module }) => ({ module, rows: count, x })),

@@ -1,5 +1,6 @@
 import type { LanguageModelConfig } from '../config/model-config.js';
-import type { Linear } from './linear.js';
+import { addNamed, type Linear } from './linear.js';
+import type { Lora } from './lora.js';
 import type { RmsNorm } from './norm.js';
 import type { Plan } from './plan.js';
 import { addScale } from './scale.js';
@@ -28,14 +29,14 @@ export class Head {
   }
 
   /** Adds the head to a plan: it reads `hidden`, writes `normed` (both `[rows, hiddenSize]`) and `logits` (`[rows, vocabSize]`). */
-  addTo(plan: Plan, hidden: Float32Array, rows: number, normed: Float32Array, logits: Float32Array): void {
+  addTo(plan: Plan, hidden: Float32Array, rows: number, normed: Float32Array, logits: Float32Array, lora?: Lora): void {
     this.addNorm(plan, hidden, rows, normed);
-    this.addLinear(plan, normed, rows, logits);
+    this.addLinear(plan, normed, rows, logits, lora);
   }
 
   /** Adds what comes after the norm. */
-  addLinear(plan: Plan, normed: Float32Array, rows: number, logits: Float32Array): void {
-    this.#linear.addTo(plan, normed, rows, logits);
+  addLinear(plan: Plan, normed: Float32Array, rows: number, logits: Float32Array, lora?: Lora): void {
+    addNamed(plan, { module: HEAD_MODULE, linear: this.#linear }, normed, rows, logits, lora);
     addScale(plan, logits, this.#factor, this.#softCap);
   }
 

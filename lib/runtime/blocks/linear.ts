@@ -4,6 +4,7 @@ import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
 import type { Outs } from './frame.js';
+import type { Lora } from './lora.js';
 import type { Plan } from './plan.js';
 
 /** A linear layer, `out = x . W^T + bias`, whatever its weights are. */
@@ -114,6 +115,19 @@ export interface NamedLinear {
   readonly linear: Linear;
 }
 
+/** Adds a layer, and what adapters add to it. */
+export function addNamed(
+  plan: Plan,
+  { module, linear }: NamedLinear,
+  x: Float32Array,
+  rows: number,
+  out: Float32Array,
+  lora: Lora | undefined,
+): void {
+  linear.addTo(plan, x, rows, out);
+  lora?.addTo(plan, module, x, rows, out);
+}
+
 /** Adds layers of one input, or the one layer that they are in a checkpoint, whose results are then cut apart. */
 export function addFused(
   plan: Plan,
@@ -121,13 +135,15 @@ export function addFused(
   x: Float32Array,
   rows: number,
   { whole, parts }: Outs,
+  lora: Lora | undefined,
 ): void {
   const linears = layers.map(({ linear }) => linear);
   if (whole === undefined) {
     addLinears(plan, linears, x, rows, parts);
+    layers.forEach(({ module }, i) => lora?.addTo(plan, module, x, rows, parts[i]!));
     return;
   }
-  linears[0]!.addTo(plan, x, rows, whole);
+  addNamed(plan, layers[0]!, x, rows, whole, lora);
   if (rows === 1) return; // they are parts of the whole
   const width = whole.length / rows;
   let from = 0;

@@ -1,6 +1,7 @@
 import type { Activation } from '../config/description.js';
 import type { Outs } from './frame.js';
-import { addFused, type NamedLinear } from './linear.js';
+import { addFused, addNamed, type NamedLinear } from './linear.js';
+import type { Lora } from './lora.js';
 import type { Plan } from './plan.js';
 
 /** Linear layers of a gated MLP: `down(activation(gate(x)) * up(x))`. */
@@ -21,11 +22,12 @@ export function addMlp(
   activation: Activation,
   rows: number,
   { x, mlp, activated, out }: { x: Float32Array; mlp: Outs; activated: Float32Array; out: Float32Array },
+  lora: Lora | undefined,
 ): void {
-  addFused(plan, gateUp, x, rows, mlp);
+  addFused(plan, gateUp, x, rows, mlp, lora);
   const [gate, up] = mlp.parts as [Float32Array, Float32Array];
   addGate(plan, activation, gate, up, activated);
-  down.linear.addTo(plan, activated, rows, out);
+  addNamed(plan, down, activated, rows, out, lora);
 }
 
 /** `out = activation(gate) * up` */

@@ -29,3 +29,16 @@ export function* overlaps(
     begin += old[0]!.capacity;
   }
 }
+
+/** Memory as what is kept in it. */
+export function elementsOf(dtype: string, floats: Float32Array): CacheSegment['keys'] {
+  const { buffer, byteOffset, byteLength } = floats;
+  switch (dtype) {
+    case 'float16':
+      return new Uint16Array(buffer, byteOffset, byteLength / Uint16Array.BYTES_PER_ELEMENT);
+    case 'int8':
+      return new Uint8Array(buffer, byteOffset, byteLength);
+    default:
+      return floats;
+  }
+}

@@ -60,11 +60,16 @@ export async function readWeights(
 }
 
 /** Bytes that weights take. */
-export function memoryOf({ embedding, blocks, head }: ModelWeights, { tied }: LanguageModelConfig) {
+export function memoryOf(
+  { embedding, blocks, head }: ModelWeights,
+  { tied }: LanguageModelConfig,
+  beside: readonly { readonly bytes: number }[],
+) {
   const sum = (of: (bytes: (typeof blocks)[number]['bytes']) => number) =>
     blocks.reduce((total, { bytes }) => total + of(bytes), 0);
   const linears = sum((bytes) => bytes.linears);
-  return Object.freeze({ total: linears + embedding.bytes + (tied ? 0 : head.bytes), linears });
+  const adapters = beside.reduce((total, { bytes }) => total + bytes, 0);
+  return Object.freeze({ total: linears + embedding.bytes + (tied ? 0 : head.bytes) + adapters, linears, adapters });
 }
 
 /** Reads the parts of a model that `checkTensors` has passed. */

@@ -129,6 +129,12 @@ function linearsOf({ qkv, o, mlp }: BlockSpec): readonly LinearSpec[] {
   return [...qkv, o, ...('router' in mlp ? [mlp.router, ...mlp.experts.flatMap(ofMlp)] : ofMlp(mlp))];
 }
 
+/** `[outFeatures, inFeatures]` of every linear layer of a model, by module. A head that is the embedding counts as a layer of its own. */
+export function linearShapes(config: LanguageModelConfig, has: Has): ReadonlyMap<string, LinearSpec['shape']> {
+  const blocks = Array.from({ length: config.layers }, (_, index) => linearsOf(blockSpec(config, index, has)));
+  return new Map([...blocks.flat(), headSpec(config)].map(({ module, shape }) => [module, shape]));
+}
+
 /** Modules of a block that are quantized alike, since engines run them as one; the router of experts, which stays, is none of them. */
 export function unitsOf({ qkv, o, mlp }: BlockSpec): readonly (readonly string[])[] {
   const mlps = 'router' in mlp ? mlp.experts : [mlp];
