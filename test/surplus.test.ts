@@ -49,6 +49,7 @@ const calls = [
   ...functionsOf('model', Object.getPrototypeOf(model), ['loadInto', 'loadRows', 'loading', 'madeText', 'obstacle']),
   ...functionsOf('languageModel', Object.getPrototypeOf(languageModel), ['forwardEach', 'toolForm']),
   ...functionsOf('cache', Object.getPrototypeOf(languageModel.createCache()), [
+    'adapt',
     'copyFrom',
     'extend',
     'fits',

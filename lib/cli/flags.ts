@@ -131,6 +131,22 @@ export const ACTIVATIONS = fromOption(LOAD_OPTIONS.activations);
 export const HEAD = fromOption(LOAD_OPTIONS.head);
 export const CACHE_DTYPE = fromOption(LOAD_OPTIONS.cacheDtype);
 export const MAX_CONTEXT = fromOption(LOAD_OPTIONS.maxContext);
+/** Adapters that all of a command's texts have. */
+export const ADAPTER: Flag<readonly string[]> = {
+  help: 'LoRA adapter (a folder of peft) beside the weights; may be given again: they add up',
+  value: 'folder',
+  accepts: (given) => given !== '',
+  expected: 'a folder',
+  repeats: true,
+};
+
+/** The same as options of loading, and of a call: they are called by their places. */
+export function besideWeights(folders: readonly string[] = []) {
+  return {
+    load: { adapters: Object.fromEntries(folders.map((folder, i) => [String(i + 1), folder])) },
+    run: { adapter: folders.map((_, i) => String(i + 1)) },
+  };
+}
 
 /** What is left of `--flag` in a message: never a wall of text. */
 function spelling(flag: string): string {

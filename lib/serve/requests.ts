@@ -14,7 +14,8 @@ import { CHAT, COMPLETION, type SpelledToken } from './shapes.js';
 export type ServedModel = Pick<
   LanguageModel,
   'config' | 'maxContext' | 'generate' | 'tokenizer' | 'chatPrompt' | 'toolForm'
->;
+> &
+  Partial<Pick<LanguageModel, 'adapters'>>;
 
 /** What both kinds of requests may say; a schema has checked it. */
 interface CommonBody {
@@ -145,7 +146,9 @@ export class Requests {
   }
 
   #check({ model, stream, stream_options }: CommonBody): void {
-    if ((model ?? this.#name) !== this.#name) throw noModel(model!, this.#name);
+    const { adapters = [] } = this.#model;
+    const called = model ?? this.#name;
+    if (called !== this.#name && !adapters.includes(called)) throw noModel(called, this.#name, adapters);
     if (stream_options && !stream)
       throw new Failure(400, 'stream_options is only allowed when stream is true.', { param: 'stream_options' });
   }
@@ -199,6 +202,7 @@ export class Requests {
       Partial<Pick<Asked, 'readCalls'>> & { n: number } & Pick<GenerateOptions, 'maxTokens' | 'logprobs' | 'format'>,
   ): Texts {
     const { prompts, echoes, n, maxTokens, logprobs, format, readCalls } = given;
+    const model = body.model ?? this.#name;
     const temperature = (body.temperature ?? 1) < 1e-3 ? 0 : (body.temperature ?? 1);
     const spell = async ({ id, logprobs: told }: GeneratedToken): Promise<SpelledToken> => {
       const { logprob, top } = told!;
@@ -209,13 +213,14 @@ export class Requests {
     return {
       stream: body.stream === true,
       asked: {
-        ...{ shape, model: this.#name, prompts, echoes, readCalls, stallMs: this.#limits.stallMs },
+        ...{ shape, model, prompts, echoes, readCalls, stallMs: this.#limits.stallMs },
         promptTokens: prompts.reduce((sum, { length }) => sum + length, 0) / n,
         includeUsage: body.stream_options?.include_usage === true,
         spell: logprobs === undefined ? undefined : spell,
       },
       options: (index) => ({
         ...{ maxTokens, temperature, logprobs, format, stop: body.stop ?? [] },
+        adapter: model === this.#name ? undefined : model,
         topP: body.top_p ?? undefined,
         topK: body.top_k ?? undefined,
         minP: body.min_p ?? undefined,
@@ -260,8 +265,8 @@ function withArguments(calls: unknown): unknown {
 }
 
 /** The error for a model that is not served. */
-export function noModel(given: string, name: string): Failure {
-  const message = `There is no model ${JSON.stringify(given.slice(0, 100))}, only ${name}.`;
+export function noModel(given: string, name: string, adapters: readonly string[] = []): Failure {
+  const message = `There is no model ${JSON.stringify(given.slice(0, 100))}, only ${[name, ...adapters].join(', ')}.`;
   return new Failure(404, message, { param: 'model', code: 'model_not_found' });
 }
 

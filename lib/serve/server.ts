@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { onAbort, untilAborted } from '../compute/signal.js';
+import { HqqError, show } from '../messages/errors.js';
 import { StreamedAnswer, WholeAnswer } from './answer.js';
 import { type EmbeddingBody, embed, embeddingSchema, type ServedEncoder } from './embeddings.js';
 import { Failure, failureOf } from './failure.js';
@@ -24,10 +25,15 @@ export interface ServerOptions {
 
 /**
  * A server with OpenAI's API on a model of `loadLanguageModel`: one process, one model, many clients whose texts are decoded together.
- * `listen` and `close` it; `close` waits for requests under way.
+ * Adapters that the model was loaded with are models of their own names, whose parent it is. `listen` and `close` it; `close` waits for
+ * requests under way.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION` for an adapter that is called as the model is
  */
 export function createServer(model: ServedModel, options: ServerOptions): FastifyInstance {
-  const server = new Server(options);
+  const { adapters = [] } = model;
+  if (adapters.includes(options.name)) throw sameName(options.name);
+  const server = new Server(options, adapters);
   server.addTexts(model);
   return server.app;
 }
@@ -37,6 +43,12 @@ export function createEmbeddingServer(encoder: ServedEncoder, options: ServerOpt
   const server = new Server(options);
   server.addEmbeddings(encoder);
   return server.app;
+}
+
+/** The error for an adapter that clients could not tell from the model. */
+export function sameName(name: string): HqqError {
+  const message = `Expected adapters to have other names than the model, ${show(name)}`;
+  return new HqqError('ERR_INVALID_OPTION', `${message}: clients choose one by it. --name gives the model another.`);
 }
 
 class Server {
@@ -51,7 +63,11 @@ class Server {
   readonly #onFailure: (error: unknown) => void;
   #closing = false;
 
-  constructor({ name, limits = {}, checkKey, onFailure = console.error }: ServerOptions) {
+  /** @param adapters What else clients may ask for. */
+  constructor(
+    { name, limits = {}, checkKey, onFailure = console.error }: ServerOptions,
+    adapters: readonly string[] = [],
+  ) {
     this.#name = name;
     this.#limits = resolveLimits(limits);
     this.#gate = new Gate(this.#limits.active, this.#limits.queue);
@@ -74,17 +90,20 @@ class Server {
     this.app.setNotFoundHandler(({ method, url }) => {
       throw new Failure(404, `There is no ${method} ${url.slice(0, 100)}.`, { code: 'unknown_url' });
     });
-    this.#addRoutes();
+    this.#addRoutes(adapters);
     this.app.addHook('preClose', () => this.#drain());
   }
 
-  #addRoutes(): void {
+  #addRoutes(adapters: readonly string[]): void {
     const { app } = this;
-    const description = { id: this.#name, object: 'model', created: 0, owned_by: 'hqq' };
-    app.get('/v1/models', () => ({ object: 'list', data: [description] }));
+    const common = { object: 'model', created: 0, owned_by: 'hqq' };
+    const base = { id: this.#name, ...common };
+    const data = [base, ...adapters.map((id) => ({ id, ...common, root: id, parent: base.id }))];
+    app.get('/v1/models', () => ({ object: 'list', data }));
     app.get<{ Params: { '*': string } }>('/v1/models/*', ({ params }) => {
-      if (params['*'] === this.#name) return description;
-      throw noModel(params['*'], this.#name);
+      const found = data.find(({ id }) => id === params['*']);
+      if (found) return found;
+      throw noModel(params['*'], this.#name, adapters);
     });
     app.get('/health', (_request, reply) => {
       const { active, waiting } = this.#gate;

@@ -3,6 +3,8 @@ import { cpSync, truncateSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { loadLanguageModel } from '../../lib/runtime/load.js';
+import { adapterFolder, someAdapter } from '../support/adapters.js';
 import { expectFailure, hqq } from '../support/cli.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -46,6 +48,45 @@ describe('hqq generate', () => {
     const [one, again, two] = await Promise.all(['1', '1', '2'].map(draw));
     expect(one).toBe(again);
     expect(one).not.toBe(two);
+  });
+
+  test('has adapters beside the weights, and caches of any type', async () => {
+    const one = adapterFolder(someAdapter(SHIPPED, 1, /q_proj/));
+    const flags = [
+      'generate',
+      SHIPPED,
+      '--prompt',
+      'It was',
+      '--max-tokens',
+      '6',
+      '--adapter',
+      one,
+      '--cache-dtype',
+      'int8',
+    ];
+    const model = await loadLanguageModel(SHIPPED, { adapters: { one }, cacheDtype: 'int8' });
+    let text = '';
+    for await (const token of model.generate('It was', { maxTokens: 6, adapter: 'one' })) text += token.text;
+    await model.close();
+    expect(await hqq(flags)).toMatchObject({ status: 0, stdout: `${text}\n` });
+    const file = join(work, 'adapted.txt');
+    writeFileSync(file, 'It was the best of times. '.repeat(8));
+    const measure = async (...more: string[]) =>
+      (
+        JSON.parse(
+          (await hqq(['perplexity', SHIPPED, '--text', file, '--window', '32', '--json', ...more])).stdout,
+        ) as { nll: number }
+      ).nll;
+    expect(await measure('--adapter', one)).not.toBeCloseTo(await measure(), 2);
+    expectFailure(await hqq([...flags, '--adapter', join(work, 'nothing')]), 1, /nothing/);
+    const nowhere = join(work, 'nothing');
+    expectFailure(await hqq(['serve', nowhere, '--adapter', one]), 2, /--adapter to be a name and a folder/);
+    expectFailure(
+      await hqq(['serve', nowhere, '--adapter', 'a=x', '--adapter', 'a=y']),
+      2,
+      /--adapter "a" is given twice/,
+    );
+    expectFailure(await hqq(['serve', nowhere, '--adapter', 'nothing=x']), 2, /another name than the model, "nothing"/);
   });
 
   test('says what is wrong', async () => {

@@ -5,7 +5,18 @@ import type { LanguageModel } from '../../runtime/model.js';
 import type { ChatMessage } from '../../runtime/text/chat-template.js';
 import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/generate-options.js';
 import { defineCommand } from '../command.js';
-import { ACTIVATIONS, CACHE_DTYPE, fromOptions, HEAD, MAX_CONTEXT, NO_PROGRESS, THREADS, text } from '../flags.js';
+import {
+  ACTIVATIONS,
+  ADAPTER,
+  besideWeights,
+  CACHE_DTYPE,
+  fromOptions,
+  HEAD,
+  MAX_CONTEXT,
+  NO_PROGRESS,
+  THREADS,
+  text,
+} from '../flags.js';
 import { say } from '../process.js';
 
 export const chat = defineCommand({
@@ -22,14 +33,17 @@ export const chat = defineCommand({
     activations: ACTIVATIONS,
     head: HEAD,
     cacheDtype: CACHE_DTYPE,
+    adapter: ADAPTER,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     quiet: NO_PROGRESS,
   },
-  plan([path], { system, activations, head, maxContext, threads, quiet = false, ...options }) {
+  plan([path], { system, activations, head, cacheDtype, adapter, maxContext, threads, quiet = false, ...options }) {
+    const load = { activations, head, cacheDtype, maxContext, threads };
+    const beside = besideWeights(adapter);
     resolveGenerateOptions(options); // before gigabytes are read
     return async ({ signal, print }) => {
-      const model = await loadLanguageModel(path!, { activations, head, maxContext, threads, signal });
+      const model = await loadLanguageModel(path!, { ...load, ...beside.load, signal });
       let messages: readonly ChatMessage[] = system === undefined ? [] : [{ role: 'system', content: system }];
       await model.chatPrompt([...messages, { role: 'user', content: 'Hello' }]); // without a template there is no conversation
       const tell = (message: string) => quiet || say(message);
@@ -48,7 +62,7 @@ export const chat = defineCommand({
           if (prompt) {
             if (dropped > 0) tell(`${context} is full: forgot the oldest ${plural(dropped, 'message')}`);
             let [answer, count, finish] = ['', 0, ''];
-            for await (const token of model.generate(prompt, { ...options, signal })) {
+            for await (const token of model.generate(prompt, { ...options, ...beside.run, signal })) {
               answer += token.text;
               count++;
               finish = token.finish ?? '';

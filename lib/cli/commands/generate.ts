@@ -5,6 +5,8 @@ import { GENERATE_OPTIONS, resolveGenerateOptions } from '../../runtime/text/gen
 import { defineCommand, toJson } from '../command.js';
 import {
   ACTIVATIONS,
+  ADAPTER,
+  besideWeights,
   CACHE_DTYPE,
   fromOptions,
   HEAD,
@@ -38,16 +40,33 @@ export const generate = defineCommand({
     activations: ACTIVATIONS,
     head: HEAD,
     cacheDtype: CACHE_DTYPE,
+    adapter: ADAPTER,
     maxContext: MAX_CONTEXT,
     threads: THREADS,
     json: JSON_FLAG,
     quiet: NO_PROGRESS,
   },
-  plan([path], { prompt: given, activations, head, maxContext, threads, json = false, quiet = false, ...options }) {
+  plan(
+    [path],
+    {
+      prompt: given,
+      activations,
+      head,
+      cacheDtype,
+      adapter,
+      maxContext,
+      threads,
+      json = false,
+      quiet = false,
+      ...options
+    },
+  ) {
+    const load = { activations, head, cacheDtype, maxContext, threads };
+    const beside = besideWeights(adapter);
     resolveGenerateOptions(options); // before gigabytes are read
     return async ({ signal, print }) => {
       const prompt = await readText(given!, 'a prompt', { signal, quiet });
-      const model = await loadLanguageModel(path!, { activations, head, maxContext, threads, signal });
+      const model = await loadLanguageModel(path!, { ...load, ...beside.load, signal });
       // Not part of the times.
       const promptIds = await untilAborted(
         model.tokenizer().then((tokenizer) => tokenizer.encode(prompt)),
@@ -59,7 +78,7 @@ export const generate = defineCommand({
       let finish: string | undefined;
       const started = performance.now();
       let first = started;
-      for await (const token of model.generate(promptIds, { ...options, signal })) {
+      for await (const token of model.generate(promptIds, { ...options, ...beside.run, signal })) {
         if (ids.length === 0) first = performance.now();
         ids.push(token.id);
         whole += token.text;

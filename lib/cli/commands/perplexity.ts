@@ -6,6 +6,8 @@ import { checkWindow, WINDOW } from '../../runtime/perplexity.js';
 import { defineCommand, toJson } from '../command.js';
 import {
   ACTIVATIONS,
+  ADAPTER,
+  besideWeights,
   CACHE_DTYPE,
   MAX_CONTEXT as CONTEXT_FLAG,
   count,
@@ -39,12 +41,29 @@ export const perplexity = defineCommand({
     activations: ACTIVATIONS,
     head: HEAD,
     cacheDtype: CACHE_DTYPE,
+    adapter: ADAPTER,
     maxContext: CONTEXT_FLAG,
     threads: THREADS,
     json: JSON_FLAG,
     quiet: NO_PROGRESS,
   },
-  plan([path], { text: file, window = WINDOW, activations, head, maxContext, threads, json = false, quiet = false }) {
+  plan(
+    [path],
+    {
+      text: file,
+      window = WINDOW,
+      activations,
+      head,
+      cacheDtype,
+      adapter,
+      maxContext,
+      threads,
+      json = false,
+      quiet = false,
+    },
+  ) {
+    const load = { activations, head, cacheDtype, maxContext, threads };
+    const beside = besideWeights(adapter);
     if (maxContext !== undefined && window > maxContext) {
       const message = `Expected --window to be an integer in [1, ${maxContext}], got ${window}`;
       throw new UsageError(`${message}. --max-context sets the limit.`);
@@ -52,13 +71,14 @@ export const perplexity = defineCommand({
     return async ({ signal, print }) => {
       checkWindow(window, maxContext ?? (await contextOf(path!))); // before gigabytes are read
       const content = await readTextFile(file!, { signal, quiet });
-      const model = await loadLanguageModel(path!, { activations, head, maxContext, threads, signal });
+      const model = await loadLanguageModel(path!, { ...load, ...beside.load, signal });
       const ids = await untilAborted(
         model.tokenizer().then((tokenizer) => tokenizer.encode(content)),
         signal,
       );
       const measured = await withProgress('measuring', !json && !quiet, (update) =>
         model.perplexity(ids, {
+          ...beside.run,
           window,
           signal,
           onProgress: ({ tokensDone, tokensTotal }) => update({ done: tokensDone, total: tokensTotal, unit: 'tokens' }),

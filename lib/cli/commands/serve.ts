@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { basename, resolve } from 'node:path';
+import { show } from '../../messages/errors.js';
 import { isEncoderModel } from '../../runtime/encoder/encoder.js';
 import { SentenceEncoder } from '../../runtime/encoder/sentences.js';
 import { loadLanguageModel } from '../../runtime/load.js';
@@ -20,6 +21,7 @@ import {
   NO_PROGRESS,
   THREADS,
   text,
+  UsageError,
 } from '../flags.js';
 import { say } from '../process.js';
 
@@ -38,6 +40,14 @@ export const serve = defineCommand({
     port: count('port', 'where to listen; 0: any that is free', [0, 65_535], 8080),
     apiKeyFile: text('file', 'keys, one a line, of which each request must have one; without it none is needed'),
     name: text('name', 'what clients call the model; without it its last folder'),
+    adapter: {
+      help: 'LoRA adapter (a folder of peft) beside the weights, for clients that call the model so; may be given again',
+      value: 'name=folder',
+      accepts: (given) => typeof given === 'string' && /^[^=]+=./.test(given),
+      expected: 'a name and a folder, as sql=./adapters/sql',
+      repeats: true,
+      type: [] as readonly string[],
+    },
     maxBatch: fromOption(LOAD_OPTIONS.maxBatch),
     maxActive: count('n', 'texts that are written at once; more wait; without it max-batch', [1, LIMIT], 8),
     maxWaiting: count('n', 'texts that wait; more are answered with 429', [0, LIMIT], 64),
@@ -58,6 +68,7 @@ export const serve = defineCommand({
       port = 8080,
       apiKeyFile,
       name,
+      adapter = [],
       maxActive,
       maxWaiting,
       maxTokens,
@@ -66,6 +77,8 @@ export const serve = defineCommand({
       ...load
     },
   ) {
+    const called = name ?? basename(resolve(path!));
+    const adapters = adaptersOf(adapter, called);
     return async ({ signal, print }) => {
       const address = { host, port };
       loadFastify(); // before gigabytes are read
@@ -78,19 +91,20 @@ export const serve = defineCommand({
         ...(maxWaiting === undefined ? {} : { queue: maxWaiting }),
         ...(maxTokens === undefined ? {} : { maxTokens }),
       };
-      const called = name ?? basename(resolve(path!));
+      if (encodes && adapter.length > 0) throw new UsageError('An encoder takes no --adapter.');
       const options = { name: called, limits, checkKey, onFailure: (error: unknown) => say(String(error)) };
       const { activations, threads } = load;
       const [model, server] = encodes
         ? await SentenceEncoder.load(path!, { activations, threads, signal }).then(
             (encoder) => [encoder, createEmbeddingServer(encoder, options)] as const,
           )
-        : await loadLanguageModel(path!, { ...load, signal }).then(
+        : await loadLanguageModel(path!, { ...load, adapters, signal }).then(
             (loaded) => [loaded, createServer(loaded, options)] as const,
           );
       try {
         const url = await listening(address, () => server.listen(address));
-        print(`serving ${called} on ${url}\n`);
+        const beside = Object.keys(adapters);
+        print(`serving ${called}${beside.length > 0 ? ` and ${beside.join(', ')}` : ''} on ${url}\n`);
         if (!signal.aborted) await once(signal, 'abort');
         if (!quiet) say('stopping: requests under way may end; the same signal again stops at once');
       } finally {
@@ -100,3 +114,16 @@ export const serve = defineCommand({
     };
   },
 });
+
+/** Folders by name. */
+function adaptersOf(given: readonly string[], model: string): Readonly<Record<string, string>> {
+  const pairs = given.map((pair) => [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)] as const);
+  const names = pairs.map(([name]) => name);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) throw new UsageError(`--adapter ${show(twice)} is given twice.`);
+  if (names.includes(model)) {
+    const message = `Expected --adapter to have another name than the model, ${show(model)}: clients choose one by it.`;
+    throw new UsageError(`${message} --name gives the model another.`);
+  }
+  return Object.fromEntries(pairs);
+}
