@@ -493,6 +493,78 @@ export interface ClearArgs {
   readonly threads: number;
 }
 
+/** A grouped matrix `[rows, cols]`, as `QuantizeArgs` has it, of float32, and the scale and zero of each group. */
+export interface FakeGroupsArgs extends Pick<QuantizeArgs, 'rows' | 'cols' | 'axis' | 'maxCode' | 'threads'> {
+  /** `[rows, cols]`, finite. */
+  readonly weights: Float32Array;
+  /** `[rows, cols]`, what is added to each weight, in levels, before it is rounded; empty: nothing. */
+  readonly offsets: Float32Array;
+  /** `[groups]`, finite; of either sign. Where it is 0, or below 2^-126, all weights become 0. */
+  readonly scale: Float32Array;
+  /** `[groups]`, finite. */
+  readonly zero: Float32Array;
+}
+
+/**
+ * What quantized weights stand for: `out = (code - zero) * scale`, `code = clamp(level, 0, maxCode)`,
+ * `level = round(weight / scale + zero + offset)`. The same bytes on every backend.
+ */
+export interface FakeQuantizeArgs extends FakeGroupsArgs {
+  /** `[rows, cols]`, written; empty: not wanted. May be `weights`. */
+  readonly out: Float32Array;
+  /** `[rows, cols]`, written; empty: not wanted. */
+  readonly codes: Uint8Array;
+}
+
+/**
+ * Gradients of `fakeQuantize` from that of `out`, straight through the rounding. Where a level is a code: of the weight 1, of the offset
+ * `scale`, of the scale `code - zero - weight / scale`, of the zero 0; where it was clamped: 0, 0, `code - zero` and `-scale`. The same
+ * bytes on every backend.
+ */
+export interface FakeQuantizeGradientArgs extends FakeGroupsArgs {
+  /** `[rows, cols]`, of `out`. */
+  readonly gradient: Float32Array;
+  /** `[rows, cols]`: codes that stay as they are, so that only scales and zeros have gradients, all as of what is clamped; empty: those of the weights. */
+  readonly codes: Uint8Array;
+  /** `[rows, cols]`, written; empty: not wanted. Where codes are given, neither these nor `weights` and `offsets` are looked at. */
+  readonly weightGradient: Float32Array;
+  readonly offsetGradient: Float32Array;
+  /** `[groups]`, written; empty: not wanted. */
+  readonly scaleGradient: Float32Array;
+  readonly zeroGradient: Float32Array;
+}
+
+/**
+ * A step of `fakeQuantize`'s offsets, scales and zeros against the signs of their gradients, and `out` after it; each weight is read once.
+ * The same bytes on every backend.
+ *
+ * Offsets stay within 0.5 of 0. `scale = startScale * factor`, `zero = startZero + shift`, of integer zeros the nearest code, of symmetric
+ * ones `zero` as it is.
+ */
+export interface FakeQuantizeStepArgs extends FakeGroupsArgs {
+  /** Here read and written, as `scale` and `zero` are. */
+  readonly offsets: Float32Array;
+  readonly zeroKind: ZeroKindId;
+  /** `[rows, cols]`, of what `out` was before, finite. */
+  readonly gradient: Float32Array;
+  /** `[rows, cols]`, written. */
+  readonly out: Float32Array;
+  /** `[groups]`: what `scale` and `zero` were at the start. */
+  readonly startScale: Float32Array;
+  readonly startZero: Float32Array;
+  /** `[groups]`, read and written: 1 at the start. */
+  readonly factor: Float32Array;
+  /** `[groups]`, read and written: 0 at the start. */
+  readonly shift: Float32Array;
+  /** How far each moves. At 0 it stays. */
+  readonly offsetStep: number;
+  readonly factorStep: number;
+  readonly shiftStep: number;
+  /** How far factors may be from 1, below 1, and shifts from 0. */
+  readonly factorRange: number;
+  readonly shiftRange: number;
+}
+
 /** Asks the system for large pages, where it has such, for an array that nothing was written to yet. */
 export interface LargePagesArgs {
   readonly array: Float32Array;
@@ -545,6 +617,9 @@ export interface Operations {
   linearTiled: LinearTiledArgs;
   denseLinear: DenseLinearArgs;
   denseLinearGradient: DenseLinearGradientArgs;
+  fakeQuantize: FakeQuantizeArgs;
+  fakeQuantizeGradient: FakeQuantizeGradientArgs;
+  fakeQuantizeStep: FakeQuantizeStepArgs;
   rmsNorm: RmsNormArgs;
   rope: RopeArgs;
   attention: AttentionArgs;

@@ -185,8 +185,10 @@ describe('includes of native', () => {
     'native/kernels': [
       ...['native/simd', 'native/core/block_types.h', 'native/core/formats.h', 'native/core/types.h'],
       ...['native/kernels/blocks/encode.h', 'native/kernels/solve/solvers.h'],
+      ...['native/kernels/tune/table.h', 'native/kernels/tune/tune.h'],
     ],
     'native/kernels/blocks': ['native/kernels/convert.h'],
+    'native/kernels/tune': ['native/kernels/convert.h', 'native/kernels/layers.h'],
     'native/kernels/solve': [
       ...['native/simd', 'native/kernels/bits.h', 'native/kernels/convert.h', 'native/kernels/table.h'],
     ],

@@ -150,16 +150,18 @@ class Args {
     return value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
   }
 
-  // A float array of `length` elements, or an empty one: nullptr.
-  const float* optional_floats(const char* name, uint64_t length) {
-    const Array array = find_array(name, napi_float32_array);
+  // A typed array of `length` elements, or an empty one: nullptr.
+  template <class T>
+  T* optional_array(const char* name, uint64_t length) {
+    const Array array = find_array(name, type_of<T>());
     if (array.length == 0) return nullptr;
     if (array.length != length)
       throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) +
                         " elements.");
     arrays_.push_back(array);
-    return static_cast<const float*>(array.data);
+    return static_cast<T*>(array.data);
   }
+  const float* optional_floats(const char* name, uint64_t length) { return optional_array<float>(name, length); }
 
   [[nodiscard]] Napi::RangeError range_error(const std::string& message) const {
     return Napi::RangeError::New(env_, message);

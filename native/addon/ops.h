@@ -12,6 +12,7 @@
 #include "layer_ops.h"
 #include "linear_ops.h"
 #include "quantize_ops.h"
+#include "tune_ops.h"
 
 // The operations of binding.d.ts by name; the other headers say how each reads its arguments.
 namespace hqq::addon {
@@ -40,7 +41,8 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
 inline constexpr auto kOperations =
     list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp,
                     ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, GegluOp,
-                    ScaleOp, ColumnsOp, AddOp, LargePagesOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp>();
+                    ScaleOp, ColumnsOp, AddOp, LargePagesOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp,
+                    DenseLinearGradientOp, FakeQuantizeOp, FakeQuantizeGradientOp, FakeQuantizeStepOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {

@@ -94,10 +94,42 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     value->kind = Kind::boolean, value->flag = input->below(2) == 1;
     return value;
   }
-  constexpr std::string_view kFloats[] = {"parameters", "scale", "zero",    "bias",     "x",    "weight", "meta",
-                                          "weights",    "cos",   "sin",     "q",        "keys", "out",    "values",
-                                          "gate",       "up",    "to",      "from",     "a",    "b",      "k",
-                                          "v",          "array", "keyMeta", "valueMeta"};
+  constexpr std::string_view kFloats[] = {"parameters",
+                                          "scale",
+                                          "zero",
+                                          "bias",
+                                          "x",
+                                          "weight",
+                                          "meta",
+                                          "weights",
+                                          "cos",
+                                          "sin",
+                                          "q",
+                                          "keys",
+                                          "out",
+                                          "values",
+                                          "gate",
+                                          "up",
+                                          "to",
+                                          "from",
+                                          "a",
+                                          "b",
+                                          "k",
+                                          "v",
+                                          "array",
+                                          "keyMeta",
+                                          "valueMeta",
+                                          "gradient",
+                                          "xGradient",
+                                          "weightGradient",
+                                          "offsets",
+                                          "offsetGradient",
+                                          "scaleGradient",
+                                          "zeroGradient",
+                                          "startScale",
+                                          "startZero",
+                                          "factor",
+                                          "shift"};
   if (std::ranges::count(kFloats, name) > 0) {
     become_array(*value, napi_float32_array, input->below(64), name);
     return value;

@@ -10,6 +10,7 @@
 #include "linear.h"
 #include "solve/solvers.h"
 #include "table.h"
+#include "tune/tune.h"
 
 namespace hqq::kernels {
 
@@ -45,6 +46,7 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
       .softcap = &softcap<V>,
       .add = &add<V>,
       .linear = make_linear<V>(formats),
+      .tune = make_tune<V>(),
   };
 }
 

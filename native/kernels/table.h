@@ -6,6 +6,7 @@
 #include "../core/block_types.h"
 #include "../core/formats.h"
 #include "../core/types.h"
+#include "tune/table.h"
 
 // What an instruction set must give. kernels/list.h fills the table from the templates beside it.
 namespace hqq::kernels {
@@ -246,6 +247,7 @@ struct KernelTable {
   // to += x
   void (*add)(const float* x, size_t count, float* to);
   LinearKernels linear;
+  TuneKernels tune;
 };
 
 extern const KernelTable kScalar, kAvx2, kAvx512, kNeon;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { openBackend } from '../../lib/backend/index.js';
+import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { provide } from '../../lib/backend/js/backend.js';
 import { denseLinearGradient } from '../../lib/backend/js/gradients/linear.js';
 import { expectSameBytes } from '../support/bytes.js';
@@ -7,7 +7,7 @@ import { gaussian, randomOf } from '../support/random.mjs';
 
 provide({ denseLinearGradient });
 
-const BACKENDS = ['js'];
+const BACKENDS = availableBackends();
 /** Unit of the last place of float32, relative. */
 const EPSILON = 2 ** -24;
 const NONE = new Float32Array(0);
