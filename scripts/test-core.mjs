@@ -15,6 +15,7 @@
 // installed. The last line is "N passed, N failed".
 //
 //   node scripts/test-core.mjs [part]...          some of these parts only
+//   node scripts/test-core.mjs but <part>...      all but these
 //   node scripts/test-core.mjs --write-digests    writes native/tests/digests.txt anew, from scalar kernels
 //
 // HQQ_ALLOW_MISSING_EMULATORS=1   a part whose tools are missing is left out, not a failure
@@ -257,8 +258,10 @@ async function writeDigests() {
 
 async function main(args) {
   if (args.includes('--write-digests')) return writeDigests();
-  checkParts(args, PARTS);
-  const wanted = Object.keys(PARTS).filter((name) => args.length === 0 || args.includes(name));
+  const isBut = args[0] === 'but';
+  const named = isBut ? args.slice(1) : args;
+  checkParts(named, PARTS);
+  const wanted = Object.keys(PARTS).filter((name) => named.length === 0 || named.includes(name) !== isBut);
   const here = wanted.map((name) => PARTS[name]).filter(({ only }) => only === undefined || only[0] === process.arch);
   install(...here.map(({ tools }) => tools)); // all at once and first: parts run beside each other, and apt does not
   for (const { build } of here) build().catch(() => {}); // each goes on while others are tested; a part tells its own failure
