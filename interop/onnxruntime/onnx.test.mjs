@@ -34,7 +34,7 @@ function distance(a, b) {
   return Math.sqrt(error / size);
 }
 
-const [N, ROWS] = [192, 5];
+const [N, ROWS] = [72, 5];
 const forms = ['integer', 'symmetric', 'float'].flatMap((zeroPoint) =>
   [2, 4, 8].flatMap((nbits) => [16, 32, 64, 128, 256].map((groupSize) => ({ zeroPoint, nbits, groupSize }))),
 );

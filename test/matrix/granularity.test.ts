@@ -65,9 +65,7 @@ for (const granularity of GRANULARITIES) {
         const codes = unpack(q);
         const w = dequantizeSync(q);
         const groupOf = (i: number) => (axis === 1 ? Math.floor(i / size) : i % groups);
-        w.forEach((value, i) => {
-          expect(value).toBe(Math.fround(Math.fround(codes[i]! - q.zero[groupOf(i)]!) * q.scale[groupOf(i)]!));
-        });
+        expect(w).toEqual(w.map((_, i) => Math.fround(codes[i]! - q.zero[groupOf(i)]!) * q.scale[groupOf(i)]!));
         if (granularity === 'weight') expectSameBytes(w, data);
         const x = randomWeights(80, 2, 1);
         new QuantizedLinear(q).forwardSync(x).forEach((y, o) => {

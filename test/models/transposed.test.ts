@@ -156,12 +156,11 @@ describe('a GPT-2', () => {
     expect(tensor).toEqual(loaded);
     const x = numbersOf(randomTensor([64], 77));
     const y = model.linear(name).forwardSync(x);
+    const far = tensor.map((weight, i) => Math.abs(weight - weights[i]!));
+    expect(far.every((distance) => distance < 0.001)).toBe(true);
     for (let o = 0; o < 256; o++) {
       let sum = bias[o]!;
-      for (let i = 0; i < 64; i++) {
-        expect(Math.abs(tensor[o * 64 + i]! - weights[o * 64 + i]!)).toBeLessThan(0.001);
-        sum += x[i]! * weights[o * 64 + i]!;
-      }
+      for (let i = 0; i < 64; i++) sum += x[i]! * weights[o * 64 + i]!;
       expect(Math.abs(y[o]! - sum)).toBeLessThan(0.002);
     }
     await model.close();
