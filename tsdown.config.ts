@@ -58,11 +58,12 @@ const texts: Rolldown.Plugin = {
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|js[\\/]blocks[\\/]|js[\\/](?:layers|attention|meter)\.|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|lora[\\/]set\.|js[\\/]blocks[\\/]|js[\\/](?:layers|attention|dense|meter)\.|block-types\.)/,
   },
+  { name: 'adapters', test: /\blib[\\/](?:compute[\\/]lora[\\/]set|backend[\\/]js[\\/](?:dense|meter))\./ },
   {
     name: 'language-models',
-    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:layers|attention|meter)\.)/,
+    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:layers|attention)\.)/,
   },
 ];
 
@@ -90,7 +91,7 @@ const portable: UserConfig = {
   outputOptions: text,
 };
 /** Nothing of Node is left. */
-const withoutNode = replaced('host.js', 'compute/host-js.ts');
+const withoutNode = [replaced('host.js', 'compute/host-js.ts'), replaced('later.js', 'compute/lora/now.ts')];
 
 const ENTRY = { index: 'lib/index.ts', runtime: 'lib/runtime.ts' };
 const PORTABLE_ENTRY = { js: 'lib/js.ts' };
@@ -123,8 +124,8 @@ export default defineConfig([
     dts: false,
     plugins: [texts],
   },
-  { ...portable, entry: PORTABLE_ENTRY, format: 'esm', dts: false, plugins: [withoutNode] }, // what browsers load
-  { ...portable, entry: PORTABLE_ENTRY, format: 'cjs', dts: false, plugins: [withoutNode, imported('-node')] },
+  { ...portable, entry: PORTABLE_ENTRY, format: 'esm', dts: false, plugins: withoutNode }, // what browsers load
+  { ...portable, entry: PORTABLE_ENTRY, format: 'cjs', dts: false, plugins: [...withoutNode, imported('-node')] },
   { ...types, entry: ENTRY, platform: 'node' },
-  { ...types, entry: PORTABLE_ENTRY, platform: 'neutral', plugins: [withoutNode] },
+  { ...types, entry: PORTABLE_ENTRY, platform: 'neutral', plugins: withoutNode },
 ]);

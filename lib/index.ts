@@ -1,7 +1,7 @@
 export { backend } from './backend/index.js';
 export type { BackendInfo } from './backend/info.js';
 export { QuantizedLinear } from './compute/linear.js';
-export type { ForwardOptions, LinearOptions } from './compute/linear-options.js';
+export type { ForwardOptions, LinearOptions, LoraFactors, LoraOptions } from './compute/linear-options.js';
 export {
   type DequantizeOptions,
   dequantize,

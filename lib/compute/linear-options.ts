@@ -23,10 +23,33 @@ export interface LinearOptions {
   readonly activations?: 'float32' | 'int8' | undefined;
 }
 
+/** What an adapter adds to the result: `scale * B (A x)`. */
+export interface LoraFactors {
+  /** A: `[rank, inFeatures]`. Its length says what the rank is. */
+  readonly a: Float32Array;
+  /** B: `[outFeatures, rank]` */
+  readonly b: Float32Array;
+  /** Such as `alpha / rank`. @default 1 */
+  readonly scale?: number | undefined;
+}
+
+/** Adapters beside the weights of a layer that is made on other threads. */
+export interface LoraOptions {
+  /**
+   * By name: `forward(x, { lora: 'sql' })` has one, `{ lora: ['sql', 'french'] }` several, which add up, `forward(x)` none. Arrays are copied.
+   * Their products are float32 whatever `activations` is.
+   *
+   * @default none
+   */
+  readonly lora?: Readonly<Record<string, LoraFactors>> | undefined;
+}
+
 /** How one multiplication runs. */
 export interface ForwardOptions extends RunOptions {
   /** Where the result goes, `[batch, outFeatures]`; it is also what the call returns. It may not overlap x. @default a new array */
   readonly out?: Float32Array | undefined;
+  /** Adapters that the layer was made with and the result has, by name: one, or several. @default none */
+  readonly lora?: string | readonly string[] | undefined;
 }
 
 /** A multiplication whose result is a new array. */
@@ -68,11 +91,11 @@ function takeLinearOptions(options: LinearOptions, more: readonly string[] = [])
  * The options of a call that makes a layer on other threads: how the layer computes, and how the call runs. Taken once and checked,
  * save that `bias` waits for the layer's shape.
  */
-export function checkLayerOptions(options: LinearOptions & RunOptions) {
-  const own = takeLinearOptions(options, RUN_OPTIONS);
-  const { signal, threads } = options;
+export function checkLayerOptions(options: LinearOptions & LoraOptions & RunOptions, more: readonly string[] = []) {
+  const own = takeLinearOptions(options, [...RUN_OPTIONS, ...more]);
+  const { signal, threads, lora } = options;
   checkRunOptions({ signal, threads });
-  return { own, run: { signal, threads: resolveThreads(threads) } };
+  return { own, lora, run: { signal, threads: resolveThreads(threads) } };
 }
 
 /** How a layer computes that a model gives, with the bias that the model gives: taken once and checked before anything is read. */
@@ -124,4 +147,29 @@ export function resultOf(layer: Features, x: Float32Array, out: Float32Array | u
     refuse('Expected out to be memory of its own, got some of x.');
   }
   return out;
+}
+
+/** @throws {HqqError} `ERR_INVALID_OPTION`: a call wants adapters of a layer that has none */
+export function refuseLora(lora: unknown): never {
+  throw new HqqError('ERR_INVALID_OPTION', `Expected no lora, which the layer is made without, got ${show(lora)}.`);
+}
+
+/** Layers that can multiply one input. */
+export function checkLayers(
+  layers: readonly (Features & Pick<LinearOptions, 'activations'>)[],
+  kind: abstract new (...args: never) => unknown,
+): void {
+  if (!Array.isArray(layers) || !layers.every((layer) => layer instanceof kind)) {
+    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected layers to be a list of QuantizedLinear, got ${show(layers)}.`);
+  }
+  const [first] = layers;
+  const other = layers.find(
+    (layer) => layer.inFeatures !== first!.inFeatures || layer.activations !== first!.activations,
+  );
+  if (!other) return;
+  throw new HqqError(
+    'ERR_INVALID_ARGUMENT',
+    `Expected layers to have the inFeatures and activations of the first, ${first!.inFeatures} and ${first!.activations}, ` +
+      `got ${other.inFeatures} and ${other.activations}.`,
+  );
 }

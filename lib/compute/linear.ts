@@ -5,21 +5,25 @@ import { OPTION_NAMES } from '../matrix/options.js';
 import { checkQuantized } from '../matrix/validate.js';
 import type { QuantizedTensorLike, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
-import { HqqError, show } from '../messages/errors.js';
 import { INSPECT, notCloneable } from '../messages/objects.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { formatBytes } from '../messages/units.js';
 import { activeBackend } from './host.js';
 import {
   checkLayerOptions,
+  checkLayers,
   checkLinearOptions,
   type ForwardInto,
   type ForwardNew,
   type ForwardOptions,
   LINEAR_OPTIONS,
   type LinearOptions,
+  type LoraOptions,
+  refuseLora,
   resultOf,
 } from './linear-options.js';
+import { loadLora } from './lora/later.js';
+import type { LoraSet } from './lora/set.js';
 import { LaidOut, type Weights } from './panels.js';
 import { quantize } from './quantize.js';
 import {
@@ -35,6 +39,8 @@ import { dequantizeArgs, tiledArgs } from './tensor-arguments.js';
 
 const NONE: ForwardOptions = Object.freeze({});
 const NO_BIAS = new Float32Array(0);
+const LORA = ['lora'];
+const FORWARD = ['out', ...LORA];
 const STAYS = 'A QuantizedLinear, which stays in its thread: post the QuantizedTensor, and make a layer of it there,';
 const NOT_CLONEABLE = notCloneable(STAYS);
 
@@ -71,6 +77,7 @@ export class QuantizedLinear {
   readonly #weights: Weights;
   readonly #layer: { -readonly [K in keyof LayerArgs]: LayerArgs[K] } | undefined;
   readonly #args: { -readonly [K in keyof LinearArgs]: LinearArgs[K] } | undefined;
+  readonly #lora: LoraSet | undefined;
   readonly #threads = resolveThreads();
 
   /**
@@ -87,23 +94,25 @@ export class QuantizedLinear {
     checkQuantized(q);
     [this.outFeatures, this.inFeatures] = q.shape;
     const { bias, activations } = checkLinearOptions(options, this.outFeatures);
-    this.#weights = (given instanceof LaidOut ? given : LaidOut.now(q, this.#threads)).weights;
+    const { weights, lora } = given instanceof LaidOut ? given : LaidOut.now(q, this.#threads);
+    this.#weights = weights;
+    this.#lora = lora;
     this.bias = bias?.slice();
     this.activations = activations;
-    const biasBytes = bias?.byteLength ?? 0;
+    const more = (bias?.byteLength ?? 0) + (lora?.bytes ?? 0);
     const { isa, dot } = activeBackend();
     if ('panels' in this.#weights) {
       const { panels } = this.#weights;
       this.path = 'fused';
       const extended = activations === 'int8' && ['vnni', 'sdot', 'i8mm'].includes(dot) ? `${isa}-${dot}` : isa;
       this.kernel = `${extended}/${activations}/${q.packing}/g${q.groupSize}`;
-      this.memoryUsage = panels.codes.byteLength + panels.meta.byteLength + biasBytes;
+      this.memoryUsage = panels.codes.byteLength + panels.meta.byteLength + more;
       this.#layer = { ...panels, bias: this.bias ?? NO_BIAS, out: NO_BIAS };
       this.#args = { layers: [this.#layer], x: NO_BIAS, int8: activations === 'int8', threads: 1 };
     } else {
       this.path = 'tiled';
       this.kernel = `${isa}/float32/${q.packing}/g${q.groupSize}`;
-      this.memoryUsage = q.packed.byteLength + q.scale.byteLength + q.zero.byteLength + biasBytes;
+      this.memoryUsage = q.packed.byteLength + q.scale.byteLength + q.zero.byteLength + more;
       pinInputs(q.packed, q.scale, q.zero);
     }
     Object.freeze(this);
@@ -116,14 +125,20 @@ export class QuantizedLinear {
    * @example const layer = await QuantizedLinear.create(q, { activations: 'int8', signal });
    * @throws {HqqError} as the constructor does; the signal's reason when it is aborted.
    */
-  static async create(q: QuantizedTensorLike, options: LinearOptions & RunOptions = {}): Promise<QuantizedLinear> {
+  static async create(
+    q: QuantizedTensorLike,
+    options: LinearOptions & LoraOptions & RunOptions = {},
+  ): Promise<QuantizedLinear> {
     refuseSurplus(arguments.length, 2, 'QuantizedLinear.create(q, options)');
-    const { own, run } = checkLayerOptions(options);
+    const { own, lora, run } = checkLayerOptions(options, LORA);
     run.signal?.throwIfAborted();
     checkQuantized(q);
     const { bias, activations } = checkLinearOptions(own, q.shape[0]);
     const held = { bias: bias?.slice(), activations }; // whatever the caller does with them meanwhile
-    return new QuantizedLinear(await LaidOut.later(q, run), held);
+    const adapters = lora && loadLora().then((Adapters) => new Adapters(lora, q.shape));
+    const [laidOut, set] = await Promise.all([LaidOut.later(q, run), adapters]);
+    laidOut.lora = set;
+    return new QuantizedLinear(laidOut, held);
   }
 
   /**
@@ -134,7 +149,7 @@ export class QuantizedLinear {
   static async fromWeight(
     weight: Weight,
     config?: QuantConfig,
-    options: LinearOptions & RunOptions = {},
+    options: LinearOptions & LoraOptions & RunOptions = {},
   ): Promise<QuantizedLinear> {
     refuseSurplus(arguments.length, 3, 'QuantizedLinear.fromWeight(weight, config, options)');
     const place = (argument: string) => `QuantizedLinear.fromWeight(weight, ${argument})`;
@@ -142,9 +157,9 @@ export class QuantizedLinear {
     rejectMisplaced(weight, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(config, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(options, OPTION_NAMES, (name) => place(`{ ${name} }, options`));
-    const { own, run } = checkLayerOptions(options);
+    const { own, lora, run } = checkLayerOptions(options, LORA);
     if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
-    return QuantizedLinear.create(await quantize(weight, config, run), { ...own, ...run });
+    return QuantizedLinear.create(await quantize(weight, config, run), { ...own, lora, ...run });
   }
 
   /**
@@ -161,12 +176,9 @@ export class QuantizedLinear {
   forward(x: Float32Array, run: ForwardOptions): Promise<Float32Array>;
   async forward(x: Float32Array, run: ForwardOptions = NONE): Promise<Float32Array> {
     refuseSurplus(arguments.length, 2, 'forward(x, run)');
-    if (run !== NONE) checkRunOptions(run, ['out']);
-    const out = resultOf(this, x, run.out);
-    const threads = this.#threadsOf(run);
+    const { out, steps } = this.#stepsOf(x, run);
     pinInputs(x, out);
-    if (this.#args) await runTask(activeBackend(), 'linear', this.#fill(x, out, threads), run);
-    else await runTask(activeBackend(), 'linearTiled', this.#tiledArgs(x, out, threads), run);
+    for (const { operation, args } of steps) await runTask(activeBackend(), operation, args, run);
     return out;
   }
 
@@ -176,17 +188,14 @@ export class QuantizedLinear {
   forwardSync(x: Float32Array, run: ForwardOptions): Float32Array;
   forwardSync(x: Float32Array, run: ForwardOptions = NONE): Float32Array {
     refuseSurplus(arguments.length, 2, 'forwardSync(x, run)');
-    if (run !== NONE) checkRunOptions(run, ['out']);
-    const out = resultOf(this, x, run.out);
-    const threads = this.#threadsOf(run);
-    if (this.#args) runTaskSync(activeBackend(), 'linear', this.#fill(x, out, threads), run);
-    else runTaskSync(activeBackend(), 'linearTiled', this.#tiledArgs(x, out, threads), run);
+    const { out, steps } = this.#stepsOf(x, run);
+    for (const { operation, args } of steps) runTaskSync(activeBackend(), operation, args, run);
     return out;
   }
 
   /**
    * Several layers of one input (query, key and value; gate and up): x is arranged for the kernels once, and the work is shared out once.
-   * The results are those of `forward`, in the order of `layers`.
+   * The results are those of `forward` without adapters, in the order of `layers`.
    *
    * @throws {HqqError} as `forward` does, and unless all layers have the same `inFeatures` and `activations`.
    */
@@ -197,7 +206,7 @@ export class QuantizedLinear {
   ): Promise<OwnedFloat32Array[]> {
     refuseSurplus(arguments.length, 3, 'QuantizedLinear.forwardMany(layers, x, run)');
     if (run !== NONE) checkRunOptions(run);
-    checkLayers(layers);
+    checkLayers(layers, QuantizedLinear);
     const outs = layers.map((layer) => resultOf(layer, x, undefined));
     if (layers.length === 0) return outs;
     const threads = layers[0]!.#threadsOf(run);
@@ -252,15 +261,22 @@ export class QuantizedLinear {
 
   /** @internal */
   [INSPECT](): string {
-    const { inFeatures, outFeatures, bias, kernel, path, memoryUsage } = this;
-    const parts = [
-      `${inFeatures} -> ${outFeatures}`,
-      ...(bias ? ['bias'] : []),
-      kernel,
-      path,
-      formatBytes(memoryUsage),
-    ];
-    return `QuantizedLinear { ${parts.join(', ')} }`;
+    const { inFeatures, outFeatures, kernel, path } = this;
+    const parts = [...(this.bias ? ['bias'] : []), kernel, path, formatBytes(this.memoryUsage)];
+    return `QuantizedLinear { ${inFeatures} -> ${outFeatures}, ${parts.join(', ')} }`;
+  }
+
+  /** What a call of `forward` does, to be run at once. */
+  #stepsOf(x: Float32Array, run: ForwardOptions): { readonly out: Float32Array; readonly steps: readonly Step[] } {
+    if (run !== NONE) checkRunOptions(run, FORWARD);
+    const out = resultOf(this, x, run.out);
+    const threads = this.#threadsOf(run);
+    const { lora } = run;
+    const base: Step = this.#args
+      ? { operation: 'linear', args: this.#fill(x, out, threads) }
+      : { operation: 'linearTiled', args: this.#tiledArgs(x, out, threads) };
+    if (lora === undefined) return { out, steps: [base] };
+    return { out, steps: [base, ...(this.#lora?.steps(lora, x, out, threads) ?? refuseLora(lora))] };
   }
 
   #threadsOf(run: RunOptions): number {
@@ -280,21 +296,4 @@ export class QuantizedLinear {
     const { q } = this.#weights as { q: QuantizedTensorLike };
     return tiledArgs(q, { bias: this.bias ?? NO_BIAS, x, out, threads });
   }
-}
-
-/** Layers that can multiply one input. */
-function checkLayers(layers: readonly QuantizedLinear[]): void {
-  if (!Array.isArray(layers) || !layers.every((layer) => layer instanceof QuantizedLinear)) {
-    throw new HqqError('ERR_INVALID_ARGUMENT', `Expected layers to be a list of QuantizedLinear, got ${show(layers)}.`);
-  }
-  const [first] = layers;
-  const other = layers.find(
-    (layer) => layer.inFeatures !== first!.inFeatures || layer.activations !== first!.activations,
-  );
-  if (!other) return;
-  throw new HqqError(
-    'ERR_INVALID_ARGUMENT',
-    `Expected layers to have the inFeatures and activations of the first, ${first!.inFeatures} and ${first!.activations}, ` +
-      `got ${other.inFeatures} and ${other.activations}.`,
-  );
 }

@@ -5,6 +5,7 @@ import { fitsPanels, panelSizes } from '../matrix/panels.js';
 import type { QuantizedTensorLike, RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { activeBackend } from './host.js';
+import type { LoraSet } from './lora/set.js';
 import { pinInputs, runTask, runTaskSync } from './run.js';
 
 /** The weight matrix in panels, or as it was. */
@@ -14,6 +15,8 @@ export type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTe
 export class LaidOut {
   readonly q: QuantizedTensorLike;
   readonly weights: Weights;
+  /** Adapters beside it. */
+  lora: LoraSet | undefined;
 
   private constructor(q: QuantizedTensorLike, panels: PanelArgs | undefined) {
     this.q = q;
