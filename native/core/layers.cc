@@ -3,23 +3,10 @@
 
 #include "operations.h"
 #include "parallel.h"
+#include "units.h"
 
 // Layers of language models: how each is cut into units of work.
 namespace hqq::core {
-namespace {
-
-// Elements of a unit where every element is little work.
-constexpr size_t kUnit = 16384;
-
-// Calls body(first, count) for units of an array of `count` elements.
-template <class Body>
-Status for_units(const Context& context, size_t count, const Body& body) {
-  return parallel_for(context, (count + kUnit - 1) / kUnit,
-                      [&](size_t unit, int) { body(unit * kUnit, std::min(kUnit, count - unit * kUnit)); });
-}
-
-}  // namespace
-
 Status dense_linear(const Context& context, const DenseLinear& op) {
   // Weights of a unit stay in the second-level cache while the rows of x pass by.
   constexpr size_t kWeights = 65536, kRows = 96;

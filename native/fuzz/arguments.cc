@@ -89,7 +89,7 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     return value;
   }
   if (name == "importance") return value;  // left out
-  constexpr std::string_view kFlags[] = {"referenceGuards", "roundEach", "int8"};
+  constexpr std::string_view kFlags[] = {"referenceGuards", "roundEach", "int8", "adds"};
   if (std::ranges::count(kFlags, name) > 0) {
     value->kind = Kind::boolean, value->flag = input->below(2) == 1;
     return value;
@@ -122,6 +122,11 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
                                           "gradient",
                                           "xGradient",
                                           "weightGradient",
+                                          "qGradient",
+                                          "kGradient",
+                                          "vGradient",
+                                          "gateGradient",
+                                          "upGradient",
                                           "offsets",
                                           "offsetGradient",
                                           "scaleGradient",

@@ -57,6 +57,7 @@ void test_threads(const Options& options);
 void test_solver(const Options& options);
 void test_linear(const Options& options);
 void test_layers(const Options& options);
+void test_gradients(const Options& options);
 void test_attention(const Options& options);
 
 // Prints a line for every fixed case, with digests of all that it computes.

@@ -9,7 +9,6 @@ import { goldenModel, writeGolden } from '../support/golden-models.js';
 import { gaussian, randomOf } from '../support/random.mjs';
 import { scratchFolder } from '../support/scratch.js';
 
-process.env.HQQ_BACKEND = 'js';
 const work = scratchFolder('tape');
 const LENGTHS = [9, 1, 21];
 const ROWS = 31;

@@ -18,6 +18,11 @@ export interface HeadRun extends PartRun {
   readonly out?: Float32Array | undefined;
 }
 
+/** A head, and what it computes with. */
+export interface HeadInside extends Pick<PartContext<Head>, 'config' | 'machine'> {
+  readonly head: Head;
+}
+
 /** What follows the blocks, with its weights in memory: a norm, and the linear layer that gives logits. */
 export class OpenHead extends OpenPart {
   readonly #context: PartContext<Head>;
@@ -45,6 +50,18 @@ export class OpenHead extends OpenPart {
   async forward(x: Float32Array, run: HeadRun = {}): Promise<Float32Array> {
     refuseSurplus(arguments.length, 2, 'head.forward(x, run)');
     return this.#context.lifetime.run(() => this.#forward(x, run));
+  }
+
+  /**
+   * The head itself, and what it computes with, until it is closed.
+   *
+   * @throws {HqqError} `ERR_CLOSED`
+   * @internal
+   */
+  get inside(): HeadInside {
+    const { lifetime, config, machine } = this.#context;
+    lifetime.checkOpen();
+    return { head: this.#head!, config, machine };
   }
 
   /** @internal */

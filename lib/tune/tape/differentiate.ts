@@ -2,10 +2,9 @@ import type { Step } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
 import { GRADIENTS } from '../../backend/js/gradients/layers.js';
 import { denseLinearGradient } from '../../backend/js/gradients/linear.js';
-import { largeFloats } from '../../compute/memory.js';
-import { allocating } from '../../messages/allocating.js';
 import { HqqError } from '../../messages/errors.js';
 import { Plan } from '../../runtime/blocks/plan.js';
+import type { Room } from './room.js';
 import { addGradient, copyStep } from './rules.js';
 import { type Floats, overlap, Spans } from './spans.js';
 import { checkDifferentiable, type DifferentiableStep, type Uses, usesOf } from './uses.js';
@@ -50,22 +49,22 @@ interface Entry {
 /**
  * The derivative of a plan: for each step, from the last to the first, that of the operation itself. So whatever a plan computes has a
  * gradient without being described again. Each array has a shadow, in which its gradient lies at the same place; an array that is written
- * over begins anew with none.
+ * over begins anew with none. All of them are of the room.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for steps that have no gradient; `ERR_OUT_OF_MEMORY`
  */
-export function differentiate(plan: Plan, { input, output, weights }: Wanted): Derivative {
+export function differentiate(plan: Plan, { input, output, weights }: Wanted, room: Room): Derivative {
   const { threads } = plan;
   const entries = readSteps(plan, input, weights);
   const backward = new Plan(threads);
-  const shadows = new Shadows(backward);
+  const shadows = new Shadows(backward, room);
   const outputGradient = shadows.begin(output);
   for (const [at, { step, uses, wanted, depends, before, after }] of [...entries.entries()].reverse()) {
     if (!depends) continue;
     const writtenFrom = (from: number, array: Floats) =>
       entries.slice(from).some((later) => overlap(later.uses.writes, array));
     const kept = (array: Floats, where: Step[]) => {
-      const copy = floats(array.length);
+      const copy = room.take(array.length);
       where.push(copyStep(array, copy, threads));
       return copy;
     };
@@ -112,12 +111,14 @@ function readSteps(plan: Plan, input: Floats | undefined, weights: Wanted['weigh
 /** Gradients of arrays, as far as the plan back has come. */
 class Shadows {
   readonly #plan: Plan;
+  readonly #room: Room;
   readonly #of = new Map<ArrayBufferLike, Floats>();
   /** What is a gradient, and not left from before. */
   readonly #known = new Spans();
 
-  constructor(plan: Plan) {
+  constructor(plan: Plan, room: Room) {
     this.#plan = plan;
+    this.#room = room;
   }
 
   /** What the plan begins with. */
@@ -147,7 +148,7 @@ class Shadows {
 
   into(array: Floats, write: (to: Floats) => void): void {
     const { to, adds } = this.target(array);
-    const x = adds ? floats(to.length) : to;
+    const x = adds ? this.#room.take(to.length) : to;
     write(x);
     if (adds) this.#plan.add(to.length, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
   }
@@ -156,11 +157,7 @@ class Shadows {
   #at({ buffer, byteOffset, length }: Floats): Floats {
     const { BYTES_PER_ELEMENT } = Float32Array;
     let shadow = this.#of.get(buffer);
-    if (shadow === undefined) this.#of.set(buffer, (shadow = floats(buffer.byteLength / BYTES_PER_ELEMENT)));
+    if (shadow === undefined) this.#of.set(buffer, (shadow = this.#room.take(buffer.byteLength / BYTES_PER_ELEMENT)));
     return shadow.subarray(byteOffset / BYTES_PER_ELEMENT, byteOffset / BYTES_PER_ELEMENT + length);
   }
-}
-
-function floats(count: number): Floats {
-  return allocating('the gradients of a block', () => largeFloats(count));
 }

@@ -1,13 +1,11 @@
-import { largeFloats } from '../../compute/memory.js';
 import { KEY_STRIP } from '../../matrix/constants.js';
-import { allocating } from '../../messages/allocating.js';
 import type { LayerCache } from '../../runtime/blocks/cache.js';
-import { Frame } from '../../runtime/blocks/frame.js';
 import { DenseLinear } from '../../runtime/blocks/linear.js';
 import { Plan, type PlanRun, type PreparedPlan } from '../../runtime/blocks/plan.js';
 import { positionsFrom, type Rows } from '../../runtime/blocks/rows.js';
 import type { BlockInside, OpenBlock } from '../../runtime/source/open-block.js';
 import { differentiate } from './differentiate.js';
+import { Room } from './room.js';
 import type { Floats } from './spans.js';
 
 /** What is recorded of a block. */
@@ -39,33 +37,32 @@ export interface Tape {
 /**
  * Records a block, for which it must stay open.
  *
+ * @param room Where its arrays are from; they are free again when the tape is not used any more.
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a block of experts, or one that is quantized; `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`
  */
-export function recordBlock({ inside }: OpenBlock, { lengths, weights, ofInput }: Recorded): Tape {
+export function recordBlock({ inside }: OpenBlock, { lengths, weights, ofInput }: Recorded, room = new Room()): Tape {
   const { block, config, machine } = inside;
   const layers = block.linears.filter(({ module }) => weights.has(module));
   const replaced = layers.map(({ module, linear: { outFeatures, inFeatures, bias } }) => {
     return [module, new DenseLinear(weights.get(module)!, [outFeatures, inFeatures], bias)] as const;
   });
-  const rows = rowsOf(inside, lengths);
-  const cache = cacheFor(inside, Math.max(...lengths));
+  const rows = rowsOf(inside, lengths, room);
+  const cache = cacheFor(inside, Math.max(...lengths), room);
   const plan = new Plan(machine.threads);
   const texts = lengths.map((length) => ({ rows: length, cache }));
-  block.with(new Map(replaced)).addTo(plan, rows, new Frame(config, rows.count), texts);
-  const weightGradients = new Map(layers.map(({ module }) => [module, floats(weights.get(module)!.length)]));
+  block.with(new Map(replaced)).addTo(plan, rows, room.frame(config, rows.count), texts);
+  const weightGradients = new Map(layers.map(({ module }) => [module, room.take(weights.get(module)!.length)]));
   const { hidden } = rows;
-  const { forward, backward, outputGradient } = differentiate(plan, {
-    ...(ofInput ? { input: hidden } : {}),
-    output: hidden,
-    weights: new Map(layers.map(({ module }) => [weights.get(module)!, weightGradients.get(module)!])),
-  });
+  const wanted = new Map(layers.map(({ module }) => [weights.get(module)!, weightGradients.get(module)!]));
+  const what = { ...(ofInput && { input: hidden }), output: hidden, weights: wanted };
+  const { forward, backward, outputGradient } = differentiate(plan, what, room);
   const [there, back] = [forward.prepare(machine.backend), backward.prepare(machine.backend)];
   const run = (prepared: PreparedPlan) => (how: PlanRun) => prepared.run(how);
   return { hidden, gradient: outputGradient, weightGradients, forward: run(there), backward: run(back) };
 }
 
 /** Rows of texts that lie one after the other. */
-function rowsOf({ config, ropes }: BlockInside, lengths: readonly number[]): Rows {
+function rowsOf({ config, ropes }: BlockInside, lengths: readonly number[], room: Room): Rows {
   const count = lengths.reduce((sum, length) => sum + length, 0);
   return {
     count,
@@ -75,18 +72,14 @@ function rowsOf({ config, ropes }: BlockInside, lengths: readonly number[]): Row
       const all = (of: 'cos' | 'sin') => Float32Array.from(each.flatMap((rows) => [...rows[of]]));
       return { cos: all('cos'), sin: all('sin') };
     }),
-    hidden: floats(count * config.hiddenSize),
+    hidden: room.take(count * config.hiddenSize),
   };
 }
 
 /** Keys and values of a text. One serves all: each writes its own before it reads them. */
-function cacheFor({ config: { kvHeads, headDim } }: BlockInside, length: number): LayerCache {
+function cacheFor({ config: { kvHeads, headDim } }: BlockInside, length: number, room: Room): LayerCache {
   const capacity = Math.ceil(length / KEY_STRIP) * KEY_STRIP;
-  const room = () => floats(capacity * kvHeads * headDim);
+  const [keys, values] = [room.take(capacity * kvHeads * headDim), room.take(capacity * kvHeads * headDim)];
   const none = new Float32Array(0);
-  return { cacheType: 0, segments: [{ capacity, keys: room(), values: room(), keyMeta: none, valueMeta: none }] };
-}
-
-function floats(count: number): Floats {
-  return allocating('the activations and gradients of a block', () => largeFloats(count));
+  return { cacheType: 0, segments: [{ capacity, keys, values, keyMeta: none, valueMeta: none }] };
 }

@@ -2,6 +2,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "layer-table.h"
+
 // What an instruction set gives to tuning; a part of kernels/table.h.
 namespace hqq::kernels {
 
@@ -97,6 +99,7 @@ struct FakeKernels {
 struct TuneKernels {
   ProductKernels product;
   FakeKernels fake;
+  LayerGradientKernels layers;
 };
 
 }  // namespace hqq::kernels

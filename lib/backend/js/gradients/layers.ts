@@ -25,7 +25,7 @@ function* rmsNormGradient({ rows, cols, epsilon, x, weight, gradient, xGradient,
     const factor = 1 / Math.sqrt(squares / cols + epsilon);
     const pull = (factor ** 3 * products) / cols;
     for (let c = 0; c < cols; c++) {
-      const change = factor * gradient[at + c]! * weight[c]! - pull * x[at + c]!;
+      const change = Math.fround(factor * gradient[at + c]! * weight[c]! - pull * x[at + c]!);
       xGradient[at + c] = adds ? xGradient[at + c]! + change : change;
     }
     if (meter.due(4 * cols)) yield;
