@@ -45,15 +45,11 @@ export { loadLanguageModel } from './runtime/load.js';
 export type { LoadLanguageModelOptions } from './runtime/load-options.js';
 export type { LanguageModel } from './runtime/model.js';
 export type { Perplexity, PerplexityOptions } from './runtime/perplexity.js';
-export {
-  type BlockSource,
-  type BlockSourceOptions,
-  openBlockSource,
-  type PartOptions,
-} from './runtime/source/block-source.js';
+export { type BlockSource, type BlockSourceOptions, openBlockSource } from './runtime/source/block-source.js';
 export type { BlockLinear, BlockRun, OpenBlock } from './runtime/source/open-block.js';
 export type { HeadRun, OpenHead } from './runtime/source/open-head.js';
 export type { OpenPart } from './runtime/source/open-part.js';
+export type { PartOptions } from './runtime/source/part-options.js';
 export type { PartRun } from './runtime/source/texts.js';
 export type { ChatMessage, ChatOptions, ChatPromptOptions } from './runtime/text/chat-template.js';
 export type { GeneratedToken, PromptReport } from './runtime/text/generate.js';

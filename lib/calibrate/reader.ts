@@ -26,8 +26,15 @@ interface ReadRun {
   readonly report: (done: number) => void;
 }
 
-/** Bytes of the head that are in memory at once: as many as a block has, where models are large. A head may be several gigabytes. */
-const HEAD_BYTES = 64 * 1024 * 1024;
+/** The most that a block in memory takes: layers of a larger one read their weights as they run, a hundred megabytes of float32 or gigabytes. */
+const BLOCK_BYTES = 32 * 1024 * 1024;
+
+/** Bytes of the head that are in memory at once. A head may be several gigabytes. */
+const HEAD_BYTES = 16 * 1024 * 1024;
+
+/** Bytes of logits that are in memory at once, and the least rows, for which the head is read anew. */
+const LOGIT_BYTES = 16 * 1024 * 1024;
+const MIN_ROWS = 32;
 
 interface OpenOptions {
   readonly threads: number | undefined;
@@ -51,28 +58,37 @@ export function languageReader(source: BlockSource): Reader {
       const hidden: Float32Array[] = [];
       for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
       const perBlock = texts.reduce((sum, { length }) => sum + length, 0);
-      for await (const block of source.blocks({ signal })) {
+      for await (const block of source.filedBlocks(BLOCK_BYTES, { signal })) {
         const before = block.index * perBlock;
         const run = { out: hidden, tap, signal };
         await block.forward(hidden, { ...run, onProgress: ({ rowsDone }) => report(before + rowsDone) });
       }
       if (!head) return;
-      const last = await source.head({ signal });
-      for (const rows of hidden) await last.inputs(rows, tap, { signal });
+      // What goes in is the same for every token: a part of the weights is read, of those for one.
+      for await (const { head: last } of source.headParts(1, { signal })) {
+        for (const rows of hidden) await last.inputs(rows, tap, { signal });
+        return;
+      }
     },
     async expected(texts, signal) {
       const hidden: Float32Array[] = [];
       for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
-      for await (const block of source.blocks({ signal })) await block.forward(hidden, { out: hidden, signal });
-      const { vocabSize } = config;
+      for await (const block of source.filedBlocks(BLOCK_BYTES, { signal }))
+        await block.forward(hidden, { out: hidden, signal });
+      const { vocabSize, hiddenSize } = config;
       const all = joined(hidden);
-      const logits = new Float32Array((all.length / config.hiddenSize) * vocabSize);
-      for await (const { from, tokens, head } of source.headParts(HEAD_BYTES, { signal })) {
-        const part = await head.forward(all, { signal });
-        await inTurns(placeColumns(part, tokens, logits, vocabSize, from), signal);
-      }
       const shares = new Shares(vocabSize);
-      await inTurns(shares.add(logits), signal);
+      // Logits of a few rows at a time: those of all may be hundreds of megabytes, where vocabularies are large.
+      const step = Math.max(MIN_ROWS, Math.floor(LOGIT_BYTES / (vocabSize * Float32Array.BYTES_PER_ELEMENT)));
+      for (let at = 0; at < all.length; at += step * hiddenSize) {
+        const rows = all.subarray(at, at + step * hiddenSize);
+        const logits = new Float32Array((rows.length / hiddenSize) * vocabSize);
+        for await (const { from, tokens, head } of source.headParts(HEAD_BYTES, { signal })) {
+          const part = await head.forward(rows, { signal });
+          await inTurns(placeColumns(part, tokens, logits, vocabSize, from), signal);
+        }
+        await inTurns(shares.add(logits), signal);
+      }
       return shares.take();
     },
     close: () => source.close(),

@@ -150,6 +150,7 @@ export async function readRows(
   run: RunOptions,
 ): Promise<void> {
   const cols = out.length / rows.length;
+  if (isRun(rows)) return readDense(source, entry, rows[0]! * cols, out, pieces, run);
   const mostRows = Math.max(1, Math.floor(PIECE_BYTES / (cols * Float32Array.BYTES_PER_ELEMENT)));
   const order = Array.from({ length: rows.length }, (_, i) => i).sort((a, b) => rows[a]! - rows[b]!);
   let values = new Float32Array(0);
@@ -171,6 +172,12 @@ export async function readRows(
     await yieldIfDue();
     run.signal?.throwIfAborted();
   }
+}
+
+/** Whether rows lie one after the other. */
+function isRun(rows: ArrayLike<number>): boolean {
+  for (let i = 1; i < rows.length; i++) if (rows[i] !== rows[0]! + i) return false;
+  return rows.length > 0;
 }
 
 /** Numbers of float64 that are rounded before the event loop may have its turn. */

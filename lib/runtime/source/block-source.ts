@@ -1,10 +1,9 @@
 import { activeBackend } from '../../backend/index.js';
-import { checkSignal, untilAborted } from '../../compute/signal.js';
+import { untilAborted } from '../../compute/signal.js';
 import type { FilePath } from '../../files/path.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { Closing, INSPECT, notCloneable } from '../../messages/objects.js';
-import { rejectUnknownOptions } from '../../messages/options-object.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { plain } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
@@ -19,23 +18,19 @@ import { configOf } from '../load.js';
 import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
 import type { Machine } from '../pass.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
-import { type ReadOptions, WeightReader } from '../weights/read.js';
+import { Slots } from '../weights/filed-linear.js';
+import { type Filed, type ReadOptions, WeightReader } from '../weights/read.js';
 import { blockSpec, checkTensors, headSpec, unitsOf } from '../weights/tensors.js';
 import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';
 import { OpenHead } from './open-head.js';
 import type { OpenPart, PartContext } from './open-part.js';
+import { checkPartOptions, type PartOptions } from './part-options.js';
 import { Desk, Shelf } from './shelf.js';
 import { Turns } from './turns.js';
 
 /** How the parts of a model compute. */
 export type BlockSourceOptions = Omit<LoadLanguageModelOptions, 'maxContext'>;
-
-/** How one part is read. */
-export interface PartOptions {
-  /** Ends the reading: the call rejects with the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-}
 
 /**
  * Opens a language model to run it part by part: whatever `loadLanguageModel` loads, with the weights of one block in memory at a time.
@@ -169,8 +164,12 @@ export class BlockSource extends Closing {
       const message = `Expected index to be an integer in [0, ${this.count - 1}], got ${show(index)}.`;
       throw new HqqError('ERR_INVALID_ARGUMENT', message);
     }
+    return this.#block(index, signal);
+  }
+
+  #block(index: number, signal: AbortSignal | undefined, filed?: Filed): Promise<OpenBlock> {
     return this.#open(blockName(index), signal, async (reader, run, context: PartContext<Block>) => {
-      const block = await reader.block(index, run);
+      const block = await reader.block(index, run, filed);
       return new OpenBlock(index, block, { ...context, ...this.#run });
     });
   }
@@ -184,12 +183,23 @@ export class BlockSource extends Closing {
     return this.#blocks(checkPartOptions(options));
   }
 
-  async *#blocks(options: PartOptions): AsyncGenerator<OpenBlock, void, undefined> {
+  /**
+   * The same, but blocks that would take more than `bytes` in float32 stay in their file: each layer reads its weights, some at a time, whenever
+   * it runs.
+   *
+   * @internal
+   */
+  filedBlocks(bytes: number, options: PartOptions): AsyncGenerator<OpenBlock, void, undefined> {
+    refuseSurplus(arguments.length, 2, 'source.filedBlocks(bytes, options)');
+    return this.#blocks(options, { bytes, slots: new Slots() });
+  }
+
+  async *#blocks({ signal }: PartOptions, filed?: Filed): AsyncGenerator<OpenBlock, void, undefined> {
     let block: OpenBlock | undefined;
     try {
       for (let index = 0; index < this.count; index++) {
         if (block && this.#lifetime.closed) return;
-        yield (block = await this.block(index, options));
+        yield (block = await this.#block(index, signal, filed));
       }
     } finally {
       await block?.close();
@@ -283,14 +293,4 @@ export class BlockSource extends Closing {
       }, signal);
     });
   }
-}
-
-function checkPartOptions(options: PartOptions): PartOptions {
-  if (typeof options !== 'object' || options === null) {
-    throw new HqqError('ERR_INVALID_OPTION', `Expected the options to be an object, got ${show(options)}.`);
-  }
-  rejectUnknownOptions(options, ['signal']);
-  const { signal } = options;
-  checkSignal(signal);
-  return { signal };
 }

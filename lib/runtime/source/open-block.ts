@@ -13,12 +13,12 @@ import type { KvCache } from '../blocks/cache.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
 import { Plan } from '../blocks/plan.js';
 import type { Rope } from '../blocks/rope.js';
-import { positionsFrom } from '../blocks/rows.js';
+import { makeRows, positionsFrom } from '../blocks/rows.js';
 import { showInputs } from '../blocks/tap.js';
 import { CHUNK } from '../decoder.js';
 import { OpenPart, type PartContext } from './open-part.js';
 import type { Desk } from './shelf.js';
-import { checkPartRun, type PartRun, resultsOf } from './texts.js';
+import { checkPartRun, type PartRun, resultsOf, togetherOf } from './texts.js';
 
 /** How a block runs. */
 export interface BlockRun extends PartRun {
@@ -179,12 +179,18 @@ export class OpenBlock extends OpenPart {
     const rowsTotal = texts.reduce((sum, { length }) => sum + length / width, 0);
     let rowsDone = 0;
     await this.#context.desk.withCache(async (cache) => {
-      for (const [i, text] of texts.entries()) {
-        const rows = text.length / width;
+      for (const group of tap ? texts.map((_, i) => [i]) : togetherOf(texts, CHUNK * width)) {
+        const own = group.map((i) => ({ text: texts[i]!, out: outs[i]!, rows: texts[i]!.length / width }));
         cache.truncate(0);
-        await cache.extend(rows, () => this.#runText(text, outs[i]!, cache, { signal, tap }));
-        rowsDone += rows;
-        onProgress?.({ rowsDone, rowsTotal });
+        await cache.extend(Math.max(...own.map(({ rows }) => rows)), () =>
+          own.length === 1
+            ? this.#runText(own[0]!.text, own[0]!.out, cache, { signal, tap })
+            : this.#runTexts(own, cache, signal),
+        );
+        for (const { rows } of own) {
+          rowsDone += rows;
+          onProgress?.({ rowsDone, rowsTotal });
+        }
       }
     });
     return outs;
@@ -209,6 +215,37 @@ export class OpenBlock extends OpenPart {
         if (tap) await showInputs(tap, block.inputs(frame, count));
       });
     }
+  }
+
+  /** Short texts together: weights come from memory, or from the file, once for all. Each has the cache when its turn comes. */
+  async #runTexts(
+    texts: readonly { readonly text: Float32Array; readonly out: Float32Array; readonly rows: number }[],
+    cache: KvCache,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { config, machine, ropes, desk } = this.#context;
+    const count = texts.reduce((sum, { rows }) => sum + rows, 0);
+    const all = makeRows(config, count);
+    let at = 0;
+    for (const { text, rows } of texts) {
+      all.hidden.set(text, at * config.hiddenSize);
+      all.positions.set(positionsFrom(0, rows), at);
+      for (const [i, rope] of ropes.entries()) {
+        const { cos, sin } = rope.rows(0, rows);
+        const begin = (at * cos.length) / rows;
+        all.ropes[i]!.cos.set(cos, begin);
+        all.ropes[i]!.sin.set(sin, begin);
+      }
+      at += rows;
+    }
+    await desk.withFrame(count, async (frame) => {
+      const plan = new Plan(machine.threads);
+      const cached = texts.map(({ rows }) => ({ rows, cache: cache.layer(0) }));
+      this.#block!.addTo(plan, all, frame, cached);
+      await plan.run(machine.backend, { signal });
+    });
+    at = 0;
+    for (const { out } of texts) out.set(all.hidden.subarray(at, (at += out.length)));
   }
 
   #linear(module: string): Linear {

@@ -69,6 +69,21 @@ export function resultsOf(
   return outs;
 }
 
+/** Places of texts that run together: as many as have no more than `most` numbers in all, in their order. */
+export function togetherOf(texts: readonly Float32Array[], most: number): number[][] {
+  const groups: number[][] = [];
+  let left = 0;
+  for (const [i, { length }] of texts.entries()) {
+    if (length <= left) groups.at(-1)!.push(i);
+    else {
+      groups.push([i]);
+      left = most;
+    }
+    left -= length;
+  }
+  return groups;
+}
+
 /** Two arrays of which one would be written to while the other is needed. An `out` may be the very text that it is made of. */
 function overlapping(texts: readonly Float32Array[], outs: readonly Float32Array[]): string | undefined {
   const isOwn = (text: Float32Array, i: number) =>

@@ -13,6 +13,7 @@ import { CodedLinear, DenseLinear, type Linear, type NamedLinear } from '../bloc
 import type { MlpLinears } from '../blocks/mlp.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
+import { FiledLinear, type Slots } from './filed-linear.js';
 import { CodedTable, DenseTable, type Embedding, groupOf, quantizeTable, scaleRows } from './table.js';
 import {
   blockSpec,
@@ -22,6 +23,7 @@ import {
   FINAL_NORM,
   headSpec,
   type LinearSpec,
+  linearsOf,
   type MlpSpec,
 } from './tensors.js';
 
@@ -41,6 +43,13 @@ export interface ReadOptions extends RunOptions {
 export interface TableOptions extends ReadOptions {
   /** Undefined: as the layers are, 8 bits where these are codes. */
   readonly head: 'float32' | 'int8' | undefined;
+}
+
+/** Which blocks stay in the file. */
+export interface Filed {
+  /** The most that a block in memory takes in float32. */
+  readonly bytes: number;
+  readonly slots: Slots;
 }
 
 /** Reads all weights of a model. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` as `checkTensors` does */
@@ -78,6 +87,8 @@ export class WeightReader {
   readonly #config: LanguageModelConfig;
   readonly #coded: ReadonlySet<string>;
   readonly #floats: (count: number) => Float32Array;
+  /** Where layers of floats read their weights into, as they run; undefined where these are in memory. */
+  #slots: Slots | undefined;
 
   /** @param floats Gives memory for the weights of a matrix. */
   constructor(model: Model, config: LanguageModelConfig, floats: (count: number) => Float32Array = largeFloats) {
@@ -133,8 +144,15 @@ export class WeightReader {
     return rows;
   }
 
-  async block(index: number, run: ReadOptions): Promise<Block> {
-    const { qkv, o, mlp, norms } = blockSpec(this.#config, index, (name) => this.#model.shapes.has(name));
+  /** @param filed Of a block whose floats take more than `bytes`, they stay in the file: each layer reads its own as it runs. */
+  async block(index: number, run: ReadOptions, filed?: Filed): Promise<Block> {
+    const spec = blockSpec(this.#config, index, (name) => this.#model.shapes.has(name));
+    const { qkv, o, mlp, norms } = spec;
+    const floats = linearsOf(spec).reduce(
+      (sum, layer) => sum + (this.isCoded(layer) ? 0 : layer.shape[0] * layer.shape[1]),
+      0,
+    );
+    this.#slots = filed && floats * Float32Array.BYTES_PER_ELEMENT > filed.bytes ? filed.slots : undefined;
     const linears = { qkv: await this.#all(qkv, run), o: await this.#named(o, run), mlp: await this.#mlp(mlp, run) };
     const read: Record<string, RmsNorm> = {};
     for (const [place, { name }] of Object.entries(norms)) read[place] = await this.#norm(name, run);
@@ -205,7 +223,9 @@ export class WeightReader {
   }
 
   #linear(spec: LinearSpec, run: ReadOptions): Promise<Linear> {
-    return readLinear(this.#model, spec, this.isCoded(spec), run, this.#floats);
+    if (this.#slots === undefined || this.isCoded(spec))
+      return readLinear(this.#model, spec, this.isCoded(spec), run, this.#floats);
+    return fileLinear(this.#model, spec, run, this.#slots);
   }
 
   /** A table of floats, or of codes that no row can be read from, in 8 bits. */
@@ -242,6 +262,22 @@ export async function readLinear(
   }
   const q = await model.loadQuantized(module, { signal, threads });
   return new CodedLinear(await QuantizedLinear.create(q, { bias, activations, signal, threads }));
+}
+
+/** A linear layer of floats that stay in the file. */
+async function fileLinear(
+  model: Model,
+  { module, shape, bias: hasBias, stack }: LinearSpec,
+  run: RunOptions,
+  slots: Slots,
+): Promise<Linear> {
+  const bias = hasBias ? await model.load(`${module}.bias`, { signal: run.signal, threads: run.threads }) : undefined;
+  const [name, first] = stack ? [stack.tensor, stack.index * shape[0]] : [`${module}.weight`, 0];
+  const read = (from: number, to: number, out: Float32Array, { signal, threads }: RunOptions) => {
+    const rows = Uint32Array.from({ length: to - from }, (_, i) => first + from + i);
+    return model.loadRows(name, rows, out, { signal, threads });
+  };
+  return new FiledLinear(shape, bias, { read, slots });
 }
 
 async function readMatrix(

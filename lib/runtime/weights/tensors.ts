@@ -124,7 +124,7 @@ function expertsSpec(
 }
 
 /** All linear layers of a block. */
-function linearsOf({ qkv, o, mlp }: BlockSpec): readonly LinearSpec[] {
+export function linearsOf({ qkv, o, mlp }: BlockSpec): readonly LinearSpec[] {
   const ofMlp = ({ gateUp, down }: MlpSpec) => [...gateUp, down];
   return [...qkv, o, ...('router' in mlp ? [mlp.router, ...mlp.experts.flatMap(ofMlp)] : ofMlp(mlp))];
 }
