@@ -121,8 +121,9 @@ async function plan(
   asked: ResolvedPlan,
 ): Promise<MeasuredPlan> {
   const { units, candidates } = choices;
-  const { seed, probeTokens, config } = asked;
-  const shares = await expectedShares(languageReader(source), { seed, signal: asked.signal });
+  const { seed, signal, probeTokens, config, onProgress } = asked;
+  const progress = (done: number, total: number) => onProgress?.({ phase: 'importance', done, total });
+  const shares = await expectedShares(languageReader(source), { seed, signal, progress });
   const probe = async (phase: 'measuring' | 'checking', step: number, probes: readonly Probe[]) => {
     const tokens = phase === 'measuring' ? probeTokens : CHECKS * probeTokens;
     const own = (seed + step) % Number.MAX_SAFE_INTEGER;

@@ -17,9 +17,9 @@ import { encodeText, fileOfText, sentencesOf, textOfFile } from './text.js';
 
 /** How far statistics are. */
 export interface CollectProgress {
-  /** `writing`: the model writes a text; `reading`: it reads. */
-  readonly phase: 'writing' | 'reading';
-  /** Of `writing`: tokens so far. Of `reading`: tokens that have been through a block, the sum over all blocks. */
+  /** `expecting`: which tokens the model expects is found, for random ones; `writing`: it writes a text; `reading`: it reads. */
+  readonly phase: 'expecting' | 'writing' | 'reading';
+  /** Of `writing`: tokens so far. Of the others: tokens that have been through a block, the sum over all blocks. */
   readonly done: number;
   /** How many there will be. */
   readonly total: number;
@@ -50,7 +50,8 @@ export interface CollectOptions {
 /**
  * Finds how much the errors of each input feature count, for every linear layer of a language model that `hqq/runtime` runs, or of an
  * encoder of the BERT family (whose `text` is read line by line): the mean of the squares that go into it. The model is read block by
- * block, and one block's weights are in memory at a time; for random tokens twice: they are drawn as often as the model expects them.
+ * block, and one block's weights are in memory at a time, of a large block a part of them; for random tokens twice: they are drawn as often as
+ * the model expects them.
  * Of an ONNX model, whose graph `onnxruntime-node` runs (`npm install onnxruntime-node`), a few nodes at a time: by the names of weights.
  *
  * @example
@@ -104,7 +105,10 @@ export async function textsFor(
   { importance, seed, tokens, threads, signal, onProgress }: TextOptions,
 ): Promise<readonly Uint32Array[]> {
   const { path, config, kind } = reader;
-  if (importance === 'random') return likelyTexts(reader, { tokens, seed, signal });
+  if (importance === 'random') {
+    const progress = (done: number, total: number) => onProgress?.({ phase: 'expecting', done, total });
+    return likelyTexts(reader, { tokens, seed, signal, progress });
+  }
   if (importance === 'own') {
     if (kind === 'encoder') {
       const message = `Expected a model that writes text, for importance own, got ${plain(path)}, an encoder`;

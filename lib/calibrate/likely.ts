@@ -23,9 +23,11 @@ interface LikelyOptions {
   readonly tokens: number;
   readonly seed: number;
   readonly signal: AbortSignal | undefined;
+  /** Called with the tokens that have been through a block while what the model expects is found, the sum over all blocks. */
+  readonly progress?: ((done: number, total: number) => void) | undefined;
 }
 
-type Expecting = Pick<Reader, 'config' | 'expected'>;
+type Expecting = Pick<Reader, 'config' | 'expected'> & Partial<Pick<Reader, 'count'>>;
 
 /**
  * Texts of tokens that are drawn one by one, each with the share that the model gives it after random ones: the same texts for the same seed.
@@ -37,12 +39,14 @@ export async function likelyTexts(reader: Expecting, options: LikelyOptions): Pr
 
 /** What the model expects after random tokens, `[vocabSize]`; undefined where it expects nothing, or hardly any of its tokens. */
 export async function expectedShares(
-  { config, expected }: Expecting,
-  { seed, signal }: Omit<LikelyOptions, 'tokens'>,
+  { config, expected, count = 1 }: Expecting,
+  { seed, signal, progress }: Omit<LikelyOptions, 'tokens'>,
 ): Promise<Float64Array | undefined> {
   const context = Math.min(CONTEXTS.length, config.maxPositions);
   const contexts = randomTexts(CONTEXTS.count * context, seed, { ...config, maxPositions: context });
-  const shares = await expected?.(contexts, signal);
+  const total = count * contexts.reduce((sum, { length }) => sum + length, 0);
+  if (expected) progress?.(0, total);
+  const shares = await expected?.(contexts, signal, (done) => progress?.(done, total));
   return shares?.every(Number.isFinite) && keptOf(shares) >= LEAST_KEPT ? shares : undefined;
 }
 

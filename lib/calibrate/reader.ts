@@ -14,7 +14,11 @@ export interface Reader {
   readonly count: number;
   read(texts: readonly Uint32Array[], tap: Tap, run: ReadRun): Promise<void>;
   /** The share that it gives each token of being the next one, `[vocabSize]`: the mean over all places of short texts. Undefined: it gives none. */
-  expected?(texts: readonly Uint32Array[], signal: AbortSignal | undefined): Promise<Float64Array | undefined>;
+  expected?(
+    texts: readonly Uint32Array[],
+    signal: AbortSignal | undefined,
+    report?: ReadRun['report'],
+  ): Promise<Float64Array | undefined>;
   close(): Promise<void>;
 }
 
@@ -30,11 +34,13 @@ interface ReadRun {
 const BLOCK_BYTES = 32 * 1024 * 1024;
 
 /** Bytes of the head that are in memory at once. A head may be several gigabytes. */
-const HEAD_BYTES = 16 * 1024 * 1024;
+const HEAD_BYTES = 8 * 1024 * 1024;
 
 /** Bytes of logits that are in memory at once, and the least rows, for which the head is read anew. */
 const LOGIT_BYTES = 16 * 1024 * 1024;
 const MIN_ROWS = 32;
+
+const BYTES = Float32Array.BYTES_PER_ELEMENT;
 
 interface OpenOptions {
   readonly threads: number | undefined;
@@ -70,24 +76,32 @@ export function languageReader(source: BlockSource): Reader {
         return;
       }
     },
-    async expected(texts, signal) {
+    async expected(texts, signal, report) {
       const hidden: Float32Array[] = [];
       for (const ids of texts) hidden.push(await source.embed(ids, { signal }));
-      for await (const block of source.filedBlocks(BLOCK_BYTES, { signal }))
-        await block.forward(hidden, { out: hidden, signal });
+      const perBlock = texts.reduce((sum, { length }) => sum + length, 0);
+      for await (const block of source.filedBlocks(BLOCK_BYTES, { signal })) {
+        const before = block.index * perBlock;
+        const onProgress = report && (({ rowsDone }: { rowsDone: number }) => report(before + rowsDone));
+        await block.forward(hidden, { out: hidden, signal, onProgress });
+      }
       const { vocabSize, hiddenSize } = config;
       const all = joined(hidden);
       const shares = new Shares(vocabSize);
       // Logits of a few rows at a time: those of all may be hundreds of megabytes, where vocabularies are large.
-      const step = Math.max(MIN_ROWS, Math.floor(LOGIT_BYTES / (vocabSize * Float32Array.BYTES_PER_ELEMENT)));
-      for (let at = 0; at < all.length; at += step * hiddenSize) {
-        const rows = all.subarray(at, at + step * hiddenSize);
-        const logits = new Float32Array((rows.length / hiddenSize) * vocabSize);
+      const count = all.length / hiddenSize;
+      const step = Math.min(count, Math.max(MIN_ROWS, Math.floor(LOGIT_BYTES / (vocabSize * BYTES))));
+      const logits = new Float32Array(step * vocabSize);
+      let part = new Float32Array(0);
+      for (let at = 0; at < count; at += step) {
+        const rows = Math.min(step, count - at);
+        const x = all.subarray(at * hiddenSize, (at + rows) * hiddenSize);
         for await (const { from, tokens, head } of source.headParts(HEAD_BYTES, { signal })) {
-          const part = await head.forward(rows, { signal });
-          await inTurns(placeColumns(part, tokens, logits, vocabSize, from), signal);
+          if (part.length < rows * tokens) part = new Float32Array(rows * tokens);
+          const out = await head.forward(x, { out: part.subarray(0, rows * tokens), signal });
+          await inTurns(placeColumns(out, tokens, logits, vocabSize, from), signal);
         }
-        await inTurns(shares.add(logits), signal);
+        await inTurns(shares.add(logits.subarray(0, rows * vocabSize)), signal);
       }
       return shares.take();
     },

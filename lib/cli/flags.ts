@@ -4,7 +4,7 @@ import type { Option } from '../matrix/option.js';
 import { OPTION_NAMES } from '../matrix/options.js';
 import { show } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
-import { IMPORTANCE_OPTIONS } from '../models/importance-options.js';
+import { IMPORTANCE_OPTIONS, IMPORTANCE_WORDS } from '../models/importance-options.js';
 import { MODEL_OPTIONS } from '../models/options.js';
 import { LOAD_OPTIONS } from '../runtime/load-options.js';
 
@@ -125,7 +125,10 @@ export const DTYPE: Flag<DType> = {
 };
 
 /** Flags of what finds importance. */
-export const IMPORTANCE_FLAGS = fromOptions(IMPORTANCE_OPTIONS);
+export const IMPORTANCE_FLAGS = fromOptions({
+  ...IMPORTANCE_OPTIONS,
+  importance: { ...IMPORTANCE_OPTIONS.importance, expected: IMPORTANCE_WORDS },
+});
 
 export const ACTIVATIONS = fromOption(LOAD_OPTIONS.activations);
 export const HEAD = fromOption(LOAD_OPTIONS.head);

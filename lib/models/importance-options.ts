@@ -3,6 +3,9 @@ import type { Option } from '../matrix/option.js';
 /** What importance is made from. */
 export const IMPORTANCE_SOURCES = ['auto', 'none', 'random', 'own'] satisfies ImportanceSource[];
 
+/** What the command line takes; programs may give objects, too. */
+export const IMPORTANCE_WORDS = `one of ${IMPORTANCE_SOURCES.join(', ')}, text:<file>, a file of statistics`;
+
 /** How what the errors of each input feature count is found: see `importance`. */
 export type ImportanceSource =
   | 'auto'
@@ -100,7 +103,7 @@ function isFeeds(value: unknown): boolean {
 export const IMPORTANCE_OPTIONS: { readonly [K in keyof Resolved]: Option<Resolved[K]> } = {
   importance: {
     default: 'auto',
-    expected: `one of ${IMPORTANCE_SOURCES.join(', ')}, text:<file>, a file of statistics, { text } or { inputs }`,
+    expected: `${IMPORTANCE_WORDS}, { text } or { inputs }`,
     accepts: isSource,
     help: 'what the errors of each input count by: random tokens, its own text, text:<file>, or saved statistics',
     parse: (text) => text,

@@ -101,11 +101,11 @@ export interface ModelReport {
 export interface Progress {
   /**
    * Before weights are quantized, where that takes importance: how far this is. Of `writing` (the model writes a text) in tokens, of
-   * `reading` in tokens that have been through a block. All other numbers are 0 then, and `tensor` is ''.
+   * `expecting` (which tokens it expects, for random ones) and `reading` in tokens that have been through a block. All other numbers are 0 then, and `tensor` is ''.
    */
   readonly importance?: {
-    /** Whether the model writes a text, or reads one. */
-    readonly phase: 'writing' | 'reading';
+    /** Whether it is found which tokens the model expects, or the model writes a text, or reads one. */
+    readonly phase: 'expecting' | 'writing' | 'reading';
     /** Tokens that are done. */
     readonly done: number;
     /** Tokens in all. */

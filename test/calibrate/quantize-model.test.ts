@@ -149,7 +149,12 @@ describe('a model with importance', () => {
     await quantizeModel(SHIPPED, join(scratch, 'progress'), options);
     const first = progress.findIndex(({ importance }) => importance === undefined);
     expect(first).toBeGreaterThan(2);
-    const reading = progress.slice(0, first).map(({ importance }) => importance!);
+    const all = progress.slice(0, first).map(({ importance }) => importance!);
+    const begins = all.findIndex(({ phase }) => phase === 'reading');
+    const [expecting, reading] = [all.slice(0, begins), all.slice(begins)];
+    expect(new Set(expecting.map(({ phase }) => phase))).toEqual(new Set(['expecting']));
+    expect(expecting[0]).toEqual({ phase: 'expecting', done: 0, total: 8 * 16 * 3 });
+    expect(expecting.at(-1)).toEqual({ phase: 'expecting', done: 8 * 16 * 3, total: 8 * 16 * 3 });
     expect(reading[0]).toEqual({ phase: 'reading', done: 0, total: 128 * 3 });
     expect(reading.at(-1)).toEqual({ phase: 'reading', done: 128 * 3, total: 128 * 3 });
     expect(progress.slice(first).some(({ importance }) => importance)).toBe(false);

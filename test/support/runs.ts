@@ -50,6 +50,17 @@ export async function partByPart(folder: string, texts: readonly (readonly numbe
     const block = await source.block(index);
     rows = await block.forward(rows, { tap });
   }
+  // The same with weights that are read as they are multiplied with, of short texts together.
+  let filed: Float32Array[] = await Promise.all(texts.map((ids) => source.embed(ids)));
+  for await (const block of source.filedBlocks(0, {})) {
+    const isFloat = block.linears.every(({ quantized }) => !quantized);
+    if (isFloat)
+      expect(block.memoryUsage).toBeLessThan(block.linears.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0));
+    filed = await block.forward(filed);
+  }
+  filed.forEach((text, i) => {
+    expectSameBytes(text, rows[i]!);
+  });
   const head = await source.head();
   const logits: Float32Array[] = [];
   for (const text of rows) logits.push(await head.forward(text, { tap }));

@@ -133,5 +133,5 @@ export const numbersFor = (seed: number, index: number): (() => number) => rando
 const cannot = (path: string, what: string): HqqError =>
   new HqqError(
     'ERR_CHECKPOINT_CONTENT',
-    `${plain(path)}: ${what}, for which nothing is made up. Give inputs (importance: { inputs }), or leave importance out (--importance none).`,
+    `${plain(path)}: ${what}, for which nothing is made up. Give inputs in a program (importance: { inputs }), or leave importance out (--importance none).`,
   );

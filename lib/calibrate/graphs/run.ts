@@ -127,7 +127,7 @@ export class GraphRun {
     const message = `${plain(this.#graph.path)} does not run on inputs that are made for importance: ${what}`;
     return new HqqError(
       'ERR_CHECKPOINT_CONTENT',
-      `${message}. Give inputs of it (importance: { inputs }), or leave importance out (--importance none).`,
+      `${message}. Give inputs in a program (importance: { inputs }), or leave importance out (--importance none).`,
       { cause },
     );
   }

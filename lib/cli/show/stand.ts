@@ -34,9 +34,15 @@ export function standOf({ tensor, weightsDone, weightsTotal, tensorsDone, tensor
   return { done: weightsDone, total: weightsTotal, unit: 'weights', step, name: tensor };
 }
 
+const VERBS = {
+  expecting: 'finding likely tokens',
+  writing: 'writing a text',
+  reading: 'finding importance',
+} as const satisfies Record<NonNullable<Progress['importance']>['phase'], string>;
+
 /** The stand of what finds importance. */
 export function standOfImportance({ phase, done, total }: NonNullable<Progress['importance']>): Stand {
-  return { done, total, unit: 'tokens', verb: phase === 'writing' ? 'writing a text' : 'finding importance' };
+  return { done, total, unit: 'tokens', verb: VERBS[phase] };
 }
 
 /** What a stand says after so many seconds. */
