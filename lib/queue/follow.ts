@@ -243,7 +243,10 @@ function progressOf(
   const importance = active.find(({ progress }) => progress.importance)?.progress.importance;
   if (importance === undefined || !isNumber(importance.done) || !isNumber(importance.total)) return sums;
   const { phase, done, total } = importance;
-  return { ...sums, importance: { phase: phase === 'expecting' || phase === 'writing' ? phase : 'reading', done, total } };
+  return {
+    ...sums,
+    importance: { phase: phase === 'expecting' || phase === 'writing' ? phase : 'reading', done, total },
+  };
 }
 
 async function reportOf({ folder }: Run): Promise<ModelReport> {
