@@ -34,6 +34,11 @@ export interface Stays {
   readonly stays: string;
 }
 
+/** Why a layer is neither quantized nor left as it is, unless that is asked for: who loads the format would take it for something else. */
+export interface Refused {
+  readonly refused: string;
+}
+
 /** A linear layer that is not quantized. */
 export interface StayingLayer {
   /** By the name that the model's files have, or would have. */
@@ -226,7 +231,7 @@ export interface Scheme<
    *
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that cannot be worked on in bounded memory.
    */
-  fit(site: LinearSite, options: LayerOptions): Form | Misfit | Stays;
+  fit(site: LinearSite, options: LayerOptions): Form | Misfit | Stays | Refused;
   readonly probe?: Probe<Form, Part>;
   /** The tensors that a layer becomes, without its bias. */
   specs(layer: PlannedLayer<Form>): readonly TensorSpec[];

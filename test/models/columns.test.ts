@@ -201,7 +201,7 @@ describe('what they cannot hold', () => {
     expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringMatching(message) });
   });
 
-  test('experts and odd shapes stay, and say why; a layer that stays in one block only is refused for GPTQ', async () => {
+  test('experts are refused, odd shapes stay, and say why; a layer that stays in one block only is refused for GPTQ', async () => {
     const model: Source = {
       'model.layers.0.mlp.experts.0.up_proj.weight': randomTensor([64, 64], 1),
       'model.layers.0.mlp.odd.weight': randomTensor([60, 64], 2),
@@ -210,17 +210,24 @@ describe('what they cannot hold', () => {
     };
     for (const to of ['awq', 'gptq'] as const) {
       const out = freshPath('out');
-      const { dense, tensors, notes } = await quantizeModel(modelFolder([model], { config: '{}' }), out, { to });
-      expect(notes.join()).toMatch(/1 layer of experts stays in floats, .*: --to compressed-tensors holds them/);
+      const input = modelFolder([model], { config: '{}' });
+      expect(await failure(() => quantizeModel(input, out, { to }))).toMatchObject({
+        code: 'ERR_CHECKPOINT_CONTENT',
+        message: expect.stringMatching(
+          /experts\.0\.up_proj\.weight": transformers fills experts .* --exclude "\*\.experts\.\*"/,
+        ),
+      });
+      expect(fs.existsSync(out)).toBe(false);
+      const { dense, tensors } = await quantizeModel(input, out, { to, exclude: '*.experts.*' });
       expect(tensors.length).toBe(2);
       expect(dense.map(({ reason }) => reason).sort()).toEqual([
         expect.stringMatching(/60 x 64.*multiple of 8|60 x 64, with rows/),
-        expect.stringMatching(/expert: transformers fills/),
+        expect.stringMatching(/exclude/),
       ]);
       if (to === 'awq') expect(configOf(out).modules_to_not_convert).toContain('model.layers.0.mlp.odd');
       else expect(configOf(out).modules_in_block_to_quantize).toEqual([['mlp.up_proj']]);
     }
-    const split = { to: 'gptq', exclude: 'model.layers.1.mlp.up_proj.weight' } as const;
+    const split = { to: 'gptq', exclude: ['*.experts.*', 'model.layers.1.mlp.up_proj.weight'] } as const;
     const error = await failure(() => quantizeModel(modelFolder([model], { config: '{}' }), freshPath(), split));
     expect(error).toMatchObject({
       code: 'ERR_CHECKPOINT_CONTENT',

@@ -3,9 +3,10 @@ import { kindsOf, layerOf } from '../../containers/names.js';
 import type { Misfit } from '../../matrix/fit.js';
 import { HqqError } from '../../messages/errors.js';
 import { quote } from '../../messages/text.js';
+import { formatCount } from '../../messages/units.js';
 import { notLoaded } from '../../schemes/engines.js';
 import { SCHEMES } from '../../schemes/list.js';
-import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
+import type { PlannedLayer, Refused, Scheme } from '../../schemes/scheme.js';
 
 // What was asked for and cannot be.
 
@@ -44,7 +45,7 @@ export function refineError({ title }: Scheme): HqqError {
 }
 
 /** What was asked for is kept or refused: a layer that is left as it is would be found out by the size of the output. */
-export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqError {
+function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqError {
   const [{ name }, { asked, sizes }] = misfits[0]!;
   const like = misfits.filter(([, misfit]) => misfit.asked === asked);
   const names = like.slice(0, 3).map(([{ weight, shape }]) => `${quote(weight.name)} (${shape.join(' x ')})`);
@@ -56,6 +57,25 @@ export function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[])
       `${more}. Leave it out, and such layers take a size that fits; or give them one of their own, as in ` +
       `overrides: { ${quote(name)}: { groupSize: ${size} } } (--override ${quote(`${name}:group-size=${size}`)}); or exclude them (exclude, --exclude).`,
   );
+}
+
+/** Of layers that whoever loads the format would fill with something else; the way out is to leave them, or another format. */
+function refusedError({ title, name }: Scheme, refused: readonly (readonly [LinearSite, Refused])[]): HqqError {
+  const [{ weight }, { refused: reason }] = refused[0]!;
+  const more = refused.length === 1 ? '' : ` and ${formatCount(refused.length - 1)} more`;
+  return new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `Expected layers that can be quantized for ${title}, got ${quote(weight.name)}${more}: ${reason}. Leave them as they are ` +
+      `(exclude, --exclude "*.experts.*"), or write a format that holds them (instead of --to ${name}, --to compressed-tensors).`,
+  );
+}
+
+/** @throws {HqqError} `ERR_GROUP_SIZE`; `ERR_CHECKPOINT_CONTENT` for what may neither be quantized nor stay */
+export function rejectMisfits(scheme: Scheme, all: readonly (readonly [LinearSite, Misfit | Refused])[]): void {
+  const misfits = all.flatMap(([site, form]) => ('reason' in form ? [[site, form] as const] : []));
+  if (misfits.length > 0) throw misfitError(misfits);
+  const refused = all.flatMap(([site, form]) => ('refused' in form ? [[site, form] as const] : []));
+  if (refused.length > 0) throw refusedError(scheme, refused);
 }
 
 /** Refuses what an engine would not load. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */

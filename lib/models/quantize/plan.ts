@@ -21,7 +21,7 @@ import { quote } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
 import { failureNotes, stackNotes } from '../../schemes/engines.js';
 import { schemeFor, schemeNamed } from '../../schemes/list.js';
-import type { PlannedLayer, Scheme } from '../../schemes/scheme.js';
+import type { PlannedLayer, Refused, Scheme } from '../../schemes/scheme.js';
 import { modelDtypeOf } from '../model-dtype.js';
 import type { ResolvedOptions } from '../options.js';
 import type { DenseReport } from '../report.js';
@@ -29,7 +29,7 @@ import { classNameOf } from '../select/architecture.js';
 import { knownOf, NOT_KNOWN } from '../select/known.js';
 import { nothingLeft, selectLayers } from '../select/select.js';
 import { tiedPairs, tieNotes } from '../select/ties.js';
-import { embeddingsError, levelError, misfitError, refineError, rejectUnloaded, typeError } from './misfits.js';
+import { embeddingsError, levelError, refineError, rejectMisfits, rejectUnloaded, typeError } from './misfits.js';
 
 /** What one output file will hold. */
 export interface ShardPlan {
@@ -83,16 +83,16 @@ export async function planModel(
   const modelDtype = modelDtypeOf(source);
   await yieldIfDue();
   const layers: PlannedLayer[] = [];
-  const misfits: (readonly [LinearSite, Misfit])[] = [];
+  const misfits: (readonly [LinearSite, Misfit | Refused])[] = [];
   for (const { site, config: own } of selection.layers) {
     const { metaDtype, type, accuracyLevel } = model;
     const form = scheme.fit(site, { config: own, metaDtype, modelDtype, type, accuracyLevel, model: source });
-    if ('reason' in form) misfits.push([site, form]);
+    if ('reason' in form || 'refused' in form) misfits.push([site, form]);
     else if ('stays' in form) dense.push({ entry: site.weight, reason: form.stays, linear: site.stored === 'out-in' });
     else layers.push({ site, form });
     await yieldIfDue();
   }
-  if (misfits.length > 0) throw misfitError(misfits);
+  rejectMisfits(scheme, misfits);
   if (model.for !== undefined) rejectUnloaded(model.for, scheme, layers, dense, source.envelope.config);
   const described = source.envelope.config !== undefined; // else names need suit nobody
   const pairs = known ? tiedPairs(known, source.entries) : [];

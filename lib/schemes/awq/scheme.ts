@@ -8,7 +8,7 @@ import { quoteSome } from '../../messages/text.js';
 import { confusedLayers } from '../hqq/confusion.js';
 import type { RowChunk } from '../rows/chunks.js';
 import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns.js';
-import { expertNotes, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { groupsOfRow, type RowForm, type RowRules, refusesExperts } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
 import { zeroCodes } from '../rows/streams.js';
@@ -25,8 +25,8 @@ const RULES: RowRules = {
   scaleDtypes: ['float16'],
   together: TOGETHER,
   unfit: ([outs, ins]) => (outs % FIELDS === 0 ? undefined : `${outs} x ${ins}, with rows that are no multiple of 8`),
+  refuses: refusesExperts,
   unloaded({ name, head }) {
-    if (isExpert(name)) return 'expert: transformers fills experts of AWQ with random numbers';
     return head === undefined && name !== 'lm_head' ? undefined : 'output head: loaders of AWQ take it as it is';
   },
   adapts: () => false,
@@ -113,9 +113,9 @@ export const awq: Scheme<RowForm, AwqLayer, RowChunk> = {
     return { packing: 'awq-gemm', metaDtype: config.scaleDtype, bytes };
   },
   declare: (layers, stays) => ({ set: { quantization_config: configurationOf(layers, stays) }, drop: [] }),
+  notes: () => [],
   // What is not to be converted is looked for in the names of layers, as text.
   confused: (layers, stays) => confusedLayers(layers, stays, []),
-  notes: (_, stays) => expertNotes(RULES.title, stays),
 
   mark: 'is called <module>.qweight, of AWQ',
   find: findAwq,

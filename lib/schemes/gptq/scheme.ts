@@ -5,7 +5,7 @@ import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import type { RowChunk } from '../rows/chunks.js';
 import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns.js';
-import { expertNotes, groupsOfRow, isExpert, type RowForm, type RowRules } from '../rows/form.js';
+import { groupsOfRow, type RowForm, type RowRules, refusesExperts } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
 import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
@@ -30,8 +30,8 @@ const RULES: RowRules = {
       ? undefined
       : `${outs} x ${ins} is no multiple of ${unit} on both sides`;
   },
+  refuses: refusesExperts,
   unloaded({ name }) {
-    if (isExpert(name)) return 'expert: transformers fills experts of GPTQ with random numbers';
     return isInBlock(name) ? undefined : 'outside of the blocks that are repeated, where GPTQ has no layers';
   },
   adapts: () => false,
@@ -105,12 +105,10 @@ export const gptq: Scheme<RowForm, GptqLayer, RowChunk> = {
     return { packing: 'gptq', metaDtype: config.scaleDtype, bytes };
   },
   declare: (layers, stays) => ({ set: { quantization_config: configurationOf(layers, stays) }, drop: [] }),
-  notes(layers, stays) {
+  notes(layers) {
     const { zeroPoint, nbits } = layers[0]!.form.config;
-    const experts = expertNotes(RULES.title, stays);
-    if (zeroPoint === 'symmetric' && (nbits === 4 || nbits === 8)) return experts;
+    if (zeroPoint === 'symmetric' && (nbits === 4 || nbits === 8)) return [];
     return [
-      ...experts,
       'transformers (with gptqmodel) loads this. vLLM and SGLang take GPTQ with symmetric zeros and 4 or 8 bits alone; for others there is --to compressed-tensors.',
     ];
   },

@@ -8,7 +8,7 @@ import { HqqError, show } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import type { ZeroPoint } from '../../solvers/solver.js';
 import { SOLVERS, solverNamed } from '../../solvers/solvers.js';
-import type { LayerForm, LayerOptions, StayingLayer, Stays } from '../scheme.js';
+import type { LayerForm, LayerOptions, Refused, StayingLayer, Stays } from '../scheme.js';
 import { checkRows } from './chunks.js';
 
 // Layers as the engines of Python have them: `nn.Linear`, groups that are parts of its rows, zeros that are codes.
@@ -35,6 +35,8 @@ export interface RowRules {
   unfit?(shape: readonly [number, number], config: ResolvedQuantConfig): string | undefined;
   /** Why engines do not load a layer in this format, whatever its matrix; undefined where they do. */
   unloaded?(site: LinearSite): string | undefined;
+  /** Why a layer may not stay as it is either, unless that is asked for; undefined where it may. */
+  refuses?(site: LinearSite, title: string): string | undefined;
   /** Whether a layer may take another group size than others, unasked. Absent: always. */
   adapts?(config: ResolvedQuantConfig): boolean;
 }
@@ -84,6 +86,10 @@ const ROUTER = /(?:^|\.)(?:gate|router|shared_expert_gate)$/;
 /** Whether a layer is one of several experts. */
 export const isExpert = (name: string): boolean => /(?:^|\.)experts\.\d+\./.test(name);
 
+/** Of a layer of experts, for formats that transformers loads none of. */
+export const refusesExperts = ({ name }: Pick<LinearSite, 'name'>, title: string): string | undefined =>
+  isExpert(name) ? `transformers fills experts of ${title} with random numbers, without a message` : undefined;
+
 /** Of experts that stay since engines load none of the format: the way out. */
 export function expertNotes(title: string, stays: readonly StayingLayer[]): readonly string[] {
   const count = stays.filter(({ layer }) => isExpert(layer)).length;
@@ -95,7 +101,7 @@ export function expertNotes(title: string, stays: readonly StayingLayer[]): read
 }
 
 /** The form of a layer, or why it stays as it is. */
-export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules): RowForm | Misfit | Stays {
+export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules): RowForm | Misfit | Stays | Refused {
   const { shape, stored, doubt, embedding, name, weight } = site;
   const { title } = rules;
   if (embedding) return { stays: `embedding: ${title} has linear layers only` };
@@ -104,6 +110,8 @@ export function fitRows(site: LinearSite, options: LayerOptions, rules: RowRules
   if (doubt) return { stays: `${doubt.reason}: ${title} has nn.Linear only` };
   if (weight.name === name) return { stays: `not named <module>.weight, as ${title} needs` };
   if (ROUTER.test(name)) return { stays: 'router of experts, which engines do not load quantized' };
+  const refused = rules.refuses?.(site, title);
+  if (refused !== undefined) return { refused };
   const unloaded = rules.unloaded?.(site);
   if (unloaded !== undefined) return { stays: unloaded };
   const config = resolveQuantConfig({ ...options.config, scaleDtype: scaleDtypeOf(options, rules) });
