@@ -34,10 +34,8 @@ export interface Stays {
   readonly stays: string;
 }
 
-/** Why a layer is neither quantized nor left as it is, unless that is asked for: who loads the format would take it for something else. */
-export interface Refused {
-  readonly refused: string;
-}
+/** Why a layer is neither quantized nor left as it is, unless that is asked for. */
+export type Refused = Readonly<Record<'refused', string>>;
 
 /** A linear layer that is not quantized. */
 export interface StayingLayer {
@@ -227,8 +225,7 @@ export interface Scheme<
    */
   check?(asked: QuantConfig, metaDtype: LayerOptions['metaDtype']): void;
   /**
-   * The form of a layer; or why it cannot have the one that was asked for, which is an error; or why it stays as it is.
-   *
+   * The form of a layer; or why it cannot have the one that was asked for, or none, which are errors; or why it stays as it is.
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a layer that cannot be worked on in bounded memory.
    */
   fit(site: LinearSite, options: LayerOptions): Form | Misfit | Stays | Refused;
