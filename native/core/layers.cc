@@ -7,26 +7,6 @@
 
 // Layers of language models: how each is cut into units of work.
 namespace hqq::core {
-Status dense_linear(const Context& context, const DenseLinear& op) {
-  // Weights of a unit stay in the second-level cache while the rows of x pass by.
-  constexpr size_t kWeights = 65536, kRows = 96;
-  const size_t outputs = std::clamp<size_t>(kWeights / op.in_features, 8, 64);
-  const size_t across = (op.out_features + outputs - 1) / outputs, down = (op.batch + kRows - 1) / kRows;
-  return parallel_for(context, across * down, [&](size_t unit, int) {
-    const size_t o = unit % across * outputs, b = unit / across * kRows;
-    context.kernels.dense({.x = op.x + b * op.in_features,
-                           .w = op.weights + o * op.in_features,
-                           .bias = op.bias == nullptr ? nullptr : op.bias + o,
-                           .out = op.out + b * op.out_features + o,
-                           .batch = std::min(kRows, op.batch - b),
-                           .outputs = std::min(outputs, op.out_features - o),
-                           .count = op.in_features,
-                           .x_stride = op.in_features,
-                           .w_stride = op.in_features,
-                           .out_stride = op.out_features});
-  });
-}
-
 Status rms_norm(const Context& context, const RmsNorm& op) {
   return parallel_for(context, op.rows, [&](size_t row, int) {
     const float* const x = op.x + row * op.cols;

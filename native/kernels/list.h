@@ -8,6 +8,7 @@
 #include "extremes.h"
 #include "layers.h"
 #include "linear.h"
+#include "packed.h"
 #include "solve/solvers.h"
 #include "table.h"
 #include "tune/tune.h"
@@ -33,6 +34,7 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
       .transpose_u8 = &transpose<V, uint8_t>,
       .transpose_u32 = &transpose<V, uint32_t>,
       .dense = &dense<V>,
+      .packed_dense = make_packed_dense<V>(),
       .sum_of_squares = &sum_of_squares<V>,
       .scale = &scale<V>,
       .turn = &turn<V>,

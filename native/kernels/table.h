@@ -96,6 +96,23 @@ struct Dense {
   size_t x_stride, w_stride, out_stride;
 };
 
+// The same for some rows and at most a tile's outputs, from packed memory.
+struct PackedDense {
+  const float* left;   // the rows of x
+  const float* right;  // the rows of w
+  const float* bias;   // [cols]; may be null
+  float* out;          // [rows, stride]
+  size_t rows, cols, count, stride;
+};
+
+struct PackedDenseKernels {
+  size_t rows, cols;  // of a tile
+  // to[tiles][padded(count)][rows of one], with zeros after the last row, from rows of `count` floats
+  void (*pack_left)(const float* from, size_t stride, size_t rows, size_t count, float* to);
+  void (*pack_right)(const float* from, size_t stride, size_t rows, size_t count, float* to);  // likewise, of cols
+  void (*multiply)(const PackedDense& dense);
+};
+
 // scores[n][j] = sum over i < width of queries[n][i] * key j [i]. Sixteen keys lie side by side, a strip: [strips,
 // width, kLanes].
 struct Scores {
@@ -227,6 +244,7 @@ struct KernelTable {
   // Layers of language models. Their sums are fused and ordered as suits the registers: the bits are the instruction
   // set's own, and the same for any number of threads and for any batch that a row is part of.
   void (*dense)(const Dense& dense);
+  PackedDenseKernels packed_dense;  // the bits of `dense`
   float (*sum_of_squares)(const float* x, size_t count);
   // out = x * factor * weight
   void (*scale)(const float* x, const float* weight, size_t count, float factor, float* out);

@@ -59,6 +59,7 @@ void test_linear(const Options& options);
 void test_layers(const Options& options);
 void test_gradients(const Options& options);
 void test_attention(const Options& options);
+void test_tune(const Options& options);
 
 // Prints a line for every fixed case, with digests of all that it computes.
 void print_digests(const kernels::KernelTable& kernels);

@@ -9,7 +9,7 @@ struct DenseCase {
   Floats x, weights, bias;
 
   static DenseCase random(Random& random) {
-    constexpr size_t kRows[] = {1, 1, 2, 3, 4, 5, 8, 13, 97};
+    constexpr size_t kRows[] = {1, 1, 2, 3, 4, 5, 8, 13, 97, 131};
     DenseCase c{random.pick(kRows), random.pick(kOddSizes), random.pick(kOddSizes), {}, {}, {}};
     if (random.chance(10)) c.in = 1500 + random.below(600);  // few outputs a unit
     c.x = Floats(random, c.rows * c.in, 1), c.weights = Floats(random, c.out * c.in, 0.1f);

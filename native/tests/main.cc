@@ -89,11 +89,18 @@ struct Family {
   std::string_view name;
   void (*test)(const Options&);
 };
-constexpr Family kFamilies[] = {
-    {"conversions", test_conversions}, {"transposes", test_transposes}, {"pow", test_pow},
-    {"packing", test_packing},         {"identity", test_identity},     {"linear", test_linear},
-    {"layers", test_layers},           {"gradients", test_gradients},   {"attention", test_attention},
-    {"threads", test_threads},         {"solver", test_solver}};
+constexpr Family kFamilies[] = {{"conversions", test_conversions},
+                                {"transposes", test_transposes},
+                                {"pow", test_pow},
+                                {"packing", test_packing},
+                                {"identity", test_identity},
+                                {"linear", test_linear},
+                                {"layers", test_layers},
+                                {"gradients", test_gradients},
+                                {"attention", test_attention},
+                                {"tune", test_tune},
+                                {"threads", test_threads},
+                                {"solver", test_solver}};
 
 // All families, or the one that is asked for.
 void run_all(const Options& options, std::string_view only) {

@@ -1,19 +1,12 @@
 #pragma once
 #include <cstring>
 
-#include "../convert.h"
+#include "../tile.h"
 #include "table.h"
 
 namespace hqq::kernels {
 
-// Sums of a tile, in registers: 24 of a zmm's width, 12 of a ymm's (a vector takes two), 24 of a q's (four).
-template <class V>
-struct Tile {
-  static constexpr size_t kVectors = V::kBytes == 64 ? 2 : 1;
-  static constexpr size_t kRows = V::kBytes == 64 ? 12 : V::kTileRows;
-  static constexpr size_t kCols = kVectors * kLanes;
-  static_assert(kLeftRows % kRows == 0 && kRightCols % kCols == 0);
-};
+static_assert(kLeftRows % 12 == 0 && kRightCols % (2 * kLanes) == 0);  // of any tile
 
 // The rows of a term, a tile's together; what lies beyond the last is 0.
 template <class V, class Word>
@@ -62,22 +55,6 @@ void pack_right(const Right& right, float* to) {
       for (size_t i = 0; i < kCols; i += kLanes) V::store(strip + i, V::load(from + c + i));
     if (c == right.cols) continue;
     for (size_t i = 0; i < kCols; ++i) strip[i] = c + i < right.cols ? from[c + i] : 0.0f;
-  }
-}
-
-template <class V>
-HQQ_INLINE void multiply_tile(const float* left, const float* right, size_t terms,
-                              typename V::F32 (*sum_f32)[Tile<V>::kVectors]) {
-  constexpr size_t kRows = Tile<V>::kRows, kVectors = Tile<V>::kVectors;
-  for (size_t r = 0; r < kRows; ++r)
-    for (size_t n = 0; n < kVectors; ++n) sum_f32[r][n] = V::set(0.0f);
-  for (size_t k = 0; k < terms; ++k, left += kRows, right += kVectors * kLanes) {
-    typename V::F32 right_f32[kVectors];
-    for (size_t n = 0; n < kVectors; ++n) right_f32[n] = V::load(right + n * kLanes);
-    for (size_t r = 0; r < kRows; ++r) {
-      const auto left_f32 = V::set(left[r]);
-      for (size_t n = 0; n < kVectors; ++n) sum_f32[r][n] = V::fma(left_f32, right_f32[n], sum_f32[r][n]);
-    }
   }
 }
 
