@@ -1,18 +1,37 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
 /** Milliseconds after which the event loop gets its turn. */
 const TURN_MS = 1;
 
 let lastTurn = 0;
 
+/** Whether somebody goes on in this turn already. */
+let begun = false;
+
+/** Who waits for a turn, first come first served; as many calls of `goOn` are on their way. */
+const waiting: (() => void)[] = [];
+
 /**
  * Lets the event loop turn if it has waited for longer than `TURN_MS`: computing in JavaScript between jobs calls it. One clock
- * for all callers, who would each be short and together be long.
+ * for all callers, who would each be short and together be long; those who find a turn used up wait for the next one.
  */
 export async function yieldIfDue(): Promise<void> {
   if (!isDue()) return;
-  await nextTurn();
-  lastTurn = performance.now();
+  await new Promise<void>((resolve) => {
+    waiting.push(resolve);
+    setImmediate(goOn);
+  });
+}
+
+/** Lets the first who waits go on, in this turn or in the next. */
+function goOn(): void {
+  if (!begun) {
+    begun = true;
+    lastTurn = performance.now();
+    setImmediate(() => {
+      begun = false; // it runs before all others of the next turn
+    });
+  }
+  if (isDue()) setImmediate(goOn);
+  else waiting.shift()!();
 }
 
 function isDue(): boolean {

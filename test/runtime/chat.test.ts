@@ -331,6 +331,27 @@ describe('what earlier texts began with', () => {
     expect((await prefixes.begin(text(40))).reused).toBe(39);
   });
 
+  test('leaves its memory to the next text when it goes, unless somebody copies of it', async () => {
+    const one = make();
+    await fill(one, text(40));
+    const prefixes = new Prefixes(one.bytes, make);
+    const begun = [];
+    for (const from of [0, 100]) {
+      const own = await prefixes.begin(text(40, from));
+      await fill(own.cache, text(40, from));
+      await own.end(text(40, from)); // the second one drives the first out
+      begun.push(own);
+    }
+    const [first, second] = begun.map(({ cache }) => cache);
+    const next = await prefixes.begin(text(40, 200));
+    expect([next.cache === first, next.cache.length, next.reused]).toEqual([true, 0, 0]);
+    await fill(next.cache, text(40, 200));
+    const copying = prefixes.begin([...text(16, 100), 7]);
+    await next.end(text(40, 200)); // now the second one goes, which is copied
+    expect((await prefixes.begin(text(40, 300))).cache === second).toBe(false);
+    expect(held((await copying).cache, 16)).toEqual(text(16, 100));
+  });
+
   test('is bounded: the least recently used goes', async () => {
     const one = make();
     await fill(one, text(10));

@@ -5,10 +5,18 @@ import type { TokenIds } from '../text/ids.js';
 /** Positions below which reading them again is no more work than copying them. */
 const LEAST = 16;
 
+/**
+ * Caches of a few positions that nobody begins with, kept for the next texts: memory that is new for every short text has the garbage
+ * collector, who counts its bytes, stop everybody for tens of milliseconds.
+ */
+const SPARE = 4;
+
 /** A cache, and the ids whose first `cache.length` it holds. */
 interface Entry {
   cache: KvCache;
   ids: readonly number[];
+  /** Texts that are copying of it. */
+  readers: number;
 }
 
 /** A text's cache, and how many of its ids are in it already. */
@@ -35,6 +43,8 @@ export class Prefixes {
   #idle: Entry[] = [];
   /** Of texts that are written, as long as somebody reads them. */
   #busy: WeakRef<Entry>[] = [];
+  /** Empty. */
+  readonly #spare: KvCache[] = [];
 
   /** @param most Bytes that idle caches may take. 0: none is kept. */
   constructor(most: number, make: () => KvCache) {
@@ -55,8 +65,8 @@ export class Prefixes {
       entry.cache.truncate(common);
       this.#idle = this.#idle.filter((other) => other !== entry);
     } else {
-      entry = { cache: this.#makeFor(adapters), ids: [] };
-      if (found) await entry.cache.copyFrom(found.cache, common);
+      entry = { cache: this.#makeFor(adapters), ids: [], readers: 0 };
+      if (found) await this.#take(entry.cache, found, common);
     }
     entry.ids = Array.from(ids); // others may begin with it while it grows
     const own = new WeakRef(entry);
@@ -64,7 +74,7 @@ export class Prefixes {
     const end = async (whole: readonly number[]) => {
       entry.ids = whole;
       this.#busy = this.#busy.filter((other) => other !== own);
-      if (entry.cache.length < LEAST) return; // nobody would begin with it
+      if (entry.cache.length < LEAST) return this.#spend(entry); // nobody would begin with it
       if (entry.cache.neededBytes > this.#most) return; // all others would go for it, and then itself
       // A prompt that was given up had room made for all of it.
       if (4 * entry.cache.neededBytes <= entry.cache.bytes) entry.cache = await this.#copy(entry.cache);
@@ -76,9 +86,27 @@ export class Prefixes {
   }
 
   #makeFor(adapters: Adapters): KvCache {
-    const cache = this.#make();
+    const cache = this.#spare.pop() ?? this.#make();
+    cache.expected = Infinity;
     cache.adapt(adapters);
     return cache;
+  }
+
+  async #take(cache: KvCache, from: Entry, length: number): Promise<void> {
+    from.readers++;
+    try {
+      await cache.copyFrom(from.cache, length);
+    } finally {
+      from.readers--;
+    }
+  }
+
+  /** Takes a cache that is no beginning any more. */
+  #spend({ cache, readers }: Entry): void {
+    if (readers > 0) return; // it must stay as it is
+    cache.truncate(0);
+    cache.adapt([]);
+    if (cache.bytes > 0 && cache.bytes <= cache.neededBytes && this.#spare.length < SPARE) this.#spare.push(cache);
   }
 
   async #copy(cache: KvCache): Promise<KvCache> {
@@ -103,6 +131,10 @@ export class Prefixes {
 
   #shrink(): void {
     let bytes = this.#idle.reduce((sum, { cache }) => sum + cache.bytes, 0);
-    while (bytes > this.#most) bytes -= this.#idle.shift()!.cache.bytes;
+    while (bytes > this.#most) {
+      const entry = this.#idle.shift()!;
+      bytes -= entry.cache.bytes;
+      this.#spend(entry);
+    }
   }
 }
