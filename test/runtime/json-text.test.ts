@@ -174,6 +174,23 @@ describe('JSON of a schema', () => {
     for (const text of bad) expect(leads(`{"a":${text}}`, of(schema)), text).toBeUndefined();
   });
 
+  const endless = { type: 'array', minItems: 1, items: { $ref: '#/$defs/a' } };
+  const lists = (depth: number): object =>
+    depth === 0 ? { type: 'null' } : { type: 'array', minItems: 1, items: lists(depth - 1) };
+
+  test('takes schemas that mean themselves where there are values of them, and numbers within close bounds', () => {
+    const tree = {
+      type: 'object',
+      properties: { next: { anyOf: [{ type: 'null' }, { $ref: '#' }] } },
+      required: ['next'],
+    };
+    expect(whole('{"next":{"next":null}}', formatStart({ schema: tree }))).toBe(true);
+    const close = { type: 'array', items: { type: 'number', minimum: 1.23456, maximum: 1.23457 } };
+    expect(whole('[1.234565]', formatStart({ schema: close }))).toBe(true);
+    const deep = `${'['.repeat(64)}null${']'.repeat(64)}`;
+    expect(whole(deep, formatStart({ schema: lists(64) }))).toBe(true);
+  });
+
   test.each<[unknown, string]>([
     [{ type: 'string' }, 'of an object or a list'],
     [{ type: 'object', properties: { a: { type: 'string', pattern: '^a' } } }, 'schema.a.pattern'],
@@ -192,6 +209,18 @@ describe('JSON of a schema', () => {
     [{ type: 'object', properties: { a: 3 } }, 'schema.a to be a JSON schema, got 3'],
     [{ type: 'array', items: { anyOf: Array.from({ length: 257 }, () => ({ type: 'object' })) } }, 'at most 256'],
     [7, 'schema to be a JSON schema, got 7'],
+    [{ type: 'array', items: { type: 'integer', minimum: 0.2, maximum: 0.8 } }, 'to allow some numbers'],
+    [
+      { type: 'array', items: { type: 'integer', minimum: 1e30 } },
+      'schema.items to be a schema of which there are values',
+    ],
+    [{ type: 'array', items: { type: 'number', minimum: 1e-20, maximum: 2e-20 } }, 'no number lies within its bounds'],
+    [{ type: 'object', properties: { a: { $ref: '#' } }, required: ['a'] }, 'it requires itself'],
+    [
+      { type: 'array', items: { anyOf: [{ type: 'null' }, { $ref: '#/$defs/a' }] }, $defs: { a: endless } },
+      'of each of its alternatives',
+    ],
+    [lists(66), 'more than 64 values within each other'],
   ])('refuses %j', (schema, message) => {
     const refused = { code: 'ERR_INVALID_OPTION', message: expect.stringContaining(message) as string };
     expect(() => formatStart({ schema: schema as object })).toThrow(expect.objectContaining(refused));
@@ -247,6 +276,39 @@ describe('JSON of a schema', () => {
     expect(left('[1')).toEqual(['1', ' ', '2,', '.5', ']', '1,"', '3]']);
     expect(left('[-1,')).toEqual(['1', ' ', '2,', '"', '1,"', '3]']);
     expect(left('[1,"')).toEqual(['1', ' ', ']', '"', 'x', '\u{1F433}"']);
+  });
+
+  test.each([
+    ['a string', 'x', 6],
+    ['a key', '{"x', 6],
+    ['a string that has an end', '{"a":{"b":"xyz', 4],
+    ['an escape', '{"c":"\\', 1],
+  ])('leaves the tokens that may come in %s', (_, text, most) => {
+    const texts = [
+      '',
+      'a',
+      'b c',
+      '\u00e9\u{1F433}',
+      'six666',
+      '"',
+      'x"',
+      '"}',
+      '": "',
+      '\\',
+      '\\n',
+      'a\\"',
+      'a\nb',
+      '\t',
+      'n',
+    ];
+    const properties = { b: { type: 'string', maxLength: 3 + (most % 6) } };
+    const schema = { type: 'object', properties: { a: { type: 'object', properties } } };
+    const begun = text === 'x' ? leads('{"c":"x', formatStart('json')) : leads(text, formatStart({ schema }));
+    const json = new JsonText(begun!, texts);
+    const logits = new Float32Array(texts.length);
+    json.only(logits);
+    expect(Array.from(logits, (logit) => logit === 0)).toEqual(texts.map((_, id) => json.accepts(id)));
+    expect(logits.some((logit) => logit === 0)).toBe(true);
   });
 
   test('never leads where nothing can follow', () => {

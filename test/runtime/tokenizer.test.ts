@@ -164,6 +164,8 @@ test('special tokens are spelled by their names, and long texts are read apart',
   expect(apart).toEqual(here);
   await tokenizer.close();
   await expect(tokenizer.encodeApart(text)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  const chat = tokenizer.encodeChat({ template: 'x', specials: {} }, [{ role: 'user', content: 'x' }], {}, undefined);
+  await expect(chat).rejects.toMatchObject({ code: 'ERR_CLOSED' });
 });
 
 describe('the package of tokenizers', () => {

@@ -131,13 +131,25 @@ describe('calls of tools', () => {
   });
 
   test('are found however a text is cut', () => {
-    const text = `a ${call('time', '{"x": "</tool_call"}')} b`;
+    for (const mark of ['</tool_call', '</tool_call>', '\\"</tool_call>']) allCuts(mark);
+  });
+
+  function allCuts(mark: string): void {
+    const text = `a ${call('time', `{"x": "${mark}"}`)} b`;
+    const told = [{ name: 'time', arguments: `{"x":"${mark}"}` }];
     for (let cut = 0; cut <= text.length; cut++) {
       const reader = new ToolCallReader('hermes', new Set(['time']));
       const parts = [reader.push(text.slice(0, cut)), reader.push(text.slice(cut)), reader.end()];
-      expect(parts.flatMap(({ calls }) => calls)).toEqual([{ name: 'time', arguments: '{"x":"</tool_call"}' }]);
+      expect(parts.flatMap(({ calls }) => calls)).toEqual(told);
       expect(parts.map(({ text }) => text).join('')).toBe('ab');
     }
+  }
+
+  test('after one that is no JSON are found', () => {
+    const reader = new ToolCallReader('hermes', new Set(['time']));
+    const parts = [reader.push(`<tool_call>{"na</tool_call> ${call('time', '{}')}`), reader.end()];
+    expect(parts.map(({ text }) => text).join('')).toBe('<tool_call>{"na</tool_call>');
+    expect(parts.flatMap(({ calls }) => calls)).toEqual([{ name: 'time', arguments: '{}' }]);
   });
 });
 

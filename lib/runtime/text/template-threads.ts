@@ -184,10 +184,10 @@ export class TemplateThreads {
     this.#begin();
     if (seat.job) return;
     seat.worker?.unref();
-    if (this.#seats.length > 1) {
-      this.#seats.splice(this.#seats.indexOf(seat), 1);
-      void end(seat);
-    }
+    const at = this.#seats.indexOf(seat); // none after `close`, which has taken all
+    if (at < 0 || this.#seats.length === 1) return;
+    this.#seats.splice(at, 1);
+    void end(seat);
   }
 }
 

@@ -123,6 +123,7 @@ export async function openChatTokenizer(path: FilePath): Promise<ChatTokenizer> 
     encodeChat: async (template, messages, options, signal, most = Infinity) => {
       const context = templateContext(template, messages, options);
       const rendering = { template: templateFor(template, options), context: plainCopy(context) };
+      if (closed) throw new HqqError('ERR_CLOSED', 'Expected the tokenizer to be open, got a call after close.');
       if (!held.templates) {
         held.templates = new TemplateThreads(findTemplates());
         FORGOTTEN.register(held, held.templates);

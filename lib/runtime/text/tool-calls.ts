@@ -45,6 +45,9 @@ export class ToolCallReader {
   /** Whether a call came last. */
   #called = false;
   #found = 0;
+  /** Of a call that has begun in what is held: how far its end was looked for, and whether that is within a string. */
+  #looked = 0;
+  #quoted = false;
 
   /** @param names Of the tools that there are. */
   constructor(form: ToolForm, names: ReadonlySet<string>) {
@@ -77,14 +80,16 @@ export class ToolCallReader {
     for (;;) {
       const open = this.#held.indexOf(OPEN);
       if (open < 0) break;
-      const close = this.#held.indexOf(CLOSE, open);
+      const close = this.#closeOf(open + OPEN.length, end);
       if (close < 0 && !end) {
         // What comes before it is said already, but for white space, which stays where no call comes.
         const before = this.#held.slice(0, open).trimEnd();
         said += before;
         this.#held = this.#held.slice(before.length);
+        this.#looked -= before.length;
         return { text: said, calls };
       }
+      this.#looked = 0;
       const past = close < 0 ? this.#held.length : close + CLOSE.length;
       const call = this.#callOf(this.#held.slice(open + OPEN.length, close < 0 ? past : close), 'arguments');
       const before = this.#held.slice(0, open);
@@ -98,6 +103,29 @@ export class ToolCallReader {
     said += this.#held.slice(0, this.#held.length - keep);
     this.#held = end ? '' : this.#held.slice(this.#held.length - keep);
     return { text: said, calls };
+  }
+
+  /**
+   * Where the mark after a call is whose JSON begins at `from`: the first that is not within a string. At the end, and where that is no
+   * JSON, the first of all. -1: it has not come. Each character is looked at once.
+   */
+  #closeOf(from: number, end: boolean): number {
+    if (this.#looked < from) [this.#looked, this.#quoted] = [from, false];
+    for (; this.#looked < this.#held.length; this.#looked++) {
+      const char = this.#held[this.#looked];
+      if (char === '"') this.#quoted = !this.#quoted;
+      else if (char === '\\' && this.#quoted) {
+        if (this.#looked + 1 === this.#held.length) break; // what is escaped comes
+        this.#looked++;
+      } else if (char === '<' && !this.#quoted) {
+        const rest = this.#held.slice(this.#looked, this.#looked + CLOSE.length);
+        if (!CLOSE.startsWith(rest)) continue;
+        if (rest !== CLOSE) break; // the mark may be coming
+        const found = this.#looked;
+        return parsed(this.#held.slice(from, found)) ? found : this.#held.indexOf(CLOSE, from);
+      }
+    }
+    return end ? this.#held.indexOf(CLOSE, from) : -1;
   }
 
   /** A text that is a call as a whole, or none. */

@@ -1,6 +1,6 @@
 import type { Choice } from './kinds.js';
 import { ANY_OBJECT, readSchema } from './schema.js';
-import { advance, isEnd, mayCome, type States, startOf } from './states.js';
+import { advance, isEnd, mayCome, PLAIN, type States, startOf, takesPlain } from './states.js';
 
 /** What a text is to be: one JSON object, or a value of a JSON schema. */
 export type TextFormat =
@@ -20,6 +20,12 @@ export function formatStart(format: TextFormat): States {
 interface Vocabulary {
   readonly texts: readonly string[];
   readonly byFirst: ReadonlyMap<string, readonly number[]>;
+  /** Those that may come within any string, as long as it may be that much longer: nearly all. */
+  readonly plain: Uint8Array;
+  /** The same as `byFirst` of all others. */
+  readonly otherByFirst: ReadonlyMap<string, readonly number[]>;
+  /** Most characters of a plain one. */
+  readonly longest: number;
 }
 
 /** The first character, if there is one. */
@@ -28,20 +34,29 @@ function firstOf(text: string): string {
   return point === undefined ? '' : String.fromCodePoint(point);
 }
 
+function add(map: Map<string, number[]>, first: string, id: number): void {
+  const ids = map.get(first);
+  if (ids) ids.push(id);
+  else map.set(first, [id]);
+}
+
 const VOCABULARIES = new WeakMap<readonly string[], Vocabulary>();
 
 function vocabularyOf(texts: readonly string[]): Vocabulary {
   let known = VOCABULARIES.get(texts);
   if (!known) {
-    const byFirst = new Map<string, number[]>();
+    const [byFirst, otherByFirst] = [new Map<string, number[]>(), new Map<string, number[]>()];
+    const plain = new Uint8Array(texts.length);
+    let longest = 0;
     texts.forEach((text, id) => {
       const first = firstOf(text);
       if (first === '') return;
-      const ids = byFirst.get(first);
-      if (ids) ids.push(id);
-      else byFirst.set(first, [id]);
+      add(byFirst, first, id);
+      if (!PLAIN.test(text)) return add(otherByFirst, first, id);
+      plain[id] = 1;
+      longest = Math.max(longest, text.length);
     });
-    known = { texts, byFirst };
+    known = { texts, byFirst, plain, otherByFirst, longest };
     VOCABULARIES.set(texts, known);
   }
   return known;
@@ -71,8 +86,11 @@ export class JsonText {
 
   /** Makes -Infinity of the logits of all tokens that may not come next. */
   only(logits: Float32Array): void {
+    const { byFirst, otherByFirst, plain, longest } = this.#vocabulary;
+    const within = takesPlain(this.#states, longest);
     const taken = new Uint8Array(logits.length);
-    for (const [first, ids] of this.#vocabulary.byFirst) {
+    if (within) taken.set(plain.subarray(0, logits.length));
+    for (const [first, ids] of within ? otherByFirst : byFirst) {
       const begun = advance(this.#states, first);
       if (!begun) continue;
       // Most tokens that may not come are told from their second character.

@@ -1,6 +1,7 @@
 import { HqqError, show } from '../../../messages/errors.js';
 import { type ArrayKind, type Choice, fewest, type Kind, literalKind, type ObjectKind, objectKind } from './kinds.js';
 import { NUMBER, type NumberKind } from './numbers.js';
+import { demandValues } from './values.js';
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -47,6 +48,7 @@ export function readSchema(schema: unknown): Choice {
   const reader = new SchemaReader(schema);
   const choice = reader.read(schema, 'schema', 0);
   reader.readAll();
+  demandValues(reader.all, ANY);
   const kinds = choice();
   if (kinds.every(({ kind }) => kind === 'object' || kind === 'array')) return choice;
   throw invalid(
@@ -57,8 +59,8 @@ export function readSchema(schema: unknown): Choice {
 class SchemaReader {
   readonly #root: unknown;
   readonly #known = new Map<object, Choice>();
-  /** Those whose values were not looked at yet. */
-  readonly #pending: Choice[] = [];
+  /** All that there are, in the order in which they were come to. */
+  readonly all: { readonly choice: Choice; readonly path: string }[] = [];
 
   constructor(root: unknown) {
     this.#root = root;
@@ -66,7 +68,7 @@ class SchemaReader {
 
   /** Looks at all of it, so that what is wrong with it is told at once. */
   readAll(): void {
-    for (let choice = this.#pending.pop(); choice; choice = this.#pending.pop()) choice();
+    for (const { choice } of this.all) choice(); // more may come meanwhile
   }
 
   /** @param depth Schemas that were gone through on the way, without a value between them. */
@@ -89,7 +91,7 @@ class SchemaReader {
       return kinds;
     };
     this.#known.set(schema, choice);
-    this.#pending.push(choice);
+    this.all.push({ choice, path });
     return choice;
   }
 

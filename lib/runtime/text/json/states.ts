@@ -1,6 +1,7 @@
 import type { ArrayKind, Choice, Kind, ObjectKind } from './kinds.js';
 import type { Literals } from './literals.js';
 import { isWhole, mayBegin, type NumberKind } from './numbers.js';
+import { DEEPEST } from './values.js';
 
 /** An object or a list that is open. */
 interface Frame {
@@ -54,9 +55,6 @@ export type States = readonly State[];
 /** What a line may be indented by for each value that it lies in: a model that has nothing to say would go on for ever. */
 const INDENT = 4;
 
-/** Values nested in each other. */
-const DEEPEST = 64;
-
 /** Ways to read a text that are followed. Real schemas have some: as many as there are objects that may have come so far. */
 const MOST_STATES = 1024;
 
@@ -88,6 +86,18 @@ export function advance(states: States, text: string): States | undefined {
 /** Whether `text` leads anywhere: told by the first way to read it, where `advance` goes all of them. */
 export function mayCome(states: States, text: string): boolean {
   return states.some((state) => advance([state], text) !== undefined);
+}
+
+/** What a string may go on with, whatever comes after it: characters that neither end nor escape. */
+export const PLAIN = /^[^"\\\u0000-\u001f]+$/;
+
+/** Whether any `length` such characters may come. */
+export function takesPlain(states: States, length: number): boolean {
+  return states.some((state) => {
+    const { mode, kind, frame } = state;
+    if (mode === 'in key') return (frame!.kind as ObjectKind).properties.size === 0;
+    return mode === 'in string' && kind?.kind === 'string' && state.length + length <= kind.ranges.at(-1)!.max;
+  });
 }
 
 const NONE: States = [];
