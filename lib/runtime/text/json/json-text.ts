@@ -1,6 +1,6 @@
 import type { Choice } from './kinds.js';
 import { ANY_OBJECT, readSchema } from './schema.js';
-import { advance, isEnd, mayCome, PLAIN, type States, startOf, takesPlain } from './states.js';
+import { advance, isEnd, mayCome, type States, startOf, takesPlain } from './states.js';
 
 /** What a text is to be: one JSON object, or a value of a JSON schema. */
 export type TextFormat =
@@ -33,6 +33,9 @@ function firstOf(text: string): string {
   const point = text.codePointAt(0);
   return point === undefined ? '' : String.fromCodePoint(point);
 }
+
+/** What a string may go on with, whatever comes after it: characters that neither end nor escape. */
+const PLAIN = /^[^"\\\u0000-\u001f]+$/;
 
 function add(map: Map<string, number[]>, first: string, id: number): void {
   const ids = map.get(first);

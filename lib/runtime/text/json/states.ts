@@ -1,3 +1,4 @@
+import { idOf } from './identity.js';
 import type { ArrayKind, Choice, Kind, ObjectKind } from './kinds.js';
 import type { Literals } from './literals.js';
 import { isWhole, mayBegin, type NumberKind } from './numbers.js';
@@ -88,15 +89,11 @@ export function mayCome(states: States, text: string): boolean {
   return states.some((state) => advance([state], text) !== undefined);
 }
 
-/** What a string may go on with, whatever comes after it: characters that neither end nor escape. */
-export const PLAIN = /^[^"\\\u0000-\u001f]+$/;
-
-/** Whether any `length` such characters may come. */
+/** Whether any `length` characters may come that neither end a string nor escape. */
 export function takesPlain(states: States, length: number): boolean {
-  return states.some((state) => {
-    const { mode, kind, frame } = state;
+  return states.some(({ mode, kind, frame, length: before }) => {
     if (mode === 'in key') return (frame!.kind as ObjectKind).properties.size === 0;
-    return mode === 'in string' && kind?.kind === 'string' && state.length + length <= kind.ranges.at(-1)!.max;
+    return mode === 'in string' && kind?.kind === 'string' && before + length <= kind.ranges.at(-1)!.max;
   });
 }
 
@@ -129,20 +126,6 @@ function frameKey(frame: Frame): string {
     FRAME_KEYS.set(frame, key);
   }
   return key;
-}
-
-const IDS = new WeakMap<object, number>();
-let lastId = 0;
-
-function idOf(one: object | undefined): number {
-  if (!one) return 0;
-  let id = IDS.get(one);
-  if (id === undefined) {
-    lastId += 1;
-    id = lastId;
-    IDS.set(one, id);
-  }
-  return id;
 }
 
 function step(state: State, char: string): States {
