@@ -2,12 +2,16 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { evaluateEncoders } from '../../lib/runtime/encoder/evaluate-encoders.js';
+import { evaluateModels } from '../../lib/runtime/evaluate/evaluate.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import type { LanguageModel } from '../../lib/runtime/model.js';
 import type { GenerateOptions } from '../../lib/runtime/text/generate-options.js';
 import { adapterFolder, LORA_CONFIG, mergedFolder, someAdapter } from '../support/adapters.js';
+import { expectSameBytes } from '../support/bytes.js';
 import { failure, freshPath, type Source, tensorOf } from '../support/checkpoints.js';
 import { goldenIds, goldenModel, writeGolden } from '../support/golden-models.js';
+import { partByPart } from '../support/runs.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const work = scratchFolder('adapters');
@@ -96,6 +100,26 @@ describe('a llama', () => {
       0.05,
     );
     await rounded.close();
+  });
+
+  test('is evaluated, and run part by part, with adapters as the whole model is', async () => {
+    const ids = goldenIds(81);
+    const folders = [adapters.one, adapters.two];
+    const merged = mergedFolder(folder, [one, two]);
+    const { original, quantized } = await evaluateModels(folder, folder, { ids, window: 40, adapter: folders });
+    const [truth] = (await evaluateModels(merged, [merged], { ids, window: 40 })).quantized;
+    const model = await loadLanguageModel(folder, { ...floats, adapters });
+    const whole = await model.perplexity(ids, { window: 40, adapter: ['one', 'two'] });
+    expect([original.perplexity, quantized[0]!.klDivergence]).toEqual([whole.perplexity, 0]);
+    expect(original.nll).toBeCloseTo(truth!.nll, 5);
+    // The head in parts is whole where an adapter has it.
+    const { logits, parted } = await partByPart(folder, [ids], { adapters });
+    const all = await model.forward(ids, model.createCache(), { logits: 'all', adapter: ['one', 'two'] });
+    for (const parts of [logits, parted]) expectSameBytes(parts[0]!, all);
+    await model.close();
+    const option = { code: 'ERR_INVALID_OPTION' };
+    expect(await failure(() => evaluateModels(folder, folder, { adapter: [1 as never] }))).toMatchObject(option);
+    expect(await failure(() => evaluateEncoders(folder, folder, { adapter: 'x' }))).toMatchObject(option);
   });
 
   test('has the base in memory once, and says what adapters take', async () => {

@@ -4,7 +4,7 @@ import { type EncoderReport, evaluateEncoders } from '../../runtime/encoder/eval
 import { type EvaluateReport, evaluateModels, type ModelScore } from '../../runtime/evaluate/evaluate.js';
 import { EVALUATE_OPTIONS, resolveEvaluateOptions } from '../../runtime/evaluate/options.js';
 import { defineCommand, toJson } from '../command.js';
-import { ACTIVATIONS, fromOption, JSON_FLAG, NO_PROGRESS, THREADS, text } from '../flags.js';
+import { ACTIVATIONS, ADAPTER, fromOption, JSON_FLAG, NO_PROGRESS, THREADS, text } from '../flags.js';
 import { readTextFile } from '../input.js';
 import { withProgress } from '../show/progress.js';
 import { table } from '../show/table.js';
@@ -27,6 +27,10 @@ export const evaluate = defineCommand({
     window: fromOption(EVALUATE_OPTIONS.window),
     seed: fromOption(EVALUATE_OPTIONS.seed),
     activations: ACTIVATIONS,
+    adapter: {
+      ...ADAPTER,
+      help: 'LoRA adapter (a folder of peft) beside the weights of all; may be given again: they add up',
+    },
     threads: THREADS,
     json: JSON_FLAG,
     quiet: NO_PROGRESS,

@@ -62,6 +62,11 @@ export async function evaluateEncoders(
   if (others.length === 0) {
     throw new HqqError('ERR_INVALID_ARGUMENT', `Expected models to compare with the original, got ${show(quantized)}.`);
   }
+  if (Object.keys(asked.adapters).length > 0)
+    throw new HqqError(
+      'ERR_INVALID_OPTION',
+      'Expected no adapter (--adapter): encoders have none beside their weights.',
+    );
   const { activations, threads, signal, source, seed } = asked;
   const encoders: { readonly path: FilePath; readonly encoder: Encoder }[] = [];
   try {

@@ -107,9 +107,12 @@ export async function evaluateModels(
   };
 }
 
-async function openSubject(path: FilePath, { activations, threads, signal }: ResolvedEvaluate): Promise<Subject> {
+async function openSubject(
+  path: FilePath,
+  { activations, adapters, threads, signal }: ResolvedEvaluate,
+): Promise<Subject> {
   signal?.throwIfAborted();
-  const source = await openBlockSource(path, { activations, threads, signal });
+  const source = await openBlockSource(path, { activations, adapters, threads, signal });
   const model = await openFolderModel(source.path);
   const bytes = model.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
   await model.close();

@@ -1,5 +1,6 @@
 import { resolveThreads } from '../../compute/run.js';
 import { checkSignal } from '../../compute/signal.js';
+import type { FilePath } from '../../files/path.js';
 import type { Option } from '../../matrix/option.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { rejectUnknownOptions } from '../../messages/options-object.js';
@@ -45,6 +46,8 @@ export interface EvaluateOptions {
   readonly window?: number | undefined;
   /** How quantized layers take their input. @default 'float32' */
   readonly activations?: 'float32' | 'int8' | undefined;
+  /** LoRA adapters beside the weights of all models, the original's too: a folder as peft saves it, or several, which add up. @default none */
+  readonly adapter?: FilePath | readonly FilePath[] | undefined;
   /** Threads that compute, 1 to 256. @default HQQ_THREADS, else the parallelism that the system offers */
   readonly threads?: number | undefined;
   /** Aborts the call: it rejects with the signal's reason. */
@@ -96,9 +99,20 @@ export function resolveEvaluateOptions(given: EvaluateOptions) {
     throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected}, got ${show(got)}.`);
   };
   if (typeof given !== 'object' || given === null) refuse('the options to be an object', given);
-  const names = ['text', 'ids', 'tokens', 'seed', 'window', 'activations', 'threads', 'signal', 'onProgress'];
+  const names = [
+    'text',
+    'ids',
+    'tokens',
+    'seed',
+    'window',
+    'activations',
+    'adapter',
+    'threads',
+    'signal',
+    'onProgress',
+  ];
   rejectUnknownOptions(given, names satisfies readonly string[]);
-  const { text, ids, signal, onProgress } = given;
+  const { text, ids, adapter = [], signal, onProgress } = given;
   for (const name of Object.keys(EVALUATE_OPTIONS) as (keyof typeof EVALUATE_OPTIONS)[]) {
     const { accepts, expected } = EVALUATE_OPTIONS[name];
     if (given[name] !== undefined && !accepts(given[name])) refuse(`${name} to be ${expected}`, given[name]);
@@ -116,6 +130,7 @@ export function resolveEvaluateOptions(given: EvaluateOptions) {
   const { tokens = isRandom ? TOKENS : Number.POSITIVE_INFINITY, seed = SEED, window = WINDOW } = given;
   return {
     ...{ text, ids, tokens, seed, activations, signal, onProgress },
+    adapters: Object.fromEntries([adapter].flat().map((folder, i) => [String(i + 1), folder as FilePath])),
     window: isRandom ? Math.min(window, tokens) : window,
     threads: resolveThreads(given.threads),
     source: isRandom ? ('random' as const) : text === undefined ? ('ids' as const) : ('text' as const),

@@ -10,14 +10,14 @@ import { plural } from '../../messages/units.js';
 import { openFolderModel } from '../../models/folder-model.js';
 import type { Model } from '../../models/model.js';
 import { type Block, blockName } from '../blocks/block.js';
-import type { Head } from '../blocks/head.js';
+import { HEAD_MODULE, type Head } from '../blocks/head.js';
 import { Rope } from '../blocks/rope.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import { Lifetime } from '../lifetime.js';
 import { configOf } from '../load.js';
 import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
-import type { Machine } from '../pass.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
+import { readAdapters } from '../weights/adapters.js';
 import { Slots } from '../weights/filed-linear.js';
 import { type Filed, type ReadOptions, WeightReader } from '../weights/read.js';
 import { blockSpec, checkTensors, headSpec, unitsOf } from '../weights/tensors.js';
@@ -29,8 +29,8 @@ import { checkPartOptions, type PartOptions } from './part-options.js';
 import { Desk, Shelf } from './shelf.js';
 import { Turns } from './turns.js';
 
-/** How the parts of a model compute. */
-export type BlockSourceOptions = Omit<LoadLanguageModelOptions, 'maxContext'>;
+/** How the parts of a model compute. Of `adapters` all texts have all. */
+export type BlockSourceOptions = Pick<LoadLanguageModelOptions, 'activations' | 'adapters' | 'threads' | 'signal'>;
 
 /**
  * Opens a language model to run it part by part: whatever `loadLanguageModel` loads, with the weights of one block in memory at a time.
@@ -46,7 +46,8 @@ export type BlockSourceOptions = Omit<LoadLanguageModelOptions, 'maxContext'>;
  */
 export async function openBlockSource(path: FilePath, options: BlockSourceOptions = {}): Promise<BlockSource> {
   refuseSurplus(arguments.length, 2, 'openBlockSource(path, options)');
-  const { activations, threads, signal } = resolveLoadOptions(options, ['activations', 'threads', 'signal']);
+  const names = ['activations', 'adapters', 'threads', 'signal'] as const;
+  const { activations, adapters: folders, threads, signal } = resolveLoadOptions(options, names);
   signal?.throwIfAborted();
   const machine = { backend: activeBackend(), threads };
   const model = await openFolderModel(path);
@@ -54,7 +55,8 @@ export async function openBlockSource(path: FilePath, options: BlockSourceOption
     signal?.throwIfAborted();
     const config = configOf(model);
     checkTensors(model, config);
-    return new BlockSource(model, config, { machine, activations });
+    const adapters = await readAdapters(model, config, folders, signal);
+    return new BlockSource(model, config, { machine, activations, adapters });
   } catch (error) {
     await model.close();
     throw error;
@@ -69,8 +71,7 @@ interface HeadPart {
   readonly head: OpenHead;
 }
 
-interface How {
-  readonly machine: Machine;
+interface How extends Pick<PartContext<Block>, 'machine' | 'adapters'> {
   readonly activations: 'float32' | 'int8';
 }
 
@@ -227,9 +228,9 @@ export class BlockSource extends Closing {
   }
 
   async *#headParts(bytes: number, { signal }: PartOptions): AsyncGenerator<HeadPart, void, undefined> {
-    const { config } = this;
-    const { vocabSize, hiddenSize, tied } = config;
-    if (!tied && new WeightReader(this.#model, config).isCoded(headSpec(config))) {
+    const [{ config }, { vocabSize, hiddenSize, tied }] = [this, this.config];
+    const adapted = this.#how.adapters.some(({ factors }) => factors.has(HEAD_MODULE)); // which is not cut
+    if (adapted || (!tied && new WeightReader(this.#model, config).isCoded(headSpec(config)))) {
       yield { from: 0, tokens: vocabSize, head: await this.head({ signal }) };
       return;
     }
@@ -269,7 +270,7 @@ export class BlockSource extends Closing {
     return this.#lifetime.run(() => {
       return this.#opening.take(async () => {
         if (this.#part) await untilAborted(this.#part.close(), signal);
-        const { machine, activations } = this.#how;
+        const { machine, activations, adapters } = this.#how;
         const taken: Float32Array[] = [];
         const letGo = () => {
           this.#part = undefined;
@@ -282,7 +283,7 @@ export class BlockSource extends Closing {
         });
         try {
           const [lifetime, holding] = [new Lifetime(name), new Holding<Weights>()];
-          const context = { config: this.config, machine, lifetime, holding, whenClosed: letGo };
+          const context = { config: this.config, machine, adapters, lifetime, holding, whenClosed: letGo };
           return (this.#part = await read(reader, { activations, signal, threads: machine.threads }, context));
         } catch (error) {
           letGo();

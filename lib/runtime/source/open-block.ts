@@ -11,6 +11,7 @@ import { formatBytes } from '../../messages/units.js';
 import { type Block, blockName } from '../blocks/block.js';
 import type { KvCache } from '../blocks/cache.js';
 import { CodedLinear, DenseLinear, type Linear } from '../blocks/linear.js';
+import { Lora } from '../blocks/lora.js';
 import { Plan } from '../blocks/plan.js';
 import type { Rope } from '../blocks/rope.js';
 import { makeRows, positionsFrom } from '../blocks/rows.js';
@@ -197,7 +198,7 @@ export class OpenBlock extends OpenPart {
   }
 
   async #runText(text: Float32Array, hidden: Float32Array, cache: KvCache, { signal, tap }: PartRun): Promise<void> {
-    const { config, machine, ropes, desk } = this.#context;
+    const { config, machine, adapters, ropes, desk } = this.#context;
     const block = this.#block!;
     const { hiddenSize: width } = config;
     const length = text.length / width;
@@ -208,9 +209,9 @@ export class OpenBlock extends OpenPart {
       const own = { hidden: hidden.subarray(from, to), ropes: ropes.map((rope) => rope.rows(at, count, length)) };
       await desk.withFrame(count, async (frame) => {
         const plan = new Plan(machine.threads);
-        block.addTo(plan, { count, positions: positionsFrom(at, count), ...own }, frame, [
-          { rows: count, cache: cache.layer(0) },
-        ]);
+        const rows = { count, positions: positionsFrom(at, count), ...own };
+        const lora = Lora.of([{ rows: count, adapters }]);
+        block.addTo(plan, rows, frame, [{ rows: count, cache: cache.layer(0) }], lora);
         await plan.run(machine.backend, { signal });
         if (tap) await showInputs(tap, block.inputs(frame, count));
       });

@@ -6,6 +6,7 @@ import { INSPECT } from '../../messages/objects.js';
 import { refuseSurplus } from '../../messages/surplus.js';
 import { formatBytes } from '../../messages/units.js';
 import type { Head } from '../blocks/head.js';
+import { Lora } from '../blocks/lora.js';
 import { Plan } from '../blocks/plan.js';
 import { showInputs, type Tap } from '../blocks/tap.js';
 import { CHUNK } from '../decoder.js';
@@ -103,7 +104,7 @@ export class OpenHead extends OpenPart {
     checkPartRun(run, ['out']);
     const { signal, tap } = run;
     const head = this.#head!;
-    const { config, machine } = this.#context;
+    const { config, machine, adapters } = this.#context;
     const { hiddenSize, vocabSize } = config;
     const rows = checkRows(x, 'x', hiddenSize);
     signal?.throwIfAborted();
@@ -116,7 +117,8 @@ export class OpenHead extends OpenPart {
       const input = normed.subarray(0, (end - at) * hiddenSize);
       const plan = new Plan(machine.threads);
       const logits = out.subarray(at * vocabSize, end * vocabSize);
-      head.addTo(plan, x.subarray(at * hiddenSize, end * hiddenSize), end - at, input, logits);
+      const lora = Lora.of([{ rows: end - at, adapters }]);
+      head.addTo(plan, x.subarray(at * hiddenSize, end * hiddenSize), end - at, input, logits, lora);
       await plan.run(machine.backend, { signal });
       if (tap) await showInputs(tap, [head.input(input, end - at)]);
     }

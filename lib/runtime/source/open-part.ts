@@ -1,5 +1,6 @@
 import { Closing, notCloneable } from '../../messages/objects.js';
 import { refuseSurplus } from '../../messages/surplus.js';
+import type { Adapters } from '../blocks/lora.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import type { Lifetime } from '../lifetime.js';
 import type { Machine } from '../pass.js';
@@ -11,6 +12,8 @@ const NOT_CLONEABLE = notCloneable('A part of a model, which stays in its thread
 export interface PartContext<Weights extends object> {
   readonly config: LanguageModelConfig;
   readonly machine: Machine;
+  /** That all rows have. */
+  readonly adapters: Adapters;
   readonly lifetime: Lifetime;
   /** The weights of a part, and of those that were made of it. */
   readonly holding: Holding<Weights>;
