@@ -54,10 +54,8 @@ export class Plan {
 
   /** Reads the arguments of the steps, for a plan that will run many times. */
   prepare(backend: Backend): PreparedPlan {
-    const sequences = prepareSequences(
-      backend,
-      this.#parts.filter((part) => Array.isArray(part)),
-    );
+    const runs = this.#parts.filter((part) => Array.isArray(part));
+    const sequences = runs.length > 0 ? prepareSequences(backend, runs) : {}; // nothing to read
     let steps = 0;
     return new PreparedPlan(
       backend,
