@@ -1,3 +1,4 @@
+import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
 import type { Plan } from './plan.js';
 
@@ -122,7 +123,8 @@ export class Lora {
   }
 
   #room(which: 0 | 1, length: number): Float32Array {
-    if (this.#scratch[which].length < length) this.#scratch[which] = new Float32Array(length);
+    if (this.#scratch[which].length < length)
+      this.#scratch[which] = allocating('what adapters add', () => new Float32Array(length));
     return this.#scratch[which].subarray(0, length);
   }
 }
