@@ -19,7 +19,7 @@ const experts = join(folder, 'experts');
 
 /** Writes a Llama in bfloat16 whose tensors are as large as those of a small one of today, and a vocabulary. */
 function writeModel(): void {
-  const [width, inner, tokens, layers] = [320, 896, 32_000, 8];
+  const [width, inner, tokens, layers] = [320, 896, 32_000, 4];
   const shapes: [string, readonly number[]][] = [['model.embed_tokens.weight', [tokens, width]]];
   for (let i = 0; i < layers; i++) {
     const at = `model.layers.${i}`;

@@ -11,8 +11,8 @@ import { scratchFolder } from '../support/scratch.js';
 
 const SCRATCH = scratchFolder('process');
 const SMALL = writeLlama(join(SCRATCH, 'small'));
-/** A second of work in JavaScript. */
-const LARGE = writeLlama(join(SCRATCH, 'large'), 4, 512);
+/** Half a second of work in JavaScript. */
+const LARGE = writeLlama(join(SCRATCH, 'large'), 2, 512);
 const SLOW = { HQQ_BACKEND: 'js' } as const;
 
 const has = (program: string, ...args: readonly string[]) => spawnSync(program, args).status === 0;
@@ -156,7 +156,7 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
     expect(screen).toMatch(/quantizing \[[#.]{24}\] +\d+ % +\d+\/\d+ +\S+ [kMG] weights\/s/);
     expect(screen).toMatch(/\d+ s left +\S*proj\.weight/);
     expect(screen).toMatch(/\x1b\[\d?K[^\n]*$/);
-    expect(results).toMatch(/quantized +28 tensors/);
+    expect(results).toMatch(/quantized +14 tensors/);
     expect(results).not.toMatch(/quantizing|\x1b/);
     const lines = screen.split(/\r|\x1b\[\d+G/).map((line) => line.replaceAll(/\x1b(\[[?\d;]*[A-Za-z]|[78])/g, ''));
     for (const line of lines) expect(line.length).toBeLessThan(100);
