@@ -5,7 +5,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: 'test/support/dist.ts',
-    setupFiles: 'test/support/equality.ts',
+    setupFiles: 'test/support/setup.ts',
     pool: 'forks',
     maxWorkers: availableParallelism(), // the default leaves one idle: half of a small machine
     testTimeout: 120_000,

@@ -1,20 +1,19 @@
 import * as fs from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, expect } from 'vitest';
+import { expect } from 'vitest';
 import { HqqError, type HqqErrorCode } from '../../lib/messages/errors.js';
 import { randomOf as uniformOf } from '../support/random.mjs';
+import { scratchFolder } from '../support/scratch.js';
 
-/** A folder of this test file, removed at its end. */
-export const SCRATCH = fs.mkdtempSync(join(tmpdir(), 'hqq-safetensors-'));
-afterAll(() => fs.rmSync(SCRATCH, { recursive: true, force: true }));
+/** What is in it is removed at the end of each test file. */
+export const SCRATCH = scratchFolder('safetensors');
 
 let counter = 0;
 
 /** A path that nothing has yet. */
 export function freshPath(name = 'x'): string {
   const folder = join(SCRATCH, String(counter++));
-  fs.mkdirSync(folder);
+  fs.mkdirSync(folder, { recursive: true });
   return join(folder, name);
 }
 

@@ -15,7 +15,7 @@ let counter = 0;
 /** A path that nothing has yet, in a folder of its own. */
 export function freshPath(name = 'out'): string {
   const folder = join(SCRATCH, String(counter++));
-  fs.mkdirSync(folder);
+  fs.mkdirSync(folder, { recursive: true });
   return join(folder, name);
 }
 
