@@ -1,14 +1,21 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
+/** Files that replace modules, or measure the memory of their process. */
+const APART = ['test/libc.test.ts', 'test/runtime/cache.test.ts'];
+
+// All others share a process for each worker, which reads lib/ once: to start one and read it takes half a second for each file.
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     globalSetup: 'test/support/dist.ts',
     setupFiles: 'test/support/setup.ts',
     pool: 'forks',
     maxWorkers: availableParallelism(), // the default leaves one idle: half of a small machine
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    projects: [
+      { extends: true, test: { name: 'shared', isolate: false, include: ['test/**/*.test.ts'], exclude: APART } },
+      { extends: true, test: { name: 'apart', include: APART } },
+    ],
   },
 });
