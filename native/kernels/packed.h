@@ -11,7 +11,7 @@ namespace hqq::kernels {
 
 // Lanes in the order in which their chains are added: each with the one that lies half of them apart, then pairs, then
 // fours.
-inline constexpr uint8_t kTurnedLanes[kLanes] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
+constexpr uint8_t kTurnedLanes[kLanes] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
 
 // to[tiles][chains][terms of one][Width] from rows of `count` floats, with zeros after the last row and term.
 template <class V, size_t Width>
