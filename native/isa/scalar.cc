@@ -1,5 +1,5 @@
-// Vectors are arrays here: loops over them that are inlined whole take the compiler more than twice as long, for
-// nothing.
+// Lambdas are left to the compiler: where it inlines what it wants to, it takes a quarter less time, and its code is as
+// fast.
 #define HQQ_INLINE_LAMBDA
 
 #include "../simd/scalar.h"

@@ -1,165 +1,138 @@
 #pragma once
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "four.h"
 #include "simd.h"
 
 namespace hqq::simd {
 
-// Plain C++: the reference for the other wrappers, and what runs where there is none.
+// Plain C++: the reference for the other wrappers, and what runs where there is none. Sixteen lanes are four fours.
 struct Scalar {
   static constexpr const char* kName = "scalar";
   static constexpr const char* kDot = "plain";
   static constexpr size_t kBytes = 16;
   static constexpr size_t kTileRows = 2, kTileRows8 = 2, kTilePanels = 1, kRowPanels = 1;
   struct F32 {
-    float lane[16];
+    four::F32 part[4];
   };
   struct U32 {
-    uint32_t lane[16];
+    four::U32 part[4];
   };
-  struct U8 {
-    uint8_t lane[16];
-  };
+  using U8 = four::U8;
 
-  template <class To, class From>
-  static To bits(From from) {
-    To to;
-    static_assert(sizeof(to) == sizeof(from));
-    std::memcpy(&to, &from, sizeof(to));
-    return to;
+  // Four calls, not a loop, which compilers would have to unroll before they see what becomes of an array.
+  template <class V, class Fn>
+  HQQ_INLINE static V each(Fn fn) {
+    return {{fn(0), fn(1), fn(2), fn(3)}};
   }
   template <class Fn>
-  static F32 each(Fn fn) {
-    F32 v;
-    for (int i = 0; i < 16; ++i) v.lane[i] = fn(i);
-    return v;
-  }
-  template <class Vector, class Fn>
-  static Vector map(Vector v, Fn fn) {
-    for (auto& lane : v.lane) lane = fn(lane);
-    return v;
+  HQQ_INLINE static void for_each(Fn fn) {
+    fn(0), fn(1), fn(2), fn(3);
   }
 
   static F32 load(const float* p) {
-    F32 v;
-    std::memcpy(v.lane, p, sizeof(v));
-    return v;
+    return each<F32>([=](int i) HQQ_INLINE_LAMBDA { return four::load<four::F32>(p + 4 * i); });
   }
-  static void store(float* p, F32 v) { std::memcpy(p, v.lane, sizeof(v)); }
-  static F32 set(float x) {
-    return each([=](int) { return x; });
-  }
-  static F32 load_u8(const uint8_t* p) {
-    return each([=](int i) { return static_cast<float>(p[i]); });
-  }
+  static void store(float* p, F32 v) { std::memcpy(p, v.part, sizeof(v)); }
+  static F32 set(float x) { return {{four::set(x), four::set(x), four::set(x), four::set(x)}}; }
+  static F32 load_u8(const uint8_t* p) { return to_f32(words_of_u8(p)); }
   static void store_u8(uint8_t* p, F32 v) {
-    // Of NaN, and of what no byte holds, the conversion is undefined: both come up in groups that are refused later.
-    for (int i = 0; i < 16; ++i) {
-      const float above = v.lane[i] > 0 ? v.lane[i] : 0.0f;
-      p[i] = static_cast<uint8_t>(above < 255 ? above : 255.0f);
-    }
+    const F32 inside = min(max(v, set(0.0f)), set(255.0f));  // NaN becomes 0: of it the conversion is undefined
+    store_words_u8(p, each<U32>([&](int i) HQQ_INLINE_LAMBDA {
+                     return four::bits<four::U32>(four::convert<four::I32>(inside.part[i]));
+                   }));
   }
   static F32 load_f16(const uint16_t* p) {
-    return each([=](int i) { return float_of_half(p[i]); });
+    const U32 halves = words_of_u16(p);
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::float_of_half(halves.part[i]); });
   }
   static F32 load_bf16(const uint16_t* p) {
-    return each([=](int i) { return bits<float>(static_cast<uint32_t>(p[i]) << 16); });
+    const U32 halves = words_of_u16(p);
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::bits<four::F32>(halves.part[i] << 16u); });
   }
   static void store_f16(uint16_t* p, F32 v) {
-    for (int i = 0; i < 16; ++i) p[i] = half_of_float(v.lane[i]);
+    store_words_u16(p, each<U32>([&](int i) HQQ_INLINE_LAMBDA { return four::half_of_float(v.part[i]); }));
   }
   static void store_bf16(uint16_t* p, F32 v) {
-    for (int i = 0; i < 16; ++i) {
-      const uint32_t u = bits<uint32_t>(v.lane[i]);
-      const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
-      p[i] = static_cast<uint16_t>(nan ? (u >> 16) | 0x40 : (u + 0x7fff + ((u >> 16) & 1)) >> 16);
-    }
+    store_words_u16(p, each<U32>([&](int i) HQQ_INLINE_LAMBDA { return four::bfloat_of_float(v.part[i]); }));
   }
 
   static F32 add(F32 a, F32 b) {
-    return each([&](int i) { return a.lane[i] + b.lane[i]; });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return a.part[i] + b.part[i]; });
   }
   static F32 sub(F32 a, F32 b) {
-    return each([&](int i) { return a.lane[i] - b.lane[i]; });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return a.part[i] - b.part[i]; });
   }
   static F32 mul(F32 a, F32 b) {
-    return each([&](int i) { return a.lane[i] * b.lane[i]; });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return a.part[i] * b.part[i]; });
   }
   static F32 div(F32 a, F32 b) {
-    return each([&](int i) { return a.lane[i] / b.lane[i]; });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return a.part[i] / b.part[i]; });
   }
   static F32 min(F32 a, F32 b) {
-    return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::min(a.part[i], b.part[i]); });
   }
   static F32 max(F32 a, F32 b) {
-    return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::max(a.part[i], b.part[i]); });
   }
   static F32 round(F32 a) {
-    // Adding and taking away 1.5 * 2^23 rounds to a whole number; beyond 2^22 there may be nothing to round or no room.
-    return map(a, [](float x) {
-      constexpr float kMagic = 12582912.0f;
-      return x > -4194304.0f && x < 4194304.0f ? (x + kMagic) - kMagic : std::nearbyint(x);
-    });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::round(a.part[i]); });
   }
   static F32 abs(F32 a) {
-    return map(a, [](float x) { return bits<float>(bits<uint32_t>(x) & 0x7fffffffu); });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::abs(a.part[i]); });
   }
   static F32 copysign(F32 a, F32 b) {
-    return each([&](int i) {
-      return bits<float>((bits<uint32_t>(a.lane[i]) & 0x7fffffffu) | (bits<uint32_t>(b.lane[i]) & 0x80000000u));
-    });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::copysign(a.part[i], b.part[i]); });
   }
   static F32 first(F32 a, size_t n) {
-    for (size_t i = n; i < 16; ++i) a.lane[i] = 0.0f;
-    return a;
+    const int32_t count = static_cast<int32_t>(n);
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA {
+      const int32_t lane = 4 * i;
+      return four::select(four::I32{lane, lane + 1, lane + 2, lane + 3} < count, a.part[i], four::set(0.0f));
+    });
   }
   static F32 mantissa(F32 a) {
-    return map(a, [](float x) { return bits<float>((bits<uint32_t>(x) & 0x7fffffu) | 0x3f800000u); });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA {
+      return four::bits<four::F32>((four::bits<four::U32>(a.part[i]) & 0x7fffffu) | 0x3f800000u);
+    });
   }
   static F32 exponent(F32 a) {
-    return map(a, [](float x) { return static_cast<float>(static_cast<int32_t>(bits<uint32_t>(x) >> 23) - 127); });
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA {
+      return four::convert<four::F32>(four::bits<four::I32>(four::bits<four::U32>(a.part[i]) >> 23u) - 127);
+    });
   }
   static F32 pow2(F32 a) {
-    return map(a, [](float k) {
-      const int32_t whole = std::isnan(k) ? 0 : static_cast<int32_t>(k);  // of NaN the conversion is undefined
-      return bits<float>(static_cast<uint32_t>(whole + 127) << 23);
+    return each<F32>([&](int i) HQQ_INLINE_LAMBDA {
+      return four::bits<four::F32>((four::bits<four::U32>(four::words(a.part[i])) + 127u) << 23u);
     });
   }
   static float sum(F32 v) {
-    for (int width = 8; width > 0; width /= 2)
-      for (int i = 0; i < width; ++i) v.lane[i] += v.lane[i + width];
-    return v.lane[0];
+    const four::F32 fours = (v.part[0] + v.part[2]) + (v.part[1] + v.part[3]);
+    return (fours[0] + fours[2]) + (fours[1] + fours[3]);
   }
   static U32 add(U32 a, U32 b) {
-    for (int i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
-    return a;
+    return each<U32>([&](int i) HQQ_INLINE_LAMBDA { return a.part[i] + b.part[i]; });
   }
   static U32 rounded_words(F32 v) {
-    const F32 whole = round(v);
-    U32 words;
-    for (int i = 0; i < 16; ++i) {
-      // What no word can hold (a NaN, of a group that is refused later) must not reach the conversion.
-      const float x = whole.lane[i] > -2147483648.0f && whole.lane[i] < 2147483648.0f ? whole.lane[i] : 0.0f;
-      words.lane[i] = static_cast<uint32_t>(static_cast<int32_t>(x));
-    }
-    return words;
+    return each<U32>([&](int i)
+                         HQQ_INLINE_LAMBDA { return four::bits<four::U32>(four::words(four::round(v.part[i]))); });
   }
   static double sum_words(U32 v) {
-    double sum = 0;
-    for (const uint32_t lane : v.lane) sum += lane;
-    return sum;
+    uint64_t sum = 0;
+    for (const four::U32& part : v.part)
+      for (int i = 0; i < 4; ++i) sum += part[i];
+    return static_cast<double>(sum);
   }
   static float min_across(F32 v) {
-    float least = v.lane[0];
-    for (float x : v.lane) least = x < least ? x : least;
-    return least;
+    const four::F32 least = four::min(four::min(v.part[0], v.part[2]), four::min(v.part[1], v.part[3]));
+    const auto less = [](float a, float b) HQQ_INLINE_LAMBDA { return a < b ? a : b; };
+    return less(less(least[0], least[2]), less(least[1], least[3]));
   }
   static float max_across(F32 v) {
-    float most = v.lane[0];
-    for (float x : v.lane) most = x > most ? x : most;
-    return most;
+    const four::F32 most = four::max(four::max(v.part[0], v.part[2]), four::max(v.part[1], v.part[3]));
+    const auto more = [](float a, float b) HQQ_INLINE_LAMBDA { return a > b ? a : b; };
+    return more(more(most[0], most[2]), more(most[1], most[3]));
   }
   static void sum_four(F32 a, F32 b, F32 c, F32 d, float* to) {
     to[0] = sum(a), to[1] = sum(b), to[2] = sum(c), to[3] = sum(d);
@@ -172,58 +145,60 @@ struct Scalar {
   }
   static void means_four(const U32& a, const U32& b, const U32& c, const U32& d, const double* less, double factor,
                          float* to) {
-    const auto mean = [&](const U32& x, int i) {
-      uint32_t sum = 0;
-      for (const uint32_t lane : x.lane) sum += lane;
+    const auto mean = [&](const U32& x, int i) HQQ_INLINE_LAMBDA {
+      const four::U32 fours = (x.part[0] + x.part[1]) + (x.part[2] + x.part[3]);
+      const uint32_t sum = fours[0] + fours[1] + fours[2] + fours[3];
       to[i] = static_cast<float>((static_cast<double>(static_cast<int32_t>(sum)) - less[i]) * factor);
     };
     mean(a, 0), mean(b, 1), mean(c, 2), mean(d, 3);
   }
   static uint32_t differ(const F32& a, const F32& b) {
-    uint32_t mask = 0;
-    for (int i = 0; i < 16; ++i) mask |= static_cast<uint32_t>(a.lane[i] != b.lane[i]) << i;
-    return mask;
+    const auto masks = [&](int i) HQQ_INLINE_LAMBDA {
+      return four::bits<four::U32>(a.part[i] != b.part[i]) & (four::U32{1, 2, 4, 8} << static_cast<uint32_t>(4 * i));
+    };
+    const four::U32 fours = (masks(0) | masks(1)) | (masks(2) | masks(3));
+    return fours[0] | fours[1] | fours[2] | fours[3];
   }
 
-  static U8 load_bytes(const uint8_t* p) { return bits<U8>(*reinterpret_cast<const U8*>(p)); }
-  static void store_bytes(uint8_t* p, U8 v) { std::memcpy(p, v.lane, sizeof(v)); }
+  static U8 load_bytes(const uint8_t* p) { return four::load<U8>(p); }
+  static void store_bytes(uint8_t* p, U8 v) { four::store(p, v); }
   static U32 load_words(const uint32_t* p) {
-    U32 v;
-    std::memcpy(v.lane, p, sizeof(v));  // from anywhere: some are bytes to whoever calls
-    return v;
+    return each<U32>([=](int i) HQQ_INLINE_LAMBDA { return four::load<four::U32>(p + 4 * i); });
   }
-  static void store_words(uint32_t* p, U32 v) { std::memcpy(p, v.lane, sizeof(v)); }
-  static U32 words_of_u8(const uint8_t* p) {
-    U32 v;
-    for (int i = 0; i < 16; ++i) v.lane[i] = p[i];
-    return v;
+  static void store_words(uint32_t* p, U32 v) { std::memcpy(p, v.part, sizeof(v)); }
+  static U32 words_of_u8(const uint8_t* p) { return widened(p); }
+  static void store_words_u8(uint8_t* p, U32 v) { narrowed(v, p); }
+  template <int Shift>
+  static U8 shift_left(U8 v) {
+    return v << uint8_t{Shift};
   }
-  static void store_words_u8(uint8_t* p, U32 v) {
-    for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(v.lane[i]);
+  template <int Shift>
+  static U32 shift_left(U32 v) {
+    return each<U32>([&](int i) HQQ_INLINE_LAMBDA { return v.part[i] << uint32_t{Shift}; });
   }
-  template <int Shift, class Vector>
-  static Vector shift_left(Vector v) {
-    return map(v, [](auto x) { return static_cast<decltype(x)>(x << Shift); });
+  template <int Shift, uint32_t Mask>
+  static U8 shift_mask(U8 v) {
+    return (v >> uint8_t{Shift}) & static_cast<uint8_t>(Mask);
   }
-  template <int Shift, uint32_t Mask, class Vector>
-  static Vector shift_mask(Vector v) {
-    return map(v, [](auto x) { return static_cast<decltype(x)>((x >> Shift) & Mask); });
+  template <int Shift, uint32_t Mask>
+  static U32 shift_mask(U32 v) {
+    return each<U32>([&](int i) HQQ_INLINE_LAMBDA { return (v.part[i] >> uint32_t{Shift}) & Mask; });
   }
-  template <class Vector>
-  static Vector merge(Vector a, Vector b) {
-    for (int i = 0; i < 16; ++i) a.lane[i] |= b.lane[i];
-    return a;
+  static U8 merge(U8 a, U8 b) { return a | b; }
+  static U32 merge(U32 a, U32 b) {
+    return each<U32>([&](int i) HQQ_INLINE_LAMBDA { return a.part[i] | b.part[i]; });
   }
   static F32 fma(F32 a, F32 b, F32 c) { return add(mul(a, b), c); }  // no processor without one is fast at fusing them
   static F32 to_f32(U32 w) {
-    return each([&](int i) { return static_cast<float>(static_cast<int32_t>(w.lane[i])); });
+    return each<F32>([&](int i)
+                         HQQ_INLINE_LAMBDA { return four::convert<four::F32>(four::bits<four::I32>(w.part[i])); });
   }
 
   struct PlainDot {
     static constexpr size_t kRun = 1024;
     using Codes = U32;
     struct Sum {
-      int32_t lane[16];
+      four::I32 part[4];
     };
     using Run = Sum;
 
@@ -231,15 +206,17 @@ struct Scalar {
     static Run start(Sum sum) { return sum; }
     static Codes codes(U32 w) { return w; }
     static Run add(Run run, const Codes& c, const int8_t* x) {
-      uint8_t code[64];
-      std::memcpy(code, c.lane, sizeof(code));
-      for (int i = 0; i < 16; ++i)
-        for (int k = 0; k < 4; ++k) run.lane[i] += code[4 * i + k] * x[k];
-      return run;
+      return each<Run>([&](int i) HQQ_INLINE_LAMBDA {
+        const four::U32 w = c.part[i];
+        const auto product = [&](uint32_t k) HQQ_INLINE_LAMBDA {
+          return four::bits<four::I32>((w >> 8 * k) & 0xffu) * static_cast<int32_t>(x[k]);
+        };
+        return run.part[i] + ((product(0) + product(1)) + (product(2) + product(3)));
+      });
     }
     static Sum fold(Sum, Run run) { return run; }
     static F32 total(Sum sum, int) {
-      return each([&](int i) { return static_cast<float>(sum.lane[i]); });
+      return each<F32>([&](int i) HQQ_INLINE_LAMBDA { return four::convert<four::F32>(sum.part[i]); });
     }
   };
   template <int>
@@ -254,26 +231,19 @@ struct Scalar {
   }
 
  private:
-  static float float_of_half(uint16_t h) {
-    const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, rest = h & 0x7fffu;
-    if (rest >= 0x7c00u)
-      return bits<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13 | (rest > 0x7c00u ? 1u << 22 : 0));
-    if (rest >= 0x400u) return bits<float>(sign | ((rest << 13) + (112u << 23)));
-    const float subnormal = static_cast<float>(rest) * 5.9604644775390625e-8f;  // 2^-24
-    return bits<float>(sign | bits<uint32_t>(subnormal));
+  template <class T>
+  static U32 widened(const T* p) {
+    return each<U32>([=](int i) HQQ_INLINE_LAMBDA {
+      const T* four = p + 4 * i;
+      return four::U32{four[0], four[1], four[2], four[3]};
+    });
   }
-  static uint16_t half_of_float(float x) {
-    const uint32_t u = bits<uint32_t>(x), sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
-    if (rest > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((rest >> 13) & 0x3ffu));
-    if (rest >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to 2^16: infinity
-    if (rest >= 0x38800000u) {                                              // normal: shift, half to even
-      const uint32_t shifted = rest - (112u << 23);
-      return static_cast<uint16_t>(sign | ((shifted + 0xfffu + ((shifted >> 13) & 1)) >> 13));
-    }
-    // Subnormal: adding 0.5 leaves units of 2^-24 in the low bits of the sum, rounded by the addition itself.
-    const float sum = bits<float>(rest) + 0.5f;
-    return static_cast<uint16_t>(sign | (bits<uint32_t>(sum) - 0x3f000000u));
+  template <class T>
+  static void narrowed(const U32& v, T* p) {
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<T>(v.part[i / 4][i % 4]);
   }
+  static U32 words_of_u16(const uint16_t* p) { return widened(p); }
+  static void store_words_u16(uint16_t* p, U32 v) { narrowed(v, p); }
 };
 
 static_assert(Simd<Scalar>);
