@@ -2,7 +2,7 @@
 // and importance. The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it, or HQQ_SMOLLM2 is it: the one
 // expanded from a Q4_1 GGUF, whose weights lie, every 32, on 16 levels, with columns moved by 16, so that no group is flattered; that one
 // beside ggml's types, too. Prints one JSON document, with the models skipped, and why. HQQ_QUALITY=all tries every combination, hours long;
-// HQQ_QUALITY=ggml ggml's types alone; without, those of docs/quality.md.
+// HQQ_QUALITY=ggml ggml's types alone, HQQ_QUALITY=tuned what is tuned (--tune); without, those of docs/quality.md.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -73,7 +73,19 @@ const CHOSEN = [
     refine: [false, true],
   }),
 ];
-const CASES = { all: ALL, ggml: [] }[process.env.HQQ_QUALITY] ?? CHOSEN;
+// Tuned with a text of its own, whose importance it has: minutes each of a small model.
+const TUNED = [
+  ...product({
+    solver: ['joint'],
+    importance: ['own'],
+    nbits: [4, 3, 2],
+    groupSize: [64],
+    metaBits: [16],
+    tune: [true],
+  }),
+  ...product({ solver: ['joint'], importance: ['own'], nbits: [2], groupSize: [32], metaBits: [16, 8], tune: [true] }),
+];
+const CASES = { all: ALL, ggml: [], tuned: TUNED }[process.env.HQQ_QUALITY] ?? CHOSEN;
 
 /** Ids of a text: those that are given, else what the model's tokenizer makes of it. */
 async function idsOf(model, file) {
@@ -141,11 +153,12 @@ try {
     const rows = [{ nbits: undefined, bytes: original, perplexity: value }];
     const found = new Map();
     for (const { importance, ...config } of CASES) {
-      if (!found.has(importance)) found.set(importance, statistics(subject, importance));
+      if (!found.has(importance) && !config.tune) found.set(importance, statistics(subject, importance));
       const output = join(work, name);
       const { totals } = await quantizeModel(folder, output, {
         ...config,
-        importance: config.refine ? importance : found.get(importance).importance, // statistics are not enough for that
+        // Statistics are not enough for error feedback; what is tuned finds its own.
+        importance: config.tune ? 'auto' : config.refine ? importance : found.get(importance).importance,
       });
       const { bitsPerWeight, relativeError, bytesAfter: bytes } = totals;
       const measured = await perplexity(output, subject);

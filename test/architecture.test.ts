@@ -85,7 +85,7 @@ describe('imports of lib', () => {
       ...['runtime', 'calibrate'],
     ],
     serve: ['messages', 'compute', 'files', 'runtime'],
-    queue: ['messages', 'matrix', 'backend', 'compute', 'files', 'containers', 'models', 'calibrate'],
+    queue: ['messages', 'matrix', 'backend', 'compute', 'files', 'containers', 'models', 'calibrate', 'tune'],
     cli: [
       ...['messages', 'matrix', 'backend', 'compute', 'files', 'models', 'runtime', 'calibrate', 'allocate', 'serve'],
       'queue',

@@ -5,13 +5,15 @@ export const TEXT_TOKENS = 256;
 
 /** Of a model. */
 interface Limits {
+  /** Tokens of a text, at most. @default TEXT_TOKENS */
+  readonly textTokens?: number | undefined;
   readonly vocabSize: number;
   readonly maxPositions: number;
 }
 
 /** How `tokens` are shared out to texts: long ones, and a shorter one for the rest. */
-export function textLengths(tokens: number, { maxPositions }: Limits): readonly number[] {
-  const most = Math.min(TEXT_TOKENS, maxPositions);
+export function textLengths(tokens: number, { maxPositions, textTokens = TEXT_TOKENS }: Limits): readonly number[] {
+  const most = Math.min(textTokens, maxPositions);
   const whole = Array.from({ length: Math.floor(tokens / most) }, () => most);
   const rest = tokens % most;
   return rest === 0 ? whole : [...whole, rest];

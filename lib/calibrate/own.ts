@@ -10,6 +10,8 @@ interface OwnRun {
   readonly threads: number | undefined;
   readonly signal: AbortSignal | undefined;
   readonly progress: (done: number) => void;
+  /** Tokens of a text, at most. @default 256 */
+  readonly textTokens?: number | undefined;
 }
 
 /** Texts that are written at a time: the weights come from memory once for a token of each. */
@@ -24,11 +26,11 @@ const AS_IT_SAYS = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalt
  */
 export async function ownTexts(
   path: string,
-  { tokens, seed, threads, signal, progress }: OwnRun,
+  { tokens, seed, threads, signal, progress, textTokens }: OwnRun,
 ): Promise<readonly Uint32Array[]> {
   const model = await loadLanguageModel(path, { threads, signal });
   try {
-    const lengths = textLengths(tokens, model.config);
+    const lengths = textLengths(tokens, { ...model.config, textTokens });
     const written: Uint32Array[] = [];
     let before = 0;
     while (written.length < lengths.length) {

@@ -27,6 +27,8 @@ export interface Flag<T> {
   /** Shown in help. Defaults are filled in by what the flag is passed to. */
   readonly default?: string | undefined;
   readonly required?: boolean;
+  /** Whether what follows the flag is its value: one that may go without (`true` then) takes no argument for it. Absent: it is. */
+  readonly takes?: (next: string) => boolean;
   /** May be given several times: values are collected. */
   readonly repeats?: boolean;
   /** Only for the type of the value. */
@@ -197,6 +199,7 @@ export function parseArguments<F extends Flags>(
     let value: unknown;
     if (flag.value === undefined) value = switchValue(typed, inline);
     else if (inline !== undefined) value = readValue(flag, typed, inline);
+    else if (flag.takes && !flag.takes(args[i + 1] ?? '')) value = true;
     else value = parseValue(flag, typed, args[++i], (given) => named(splitOnce(given, '=')[0]) !== undefined);
     if (flag.repeats) {
       values[name] = [...((values[name] as unknown[] | undefined) ?? []), value];

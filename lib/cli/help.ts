@@ -61,7 +61,8 @@ export function commandHelp(command: Command): string {
 }
 
 function label(key: string, flag: Flag<unknown>): string {
-  return flag.value === undefined ? `--${kebab(key)}` : `--${kebab(key)} <${flag.value}>`;
+  if (flag.value === undefined) return `--${kebab(key)}`;
+  return flag.takes ? `--${kebab(key)} [${flag.value}]` : `--${kebab(key)} <${flag.value}>`;
 }
 
 /** "bits per weight: one of 8, 6 ... (default 4)" */

@@ -111,6 +111,17 @@ export interface Progress {
     /** Tokens in all. */
     readonly total: number;
   };
+  /** After that, where codes are tuned: how far this is. All other numbers are 0 then, and `tensor` is ''. */
+  readonly tuning?: {
+    /** Steps of all blocks that are done. */
+    readonly done: number;
+    /** Steps in all: of a run that goes on where another was stopped, those that are left. */
+    readonly total: number;
+    /** The block that is being tuned, from 0. */
+    readonly block: number;
+    /** Blocks in all. */
+    readonly blocks: number;
+  };
   /** The tensor being worked on, as the original names it. */
   readonly tensor: string;
   /** Weights quantized (or dequantized) so far, and in all. */

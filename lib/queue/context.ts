@@ -133,7 +133,7 @@ export function weighedOf(context: Context): Promise<Weighed> {
 }
 
 /** Names of options that the call alone has, or that name files, which a job must not. */
-const REFUSED = ['signal', 'onProgress', 'queue', 'dryRun', 'threads', 'refine', 'adapter'] as const;
+const REFUSED = ['signal', 'onProgress', 'queue', 'dryRun', 'threads', 'refine', 'adapter', 'tune'] as const;
 
 /** The options of the run. @throws {HqqError} `ERR_INVALID_OPTION` for such as would have files read */
 function optionsOf({ options }: Manifest): ModelOptions {

@@ -40,7 +40,7 @@ export interface QueueOptions {
 export interface QueueOption {
   /**
    * Has the shards written by workers (`createWorker`, `hqq worker`), on this and other machines that see the same folders: a URL of Redis,
-   * or options. The output is the same to the byte. What takes a layer after the other, `refine`, is not to be had so, nor are an `adapter` and models of ONNX; `threads`
+   * or options. The output is the same to the byte. What takes a layer or block after the other, `refine` and `tune`, is not to be had so, nor are an `adapter` and models of ONNX; `threads`
    * are each worker's own. Needs the packages `bullmq` and `ioredis`.
    *
    * @default undefined: all is done here

@@ -1,8 +1,12 @@
 import type { FilePath } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
+import { HqqError } from '../messages/errors.js';
 import type { ConversionRun, ModelOptions } from '../models/options.js';
 import type { ModelReport } from '../models/report.js';
 import type { QueueOption } from './options.js';
+
+/** Why what tunes has no queue. */
+const WHY = 'since each block is tuned on what those before it give: one machine does it';
 
 type Options = QuantConfig & ModelOptions & ConversionRun;
 
@@ -14,9 +18,13 @@ export async function quantizeModel(
 ): Promise<ModelReport> {
   const { quantizeModel: quantizeHere } = await import('../calibrate/weighing/quantize.js');
   // What is no object of options is told by who takes them.
-  if (typeof options !== 'object' || options === null || !('queue' in options))
-    return quantizeHere(input, output, options);
+  if (typeof options !== 'object' || options === null) return quantizeHere(input, output, options);
   const { queue, ...own } = options;
-  if (queue === undefined) return quantizeHere(input, output, own);
-  return (await import('./on-queue.js')).quantizeOnQueue(input, output, queue, own);
+  const tunes = own.tune !== undefined && own.tune !== false;
+  if (queue !== undefined) {
+    if (tunes) throw new HqqError('ERR_INVALID_OPTION', `Expected no tuning (tune, --tune) with a queue, ${WHY}.`);
+    return (await import('./on-queue.js')).quantizeOnQueue(input, output, queue, own);
+  }
+  if (!tunes) return quantizeHere(input, output, own);
+  return (await import('../tune/quantize.js')).quantizeModel(input, output, own);
 }

@@ -25,6 +25,7 @@ import { withProgress } from '../show/progress.js';
 import { shellWord } from '../show/shell-word.js';
 import { standOf } from '../show/stand.js';
 import { planTable, summarize } from '../show/summary.js';
+import { TUNE_FLAGS, tuneOf } from '../tune-flags.js';
 
 /** One width, or a list of those that an output is to hold. */
 const NBITS_FLAG: Flag<NBits | readonly NBits[]> = {
@@ -56,6 +57,7 @@ export const quantize = defineCommand({
     ...IMPORTANCE_FLAGS,
     refine: fromOption(MODEL_OPTIONS.refine),
     sequential: fromOption(MODEL_OPTIONS.sequential),
+    ...TUNE_FLAGS,
     plan: fromOption(MODEL_OPTIONS.plan),
     adapter: fromOption(MODEL_OPTIONS.adapter),
     include: { ...GLOBS, help: MODEL_OPTIONS.include.help },
@@ -96,6 +98,7 @@ export const quantize = defineCommand({
     const { nbits, ...config } = values;
     const queue = queueOf(values);
     const overrides = toOverrides(values.override);
+    const tune = tuneOf(values);
     const options = {
       ...quantConfig(config),
       ...(nbits === undefined
@@ -115,6 +118,7 @@ export const quantize = defineCommand({
       tokens,
       refine,
       sequential,
+      tune,
       plan,
       adapter,
       include,

@@ -28,8 +28,17 @@ interface StandWords {
 const SETTLE_SECONDS = 0.5;
 
 /** The stand of a conversion. */
-export function standOf({ tensor, weightsDone, weightsTotal, tensorsDone, tensorsTotal, importance }: Progress): Stand {
+export function standOf({
+  tensor,
+  weightsDone,
+  weightsTotal,
+  tensorsDone,
+  tensorsTotal,
+  importance,
+  tuning,
+}: Progress): Stand {
   if (importance) return standOfImportance(importance);
+  if (tuning) return standOfTuning(tuning);
   const step = [Math.min(tensorsDone + 1, tensorsTotal), tensorsTotal] as const;
   return { done: weightsDone, total: weightsTotal, unit: 'weights', step, name: tensor };
 }
@@ -43,6 +52,11 @@ const VERBS = {
 /** The stand of what finds importance. */
 export function standOfImportance({ phase, done, total }: NonNullable<Progress['importance']>): Stand {
   return { done, total, unit: 'tokens', verb: VERBS[phase] };
+}
+
+/** The stand of tuning. */
+function standOfTuning({ done, total, block, blocks }: NonNullable<Progress['tuning']>): Stand {
+  return { done, total, step: [block + 1, blocks], verb: 'tuning' };
 }
 
 /** What a stand says after so many seconds. */

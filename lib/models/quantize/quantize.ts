@@ -29,6 +29,8 @@ export interface Weighing {
   readonly notes: readonly string[];
   /** The model with other weights in the place of those that are to be quantized; who asked closes it. Absent: its own. */
   readonly refined?: TensorSource;
+  /** Called when the output is in its place: what was kept for another try is not needed any more. */
+  readonly finished?: () => Promise<void>;
 }
 
 /**
@@ -169,7 +171,8 @@ async function convert(
         return written.layout;
       },
     });
-    const { source: importance, notes: own } = weighed!;
+    const { source: importance, notes: own, finished } = weighed!;
+    await finished?.();
     return { importance, notes: [...own, ...notes], results, bytesAfter, computeSeconds: shared.stopwatch.seconds };
   } finally {
     await probes?.close();

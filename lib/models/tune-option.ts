@@ -1,0 +1,174 @@
+import type { QuantConfig } from '../matrix/config.js';
+import type { Option } from '../matrix/option.js';
+import { HqqError, show } from '../messages/errors.js';
+import { rejectUnknownOptions } from '../messages/options-object.js';
+import { AUTO_OPTIONS } from '../solvers/auto.js';
+
+/** How a model's codes are tuned. */
+export interface TuneOptions {
+  /** Steps of each block, 1 to 100,000. @default 100 */
+  readonly steps?: number | undefined;
+  /**
+   * What the model reads: `'own'`, a text that it writes itself; `'text:<file>'` or `{ text }`, a text, which needs the tokenizer as
+   * `openTokenizer` does.
+   *
+   * @default 'own'
+   */
+  readonly data?: 'own' | (string & {}) | { readonly text: string } | undefined;
+  /** Tokens that are trained on, 2 to 2^24; an eighth as many more are held back, by which the better of before and after is kept. @default 16384 */
+  readonly tokens?: number | undefined;
+  /** Texts of a step, 1 to 1024. @default 4 */
+  readonly batch?: number | undefined;
+  /** Tokens of a text, at most, 2 to 65,536; the model's context, where that is less. @default 512 */
+  readonly length?: number | undefined;
+  /**
+   * How far the first step goes, in (0, 0.5]: of rounding offsets in codes, of scales as a part of them, of zeros in codes. It falls to 0 along a line.
+   * `'auto'`: 0.5 / steps, so that an offset can cross a boundary in the run.
+   *
+   * @default 'auto'
+   */
+  readonly rate?: number | 'auto' | undefined;
+  /** Begins anew, and removes what an earlier run that was stopped left beside the output (`<output>.tune`). @default false */
+  readonly restart?: boolean | undefined;
+}
+
+/** The option of a model that is tuned. */
+export interface TuneOption {
+  /**
+   * Tunes codes, scales and zeros block by block, after the solver: signed gradient steps on a rounding offset for each weight, a scale factor
+   * and a shift of the zero for each group, so that the block gives, on the stream of the quantized blocks before it, what the block of floats gives on the
+   * stream of floats. Of each block the better of before and after is kept, by its error on tokens that were not trained on. `true`: with all
+   * defaults. Importance that is `'auto'` is that of the text that is tuned with.
+   *
+   * A state lies beside the output meanwhile, in `<output>.tune`: a run that was stopped goes on where it was when it is called again, and ends
+   * with the same bytes. One block, its gradients and a batch are in memory at a time; the streams are in files.
+   *
+   * @default false
+   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `prune`, `adapter`, an option that is `'auto'`, or `to` a format whose layers
+   *   take no codes that are chosen (GGUF, ONNX); `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, or one of experts, and for a
+   *   state of another run (`restart`).
+   */
+  readonly tune?: boolean | TuneOptions | undefined;
+}
+
+/** The same with every default filled in. */
+export interface ResolvedTune {
+  readonly steps: number;
+  readonly data: 'own' | (string & {}) | { readonly text: string };
+  readonly tokens: number;
+  readonly batch: number;
+  readonly length: number;
+  readonly rate: number;
+  readonly restart: boolean;
+}
+
+const isWhole = (least: number, most: number) => (value: unknown) =>
+  Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
+const whole = (text: string): unknown => (/^\d+$/.test(text.trim()) ? Number(text) : text);
+
+/** Defaults, checks and help of what says how, in the shape of `OPTIONS` of one matrix. */
+export const TUNE_OPTIONS: { readonly [K in keyof Required<TuneOptions>]: Option<Required<TuneOptions>[K]> } = {
+  steps: {
+    default: 100,
+    expected: 'an integer in [1, 100000]',
+    accepts: isWhole(1, 100_000),
+    help: 'steps of each block',
+    parse: whole,
+  },
+  data: {
+    default: 'own',
+    expected: 'own, text:<file> or { text }',
+    accepts: isData,
+    help: 'what is tuned with: a text that the model writes itself (own), or text:<file>',
+    parse: (text) => text,
+  },
+  tokens: {
+    default: 16384,
+    expected: `an integer in [2, ${1 << 24}]`,
+    accepts: isWhole(2, 1 << 24),
+    help: 'tokens that are tuned with; an eighth more are held back',
+    parse: whole,
+  },
+  batch: {
+    default: 4,
+    expected: 'an integer in [1, 1024]',
+    accepts: isWhole(1, 1024),
+    help: 'texts of a step',
+    parse: whole,
+  },
+  length: {
+    default: 512,
+    expected: 'an integer in [2, 65536]',
+    accepts: isWhole(2, 65_536),
+    help: 'tokens of a text',
+    parse: whole,
+  },
+  rate: {
+    default: 'auto',
+    expected: 'auto or a number in (0, 0.5]',
+    accepts: (value) => value === 'auto' || (typeof value === 'number' && value > 0 && value <= 0.5),
+    help: 'how far the first step goes, in codes; auto: 0.5 / steps',
+    parse: (text) => (text !== '' && Number.isFinite(Number(text)) ? Number(text) : text),
+  },
+  restart: {
+    default: false,
+    expected: 'true or false',
+    accepts: (value) => typeof value === 'boolean',
+    help: 'begin anew, and remove the state of a run that was stopped',
+  },
+};
+
+function isData(value: unknown): boolean {
+  if (typeof value === 'string') return value === 'own' || (value.startsWith('text:') && value !== 'text:');
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 1) return false;
+  const { text } = value as { readonly text?: unknown };
+  return typeof text === 'string' && text !== '';
+}
+
+/** In the shape of `OPTIONS` of one matrix; what is in it is checked by `resolveTune`. */
+export const TUNE_OPTION: Option<boolean | TuneOptions> = {
+  default: false,
+  expected: 'true, false or an object of options',
+  accepts: (value) =>
+    typeof value === 'boolean' || (typeof value === 'object' && value !== null && !Array.isArray(value)),
+  help: 'tune codes block by block against the model of floats',
+};
+
+/** How codes are tuned; undefined: not at all. @throws {HqqError} `ERR_INVALID_OPTION` */
+export function resolveTune(tune: boolean | TuneOptions): ResolvedTune | undefined {
+  if (tune === false) return undefined;
+  const given: TuneOptions = tune === true ? {} : tune;
+  rejectUnknownOptions(given, Object.keys(TUNE_OPTIONS));
+  const resolved = Object.fromEntries(
+    Object.entries(TUNE_OPTIONS).map(([name, { default: fallback, accepts, expected }]) => {
+      const value = given[name as keyof TuneOptions] ?? fallback;
+      if (accepts(value)) return [name, value];
+      throw new HqqError('ERR_INVALID_OPTION', `Expected tune.${name} to be ${expected}, got ${show(value)}.`);
+    }),
+  ) as unknown as Required<TuneOptions> & ResolvedTune;
+  const { rate, steps } = resolved;
+  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? 0.5 / steps : rate };
+}
+
+/** Refuses what tuning does not go with. @throws {HqqError} `ERR_INVALID_OPTION` */
+export function checkTune(
+  model: {
+    readonly tune: boolean | TuneOptions;
+    readonly refine: boolean;
+    readonly sequential: boolean;
+    readonly adapter: string | undefined;
+  },
+  configs: readonly QuantConfig[],
+): void {
+  if (resolveTune(model.tune) === undefined) return;
+  const refuse = (expected: string, got: unknown): never => {
+    throw new HqqError('ERR_INVALID_OPTION', `Expected ${expected} with tune, got ${show(got)}.`);
+  };
+  if (model.refine) refuse('refine to be false', true);
+  if (model.sequential) refuse('sequential to be false', true);
+  if (model.adapter !== undefined) refuse('no adapter, whose weights only the output has,', model.adapter);
+  for (const config of configs) {
+    for (const name of AUTO_OPTIONS) if (config[name] === 'auto') refuse(`${name} to be a number`, 'auto');
+    if (config.prune) refuse('nothing to be pruned (prune)', config.prune);
+  }
+}

@@ -1,0 +1,118 @@
+import { provide } from '../backend/js/backend.js';
+import { fakeQuantize, fakeQuantizeStep } from '../backend/js/gradients/fake-quantize.js';
+import type { Machine } from '../calibrate/refine/grams.js';
+import { roundThrough } from '../compute/floats.js';
+import { metaJob } from '../compute/metadata.js';
+import { runTask } from '../compute/run.js';
+import type { ChosenCodes } from '../containers/grid.js';
+import { highestCode, type ResolvedQuantConfig } from '../matrix/config.js';
+import type { DType } from '../matrix/dtype.js';
+import { geometryOf } from '../matrix/geometry.js';
+import type { QuantizedTensor } from '../matrix/weight.js';
+import { allocating } from '../messages/allocating.js';
+import { ZERO_KINDS } from '../solvers/solvers.js';
+
+provide({ fakeQuantize, fakeQuantizeStep });
+
+/** How far factors of scales may come from 1, and zeros from where they were, in codes. */
+const [FACTOR_RANGE, SHIFT_RANGE] = [0.5, 1];
+
+const NO_CODES = new Uint8Array(0);
+
+/** A layer that is tuned, and how it will be stored. */
+interface LayerStart {
+  /** Name of its weight, in files. */
+  readonly weight: string;
+  /** What the runtime calls it. */
+  readonly module: string;
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  readonly config: ResolvedQuantConfig & { readonly groupSize: number };
+  /** How scales and zeros are stored. */
+  readonly metaDtype: DType;
+  /** `[outFeatures, inFeatures]` */
+  readonly floats: Float32Array;
+  /** What the solver made of it. */
+  readonly solved: Pick<QuantizedTensor, 'scale' | 'zero'>;
+}
+
+/** What a layer came to. */
+export interface FinishedLayer {
+  readonly chosen: ChosenCodes;
+  /** The numbers of the codes, `[outFeatures, inFeatures]`. */
+  readonly values: Float32Array<ArrayBuffer>;
+}
+
+/** A linear layer whose codes, scales and zeros are being tuned: a rounding offset for each weight, a factor and a shift for each group. */
+export class TunedLayer {
+  readonly weight: string;
+  readonly module: string;
+  /** The weights that the block computes with: those of the codes as they are. Written by `begin` and `step`. */
+  readonly values: Float32Array<ArrayBuffer>;
+  readonly #start: LayerStart;
+  readonly #offsets: Float32Array<ArrayBuffer>;
+  readonly #scale: Float32Array<ArrayBuffer>;
+  readonly #zero: Float32Array<ArrayBuffer>;
+  readonly #factor: Float32Array<ArrayBuffer>;
+  readonly #shift: Float32Array<ArrayBuffer>;
+
+  constructor(start: LayerStart) {
+    this.#start = start;
+    this.weight = start.weight;
+    this.module = start.module;
+    const { length } = start.floats;
+    [this.values, this.#offsets] = allocating('the weights of a layer that is tuned', () => [
+      new Float32Array(length),
+      new Float32Array(length),
+    ]);
+    this.#scale = Float32Array.from(start.solved.scale);
+    this.#zero = Float32Array.from(start.solved.zero);
+    this.#factor = new Float32Array(this.#scale.length).fill(1);
+    this.#shift = new Float32Array(this.#zero.length);
+  }
+
+  /** Fills `values` with what the codes are before the first step. */
+  async begin(machine: Machine): Promise<void> {
+    await this.#encode(this.#scale, this.#zero, NO_CODES, machine);
+  }
+
+  /** A step of size `rate` against the sign of the gradient of `values`, and `values` anew. */
+  async step(gradient: Float32Array, rate: number, machine: Machine): Promise<void> {
+    const { config, solved } = this.#start;
+    const args = {
+      ...{ ...this.#args, scale: this.#scale, zero: this.#zero, startScale: solved.scale, startZero: solved.zero },
+      ...{ factor: this.#factor, shift: this.#shift, zeroKind: ZERO_KINDS.indexOf(config.zeroPoint) },
+      ...{ offsetStep: rate, factorStep: rate, shiftStep: rate, factorRange: FACTOR_RANGE, shiftRange: SHIFT_RANGE },
+      ...{ gradient, out: this.values, threads: machine.threads },
+    };
+    await runTask(machine.backend, 'fakeQuantizeStep', args, machine);
+  }
+
+  /** The layer as it will be stored: scales and zeros are rounded, and codes chosen after. */
+  async finish(machine: Machine): Promise<FinishedLayer> {
+    const { config, metaDtype, floats } = this.#start;
+    const scale = roundThrough(this.#scale, metaDtype);
+    const zero = config.zeroPoint === 'float' ? roundThrough(this.#zero, metaDtype) : this.#zero;
+    let stored = { scale, zero };
+    if (config.metaBits === 8) {
+      stored = { scale: scale.slice(), zero: zero.slice() };
+      const { steps } = metaJob(stored.scale, stored.zero, config, machine.threads);
+      await runTask(machine.backend, 'sequence', { steps }, machine);
+    }
+    const codes = allocating('the codes of a layer', () => new Uint8Array(floats.length));
+    await this.#encode(stored.scale, stored.zero, codes, machine);
+    return { chosen: { codes, scale, zero }, values: this.values };
+  }
+
+  /** Fills `values`, and `codes` where there is room for them. */
+  async #encode(scale: Float32Array, zero: Float32Array, codes: Uint8Array, machine: Machine): Promise<void> {
+    const args = { ...this.#args, scale, zero, out: this.values, codes, threads: machine.threads };
+    await runTask(machine.backend, 'fakeQuantize', args, machine);
+  }
+
+  get #args() {
+    const { shape, config, floats } = this.#start;
+    const { rows, cols } = geometryOf(shape, config);
+    const { axis, nbits } = config;
+    return { rows, cols, axis, maxCode: highestCode(nbits), weights: floats, offsets: this.#offsets };
+  }
+}

@@ -1,0 +1,127 @@
+import { activeBackend } from '../backend/index.js';
+import { weigh } from '../calibrate/weighing/weigh.js';
+import { type FilePath, pathOf } from '../files/path.js';
+import type { QuantConfig } from '../matrix/config.js';
+import { HqqError } from '../messages/errors.js';
+import { quoteSome } from '../messages/text.js';
+import { formatCount, formatPercent, plural } from '../messages/units.js';
+import type { ConversionRun, ModelOptions, ResolvedOptions } from '../models/options.js';
+import type { ModelPlan } from '../models/quantize/plan.js';
+import { quantizeModel as quantizeWith, type Weigh, type Weighing } from '../models/quantize/quantize.js';
+import { VERSION } from '../models/quantize/version.js';
+import type { ModelReport } from '../models/report.js';
+import { type ResolvedTune, resolveTune } from '../models/tune-option.js';
+import { schemeNamed } from '../schemes/list.js';
+import { ChosenSource } from './chosen-source.js';
+import { type BlockRecord, TuneState } from './state.js';
+import { tuneModel } from './tune-model.js';
+
+/** As lib/queue/entry.ts says, through which the package exports it, of a model whose codes are tuned. */
+export function quantizeModel(
+  input: FilePath,
+  output: FilePath,
+  options?: QuantConfig & ModelOptions & ConversionRun,
+): Promise<ModelReport> {
+  return quantizeWith(input, output, options, weighAndTune(`${pathOf(output, 'the output')}.tune`));
+}
+
+/** Finds what errors count, and what codes are better than those that the solver finds with that. */
+const weighAndTune =
+  (folder: string): Weigh =>
+  async (source, plan, resolved, beside) => {
+    const tune = resolveTune(resolved.model.tune);
+    if (tune === undefined) return weigh(source, plan, resolved, beside);
+    const scheme = schemeNamed(plan.scheme);
+    if (!scheme.takesChosen) {
+      const message = `Expected a format whose codes can be tuned (tune, --tune), got ${scheme.title}`;
+      throw new HqqError('ERR_INVALID_OPTION', `${message}, which chooses its own.`);
+    }
+    await checkRuns(source);
+    const { importance: asked, seed, threads, dryRun } = resolved.model;
+    const ofText = asked === 'auto';
+    const weighed: Weighing = ofText ? { source: 'own', notes: [] } : await weigh(source, plan, resolved, beside);
+    if (ofText && tune.data !== 'own') Object.assign(weighed, { source: 'text' });
+    if (dryRun) return weighed;
+    const layers = plan.shards.flatMap((shard) => shard.layers);
+    const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart);
+    const { signal, onProgress } = resolved.run;
+    const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
+    const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, weightsTotal, tensorsTotal: layers.length };
+    const left = await tuneModel(source.path, layers, state, {
+      ...{ tune, seed, threads, signal },
+      importance: ofText ? 'own' : weighed.importance,
+      metaDtypeOf: ({ form }) => scheme.summarize(form).metaDtype ?? 'float32',
+      onText: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
+      onProgress: onProgress && ((stand) => onProgress({ ...idle, tuning: stand })),
+    });
+    const notes = [
+      ...weighed.notes,
+      ...notesOf(state.blocks, tune),
+      ...leftNotes(
+        left.map(({ site }) => site.name),
+        layers.length,
+      ),
+    ];
+    const names = new Map(layers.map(({ site }) => [site.weight.name, site.name]));
+    const importance = ofText
+      ? new Map([...(await state.importance())].map(([weight, values]) => [names.get(weight)!, values]))
+      : weighed.importance;
+    return {
+      ...weighed,
+      ...(importance && { importance }),
+      notes,
+      refined: new ChosenSource(source, (weight) => state.chosen(weight)),
+      finished: () => state.remove(),
+    };
+  };
+
+/** All that decides the bytes of a run. Threads do not. */
+function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, { source }: Weighing): unknown {
+  const { restart: _, ...how } = tune;
+  const layers = plan.shards.flatMap((shard) => shard.layers.map(({ site, form }) => [site.weight.name, form]));
+  const { backend, isa } = { backend: activeBackend().name, isa: activeBackend().isa };
+  return [
+    VERSION,
+    plan.digest,
+    plan.scheme,
+    layers,
+    how,
+    model.seed,
+    model.tokens,
+    model.importance,
+    source,
+    backend,
+    isa,
+  ];
+}
+
+/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what `hqq/runtime` does not run block by block */
+async function checkRuns(source: Parameters<Weigh>[0]): Promise<void> {
+  const { obstacleToRefine } = await import('../calibrate/runs.js');
+  const obstacle = await obstacleToRefine(source);
+  if (obstacle === undefined) return;
+  throw new HqqError(
+    'ERR_CHECKPOINT_CONTENT',
+    `Expected a model that hqq/runtime runs, to tune it (--tune): ${obstacle}.`,
+  );
+}
+
+function notesOf(blocks: readonly BlockRecord[], { steps }: ResolvedTune): readonly string[] {
+  const own = blocks.filter(({ layers }) => layers.length > 0);
+  const kept = own.filter(({ before, after }) => after < before);
+  if (own.length === 0) return [];
+  const mean = own.reduce((sum, { before, after }) => sum + Math.log(Math.min(after, before) / before), 0) / own.length;
+  const what = `Tuned ${plural(own.length, 'block')} in ${plural(steps, 'step')} each`;
+  const was = own.length - kept.length;
+  return [
+    `${what}: their errors on tokens that were held back are ${formatPercent(Math.exp(mean))} of what they were; ` +
+      `${was === 0 ? 'none was' : `${formatCount(was)} ${was === 1 ? 'was' : 'were'}`} better before, and stayed so.`,
+  ];
+}
+
+function leftNotes(left: readonly string[], of: number): readonly string[] {
+  if (left.length === 0) return [];
+  return [
+    `${plural(left.length, 'layer')} of ${formatCount(of)} (${quoteSome(left, 2)}) are in no block, and were not tuned.`,
+  ];
+}

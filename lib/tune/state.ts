@@ -1,0 +1,265 @@
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { bytesOf } from '../compute/floats.js';
+import type { ChosenCodes } from '../containers/grid.js';
+import {
+  closeFile,
+  createFile,
+  openRegular,
+  readFully,
+  readWhole,
+  standing,
+  syncFile,
+  syncFolder,
+  withPath,
+  writeFully,
+} from '../files/io.js';
+import { parseJson } from '../files/json.js';
+import { allocating } from '../messages/allocating.js';
+import { HqqError } from '../messages/errors.js';
+import { formatError, plain } from '../messages/text.js';
+import { Stream } from './stream.js';
+import type { TuningTexts } from './texts.js';
+
+// How far a model is tuned, as files in a folder: what is done stays done, whatever ends the process. One of them, which is replaced whole,
+// says which of the others count.
+
+/** Of the layer of a block: where what became of it lies in the block's file. */
+interface LayerRecord {
+  /** Name of its weight. */
+  readonly weight: string;
+  readonly at: number;
+  /** Input features whose importance is there; 0: none. */
+  readonly importance: number;
+  /** Codes and groups that were chosen; 0: what the solver finds was better. */
+  readonly codes: number;
+  readonly groups: number;
+}
+
+/** What became of a block. */
+export interface BlockRecord {
+  /** Mean squared error of what the block gives, on tokens that are held back. */
+  readonly before: number;
+  readonly after: number;
+  readonly layers: readonly LayerRecord[];
+}
+
+/** What is to be remembered of a layer. */
+export interface LayerOutcome {
+  readonly weight: string;
+  readonly importance: Float32Array | undefined;
+  readonly chosen: ChosenCodes | undefined;
+}
+
+interface Saved {
+  readonly version: 1;
+  readonly key: string;
+  readonly lengths: readonly number[];
+  readonly trained: number;
+  readonly blocks: BlockRecord[];
+}
+
+const INDEX = 'state.json';
+const TEXTS = 'texts.bin';
+const MAX_BYTES = 256 * 1024 * 1024;
+const FLOAT = Float32Array.BYTES_PER_ELEMENT;
+
+/** Which of the two streams. */
+export type StreamName = 'floats' | 'codes';
+
+/** A run, on disk. */
+export class TuneState {
+  readonly folder: string;
+  #saved: Saved;
+
+  private constructor(folder: string, saved: Saved) {
+    this.folder = folder;
+    this.#saved = saved;
+  }
+
+  /**
+   * The state of a run, or of one that begins.
+   *
+   * @param what All that decides its bytes.
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for that of another run; `ERR_CHECKPOINT_FORMAT`, `ERR_IO`
+   */
+  static async open(folder: string, what: unknown, restart: boolean): Promise<TuneState> {
+    const key = createHash('sha256').update(JSON.stringify(what)).digest('hex');
+    const fresh: Saved = { version: 1, key, lengths: [], trained: 0, blocks: [] };
+    const index = join(folder, INDEX);
+    const known = (await standing(index)) && parseJson(await readWhole(index, MAX_BYTES), { file: index });
+    if (known !== undefined && !isSaved(known)) {
+      if (!restart) throw formatError(index, 'expected the state of a run that tunes a model.');
+    } else if (known?.key === key && !restart) return new TuneState(folder, known);
+    else if (known !== undefined && !restart) {
+      const message = `Expected ${plain(folder)} to be the state of this run, got that of another model or other options`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. restart (--tune-restart) removes it and begins anew.`);
+    }
+    // What was begun and never got as far as an index, or is to go.
+    const other = (await standing(folder)) && known === undefined && !(await isOurs(folder));
+    if (other) {
+      const message = `Expected nothing at ${plain(folder)}, where the state of tuning goes, got something else`;
+      throw new HqqError('ERR_IO', `${message}. Move it away, or choose another output.`);
+    }
+    await withPath('Cannot clear', folder, () => fs.rm(folder, { recursive: true, force: true }));
+    await withPath('Cannot create', folder, () => fs.mkdir(folder));
+    return new TuneState(folder, fresh);
+  }
+
+  /** Blocks that are done. */
+  get blocks(): readonly BlockRecord[] {
+    return this.#saved.blocks;
+  }
+
+  /** What is tuned with; undefined until `keepTexts`. */
+  async texts(): Promise<TuningTexts | undefined> {
+    const { lengths, trained } = this.#saved;
+    if (lengths.length === 0) return undefined;
+    const ids = new Uint32Array(lengths.reduce((sum, length) => sum + length, 0));
+    await this.#read(TEXTS, 0, [bytesOf(ids)]);
+    let end = 0;
+    return { trained, texts: lengths.map((length) => ids.slice(end, (end += length))) };
+  }
+
+  async keepTexts({ texts, trained }: TuningTexts): Promise<void> {
+    await this.#write(TEXTS, texts.map(bytesOf));
+    this.#saved = { ...this.#saved, lengths: texts.map(({ length }) => length), trained };
+    await this.#commit();
+  }
+
+  /** The stream that goes into block `index`, to be written, then read; who asks closes it. */
+  async createStream(name: StreamName, index: number, width: number): Promise<Stream> {
+    const path = this.#streamPath(name, index);
+    await withPath('Cannot remove', path, () => fs.rm(path, { force: true })); // of a run that ended in between
+    return Stream.create(path, width);
+  }
+
+  /** The same of one that is done. */
+  openStream(name: StreamName, index: number, width: number): Promise<Stream> {
+    return Stream.open(this.#streamPath(name, index), width);
+  }
+
+  /** The next block is done, and the streams that come out of it are on the disk: those that went in are not needed any more. */
+  async keepBlock(
+    layers: readonly LayerOutcome[],
+    { before, after }: Pick<BlockRecord, 'before' | 'after'>,
+  ): Promise<void> {
+    const index = this.blocks.length;
+    const arrays: Uint8Array[] = [];
+    let at = 0;
+    const records = layers.map(({ weight, importance, chosen }): LayerRecord => {
+      const { codes, scale, zero } = chosen ?? {};
+      const own = [importance, scale, zero, codes].flatMap((array) => (array ? [bytesOf(array)] : []));
+      const record = {
+        weight,
+        at,
+        importance: importance?.length ?? 0,
+        codes: codes?.length ?? 0,
+        groups: scale?.length ?? 0,
+      };
+      for (const bytes of own) at += bytes.byteLength;
+      arrays.push(...own);
+      return record;
+    });
+    await this.#write(blockFile(index), arrays);
+    this.#saved = { ...this.#saved, blocks: [...this.blocks, { before, after, layers: records }] };
+    await this.#commit();
+    for (const name of ['floats', 'codes'] as const)
+      await fs.rm(this.#streamPath(name, index), { force: true }).catch(() => {}); // the folder goes at the end
+  }
+
+  /** What the errors of inputs count, by name of the weight. */
+  async importance(): Promise<ReadonlyMap<string, Float32Array>> {
+    const found = new Map<string, Float32Array>();
+    for (const [block, { layers }] of this.blocks.entries()) {
+      for (const { weight, at, importance } of layers) {
+        if (importance === 0) continue;
+        const values = new Float32Array(importance);
+        await this.#read(blockFile(block), at, [bytesOf(values)]);
+        found.set(weight, values);
+      }
+    }
+    return found;
+  }
+
+  /** What was chosen for a weight; undefined: nothing. */
+  async chosen(weight: string): Promise<ChosenCodes | undefined> {
+    for (const [block, { layers }] of this.blocks.entries()) {
+      const record = layers.find((layer) => layer.weight === weight);
+      if (record === undefined || record.codes === 0) continue;
+      const { codes, groups, at, importance } = record;
+      const chosen = allocating('the codes of a layer', () => ({
+        scale: new Float32Array(groups),
+        zero: new Float32Array(groups),
+        codes: new Uint8Array(codes),
+      }));
+      const { scale, zero } = chosen;
+      await this.#read(blockFile(block), at + importance * FLOAT, [bytesOf(scale), bytesOf(zero), chosen.codes]);
+      return chosen;
+    }
+    return undefined;
+  }
+
+  /** Removes all of it. */
+  async remove(): Promise<void> {
+    await withPath('Cannot remove', this.folder, () => fs.rm(this.folder, { recursive: true, force: true }));
+  }
+
+  #streamPath(name: StreamName, index: number): string {
+    return join(this.folder, `${name}-${index}.bin`);
+  }
+
+  async #read(name: string, at: number, arrays: readonly Uint8Array[]): Promise<void> {
+    const path = join(this.folder, name);
+    const { fd } = await openRegular(path);
+    try {
+      for (const array of arrays) {
+        await readFully(fd, path, at, array);
+        at += array.byteLength;
+      }
+    } finally {
+      await closeFile(fd);
+    }
+  }
+
+  /** Writes a file anew, to the disk. */
+  async #write(name: string, arrays: readonly Uint8Array[]): Promise<void> {
+    const path = join(this.folder, name);
+    await withPath('Cannot remove', path, () => fs.rm(path, { force: true }));
+    const fd = await createFile(path, 0o600);
+    try {
+      let at = 0;
+      for (const array of arrays) {
+        await writeFully(fd, path, at, array);
+        at += array.byteLength;
+      }
+      await syncFile(fd, path);
+    } finally {
+      await closeFile(fd);
+    }
+  }
+
+  async #commit(): Promise<void> {
+    await this.#write(PARTIAL, [Buffer.from(`${JSON.stringify(this.#saved)}\n`)]);
+    const path = join(this.folder, INDEX);
+    await withPath('Cannot put in place', path, () => fs.rename(join(this.folder, PARTIAL), path));
+    await syncFolder(this.folder);
+  }
+}
+
+const PARTIAL = 'state.partial';
+
+const blockFile = (index: number) => `block-${index}.bin`;
+
+/** Whether there is nothing in a folder but what a state is made of: it is removed then. */
+async function isOurs(folder: string): Promise<boolean> {
+  const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
+  return names.every((name) => /^(texts\.bin|state\.(json|partial)|(block|floats|codes)-\d+\.bin)$/.test(name));
+}
+
+function isSaved(value: unknown): value is Saved {
+  const { version, key, lengths, trained, blocks } = (value ?? {}) as Partial<Saved>;
+  const lists = Array.isArray(lengths) && Array.isArray(blocks);
+  return version === 1 && typeof key === 'string' && lists && typeof trained === 'number';
+}

@@ -1,0 +1,55 @@
+import type { CollectProgress } from '../calibrate/collect.js';
+import { cutTexts } from '../calibrate/ids.js';
+import { ownTexts } from '../calibrate/own.js';
+import { encodeText, fileOfText, textOfFile } from '../calibrate/text.js';
+import { HqqError } from '../messages/errors.js';
+import { plural } from '../messages/units.js';
+import type { ResolvedTune } from '../models/tune-option.js';
+import type { BlockSource } from '../runtime/source/block-source.js';
+
+/** Of so many tokens that are trained on, one more is held back. */
+const HELD_BACK = 8;
+
+/** What a model is tuned with. */
+export interface TuningTexts {
+  readonly texts: readonly Uint32Array[];
+  /** The first so many are trained on, the others held back. */
+  readonly trained: number;
+}
+
+interface TextRun {
+  readonly seed: number;
+  readonly threads: number | undefined;
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: ((progress: CollectProgress) => void) | undefined;
+}
+
+/** @throws {HqqError} as `collectImportance`; `ERR_INVALID_ARGUMENT` for a text that is too short to hold some of it back */
+export async function tuningTexts(
+  { path, config }: BlockSource,
+  { data, tokens, length }: ResolvedTune,
+  { seed, threads, signal, onProgress }: TextRun,
+): Promise<TuningTexts> {
+  const total = tokens + Math.ceil(tokens / HELD_BACK);
+  // At least one text of each kind.
+  const textTokens = Math.max(2, Math.min(length, config.maxPositions, Math.floor(total / 2)));
+  if (data === 'own') {
+    const progress = (done: number) => onProgress?.({ phase: 'writing', done, total });
+    return shared(await ownTexts(path, { tokens: total, textTokens, seed, threads, signal, progress }));
+  }
+  const text = typeof data === 'string' ? await textOfFile(fileOfText(data)!) : data.text;
+  const ids = await encodeText(path, text, total, signal);
+  if (ids.length < 4) {
+    const message = `Expected a text to tune with of at least 4 tokens, got ${plural(ids.length, 'token')}`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', `${message}.`);
+  }
+  const most = Math.min(textTokens, Math.floor(Math.min(ids.length, total) / 2));
+  return shared(cutTexts(ids, total, { ...config, textTokens: most }));
+}
+
+/** A text of one token has nothing but its first, which does not count. */
+function shared(all: readonly Uint32Array[]): TuningTexts {
+  const texts = all.filter(({ length }) => length > 1);
+  const held = Math.max(1, Math.round(texts.length / (HELD_BACK + 1)));
+  return { texts, trained: texts.length - held };
+}

@@ -1,0 +1,130 @@
+import type { Machine } from '../calibrate/refine/grams.js';
+import { inTurns, type Steps } from '../files/event-loop.js';
+import type { ResolvedTune } from '../models/tune-option.js';
+import type { OpenBlock } from '../runtime/source/open-block.js';
+import { randomNumbers } from '../runtime/text/sampling.js';
+import type { TunedLayer } from './layer.js';
+import type { Stream } from './stream.js';
+import { recordBlock, type Tape } from './tape/tape.js';
+
+/** Where a text lies in a stream. */
+export interface TextPlace {
+  readonly first: number;
+  readonly rows: number;
+}
+
+/** What a block is tuned on. */
+export interface BlockData {
+  readonly texts: readonly TextPlace[];
+  readonly width: number;
+  /** What goes into it: of the quantized blocks before it. */
+  readonly input: Stream;
+  /** What is to come out: of the blocks of floats. */
+  readonly target: Stream;
+}
+
+/**
+ * Tunes a block: steps against the sign of the gradient of its squared error, on texts that are drawn. The first token of a text does not count:
+ * what attention leaves there is of a size of its own, and nothing is learnt from it.
+ *
+ * @param onStep Called after each step.
+ */
+export async function tuneBlock(
+  block: OpenBlock,
+  layers: readonly TunedLayer[],
+  { texts, width, input, target }: BlockData,
+  { steps, batch, rate }: ResolvedTune,
+  seed: number,
+  machine: Machine,
+  onStep: () => void,
+): Promise<void> {
+  const { signal } = machine;
+  const draw = drawing(texts, batch, seed);
+  const weights = new Map(layers.map(({ module, values }) => [module, values]));
+  const tapes = new Map<string, { readonly tape: Tape; readonly wanted: Float32Array }>();
+  for (let step = 0; step < steps; step++) {
+    const own = draw();
+    const lengths = own.map(({ rows }) => rows);
+    const key = lengths.join();
+    let made = tapes.get(key);
+    if (made === undefined) {
+      const tape = recordBlock(block, { lengths, weights, ofInput: false });
+      tapes.clear(); // texts are of one length, but for a last one: two tapes would be twice the memory
+      tapes.set(key, (made = { tape, wanted: new Float32Array(tape.hidden.length) }));
+    }
+    const { tape, wanted } = made;
+    let row = 0;
+    for (const { first, rows } of own) {
+      const [from, to] = [row * width, (row + rows) * width];
+      await input.read(first, tape.hidden.subarray(from, to), signal);
+      await target.read(first, wanted.subarray(from, to), signal);
+      row += rows;
+    }
+    await tape.forward({ signal });
+    await inTurns(differences(tape, wanted, lengths, width), signal);
+    await tape.backward({ signal });
+    const size = rate * (1 - step / steps);
+    for (const layer of layers) await layer.step(tape.weightGradients.get(layer.module)!, size, machine);
+    onStep();
+  }
+}
+
+/** The gradient of half the squared error: what came out less what was to. */
+function* differences(
+  { hidden, gradient }: Tape,
+  wanted: Float32Array,
+  lengths: readonly number[],
+  width: number,
+): Steps<void> {
+  let at = 0;
+  for (const rows of lengths) {
+    gradient.fill(0, at, at + width);
+    for (let row = 1; row < rows; row++) {
+      const from = at + row * width;
+      for (let i = from; i < from + width; i++) gradient[i] = hidden[i]! - wanted[i]!;
+      if (row % 64 === 0) yield;
+    }
+    at += rows * width;
+  }
+}
+
+/** Draws texts, each once before any comes again: the same ones for the same seed. */
+function drawing(texts: readonly TextPlace[], batch: number, seed: number): () => TextPlace[] {
+  const random = randomNumbers(seed);
+  let left: TextPlace[] = [];
+  const one = (): TextPlace => {
+    if (left.length === 0) left = [...texts];
+    const at = Math.floor(random() * left.length);
+    const [text] = left.splice(at, 1);
+    return text!;
+  };
+  return () => Array.from({ length: Math.min(batch, texts.length) }, one);
+}
+
+/** The mean squared error of a block on texts, without first tokens. */
+export async function errorOf(
+  block: OpenBlock,
+  { texts, width, input, target }: BlockData,
+  signal?: AbortSignal,
+): Promise<number> {
+  let sum = 0;
+  let count = 0;
+  for (const { first, rows } of texts) {
+    const [x, wanted] = [new Float32Array(rows * width), new Float32Array(rows * width)];
+    await input.read(first, x, signal);
+    await target.read(first, wanted, signal);
+    await block.forward([x], { out: [x], signal });
+    sum += await inTurns(squares(x, wanted, width), signal);
+    count += (rows - 1) * width;
+  }
+  return sum / count;
+}
+
+function* squares(x: Float32Array, wanted: Float32Array, width: number): Steps<number> {
+  let sum = 0;
+  for (let from = width; from < x.length; from += width) {
+    for (let i = from; i < from + width; i++) sum += (x[i]! - wanted[i]!) ** 2;
+    if ((from / width) % 64 === 0) yield;
+  }
+  return sum;
+}

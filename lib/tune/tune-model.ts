@@ -1,0 +1,227 @@
+import { activeBackend } from '../backend/index.js';
+import type { CollectProgress } from '../calibrate/collect.js';
+import { moduleOfGgml } from '../calibrate/ggml-names.js';
+import type { Machine } from '../calibrate/refine/grams.js';
+import { Squares } from '../calibrate/squares.js';
+import { quantize } from '../compute/quantize.js';
+import { resolveThreads } from '../compute/run.js';
+import type { DType } from '../matrix/dtype.js';
+import { HqqError } from '../messages/errors.js';
+import { plain } from '../messages/text.js';
+import type { ResolvedTune } from '../models/tune-option.js';
+import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+import type { OpenBlock } from '../runtime/source/open-block.js';
+import type { PlannedLayer } from '../schemes/scheme.js';
+import { solverNamed } from '../solvers/solvers.js';
+import { TunedLayer } from './layer.js';
+import type { LayerOutcome, TuneState } from './state.js';
+import type { Stream } from './stream.js';
+import { type TuningTexts, tuningTexts } from './texts.js';
+import { type BlockData, errorOf, type TextPlace, tuneBlock } from './tune-block.js';
+
+/** How far tuning is. */
+export interface TuneStand {
+  /** Steps of all blocks that this run has to do. */
+  readonly done: number;
+  readonly total: number;
+  /** The block that is being tuned, from 0, and all. */
+  readonly block: number;
+  readonly blocks: number;
+}
+
+/** How a model is tuned. */
+export interface TuneRun {
+  readonly tune: ResolvedTune;
+  readonly seed: number;
+  readonly threads: number | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** What the errors of inputs count, by name of the layer; `'own'`: as the text that is tuned with has it; undefined: all alike. */
+  readonly importance: ReadonlyMap<string, Float32Array> | 'own' | undefined;
+  /** How scales and zeros of a layer are stored. */
+  readonly metaDtypeOf: (layer: PlannedLayer) => DType;
+  readonly onText: ((progress: CollectProgress) => void) | undefined;
+  readonly onProgress: ((stand: TuneStand) => void) | undefined;
+}
+
+/**
+ * Tunes the layers of a model, block by block. What comes of it is in the state, from which it goes on where a run was stopped.
+ *
+ * @returns layers that are in no block, or lie in it otherwise: they are left to the solver
+ * @throws {HqqError} as `collectImportance`
+ */
+export async function tuneModel(
+  path: string,
+  layers: readonly PlannedLayer[],
+  state: TuneState,
+  run: TuneRun,
+): Promise<readonly PlannedLayer[]> {
+  const { threads, signal, tune, seed } = run;
+  const source = await openBlockSource(path, { threads, signal });
+  try {
+    if (source.config.experts !== undefined) {
+      const message = `Expected a model without experts to tune, got ${plain(path)}: what their router chooses has no gradient`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Leave --tune out.`);
+    }
+    let texts = await state.texts();
+    if (texts === undefined) {
+      texts = await tuningTexts(source, tune, { seed, threads, signal, onProgress: run.onText });
+      await state.keepTexts(texts);
+    }
+    const tuner = new Tuner(source, texts, state, run);
+    const waiting = new Map(layers.map((layer) => [moduleOfGgml(layer.site.name), layer]));
+    for (let index = state.blocks.length; index < source.count; index++) await tuner.block(index, waiting);
+    const done = new Set(state.blocks.flatMap((block) => block.layers.map(({ weight }) => weight)));
+    return layers.filter(({ site }) => !done.has(site.weight.name));
+  } finally {
+    await source.close();
+  }
+}
+
+class Tuner {
+  readonly #source: BlockSource;
+  readonly #state: TuneState;
+  readonly #run: TuneRun;
+  readonly #machine: Machine;
+  readonly #ids: readonly Uint32Array[];
+  readonly #places: readonly TextPlace[];
+  readonly #trained: number;
+  /** Blocks that were done before. */
+  readonly #skipped: number;
+
+  constructor(source: BlockSource, { texts, trained }: TuningTexts, state: TuneState, run: TuneRun) {
+    this.#source = source;
+    this.#state = state;
+    this.#run = run;
+    this.#machine = { backend: activeBackend(), threads: resolveThreads(run.threads), signal: run.signal };
+    this.#ids = texts;
+    let first = 0;
+    this.#places = texts.map(({ length: rows }) => ({ first: (first += rows) - rows, rows }));
+    this.#trained = trained;
+    this.#skipped = state.blocks.length;
+  }
+
+  async block(index: number, waiting: ReadonlyMap<string, PlannedLayer>): Promise<void> {
+    const width = this.#source.config.hiddenSize;
+    const streams: Stream[] = [];
+    const keep = async (stream: Promise<Stream>) => {
+      streams.push(await stream);
+      return streams.at(-1)!;
+    };
+    try {
+      if (index === 0) await this.#embed(width);
+      const floats = await keep(this.#state.openStream('floats', index, width));
+      const input = await keep(this.#state.openStream('codes', index, width));
+      const target = await keep(this.#state.createStream('floats', index + 1, width));
+      const output = await keep(this.#state.createStream('codes', index + 1, width));
+      const block = await this.#source.block(index, { signal: this.#run.signal });
+      const squares = new Squares();
+      await this.#flow(block, floats, target, this.#run.importance === 'own' ? squares : undefined);
+      const { outcomes, made, before, after } = await this.#tune(block, waiting, squares.take(), {
+        width,
+        input,
+        target,
+      });
+      await this.#flow(made, input, output);
+      for (const stream of [target, output]) await stream.sync();
+      await this.#state.keepBlock(outcomes, { before, after });
+    } finally {
+      for (const stream of streams) await stream.close();
+    }
+  }
+
+  /** What goes into the first block. */
+  async #embed(width: number): Promise<void> {
+    for (const name of ['floats', 'codes'] as const) {
+      const stream = await this.#state.createStream(name, 0, width);
+      try {
+        for (const [i, ids] of this.#ids.entries())
+          await stream.write(this.#places[i]!.first, await this.#source.embed(ids, { signal: this.#run.signal }));
+      } finally {
+        await stream.close();
+      }
+    }
+  }
+
+  /** All texts through a block. */
+  async #flow(block: OpenBlock, from: Stream, to: Stream, squares?: Squares): Promise<void> {
+    const { signal } = this.#run;
+    const width = this.#source.config.hiddenSize;
+    for (const { first, rows } of this.#places) {
+      const x = new Float32Array(rows * width);
+      await from.read(first, x, signal);
+      await block.forward([x], { out: [x], signal, ...(squares && { tap: squares.add }) });
+      await to.write(first, x);
+    }
+  }
+
+  async #tune(
+    block: OpenBlock,
+    waiting: ReadonlyMap<string, PlannedLayer>,
+    shares: ReadonlyMap<string, Float32Array>,
+    streams: Omit<BlockData, 'texts'>,
+  ) {
+    const machine = this.#machine;
+    const { tune, seed, signal } = this.#run;
+    const tuned: TunedLayer[] = [];
+    const solved: Record<string, Float32Array> = {};
+    const importanceOf = new Map<string, Float32Array>();
+    for (const { module, shape } of block.linears) {
+      const layer = waiting.get(module);
+      if (layer === undefined || !isAlike(layer, shape)) continue;
+      const { site, form } = layer;
+      const importance = this.#importance(layer, shares.get(module));
+      if (importance) importanceOf.set(site.weight.name, importance);
+      const floats = await block.weight(module, { threads: machine.threads, signal });
+      const start = await quantize({ data: floats, dtype: 'float32', shape }, form.config, {
+        ...{ threads: machine.threads, signal },
+        ...(importance && { importance }),
+      });
+      const own = new TunedLayer({
+        ...{ weight: site.weight.name, module, shape, config: form.config, floats, solved: start },
+        metaDtype: this.#run.metaDtypeOf(layer),
+      });
+      solved[module] = (await own.finish(machine)).values.slice();
+      tuned.push(own);
+    }
+    const held = { ...streams, texts: this.#places.slice(this.#trained) };
+    const untuned = await block.replace(solved, { signal });
+    if (tuned.length === 0) return { outcomes: [], made: untuned, before: 0, after: 0 };
+    const before = await errorOf(untuned, held, signal);
+    for (const layer of tuned) await layer.begin(machine);
+    let done = (block.index - this.#skipped) * tune.steps;
+    const [blocks, total] = [this.#source.count, (this.#source.count - this.#skipped) * tune.steps];
+    const report = () => this.#run.onProgress?.({ done, total, block: block.index, blocks });
+    report();
+    const trained = { ...streams, texts: this.#places.slice(0, this.#trained) };
+    await tuneBlock(block, tuned, trained, tune, seed + (block.index + 1) * 2 ** 32, machine, () => {
+      done++;
+      report();
+    });
+    const chosen = new Map<string, LayerOutcome['chosen']>();
+    const values: Record<string, Float32Array> = {};
+    for (const layer of tuned) {
+      const finished = await layer.finish(machine);
+      chosen.set(layer.weight, finished.chosen);
+      values[layer.module] = finished.values;
+    }
+    const made = await block.replace(values, { signal });
+    const after = await errorOf(made, held, signal);
+    const better = after < before;
+    const outcomes = tuned.map(({ weight }): LayerOutcome => {
+      return { weight, importance: importanceOf.get(weight), chosen: better ? chosen.get(weight) : undefined };
+    });
+    return { outcomes, made: better ? made : untuned, before, after };
+  }
+
+  #importance({ site, form }: PlannedLayer, own: Float32Array | undefined): Float32Array | undefined {
+    const { importance } = this.#run;
+    if (importance !== 'own') return importance?.get(site.name);
+    const { solver, nbits } = form.config;
+    return solverNamed(solver).optimizes && solver !== 'hqq' && nbits !== 8 ? own : undefined;
+  }
+}
+
+/** Whether a layer of files is one of the block's, as it is. */
+function isAlike({ site }: PlannedLayer, [rows, cols]: readonly [number, number]): boolean {
+  return site.stored === 'out-in' && site.partOf === undefined && site.shape[0] === rows && site.shape[1] === cols;
+}

@@ -1,0 +1,171 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { QuantConfig } from '../../lib/matrix/config.js';
+import type { ModelOptions } from '../../lib/models/options.js';
+import type { TuneOptions } from '../../lib/models/tune-option.js';
+import { quantizeModel } from '../../lib/queue/quantize.js';
+import { failure, snapshot } from '../support/checkpoints.js';
+import { hqq } from '../support/cli.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const scratch = scratchFolder('tune');
+const text =
+  'The sea was calm, and the ship lay still. Nobody knew why she had come, or who was to pay for it. '.repeat(12);
+const tune: TuneOptions = { data: { text }, steps: 4, tokens: 256, length: 32, batch: 2 };
+const options = { nbits: 2, groupSize: 64, tune } as const satisfies QuantConfig & ModelOptions;
+
+const tensorsOf = (folder: string) => readFileSync(join(folder, 'model.safetensors'));
+
+describe('tuning', () => {
+  let whole: Buffer;
+
+  test('brings blocks nearer to those of floats, and leaves nothing beside the output', async () => {
+    const folder = join(scratch, 'first');
+    mkdirSync(folder);
+    const stands: number[] = [];
+    const report = await quantizeModel(SHIPPED, join(folder, 'q'), {
+      ...options,
+      onProgress: ({ tuning }) => void (tuning && stands.push(tuning.done / tuning.total)),
+    });
+    expect(report.importance).toBe('text');
+    expect(report.notes.join(' ')).toMatch(
+      /Tuned 3 blocks in 4 steps each: .* are \d{2}(\.\d)? % of what they were; none was better before/,
+    );
+    expect(stands.at(-1)).toBe(1);
+    expect(stands).toEqual([...stands].sort((a, b) => a - b));
+    expect(readdirSync(folder)).toEqual(['q']);
+    whole = tensorsOf(join(folder, 'q'));
+  });
+
+  test('gives the same bytes for any number of threads, and others for another seed', async () => {
+    for (const threads of [1, 7]) {
+      const output = join(scratch, `threads-${threads}`);
+      await quantizeModel(SHIPPED, output, { ...options, threads });
+      expect(tensorsOf(output).equals(whole)).toBe(true);
+    }
+    const other = join(scratch, 'seed');
+    await quantizeModel(SHIPPED, other, { ...options, seed: 1 });
+    expect(tensorsOf(other).equals(whole)).toBe(false);
+  });
+
+  test('goes on where it was stopped, however often, and ends with the same bytes', async () => {
+    const folder = join(scratch, 'stopped');
+    mkdirSync(folder);
+    const output = join(folder, 'q');
+    let stops = 0;
+    for (; stops < 20; stops++) {
+      const controller = new AbortController();
+      let [first, steps] = [-1, 0];
+      const run = quantizeModel(SHIPPED, output, {
+        ...options,
+        signal: controller.signal,
+        // After one block more, some way into the next.
+        onProgress({ tuning }) {
+          if (tuning === undefined) return;
+          if (first < 0) first = tuning.block;
+          if (tuning.block > first || stops % 2 === 1) steps++;
+          if (steps > 1 + (stops % 3)) controller.abort(new Error('stopped'));
+        },
+      });
+      const error = await run.then(
+        () => undefined,
+        (reason: Error) => reason,
+      );
+      if (error === undefined) break;
+      expect(error.message).toBe('stopped');
+      expect(readdirSync(folder)).toEqual(['q.tune']);
+    }
+    expect(stops).toBeGreaterThan(2);
+    expect(tensorsOf(output).equals(whole)).toBe(true);
+    expect(readdirSync(folder)).toEqual(['q']);
+  });
+
+  test('refuses the state of other options, and removes it when asked to', async () => {
+    const output = join(scratch, 'other');
+    const controller = new AbortController();
+    const stopped = quantizeModel(SHIPPED, output, {
+      ...options,
+      signal: controller.signal,
+      onProgress: ({ tuning }) => void (tuning?.block === 1 && controller.abort(new Error('stopped'))),
+    });
+    expect((await failure(() => stopped)).message).toBe('stopped');
+    const changed = { ...options, tune: { ...tune, steps: 5 } };
+    const error = await failure(() => quantizeModel(SHIPPED, output, changed));
+    expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
+    expect(error.message).toMatch(/other\.tune to be the state of this run.*--tune-restart/);
+    await quantizeModel(SHIPPED, output, { ...options, tune: { ...tune, restart: true } });
+    expect(tensorsOf(output).equals(whole)).toBe(true);
+    expect(existsSync(`${output}.tune`)).toBe(false);
+    mkdirSync(`${output}-2.tune/mine`, { recursive: true });
+    const kept = await failure(() => quantizeModel(SHIPPED, `${output}-2`, options));
+    expect(kept.message).toMatch(/Expected nothing at .*other-2\.tune/);
+    expect(existsSync(`${output}-2.tune/mine`)).toBe(true);
+  });
+
+  test.each<readonly [string, QuantConfig & ModelOptions]>([
+    ['integer zeros of an engine', { to: 'compressed-tensors', nbits: 4, groupSize: 32 }],
+    ['scales in bytes', { nbits: 2, groupSize: 32, metaBits: 8 }],
+    ['symmetric zeros along columns', { nbits: 3, groupSize: 32, axis: 0, zeroPoint: 'symmetric' }],
+  ])('reaches %s', async (name, own) => {
+    const [plain, tuned] = ['plain', 'tuned'].map((kind) => join(scratch, `${name} ${kind}`)) as [string, string];
+    await quantizeModel(SHIPPED, plain, { ...own, importance: 'none' });
+    const report = await quantizeModel(SHIPPED, tuned, { ...own, importance: 'none', tune });
+    expect(report.importance).toBe('none');
+    expect(report.notes.join(' ')).toMatch(/Tuned 3 blocks/);
+    expect(tensorsOf(tuned).length).toBe(tensorsOf(plain).length);
+    expect(tensorsOf(tuned).equals(tensorsOf(plain))).toBe(false);
+  });
+
+  test('keeps what the solver found where that is better', async () => {
+    const [plain, tuned] = [join(scratch, 'kept plain'), join(scratch, 'kept tuned')];
+    const own = { nbits: 8, groupSize: 64, importance: 'none' } as const;
+    await quantizeModel(SHIPPED, plain, own);
+    const report = await quantizeModel(SHIPPED, tuned, { ...own, tune: { ...tune, rate: 0.5, steps: 2 } });
+    expect(report.notes.join(' ')).toMatch(/3 were better before, and stayed so/);
+    expect(snapshot(tuned)).toEqual(snapshot(plain));
+  });
+
+  test('says what it does not go with', async () => {
+    const cases: readonly (readonly [QuantConfig & ModelOptions, RegExp])[] = [
+      [{ tune: { steps: 0 } }, /tune\.steps to be an integer in \[1, 100000\], got 0/],
+      [{ tune: { stepz: 3 } as TuneOptions }, /Unknown option "stepz"/],
+      [{ tune: { data: 'text:' } }, /tune\.data to be own, text:<file> or \{ text \}/],
+      [{ tune: 3 as never }, /tune to be true, false or an object of options, got 3/],
+      [{ tune: true, refine: true }, /refine to be false with tune/],
+      [{ tune: true, sequential: true }, /sequential to be false with tune/],
+      [{ tune: true, adapter: 'lora' }, /no adapter.* with tune/],
+      [{ tune: true, iterations: 'auto' }, /iterations to be a number with tune, got "auto"/],
+      [{ tune: true, prune: 0.5, zeroPoint: 'integer' }, /nothing to be pruned \(prune\) with tune/],
+    ];
+    for (const [given, message] of cases) {
+      const error = await failure(() => quantizeModel(SHIPPED, join(scratch, 'refused'), given));
+      expect(error.code).toBe('ERR_INVALID_OPTION');
+      expect(error.message).toMatch(message);
+    }
+    const queued = await failure(() =>
+      quantizeModel(SHIPPED, join(scratch, 'queued'), { tune: true, queue: { url: 'redis://localhost:1' } }),
+    );
+    expect(queued.message).toMatch(/tune/);
+    expect(existsSync(join(scratch, 'refused.tune'))).toBe(false);
+  });
+
+  test('is asked for on the command line, with its steps or without', async () => {
+    const args = ['quantize', SHIPPED, '--out', join(scratch, 'cli'), '--nbits', '2', '--dry-run', '--json'];
+    for (const flags of [['--tune'], ['--tune', '7', '--tune-rate', '0.01'], ['--tune=7', '--tune-data', 'own']]) {
+      const { status, stdout } = await hqq([...args, ...flags]);
+      expect(status).toBe(0);
+      expect((JSON.parse(stdout) as { importance: string }).importance).toBe('own');
+    }
+    for (const [flags, message] of [
+      [['--tune-steps', '3'], /Unknown flag/],
+      [['--tune-rate', '0.01'], /Expected --tune with --tune-rate/],
+      [['--tune=0'], /Expected --tune to be an integer in \[1, 100000\], got 0/],
+    ] as const) {
+      const { status, stderr } = await hqq([...args, ...flags]);
+      expect(status).toBe(2);
+      expect(stderr).toMatch(message);
+    }
+  });
+});
