@@ -60,7 +60,7 @@ export type {
   TensorReport,
 } from './models/report.js';
 export type { LoadedTensors, SaveOptions, Tensors } from './models/tensors.js';
-export type { TuneOptions } from './models/tune-option.js';
+export type { TuneOptions } from './models/tuning/option.js';
 export { createWorker, quantizeModel } from './queue/entry.js';
 export type { QueueOption, QueueOptions, WorkerEvent, WorkerOptions } from './queue/options.js';
 export type { QueueWorker } from './queue/worker.js';

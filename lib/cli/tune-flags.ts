@@ -1,4 +1,4 @@
-import { TUNE_OPTIONS, type TuneOptions } from '../models/tune-option.js';
+import { TUNE_OPTIONS, type TuneOptions } from '../models/tuning/option.js';
 import { type Flag, type Flags, fromOption, kebab, UsageError, type Values } from './flags.js';
 
 const { steps, data, tokens, batch, length, rate, restart } = TUNE_OPTIONS;

@@ -14,7 +14,7 @@ import { type AccuracyLevel, FORMAT_OPTIONS, type FormatOptions } from './format
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import { checkRefine, REFINE_OPTIONS, type RefineOption, type ResolvedRefine } from './refine-option.js';
 import type { Progress } from './report.js';
-import { checkTune, TUNE_OPTION, type TuneOption, type TuneOptions } from './tune-option.js';
+import { checkTune, TUNE_OPTION, type TuneOption, type TuneOptions } from './tuning/option.js';
 import { WIDTHS_OPTION, type WidthsOption } from './widths-option.js';
 
 /** How scale and zero may be stored. */

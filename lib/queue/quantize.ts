@@ -19,12 +19,12 @@ export async function quantizeModel(
   const { quantizeModel: quantizeHere } = await import('../calibrate/weighing/quantize.js');
   // What is no object of options is told by who takes them.
   if (typeof options !== 'object' || options === null) return quantizeHere(input, output, options);
+  const tunes = 'tune' in options && options.tune !== undefined && options.tune !== false;
   const { queue, ...own } = options;
-  const tunes = own.tune !== undefined && own.tune !== false;
   if (queue !== undefined) {
     if (tunes) throw new HqqError('ERR_INVALID_OPTION', `Expected no tuning (tune, --tune) with a queue, ${WHY}.`);
     return (await import('./on-queue.js')).quantizeOnQueue(input, output, queue, own);
   }
-  if (!tunes) return quantizeHere(input, output, own);
+  if (!tunes) return quantizeHere(input, output, 'queue' in options ? own : options);
   return (await import('../tune/quantize.js')).quantizeModel(input, output, own);
 }

@@ -10,7 +10,7 @@ import type { ModelPlan } from '../models/quantize/plan.js';
 import { quantizeModel as quantizeWith, type Weigh, type Weighing } from '../models/quantize/quantize.js';
 import { VERSION } from '../models/quantize/version.js';
 import type { ModelReport } from '../models/report.js';
-import { type ResolvedTune, resolveTune } from '../models/tune-option.js';
+import { type ResolvedTune, resolveTune } from '../models/tuning/option.js';
 import { schemeNamed } from '../schemes/list.js';
 import { ChosenSource } from './chosen-source.js';
 import { type BlockRecord, TuneState } from './state.js';

@@ -4,7 +4,7 @@ import { ownTexts } from '../calibrate/own.js';
 import { encodeText, fileOfText, textOfFile } from '../calibrate/text.js';
 import { HqqError } from '../messages/errors.js';
 import { plural } from '../messages/units.js';
-import type { ResolvedTune } from '../models/tune-option.js';
+import type { ResolvedTune } from '../models/tuning/option.js';
 import type { BlockSource } from '../runtime/source/block-source.js';
 
 /** Of so many tokens that are trained on, one more is held back. */

@@ -1,6 +1,6 @@
 import type { Machine } from '../calibrate/refine/grams.js';
 import { inTurns, type Steps } from '../files/event-loop.js';
-import type { ResolvedTune } from '../models/tune-option.js';
+import type { ResolvedTune } from '../models/tuning/option.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import { randomNumbers } from '../runtime/text/sampling.js';
 import type { TunedLayer } from './layer.js';

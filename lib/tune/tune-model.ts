@@ -8,7 +8,7 @@ import { resolveThreads } from '../compute/run.js';
 import type { DType } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import type { ResolvedTune } from '../models/tune-option.js';
+import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import type { ModelOptions } from '../../lib/models/options.js';
-import type { TuneOptions } from '../../lib/models/tune-option.js';
+import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
 import { failure, snapshot } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';

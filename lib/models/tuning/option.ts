@@ -1,8 +1,8 @@
-import type { QuantConfig } from '../matrix/config.js';
-import type { Option } from '../matrix/option.js';
-import { HqqError, show } from '../messages/errors.js';
-import { rejectUnknownOptions } from '../messages/options-object.js';
-import { AUTO_OPTIONS } from '../solvers/auto.js';
+import type { QuantConfig } from '../../matrix/config.js';
+import type { Option } from '../../matrix/option.js';
+import { HqqError, show } from '../../messages/errors.js';
+import { rejectUnknownOptions } from '../../messages/options-object.js';
+import { AUTO_OPTIONS } from '../../solvers/auto.js';
 
 /** How a model's codes are tuned. */
 export interface TuneOptions {
