@@ -14,7 +14,6 @@ import { type AccuracyLevel, FORMAT_OPTIONS, type FormatOptions } from './format
 import { IMPORTANCE_OPTIONS, type ImportanceOptions, type ImportanceSource } from './importance-options.js';
 import { checkRefine, REFINE_OPTIONS, type RefineOption, type ResolvedRefine } from './refine-option.js';
 import type { Progress } from './report.js';
-import { checkTune, TUNE_OPTION, type TuneOption, type TuneOptions } from './tuning/option.js';
 import { WIDTHS_OPTION, type WidthsOption } from './widths-option.js';
 
 /** How scale and zero may be stored. */
@@ -28,13 +27,7 @@ const EMBEDDING_BITS = [8, 4] as const;
 export type EmbeddingBits = (typeof EMBEDDING_BITS)[number];
 
 /** What `quantizeModel` takes beside the options of one matrix. */
-export interface ModelOptions
-  extends ImportanceOptions,
-    RefineOption,
-    TuneOption,
-    FormatOptions,
-    PlanOption,
-    AdapterOption {
+export interface ModelOptions extends ImportanceOptions, RefineOption, FormatOptions, PlanOption, AdapterOption {
   /**
    * Globs (`*` matches dots too): of the linear weights, quantize only those that match one. A pattern is held against the
    * tensor's name (`lm_head.weight`) and its module's (`lm_head`). Includes `lm_head` where a pattern says so.
@@ -139,7 +132,6 @@ export interface ResolvedModelOptions extends ResolvedRefine {
   readonly tokens: number;
   readonly plan: PlanOption['plan'];
   readonly adapter: string | undefined;
-  readonly tune: boolean | TuneOptions;
   readonly force: boolean;
   readonly dryRun: boolean;
   readonly threads: number | undefined;
@@ -200,7 +192,6 @@ export const MODEL_OPTIONS: { readonly [K in keyof ResolvedModelOptions]: Option
   ...FORMAT_OPTIONS,
   ...IMPORTANCE_OPTIONS,
   ...REFINE_OPTIONS,
-  tune: TUNE_OPTION,
   plan: PLAN_OPTION,
   adapter: ADAPTER_OPTION,
   force: {
@@ -262,7 +253,6 @@ export function resolveOptions(given: QuantConfig & ModelOptions & ConversionRun
   if ([config, ...Object.values(overrides)].some(({ trace }) => trace)) {
     throw invalid('Expected no trace of a whole model, got true: quantize gives that of one matrix.');
   }
-  checkTune(model as unknown as ResolvedModelOptions, [asked, ...Object.values(overrides)]);
   checkRefine(model as unknown as ResolvedModelOptions, [asked, ...Object.values(overrides)]);
   const list = (globs: string | Globs) => (typeof globs === 'string' ? [globs] : globs);
   Object.assign(model, { include: list(include), exclude: list(exclude) });

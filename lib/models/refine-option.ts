@@ -3,9 +3,10 @@ import type { Option } from '../matrix/option.js';
 import { HqqError, show } from '../messages/errors.js';
 import { AUTO_OPTIONS } from '../solvers/auto.js';
 import type { ImportanceSource } from './importance-options.js';
+import { checkTune, TUNE_OPTION, type TuneOption, type TuneOptions } from './tuning/option.js';
 
-/** The options of a model that refines its codes, and of one whose blocks are quantized one after the other. */
-export interface RefineOption {
+/** The options of a model that refines its codes, of one whose blocks are quantized one after the other, and of one that is tuned. */
+export interface RefineOption extends TuneOption {
   /**
    * Error feedback, for 2 bits and fewer: what rounding the weights of one group of input features does to a layer's output is met by the
    * groups after it, as far as their inputs go together (the block Cholesky factorization of the sums of products of inputs, what is off
@@ -33,17 +34,22 @@ export interface RefineOption {
 }
 
 /** The same with every default filled in. */
-export type ResolvedRefine = { readonly [K in keyof RefineOption]-?: boolean };
+export interface ResolvedRefine {
+  readonly refine: boolean;
+  readonly sequential: boolean;
+  readonly tune: boolean | TuneOptions;
+}
 
 const BOOLEAN = { default: false, expected: 'true or false', accepts: (value: unknown) => typeof value === 'boolean' };
 
 /** In the shape of `OPTIONS` of one matrix. */
-export const REFINE_OPTIONS: { readonly [K in keyof ResolvedRefine]: Option<boolean> } = {
+export const REFINE_OPTIONS: { readonly [K in keyof ResolvedRefine]: Option<ResolvedRefine[K]> } = {
   refine: {
     ...BOOLEAN,
     help: 'meet the errors of each group in the next ones, for 2 bits: reads text that the model writes itself',
   },
   sequential: { ...BOOLEAN, help: 'find the importance of each block when those before it have been quantized' },
+  tune: TUNE_OPTION,
 };
 
 /**
@@ -54,14 +60,15 @@ export const REFINE_OPTIONS: { readonly [K in keyof ResolvedRefine]: Option<bool
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
 export function checkRefine(
-  {
-    refine,
-    sequential,
-    importance,
-    to,
-  }: ResolvedRefine & { readonly importance: ImportanceSource; readonly to: string | undefined },
+  model: ResolvedRefine & {
+    readonly importance: ImportanceSource;
+    readonly to: string | undefined;
+    readonly adapter: string | undefined;
+  },
   configs: readonly QuantConfig[],
 ): void {
+  checkTune(model, configs);
+  const { refine, sequential, importance, to } = model;
   if (!refine && !sequential) return;
   const refuse = (expected: string, got: unknown): never => {
     const name = refine ? 'refine' : 'sequential';
