@@ -58,13 +58,12 @@ const texts: Rolldown.Plugin = {
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|lora[\\/]set\.|js[\\/](?:blocks|gradients)[\\/]|js[\\/](?:layers|attention|dense|meter)\.|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|later\.|lora[\\/]set\.|js[\\/](?:blocks|gradients)[\\/]|js[\\/](?:layers|attention|dense|meter)\.|block-types\.)/,
   },
   { name: 'adapters', test: /\blib[\\/](?:compute[\\/]lora[\\/]set|backend[\\/]js[\\/](?:dense|meter))\./ },
-  { name: 'tuning', test: /\blib[\\/](?:tune[\\/]|backend[\\/]js[\\/]gradients[\\/])/ },
   {
     name: 'language-models',
-    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:layers|attention)\.)/,
+    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|tune[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:gradients[\\/]|(?:layers|attention)\.))/,
   },
 ];
 

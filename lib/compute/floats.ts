@@ -1,10 +1,6 @@
-import type { FloatBits } from '../../binding.js';
 import { narrow, widen } from '../backend/js/lanes.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { allocate, DTYPES, type DType } from '../matrix/dtype.js';
-import type { RunOptions } from '../matrix/weight.js';
-import { activeBackend } from './host.js';
-import { resolveThreads, runTask } from './run.js';
 
 // Numbers on their way to and from the disk.
 
@@ -17,16 +13,6 @@ export function allFinite(values: Float32Array): boolean {
 /** Bytes of `dtype` as numbers, into `to`. The bytes must lie as aligned as their elements. */
 export function widenBytes(bytes: Uint8Array, dtype: DType, to: Float32Array): void {
   widen(bitsOf(bytes, dtype), DTYPES[dtype].id, 0, to.length, to);
-}
-
-/** `widenBytes` on other threads. */
-export async function widenBytesLater(
-  bytes: Uint8Array,
-  dtype: DType,
-  to: Float32Array,
-  run: RunOptions = {},
-): Promise<void> {
-  await convertLater(bitsOf(bytes, dtype), dtype, to, 'float32', run);
 }
 
 /** Numbers as bytes of `dtype`, rounded. */
@@ -51,31 +37,6 @@ export function roundThrough(values: OwnedFloat32Array, dtype: DType): OwnedFloa
   const rounded = new Float32Array(values.length);
   widen(bits, DTYPES[dtype].id, 0, values.length, rounded);
   return rounded;
-}
-
-/** `roundThrough` on other threads, in place. */
-export async function roundThroughLater(
-  values: OwnedFloat32Array,
-  dtype: DType,
-  run: RunOptions,
-): Promise<OwnedFloat32Array> {
-  if (dtype === 'float32') return values;
-  const bits = allocate(dtype, values.length);
-  await convertLater(values, 'float32', bits, dtype, run);
-  await convertLater(bits, dtype, values, 'float32', run);
-  return values;
-}
-
-async function convertLater(
-  from: FloatBits,
-  fromDtype: DType,
-  to: FloatBits,
-  toDtype: DType,
-  run: RunOptions,
-): Promise<void> {
-  const [fromId, toId] = [DTYPES[fromDtype].id, DTYPES[toDtype].id];
-  const args = { from, fromDtype: fromId, to, toDtype: toId, threads: resolveThreads(run.threads) };
-  await runTask(activeBackend(), 'convert', args, run);
 }
 
 /** The bytes of an array. */

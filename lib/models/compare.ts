@@ -1,6 +1,7 @@
 import { activeBackend } from '../backend/index.js';
 import { relativeError } from '../compute/arguments.js';
-import { bitsOf, widenBytesLater } from '../compute/floats.js';
+import { bitsOf } from '../compute/floats.js';
+import { widenBytesLater } from '../compute/later.js';
 import { resolveThreads, runTask } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource, sourceAs } from '../containers/list.js';

@@ -1,5 +1,6 @@
 import { activeBackend } from '../backend/index.js';
-import { widenBytes, widenBytesLater } from '../compute/floats.js';
+import { widenBytes } from '../compute/floats.js';
+import { widenBytesLater } from '../compute/later.js';
 import { runTask, runTaskSync } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';
 import { weightOf } from '../containers/names.js';

@@ -1,5 +1,5 @@
 import { activeBackend } from '../backend/index.js';
-import { roundThroughLater } from '../compute/floats.js';
+import { roundThroughLater } from '../compute/later.js';
 import { QuantizedLinear } from '../compute/linear.js';
 import { checkStoredLayerOptions, checkStoredLinearOptions, type LinearOptions } from '../compute/linear-options.js';
 import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';

@@ -1,6 +1,7 @@
 import type { FloatBits, Step } from '../../binding.js';
 import { groupedDequantizeArgs } from '../compute/arguments.js';
-import { bytesOf, roundThrough, widenBytes, widenBytesLater } from '../compute/floats.js';
+import { bytesOf, roundThrough, widenBytes } from '../compute/floats.js';
+import { widenBytesLater } from '../compute/later.js';
 import { largeFloats } from '../compute/memory.js';
 import { resolveThreads } from '../compute/run.js';
 import type { TensorEntry, TensorSource } from '../containers/container.js';

@@ -1,5 +1,6 @@
 import { activeBackend } from '../../backend/index.js';
-import { narrowBytes, widenBytesLater } from '../../compute/floats.js';
+import { narrowBytes } from '../../compute/floats.js';
+import { widenBytesLater } from '../../compute/later.js';
 import { resolveThreads } from '../../compute/run.js';
 import type { TensorSource } from '../../containers/container.js';
 import { DTYPES } from '../../matrix/dtype.js';
