@@ -75,9 +75,9 @@ async function buildTests(name, ...options) {
 
 /** The same objects with both kinds of threads; `threads` is static, to be run on emulated machines that have no libraries. */
 const buildNative = queued('native', async () => {
-  await buildBesideAddon(['hqq_tests', 'hqq_tests_threads']);
+  await buildBesideAddon(['hqq_tests_openmp', 'hqq_tests_threads']);
   const folder = path.join(root, 'build');
-  return { folder, openmp: path.join(folder, 'hqq_tests'), threads: path.join(folder, 'hqq_tests_threads') };
+  return { folder, openmp: path.join(folder, 'hqq_tests_openmp'), threads: path.join(folder, 'hqq_tests_threads') };
 });
 
 const buildArm64 = queued('arm64', () => {
