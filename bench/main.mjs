@@ -4,7 +4,7 @@
 //   npm run bench -- solvers --write   docs/solvers.md anew, of what was measured (five minutes)
 //   npm run bench -- solver-speeds --write   its column of speeds alone (half a minute)
 //   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers | zeros |
-//                                      importance | ggml | llama.cpp | onnx
+//                                      importance | ggml | llama.cpp | onnx | tune
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -67,6 +67,23 @@ if (wants('kernels')) {
     say('');
   }
 }
+if (wants('tune')) {
+  results.tune = isas.filter((isa) => isa !== 'scalar').map((isa) => run('tune.mjs', { HQQ_ISA: isa }));
+  for (const { isa, threads, rows, layers, gflops, whole, step } of results.tune) {
+    say(`A step of tuning a block of SmolLM2-135M, ${rows} rows, ${isa}, ${threads} threads, GFLOP/s`);
+    const rates = ({ forward, backward }) => [forward.toFixed(1), backward.toFixed(1)];
+    say(
+      table([
+        ['', 'product', 'gradients'],
+        ...layers.map((layer) => [layer.name, ...rates(layer)]),
+        ['all', ...rates(gflops)],
+      ]),
+    );
+    const fake = `${step.ms.toFixed(1)} ms of it for codes, scales and zeros (${step.megaweights.toFixed(0)} M weights/s)`;
+    say(`a step: ${whole.ms.toFixed(0)} ms, ${whole.gflops.toFixed(1)} GFLOP/s, ${fake}\n`);
+  }
+}
+
 if (wants('linear')) {
   results.linear = isas
     .filter((isa) => isa !== 'scalar')

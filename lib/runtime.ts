@@ -58,3 +58,12 @@ export type { TokenIds } from './runtime/text/ids.js';
 export type { TextFormat } from './runtime/text/json/json-text.js';
 export type { TokenLikelihood, TokenLikelihoods } from './runtime/text/sampling.js';
 export { openTokenizer, type TextTokenizer } from './runtime/text/tokenizer.js';
+export {
+  type FakeQuantized,
+  type FakeQuantizeGradients,
+  type FakeQuantizeOptions,
+  fakeQuantize,
+  fakeQuantizeGradients,
+  fakeQuantizeGradientsSync,
+  fakeQuantizeSync,
+} from './tune/fake-quantize.js';

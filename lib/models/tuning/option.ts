@@ -14,7 +14,14 @@ export interface TuneOptions {
    *
    * @default 'own'
    */
-  readonly data?: 'own' | (string & {}) | { readonly text: string } | undefined;
+  readonly data?:
+    | 'own'
+    | (string & {})
+    | {
+        /** What is read. */
+        readonly text: string;
+      }
+    | undefined;
   /** Tokens that are trained on, 2 to 2^24; an eighth as many more are held back, by which the better of before and after is kept. @default 16384 */
   readonly tokens?: number | undefined;
   /** Texts of a step, 1 to 1024. @default 4 */

@@ -5,15 +5,17 @@ import type {
   FakeQuantizeStepArgs,
 } from '../../../../binding.js';
 import { LANES } from '../../../matrix/constants.js';
-import { roundEven, sumLanes } from '../lanes.js';
+import { ZERO_KINDS } from '../../../solvers/solvers.js';
 import { Meter } from '../meter.js';
 import type { Units } from '../slices.js';
-import { INTEGER, SYMMETRIC } from '../solve/range.js';
 
 // The twin of native/kernels/tune/fake.h, to the bit.
 
 const f = Math.fround;
 const TINY = 2 ** -126;
+
+/** Half to even, as far as codes can be: what lies beyond is clamped, rounded or not. */
+const nearest = (x: number) => (Math.abs(x) < 4194304 ? f(f(x + 12582912) - 12582912) : x);
 
 export function* fakeQuantize(args: FakeQuantizeArgs): Units {
   const { out, codes } = args;
@@ -86,11 +88,12 @@ function moveGroup(args: FakeQuantizeStepArgs, g: number, ofScale: number, ofZer
   const moved = f(factor[g]! - f(f(args.factorStep) * (signOf(ofScale) * signOf(start))));
   factor[g] = clamp(moved, f(1 - range), f(1 + range));
   scale[g] = start * factor[g]!;
-  if (zeroKind === SYMMETRIC) return;
+  const kind = ZERO_KINDS[zeroKind];
+  if (kind === 'symmetric') return;
   const shifted = f(shift[g]! + f(f(args.shiftStep) * (signOf(ofZero) * signOf(before))));
   shift[g] = clamp(shifted, 0 - f(args.shiftRange), f(args.shiftRange));
   const sum = f(startZero[g]! + shift[g]!);
-  zero[g] = zeroKind === INTEGER ? roundEven(clamp(sum, 0, maxCode)) + 0 : sum;
+  zero[g] = kind === 'integer' ? nearest(clamp(sum, 0, maxCode)) + 0 : sum;
 }
 
 const signOf = (x: number) => (x > 0 ? 1 : 0) - (x < 0 ? 1 : 0);
@@ -147,7 +150,7 @@ class Group {
   code(at: number): number {
     const { weights, offsets, maxCode } = this.#args;
     this.scaled = f(weights[at]! * this.#inverse);
-    const level = roundEven(f(f(this.scaled + this.#zero) + (offsets.length > 0 ? offsets[at]! : 0)));
+    const level = nearest(f(f(this.scaled + this.#zero) + (offsets.length > 0 ? offsets[at]! : 0)));
     const code = level > 0 ? Math.min(level, maxCode) : 0;
     this.inside = level === code ? 1 : 0;
     return code;
@@ -167,10 +170,11 @@ class Group {
 
   /** Of a gradient times what weights grow by with the scale, and with the zero, but for a factor, -scale. They begin anew after it. */
   sums(): { readonly ofScale: number; readonly ofZero: number } {
-    const sums =
-      this.#lanes === 1
-        ? { ofScale: this.#ofScale[0]!, ofZero: this.#ofZero[0]! }
-        : { ofScale: sumLanes(this.#ofScale), ofZero: sumLanes(this.#ofZero) };
+    for (let width = this.#lanes / 2; width >= 1; width /= 2) {
+      for (const lanes of [this.#ofScale, this.#ofZero])
+        for (let i = 0; i < width; i++) lanes[i] = lanes[i]! + lanes[i + width]!;
+    }
+    const sums = { ofScale: this.#ofScale[0]!, ofZero: this.#ofZero[0]! };
     this.#ofScale.fill(0);
     this.#ofZero.fill(0);
     return sums;
