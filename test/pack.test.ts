@@ -20,7 +20,7 @@ const KINDS: Readonly<Record<string, RegExp>> = {
   types: /^(binding\.d\.ts|dist\/[\w-]+\.d\.(mts|cts|ts))$/,
   binaries: /^prebuilds\/((linux-(x64|arm64)\/hqq\.(glibc|musl)|(darwin|win32)-(x64|arm64)\/hqq)\.node|SHA256SUMS)$/,
   'sources of the addon':
-    /^(CMakeLists\.txt|scripts\/build-native\.cjs|native\/(addon|core|isa|kernels(\/(solve|blocks))?|simd)\/[\w-]+\.(cc|h|map))$/,
+    /^(CMakeLists\.txt|scripts\/build-native\.cjs|native\/(addon|core|isa|kernels(\/(solve|blocks|tune))?|simd)\/[\w-]+\.(cc|h|map))$/,
 };
 
 /** `npm pack`, without writing. */
