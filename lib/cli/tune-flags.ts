@@ -1,13 +1,20 @@
 import { TUNE_OPTIONS, type TuneOptions } from '../models/tuning/option.js';
 import { type Flag, type Flags, fromOption, kebab, UsageError, type Values } from './flags.js';
 
-const { steps, data, tokens, batch, length, rate, restart } = TUNE_OPTIONS;
+const { steps, data, tokens, batch, length, rate, model, restart } = TUNE_OPTIONS;
 
 /** `--tune`, or with its steps. */
 const TUNE: Flag<true | number> = {
   ...(fromOption(steps) as Flag<never>),
   value: 'steps',
   help: `tune codes block by block against the model of floats, in so many ${steps.help}`,
+  takes: (next) => /^\d+$/.test(next),
+};
+
+/** `--tune-model`, or with its steps. */
+const MODEL: Flag<true | number> = {
+  ...(fromOption(model) as Flag<never>),
+  value: 'steps',
   takes: (next) => /^\d+$/.test(next),
 };
 
@@ -19,12 +26,13 @@ export const TUNE_FLAGS = {
   tuneBatch: fromOption(batch) as Flag<number>,
   tuneLength: fromOption(length) as Flag<number>,
   tuneRate: fromOption(rate) as Flag<number | 'auto'>,
+  tuneModel: MODEL,
   tuneRestart: fromOption(restart) as Flag<boolean>,
 } satisfies Flags;
 
 /** What they say; undefined where nothing is tuned. */
 export function tuneOf(values: Values<typeof TUNE_FLAGS>): TuneOptions | undefined {
-  const { tune, tuneData, tuneTokens, tuneBatch, tuneLength, tuneRate, tuneRestart } = values;
+  const { tune, tuneData, tuneTokens, tuneBatch, tuneLength, tuneRate, tuneModel, tuneRestart } = values;
   if (tune !== undefined) {
     return {
       ...(tune === true ? {} : { steps: tune }),
@@ -34,6 +42,7 @@ export function tuneOf(values: Values<typeof TUNE_FLAGS>): TuneOptions | undefin
         batch: tuneBatch,
         length: tuneLength,
         rate: tuneRate,
+        model: tuneModel,
         restart: tuneRestart,
       },
     };

@@ -5,6 +5,7 @@ import { roundThrough } from '../compute/floats.js';
 import { metaJob } from '../compute/metadata.js';
 import { runTask } from '../compute/run.js';
 import type { ChosenCodes } from '../containers/grid.js';
+import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { highestCode, type ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
 import { geometryOf } from '../matrix/geometry.js';
@@ -40,6 +41,23 @@ export interface FinishedLayer {
   readonly chosen: ChosenCodes;
   /** The numbers of the codes, `[outFeatures, inFeatures]`. */
   readonly values: Float32Array<ArrayBuffer>;
+}
+
+/** Scales and zeros of the type that they are stored in; and, `stored`, as they are read again: of bytes, what these stand for. */
+export async function storedScales(
+  ofScale: OwnedFloat32Array,
+  ofZero: OwnedFloat32Array,
+  config: ResolvedQuantConfig,
+  metaDtype: DType,
+  machine: Machine,
+): Promise<Pick<ChosenCodes, 'scale' | 'zero'> & { readonly stored: Pick<ChosenCodes, 'scale' | 'zero'> }> {
+  const scale = roundThrough(ofScale, metaDtype);
+  const zero = config.zeroPoint === 'float' ? roundThrough(ofZero, metaDtype) : ofZero;
+  if (config.metaBits !== 8) return { scale, zero, stored: { scale, zero } };
+  const stored = { scale: scale.slice(), zero: zero.slice() };
+  const { steps } = metaJob(stored.scale, stored.zero, config, machine.threads);
+  await runTask(machine.backend, 'sequence', { steps }, machine);
+  return { scale, zero, stored };
 }
 
 /** A linear layer whose codes, scales and zeros are being tuned: a rounding offset for each weight, a factor and a shift for each group. */
@@ -90,14 +108,7 @@ export class TunedLayer {
   /** The layer as it will be stored: scales and zeros are rounded, and codes chosen after. */
   async finish(machine: Machine): Promise<FinishedLayer> {
     const { config, metaDtype, floats } = this.#start;
-    const scale = roundThrough(this.#scale, metaDtype);
-    const zero = config.zeroPoint === 'float' ? roundThrough(this.#zero, metaDtype) : this.#zero;
-    let stored = { scale, zero };
-    if (config.metaBits === 8) {
-      stored = { scale: scale.slice(), zero: zero.slice() };
-      const { steps } = metaJob(stored.scale, stored.zero, config, machine.threads);
-      await runTask(machine.backend, 'sequence', { steps }, machine);
-    }
+    const { scale, zero, stored } = await storedScales(this.#scale, this.#zero, config, metaDtype, machine);
     const codes = allocating('the codes of a layer', () => new Uint8Array(floats.length));
     await this.#encode(stored.scale, stored.zero, codes, machine);
     return { chosen: { codes, scale, zero }, values: this.values };

@@ -13,7 +13,8 @@ import type { ModelReport } from '../models/report.js';
 import { type ResolvedTune, resolveTune } from '../models/tuning/option.js';
 import { schemeNamed } from '../schemes/list.js';
 import { ChosenSource } from './chosen-source.js';
-import { type BlockRecord, TuneState } from './state.js';
+import type { BlockRecord, ModelRecord } from './records.js';
+import { TuneState } from './state.js';
 import { tuneModel } from './tune-model.js';
 
 /** As lib/queue/entry.ts says, through which the package exports it, of a model whose codes are tuned. */
@@ -57,6 +58,7 @@ const weighAndTune =
     const notes = [
       ...weighed.notes,
       ...notesOf(state.blocks, tune),
+      ...modelNotes(state.model, tune),
       ...leftNotes(
         left.map(({ site }) => site.name),
         layers.length,
@@ -117,6 +119,14 @@ function notesOf(blocks: readonly BlockRecord[], { steps }: ResolvedTune): reado
     `${what}: their errors on tokens that were held back are ${formatPercent(Math.exp(mean))} of what they were; ` +
       `${was === 0 ? 'none was' : `${formatCount(was)} ${was === 1 ? 'was' : 'were'}`} better before, and stayed so.`,
   ];
+}
+
+function modelNotes(model: ModelRecord | undefined, { model: steps }: ResolvedTune): readonly string[] {
+  if (model === undefined) return [];
+  const [before, after] = [model.before, model.after].map((nats) => `${nats.toPrecision(3)} nats`);
+  const what = `Moved scales and zeros of all layers together in ${plural(steps, 'step')}`;
+  const kept = model.layers.length > 0 ? '' : '; what was before is better, and stays';
+  return [`${what}: probabilities on tokens that were held back are off by ${after}, not ${before}${kept}.`];
 }
 
 function leftNotes(left: readonly string[], of: number): readonly string[] {

@@ -19,49 +19,23 @@ import { parseJson } from '../files/json.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
 import { formatError, plain } from '../messages/text.js';
+import {
+  type BlockRecord,
+  isSaved,
+  type LayerOutcome,
+  type LayerRecord,
+  type ModelRecord,
+  type Saved,
+} from './records.js';
 import { Stream } from './stream.js';
 import type { TuningTexts } from './texts.js';
 
 // How far a model is tuned, as files in a folder: what is done stays done, whatever ends the process. One of them, which is replaced whole,
 // says which of the others count.
 
-/** Of the layer of a block: where what became of it lies in the block's file. */
-interface LayerRecord {
-  /** Name of its weight. */
-  readonly weight: string;
-  readonly at: number;
-  /** Input features whose importance is there; 0: none. */
-  readonly importance: number;
-  /** Codes and groups that were chosen; 0: what the solver finds was better. */
-  readonly codes: number;
-  readonly groups: number;
-}
-
-/** What became of a block. */
-export interface BlockRecord {
-  /** Mean squared error of what the block gives, on tokens that are held back. */
-  readonly before: number;
-  readonly after: number;
-  readonly layers: readonly LayerRecord[];
-}
-
-/** What is to be remembered of a layer. */
-export interface LayerOutcome {
-  readonly weight: string;
-  readonly importance: Float32Array | undefined;
-  readonly chosen: ChosenCodes | undefined;
-}
-
-interface Saved {
-  readonly version: 1;
-  readonly key: string;
-  readonly lengths: readonly number[];
-  readonly trained: number;
-  readonly blocks: BlockRecord[];
-}
-
 const INDEX = 'state.json';
 const TEXTS = 'texts.bin';
+const MODEL = 'model.bin';
 const MAX_BYTES = 256 * 1024 * 1024;
 const FLOAT = Float32Array.BYTES_PER_ELEMENT;
 
@@ -110,6 +84,11 @@ export class TuneState {
   /** Blocks that are done. */
   get blocks(): readonly BlockRecord[] {
     return this.#saved.blocks;
+  }
+
+  /** What became of all layers together; undefined until `keepModel`. */
+  get model(): ModelRecord | undefined {
+    return this.#saved.model;
   }
 
   /** What is tuned with; undefined until `keepTexts`. */
@@ -169,6 +148,25 @@ export class TuneState {
       await fs.rm(this.#streamPath(name, index), { force: true }).catch(() => {}); // the folder goes at the end
   }
 
+  /** Scales and zeros that take the place of those of the blocks, by weight; empty: these stay. */
+  async keepModel(
+    layers: ReadonlyMap<string, Pick<ChosenCodes, 'scale' | 'zero'>>,
+    { before, after }: Pick<ModelRecord, 'before' | 'after'>,
+  ): Promise<void> {
+    let at = 0;
+    const records = [...layers].map(([weight, { scale, zero }]) => {
+      const record = { weight, at, groups: scale.length };
+      at += scale.byteLength + zero.byteLength;
+      return record;
+    });
+    await this.#write(
+      MODEL,
+      [...layers.values()].flatMap(({ scale, zero }) => [bytesOf(scale), bytesOf(zero)]),
+    );
+    this.#saved = { ...this.#saved, model: { before, after, layers: records } };
+    await this.#commit();
+  }
+
   /** What the errors of inputs count, by name of the weight. */
   async importance(): Promise<ReadonlyMap<string, Float32Array>> {
     const found = new Map<string, Float32Array>();
@@ -196,6 +194,8 @@ export class TuneState {
       }));
       const { scale, zero } = chosen;
       await this.#read(blockFile(block), at + importance * FLOAT, [bytesOf(scale), bytesOf(zero), chosen.codes]);
+      const moved = this.model?.layers.find((layer) => layer.weight === weight);
+      if (moved) await this.#read(MODEL, moved.at, [bytesOf(scale), bytesOf(zero)]);
       return chosen;
     }
     return undefined;
@@ -255,11 +255,7 @@ const blockFile = (index: number) => `block-${index}.bin`;
 /** Whether there is nothing in a folder but what a state is made of: it is removed then. */
 async function isOurs(folder: string): Promise<boolean> {
   const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
-  return names.every((name) => /^(texts\.bin|state\.(json|partial)|(block|floats|codes)-\d+\.bin)$/.test(name));
-}
-
-function isSaved(value: unknown): value is Saved {
-  const { version, key, lengths, trained, blocks } = (value ?? {}) as Partial<Saved>;
-  const lists = Array.isArray(lengths) && Array.isArray(blocks);
-  return version === 1 && typeof key === 'string' && lists && typeof trained === 'number';
+  return names.every((name) =>
+    /^(texts\.bin|model\.bin|state\.(json|partial)|(block|floats|codes)-\d+\.bin)$/.test(name),
+  );
 }

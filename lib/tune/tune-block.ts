@@ -89,7 +89,7 @@ function* differences(
 }
 
 /** Draws texts, each once before any comes again: the same ones for the same seed. */
-function drawing(texts: readonly TextPlace[], batch: number, seed: number): () => TextPlace[] {
+export function drawing(texts: readonly TextPlace[], batch: number, seed: number): () => TextPlace[] {
   const random = randomNumbers(seed);
   let left: TextPlace[] = [];
   const one = (): TextPlace => {

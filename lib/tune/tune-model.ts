@@ -14,7 +14,9 @@ import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
 import { solverNamed } from '../solvers/solvers.js';
 import { TunedLayer } from './layer.js';
-import type { LayerOutcome, TuneState } from './state.js';
+import { tuneWhole } from './model/tune-whole.js';
+import type { LayerOutcome } from './records.js';
+import type { TuneState } from './state.js';
 import type { Stream } from './stream.js';
 import { type TuningTexts, tuningTexts } from './texts.js';
 import { type BlockData, errorOf, type TextPlace, tuneBlock } from './tune-block.js';
@@ -70,6 +72,7 @@ export async function tuneModel(
     const tuner = new Tuner(source, texts, state, run);
     const waiting = new Map(layers.map((layer) => [moduleOfGgml(layer.site.name), layer]));
     for (let index = state.blocks.length; index < source.count; index++) await tuner.block(index, waiting);
+    if (tune.model > 0 && state.model === undefined) await tuner.model(layers);
     const done = new Set(state.blocks.flatMap((block) => block.layers.map(({ weight }) => weight)));
     return layers.filter(({ site }) => !done.has(site.weight.name));
   } finally {
@@ -129,6 +132,25 @@ class Tuner {
     }
   }
 
+  /** Scales and zeros of all layers together. */
+  async model(layers: readonly PlannedLayer[]): Promise<void> {
+    const { tune, metaDtypeOf, onProgress } = this.#run;
+    const total = this.#total;
+    const each = this.#source.count;
+    await tuneWhole(this.#source, layers, this.#state, {
+      ...{ machine: this.#machine, tune, metaDtypeOf, seed: this.#run.seed },
+      ...{ ids: this.#ids, places: this.#places, trained: this.#trained },
+      onStep: (done) =>
+        onProgress?.({ done: total - (tune.model - done) * each, total, block: each - 1, blocks: each }),
+    });
+  }
+
+  /** Steps that this run does: one of the whole model is one of each block. */
+  get #total(): number {
+    const { steps, model } = this.#run.tune;
+    return (this.#source.count - this.#skipped) * steps + model * this.#source.count;
+  }
+
   /** What goes into the first block. */
   async #embed(width: number): Promise<void> {
     for (const name of ['floats', 'codes'] as const) {
@@ -164,6 +186,7 @@ class Tuner {
     const { tune, seed, signal } = this.#run;
     const tuned: TunedLayer[] = [];
     const solved: Record<string, Float32Array> = {};
+    const first = new Map<string, LayerOutcome['chosen']>();
     const importanceOf = new Map<string, Float32Array>();
     for (const { module, shape } of block.linears) {
       const layer = waiting.get(module);
@@ -172,15 +195,18 @@ class Tuner {
       const importance = this.#importance(layer, shares.get(module));
       if (importance) importanceOf.set(site.weight.name, importance);
       const floats = await block.weight(module, { threads: machine.threads, signal });
-      const start = await quantize({ data: floats, dtype: 'float32', shape }, form.config, {
+      const found = await quantize({ data: floats, dtype: 'float32', shape }, form.config, {
         ...{ threads: machine.threads, signal },
         ...(importance && { importance }),
       });
       const own = new TunedLayer({
-        ...{ weight: site.weight.name, module, shape, config: form.config, floats, solved: start },
+        ...{ weight: site.weight.name, module, shape, config: form.config, floats, solved: found },
         metaDtype: this.#run.metaDtypeOf(layer),
       });
-      solved[module] = (await own.finish(machine)).values.slice();
+      const start = await own.finish(machine);
+      solved[module] = start.values.slice();
+      // The whole model is tuned on codes that are known; else the solver finds them again.
+      if (tune.model > 0) first.set(own.weight, start.chosen);
       tuned.push(own);
     }
     const held = { ...streams, texts: this.#places.slice(this.#trained) };
@@ -189,7 +215,7 @@ class Tuner {
     const before = await errorOf(untuned, held, signal);
     for (const layer of tuned) await layer.begin(machine);
     let done = (block.index - this.#skipped) * tune.steps;
-    const [blocks, total] = [this.#source.count, (this.#source.count - this.#skipped) * tune.steps];
+    const [blocks, total] = [this.#source.count, this.#total];
     const report = () => this.#run.onProgress?.({ done, total, block: block.index, blocks });
     report();
     const trained = { ...streams, texts: this.#places.slice(0, this.#trained) };
@@ -208,7 +234,7 @@ class Tuner {
     const after = await errorOf(made, held, signal);
     const better = after < before;
     const outcomes = tuned.map(({ weight }): LayerOutcome => {
-      return { weight, importance: importanceOf.get(weight), chosen: better ? chosen.get(weight) : undefined };
+      return { weight, importance: importanceOf.get(weight), chosen: (better ? chosen : first).get(weight) };
     });
     return { outcomes, made: better ? made : untuned, before, after };
   }

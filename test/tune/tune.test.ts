@@ -118,6 +118,35 @@ describe('tuning', () => {
     expect(tensorsOf(tuned).equals(tensorsOf(plain))).toBe(false);
   });
 
+  test('moves scales and zeros of the whole model after its blocks, and goes on with that, too', async () => {
+    const model = { ...options, tune: { ...tune, steps: 2, model: 6 } } as const;
+    const whole = join(scratch, 'model');
+    const report = await quantizeModel(SHIPPED, whole, model);
+    const notes = report.notes.join(' ');
+    expect(notes).toMatch(
+      /scales and zeros of all layers together in 6 steps: .* are off by [\d.]+ nats, not [\d.]+ nats/,
+    );
+    const [after, before] = /off by ([\d.]+) nats, not ([\d.]+) nats/.exec(notes)!.slice(1).map(Number) as [
+      number,
+      number,
+    ];
+    expect(after).toBeLessThan(before);
+    const stopped = join(scratch, 'model stopped');
+    const controller = new AbortController();
+    const run = quantizeModel(SHIPPED, stopped, {
+      ...{ ...model, threads: 1, signal: controller.signal },
+      // In the middle of the last stage.
+      onProgress: ({ tuning }) =>
+        void (tuning && tuning.total - tuning.done < 10 && controller.abort(new Error('stopped'))),
+    });
+    expect((await failure(() => run)).message).toBe('stopped');
+    await quantizeModel(SHIPPED, stopped, { ...model, threads: 7 });
+    expect(tensorsOf(stopped).equals(tensorsOf(whole))).toBe(true);
+    const without = join(scratch, 'model without');
+    await quantizeModel(SHIPPED, without, { ...model, tune: { ...tune, steps: 2 } });
+    expect(tensorsOf(without).equals(tensorsOf(whole))).toBe(false);
+  });
+
   test('keeps what the solver found where that is better', async () => {
     const [plain, tuned] = [join(scratch, 'kept plain'), join(scratch, 'kept tuned')];
     const own = { nbits: 8, groupSize: 64, importance: 'none' } as const;
@@ -132,6 +161,7 @@ describe('tuning', () => {
       [{ tune: { steps: 0 } }, /tune\.steps to be an integer in \[1, 100000\], got 0/],
       [{ tune: { stepz: 3 } as TuneOptions }, /Unknown option "stepz"/],
       [{ tune: { data: 'text:' } }, /tune\.data to be own, text:<file> or \{ text \}/],
+      [{ tune: { model: 0 } }, /tune\.model to be true, false or an integer in \[1, 100000\], got 0/],
       [{ tune: 3 as never }, /tune to be true, false or an object of options, got 3/],
       [{ tune: true, refine: true }, /refine to be false with tune/],
       [{ tune: true, sequential: true }, /sequential to be false with tune/],
@@ -153,7 +183,11 @@ describe('tuning', () => {
 
   test('is asked for on the command line, with its steps or without', async () => {
     const args = ['quantize', SHIPPED, '--out', join(scratch, 'cli'), '--nbits', '2', '--dry-run', '--json'];
-    for (const flags of [['--tune'], ['--tune', '7', '--tune-rate', '0.01'], ['--tune=7', '--tune-data', 'own']]) {
+    for (const flags of [
+      ['--tune', '--tune-model'],
+      ['--tune', '7', '--tune-rate', '0.01', '--tune-model', '3'],
+      ['--tune=7', '--tune-data', 'own'],
+    ]) {
       const { status, stdout } = await hqq([...args, ...flags]);
       expect(status).toBe(0);
       expect((JSON.parse(stdout) as { importance: string }).importance).toBe('own');
@@ -161,6 +195,7 @@ describe('tuning', () => {
     for (const [flags, message] of [
       [['--tune-steps', '3'], /Unknown flag/],
       [['--tune-rate', '0.01'], /Expected --tune with --tune-rate/],
+      [['--tune-model'], /Expected --tune with --tune-model/],
       [['--tune=0'], /Expected --tune to be an integer in \[1, 100000\], got 0/],
     ] as const) {
       const { status, stderr } = await hqq([...args, ...flags]);

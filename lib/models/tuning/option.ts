@@ -35,6 +35,14 @@ export interface TuneOptions {
    * @default 'auto'
    */
   readonly rate?: number | 'auto' | undefined;
+  /**
+   * After the blocks, so many steps in which scales and zeros of all layers move together, so that the probabilities of the whole model are
+   * those of the model of floats; codes stay. `true`: 16 steps, each of which takes as long as some steps of all blocks. What comes of it is kept
+   * where the tokens that are held back say so.
+   *
+   * @default false
+   */
+  readonly model?: boolean | number | undefined;
   /** Begins anew, and removes what an earlier run that was stopped left beside the output (`<output>.tune`). @default false */
   readonly restart?: boolean | undefined;
 }
@@ -66,8 +74,13 @@ export interface ResolvedTune {
   readonly batch: number;
   readonly length: number;
   readonly rate: number;
+  /** 0: none. */
+  readonly model: number;
   readonly restart: boolean;
 }
+
+/** Steps of the whole model, where nobody says how many. */
+const MODEL_STEPS = 16;
 
 const isWhole = (least: number, most: number) => (value: unknown) =>
   Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
@@ -117,6 +130,13 @@ export const TUNE_OPTIONS: { readonly [K in keyof Required<TuneOptions>]: Option
     help: 'how far the first step goes, in codes; auto: 0.5 / steps',
     parse: (text) => (text !== '' && Number.isFinite(Number(text)) ? Number(text) : text),
   },
+  model: {
+    default: false,
+    expected: 'true, false or an integer in [1, 100000]',
+    accepts: (value) => typeof value === 'boolean' || isWhole(1, 100_000)(value),
+    help: 'after the blocks, move scales and zeros of all layers together, in so many steps',
+    parse: whole,
+  },
   restart: {
     default: false,
     expected: 'true or false',
@@ -154,7 +174,8 @@ export function resolveTune(tune: boolean | TuneOptions): ResolvedTune | undefin
     }),
   ) as unknown as Required<TuneOptions> & ResolvedTune;
   const { rate, steps } = resolved;
-  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? 0.5 / steps : rate };
+  const model = Number((resolved.model as boolean | number) === true ? MODEL_STEPS : resolved.model);
+  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? 0.5 / steps : rate, model };
 }
 
 /** Refuses what tuning does not go with. @throws {HqqError} `ERR_INVALID_OPTION` */

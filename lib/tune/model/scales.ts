@@ -1,8 +1,12 @@
 import type { Backend } from '../../../binding.js';
+import { provide } from '../../backend/js/backend.js';
+import { fakeQuantizeGradient } from '../../backend/js/gradients/fake-quantize.js';
 import { runTask } from '../../compute/run.js';
 import { inTurns, type Steps } from '../../files/event-loop.js';
 import { FORMATS } from '../../matrix/format.js';
 import type { Floats } from '../tape/spans.js';
+
+provide({ fakeQuantizeGradient });
 
 /** A linear layer on codes that stay as they are. */
 export interface CodedLayer {
