@@ -224,7 +224,7 @@ export class OpenBlock extends OpenPart {
     cache: KvCache,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { config, machine, ropes, desk } = this.#context;
+    const { config, machine, adapters, ropes, desk } = this.#context;
     const count = texts.reduce((sum, { rows }) => sum + rows, 0);
     const all = makeRows(config, count);
     let at = 0;
@@ -242,7 +242,7 @@ export class OpenBlock extends OpenPart {
     await desk.withFrame(count, async (frame) => {
       const plan = new Plan(machine.threads);
       const cached = texts.map(({ rows }) => ({ rows, cache: cache.layer(0) }));
-      this.#block!.addTo(plan, all, frame, cached);
+      this.#block!.addTo(plan, all, frame, cached, Lora.of([{ rows: count, adapters }]));
       await plan.run(machine.backend, { signal });
     });
     at = 0;
