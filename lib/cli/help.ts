@@ -1,4 +1,4 @@
-import { VERSION } from '../models/quantize/version.js';
+import { packageVersion } from '../models/quantize/version.js';
 import { argument, type Command } from './command.js';
 import { type Flag, kebab } from './flags.js';
 import { bold, pairs, paragraph } from './show/table.js';
@@ -18,7 +18,9 @@ function usage({ name, args, flags }: Command): string {
 /** `hqq --help` */
 export function generalHelp(commands: readonly Command[]): string {
   return [
-    paragraph(`hqq ${VERSION}: Half-Quadratic Quantization, 1- to 8-bit weights without data and without Python`),
+    paragraph(
+      `hqq ${packageVersion()}: Half-Quadratic Quantization, 1- to 8-bit weights without data and without Python`,
+    ),
     '\n',
     bold('Usage\n'),
     pairs([

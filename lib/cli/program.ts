@@ -1,7 +1,7 @@
 import { ioError } from '../files/io.js';
 import { HqqError, plain } from '../messages/errors.js';
 import { suggestion } from '../messages/suggestion.js';
-import { VERSION } from '../models/quantize/version.js';
+import { packageVersion } from '../models/quantize/version.js';
 import { type Command, type Context, toJson } from './command.js';
 import { COMMANDS } from './commands/list.js';
 import { failureOf } from './failure.js';
@@ -100,7 +100,7 @@ export class Program {
       return 2;
     }
     if (name === '--version' || name === '-v') {
-      this.#print(`${VERSION}\n`);
+      this.#print(`${packageVersion()}\n`);
       return 0;
     }
     if (isHelp(name) || name === 'help') {

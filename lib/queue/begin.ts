@@ -17,7 +17,7 @@ import { inputsOf } from '../models/output-folder.js';
 import { changedEnvelope } from '../models/quantize/plan.js';
 import { type Prepared, prepare } from '../models/quantize/prepare.js';
 import { layoutsOf } from '../models/quantize/quantize.js';
-import { VERSION } from '../models/quantize/version.js';
+import { packageVersion } from '../models/quantize/version.js';
 import { addFlow, importanceJob, type JobData } from './jobs.js';
 import {
   FILES,
@@ -103,7 +103,7 @@ async function beginPrepared(
       );
       const weighs = await weighSoon(prepared, folder);
       const manifest: Manifest = {
-        ...{ version: 1, hqq: VERSION, run, ...paths, options: carried, digest: plan.digest },
+        ...{ version: 1, hqq: packageVersion(), run, ...paths, options: carried, digest: plan.digest },
         ...{ plan: fingerprintOf(plan), shards: summariesOf(plan), begun: Date.now() },
         ...{ attempts: queue.attempts, parents, weighs },
       };

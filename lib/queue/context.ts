@@ -5,7 +5,7 @@ import { HqqError, show } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import type { ModelOptions } from '../models/options.js';
 import { type Prepared, prepare } from '../models/quantize/prepare.js';
-import { VERSION } from '../models/quantize/version.js';
+import { packageVersion } from '../models/quantize/version.js';
 import type { JobData } from './jobs.js';
 import { FILES, fingerprintOf, folderOf, found, isWithin, type Manifest, readManifest } from './manifest.js';
 import { readWeighed, type Weighed } from './weighed.js';
@@ -101,7 +101,8 @@ export class Contexts {
       new Elsewhere('ERR_CHECKPOINT_CONTENT', `Expected ${what} to be ${expected}, got ${show(got)}.`);
     if (manifest.run !== data.run) throw other('the run of the manifest', data.run, manifest.run);
     if (folderOf(output, manifest.run) !== folder) throw other('the folder of the run', 'beside its output', folder);
-    if (manifest.hqq !== VERSION) throw other('hqq to be as where the run was begun', manifest.hqq, VERSION);
+    const own = packageVersion();
+    if (manifest.hqq !== own) throw other('hqq to be as where the run was begun', manifest.hqq, own);
     await checkLinks(input, this.#root);
     const prepared = await prepare(input, output, optionsOf(manifest));
     try {

@@ -8,7 +8,7 @@ import { formatCount, formatPercent, plural } from '../messages/units.js';
 import type { ConversionRun, ModelOptions, ResolvedOptions } from '../models/options.js';
 import type { ModelPlan } from '../models/quantize/plan.js';
 import { quantizeModel as quantizeWith, type Weigh, type Weighing } from '../models/quantize/quantize.js';
-import { VERSION } from '../models/quantize/version.js';
+import { packageVersion } from '../models/quantize/version.js';
 import type { ModelReport } from '../models/report.js';
 import { type ResolvedTune, resolveTune } from '../models/tuning/option.js';
 import { schemeNamed } from '../schemes/list.js';
@@ -83,7 +83,7 @@ function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, 
   const layers = plan.shards.flatMap((shard) => shard.layers.map(({ site, form }) => [site.weight.name, form]));
   const { backend, isa } = { backend: activeBackend().name, isa: activeBackend().isa };
   return [
-    VERSION,
+    packageVersion(),
     plan.digest,
     plan.scheme,
     layers,

@@ -2,7 +2,7 @@ import { cpus } from 'node:os';
 import { availableBackends, backend, openBackend } from '../../backend/index.js';
 import { plain } from '../../messages/text.js';
 import { formatBytes, formatLarge, formatNumber, formatRate, formatSeconds, plural } from '../../messages/units.js';
-import { VERSION } from '../../models/quantize/version.js';
+import { packageVersion } from '../../models/quantize/version.js';
 import { defineCommand, toJson } from '../command.js';
 import { count, JSON_FLAG, NO_PROGRESS, UsageError } from '../flags.js';
 import { withProgress } from '../show/progress.js';
@@ -48,7 +48,7 @@ export const bench = defineCommand({
         return measured;
       });
       const report = {
-        hqq: VERSION,
+        hqq: packageVersion(),
         node: process.version,
         cpu: cpus()[0]?.model.trim() ?? 'unknown',
         isa,
@@ -118,7 +118,7 @@ function describe({ cpu, node, isa, threads, size, memcpy, rows }: BenchReport):
     formatNumber(row.timesMemcpy),
     row.flopPerSecond === undefined ? formatRate(row.weights, row.seconds) : `${formatLarge(row.flopPerSecond)}FLOP/s`,
   ]);
-  return `${bold(`hqq ${VERSION} bench`)}\n\n${head}\n${table(columns, body)}`;
+  return `${bold(`hqq ${packageVersion()} bench`)}\n\n${head}\n${table(columns, body)}`;
 }
 
 /** `quantize`, `lay out`, `multiply 64 rows, int8`. */

@@ -1,7 +1,7 @@
 import { type Diagnosis, diagnose } from '../../backend/index.js';
 import { plain } from '../../messages/text.js';
 import { plural } from '../../messages/units.js';
-import { VERSION } from '../../models/quantize/version.js';
+import { packageVersion } from '../../models/quantize/version.js';
 import { defineCommand, toJson } from '../command.js';
 import { JSON_FLAG } from '../flags.js';
 import { bold, pairs } from '../show/table.js';
@@ -16,7 +16,7 @@ export const doctor = defineCommand({
   plan(_args, { json = false }) {
     return async ({ print }) => {
       const diagnosis = diagnose();
-      print(json ? toJson({ hqq: VERSION, ...diagnosis }) : tell(diagnosis));
+      print(json ? toJson({ hqq: packageVersion(), ...diagnosis }) : tell(diagnosis));
       return diagnosis.chosen ? 0 : 1;
     };
   },
@@ -29,7 +29,7 @@ type Line = readonly [label: string, text: string];
 function tell(diagnosis: Diagnosis): string {
   const { version, platform, arch, libc, cpu, features, fix, environment } = diagnosis;
   const lines: Line[] = [
-    ['hqq', VERSION],
+    ['hqq', packageVersion()],
     ['node', `${version.node} (Node-API ${version.napi})`],
     ['machine', `${platform} ${arch}${libc === undefined ? '' : ` (${libc})`}, ${plain(cpu)}`],
     ['features', features.length > 0 ? features.join(' ') : 'not known, or none that kernels use'],
