@@ -1,8 +1,14 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-/** Files that replace modules, or measure the memory of their process. */
-const APART = ['test/libc.test.ts', 'test/runtime/cache.test.ts'];
+/** Files that replace modules, or measure the memory of their process: test/architecture.test.ts knows them by their words. */
+const APART = [
+  'test/containers/header.test.ts',
+  'test/containers/reader.test.ts',
+  'test/libc.test.ts',
+  'test/onnx/importance.test.ts',
+  'test/runtime/cache.test.ts',
+];
 
 // All others share a process for each worker, which reads lib/ once: to start one and read it takes half a second for each file.
 export default defineConfig({

@@ -249,3 +249,11 @@ test('no file holds the marks of a merge that was not finished', () => {
   expect(below.length).toBeGreaterThan(500);
   expect(marked).toEqual([]);
 });
+
+test('files of tests that replace modules, or measure memory, have a process of their own', () => {
+  const apart = /const APART = (\[[^\]]*\]);/.exec(readFileSync(join(root, 'vitest.config.ts'), 'utf8'))![1]!;
+  const asking = filesBelow('test', ['.test.ts']).filter((file) =>
+    /\bvi\.(mock|doMock)\(|\bprocess\.memoryUsage\b/.test(readFileSync(join(root, file), 'utf8').replaceAll('\\b', '')),
+  );
+  expect(asking.filter((file) => !apart.includes(`'${file}'`) && file !== 'test/architecture.test.ts')).toEqual([]);
+});
