@@ -23,8 +23,8 @@ namespace {
 
 template <class Kernel>
 Status gated_gradient(const Context& context, const GatedGradient& op, const Kernel& kernel) {
-  const auto& [gate, up, gradient, gate_gradient, up_gradient] = op.arrays;
   return for_units(context, op.count, [&](size_t first, size_t count) {
+    const auto& [gate, up, gradient, gate_gradient, up_gradient] = op.arrays;
     kernel({gate + first, up + first, gradient + first, gate_gradient + first, up_gradient + first}, count);
   });
 }
