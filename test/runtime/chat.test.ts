@@ -352,6 +352,21 @@ describe('what earlier texts began with', () => {
     expect(held((await copying).cache, 16)).toEqual(text(16, 100));
   });
 
+  test('stays as it is while another text copies of it, though its own text has ended', async () => {
+    const prefixes = new Prefixes(1 << 30, make);
+    const first = await prefixes.begin(text(40));
+    await fill(first.cache, text(40));
+    for (const start = performance.now(); performance.now() - start < 3; ); // the turn is used up: copying waits for the next
+    const copying = prefixes.begin([...text(36), 999, 998]);
+    await first.end(text(40));
+    const ids = [...text(25), ...text(15, 500)];
+    const third = await prefixes.begin(ids); // would go on with the cache itself
+    await fill(third.cache, ids);
+    const second = await copying;
+    expect([second.reused, third.reused, third.cache === first.cache]).toEqual([36, 25, false]);
+    expect([held(second.cache, 36), held(third.cache, 40)]).toEqual([text(36), ids]);
+  });
+
   test('is bounded: the least recently used goes', async () => {
     const one = make();
     await fill(one, text(10));

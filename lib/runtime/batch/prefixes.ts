@@ -60,7 +60,8 @@ export class Prefixes {
     if (this.#most === 0) return ownCache(this.#makeFor(adapters));
     const { entry: found, common } = this.#longest(ids, adapters);
     let entry: Entry;
-    if (found && this.#idle.includes(found) && 2 * common >= found.cache.length) {
+    const free = found?.readers === 0 && this.#idle.includes(found);
+    if (found && free && 2 * common >= found.cache.length) {
       entry = found; // the same text, further on, or another end of it
       entry.cache.truncate(common);
       this.#idle = this.#idle.filter((other) => other !== entry);
