@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { formatStart, JsonText } from '../../lib/runtime/text/json/json-text.js';
+import { type Choice, type Kind, literalKind } from '../../lib/runtime/text/json/kinds.js';
 import { advance, isEnd } from '../../lib/runtime/text/json/states.js';
+import { demandValues } from '../../lib/runtime/text/json/values.js';
 import { randomNumbers } from '../../lib/runtime/text/sampling.js';
 import { SHIPPED } from '../support/language-models.js';
 
@@ -221,9 +223,43 @@ describe('JSON of a schema', () => {
       'of each of its alternatives',
     ],
     [lists(66), 'more than 64 values within each other'],
+    [
+      { type: 'array', minItems: 1, items: { type: 'array', minItems: 1, items: { type: 'integer', minimum: 1e30 } } },
+      'Expected schema.items.items to be',
+    ],
+    [{ type: 'array', minItems: 1, items: endless, $defs: { a: endless } }, 'Expected schema.items.items to be'],
+    [{ type: 'array', items: { anyOf: [{}, { type: 'number', minimum: 1e30, maximum: 1e30 }] } }, 'anyOf.1 to be'],
   ])('refuses %j', (schema, message) => {
     const refused = { code: 'ERR_INVALID_OPTION', message: expect.stringContaining(message) as string };
     expect(() => formatStart({ schema: schema as object })).toThrow(expect.objectContaining(refused));
+  });
+
+  test('looks for values of each schema once, however deep others lie that it waits for', () => {
+    let looks = 0;
+    const any: Choice = () => [];
+    const read = (kind: Kind) => ({ choice: () => [(looks++, kind)], path: 'schema' });
+    const chain = [read(literalKind(['1']))];
+    const needing = ({ choice }: { choice: Choice }) =>
+      read({ kind: 'array', prefix: [], items: choice, min: 1, max: 1 });
+    while (chain.length < 60) chain.push(needing(chain.at(-1)!));
+    const schemas = [...Array.from({ length: 100 }, () => needing(chain.at(-1)!)), ...chain];
+    demandValues(schemas, any);
+    expect(looks).toBe(schemas.length);
+  });
+
+  test('looks at no more numbers once there are none of a kind', () => {
+    let looks = 0;
+    const schemas = Array.from({ length: 9 }, (_, i) => {
+      const kind: Kind = { kind: 'number', integer: false, min: 5e-17, max: 6e-17 };
+      Object.defineProperty(kind, 'min', { get: () => (looks++, 5e-17) });
+      return { choice: () => [kind], path: `schema.${i}` };
+    });
+    const alone = (count: number) => {
+      looks = 0;
+      expect(() => demandValues(schemas.slice(0, count), () => [])).toThrow('Expected schema.0 to be');
+      return looks;
+    };
+    expect(alone(9)).toBe(alone(1));
   });
 
   const items = (...anyOf: object[]) => formatStart({ schema: { type: 'array', items: { anyOf } } });
