@@ -2,7 +2,7 @@ import type { LanguageModel } from '../runtime/model.js';
 import type { ChatMessage } from '../runtime/text/chat-template.js';
 import type { GeneratedToken } from '../runtime/text/generate.js';
 import type { GenerateOptions } from '../runtime/text/generate-options.js';
-import { formatStart, type TextFormat } from '../runtime/text/json/json-text.js';
+import { readFormat, type TextFormat } from '../runtime/text/json/json-text.js';
 import type { ChatTokenizer } from '../runtime/text/tokenizer.js';
 import { parsed, ToolCallReader } from '../runtime/text/tool-calls.js';
 import type { Asked } from './answer.js';
@@ -247,11 +247,10 @@ function formatOf(given: ChatBody['response_format']): TextFormat | undefined {
     new Failure(400, message, { param: 'response_format', code: 'invalid_json_schema' });
   if (!schema) throw refuse('response_format.json_schema.schema is missing.');
   try {
-    formatStart({ schema });
+    return readFormat({ schema }); // once for all n texts
   } catch (error) {
     throw refuse((error as Error).message);
   }
-  return { schema };
 }
 
 /** Calls of earlier turns as templates expect them: with arguments that are an object, where a client's are text. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
-import { formatStart, JsonText } from '../../lib/runtime/text/json/json-text.js';
+import { formatStart, JsonText, readFormat } from '../../lib/runtime/text/json/json-text.js';
 import { type Choice, type Kind, literalKind } from '../../lib/runtime/text/json/kinds.js';
 import { advance, isEnd } from '../../lib/runtime/text/json/states.js';
 import { demandValues } from '../../lib/runtime/text/json/values.js';
@@ -260,6 +260,19 @@ describe('JSON of a schema', () => {
       return looks;
     };
     expect(alone(9)).toBe(alone(1));
+  });
+
+  test('is read once where it is read ahead', () => {
+    let looks = 0;
+    const schema = { properties: {}, type: 'object' };
+    Object.defineProperty(schema, 'type', { enumerable: true, get: () => (looks++, 'object') });
+    expect(whole('{}', formatStart({ schema }))).toBe(true);
+    const [each, format] = [looks, readFormat({ schema })];
+    for (const _ of [1, 2]) expect(whole('{}', formatStart(format))).toBe(true);
+    expect([each > 0, looks]).toEqual([true, 2 * each]);
+    expect(() => readFormat({ schema: { type: 'text' } })).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_OPTION' }),
+    );
   });
 
   const items = (...anyOf: object[]) => formatStart({ schema: { type: 'array', items: { anyOf } } });

@@ -3,6 +3,8 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { afterEach, expect, test, vi } from 'vitest';
 import { HqqError } from '../../lib/messages/errors.js';
+import type { GenerateOptions } from '../../lib/runtime/text/generate-options.js';
+import { formatStart, type TextFormat } from '../../lib/runtime/text/json/json-text.js';
 import { checkKeys, readKeys } from '../../lib/serve/keys.js';
 import type { Limits } from '../../lib/serve/limits.js';
 import type { ServedModel } from '../../lib/serve/requests.js';
@@ -59,6 +61,19 @@ async function serve(model: ServedModel, limits: Partial<Limits> = {}) {
 }
 
 const messages = [{ role: 'user', content: 'x' }];
+
+test('reads the schema of an answer once, not for each text', async () => {
+  const formats: TextFormat[] = [];
+  async function* generate(_: unknown, { format }: GenerateOptions) {
+    formats.push(format!);
+    yield { id: 97, text: 'a', finish: 'length' };
+  }
+  const { post } = await serve(bytes({ generate }));
+  const response_format = { type: 'json_schema', json_schema: { name: 'any', schema: { type: 'object' } } };
+  expect((await post('chat/completions', { messages, n: 3, response_format })).status).toBe(200);
+  expect(formats).toHaveLength(3);
+  expect(new Set(formats.map(formatStart)).size).toBe(1);
+});
 
 test('counts all that a template may write, not contents alone', async () => {
   const chatPrompt = vi.fn(async () => [1]);

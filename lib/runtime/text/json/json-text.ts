@@ -1,4 +1,3 @@
-import type { Choice } from './kinds.js';
 import { ANY_OBJECT, readSchema } from './schema.js';
 import { advance, isEnd, mayCome, type States, startOf, takesPlain } from './states.js';
 
@@ -10,10 +9,24 @@ export type TextFormat =
       readonly schema: object;
     };
 
+/** Where texts begin of formats that were read ahead. */
+const READ = new WeakMap<object, States>();
+
+/**
+ * The same format, read now and not again for each text that is kept to it. Its schema must stay as it is.
+ *
+ * @throws {HqqError} `ERR_INVALID_OPTION` for a schema that no text can be kept to.
+ */
+export function readFormat({ schema }: Exclude<TextFormat, 'json'>): TextFormat {
+  const format = { schema };
+  READ.set(format, formatStart(format));
+  return format;
+}
+
 /** The beginning of a text of a format. @throws {HqqError} `ERR_INVALID_OPTION` for a schema that no text can be kept to. */
 export function formatStart(format: TextFormat): States {
-  const want: Choice = format === 'json' ? () => [ANY_OBJECT] : readSchema(format.schema);
-  return startOf(want);
+  if (format === 'json') return startOf(() => [ANY_OBJECT]);
+  return READ.get(format) ?? startOf(readSchema(format.schema));
 }
 
 /** Texts of tokens by what they begin with: most of a vocabulary is told from it. */
