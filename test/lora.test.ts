@@ -79,13 +79,30 @@ test.each([
   expect(layer.memoryUsage - plain.memoryUsage).toBe(4 * (INS + OUTS) * (3 + 8));
 });
 
-test('arrays are copied, also from what fromWeight is given', async () => {
-  const own = adapter(2, 3);
-  const layer = await QuantizedLinear.fromWeight({ data, shape }, { groupSize: 16 }, { lora: { own } });
-  const before = await layer.forward(x, { lora: 'own' });
-  own.a.fill(0);
-  own.b.fill(0);
-  expectSameBytes(await layer.forward(x, { lora: 'own' }), before);
+test.each(['create', 'fromWeight'] as const)('arrays are copied when %s is called', async (how) => {
+  const q = await quantize({ data, shape }, { groupSize: 16 });
+  const own = { a: lora.sql.a.slice(), b: lora.sql.b.slice(), scale: 0.5 };
+  const ownBias = bias.slice();
+  const options = { bias: ownBias, lora: { own } };
+  const making =
+    how === 'create'
+      ? QuantizedLinear.create(q, options)
+      : QuantizedLinear.fromWeight({ data, shape }, { groupSize: 16 }, options);
+  for (const array of [own.a, own.b, ownBias]) array.fill(0);
+  const layer = await making;
+  const expected = await QuantizedLinear.create(q, { bias, lora });
+  expectSameBytes(await layer.forward(x, { lora: 'own' }), await expected.forward(x, { lora: 'sql' }));
+});
+
+test('fromWeight refuses adapters before it quantizes', async () => {
+  const weight = { data, shape };
+  const a = new Float32Array(INS + 1);
+  // NaN is refused by quantize, which is not asked.
+  const error = await failure(() =>
+    QuantizedLinear.fromWeight({ ...weight, data: data.map(() => NaN) }, {}, { lora: { own: { ...lora.sql, a } } }),
+  );
+  expect(error).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+  expect(error.message).toContain('lora["own"].a');
 });
 
 test('what is none is refused', async () => {
@@ -98,6 +115,13 @@ test('what is none is refused', async () => {
     [{ own: { ...lora.sql, a: new Float32Array(0) } }, 'ERR_INVALID_ARGUMENT', 'rank rows of 64 numbers'],
     [{ own: { ...lora.sql, a: new Float64Array(3 * INS) } }, 'ERR_INVALID_ARGUMENT', 'lora["own"].a'],
     [{ own: { ...lora.sql, b: new Float32Array(OUTS) } }, 'ERR_INVALID_ARGUMENT', 'for 48 x 3'],
+    [
+      { own: { ...lora.sql, b: lora.sql.b.map(() => 3e38), scale: 10 } },
+      'ERR_INVALID_ARGUMENT',
+      'b times 10 to be finite',
+    ],
+    [{ own: { ...lora.sql, a: lora.sql.a.map(() => NaN) } }, 'ERR_INVALID_ARGUMENT', 'lora["own"].a to be finite'],
+    [null, 'ERR_INVALID_ARGUMENT', 'lora'],
     [{ own: { ...lora.sql, scale: NaN } }, 'ERR_INVALID_OPTION', 'lora["own"].scale to be a finite number'],
   ] as const) {
     const error = await failure(() => QuantizedLinear.create(q, { lora: given as never }));

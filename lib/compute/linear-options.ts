@@ -4,6 +4,7 @@ import type { RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
+import { takeLora } from './lora/take.js';
 import { checkRunOptions, RUN_OPTIONS, resolveThreads } from './run.js';
 
 /** How a `QuantizedLinear` computes. */
@@ -23,7 +24,7 @@ export interface LinearOptions {
   readonly activations?: 'float32' | 'int8' | undefined;
 }
 
-/** What an adapter adds to the result: `scale * B (A x)`. */
+/** What an adapter adds to the result: `scale * B (A x)`. A, and B times the scale, are finite. */
 export interface LoraFactors {
   /** A: `[rank, inFeatures]`. Its length says what the rank is. */
   readonly a: Float32Array;
@@ -36,7 +37,8 @@ export interface LoraFactors {
 /** Adapters beside the weights of a layer that is made on other threads. */
 export interface LoraOptions {
   /**
-   * By name: `forward(x, { lora: 'sql' })` has one, `{ lora: ['sql', 'french'] }` several, which add up, `forward(x)` none. Arrays are copied.
+   * By name: `forward(x, { lora: 'sql' })` has one, `{ lora: ['sql', 'french'] }` several, which add up, `forward(x)` none. Arrays are copied
+   * at the call.
    * Their products are float32 whatever `activations` is.
    *
    * @default none
@@ -96,6 +98,18 @@ export function checkLayerOptions(options: LinearOptions & LoraOptions & RunOpti
   const { signal, threads, lora } = options;
   checkRunOptions({ signal, threads });
   return { own, lora, run: { signal, threads: resolveThreads(threads) } };
+}
+
+/**
+ * Checks what `checkLayerOptions` took against the shape of the layer, and copies it: callers may do with theirs what they like from then
+ * on. Without a shape nothing is checked: the weight is refused for that.
+ */
+export function holdLayerOptions(own: LinearOptions, lora: LoraOptions['lora'], shape: readonly number[]) {
+  if (!Array.isArray(shape)) return { layer: own, adapters: undefined };
+  const [outFeatures, inFeatures] = shape as unknown as readonly [number, number];
+  const { bias, activations } = checkLinearOptions(own, outFeatures);
+  const adapters = lora === undefined ? lora : takeLora(lora, [outFeatures, inFeatures]);
+  return { layer: { bias: bias?.slice(), activations }, adapters };
 }
 
 /** How a layer computes that a model gives, with the bias that the model gives: taken once and checked before anything is read. */

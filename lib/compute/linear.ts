@@ -16,13 +16,13 @@ import {
   type ForwardInto,
   type ForwardNew,
   type ForwardOptions,
+  holdLayerOptions,
   LINEAR_OPTIONS,
   type LinearOptions,
   type LoraOptions,
   refuseLora,
   resultOf,
 } from './linear-options.js';
-import { loadLora } from './lora/later.js';
 import type { LoraSet } from './lora/set.js';
 import { LaidOut, type Weights } from './panels.js';
 import { quantize } from './quantize.js';
@@ -133,12 +133,8 @@ export class QuantizedLinear {
     const { own, lora, run } = checkLayerOptions(options, LORA);
     run.signal?.throwIfAborted();
     checkQuantized(q);
-    const { bias, activations } = checkLinearOptions(own, q.shape[0]);
-    const held = { bias: bias?.slice(), activations }; // whatever the caller does with them meanwhile
-    const adapters = lora && loadLora().then((Adapters) => new Adapters(lora, q.shape));
-    const [laidOut, set] = await Promise.all([LaidOut.later(q, run), adapters]);
-    laidOut.lora = set;
-    return new QuantizedLinear(laidOut, held);
+    const { layer, adapters } = holdLayerOptions(own, lora, q.shape);
+    return new QuantizedLinear(await LaidOut.later(q, run, adapters), layer);
   }
 
   /**
@@ -158,8 +154,9 @@ export class QuantizedLinear {
     rejectMisplaced(config, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(options, OPTION_NAMES, (name) => place(`{ ${name} }, options`));
     const { own, lora, run } = checkLayerOptions(options, LORA);
-    if (Array.isArray(weight?.shape)) checkLinearOptions(own, weight.shape[0]); // before any work is done
-    return QuantizedLinear.create(await quantize(weight, config, run), { ...own, lora, ...run });
+    const { layer, adapters } = holdLayerOptions(own, lora, weight?.shape); // before any work is done
+    const q = await quantize(weight, config, run);
+    return new QuantizedLinear(await LaidOut.later(q, run, adapters), layer);
   }
 
   /**

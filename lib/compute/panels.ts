@@ -1,11 +1,12 @@
 import type { PanelArgs } from '../../binding.js';
-import { PANEL } from '../matrix/constants.js';
 import { formatNamed, packedRows } from '../matrix/format.js';
 import { fitsPanels, panelSizes } from '../matrix/panels.js';
 import type { QuantizedTensorLike, RunOptions } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { activeBackend } from './host.js';
+import { loadLora } from './lora/later.js';
 import type { LoraSet } from './lora/set.js';
+import type { Factors } from './lora/take.js';
 import { pinInputs, runTask, runTaskSync } from './run.js';
 
 /** The weight matrix in panels, or as it was. */
@@ -16,10 +17,11 @@ export class LaidOut {
   readonly q: QuantizedTensorLike;
   readonly weights: Weights;
   /** Adapters beside it. */
-  lora: LoraSet | undefined;
+  readonly lora: LoraSet | undefined;
 
-  private constructor(q: QuantizedTensorLike, panels: PanelArgs | undefined) {
+  private constructor(q: QuantizedTensorLike, panels: PanelArgs | undefined, lora?: LoraSet) {
     this.q = q;
+    this.lora = lora;
     this.weights = panels ? { panels } : { q };
   }
 
@@ -31,14 +33,18 @@ export class LaidOut {
   }
 
   /** Lays a matrix that is checked out on other threads. Its arrays can never be transferred from the call on. */
-  static async later(given: QuantizedTensorLike, run: RunOptions & { readonly threads: number }): Promise<LaidOut> {
+  static async later(
+    given: QuantizedTensorLike,
+    run: RunOptions & { readonly threads: number },
+    adapters?: ReadonlyMap<string, Factors>,
+  ): Promise<LaidOut> {
     const { nbits, groupSize, axis, shape, packing, packed, scale, zero } = given;
     // Whatever the caller does with the object meanwhile.
     const q = { nbits, groupSize, axis, shape: [shape[0], shape[1]] as const, packing, packed, scale, zero };
     pinInputs(packed, scale, zero); // also where nothing is laid out: the layer is made of them, a turn later
     const job = layOutArgs(q);
     if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: run.threads }, run);
-    return new LaidOut(q, job?.panels);
+    return new LaidOut(q, job?.panels, adapters && new (await loadLora())(adapters, q.shape));
   }
 }
 
@@ -56,25 +62,4 @@ export function layOutArgs(q: QuantizedTensorLike) {
   }));
   const step = packedRows(format, (outFeatures * inFeatures) / groupSize);
   return { panels, args: { ...panels, step, packed, scale, zero } };
-}
-
-/** Some rows of a matrix in panels, on the calling thread: panels that they lie in are expanded. */
-export function expandRows({ codes, meta, shape }: PanelArgs, rows: ArrayLike<number>, out: Float32Array): void {
-  const [outFeatures, inFeatures] = shape as unknown as readonly [number, number];
-  const panels = Math.ceil(outFeatures / PANEL);
-  const [codesEach, metaEach] = [codes.length / panels, meta.length / panels];
-  const expanded = new Float32Array(PANEL * inFeatures);
-  const own = shape.slice();
-  for (let i = 0; i < rows.length; i++) {
-    const [panel, row] = [Math.floor(rows[i]! / PANEL), rows[i]! % PANEL];
-    own[0] = Math.min(PANEL, outFeatures - panel * PANEL);
-    runTaskSync(activeBackend(), 'expand', {
-      shape: own,
-      codes: codes.subarray(panel * codesEach, (panel + 1) * codesEach),
-      meta: meta.subarray(panel * metaEach, (panel + 1) * metaEach),
-      out: expanded.subarray(0, own[0] * inFeatures),
-      threads: 1,
-    });
-    out.set(expanded.subarray(row * inFeatures, (row + 1) * inFeatures), i * inFeatures);
-  }
 }

@@ -1,12 +1,10 @@
 import type { Step } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
 import { DENSE } from '../../backend/js/dense.js';
-import { checkArray, checkObject } from '../../matrix/validate.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
-import { rejectUnknownOptions } from '../../messages/options-object.js';
 import { suggestion } from '../../messages/suggestion.js';
-import type { LoraOptions } from '../linear-options.js';
+import type { Factors } from './take.js';
 
 provide(DENSE);
 
@@ -14,28 +12,18 @@ const NO_BIAS = new Float32Array(0);
 
 const invalid = (message: string) => new HqqError('ERR_INVALID_OPTION', message);
 
-/** What one adapter adds: A `[rank, inFeatures]`, and B times the scale, `[outFeatures, rank]`. */
-interface Factors {
-  readonly rank: number;
-  readonly down: Float32Array;
-  readonly up: Float32Array;
-}
-
 /** Adapters of a layer, by name. Loaded with the first layer that has some: importing the package reads none of it. */
 export class LoraSet {
   /** Bytes that their matrices take. */
   readonly bytes: number;
   readonly #factors: ReadonlyMap<string, Factors>;
-  readonly #inFeatures: number;
   readonly #outFeatures: number;
 
-  /** Checks and copies what is given. @throws {HqqError} `ERR_INVALID_ARGUMENT`, `ERR_INVALID_OPTION`, `ERR_OUT_OF_MEMORY` */
-  constructor(given: NonNullable<LoraOptions['lora']>, [outFeatures, inFeatures]: readonly [number, number]) {
-    this.#inFeatures = inFeatures;
+  /** @param factors What `takeLora` gives for the same shape: it is kept. */
+  constructor(factors: ReadonlyMap<string, Factors>, [outFeatures]: readonly [number, number]) {
     this.#outFeatures = outFeatures;
-    checkObject(given, 'lora');
-    this.#factors = new Map(Object.entries(given).map(([name, adapter]) => [name, this.#take(name, adapter)]));
-    this.bytes = [...this.#factors.values()].reduce((sum, { down, up }) => sum + down.byteLength + up.byteLength, 0);
+    this.#factors = factors;
+    this.bytes = [...factors.values()].reduce((sum, { down, up }) => sum + down.byteLength + up.byteLength, 0);
   }
 
   /**
@@ -80,23 +68,5 @@ export class LoraSet {
     throw invalid(
       `Expected lora to be among ${names.map((name) => show(name)).join(', ')}, got ${show(unknown)}.${near}`,
     );
-  }
-
-  #take(name: string, given: unknown): Factors {
-    const [ins, outs] = [this.#inFeatures, this.#outFeatures];
-    const where = `lora[${show(name)}]`;
-    checkObject(given, where);
-    rejectUnknownOptions(given as object, ['a', 'b', 'scale']);
-    const { a, b, scale = 1 } = given as { a: Float32Array; b: Float32Array; scale?: number };
-    const rank = a?.length / ins;
-    if (!Number.isInteger(rank) || rank < 1) {
-      const message = `Expected ${where}.a to be a Float32Array of rank rows of ${ins} numbers (inFeatures), got ${show(a)}.`;
-      throw new HqqError('ERR_INVALID_ARGUMENT', message);
-    }
-    checkArray(a, `${where}.a`, 'Float32Array', rank * ins, `for ${rank} x ${ins}`);
-    checkArray(b, `${where}.b`, 'Float32Array', outs * rank, `for ${outs} x ${rank}`);
-    if (typeof scale !== 'number' || !Number.isFinite(scale))
-      throw invalid(`Expected ${where}.scale to be a finite number, got ${show(scale)}.`);
-    return allocating(where, () => ({ rank, down: a.slice(), up: b.map((number) => number * scale) }));
   }
 }

@@ -1,10 +1,10 @@
 import { QuantizedLinear } from '../../compute/linear.js';
-import { expandRows } from '../../compute/panels.js';
 import { quantize } from '../../compute/quantize.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
 import { quote } from '../../messages/text.js';
 import type { TokenIds } from '../text/ids.js';
+import { expandRows } from './panel-rows.js';
 
 /** What each token is to the first block: `[vocabSize, hiddenSize]`. */
 export interface Embedding {
