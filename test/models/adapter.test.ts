@@ -2,7 +2,7 @@ import * as fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { activeBackend } from '../../lib/backend/index.js';
 import { openSource } from '../../lib/containers/list.js';
-import { openAdapter } from '../../lib/models/adapter/lora.js';
+import { openAdapter, readFactor } from '../../lib/models/adapter/lora.js';
 import { MergedSource } from '../../lib/models/adapter/merged-source.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { DenseLinear } from '../../lib/runtime/blocks/linear.js';
@@ -144,6 +144,15 @@ test('patterns of one wildcard, of alternatives and of numbers between dots are 
     expect(adapter.pairs[0]!.scale).toBe(1.5);
     await adapter.source.close();
   }
+});
+
+test('a matrix that no memory holds is named', async () => {
+  const source = await openSource(modelFolder([{ a: tensorOf([1], [1, 1]) }]));
+  const entry = { ...source.entries.get('a')!, shape: [40e6, 576] };
+  const error = await failure(() => readFactor(source, entry));
+  await source.close();
+  expect(error).toMatchObject({ code: 'ERR_OUT_OF_MEMORY' });
+  expect(error.message).toBe('There is not enough memory for "a".');
 });
 
 test.each([

@@ -5,6 +5,7 @@ import { openSource } from '../../containers/list.js';
 import { readWhole } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { allocating } from '../../messages/allocating.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 
@@ -167,9 +168,12 @@ export async function readFactor(
 ): Promise<Float32Array> {
   const dtype = entry.type.float!;
   const [rows, cols] = entry.shape as readonly [number, number];
-  const bytes = new Uint8Array(rows * cols * DTYPES[dtype].bytes);
+  const { bytes: size } = DTYPES[dtype];
+  const [values, bytes] = allocating(quote(entry.name), () => {
+    const numbers = new Float32Array(rows * cols);
+    return [numbers, dtype === 'float32' ? new Uint8Array(numbers.buffer) : new Uint8Array(rows * cols * size)];
+  });
   await source.read(entry, 0, bytes, signal);
-  const values = new Float32Array(rows * cols);
-  widenBytes(bytes, dtype, values);
+  if (dtype !== 'float32') widenBytes(bytes, dtype, values);
   return values;
 }
