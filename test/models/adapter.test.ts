@@ -140,10 +140,46 @@ test('patterns of one wildcard, of alternatives and of numbers between dots are 
     'layers\\.\\d+\\.self_attn\\.q.?proj',
     '\\d+\\.\\w+\\.q_proj',
   ]) {
-    const adapter = await openAdapter(adapterFolder(pair, { ...CONFIG, alpha_pattern: { [pattern]: 3 } }));
+    const adapter = await openAdapter(adapterFolder(pair, { ...CONFIG, alpha_pattern: { [pattern]: 3 } }), () => {});
     expect(adapter.pairs[0]!.scale).toBe(1.5);
     await adapter.source.close();
   }
+});
+
+/** An adapter of rank 1 and of `modules` modules with long names, and as many patterns that take their time. */
+function slowAdapter(modules: number, patterns: number): string {
+  const source = Object.fromEntries(
+    Array.from({ length: modules }, (_, i) => `base_model.model.zz${'z'.repeat(230)}${i}`).flatMap((name) =>
+      ['A', 'B'].map((half) => [`${name}.lora_${half}.weight`, tensorOf([1], [1, 1])]),
+    ),
+  );
+  const alphas = Object.fromEntries(Array.from({ length: patterns }, (_, i) => [`z*z?z?z?z?0${i}`, 1]));
+  return adapterFolder(source, { ...CONFIG, alpha_pattern: alphas });
+}
+
+test('patterns are held against modules that the model has, in bounds, and until a signal says no', async () => {
+  const refused: string[] = [];
+  const other = await failure(() =>
+    openAdapter(slowAdapter(2, 1), ({ module }) => {
+      refused.push(module);
+      throw new Error('none of ours');
+    }),
+  );
+  expect(other.message).toBe('none of ours');
+  expect(refused).toHaveLength(1);
+  const many = await failure(() => openAdapter(slowAdapter(64, 65), () => {}));
+  expect(many).toMatchObject({ code: 'ERR_CHECKPOINT_CONTENT' });
+  expect(many.message).toContain('alpha_pattern of 65 patterns for 64 modules, which may take for ever');
+  const control = new AbortController();
+  const stopped = await failure(() =>
+    openAdapter(slowAdapter(8, 8), () => control.abort(new Error('enough')), control.signal),
+  );
+  expect(stopped.message).toBe('enough');
+  // A name for each of many modules is no such thing.
+  const named = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`layers.${i}.self_attn.q_proj`, i + 2]));
+  const adapter = await openAdapter(adapterFolder(pair, { ...CONFIG, alpha_pattern: named }), () => {});
+  expect(adapter.pairs[0]!.scale).toBe(1);
+  await adapter.source.close();
 });
 
 test('a matrix that no memory holds is named', async () => {

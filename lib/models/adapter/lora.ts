@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { openSource } from '../../containers/list.js';
+import { yieldIfDue } from '../../files/event-loop.js';
 import { readWhole } from '../../files/io.js';
 import { parseJson } from '../../files/json.js';
 import { DTYPES } from '../../matrix/dtype.js';
@@ -19,26 +20,36 @@ const MAX_CONFIG_BYTES = 1024 * 1024;
 const MAX_PATTERN = 256;
 /** Most ways in which a pattern may be tried from one place of a name: one `.*` and some alternatives, not two. */
 const MAX_WAYS = 4096;
+/** Most such ways of all patterns, times the modules: 4096 modules have room for 4096 names, or for 16 wildcards. */
+const MAX_TRIALS = 1 << 24;
 /** What a pattern is made of. A number that ends at a dot ends in one place alone. */
 const PARTS =
   /\\d[*+]\\\.(?![*+?{])|\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]))?|[*+?]\??|\{(\d+)(,?)(\d*)\}\??|./gs;
 
-/** What an adapter adds to the weight of one module. */
-export interface LoraPair {
+/** The two matrices of one module. */
+export interface LoraMatrices {
   readonly module: string;
   readonly a: TensorEntry;
   readonly b: TensorEntry;
   readonly rank: number;
+}
+
+/** What an adapter adds to the weight of one module. */
+export interface LoraPair extends LoraMatrices {
   readonly scale: number;
 }
 
-/** An adapter that is open. */
-export interface Adapter {
+/** Where an adapter is, and how it lies. */
+export interface AdapterForm {
   readonly path: string;
-  readonly source: TensorSource;
-  readonly pairs: readonly LoraPair[];
   /** Whether weights lie as `[in, out]`. */
   readonly fanInFanOut: boolean;
+}
+
+/** An adapter that is open. */
+export interface Adapter extends AdapterForm {
+  readonly source: TensorSource;
+  readonly pairs: readonly LoraPair[];
 }
 
 type Config = Readonly<Record<string, unknown>>;
@@ -63,8 +74,17 @@ const BEYOND: readonly (readonly [has: (config: Config) => boolean, what: string
   ],
 ];
 
-/** Opens an adapter: its description is checked, its matrices are found. Who has it closes its source. */
-export async function openAdapter(path: string): Promise<Adapter> {
+/**
+ * Opens an adapter: its description is checked, its matrices are found. Who has it closes its source.
+ *
+ * @param demand Throws for matrices that the model has no place for. Patterns are held against names that pass it alone: against all that a
+ *   stranger may write, they would take for ever.
+ */
+export async function openAdapter(
+  path: string,
+  demand: (matrices: LoraMatrices, adapter: AdapterForm) => void,
+  signal?: AbortSignal,
+): Promise<Adapter> {
   const file = join(path, DESCRIPTION);
   const config = parseJson(await readWhole(file, MAX_CONFIG_BYTES), { file, allowNonFinite: true });
   const refuse = (got: string): never => {
@@ -77,8 +97,16 @@ export async function openAdapter(path: string): Promise<Adapter> {
   if (beyond) return refuse(`one with ${beyond[1]}: merge it with peft in Python (merge_and_unload)`);
   const source = await openSource(join(path, WEIGHTS));
   try {
-    const pairs = pairsOf(source, known, refuse);
-    return { path, source, pairs, fanInFanOut: known.fan_in_fan_out === true };
+    const form: AdapterForm = { path, fanInFanOut: known.fan_in_fan_out === true };
+    const matrices = matricesOf(source, refuse);
+    for (const own of matrices) demand(own, form);
+    const alphaOf = alphas(known, matrices.length, refuse);
+    const pairs: LoraPair[] = [];
+    for (const own of matrices) {
+      const alpha = await alphaOf(own.module, signal);
+      pairs.push({ ...own, scale: alpha / (known.use_rslora === true ? Math.sqrt(own.rank) : own.rank) });
+    }
+    return { ...form, source, pairs };
   } catch (error) {
     await source.close();
     throw error;
@@ -91,7 +119,7 @@ export function otherModel(path: string, own: string, expected: string, got: str
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. It is of another model.`);
 }
 
-function pairsOf({ entries }: TensorSource, config: Config, refuse: (got: string) => never): readonly LoraPair[] {
+function matricesOf({ entries }: TensorSource, refuse: (got: string) => never): readonly LoraMatrices[] {
   const halves = new Map<string, { a?: TensorEntry; b?: TensorEntry }>();
   for (const entry of entries.values()) {
     const [, module, half] = /^base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight$/.exec(entry.name) ?? [];
@@ -106,27 +134,33 @@ function pairsOf({ entries }: TensorSource, config: Config, refuse: (got: string
     halves.set(module, { ...own, [half === 'A' ? 'a' : 'b']: entry });
   }
   if (halves.size === 0) return refuse('no matrices');
-  const alphaOf = alphas(config, refuse);
   return [...halves].map(([module, { a, b }]) => {
     if (!a || !b) return refuse(`only one of the two matrices of ${quote(module)}`);
     const [rank] = a.shape as readonly [number, number];
     if (b.shape[1] !== rank)
       return refuse(`matrices of ${quote(module)} of the ranks ${rank} and ${b.shape[1]}, which are one`);
-    return { module, a, b, rank, scale: alphaOf(module) / (config.use_rslora === true ? Math.sqrt(rank) : rank) };
+    return { module, a, b, rank };
   });
 }
 
 /** `alpha_pattern` as peft reads it (`get_pattern_key`): the first pattern that is the end of a module's name, from a dot on. */
-function alphas(config: Config, refuse: (got: string) => never): (module: string) => number {
+function alphas(config: Config, modules: number, refuse: (got: string) => never) {
   const numberOf = (value: unknown, name: string): number =>
     typeof value === 'number' && Number.isFinite(value) ? value : refuse(`${name} ${show(value)}`);
   const usual = numberOf(config.lora_alpha, 'lora_alpha');
+  let ways = 0;
   const patterns = Object.entries((config.alpha_pattern ?? {}) as object).map(([pattern, value]) => {
     const alpha = numberOf(value, 'alpha_pattern');
     if (pattern.length > MAX_PATTERN || /[)\]][*+{]/.test(pattern)) return refuse(`alpha_pattern ${show(pattern)}`);
-    if (waysOf(pattern) > MAX_WAYS)
+    const own = waysOf(pattern);
+    if (own > MAX_WAYS)
       return refuse(
         `alpha_pattern ${show(pattern)}, which may take for ever: more than one "*" or "+", or too many "?"`,
+      );
+    ways += own;
+    if (ways * modules > MAX_TRIALS)
+      return refuse(
+        `alpha_pattern of ${Object.keys(config.alpha_pattern as object).length} patterns for ${modules} modules, which may take for ever`,
       );
     try {
       return { matches: new RegExp(`^(?:.*\\.)?(?:${pattern})$`), alpha };
@@ -134,9 +168,14 @@ function alphas(config: Config, refuse: (got: string) => never): (module: string
       return refuse(`alpha_pattern ${show(pattern)}, no regular expression`);
     }
   });
-  return (module) => {
+  return async (module: string, signal: AbortSignal | undefined): Promise<number> => {
     if (patterns.length > 0 && module.length > MAX_PATTERN) return refuse(`a module called ${show(module)}`);
-    return patterns.find(({ matches }) => matches.test(module))?.alpha ?? usual;
+    for (const { matches, alpha } of patterns) {
+      await yieldIfDue();
+      signal?.throwIfAborted();
+      if (matches.test(module)) return alpha;
+    }
+    return usual;
   };
 }
 

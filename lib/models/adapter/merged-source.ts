@@ -3,7 +3,15 @@ import type { TensorEntry, TensorSource } from '../../containers/container.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { quote } from '../../messages/text.js';
-import { type Adapter, type LoraPair, openAdapter, otherModel, readFactor } from './lora.js';
+import {
+  type Adapter,
+  type AdapterForm,
+  type LoraMatrices,
+  type LoraPair,
+  openAdapter,
+  otherModel,
+  readFactor,
+} from './lora.js';
 
 /** Weights that are added to at once. */
 const PIECE = 32 * 1024;
@@ -30,22 +38,22 @@ export class MergedSource implements TensorSource {
   readonly #factors = new Map<string, Promise<Factors>>();
 
   /** @throws {HqqError} as `openAdapter`; `ERR_CHECKPOINT_CONTENT` for an adapter of another model */
-  static async over(base: TensorSource, path: string): Promise<MergedSource> {
-    const adapter = await openAdapter(path);
-    try {
-      return new MergedSource(base, adapter);
-    } catch (error) {
-      await adapter.source.close();
-      throw error;
-    }
+  static async over(base: TensorSource, path: string, signal?: AbortSignal): Promise<MergedSource> {
+    const names = new Map<string, string>();
+    const adapter = await openAdapter(
+      path,
+      (matrices, form) => names.set(matrices.module, weightOf(base, form, matrices).name),
+      signal,
+    );
+    return new MergedSource(base, adapter, new Map(adapter.pairs.map((pair) => [names.get(pair.module)!, pair])));
   }
 
-  private constructor(base: TensorSource, adapter: Adapter) {
+  private constructor(base: TensorSource, adapter: Adapter, pairs: ReadonlyMap<string, LoraPair>) {
     ({ container: this.container, path: this.path, kind: this.kind, files: this.files } = base);
     ({ entries: this.entries, envelope: this.envelope } = base);
     this.#base = base;
     this.#adapter = adapter;
-    this.#pairs = new Map(adapter.pairs.map((pair) => [weightOf(base, adapter, pair).name, pair]));
+    this.#pairs = pairs;
   }
 
   /** Weights that something is added to. */
@@ -127,8 +135,12 @@ export class MergedSource implements TensorSource {
 }
 
 /** The tensor that a pair adds to. Files of a class's inner model have names without what the class puts before them. */
-function weightOf({ entries, path }: TensorSource, { path: own, fanInFanOut }: Adapter, pair: LoraPair): TensorEntry {
-  const { module, a, b } = pair;
+function weightOf(
+  { entries, path }: TensorSource,
+  { path: own, fanInFanOut }: AdapterForm,
+  matrices: LoraMatrices,
+): TensorEntry {
+  const { module, a, b } = matrices;
   const names = [`${module}.weight`, `${module.replace(/^[^.]+\./, '')}.weight`];
   const entry = names.map((name) => entries.get(name)).find((found) => found !== undefined);
   const sizes = fanInFanOut ? [a.shape[1], b.shape[0]] : [b.shape[0], a.shape[1]];

@@ -39,7 +39,10 @@ export async function openInput(input: string, output: string, resolved: Resolve
 }
 
 async function inputOf(source: TensorSource, output: string, { model, run, asked }: ResolvedOptions): Promise<Input> {
-  if (model.adapter !== undefined) return withAdapter(source, output, model.adapter, model.importance);
+  if (model.adapter !== undefined) {
+    const { adapter, importance } = model;
+    return withAdapter(source, output, { adapter, importance }, run.signal);
+  }
   const hqq = schemeNamed('hqq');
   const anew = asked.nbits !== undefined || model.plan !== undefined;
   if (!hqq.containers.includes(source.container)) {
@@ -67,8 +70,8 @@ async function inputOf(source: TensorSource, output: string, { model, run, asked
 async function withAdapter(
   source: TensorSource,
   output: string,
-  adapter: string,
-  importance: ImportanceSource,
+  { adapter, importance }: { readonly adapter: string; readonly importance: ImportanceSource },
+  signal: AbortSignal | undefined,
 ): Promise<Input> {
   const hqq = schemeNamed('hqq');
   if (!hqq.containers.includes(source.container) || tracesOf(source) !== undefined) {
@@ -76,7 +79,7 @@ async function withAdapter(
     const got = hqq.containers.includes(source.container) ? 'quantized already' : `a model of ${source.container}`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, got one that is ${got}.`);
   }
-  const merged = await MergedSource.over(source, adapter);
+  const merged = await MergedSource.over(source, adapter, signal);
   const weighed = importance === 'none' ? '' : ' Importance is that of the model without it.';
   const notes = [`The adapter in ${plain(adapter)} was merged into ${plural(merged.count, 'tensor')}.${weighed}`];
   return { source: await sourceFor(merged, output), notes };

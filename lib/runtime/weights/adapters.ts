@@ -1,7 +1,15 @@
 import { yieldIfDue } from '../../files/event-loop.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
-import { type Adapter, type LoraPair, openAdapter, otherModel, readFactor } from '../../models/adapter/lora.js';
+import {
+  type Adapter,
+  type AdapterForm,
+  type LoraMatrices,
+  type LoraPair,
+  openAdapter,
+  otherModel,
+  readFactor,
+} from '../../models/adapter/lora.js';
 import type { Model } from '../../models/model.js';
 import type { LoraAdapter, LoraFactors } from '../blocks/lora.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
@@ -41,9 +49,12 @@ export async function readAdapter(
   signal?: AbortSignal,
 ): Promise<LoraAdapter> {
   signal?.throwIfAborted();
-  const opened = await openAdapter(folder);
+  const opened = await openAdapter(
+    folder,
+    (matrices, adapter) => checkMatrices(model.path, adapter, matrices, model.shapes.get(matrices.module)),
+    signal,
+  );
   try {
-    for (const pair of opened.pairs) checkPair(model.path, opened, pair, model.shapes.get(pair.module));
     const factors = new Map<string, LoraFactors>();
     let bytes = 0;
     for (const pair of opened.pairs) {
@@ -57,10 +68,10 @@ export async function readAdapter(
   }
 }
 
-function checkPair(
+function checkMatrices(
   path: string,
-  adapter: Adapter,
-  { module, a, b }: LoraPair,
+  adapter: AdapterForm,
+  { module, a, b }: LoraMatrices,
   shape: readonly [outFeatures: number, inFeatures: number] | undefined,
 ): void {
   const [outs, ins] = [b.shape[0]!, a.shape[1]!];
