@@ -43,7 +43,7 @@ export interface FinishedLayer {
   readonly values: Float32Array<ArrayBuffer>;
 }
 
-/** Scales and zeros of the type that they are stored in; and, `stored`, as they are read again: of bytes, what these stand for. */
+/** Scales and zeros of the types that they have and are stored in; and, `stored`, as they are read again: of bytes, what these stand for. */
 export async function storedScales(
   ofScale: OwnedFloat32Array,
   ofZero: OwnedFloat32Array,
@@ -51,7 +51,7 @@ export async function storedScales(
   metaDtype: DType,
   machine: Machine,
 ): Promise<Pick<ChosenCodes, 'scale' | 'zero'> & { readonly stored: Pick<ChosenCodes, 'scale' | 'zero'> }> {
-  const scale = roundThrough(ofScale, metaDtype);
+  const scale = roundThrough(roundThrough(ofScale, config.scaleDtype), metaDtype);
   const zero = config.zeroPoint === 'float' ? roundThrough(ofZero, metaDtype) : ofZero;
   if (config.metaBits !== 8) return { scale, zero, stored: { scale, zero } };
   const stored = { scale: scale.slice(), zero: zero.slice() };

@@ -108,6 +108,8 @@ describe('tuning', () => {
     ['integer zeros of an engine', { to: 'compressed-tensors', nbits: 4, groupSize: 32 }],
     ['scales in bytes', { nbits: 2, groupSize: 32, metaBits: 8 }],
     ['symmetric zeros along columns', { nbits: 3, groupSize: 32, axis: 0, zeroPoint: 'symmetric' }],
+    ['scales of bfloat16', { nbits: 2, groupSize: 64, scaleDtype: 'bfloat16' }],
+    ['scales of float16 among float32', { nbits: 2, groupSize: 64, scaleDtype: 'float16', metaDtype: 'float32' }],
   ])('reaches %s', async (name, own) => {
     const [plain, tuned] = ['plain', 'tuned'].map((kind) => join(scratch, `${name} ${kind}`)) as [string, string];
     await quantizeModel(SHIPPED, plain, { ...own, importance: 'none' });
@@ -131,6 +133,8 @@ describe('tuning', () => {
       number,
     ];
     expect(after).toBeLessThan(before);
+    // Scales that another type would round once more: the writer refuses those.
+    await quantizeModel(SHIPPED, join(scratch, 'model bfloat16'), { ...model, scaleDtype: 'bfloat16' });
     const stopped = join(scratch, 'model stopped');
     const controller = new AbortController();
     const run = quantizeModel(SHIPPED, stopped, {
