@@ -69,7 +69,9 @@ async function codesOf(
     if (layer === undefined || layer.site.shape[0] !== shape[0] || layer.site.shape[1] !== shape[1]) continue;
     const data = await block.weight(module, run);
     const own = importance.get(module);
-    codes[module] = await quantize({ data, dtype: 'float32', shape }, layer.form.config, {
+    // The group size of the plan says what a granularity stands for: both at once are refused.
+    const config = { ...layer.form.config, granularity: 'group' as const };
+    codes[module] = await quantize({ data, dtype: 'float32', shape }, config, {
       ...run,
       ...(own && { importance: own }),
     });

@@ -195,7 +195,9 @@ class Tuner {
       const importance = this.#importance(layer, shares.get(module));
       if (importance) importanceOf.set(site.weight.name, importance);
       const floats = await block.weight(module, { threads: machine.threads, signal });
-      const found = await quantize({ data: floats, dtype: 'float32', shape }, form.config, {
+      // Its group size says what a granularity stands for: both at once are refused.
+      const config = { ...form.config, granularity: 'group' as const };
+      const found = await quantize({ data: floats, dtype: 'float32', shape }, config, {
         ...{ threads: machine.threads, signal },
         ...(importance && { importance }),
       });

@@ -55,6 +55,13 @@ describe('importance in sequence', () => {
     expect(without.packed).not.toEqual(one.packed);
   });
 
+  test.each(['channel', 'tensor'] as const)('goes with scales of a %s', async (granularity) => {
+    const own = { nbits: 8, granularity, importance: 'random', tokens: 32, sequential: true } as const;
+    const report = await quantizeModel(SHIPPED, join(scratch, granularity), own);
+    expect(report.importance).toBe('random');
+    expect(report.tensors[0]!.config).toMatchObject({ granularity });
+  });
+
   test('stops at once when it is aborted', async () => {
     const controller = new AbortController();
     let blocks = 0;

@@ -108,6 +108,8 @@ describe('tuning', () => {
     ['integer zeros of an engine', { to: 'compressed-tensors', nbits: 4, groupSize: 32 }],
     ['scales in bytes', { nbits: 2, groupSize: 32, metaBits: 8 }],
     ['symmetric zeros along columns', { nbits: 3, groupSize: 32, axis: 0, zeroPoint: 'symmetric' }],
+    ['scales of a row each', { nbits: 4, granularity: 'channel' }],
+    ['a scale of all weights', { nbits: 8, granularity: 'tensor' }],
     ['scales of bfloat16', { nbits: 2, groupSize: 64, scaleDtype: 'bfloat16' }],
     ['scales of float16 among float32', { nbits: 2, groupSize: 64, scaleDtype: 'float16', metaDtype: 'float32' }],
   ])('reaches %s', async (name, own) => {
