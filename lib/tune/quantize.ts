@@ -1,5 +1,5 @@
 import { activeBackend } from '../backend/index.js';
-import { weigh } from '../calibrate/weighing/weigh.js';
+import { gains, weigh } from '../calibrate/weighing/weigh.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { HqqError } from '../messages/errors.js';
@@ -12,6 +12,7 @@ import { packageVersion } from '../models/quantize/version.js';
 import type { ModelReport } from '../models/report.js';
 import { type ResolvedTune, resolveTune } from '../models/tuning/option.js';
 import { schemeNamed } from '../schemes/list.js';
+import type { PlannedLayer } from '../schemes/scheme.js';
 import { ChosenSource } from './chosen-source.js';
 import type { BlockRecord, ModelRecord } from './records.js';
 import { TuneState } from './state.js';
@@ -40,10 +41,11 @@ const weighAndTune =
     await checkRuns(source);
     const { importance: asked, seed, threads, dryRun } = resolved.model;
     const ofText = asked === 'auto';
-    const weighed: Weighing = ofText ? { source: 'own', notes: [] } : await weigh(source, plan, resolved, beside);
-    if (ofText && tune.data !== 'own') Object.assign(weighed, { source: 'text' });
-    if (dryRun) return weighed;
     const layers = plan.shards.flatMap((shard) => shard.layers);
+    const weighed: Weighing = ofText
+      ? { source: ownSource(layers, tune), notes: [] }
+      : await weigh(source, plan, resolved, beside);
+    if (dryRun) return weighed;
     const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart);
     const { signal, onProgress } = resolved.run;
     const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
@@ -76,6 +78,12 @@ const weighAndTune =
       finished: () => state.remove(),
     };
   };
+
+/** What importance is of that is `auto`. */
+function ownSource(layers: readonly PlannedLayer[], { data }: ResolvedTune): string {
+  if (!layers.some(({ form }) => gains(form.config))) return 'none';
+  return data === 'own' ? 'own' : 'text';
+}
 
 /** All that decides the bytes of a run. Threads do not. */
 function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, { source }: Weighing): unknown {

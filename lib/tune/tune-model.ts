@@ -3,6 +3,7 @@ import type { CollectProgress } from '../calibrate/collect.js';
 import { moduleOfGgml } from '../calibrate/ggml-names.js';
 import type { Machine } from '../calibrate/refine/grams.js';
 import { Squares } from '../calibrate/squares.js';
+import { gains } from '../calibrate/weighing/weigh.js';
 import { quantize } from '../compute/quantize.js';
 import { resolveThreads } from '../compute/run.js';
 import type { DType } from '../matrix/dtype.js';
@@ -12,7 +13,6 @@ import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
-import { solverNamed } from '../solvers/solvers.js';
 import { TunedLayer } from './layer.js';
 import { tuneWhole } from './model/tune-whole.js';
 import type { LayerOutcome } from './records.js';
@@ -244,8 +244,7 @@ class Tuner {
   #importance({ site, form }: PlannedLayer, own: Float32Array | undefined): Float32Array | undefined {
     const { importance } = this.#run;
     if (importance !== 'own') return importance?.get(site.name);
-    const { solver, nbits } = form.config;
-    return solverNamed(solver).optimizes && solver !== 'hqq' && nbits !== 8 ? own : undefined;
+    return gains(form.config) ? own : undefined;
   }
 }
 

@@ -162,6 +162,17 @@ describe('tuning', () => {
     expect(snapshot(tuned)).toEqual(snapshot(plain));
   });
 
+  test('says that nothing is weighed where no solver reads it', async () => {
+    for (const [own, importance] of [
+      [{ solver: 'hqq' }, 'none'],
+      [{ nbits: 8 }, 'none'],
+      [{}, 'text'],
+    ] as const) {
+      const report = await quantizeModel(SHIPPED, join(scratch, 'weighed'), { ...options, ...own, dryRun: true });
+      expect(report.importance).toBe(importance);
+    }
+  });
+
   test('says what it does not go with', async () => {
     const cases: readonly (readonly [QuantConfig & ModelOptions, RegExp])[] = [
       [{ tune: { steps: 0 } }, /tune\.steps to be an integer in \[1, 100000\], got 0/],

@@ -151,7 +151,7 @@ const HEAD = 'lm_head';
 type Config = PlannedLayer['form']['config'];
 
 /** Whether `auto` weighs a layer: 8 bits have nothing left to gain, and who asks for the reference's solver wants its codes. */
-function gains(config: Config): boolean {
+export function gains(config: Config): boolean {
   const { nbits, solver, prune } = config;
   return prune !== 0 || (reads(config) && nbits !== 8 && solver !== 'hqq');
 }
