@@ -179,6 +179,8 @@ export interface Probe<Form extends LayerForm, Part extends Chunk = Chunk> {
   needed(form: Form): boolean;
   /** The form that a chunk of the weights demands: the same one, or another, which then stays. */
   weights(layer: PlannedLayer<Form>, chunk: Part, weights: Uint8Array, run: WorkRun): Promise<Form>;
+  /** The form that scales and zeros of all groups demand, as `weights` has it; what was rounded for one already stays so. */
+  scales(form: Form, solved: Pick<ChosenCodes, 'scale' | 'zero'>): Form;
   /** The form that the bias demands, or a part of it. */
   bias(form: Form, values: Float32Array): Form;
 }
@@ -212,7 +214,6 @@ export interface Scheme<
    * that holds them all. Absent: stacks stay as they are.
    */
   experts?(stack: LinearSite): boolean;
-
   /** Whether its layers take codes, scales and zeros that somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
   readonly takesChosen?: boolean;
   /** Options that take other defaults where a model is to become this. Absent: none. */
@@ -273,7 +274,6 @@ export interface Scheme<
   unloaded?(layers: readonly PlannedLayer<Form>[], tensors: ReadonlySet<string>, engine?: string): Reasons;
   /** What people should know of layers that are stored so. `stays`: as `declare` has it. */
   notes(layers: readonly PlannedLayer<Form>[], stays: readonly StayingLayer[]): readonly string[];
-
   /** The tensors that hold a matrix which is quantized already, exactly; `weight` is its name. Absent: it can hold none. */
   hold?(weight: string, tensor: QuantizedTensor): readonly WholeTensor[];
 

@@ -11,6 +11,7 @@ import type { DType } from '../matrix/dtype.js';
 import { geometryOf } from '../matrix/geometry.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
+import type { PlannedLayer } from '../schemes/scheme.js';
 import { ZERO_KINDS } from '../solvers/solvers.js';
 
 provide({ fakeQuantize, fakeQuantizeStep });
@@ -19,6 +20,9 @@ provide({ fakeQuantize, fakeQuantizeStep });
 const [FACTOR_RANGE, SHIFT_RANGE] = [0.5, 1];
 
 const NO_CODES = new Uint8Array(0);
+
+/** How scales and zeros of a layer are stored, which these may decide. */
+export type MetaDtypeOf = (layer: PlannedLayer, scales: Pick<ChosenCodes, 'scale' | 'zero'>) => DType;
 
 /** A layer that is tuned, and how it will be stored. */
 interface LayerStart {

@@ -53,7 +53,10 @@ const weighAndTune =
     const left = await tuneModel(source.path, layers, state, {
       ...{ tune, seed, threads, signal },
       importance: ofText ? 'own' : weighed.importance,
-      metaDtypeOf: ({ form }) => scheme.summarize(form).metaDtype ?? 'float32',
+      metaDtypeOf: ({ form }, scales) => {
+        const settled = scheme.probe?.needed(form) ? scheme.probe.scales(form, scales) : form;
+        return scheme.summarize(settled).metaDtype ?? 'float32';
+      },
       onText: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, tuning: stand })),
     });
@@ -120,7 +123,9 @@ function notesOf(blocks: readonly BlockRecord[], { steps }: ResolvedTune): reado
   const own = blocks.filter(({ layers }) => layers.length > 0);
   const kept = own.filter(({ before, after }) => after < before);
   if (own.length === 0) return [];
-  const mean = own.reduce((sum, { before, after }) => sum + Math.log(Math.min(after, before) / before), 0) / own.length;
+  // Of a block without error nothing is left to gain.
+  const left = own.map(({ before, after }) => (before === 0 ? 1 : Math.min(after, before) / before));
+  const mean = left.reduce((sum, part) => sum + Math.log(part), 0) / own.length;
   const what = `Tuned ${plural(own.length, 'block')} in ${plural(steps, 'step')} each`;
   const was = own.length - kept.length;
   return [

@@ -6,14 +6,13 @@ import { Squares } from '../calibrate/squares.js';
 import { gains } from '../calibrate/weighing/weigh.js';
 import { quantize } from '../compute/quantize.js';
 import { resolveThreads } from '../compute/run.js';
-import type { DType } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
-import { TunedLayer } from './layer.js';
+import { type MetaDtypeOf, TunedLayer } from './layer.js';
 import { tuneWhole } from './model/tune-whole.js';
 import type { LayerOutcome } from './records.js';
 import type { TuneState } from './state.js';
@@ -39,8 +38,8 @@ export interface TuneRun {
   readonly signal: AbortSignal | undefined;
   /** What the errors of inputs count, by name of the layer; `'own'`: as the text that is tuned with has it; undefined: all alike. */
   readonly importance: ReadonlyMap<string, Float32Array> | 'own' | undefined;
-  /** How scales and zeros of a layer are stored. */
-  readonly metaDtypeOf: (layer: PlannedLayer) => DType;
+  /** How scales and zeros of a layer are stored that has these, from the solver or rounded as they are stored. */
+  readonly metaDtypeOf: MetaDtypeOf;
   readonly onText: ((progress: CollectProgress) => void) | undefined;
   readonly onProgress: ((stand: TuneStand) => void) | undefined;
 }
@@ -203,7 +202,7 @@ class Tuner {
       });
       const own = new TunedLayer({
         ...{ weight: site.weight.name, module, shape, config: form.config, floats, solved: found },
-        metaDtype: this.#run.metaDtypeOf(layer),
+        metaDtype: this.#run.metaDtypeOf(layer, found),
       });
       const start = await own.finish(machine);
       solved[module] = start.values.slice();
@@ -215,6 +214,10 @@ class Tuner {
     const untuned = await block.replace(solved, { signal });
     if (tuned.length === 0) return { outcomes: [], made: untuned, before: 0, after: 0 };
     const before = await errorOf(untuned, held, signal);
+    if (!Number.isFinite(before)) {
+      const message = `Expected block ${block.index} of ${plain(this.#source.path)} to give finite numbers`;
+      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message} with what the solver found, got an error of ${before}.`);
+    }
     for (const layer of tuned) await layer.begin(machine);
     let done = (block.index - this.#skipped) * tune.steps;
     const [blocks, total] = [this.#source.count, this.#total];

@@ -1,13 +1,16 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
+import type { QuantizedTensor } from '../../lib/matrix/weight.js';
 import type { ModelOptions } from '../../lib/models/options.js';
+import { loadTensors } from '../../lib/models/tensors.js';
 import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
-import { failure, snapshot } from '../support/checkpoints.js';
+import { encode, failure, numbersOf, readBack, snapshot, tensorOf } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
-import { SHIPPED } from '../support/language-models.js';
+import { changedModel, SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const scratch = scratchFolder('tune');
@@ -151,6 +154,22 @@ describe('tuning', () => {
     const without = join(scratch, 'model without');
     await quantizeModel(SHIPPED, without, { ...model, tune: { ...tune, steps: 2 } });
     expect(tensorsOf(without).equals(tensorsOf(whole))).toBe(false);
+  });
+
+  test('stores zeros that float16 does not hold as float32, where that is to be found out', async () => {
+    const input = changedModel(scratch, 'narrow', {});
+    const name = 'model.layers.0.mlp.down_proj.weight';
+    const tensors = Object.fromEntries(readBack(SHIPPED));
+    const { shape } = tensors[name]!;
+    const weights = numbersOf(tensors[name]!);
+    for (let i = 0; i < 64; i++) weights[i] = 0.02 * (1 + 1e-5 * (i % 5));
+    writeFileSync(join(input, 'model.safetensors'), encode({ ...tensors, [name]: tensorOf(weights, shape) }));
+    const output = join(scratch, 'narrow tuned');
+    const report = await quantizeModel(input, output, { ...options, tune: { ...tune, model: 2 } });
+    expect(report.notes.join(' ')).toMatch(/are \d{2}(\.\d)? % of what they were/);
+    const { scale, zero } = (await loadTensors(output))[name] as QuantizedTensor;
+    expect(Math.abs(zero[0]!)).toBeGreaterThan(65520);
+    expect(scale.some((value) => value !== floatOfHalf(halfOfFloat(value)))).toBe(true);
   });
 
   test('keeps what the solver found where that is better', async () => {

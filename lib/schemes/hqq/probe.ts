@@ -1,3 +1,4 @@
+import { floatOfHalf, halfOfFloat } from '../../backend/js/lanes.js';
 import { bitsOf } from '../../compute/floats.js';
 import { countOf } from '../../containers/range.js';
 import { Scratch } from '../../containers/scratch.js';
@@ -45,11 +46,20 @@ export const probe: Probe<HqqForm, GroupedChunk> = {
     return fit === 'holds' ? form : { ...form, metaDtype: 'float32' };
   },
 
+  scales(form, { scale, zero }) {
+    const half = new Uint16Array(scale.length);
+    const fit = worse(toHalf(scale, 'scale', half), toHalf(zero, 'zero', half, scale));
+    return fit === 'holds' || [scale, zero].every(isHalf) ? form : { ...form, metaDtype: 'float32' };
+  },
+
   bias(form, values) {
     const fit = toHalf(values, 'bias', new Scratch().take('half', Uint16Array, values.length));
     return fit === 'holds' ? form : { ...form, metaDtype: 'float32' };
   },
 };
+
+/** Whether values are of float16 already. */
+const isHalf = (values: Float32Array): boolean => values.every((value) => floatOfHalf(halfOfFloat(value)) === value);
 
 /** What part of its range's scale the scale of each group surely is at least; 0: its least and greatest weight do not tell. */
 function sureScale(config: ResolvedQuantConfig, size: number, weighted: boolean): number {

@@ -1,11 +1,10 @@
 import { moduleOfGgml } from '../../calibrate/ggml-names.js';
 import type { Machine } from '../../calibrate/refine/grams.js';
-import type { DType } from '../../matrix/dtype.js';
 import { geometryOf } from '../../matrix/geometry.js';
 import type { ResolvedTune } from '../../models/tuning/option.js';
 import type { BlockSource } from '../../runtime/source/block-source.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
-import { storedScales } from '../layer.js';
+import { type MetaDtypeOf, storedScales } from '../layer.js';
 import type { TuneState } from '../state.js';
 import { drawing, type TextPlace } from '../tune-block.js';
 import type { Batch } from './gradient.js';
@@ -20,7 +19,7 @@ export interface WholeRun {
   readonly machine: Machine;
   readonly tune: ResolvedTune;
   readonly seed: number;
-  readonly metaDtypeOf: (layer: PlannedLayer) => DType;
+  readonly metaDtypeOf: MetaDtypeOf;
   /** Texts, and where they lie in streams. */
   readonly ids: readonly Uint32Array[];
   readonly places: readonly TextPlace[];
@@ -53,8 +52,9 @@ export async function tuneWhole(
       const { config } = layer.form;
       const chosen = (await state.chosen(weight))!;
       const { rows, cols } = geometryOf(layer.site.shape, config);
+      const metaDtype = metaDtypeOf(layer, chosen);
       const store = (scale: Float32Array, zero: Float32Array) =>
-        storedScales(scale.slice(), zero.slice(), config, metaDtypeOf(layer), machine);
+        storedScales(scale.slice(), zero.slice(), config, metaDtype, machine);
       finish.set(weight, store);
       own.push({
         ...{ module: moduleOf(layer), rows, cols, axis: config.axis, movesZero: config.zeroPoint === 'float' },
