@@ -219,9 +219,8 @@ export interface Scheme<
   /** Options that take other defaults where a model is to become this. Absent: none. */
   readonly defaults?: QuantConfig;
   /**
-   * Refuses options that no layer of it could have. Absent: there are none.
+   * Refuses options (`asked`: as `LayerOptions.config`) that no layer of it could have. Absent: there are none.
    *
-   * @param asked As `LayerOptions.config`.
    * @throws {HqqError} `ERR_INVALID_OPTION`
    */
   check?(asked: QuantConfig, metaDtype: LayerOptions['metaDtype']): void;
@@ -276,7 +275,8 @@ export interface Scheme<
   notes(layers: readonly PlannedLayer<Form>[], stays: readonly StayingLayer[]): readonly string[];
   /** The tensors that hold a matrix which is quantized already, exactly; `weight` is its name. Absent: it can hold none. */
   hold?(weight: string, tensor: QuantizedTensor): readonly WholeTensor[];
-
+  /** What float zeros are stored less of, rounded after that. Absent: nothing. */
+  zeroFrom?(form: Form): number;
   /** By what a model is known to hold such layers, cheaply: "3 layers hold HQQ codes"; undefined when it holds none. */
   traces(source: Pick<TensorSource, 'entries' | 'envelope'>): string | undefined;
   /** Completes "no tensor of it ...", where there are none. */

@@ -21,8 +21,15 @@ const [FACTOR_RANGE, SHIFT_RANGE] = [0.5, 1];
 
 const NO_CODES = new Uint8Array(0);
 
-/** How scales and zeros of a layer are stored, which these may decide. */
-export type MetaDtypeOf = (layer: PlannedLayer, scales: Pick<ChosenCodes, 'scale' | 'zero'>) => DType;
+/** How scales and zeros of a layer are stored. */
+export interface StoredAs {
+  readonly metaDtype: DType;
+  /** What float zeros are stored less of, rounded after that. */
+  readonly zeroFrom: number;
+}
+
+/** The same of a layer that has such scales and zeros, which may decide it. */
+export type StoredAsOf = (layer: PlannedLayer, scales: Pick<ChosenCodes, 'scale' | 'zero'>) => StoredAs;
 
 /** A layer that is tuned, and how it will be stored. */
 interface LayerStart {
@@ -32,8 +39,7 @@ interface LayerStart {
   readonly module: string;
   readonly shape: readonly [outFeatures: number, inFeatures: number];
   readonly config: ResolvedQuantConfig & { readonly groupSize: number };
-  /** How scales and zeros are stored. */
-  readonly metaDtype: DType;
+  readonly storedAs: StoredAs;
   /** `[outFeatures, inFeatures]` */
   readonly floats: Float32Array;
   /** What the solver made of it. */
@@ -52,16 +58,22 @@ export async function storedScales(
   ofScale: OwnedFloat32Array,
   ofZero: OwnedFloat32Array,
   config: ResolvedQuantConfig,
-  metaDtype: DType,
+  { metaDtype, zeroFrom }: StoredAs,
   machine: Machine,
 ): Promise<Pick<ChosenCodes, 'scale' | 'zero'> & { readonly stored: Pick<ChosenCodes, 'scale' | 'zero'> }> {
   const scale = roundThrough(roundThrough(ofScale, config.scaleDtype), metaDtype);
-  const zero = config.zeroPoint === 'float' ? roundThrough(ofZero, metaDtype) : ofZero;
+  const zero = config.zeroPoint === 'float' ? roundZeros(ofZero, metaDtype, zeroFrom) : ofZero;
   if (config.metaBits !== 8) return { scale, zero, stored: { scale, zero } };
   const stored = { scale: scale.slice(), zero: zero.slice() };
   const { steps } = metaJob(stored.scale, stored.zero, config, machine.threads);
   await runTask(machine.backend, 'sequence', { steps }, machine);
   return { scale, zero, stored };
+}
+
+function roundZeros(zero: OwnedFloat32Array, dtype: DType, from: number): OwnedFloat32Array {
+  if (from === 0) return roundThrough(zero, dtype);
+  const less = zero.map((value) => value - from);
+  return roundThrough(less, dtype).map((value) => value + from);
 }
 
 /** A linear layer whose codes, scales and zeros are being tuned: a rounding offset for each weight, a factor and a shift for each group. */
@@ -111,8 +123,8 @@ export class TunedLayer {
 
   /** The layer as it will be stored: scales and zeros are rounded, and codes chosen after. */
   async finish(machine: Machine): Promise<FinishedLayer> {
-    const { config, metaDtype, floats } = this.#start;
-    const { scale, zero, stored } = await storedScales(this.#scale, this.#zero, config, metaDtype, machine);
+    const { config, storedAs, floats } = this.#start;
+    const { scale, zero, stored } = await storedScales(this.#scale, this.#zero, config, storedAs, machine);
     const codes = allocating('the codes of a layer', () => new Uint8Array(floats.length));
     await this.#encode(stored.scale, stored.zero, codes, machine);
     return { chosen: { codes, scale, zero }, values: this.values };

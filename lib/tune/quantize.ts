@@ -53,9 +53,9 @@ const weighAndTune =
     const left = await tuneModel(source.path, layers, state, {
       ...{ tune, seed, threads, signal },
       importance: ofText ? 'own' : weighed.importance,
-      metaDtypeOf: ({ form }, scales) => {
+      storedAsOf: ({ form }, scales) => {
         const settled = scheme.probe?.needed(form) ? scheme.probe.scales(form, scales) : form;
-        return scheme.summarize(settled).metaDtype ?? 'float32';
+        return { metaDtype: scheme.summarize(settled).metaDtype ?? 'float32', zeroFrom: scheme.zeroFrom?.(form) ?? 0 };
       },
       onText: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, tuning: stand })),

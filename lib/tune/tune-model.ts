@@ -12,7 +12,7 @@ import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
-import { type MetaDtypeOf, TunedLayer } from './layer.js';
+import { type StoredAsOf, TunedLayer } from './layer.js';
 import { tuneWhole } from './model/tune-whole.js';
 import type { LayerOutcome } from './records.js';
 import type { TuneState } from './state.js';
@@ -39,7 +39,7 @@ export interface TuneRun {
   /** What the errors of inputs count, by name of the layer; `'own'`: as the text that is tuned with has it; undefined: all alike. */
   readonly importance: ReadonlyMap<string, Float32Array> | 'own' | undefined;
   /** How scales and zeros of a layer are stored that has these, from the solver or rounded as they are stored. */
-  readonly metaDtypeOf: MetaDtypeOf;
+  readonly storedAsOf: StoredAsOf;
   readonly onText: ((progress: CollectProgress) => void) | undefined;
   readonly onProgress: ((stand: TuneStand) => void) | undefined;
 }
@@ -133,11 +133,11 @@ class Tuner {
 
   /** Scales and zeros of all layers together. */
   async model(layers: readonly PlannedLayer[]): Promise<void> {
-    const { tune, metaDtypeOf, onProgress } = this.#run;
+    const { tune, storedAsOf, onProgress } = this.#run;
     const total = this.#total;
     const each = this.#source.count;
     await tuneWhole(this.#source, layers, this.#state, {
-      ...{ machine: this.#machine, tune, metaDtypeOf, seed: this.#run.seed },
+      ...{ machine: this.#machine, tune, storedAsOf, seed: this.#run.seed },
       ...{ ids: this.#ids, places: this.#places, trained: this.#trained },
       onStep: (done) =>
         onProgress?.({ done: total - (tune.model - done) * each, total, block: each - 1, blocks: each }),
@@ -202,7 +202,7 @@ class Tuner {
       });
       const own = new TunedLayer({
         ...{ weight: site.weight.name, module, shape, config: form.config, floats, solved: found },
-        metaDtype: this.#run.metaDtypeOf(layer, found),
+        storedAs: this.#run.storedAsOf(layer, found),
       });
       const start = await own.finish(machine);
       solved[module] = start.values.slice();

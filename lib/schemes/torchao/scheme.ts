@@ -87,6 +87,7 @@ export const torchao: Scheme<RowForm, UnpackedLayer, RowChunk> = {
   fit: (site, options) =>
     fitRows(site, { ...options, config: { ...options.config, scaleDtype: typeOf(options) } }, RULES),
   specs: specsOf,
+  zeroFrom: middleOf,
   chunks: ({ shape }) => rowChunks(shape, 1),
   encode,
   summarize(form) {

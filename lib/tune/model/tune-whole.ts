@@ -4,7 +4,7 @@ import { geometryOf } from '../../matrix/geometry.js';
 import type { ResolvedTune } from '../../models/tuning/option.js';
 import type { BlockSource } from '../../runtime/source/block-source.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
-import { type MetaDtypeOf, storedScales } from '../layer.js';
+import { type StoredAsOf, storedScales } from '../layer.js';
 import type { TuneState } from '../state.js';
 import { drawing, type TextPlace } from '../tune-block.js';
 import type { Batch } from './gradient.js';
@@ -19,7 +19,7 @@ export interface WholeRun {
   readonly machine: Machine;
   readonly tune: ResolvedTune;
   readonly seed: number;
-  readonly metaDtypeOf: MetaDtypeOf;
+  readonly storedAsOf: StoredAsOf;
   /** Texts, and where they lie in streams. */
   readonly ids: readonly Uint32Array[];
   readonly places: readonly TextPlace[];
@@ -39,7 +39,7 @@ export async function tuneWhole(
   source: BlockSource,
   layers: readonly PlannedLayer[],
   state: TuneState,
-  { machine, tune, seed, metaDtypeOf, ids, places, trained, onStep }: WholeRun,
+  { machine, tune, seed, storedAsOf, ids, places, trained, onStep }: WholeRun,
 ): Promise<void> {
   const { signal } = machine;
   const planned = new Map(layers.map((layer) => [layer.site.weight.name, layer]));
@@ -52,9 +52,9 @@ export async function tuneWhole(
       const { config } = layer.form;
       const chosen = (await state.chosen(weight))!;
       const { rows, cols } = geometryOf(layer.site.shape, config);
-      const metaDtype = metaDtypeOf(layer, chosen);
+      const storedAs = storedAsOf(layer, chosen);
       const store = (scale: Float32Array, zero: Float32Array) =>
-        storedScales(scale.slice(), zero.slice(), config, metaDtype, machine);
+        storedScales(scale.slice(), zero.slice(), config, storedAs, machine);
       finish.set(weight, store);
       own.push({
         ...{ module: moduleOf(layer), rows, cols, axis: config.axis, movesZero: config.zeroPoint === 'float' },
