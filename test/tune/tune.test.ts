@@ -172,6 +172,19 @@ describe('tuning', () => {
     expect(scale.some((value) => value !== floatOfHalf(halfOfFloat(value)))).toBe(true);
   });
 
+  test('names a block that gives no finite numbers', async () => {
+    const input = changedModel(scratch, 'infinite', {});
+    const name = 'model.layers.1.post_attention_layernorm.weight';
+    const tensors = Object.fromEntries(readBack(SHIPPED));
+    const { shape } = tensors[name]!;
+    const large = tensorOf(new Float32Array(shape[0]!).fill(3e38), shape);
+    writeFileSync(join(input, 'model.safetensors'), encode({ ...tensors, [name]: large }));
+    const own = { ...options, importance: 'none', tune: { ...tune, steps: 1 } } as const;
+    const error = await failure(() => quantizeModel(input, join(scratch, 'infinite tuned'), own));
+    expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
+    expect(error.message).toMatch(/Expected block 1 of .*infinite to give finite numbers/);
+  });
+
   test('keeps what the solver found where that is better', async () => {
     const [plain, tuned] = [join(scratch, 'kept plain'), join(scratch, 'kept tuned')];
     const own = { nbits: 8, groupSize: 64, importance: 'none' } as const;
