@@ -18,7 +18,8 @@ import {
 import { parseJson } from '../files/json.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
-import { formatError, plain } from '../messages/text.js';
+import { plain } from '../messages/text.js';
+import { checkOurs, clear, removeEmpty } from './folder.js';
 import {
   type BlockRecord,
   isSaved,
@@ -62,22 +63,15 @@ export class TuneState {
     const key = createHash('sha256').update(JSON.stringify(what)).digest('hex');
     const fresh: Saved = { version: 1, key, lengths: [], trained: 0, blocks: [] };
     const index = join(folder, INDEX);
-    const known = (await standing(index)) && parseJson(await readWhole(index, MAX_BYTES), { file: index });
-    if (known !== undefined && !isSaved(known)) {
-      if (!restart) throw formatError(index, 'expected the state of a run that tunes a model.');
-    } else if (known?.key === key && !restart) return new TuneState(folder, known);
-    else if (known !== undefined && !restart) {
+    const known = restart || !(await standing(index)) ? undefined : await readIndex(index);
+    if (known?.key === key) return new TuneState(folder, known);
+    if (known !== undefined) {
       const message = `Expected ${plain(folder)} to be the state of this run, got that of another model or other options`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. restart (--tune-restart) removes it and begins anew.`);
     }
-    // What was begun and never got as far as an index, or is to go.
-    const other = (await standing(folder)) && known === undefined && !(await isOurs(folder));
-    if (other) {
-      const message = `Expected nothing at ${plain(folder)}, where the state of tuning goes, got something else`;
-      throw new HqqError('ERR_IO', `${message}. Move it away, or choose another output.`);
-    }
-    await withPath('Cannot clear', folder, () => fs.rm(folder, { recursive: true, force: true }));
-    await withPath('Cannot create', folder, () => fs.mkdir(folder));
+    await checkOurs(folder);
+    await withPath('Cannot create', folder, () => fs.mkdir(folder, { recursive: true }));
+    await clear(folder); // what was begun and never got as far as an index, or is to go
     return new TuneState(folder, fresh);
   }
 
@@ -203,7 +197,8 @@ export class TuneState {
 
   /** Removes all of it. */
   async remove(): Promise<void> {
-    await withPath('Cannot remove', this.folder, () => fs.rm(this.folder, { recursive: true, force: true }));
+    await clear(this.folder);
+    await removeEmpty(this.folder);
   }
 
   #streamPath(name: StreamName, index: number): string {
@@ -252,10 +247,21 @@ const PARTIAL = 'state.partial';
 
 const blockFile = (index: number) => `block-${index}.bin`;
 
-/** Whether there is nothing in a folder but what a state is made of: it is removed then. */
-async function isOurs(folder: string): Promise<boolean> {
-  const names = await withPath('Cannot list', folder, () => fs.readdir(folder));
-  return names.every((name) =>
-    /^(texts\.bin|model\.bin|state\.(json|partial)|(block|floats|codes)-\d+\.bin)$/.test(name),
-  );
+/** What an index says. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
+async function readIndex(index: string): Promise<Saved> {
+  const refuse = (got: string, options?: ErrorOptions) =>
+    new HqqError(
+      'ERR_CHECKPOINT_FORMAT',
+      `Expected ${plain(index)} to be the state of a run that tunes a model, got ${got}. restart (--tune-restart) removes it and begins anew.`,
+      options,
+    );
+  const bytes = await readWhole(index, MAX_BYTES);
+  let saved: unknown;
+  try {
+    saved = parseJson(bytes, { file: index });
+  } catch (cause) {
+    throw refuse('what is no JSON', { cause });
+  }
+  if (isSaved(saved)) return saved;
+  throw refuse('something else');
 }
