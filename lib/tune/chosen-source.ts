@@ -14,10 +14,18 @@ export class ChosenSource implements TensorSource {
   readonly envelope: TensorSource['envelope'];
   readonly #under: TensorSource;
   readonly #read: (weight: string) => Promise<ChosenCodes | undefined>;
+  readonly #close: () => Promise<void>;
   readonly #kept = new Map<string, Promise<ChosenCodes | undefined>>();
 
-  /** @param read what was chosen for a weight, by its name; undefined: nothing */
-  constructor(under: TensorSource, read: (weight: string) => Promise<ChosenCodes | undefined>) {
+  /**
+   * @param read what was chosen for a weight, by its name; undefined: nothing
+   * @param close lets go of what it reads
+   */
+  constructor(
+    under: TensorSource,
+    read: (weight: string) => Promise<ChosenCodes | undefined>,
+    close: () => Promise<void> = async () => {},
+  ) {
     const { container, path, kind, files, entries, envelope } = under;
     this.container = container;
     this.path = path;
@@ -27,6 +35,7 @@ export class ChosenSource implements TensorSource {
     this.envelope = envelope;
     this.#under = under;
     this.#read = read;
+    this.#close = close;
   }
 
   chosen({ name }: TensorEntry): Promise<ChosenCodes | undefined> {
@@ -57,5 +66,6 @@ export class ChosenSource implements TensorSource {
 
   async close(): Promise<void> {
     this.#kept.clear();
+    await this.#close();
   }
 }

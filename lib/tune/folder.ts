@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { standing, systemCode, withPath } from '../files/io.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
+import { isLock } from './lock.js';
 
 // The folder of a state. It may lie where something of the user's lies: no more is removed than what a state is made of.
 
@@ -12,14 +13,16 @@ const OURS = /^(texts\.bin|model\.bin|state\.(json|partial)|(block|floats|codes)
 export async function checkOurs(folder: string): Promise<void> {
   const stat = await standing(folder);
   if (stat === undefined) return;
-  const others = stat.isDirectory() ? (await namesIn(folder)).filter((name) => !OURS.test(name)) : undefined;
+  const others = stat.isDirectory()
+    ? (await namesIn(folder)).filter((name) => !OURS.test(name) && !isLock(name))
+    : undefined;
   if (others?.length === 0) return;
   const message = `Expected nothing at ${plain(folder)}, where the state of tuning goes, got something else`;
   const which = others ? ` (${quoteSome(others, 2)})` : '';
   throw new HqqError('ERR_IO', `${message}${which}. Move it away, or choose another output.`);
 }
 
-/** Removes the files of a state. */
+/** Removes the files of a state, but for what says whose it is. */
 export async function clear(folder: string): Promise<void> {
   for (const name of await namesIn(folder)) {
     const path = join(folder, name);

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { activeBackend } from '../backend/index.js';
 import { gains, weigh } from '../calibrate/weighing/weigh.js';
 import { type FilePath, pathOf } from '../files/path.js';
@@ -24,7 +25,7 @@ export function quantizeModel(
   output: FilePath,
   options?: QuantConfig & ModelOptions & ConversionRun,
 ): Promise<ModelReport> {
-  return quantizeWith(input, output, options, weighAndTune(`${pathOf(output, 'the output')}.tune`));
+  return quantizeWith(input, output, options, weighAndTune(`${resolve(pathOf(output, 'the output'))}.tune`));
 }
 
 /** Finds what errors count, and what codes are better than those that the solver finds with that. */
@@ -39,14 +40,36 @@ const weighAndTune =
       throw new HqqError('ERR_INVALID_OPTION', `${message}, which chooses its own.`);
     }
     await checkRuns(source);
-    const { importance: asked, seed, threads, dryRun } = resolved.model;
+    const { importance: asked, dryRun } = resolved.model;
     const ofText = asked === 'auto';
-    const layers = plan.shards.flatMap((shard) => shard.layers);
     const weighed: Weighing = ofText
-      ? { source: ownSource(layers, tune), notes: [] }
+      ? { source: ownSource(plan.shards.flatMap((shard) => shard.layers), tune), notes: [] }
       : await weigh(source, plan, resolved, beside);
     if (dryRun) return weighed;
     const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart);
+    try {
+      return await tuneInto(state, { tune, weighed, ofText })(source, plan, resolved, beside);
+    } catch (error) {
+      await state.close();
+      throw error;
+    }
+  };
+
+/** What is known before a model is tuned. */
+interface TunedWith {
+  readonly tune: ResolvedTune;
+  readonly weighed: Weighing;
+  /** Whether importance is that of the text that is tuned with. */
+  readonly ofText: boolean;
+}
+
+/** Tunes what is not tuned yet; the state is closed with the source that comes of it. */
+const tuneInto =
+  (state: TuneState, { tune, weighed, ofText }: TunedWith): Weigh =>
+  async (source, plan, resolved) => {
+    const { seed, threads } = resolved.model;
+    const scheme = schemeNamed(plan.scheme);
+    const layers = plan.shards.flatMap((shard) => shard.layers);
     const { signal, onProgress } = resolved.run;
     const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
     const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, weightsTotal, tensorsTotal: layers.length };
@@ -77,7 +100,11 @@ const weighAndTune =
       ...weighed,
       ...(importance && { importance }),
       notes,
-      refined: new ChosenSource(source, (weight) => state.chosen(weight)),
+      refined: new ChosenSource(
+        source,
+        (weight) => state.chosen(weight),
+        () => state.close(),
+      ),
       finished: () => state.remove(),
     };
   };

@@ -20,6 +20,7 @@ import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import { checkOurs, clear, removeEmpty } from './folder.js';
+import { lockFolder } from './lock.js';
 import {
   type BlockRecord,
   isSaved,
@@ -48,31 +49,52 @@ export class TuneState {
   readonly folder: string;
   #saved: Saved;
 
-  private constructor(folder: string, saved: Saved) {
+  #closed = false;
+  readonly #unlock: () => Promise<void>;
+
+  private constructor(folder: string, saved: Saved, unlock: () => Promise<void>) {
     this.folder = folder;
     this.#saved = saved;
+    this.#unlock = unlock;
   }
 
   /**
-   * The state of a run, or of one that begins.
+   * The state of a run, or of one that begins; whoever asks closes it. Nobody else has it meanwhile.
    *
    * @param what All that decides its bytes.
-   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for that of another run; `ERR_CHECKPOINT_FORMAT`, `ERR_IO`
+   * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for that of another run; `ERR_CHECKPOINT_FORMAT`; `ERR_IO`, also where another run has it
    */
   static async open(folder: string, what: unknown, restart: boolean): Promise<TuneState> {
     const key = createHash('sha256').update(JSON.stringify(what)).digest('hex');
-    const fresh: Saved = { version: 1, key, lengths: [], trained: 0, blocks: [] };
+    const isKnown = (await standing(join(folder, INDEX))) !== undefined && !restart;
+    if (!isKnown) await checkOurs(folder);
+    await withPath('Cannot create', folder, () => fs.mkdir(folder, { recursive: true }));
+    const unlock = await lockFolder(folder);
+    try {
+      return await TuneState.#openLocked(folder, key, restart, unlock);
+    } catch (error) {
+      await unlock();
+      throw error;
+    }
+  }
+
+  static async #openLocked(
+    folder: string,
+    key: string,
+    restart: boolean,
+    unlock: () => Promise<void>,
+  ): Promise<TuneState> {
     const index = join(folder, INDEX);
     const known = restart || !(await standing(index)) ? undefined : await readIndex(index);
-    if (known?.key === key) return new TuneState(folder, known);
+    if (known?.key === key) return new TuneState(folder, known, unlock);
     if (known !== undefined) {
       const message = `Expected ${plain(folder)} to be the state of this run, got that of another model or other options`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. restart (--tune-restart) removes it and begins anew.`);
     }
-    await checkOurs(folder);
-    await withPath('Cannot create', folder, () => fs.mkdir(folder, { recursive: true }));
     await clear(folder); // what was begun and never got as far as an index, or is to go
-    return new TuneState(folder, fresh);
+    const state = new TuneState(folder, { version: 1, key, lengths: [], trained: 0, blocks: [] }, unlock);
+    await state.#commit();
+    return state;
   }
 
   /** Blocks that are done. */
@@ -195,10 +217,20 @@ export class TuneState {
     return undefined;
   }
 
-  /** Removes all of it. */
+  /** Lets others have it. What is done stays; where nothing is, nothing stays. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const isBegun = this.#saved.lengths.length > 0;
+    if (!isBegun) await clear(this.folder);
+    await this.#unlock();
+    if (!isBegun) await removeEmpty(this.folder);
+  }
+
+  /** Removes all of it, and closes it. */
   async remove(): Promise<void> {
-    await clear(this.folder);
-    await removeEmpty(this.folder);
+    this.#saved = { ...this.#saved, lengths: [] };
+    await this.close();
   }
 
   #streamPath(name: StreamName, index: number): string {
