@@ -88,12 +88,14 @@ describe('tuning', () => {
   test('refuses the state of other options, and removes it when asked to', async () => {
     const output = join(scratch, 'other');
     const controller = new AbortController();
-    const stopped = quantizeModel(SHIPPED, output, {
+    // The state lies beside the output however that is written.
+    const stopped = quantizeModel(SHIPPED, `${output}/`, {
       ...options,
       signal: controller.signal,
       onProgress: ({ tuning }) => void (tuning?.block === 1 && controller.abort(new Error('stopped'))),
     });
     expect((await failure(() => stopped)).message).toBe('stopped');
+    expect(existsSync(`${output}.tune`)).toBe(true);
     const changed = { ...options, tune: { ...tune, steps: 5 } };
     const error = await failure(() => quantizeModel(SHIPPED, output, changed));
     expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
