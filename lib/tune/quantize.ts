@@ -1,10 +1,13 @@
+import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { activeBackend } from '../backend/index.js';
+import { fileOfText, textOfFile } from '../calibrate/text.js';
 import { gains, weigh } from '../calibrate/weighing/weigh.js';
+import { bytesOf } from '../compute/floats.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { HqqError } from '../messages/errors.js';
-import { quoteSome } from '../messages/text.js';
+import { plain, quoteSome } from '../messages/text.js';
 import { formatCount, formatPercent, plural } from '../messages/units.js';
 import type { ConversionRun, ModelOptions, ResolvedOptions } from '../models/options.js';
 import type { ModelPlan } from '../models/quantize/plan.js';
@@ -32,14 +35,16 @@ export function quantizeModel(
 const weighAndTune =
   (folder: string): Weigh =>
   async (source, plan, resolved, beside) => {
-    const tune = resolveTune(resolved.model.tune);
-    if (tune === undefined) return weigh(source, plan, resolved, beside);
+    const asGiven = resolveTune(resolved.model.tune);
+    if (asGiven === undefined) return weigh(source, plan, resolved, beside);
     const scheme = schemeNamed(plan.scheme);
     if (!scheme.takesChosen) {
       const message = `Expected a format whose codes can be tuned (tune, --tune), got ${scheme.title}`;
       throw new HqqError('ERR_INVALID_OPTION', `${message}, which chooses its own.`);
     }
     await checkRuns(source);
+    await checkDense(source);
+    const tune = await withText(asGiven);
     const { importance: asked, dryRun } = resolved.model;
     const ofText = asked === 'auto';
     const weighed: Weighing = ofText
@@ -115,24 +120,45 @@ function ownSource(layers: readonly PlannedLayer[], { data }: ResolvedTune): str
   return data === 'own' ? 'own' : 'text';
 }
 
-/** All that decides the bytes of a run. Threads do not. */
-function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, { source }: Weighing): unknown {
-  const { restart: _, ...how } = tune;
+/** A text that a file holds, as the file is now: what is tuned with does not change with it. @throws {HqqError} as `textOfFile` */
+async function withText(tune: ResolvedTune): Promise<ResolvedTune> {
+  const file = typeof tune.data === 'string' ? fileOfText(tune.data) : undefined;
+  return file === undefined ? tune : { ...tune, data: { text: await textOfFile(file) } };
+}
+
+/** All that decides the bytes of a run: of files what they hold. Threads do not. */
+function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, weighed: Weighing): unknown {
+  const { restart: _, data, ...how } = tune;
   const layers = plan.shards.flatMap((shard) => shard.layers.map(({ site, form }) => [site.weight.name, form]));
   const { backend, isa } = { backend: activeBackend().name, isa: activeBackend().isa };
+  const importance = createHash('sha256');
+  for (const [name, values] of weighed.importance ?? []) importance.update(`${name}\0`).update(bytesOf(values));
   return [
     packageVersion(),
     plan.digest,
     plan.scheme,
     layers,
     how,
+    typeof data === 'string' ? data : createHash('sha256').update(data.text).digest('hex'),
     model.seed,
     model.tokens,
     model.importance,
-    source,
+    weighed.source,
+    importance.digest('hex'),
     backend,
     isa,
   ];
+}
+
+/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model of experts */
+async function checkDense({ path }: Parameters<Weigh>[0]): Promise<void> {
+  const { openBlockSource } = await import('../runtime/source/block-source.js');
+  const blocks = await openBlockSource(path);
+  await blocks.close();
+  if (blocks.config.experts !== undefined) {
+    const message = `Expected a model without experts to tune, got ${plain(path)}: what their router chooses has no gradient`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Leave --tune out.`);
+  }
 }
 
 /** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what `hqq/runtime` does not run block by block */
