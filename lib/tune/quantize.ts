@@ -6,6 +6,7 @@ import { gains, weigh } from '../calibrate/weighing/weigh.js';
 import { bytesOf } from '../compute/floats.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
+import { geometryOf } from '../matrix/geometry.js';
 import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
 import { formatCount, formatPercent, plural } from '../messages/units.js';
@@ -15,10 +16,11 @@ import { quantizeModel as quantizeWith, type Weigh, type Weighing } from '../mod
 import { packageVersion } from '../models/quantize/version.js';
 import type { ModelReport } from '../models/report.js';
 import { type ResolvedTune, resolveTune } from '../models/tuning/option.js';
+import { openBlockSource } from '../runtime/source/block-source.js';
 import { schemeNamed } from '../schemes/list.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
 import { ChosenSource } from './chosen-source.js';
-import type { BlockRecord, ModelRecord } from './records.js';
+import type { BlockRecord, ModelRecord, Planned } from './records.js';
 import { TuneState } from './state.js';
 import { tuneModel } from './tune-model.js';
 
@@ -43,7 +45,7 @@ const weighAndTune =
       throw new HqqError('ERR_INVALID_OPTION', `${message}, which chooses its own.`);
     }
     await checkRuns(source);
-    await checkDense(source);
+    const blocks = await blocksOf(source);
     const tune = await withText(asGiven);
     const { importance: asked, dryRun } = resolved.model;
     const ofText = asked === 'auto';
@@ -51,7 +53,10 @@ const weighAndTune =
       ? { source: ownSource(plan.shards.flatMap((shard) => shard.layers), tune), notes: [] }
       : await weigh(source, plan, resolved, beside);
     if (dryRun) return weighed;
-    const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart);
+    const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart, {
+      blocks,
+      layers: shapesOf(plan),
+    });
     try {
       return await tuneInto(state, { tune, weighed, ofText })(source, plan, resolved, beside);
     } catch (error) {
@@ -150,15 +155,26 @@ function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, 
   ];
 }
 
-/** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a model of experts */
-async function checkDense({ path }: Parameters<Weigh>[0]): Promise<void> {
-  const { openBlockSource } = await import('../runtime/source/block-source.js');
+/** What is kept of each layer, by name of its weight. */
+const shapesOf = (plan: ModelPlan): Planned['layers'] =>
+  new Map(
+    plan.shards.flatMap((shard) =>
+      shard.layers.map(({ site: { weight, shape }, form }) => {
+        const { groups } = geometryOf(shape, form.config);
+        return [weight.name, { codes: shape[0] * shape[1], groups, inputs: shape[1] }] as const;
+      }),
+    ),
+  );
+
+/** Blocks of a model. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for one of experts */
+async function blocksOf({ path }: Parameters<Weigh>[0]): Promise<number> {
   const blocks = await openBlockSource(path);
   await blocks.close();
   if (blocks.config.experts !== undefined) {
     const message = `Expected a model without experts to tune, got ${plain(path)}: what their router chooses has no gradient`;
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Leave --tune out.`);
   }
+  return blocks.count;
 }
 
 /** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what `hqq/runtime` does not run block by block */

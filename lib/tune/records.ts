@@ -1,4 +1,5 @@
 import type { ChosenCodes } from '../containers/grid.js';
+import type { FileSum } from './state-files.js';
 
 // What a state says of what is done.
 
@@ -45,11 +46,71 @@ export interface Saved {
   readonly trained: number;
   readonly blocks: BlockRecord[];
   readonly model?: ModelRecord | undefined;
+  /** All files that count, by name, but for the streams. */
+  readonly sums: Readonly<Record<string, FileSum>>;
 }
+
+/** What is tuned, which a state has to fit. */
+export interface Planned {
+  /** Blocks of the model. */
+  readonly blocks: number;
+  /** By name of the weight. */
+  readonly layers: ReadonlyMap<string, { readonly codes: number; readonly groups: number; readonly inputs: number }>;
+}
+
+/** Tokens of a state, at most: more than any option asks for. */
+const MAX_TOKENS = 2 ** 26;
+
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isError = (value: unknown): boolean => Number.isFinite(value) && (value as number) >= 0;
+const areAll = (list: unknown, isOne: (one: Record<string, unknown>) => boolean): boolean =>
+  Array.isArray(list) && list.every((one) => isObject(one) && isOne(one));
 
 /** Whether it is an index that this version has written. */
 export function isSaved(value: unknown): value is Saved {
-  const { version, key, lengths, trained, blocks } = (value ?? {}) as Partial<Saved>;
-  const lists = Array.isArray(lengths) && Array.isArray(blocks);
-  return version === 1 && typeof key === 'string' && lists && typeof trained === 'number';
+  if (!isObject(value)) return false;
+  const { version, key, lengths, trained, blocks, model, sums } = value;
+  if (version !== 1 || typeof key !== 'string' || !areAll(blocks, isBlock) || !areSums(sums)) return false;
+  if (!Array.isArray(lengths) || !lengths.every((length) => isCount(length) && length > 0)) return false;
+  const isModel = model === undefined || (isObject(model) && isMoved(model));
+  if (lengths.length === 0) return trained === 0 && (blocks as unknown[]).length === 0 && model === undefined;
+  const tokens = lengths.reduce((sum: number, length: number) => sum + length, 0);
+  return isModel && tokens <= MAX_TOKENS && isCount(trained) && trained > 0 && trained < lengths.length;
+}
+
+const isBlock = ({ before, after, layers }: Record<string, unknown>): boolean =>
+  isError(before) &&
+  isError(after) &&
+  areAll(
+    layers,
+    ({ weight, at, importance, codes, groups }) =>
+      typeof weight === 'string' && [at, importance, codes, groups].every(isCount),
+  );
+
+const isMoved = ({ before, after, layers }: Record<string, unknown>): boolean =>
+  isError(before) &&
+  isError(after) &&
+  areAll(layers, ({ weight, at, groups }) => typeof weight === 'string' && isCount(at) && isCount(groups));
+
+const areSums = (sums: unknown): boolean =>
+  isObject(sums) && areAll(Object.values(sums), ({ bytes, sha256 }) => isCount(bytes) && typeof sha256 === 'string');
+
+/** Whether layers of a state are those of a model. */
+export function fits({ blocks, model }: Saved, planned: Planned): boolean {
+  const all = blocks.flatMap(({ layers }) => layers);
+  const names = new Set(all.map(({ weight }) => weight));
+  if (blocks.length > planned.blocks || names.size < all.length) return false;
+  const areMade = all.every(({ weight, importance, codes, groups }) => {
+    const shape = planned.layers.get(weight);
+    if (shape === undefined || (importance !== 0 && importance !== shape.inputs)) return false;
+    return codes === 0 ? groups === 0 : codes === shape.codes && groups === shape.groups;
+  });
+  const isWhole = model === undefined || blocks.length === planned.blocks;
+  const moved = model?.layers ?? [];
+  return (
+    areMade &&
+    isWhole &&
+    moved.every(({ weight, groups }) => names.has(weight) && groups === planned.layers.get(weight)!.groups)
+  );
 }

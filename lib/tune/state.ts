@@ -3,19 +3,7 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { bytesOf } from '../compute/floats.js';
 import type { ChosenCodes } from '../containers/grid.js';
-import {
-  closeFile,
-  createFile,
-  openRegular,
-  readFully,
-  readWhole,
-  standing,
-  syncFile,
-  syncFolder,
-  withPath,
-  writeFully,
-} from '../files/io.js';
-import { parseJson } from '../files/json.js';
+import { standing, syncFolder, withPath } from '../files/io.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
@@ -23,12 +11,14 @@ import { checkOurs, clear, removeEmpty } from './folder.js';
 import { lockFolder } from './lock.js';
 import {
   type BlockRecord,
-  isSaved,
+  fits,
   type LayerOutcome,
   type LayerRecord,
   type ModelRecord,
+  type Planned,
   type Saved,
 } from './records.js';
+import { checkSum, damaged, readArrays, readIndex, writeArrays } from './state-files.js';
 import { Stream } from './stream.js';
 import type { TuningTexts } from './texts.js';
 
@@ -38,8 +28,8 @@ import type { TuningTexts } from './texts.js';
 const INDEX = 'state.json';
 const TEXTS = 'texts.bin';
 const MODEL = 'model.bin';
-const MAX_BYTES = 256 * 1024 * 1024;
 const FLOAT = Float32Array.BYTES_PER_ELEMENT;
+const ID = Uint32Array.BYTES_PER_ELEMENT;
 
 /** Which of the two streams. */
 export type StreamName = 'floats' | 'codes';
@@ -62,16 +52,19 @@ export class TuneState {
    * The state of a run, or of one that begins; whoever asks closes it. Nobody else has it meanwhile.
    *
    * @param what All that decides its bytes.
+   * @param planned What has to be in it.
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for that of another run; `ERR_CHECKPOINT_FORMAT`; `ERR_IO`, also where another run has it
    */
-  static async open(folder: string, what: unknown, restart: boolean): Promise<TuneState> {
+  static async open(folder: string, what: unknown, restart: boolean, planned: Planned): Promise<TuneState> {
     const key = createHash('sha256').update(JSON.stringify(what)).digest('hex');
     const isKnown = (await standing(join(folder, INDEX))) !== undefined && !restart;
     if (!isKnown) await checkOurs(folder);
     await withPath('Cannot create', folder, () => fs.mkdir(folder, { recursive: true }));
     const unlock = await lockFolder(folder);
     try {
-      return await TuneState.#openLocked(folder, key, restart, unlock);
+      const state = await TuneState.#openLocked(folder, key, restart, unlock);
+      await state.#check(planned);
+      return state;
     } catch (error) {
       await unlock();
       throw error;
@@ -85,14 +78,14 @@ export class TuneState {
     unlock: () => Promise<void>,
   ): Promise<TuneState> {
     const index = join(folder, INDEX);
-    const known = restart || !(await standing(index)) ? undefined : await readIndex(index);
+    const known = restart ? undefined : await readIndex(index);
     if (known?.key === key) return new TuneState(folder, known, unlock);
     if (known !== undefined) {
       const message = `Expected ${plain(folder)} to be the state of this run, got that of another model or other options`;
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. restart (--tune-restart) removes it and begins anew.`);
     }
     await clear(folder); // what was begun and never got as far as an index, or is to go
-    const state = new TuneState(folder, { version: 1, key, lengths: [], trained: 0, blocks: [] }, unlock);
+    const state = new TuneState(folder, { version: 1, key, lengths: [], trained: 0, blocks: [], sums: {} }, unlock);
     await state.#commit();
     return state;
   }
@@ -131,8 +124,12 @@ export class TuneState {
   }
 
   /** The same of one that is done. */
-  openStream(name: StreamName, index: number, width: number): Promise<Stream> {
-    return Stream.open(this.#streamPath(name, index), width);
+  async openStream(name: StreamName, index: number, width: number): Promise<Stream> {
+    const path = this.#streamPath(name, index);
+    const rows = this.#saved.lengths.reduce((sum, length) => sum + length, 0);
+    const size = (await standing(path))?.size ?? 0;
+    if (size !== rows * width * FLOAT) throw damaged(path, `${size} bytes, not ${rows * width * FLOAT}`);
+    return Stream.open(path, width);
   }
 
   /** The next block is done, and the streams that come out of it are on the disk: those that went in are not needed any more. */
@@ -158,7 +155,10 @@ export class TuneState {
       return record;
     });
     await this.#write(blockFile(index), arrays);
-    this.#saved = { ...this.#saved, blocks: [...this.blocks, { before, after, layers: records }] };
+    this.#saved = {
+      ...this.#saved,
+      blocks: [...this.blocks, { before, after: numberOr(after, before), layers: records }],
+    };
     await this.#commit();
     for (const name of ['floats', 'codes'] as const)
       await fs.rm(this.#streamPath(name, index), { force: true }).catch(() => {}); // the folder goes at the end
@@ -179,7 +179,7 @@ export class TuneState {
       MODEL,
       [...layers.values()].flatMap(({ scale, zero }) => [bytesOf(scale), bytesOf(zero)]),
     );
-    this.#saved = { ...this.#saved, model: { before, after, layers: records } };
+    this.#saved = { ...this.#saved, model: { before, after: numberOr(after, before), layers: records } };
     await this.#commit();
   }
 
@@ -238,37 +238,39 @@ export class TuneState {
   }
 
   async #read(name: string, at: number, arrays: readonly Uint8Array[]): Promise<void> {
-    const path = join(this.folder, name);
-    const { fd } = await openRegular(path);
-    try {
-      for (const array of arrays) {
-        await readFully(fd, path, at, array);
-        at += array.byteLength;
-      }
-    } finally {
-      await closeFile(fd);
-    }
+    await readArrays(join(this.folder, name), at, arrays);
   }
 
-  /** Writes a file anew, to the disk. */
+  /** Writes a file anew, and remembers what it is known by: with the next index. */
   async #write(name: string, arrays: readonly Uint8Array[]): Promise<void> {
-    const path = join(this.folder, name);
-    await withPath('Cannot remove', path, () => fs.rm(path, { force: true }));
-    const fd = await createFile(path, 0o600);
-    try {
-      let at = 0;
-      for (const array of arrays) {
-        await writeFully(fd, path, at, array);
-        at += array.byteLength;
-      }
-      await syncFile(fd, path);
-    } finally {
-      await closeFile(fd);
+    const sum = await writeArrays(join(this.folder, name), arrays);
+    this.#saved = { ...this.#saved, sums: { ...this.#saved.sums, [name]: sum } };
+  }
+
+  /** All that an index names, and that nothing else is read of it. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
+  async #check(planned: Planned): Promise<void> {
+    const { lengths, blocks, model, sums } = this.#saved;
+    const index = join(this.folder, INDEX);
+    if (!fits(this.#saved, planned)) throw damaged(index, 'that of other layers');
+    const ends = new Map<string, number>();
+    const need = (name: string, end: number) => ends.set(name, Math.max(end, ends.get(name) ?? 0));
+    if (lengths.length > 0) need(TEXTS, lengths.reduce((sum, length) => sum + length, 0) * ID);
+    for (const [i, { layers }] of blocks.entries()) {
+      need(blockFile(i), 0);
+      for (const { at, importance, groups, codes } of layers)
+        need(blockFile(i), at + (importance + 2 * groups) * FLOAT + codes);
+    }
+    if (model !== undefined) need(MODEL, 0);
+    for (const { at, groups } of model?.layers ?? []) need(MODEL, at + 2 * groups * FLOAT);
+    for (const [name, end] of ends) {
+      const sum = sums[name];
+      if (sum === undefined || sum.bytes < end) throw damaged(index, `less of ${name} than it names`);
+      await checkSum(join(this.folder, name), sum);
     }
   }
 
   async #commit(): Promise<void> {
-    await this.#write(PARTIAL, [Buffer.from(`${JSON.stringify(this.#saved)}\n`)]);
+    await writeArrays(join(this.folder, PARTIAL), [Buffer.from(`${JSON.stringify(this.#saved)}\n`)]);
     const path = join(this.folder, INDEX);
     await withPath('Cannot put in place', path, () => fs.rename(join(this.folder, PARTIAL), path));
     await syncFolder(this.folder);
@@ -277,23 +279,7 @@ export class TuneState {
 
 const PARTIAL = 'state.partial';
 
-const blockFile = (index: number) => `block-${index}.bin`;
+/** An error of steps that led nowhere is none that JSON holds: what was before was better, and is the error. */
+const numberOr = (after: number, before: number): number => (Number.isFinite(after) ? after : before);
 
-/** What an index says. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
-async function readIndex(index: string): Promise<Saved> {
-  const refuse = (got: string, options?: ErrorOptions) =>
-    new HqqError(
-      'ERR_CHECKPOINT_FORMAT',
-      `Expected ${plain(index)} to be the state of a run that tunes a model, got ${got}. restart (--tune-restart) removes it and begins anew.`,
-      options,
-    );
-  const bytes = await readWhole(index, MAX_BYTES);
-  let saved: unknown;
-  try {
-    saved = parseJson(bytes, { file: index });
-  } catch (cause) {
-    throw refuse('what is no JSON', { cause });
-  }
-  if (isSaved(saved)) return saved;
-  throw refuse('something else');
-}
+const blockFile = (index: number) => `block-${index}.bin`;

@@ -50,6 +50,10 @@ export async function tuningTexts(
 /** A text of one token has nothing but its first, which does not count. */
 function shared(all: readonly Uint32Array[]): TuningTexts {
   const texts = all.filter(({ length }) => length > 1);
+  if (texts.length < 2) {
+    const message = `Expected at least two texts of 2 tokens to tune with, one of which is held back, got ${plural(texts.length, 'text')}`;
+    throw new HqqError('ERR_INVALID_ARGUMENT', `${message}. Give more tokens (tune.tokens, --tune-tokens).`);
+  }
   const held = Math.max(1, Math.round(texts.length / (HELD_BACK + 1)));
   return { texts, trained: texts.length - held };
 }
