@@ -140,6 +140,21 @@ function numbersOf(data: unknown, dtype: DType, count: number): Float32Array | U
     : new Uint16Array(memory, isAligned ? offset : 0, count);
 }
 
+/** Checks those fields of a matrix of codes that say how its groups lie. @throws {HqqError} `ERR_INVALID_ARGUMENT` */
+export function checkGrouped({
+  nbits,
+  axis,
+  shape,
+  groupSize,
+}: Pick<QuantizedTensorLike, 'nbits' | 'axis' | 'shape' | 'groupSize'>): void {
+  if (!NBITS.includes(nbits)) refuse(`Expected nbits to be one of ${NBITS.join(', ')}, got ${show(nbits)}.`);
+  if (axis !== 0 && axis !== 1) refuse(`Expected axis to be 0 or 1, got ${show(axis)}.`);
+  checkShape(shape, 'shape');
+  if (!Number.isSafeInteger(groupSize) || groupSize <= 0) {
+    refuse(`Expected groupSize to be a positive integer, got ${show(groupSize)}.`);
+  }
+}
+
 /** What the fields of a quantized tensor imply. */
 interface TensorLayout {
   readonly geometry: Geometry;
@@ -156,12 +171,7 @@ export function checkQuantized(q: QuantizedTensorLike): TensorLayout {
   if (q.packed === undefined && (q as { data?: unknown }).data !== undefined) {
     refuse('Expected a quantized tensor, got a weight, { data, shape }. Quantize it first: await quantize(weight).');
   }
-  if (!NBITS.includes(q.nbits)) refuse(`Expected nbits to be one of ${NBITS.join(', ')}, got ${show(q.nbits)}.`);
-  if (q.axis !== 0 && q.axis !== 1) refuse(`Expected axis to be 0 or 1, got ${show(q.axis)}.`);
-  checkShape(q.shape, 'shape');
-  if (!Number.isSafeInteger(q.groupSize) || q.groupSize <= 0) {
-    refuse(`Expected groupSize to be a positive integer, got ${show(q.groupSize)}.`);
-  }
+  checkGrouped(q);
   const format = checkPacking(q.packing);
   if (format.codeBits < q.nbits) refuse(`Expected packing to hold ${q.nbits} bits, got ${q.packing}.`);
   const geometry = geometryOf(q.shape, q as Pick<ResolvedQuantConfig, 'groupSize' | 'axis'>);

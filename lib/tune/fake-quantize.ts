@@ -11,7 +11,7 @@ import { highestCode, type NBits, type QuantConfig } from '../matrix/config.js';
 import { DTYPES } from '../matrix/dtype.js';
 import { formOf } from '../matrix/fit.js';
 import { geometryOf } from '../matrix/geometry.js';
-import { checkArray, checkObject, readWeight } from '../matrix/validate.js';
+import { checkArray, checkGrouped, checkObject, readWeight } from '../matrix/validate.js';
 import type { QuantizedTensor, QuantizeOptions, RunOptions, Weight } from '../matrix/weight.js';
 import { allocating } from '../messages/allocating.js';
 import { HqqError } from '../messages/errors.js';
@@ -231,7 +231,7 @@ function* gradientJob(faked: FakeQuantized, gradient: Float32Array, run: RunOpti
   checkObject(faked, 'faked');
   checkRunOptions(run);
   const { weights, offsets, scale, zero, shape, nbits, groupSize, axis } = faked;
-  checkObject(shape, 'shape of faked');
+  checkGrouped(faked);
   const { rows, cols, groups } = geometryOf(shape, { groupSize, axis });
   const count = rows * cols;
   const what = `${shape[0]} x ${shape[1]} weights`;

@@ -109,10 +109,18 @@ describe('fakeQuantize', () => {
       /faked to be an object, got a Promise/,
       () => fakeQuantizeGradientsSync(fakeQuantize({ data, shape }) as never, gradient),
     ],
+    [/nbits to be one of .*, got 3\.3/, () => gradientsOf({ nbits: 3.3 })],
+    [/axis to be 0 or 1, got 2/, () => gradientsOf({ axis: 2 })],
+    [/groupSize to be a positive integer, got 0/, () => gradientsOf({ groupSize: 0 })],
+    [/shape to be two positive integers/, () => gradientsOf({ shape: [1536] })],
   ])('refuses what it cannot take: %s', (message, call) => {
     expect(call).toThrow(message);
   });
 });
+
+function gradientsOf(more: object) {
+  return fakeQuantizeGradientsSync({ ...fakeQuantizeSync({ data, shape }), ...more }, gradient);
+}
 
 function given(more: object, weights = data) {
   const run = { scale: new Float32Array(24).fill(1), zero: new Float32Array(24).fill(1), ...more };
