@@ -50,7 +50,10 @@ const weighAndTune =
     const { importance: asked, dryRun } = resolved.model;
     const ofText = asked === 'auto';
     const weighed: Weighing = ofText
-      ? { source: ownSource(plan.shards.flatMap((shard) => shard.layers), tune), notes: [] }
+      ? {
+          source: ownSource(layersOf(plan), tune),
+          notes: [],
+        }
       : await weigh(source, plan, resolved, beside);
     if (dryRun) return weighed;
     const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart, {
@@ -79,7 +82,7 @@ const tuneInto =
   async (source, plan, resolved) => {
     const { seed, threads } = resolved.model;
     const scheme = schemeNamed(plan.scheme);
-    const layers = plan.shards.flatMap((shard) => shard.layers);
+    const layers = layersOf(plan);
     const { signal, onProgress } = resolved.run;
     const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
     const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, weightsTotal, tensorsTotal: layers.length };
@@ -118,6 +121,8 @@ const tuneInto =
       finished: () => state.remove(),
     };
   };
+
+const layersOf = (plan: ModelPlan): readonly PlannedLayer[] => plan.shards.flatMap((shard) => shard.layers);
 
 /** What importance is of that is `auto`. */
 function ownSource(layers: readonly PlannedLayer[], { data }: ResolvedTune): string {
