@@ -1,5 +1,4 @@
 import type { ChosenCodes } from '../containers/grid.js';
-import type { FileSum } from './state-files.js';
 
 // What a state says of what is done.
 
@@ -37,6 +36,13 @@ export interface ModelRecord {
   readonly after: number;
   /** Where those of a layer lie in the model's file; none where they were better before. */
   readonly layers: readonly { readonly weight: string; readonly at: number; readonly groups: number }[];
+}
+
+/** What a file is known by. */
+export interface FileSum {
+  readonly bytes: number;
+  /** In hexadecimal digits. */
+  readonly sha256: string;
 }
 
 export interface Saved {

@@ -14,7 +14,7 @@ import {
 import { parseJson } from '../files/json.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { isSaved, type Saved } from './records.js';
+import { type FileSum, isSaved, type Saved } from './records.js';
 
 // The files of a state.
 
@@ -22,13 +22,6 @@ import { isSaved, type Saved } from './records.js';
 const MAX_BYTES = 256 * 1024 * 1024;
 /** Bytes that are read at a time. */
 const CHUNK_BYTES = 1024 * 1024;
-
-/** What a file is known by. */
-export interface FileSum {
-  readonly bytes: number;
-  /** In hexadecimal digits. */
-  readonly sha256: string;
-}
 
 /** What an index says; undefined: there is none. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
 export async function readIndex(index: string): Promise<Saved | undefined> {
