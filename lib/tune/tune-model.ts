@@ -59,10 +59,6 @@ export async function tuneModel(
   const { threads, signal, tune, seed } = run;
   const source = await openBlockSource(path, { threads, signal });
   try {
-    if (source.config.experts !== undefined) {
-      const message = `Expected a model without experts to tune, got ${plain(path)}: what their router chooses has no gradient`;
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Leave --tune out.`);
-    }
     let texts = await state.texts();
     if (texts === undefined) {
       texts = await tuningTexts(source, tune, { seed, threads, signal, onProgress: run.onText });
