@@ -40,7 +40,8 @@ describe('a language model of a folder', () => {
     const folder = writeFamily(freshPath(), name);
     const [file, back] = [freshPath('x.gguf'), freshPath('back')];
     await dequantizeModel(folder, file);
-    await dequantizeModel(file, back);
+    const { bytesBefore } = await dequantizeModel(file, back);
+    expect(bytesBefore).toBe(fs.statSync(file).size); // with its pairs
     const [original, there, again] = await Promise.all([folder, file, back].map(openModel));
     const norm = there!.names.filter((tensor) => tensor.endsWith('norm.weight'));
     expect(norm.length).toBeGreaterThan(2);

@@ -58,15 +58,17 @@ export class TensorView implements TensorSource {
     this.inputs = source.inputs ?? [...source.files.map(({ path }) => path), source.path];
     this.envelope = envelope;
     this.#seen = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-    let size = 0;
+    let at = 0;
     const entries = new Map<string, TensorEntry>();
     for (const { name, type, shape } of tensors) {
       const count = shape.reduce((product, one) => product * one, 1);
-      const end = size + (count / type.blockElements) * type.blockBytes;
-      entries.set(name, { name, type, shape, file, begin: size, end });
-      size = end;
+      const end = at + (count / type.blockElements) * type.blockBytes;
+      entries.set(name, { name, type, shape, file, begin: at, end });
+      at = end;
     }
     this.entries = entries;
+    // What is read are the source's files, with all that they hold beside tensors.
+    const size = source.files.reduce((sum, { size: own }) => sum + own, 0);
     this.files = [{ name: file, path: source.path, size }];
   }
 
