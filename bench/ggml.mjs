@@ -1,5 +1,5 @@
 // ggml's block types: squared error and speed of `joint` beside ggml's own quantizer, on normal weights and on those of a model, plain and
-// with importance; and whether ggml decodes every block to the numbers that we say it holds. HQQ_TYPES=Q4_K,Q2_K: those alone.
+// with importance; and whether ggml decodes every block to the numbers that we say it holds. HQQ_TYPES=q4_k,q2_k: those alone.
 // Prints one JSON document.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -100,7 +100,12 @@ try {
     ['llama-2.3m-books', await weightsOfBooks()],
   ];
   const rows = [];
-  const wanted = process.env.HQQ_TYPES?.split(',');
+  const wanted = process.env.HQQ_TYPES?.toUpperCase().split(',');
+  const unknown = wanted?.find((name) => BLOCK_TYPES.every((type) => type.name !== name));
+  if (unknown !== undefined) {
+    const names = BLOCK_TYPES.map(({ name }) => name.toLowerCase()).join(', ');
+    throw new Error(`Expected HQQ_TYPES to be of ${names}, got ${unknown.toLowerCase()}.`);
+  }
   for (const type of BLOCK_TYPES.filter(({ name }) => wanted?.includes(name) ?? true)) {
     for (const [subject, weights] of subjects) {
       for (const shares of [undefined, importance]) {

@@ -5,6 +5,7 @@
 //   npm run bench -- solver-speeds --write   its column of speeds alone (half a minute)
 //   npm run bench -- kernels           kernels | linear | decode | import | table | event-loop | checkpoint | quality | solvers | zeros |
 //                                      importance | ggml | llama.cpp | onnx | tune
+//   HQQ_TYPES=q4_k,q2_k npm run bench -- ggml   these types alone
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
