@@ -42,6 +42,9 @@ const CASES = [
   ['experts of gpt-oss that stay', 'gpt-oss', { ...CT, exclude: '*.experts.*' }, 0],
   ['mixtral as AWQ', 'mixtral', { to: 'awq', exclude: '*.experts.*' }, ONE_ROUNDING],
   ['mixtral as GPTQ', 'mixtral', { to: 'gptq', exclude: '*.experts.*' }, ONE_ROUNDING],
+  ...['awq', 'gptq'].map((to) => [
+    ...[`stacks beside ${to.toUpperCase()}`, 'qwen3-moe-stacks', { to, exclude: '*.experts.*' }, ONE_ROUNDING],
+  ]),
   ['mixtral as torchao', 'mixtral', { to: 'torchao' }, 0],
   ['mixed bits', 'mistral', { ...CT, overrides: { '*.down_proj': { nbits: 8 } } }, 0],
   ['a layer that stays', 'mistral', { ...CT, exclude: '*.1.mlp.down_proj.weight' }, 0],

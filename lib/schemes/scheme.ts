@@ -209,11 +209,10 @@ export interface Scheme<
   readonly types?: readonly string[];
   /** A layer becomes one tensor that is called as its weight is. Absent: its tensors have names of their own. */
   readonly keepsName?: boolean;
-  /**
-   * Whether the experts of a stack can be such layers: each becomes one or two, called as `expertSites` has it, in place of the tensor
-   * that holds them all. Absent: stacks stay as they are.
-   */
+  /** Whether experts of a stack can be such layers, one or two each, called as `expertSites` has it. Absent: stacks stay as they are. */
   experts?(stack: LinearSite): boolean;
+  /** What becomes of experts, of stacks too, whose engines load none in this format: `fit` refuses them, or they stay. Absent: they are layers. */
+  readonly unloadedExperts?: 'refused' | 'stay';
   /** Whether its layers take codes, scales and zeros that somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
   readonly takesChosen?: boolean;
   /** Options that take other defaults where a model is to become this. Absent: none. */

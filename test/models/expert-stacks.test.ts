@@ -192,6 +192,25 @@ describe('experts of one model', () => {
     expect(error.message).toMatch(/transformers 5 loads .* would not load .*experts must all be quantized/);
   });
 
+  test.each(['awq', 'gptq'] as const)(
+    'in stacks are refused for %s as others are, unless they are left',
+    async (to) => {
+      const out = freshPath('out');
+      const folder = modelFolder([stacked('out-in', 'halves')], { config });
+      const error = await failure(() => quantizeModel(folder, out, { to }));
+      expect(error).toMatchObject({
+        code: 'ERR_CHECKPOINT_CONTENT',
+        message: expect.stringMatching(
+          /got "model\.layers\.0\.mlp\.experts\.\w+_proj" and 1 more: transformers fills experts of .* --exclude "\*\.experts\.\*"/,
+        ),
+      });
+      expect(fs.existsSync(out)).toBe(false);
+      const { dense, tensors } = await quantizeModel(folder, out, { to, exclude: '*.experts.*' });
+      expect(tensors.map(({ name }) => name)).toEqual(['model.layers.0.self_attn.q_proj.weight']);
+      expect(dense.map(({ reason }) => reason)).toEqual(['excluded', 'excluded']);
+    },
+  );
+
   test('of models that transformers holds as stacks alone are refused for it', async () => {
     const folder = () =>
       modelFolder([stacked('in-out', 'interleaved')], { config: configOf('GptOssForCausalLM', 'gpt_oss') });

@@ -61,11 +61,12 @@ function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqEr
 
 /** Of layers that whoever loads the format would fill with something else; the way out is to leave them, or another format. */
 function refusedError({ title, name }: Scheme, refused: readonly (readonly [LinearSite, Refused])[]): HqqError {
-  const [{ weight }, { refused: reason }] = refused[0]!;
-  const more = refused.length === 1 ? '' : ` and ${formatCount(refused.length - 1)} more`;
+  const reason = refused[0]![1].refused;
+  const [first, ...others] = new Set(refused.map(([{ weight, partOf }]) => partOf?.[0] ?? weight.name));
+  const more = others.length === 0 ? '' : ` and ${formatCount(others.length)} more`;
   return new HqqError(
     'ERR_CHECKPOINT_CONTENT',
-    `Expected layers that can be quantized for ${title}, got ${quote(weight.name)}${more}: ${reason}. Leave them as they are ` +
+    `Expected layers that can be quantized for ${title}, got ${quote(first!)}${more}: ${reason}. Leave them as they are ` +
       `(exclude, --exclude "*.experts.*"), or write a format that holds them (instead of --to ${name}, --to compressed-tensors).`,
   );
 }

@@ -38,16 +38,15 @@ export function guessedNote({ envelope }: TensorSource, layers: readonly string[
 }
 
 /** Of stacks of experts that stay because the output has no place for them. */
-export function stackedNote(dense: readonly OtherTensor[], { title }: Scheme): string | undefined {
+export function stackedNote(dense: readonly OtherTensor[], { title, unloadedExperts }: Scheme): string | undefined {
   const stacks = dense.filter(({ reason }) => reason === STACKED).map(({ entry }) => entry.name);
   if (stacks.length === 0) return undefined;
   const able = SCHEMES.filter(({ experts }) => experts).map((scheme) => scheme.title);
   const formats = able.length === 0 ? '' : ` Formats that can hold them, one by one: ${able.join(', ')}.`;
   const what = `${plural(stacks.length, 'tensor')} (${quoteSome(stacks, 1)}) ${stacks.length === 1 ? 'holds' : 'hold'} all experts of a layer`;
-  return (
-    `${what} and ${stacks.length === 1 ? 'stays as it is' : 'stay as they are'}: a layer of ${title} is one matrix.${formats} Saved as a ` +
-    'tensor for each expert, as most models are, they are quantized.'
-  );
+  const apart =
+    unloadedExperts === undefined ? ' Saved as a tensor for each expert, as most models are, they are quantized.' : '';
+  return `${what} and ${stacks.length === 1 ? 'stays as it is' : 'stay as they are'}: a layer of ${title} is one matrix.${formats}${apart}`;
 }
 
 /** Of experts that lie one below the other in a matrix, as DBRX has them. */

@@ -72,7 +72,7 @@ export async function selectLayers(
     const stay = (reason: string) => dense.push({ entry: weight, reason, linear });
     const wanted = include.some((glob) => names.match(glob, name));
     const asEmbedding = options.embeddings !== undefined && item.embedding === true;
-    if (item.experts !== undefined && !scheme.experts?.(item)) stay(STACKED);
+    if (item.experts !== undefined && scheme.unloadedExperts !== 'refused' && !scheme.experts?.(item)) stay(STACKED);
     else if (doubt && !asEmbedding && !include.some((glob) => names.are(glob, name)) && !(wanted && unnamed)) {
       stay(doubt.reason);
       doubtful.add(name);

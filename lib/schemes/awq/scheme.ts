@@ -101,6 +101,7 @@ export const awq: Scheme<RowForm, AwqLayer, RowChunk> = {
   ...rowScheme(RULES, namesOfAwq, partsOf),
   defaults: { solver: 'joint', zeroPoint: 'integer' },
   tensorsOf: () => 3,
+  unloadedExperts: 'refused',
 
   specs: specsOf,
   chunks: ({ shape }) => columnChunks(shape),

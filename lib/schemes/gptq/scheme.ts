@@ -91,6 +91,7 @@ export const gptq: Scheme<RowForm, GptqLayer, RowChunk> = {
   ...rowScheme(RULES, namesOfGptq, partsOf),
   defaults: { solver: 'joint', zeroPoint: 'symmetric' },
   tensorsOf: () => 4,
+  unloadedExperts: 'refused',
 
   specs: specsOf,
   constants: groupIndex,

@@ -87,8 +87,13 @@ const ROUTER = /(?:^|\.)(?:gate|router|shared_expert_gate)$/;
 export const isExpert = (name: string): boolean => /(?:^|\.)experts\.\d+\./.test(name);
 
 /** Of a layer of experts, for formats that transformers loads none of. */
-export const refusesExperts = ({ name }: Pick<LinearSite, 'name'>, title: string): string | undefined =>
-  isExpert(name) ? `transformers fills experts of ${title} with random numbers, without a message` : undefined;
+export const refusesExperts = (
+  { name, partOf }: Pick<LinearSite, 'name' | 'partOf'>,
+  title: string,
+): string | undefined =>
+  isExpert(name) || partOf !== undefined
+    ? `transformers fills experts of ${title} with random numbers, without a message`
+    : undefined;
 
 /** Of experts that stay since engines load none of the format: the way out. */
 export function expertNotes(title: string, stays: readonly StayingLayer[]): readonly string[] {

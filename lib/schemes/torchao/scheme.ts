@@ -82,6 +82,7 @@ export const torchao: Scheme<RowForm, UnpackedLayer, RowChunk> = {
   ...rowScheme(RULES, namesOfUnpacked, partsOf),
   defaults: { solver: 'joint' },
   tensorsOf: () => 3,
+  unloadedExperts: 'stay',
 
   // Scales have the type of the model: torchao computes in it, and says so of each tensor.
   fit: (site, options) =>
