@@ -88,6 +88,7 @@ export class TunedLayer {
   readonly #zero: Float32Array<ArrayBuffer>;
   readonly #factor: Float32Array<ArrayBuffer>;
   readonly #shift: Float32Array<ArrayBuffer>;
+  #isMoved = false;
 
   constructor(start: LayerStart) {
     this.#start = start;
@@ -102,6 +103,11 @@ export class TunedLayer {
     this.#zero = Float32Array.from(start.solved.zero);
     this.#factor = new Float32Array(this.#scale.length).fill(1);
     this.#shift = new Float32Array(this.#zero.length);
+  }
+
+  /** Whether a step was made. */
+  get isMoved(): boolean {
+    return this.#isMoved;
   }
 
   /** Fills `values` with what the codes are before the first step. */
@@ -119,6 +125,7 @@ export class TunedLayer {
       ...{ gradient, out: this.values, threads: machine.threads },
     };
     await runTask(machine.backend, 'fakeQuantizeStep', args, machine);
+    this.#isMoved = true;
   }
 
   /** The layer as it will be stored: scales and zeros are rounded, and codes chosen after. */

@@ -8,7 +8,7 @@ import { type FilePath, pathOf } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { geometryOf } from '../matrix/geometry.js';
 import { HqqError } from '../messages/errors.js';
-import { plain, quoteSome } from '../messages/text.js';
+import { quoteSome } from '../messages/text.js';
 import { formatCount, formatPercent, plural } from '../messages/units.js';
 import type { ConversionRun, ModelOptions, ResolvedOptions } from '../models/options.js';
 import type { ModelPlan } from '../models/quantize/plan.js';
@@ -171,14 +171,10 @@ const shapesOf = (plan: ModelPlan): Planned['layers'] =>
     ),
   );
 
-/** Blocks of a model. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for one of experts */
+/** Blocks of a model. */
 async function blocksOf({ path }: Parameters<Weigh>[0]): Promise<number> {
   const blocks = await openBlockSource(path);
   await blocks.close();
-  if (blocks.config.experts !== undefined) {
-    const message = `Expected a model without experts to tune, got ${plain(path)}: what their router chooses has no gradient`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Leave --tune out.`);
-  }
   return blocks.count;
 }
 
@@ -202,9 +198,11 @@ function notesOf(blocks: readonly BlockRecord[], { steps }: ResolvedTune): reado
   const mean = left.reduce((sum, part) => sum + Math.log(part), 0) / own.length;
   const what = `Tuned ${plural(own.length, 'block')} in ${plural(steps, 'step')} each`;
   const was = own.length - kept.length;
+  const idle = own.flatMap(({ layers }) => layers).filter(({ reached }) => !reached).length;
   return [
     `${what}: their errors on tokens that were held back are ${formatPercent(Math.exp(mean))} of what they were; ` +
       `${was === 0 ? 'none was' : `${formatCount(was)} ${was === 1 ? 'was' : 'were'}`} better before, and stayed so.`,
+    ...(idle === 0 ? [] : [`No token reached ${plural(idle, 'layer')} of experts: what the solver found stays there.`]),
   ];
 }
 

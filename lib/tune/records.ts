@@ -12,6 +12,8 @@ export interface LayerRecord {
   /** Codes and groups that were chosen; 0: what the solver finds was better. */
   readonly codes: number;
   readonly groups: number;
+  /** Whether a text of a step went through it: not through every expert one does. */
+  readonly reached: boolean;
 }
 
 /** What became of a block. */
@@ -27,6 +29,7 @@ export interface LayerOutcome {
   readonly weight: string;
   readonly importance: Float32Array | undefined;
   readonly chosen: ChosenCodes | undefined;
+  readonly reached: boolean;
 }
 
 /** What became of the scales and zeros of all layers together. */
@@ -90,8 +93,8 @@ const isBlock = ({ before, after, layers }: Record<string, unknown>): boolean =>
   isError(after) &&
   areAll(
     layers,
-    ({ weight, at, importance, codes, groups }) =>
-      typeof weight === 'string' && [at, importance, codes, groups].every(isCount),
+    ({ weight, at, importance, codes, groups, reached }) =>
+      typeof weight === 'string' && typeof reached === 'boolean' && [at, importance, codes, groups].every(isCount),
   );
 
 const isMoved = ({ before, after, layers }: Record<string, unknown>): boolean =>

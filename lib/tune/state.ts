@@ -140,7 +140,7 @@ export class TuneState {
     const index = this.blocks.length;
     const arrays: Uint8Array[] = [];
     let at = 0;
-    const records = layers.map(({ weight, importance, chosen }): LayerRecord => {
+    const records = layers.map(({ weight, importance, chosen, reached }): LayerRecord => {
       const { codes, scale, zero } = chosen ?? {};
       const own = [importance, scale, zero, codes].flatMap((array) => (array ? [bytesOf(array)] : []));
       const record = {
@@ -149,6 +149,7 @@ export class TuneState {
         importance: importance?.length ?? 0,
         codes: codes?.length ?? 0,
         groups: scale?.length ?? 0,
+        reached,
       };
       for (const bytes of own) at += bytes.byteLength;
       arrays.push(...own);

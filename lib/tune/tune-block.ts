@@ -64,7 +64,9 @@ export async function tuneBlock(
     await inTurns(differences(tape, wanted, lengths, width), signal);
     await tape.backward({ signal });
     const size = rate * (1 - step / steps);
-    for (const layer of layers) await layer.step(tape.weightGradients.get(layer.module)!, size, machine);
+    for (const layer of layers) {
+      if (tape.isReached(layer.module)) await layer.step(tape.weightGradients.get(layer.module)!, size, machine);
+    }
     onStep();
   }
 }

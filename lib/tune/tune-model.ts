@@ -234,8 +234,9 @@ class Tuner {
     const made = await block.replace(values, { signal });
     const after = await errorOf(made, held, signal);
     const better = after < before;
-    const outcomes = tuned.map(({ weight }): LayerOutcome => {
-      return { weight, importance: importanceOf.get(weight), chosen: (better ? chosen : first).get(weight) };
+    const outcomes = tuned.map(({ weight, isMoved: reached }): LayerOutcome => {
+      const own = better && reached ? chosen : first;
+      return { weight, importance: importanceOf.get(weight), chosen: own.get(weight), reached };
     });
     return { outcomes, made: better ? made : untuned, before, after };
   }

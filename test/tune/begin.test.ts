@@ -7,7 +7,6 @@ import type { ConversionRun } from '../../lib/models/options.js';
 import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
 import { failure } from '../support/checkpoints.js';
-import { GOLDEN_MODELS, writeGolden } from '../support/golden-models.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -40,16 +39,12 @@ describe('a run that tunes', () => {
     expect((await failure(() => quantizeModel(SHIPPED, output, own))).message).toMatch(/to be the state of this run/);
   });
 
-  test('refuses a text that is not there and a model of experts before it begins, also in a dry run', async () => {
+  test('refuses a text that is not there before it begins, also in a dry run', async () => {
     const output = join(scratch, 'refused early');
-    const golden = GOLDEN_MODELS.cases.find(({ config }) => config.num_local_experts)!;
-    const experts = writeGolden(join(scratch, 'experts'), golden);
     for (const dryRun of [true, false]) {
       const own = { nbits: 2, groupSize: 16, dryRun } as const;
       const missing = { ...own, tune: { ...tune, data: `text:${join(scratch, 'none.txt')}` } };
       expect((await failure(() => quantizeModel(SHIPPED, output, missing))).message).toMatch(/Cannot read .*none\.txt/);
-      const error = await failure(() => quantizeModel(experts, output, { ...own, tune }));
-      expect(error.message).toMatch(/Expected a model without experts to tune/);
     }
     const short = { nbits: 2, groupSize: 64, tune: { ...tune, data: 'own', tokens: 2 } } as const;
     expect((await failure(() => quantizeModel(SHIPPED, output, short))).message).toMatch(

@@ -96,7 +96,7 @@ describe('a state', () => {
     await state.keepTexts(TEXTS);
     await (await state.createStream('codes', 1, 4)).close();
     const chosen = { scale: Float32Array.of(1, 2), zero: Float32Array.of(3, 4), codes: new Uint8Array(8).fill(3) };
-    await state.keepBlock([{ weight: 'w', importance: undefined, chosen }], { before: 2, after: NaN });
+    await state.keepBlock([{ weight: 'w', importance: undefined, chosen, reached: true }], { before: 2, after: NaN });
     await state.close();
     return folder;
   }

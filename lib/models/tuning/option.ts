@@ -60,7 +60,7 @@ export interface TuneOption {
    *
    * @default false
    * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `prune`, `adapter`, an option that is `'auto'`, or `to` a format whose layers
-   *   take no codes that are chosen (GGUF, ONNX); `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, or one of experts, and for a
+   *   take no codes that are chosen (GGUF, ONNX); `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, and for a
    *   state of another run (`restart`).
    */
   readonly tune?: boolean | TuneOptions | undefined;

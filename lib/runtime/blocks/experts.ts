@@ -5,7 +5,7 @@ import type { ExpertFrame, Frame } from './frame.js';
 import { addFused, addNamed, type NamedLinear } from './linear.js';
 import type { Lora } from './lora.js';
 import { addGate, type MlpLinears } from './mlp.js';
-import { Plan, type PlanRun } from './plan.js';
+import { type Decision, Plan, type PlanRun } from './plan.js';
 import type { LinearInput } from './tap.js';
 
 /** Linear layers of an MLP that is several. */
@@ -16,8 +16,10 @@ export interface ExpertLinears {
 }
 
 /** Which experts positions go through. */
-interface Routes {
-  /** `[rows * chosen]`: for each position, the rows of the results that are its own, in the order of the experts. */
+export interface Routes {
+  /** `[rows * chosen]`: for each position its experts, in their order. */
+  readonly experts: Int32Array;
+  /** `[rows * chosen]`: for each of these, which row of the results is its own. */
   readonly places: Int32Array;
   /** What each of them counts. */
   readonly shares: Float64Array;
@@ -27,68 +29,112 @@ interface Routes {
   readonly positions: Int32Array;
 }
 
+interface ExpertRows {
+  readonly rows: number;
+  readonly threads: number;
+  readonly lora: Lora | undefined;
+}
+
+/** An MLP of experts: it reads `mlpIn` and what the router gives, which decides what is computed, and writes `change`. */
+export class ExpertMlp implements Decision {
+  readonly config: LanguageModelConfig;
+  readonly #frame: Frame;
+  readonly #experts: readonly MlpLinears[];
+  readonly #rows: ExpertRows;
+
+  constructor(experts: readonly MlpLinears[], config: LanguageModelConfig, frame: Frame, rows: ExpertRows) {
+    this.config = config;
+    this.#experts = experts;
+    this.#frame = frame;
+    this.#rows = rows;
+  }
+
+  /** `[rows, hiddenSize]` */
+  get mlpIn(): Float32Array {
+    return this.#frame.mlpIn;
+  }
+
+  /** `[rows, hiddenSize]` */
+  get change(): Float32Array {
+    return this.#frame.change;
+  }
+
+  /** What it computes in; the router has written `logits`. */
+  get frame(): ExpertFrame {
+    return this.#frame.experts!;
+  }
+
+  async run(backend: Backend, run: PlanRun): Promise<void> {
+    const routes = await this.gather();
+    await this.planOf(routes).run(backend, run);
+    await this.combine(routes);
+  }
+
+  /** Chooses, and puts the rows of each expert side by side. */
+  async gather(): Promise<Routes> {
+    const { mlpIn, config } = this;
+    const { logits, gathered } = this.frame;
+    const { hiddenSize: width, experts } = config;
+    const routes = await route(logits, this.#rows.rows, experts!);
+    for (const [place, row] of routes.positions.entries()) {
+      gathered.set(mlpIn.subarray(row * width, (row + 1) * width), place * width);
+      await yieldIfDue();
+    }
+    return routes;
+  }
+
+  /** From `frame.gathered` to `frame.results`, and `frame.inputs` as it is then. */
+  planOf({ begins, positions }: Routes): Plan {
+    const { config, frame } = this;
+    const { threads, lora } = this.#rows;
+    const used = this.#experts.flatMap((linears, expert) => {
+      const [from, to] = [begins[expert]!, begins[expert + 1]!];
+      if (from === to) return [];
+      const own = slices(frame, from, to, config.hiddenSize, config.experts!.width);
+      return [{ ...linears, ...own, count: to - from, adapted: lora?.select(positions.subarray(from, to)) }];
+    });
+    const plan = new Plan(threads);
+    for (const { gateUp, x, gate, up, count, adapted } of used)
+      addFused(plan, gateUp, x, count, { whole: undefined, parts: [gate, up] }, adapted);
+    const [gate, up] = frame.mlp.parts as [Float32Array, Float32Array];
+    addGate(plan, config.activation, gate, up, frame.activated);
+    for (const { down, activated, out, count, adapted } of used) addNamed(plan, down, activated, count, out, adapted);
+    frame.inputs = used.flatMap(({ gateUp, down, x, activated, count }): LinearInput[] => [
+      ...gateUp.map(({ module }) => ({ module, rows: count, x })),
+      { module: down.module, rows: count, x: activated },
+    ]);
+    return plan;
+  }
+
+  /** Each position's results become one. */
+  async combine({ places, shares }: Routes): Promise<void> {
+    const { change, config, frame } = this;
+    const { hiddenSize: width, experts } = config;
+    const { chosen } = experts!;
+    for (let row = 0; row < this.#rows.rows; row++) {
+      const [from, to] = [row * chosen, (row + 1) * chosen];
+      addShares(frame.results, places.subarray(from, to), shares.subarray(from, to), width, {
+        out: change.subarray(row * width, (row + 1) * width),
+      });
+      await yieldIfDue();
+    }
+  }
+}
+
 /**
  * Adds an MLP of experts to a plan: it reads `frame.mlpIn` and writes `frame.change`. What the router gives is there only when the plan
  * runs; it decides in JavaScript which products follow.
  */
 export function addExperts(
   plan: Plan,
-  linears: ExpertLinears,
+  { router, experts }: ExpertLinears,
   config: LanguageModelConfig,
   frame: Frame,
   rows: number,
   lora: Lora | undefined,
 ): void {
-  addNamed(plan, linears.router, frame.mlpIn, rows, frame.experts!.logits, lora);
-  const { threads } = plan;
-  plan.decide((backend, run) => runExperts(backend, linears, config, frame, { rows, threads, lora, ...run }));
-}
-
-async function runExperts(
-  backend: Backend,
-  { experts }: ExpertLinears,
-  config: LanguageModelConfig,
-  { mlpIn, change, experts: own }: Frame,
-  {
-    rows,
-    threads,
-    lora,
-    ...run
-  }: PlanRun & { readonly rows: number; readonly threads: number; readonly lora: Lora | undefined },
-): Promise<void> {
-  const { hiddenSize: width, experts: sizes, activation } = config;
-  const { chosen, width: inner } = sizes!;
-  const frame = own!;
-  const routes = await route(frame.logits, rows, sizes!);
-  for (const [place, row] of routes.positions.entries()) {
-    frame.gathered.set(mlpIn.subarray(row * width, (row + 1) * width), place * width);
-    await yieldIfDue();
-  }
-  const used = experts.flatMap((linears, expert) => {
-    const [from, to] = [routes.begins[expert]!, routes.begins[expert + 1]!];
-    if (from === to) return [];
-    const own = lora?.select(routes.positions.subarray(from, to));
-    return [{ ...linears, ...slices(frame, from, to, width, inner), count: to - from, own }];
-  });
-  const plan = new Plan(threads);
-  for (const { gateUp, x, gate, up, count, own: adapted } of used)
-    addFused(plan, gateUp, x, count, { whole: undefined, parts: [gate, up] }, adapted);
-  const [gate, up] = frame.mlp.parts as [Float32Array, Float32Array];
-  addGate(plan, activation, gate, up, frame.activated);
-  for (const { down, activated, out, count, own: adapted } of used)
-    addNamed(plan, down, activated, count, out, adapted);
-  await plan.run(backend, run);
-  frame.inputs = used.flatMap(({ gateUp, down, x, activated, count }): LinearInput[] => [
-    ...gateUp.map(({ module }) => ({ module, rows: count, x })),
-    { module: down.module, rows: count, x: activated },
-  ]);
-  for (let row = 0; row < rows; row++) {
-    const [from, to] = [row * chosen, (row + 1) * chosen];
-    addShares(frame.results, routes.places.subarray(from, to), routes.shares.subarray(from, to), width, {
-      out: change.subarray(row * width, (row + 1) * width),
-    });
-    await yieldIfDue();
-  }
+  addNamed(plan, router, frame.mlpIn, rows, frame.experts!.logits, lora);
+  plan.decide(new ExpertMlp(experts, config, frame, { rows, threads: plan.threads, lora }));
 }
 
 /** Rows of one expert. */
@@ -144,7 +190,7 @@ async function route(
     places[i] = place;
     positions[place] = Math.floor(i / chosen);
   }
-  return { places, shares, begins, positions };
+  return { experts, places, shares, begins, positions };
 }
 
 /** Places of the greatest numbers, the greatest first; what is no number counts as the greatest, so that it is not lost. */

@@ -18,7 +18,9 @@ export interface PlanRun {
 }
 
 /** What only the results of the steps before it decide: it runs when these are done, and the steps after it when it has settled. */
-export type Decision = (backend: Backend, run: PlanRun) => Promise<void>;
+export interface Decision {
+  run(backend: Backend, run: PlanRun): Promise<void>;
+}
 
 /** A list of operations that run one after the other: see `SequenceArgs` in binding.d.ts. Layers add themselves to it. */
 export class Plan {
@@ -49,7 +51,7 @@ export class Plan {
 
   /** Runs the steps. @throws the first failure, when nothing is at work any more. */
   async run(backend: Backend, run: PlanRun): Promise<void> {
-    for (const part of this.#parts) await (Array.isArray(part) ? runSteps(backend, part, run) : part(backend, run));
+    for (const part of this.#parts) await (Array.isArray(part) ? runSteps(backend, part, run) : part.run(backend, run));
   }
 
   /** Reads the arguments of the steps, for a plan that will run many times. */
@@ -102,6 +104,6 @@ export class PreparedPlan {
     for (const part of this.#parts)
       await (typeof part === 'number'
         ? runTask(backend, 'prepared', { sequences, index: part }, run)
-        : part(backend, run));
+        : part.run(backend, run));
   }
 }

@@ -70,7 +70,7 @@ export class FiledLinear implements Linear {
 
   addTo(plan: Plan, x: Float32Array, batch: number, out: Float32Array): void {
     const { threads } = plan;
-    plan.decide((backend, run) => this.#multiply(backend, { ...run, threads }, x, batch, out));
+    plan.decide({ run: (backend, run) => this.#multiply(backend, { ...run, threads }, x, batch, out) });
   }
 
   /** Each result is a sum of its own, in the order of its row: the same bits, however rows are shared out to pieces. */

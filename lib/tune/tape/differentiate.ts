@@ -3,7 +3,9 @@ import { provide } from '../../backend/js/backend.js';
 import { GRADIENTS } from '../../backend/js/gradients/layers.js';
 import { denseLinearGradient } from '../../backend/js/gradients/linear.js';
 import { HqqError } from '../../messages/errors.js';
-import { Plan } from '../../runtime/blocks/plan.js';
+import { ExpertMlp } from '../../runtime/blocks/experts.js';
+import { type Decision, Plan } from '../../runtime/blocks/plan.js';
+import { RoutedMlp } from './experts.js';
 import type { Room } from './room.js';
 import { addGradient, copyStep } from './rules.js';
 import { type Floats, overlap, Spans } from './spans.js';
@@ -31,11 +33,13 @@ export interface Derivative {
   readonly outputGradient: Floats;
   /** The gradient of the input after a run back; undefined: it was not wanted. Where input and output are one array, so are these. */
   readonly inputGradient: Floats | undefined;
+  /** Whether the last run of `forward` computed with weights: those of experts that no row went through are left out. */
+  isReached(weights: Floats): boolean;
 }
 
-/** A step, and what is known of it. */
+/** A step, or experts, and what is known of it. */
 interface Entry {
-  readonly step: DifferentiableStep;
+  readonly step: DifferentiableStep | RoutedMlp;
   readonly uses: Uses;
   /** Which of the arrays that it reads depend on what gradients are wanted of. */
   readonly wanted: ReadonlySet<Floats>;
@@ -49,13 +53,13 @@ interface Entry {
 /**
  * The derivative of a plan: for each step, from the last to the first, that of the operation itself. So whatever a plan computes has a
  * gradient without being described again. Each array has a shadow, in which its gradient lies at the same place; an array that is written
- * over begins anew with none. All of them are of the room.
+ * over begins anew with none. All of them are of the room, but for those of experts, whose rows are other ones in each run.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for steps that have no gradient; `ERR_OUT_OF_MEMORY`
  */
 export function differentiate(plan: Plan, { input, output, weights }: Wanted, room: Room): Derivative {
   const { threads } = plan;
-  const entries = readSteps(plan, input, weights);
+  const entries = readParts(plan, input, weights);
   const backward = new Plan(threads);
   const shadows = new Shadows(backward, room);
   const outputGradient = shadows.begin(output);
@@ -69,43 +73,65 @@ export function differentiate(plan: Plan, { input, output, weights }: Wanted, ro
       return copy;
     };
     const gradient = shadows.sum(uses.writes);
-    addGradient(step, {
-      gradient,
-      wants: (array) => wanted.has(array),
-      before: (array) => (writtenFrom(at, array) ? kept(array, before) : array),
-      after: (array) => (writtenFrom(at + 1, array) ? kept(array, after) : array),
-      target: (array) => shadows.target(array),
-      sum: (array) => shadows.sum(array),
-      into: (array, write) => shadows.into(array, write),
-      ofWeights: (array) => weights.get(array),
-      add: (work, make) => backward.add(work, (most) => [make(most)]),
-    });
+    const wants = (array: Floats) => wanted.has(array);
+    if (step instanceof RoutedMlp) {
+      backward.decide(step.gradient({ gradient, wants, sum: (array) => shadows.sum(array) }));
+    } else {
+      addGradient(step, {
+        ...{ gradient, wants },
+        before: (array) => (writtenFrom(at, array) ? kept(array, before) : array),
+        after: (array) => (writtenFrom(at + 1, array) ? kept(array, after) : array),
+        target: (array) => shadows.target(array),
+        sum: (array) => shadows.sum(array),
+        into: (array, write) => shadows.into(array, write),
+        ofWeights: (array) => weights.get(array),
+        add: (work, make) => backward.add(work, (most) => [make(most)]),
+      });
+    }
     const turned = uses.reads.some((array) => wanted.has(array) && overlap(array, uses.writes));
     if (!turned) shadows.end(uses.writes);
   }
   const forward = new Plan(threads);
-  for (const { step, before, after } of entries) forward.add(0, () => [...before, step, ...after]);
-  return { forward, backward, outputGradient, inputGradient: input && shadows.sum(input) };
+  for (const { step, before, after } of entries) {
+    if (step instanceof RoutedMlp) forward.decide(step);
+    else forward.add(0, () => [...before, step, ...after]);
+  }
+  const routed = entries.flatMap(({ step }) => (step instanceof RoutedMlp ? [step] : []));
+  const isReached = (array: Floats) => routed.every((step) => step.isReached(array));
+  return { forward, backward, outputGradient, inputGradient: input && shadows.sum(input), isReached };
 }
 
-function readSteps(plan: Plan, input: Floats | undefined, weights: Wanted['weights']): Entry[] {
+function readParts(plan: Plan, input: Floats | undefined, weights: Wanted['weights']): Entry[] {
   const depending = new Spans();
   if (input) depending.add(input);
-  return plan.parts
-    .flatMap((part) => {
-      if (typeof part !== 'function') return part.map(checkDifferentiable);
-      const message =
-        'Expected a block without experts, got one whose router decides what is computed: that has no gradient.';
-      throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
-    })
-    .map((step) => {
-      const uses = usesOf(step);
-      const wanted = new Set(uses.reads.filter((array) => depending.has(array)));
-      const depends = wanted.size > 0 || (step.operation === 'denseLinear' && weights.has(step.args.weights));
-      if (depends) depending.add(uses.writes);
-      else depending.remove(uses.writes);
-      return { step, uses, wanted, depends, before: [], after: [] };
-    });
+  const steps = plan.parts.flatMap((part): readonly Entry['step'][] =>
+    isDecision(part) ? [routedOf(part)] : part.map(checkDifferentiable),
+  );
+  const seen = new Set(steps.flatMap((step) => (step instanceof RoutedMlp ? [] : (weightsOf(step) ?? []))));
+  // Experts have the other weights: which of them are used is known when they run.
+  const ofExperts = new Map([...weights].filter(([array]) => !seen.has(array)));
+  return steps.map((step): Entry => {
+    const isRouted = step instanceof RoutedMlp;
+    if (isRouted) step.want(ofExperts);
+    const uses = isRouted ? step.uses : usesOf(step);
+    const wanted = new Set(uses.reads.filter((array) => depending.has(array)));
+    const own = isRouted ? undefined : weightsOf(step);
+    const depends = wanted.size > 0 || (isRouted ? ofExperts.size > 0 : own !== undefined && weights.has(own));
+    if (depends) depending.add(uses.writes);
+    else depending.remove(uses.writes);
+    return { step, uses, wanted, depends, before: [], after: [] };
+  });
+}
+
+const isDecision = (part: readonly Step[] | Decision): part is Decision => 'run' in part;
+
+const weightsOf = ({ operation, args }: DifferentiableStep): Floats | undefined =>
+  operation === 'denseLinear' ? args.weights : undefined;
+
+function routedOf(decision: Decision): RoutedMlp {
+  if (decision instanceof ExpertMlp) return new RoutedMlp(decision, differentiate);
+  const message = 'Expected what has a gradient, got weights that stay in their file.';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
 }
 
 /** Gradients of arrays, as far as the plan back has come. */

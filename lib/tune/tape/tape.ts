@@ -28,6 +28,8 @@ export interface Tape {
   readonly gradient: Floats;
   /** The gradients of the weights after `backward`, by module. */
   readonly weightGradients: ReadonlyMap<string, Floats>;
+  /** Whether `forward` has just computed with the weight of a module: experts that no position went through are left out. */
+  isReached(module: string): boolean;
   /** Runs the block. @throws the signal's reason */
   forward(run: PlanRun): Promise<void>;
   /** Goes back through what `forward` did last. @throws the signal's reason */
@@ -38,7 +40,7 @@ export interface Tape {
  * Records a block, for which it must stay open.
  *
  * @param room Where its arrays are from; they are free again when the tape is not used any more.
- * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a block of experts, or one that is quantized; `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`
+ * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a block that is quantized; `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`
  */
 export function recordBlock({ inside }: OpenBlock, { lengths, weights, ofInput }: Recorded, room = new Room()): Tape {
   const { block, config, machine } = inside;
@@ -55,10 +57,13 @@ export function recordBlock({ inside }: OpenBlock, { lengths, weights, ofInput }
   const { hidden } = rows;
   const wanted = new Map(layers.map(({ module }) => [weights.get(module)!, weightGradients.get(module)!]));
   const what = { ...(ofInput && { input: hidden }), output: hidden, weights: wanted };
-  const { forward, backward, outputGradient } = differentiate(plan, what, room);
+  const { forward, backward, outputGradient, isReached } = differentiate(plan, what, room);
   const [there, back] = [forward.prepare(machine.backend), backward.prepare(machine.backend)];
   const run = (prepared: PreparedPlan) => (how: PlanRun) => prepared.run(how);
-  return { hidden, gradient: outputGradient, weightGradients, forward: run(there), backward: run(back) };
+  return {
+    ...{ hidden, gradient: outputGradient, weightGradients, forward: run(there), backward: run(back) },
+    isReached: (module) => isReached(weights.get(module)!),
+  };
 }
 
 /** Rows of texts that lie one after the other. */
