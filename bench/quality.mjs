@@ -73,17 +73,17 @@ const CHOSEN = [
     refine: [false, true],
   }),
 ];
-// Tuned with a text of its own, whose importance it has: minutes each of a small model.
+// Tuned with a text of its own, whose importance it has; then with all scales and zeros together: minutes each of a small model.
 const TUNED = [
   ...product({
     solver: ['joint'],
     importance: ['own'],
     nbits: [4, 3, 2],
-    groupSize: [64],
+    groupSize: [64, 32],
     metaBits: [16],
-    tune: [true],
+    tune: [false, true, 'model'],
   }),
-  ...product({ solver: ['joint'], importance: ['own'], nbits: [2], groupSize: [32], metaBits: [16, 8], tune: [true] }),
+  ...product({ solver: ['joint'], importance: ['own'], nbits: [2], groupSize: [32], metaBits: [8], tune: [true] }),
 ];
 const CASES = { all: ALL, ggml: [], tuned: TUNED }[process.env.HQQ_QUALITY] ?? CHOSEN;
 
@@ -157,6 +157,7 @@ try {
       const output = join(work, name);
       const { totals } = await quantizeModel(folder, output, {
         ...config,
+        ...(config.tune === 'model' && { tune: { model: true } }),
         // Statistics are not enough for error feedback; what is tuned finds its own.
         importance: config.tune ? 'auto' : config.refine ? importance : found.get(importance).importance,
       });
