@@ -2,7 +2,7 @@ import type { Backend } from '../../../binding.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { ExpertMlp, Routes } from '../../runtime/blocks/experts.js';
 import type { Decision, Plan, PlanRun } from '../../runtime/blocks/plan.js';
-import type { Derivative, Wanted } from './differentiate.js';
+import type { Derivative, Wanted } from './derivative.js';
 import { Room } from './room.js';
 import type { Floats } from './spans.js';
 import type { Uses } from './uses.js';
