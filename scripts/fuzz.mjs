@@ -11,7 +11,7 @@
 //   checkpoint    whole models on disk, one file of which is damaged
 //
 //   node scripts/fuzz.mjs                                       all of them: 10^7 inputs, half an hour to an hour
-//   node scripts/fuzz.mjs --runs quick                          what CI tries: a minute
+//   node scripts/fuzz.mjs --runs quick                          what CI tries: half a minute
 //   node scripts/fuzz.mjs --target config --seed 7 --runs 1000  one of them; the seed is printed
 //   node scripts/fuzz.mjs --target config --seed 7 --first 123 --runs 1     input 123 of that seed again
 //   node scripts/fuzz.mjs --target packed --input FILE          an input that libFuzzer has written, again

@@ -391,7 +391,7 @@ const KINDS = [tryJson, tryModel, tryIndex, tryText, tryOptions] as const;
 
 export const config: Target = {
   name: 'config',
-  quick: 75_000,
+  quick: 40_000,
   full: 4_300_000,
   tryOne(seed, input) {
     const random = new Random(seed, input);

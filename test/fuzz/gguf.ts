@@ -40,7 +40,7 @@ function makeTensors(random: Random): GgufTensor[] {
 
 export const gguf: Target = {
   name: 'gguf',
-  quick: 50_000,
+  quick: 25_000,
   full: 2_000_000,
   tryOne(seed, input) {
     const random = new Random(seed, input);

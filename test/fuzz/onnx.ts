@@ -50,7 +50,7 @@ function makeGraph(random: Random, depth: number, stem: string): Buffer {
 
 export const onnx: Target = {
   name: 'onnx',
-  quick: 20_000,
+  quick: 10_000,
   full: 1_000_000,
   tryOne(seed, input) {
     const random = new Random(seed, input);

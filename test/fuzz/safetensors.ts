@@ -184,7 +184,7 @@ function check(file: Buffer, { tensors }: Header, opinion: ReturnType<typeof sec
 
 export const safetensors: Target = {
   name: 'safetensors',
-  quick: 100_000,
+  quick: 50_000,
   full: 5_000_000,
   tryOne(seed, input) {
     const file = makeInput(new Random(seed, input));
