@@ -53,11 +53,13 @@ describe.each([
     {},
   ],
   ['with a head of its own', async () => llama('untied', 3, 32), {}],
-] as const)('a model %s', (_, make, options) => {
+] as const)('a model %s', (name, make, options) => {
   test('gives the logits and inputs of the whole one, to the bit', async () => {
     const folder = await make();
     const model = await loadLanguageModel(folder, { head: 'float32', ...options, maxContext: 400 });
-    const texts = [[5], someIds(33), someIds(300, 11), [7, 7, 7]].map((ids) =>
+    // More rows than one pass of a block takes, whatever its weights are; past a window and a context that is stretched, all.
+    const long = /as it is|int8|of its own/.test(name) ? 300 : 80;
+    const texts = [[5], someIds(33), someIds(long, 11), [7, 7, 7]].map((ids) =>
       ids.map((id) => id % model.config.vocabSize),
     );
     await expectPartsEqual(model, folder, texts, options);
