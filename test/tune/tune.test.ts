@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import type { QuantizedTensor } from '../../lib/matrix/weight.js';
@@ -10,7 +10,7 @@ import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
 import { encode, failure, numbersOf, readBack, snapshot, tensorOf } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
-import { changedModel, SHIPPED } from '../support/language-models.js';
+import { narrowModel, SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const scratch = scratchFolder('tune');
@@ -22,7 +22,15 @@ const options = { nbits: 2, groupSize: 64, tune } as const satisfies QuantConfig
 const tensorsOf = (folder: string) => readFileSync(join(folder, 'model.safetensors'));
 
 describe('tuning', () => {
+  const narrow = narrowModel(scratch, 'input');
+  /** What comes of it with `options`. */
   let whole: Buffer;
+
+  beforeAll(async () => {
+    const output = join(scratch, 'whole');
+    await quantizeModel(narrow, output, options);
+    whole = tensorsOf(output);
+  });
 
   test('brings blocks nearer to those of floats, and leaves nothing beside the output', async () => {
     const folder = join(scratch, 'first');
@@ -39,17 +47,16 @@ describe('tuning', () => {
     expect(stands.at(-1)).toBe(1);
     expect(stands).toEqual([...stands].sort((a, b) => a - b));
     expect(readdirSync(folder)).toEqual(['q']);
-    whole = tensorsOf(join(folder, 'q'));
   });
 
   test('gives the same bytes for any number of threads, and others for another seed', async () => {
     for (const threads of [1, 7]) {
       const output = join(scratch, `threads-${threads}`);
-      await quantizeModel(SHIPPED, output, { ...options, threads });
+      await quantizeModel(narrow, output, { ...options, threads });
       expect(tensorsOf(output).equals(whole)).toBe(true);
     }
     const other = join(scratch, 'seed');
-    await quantizeModel(SHIPPED, other, { ...options, seed: 1 });
+    await quantizeModel(narrow, other, { ...options, seed: 1 });
     expect(tensorsOf(other).equals(whole)).toBe(false);
   });
 
@@ -61,7 +68,7 @@ describe('tuning', () => {
     for (; stops < 20; stops++) {
       const controller = new AbortController();
       let [first, steps] = [-1, 0];
-      const run = quantizeModel(SHIPPED, output, {
+      const run = quantizeModel(narrow, output, {
         ...options,
         signal: controller.signal,
         // After one block more, some way into the next.
@@ -89,7 +96,7 @@ describe('tuning', () => {
     const output = join(scratch, 'other');
     const controller = new AbortController();
     // The state lies beside the output however that is written.
-    const stopped = quantizeModel(SHIPPED, `${output}/`, {
+    const stopped = quantizeModel(narrow, `${output}/`, {
       ...options,
       signal: controller.signal,
       onProgress: ({ tuning }) => void (tuning?.block === 1 && controller.abort(new Error('stopped'))),
@@ -97,14 +104,14 @@ describe('tuning', () => {
     expect((await failure(() => stopped)).message).toBe('stopped');
     expect(existsSync(`${output}.tune`)).toBe(true);
     const changed = { ...options, tune: { ...tune, steps: 5 } };
-    const error = await failure(() => quantizeModel(SHIPPED, output, changed));
+    const error = await failure(() => quantizeModel(narrow, output, changed));
     expect(error.code).toBe('ERR_CHECKPOINT_CONTENT');
     expect(error.message).toMatch(/other\.tune to be the state of this run.*--tune-restart/);
-    await quantizeModel(SHIPPED, output, { ...options, tune: { ...tune, restart: true } });
+    await quantizeModel(narrow, output, { ...options, tune: { ...tune, restart: true } });
     expect(tensorsOf(output).equals(whole)).toBe(true);
     expect(existsSync(`${output}.tune`)).toBe(false);
     mkdirSync(`${output}-2.tune/mine`, { recursive: true });
-    const kept = await failure(() => quantizeModel(SHIPPED, `${output}-2`, options));
+    const kept = await failure(() => quantizeModel(narrow, `${output}-2`, options));
     expect(kept.message).toMatch(/Expected nothing at .*other-2\.tune/);
     expect(existsSync(`${output}-2.tune/mine`)).toBe(true);
   });
@@ -119,8 +126,8 @@ describe('tuning', () => {
     ['scales of float16 among float32', { nbits: 2, groupSize: 64, scaleDtype: 'float16', metaDtype: 'float32' }],
   ])('reaches %s', async (name, own) => {
     const [plain, tuned] = ['plain', 'tuned'].map((kind) => join(scratch, `${name} ${kind}`)) as [string, string];
-    await quantizeModel(SHIPPED, plain, { ...own, importance: 'none' });
-    const report = await quantizeModel(SHIPPED, tuned, { ...own, importance: 'none', tune });
+    await quantizeModel(narrow, plain, { ...own, importance: 'none' });
+    const report = await quantizeModel(narrow, tuned, { ...own, importance: 'none', tune });
     expect(report.importance).toBe('none');
     expect(report.notes.join(' ')).toMatch(/Tuned 3 blocks/);
     expect(tensorsOf(tuned).length).toBe(tensorsOf(plain).length);
@@ -130,7 +137,8 @@ describe('tuning', () => {
   test('moves scales and zeros of the whole model after its blocks, and goes on with that, too', async () => {
     const model = { ...options, tune: { ...tune, steps: 2, model: 6 } } as const;
     const whole = join(scratch, 'model');
-    const report = await quantizeModel(SHIPPED, whole, model);
+    await quantizeModel(narrow, whole, model);
+    const report = await quantizeModel(SHIPPED, join(scratch, 'model shipped'), model);
     const notes = report.notes.join(' ');
     expect(notes).toMatch(
       /scales and zeros of all layers together in 6 steps: .* are off by [\d.]+ nats, not [\d.]+ nats/,
@@ -141,27 +149,27 @@ describe('tuning', () => {
     ];
     expect(after).toBeLessThan(before);
     // Scales that another type would round once more: the writer refuses those.
-    await quantizeModel(SHIPPED, join(scratch, 'model bfloat16'), { ...model, scaleDtype: 'bfloat16' });
+    await quantizeModel(narrow, join(scratch, 'model bfloat16'), { ...model, scaleDtype: 'bfloat16' });
     const stopped = join(scratch, 'model stopped');
     const controller = new AbortController();
-    const run = quantizeModel(SHIPPED, stopped, {
+    const run = quantizeModel(narrow, stopped, {
       ...{ ...model, threads: 1, signal: controller.signal },
       // In the middle of the last stage.
       onProgress: ({ tuning }) =>
         void (tuning && tuning.total - tuning.done < 10 && controller.abort(new Error('stopped'))),
     });
     expect((await failure(() => run)).message).toBe('stopped');
-    await quantizeModel(SHIPPED, stopped, { ...model, threads: 7 });
+    await quantizeModel(narrow, stopped, { ...model, threads: 7 });
     expect(tensorsOf(stopped).equals(tensorsOf(whole))).toBe(true);
     const without = join(scratch, 'model without');
-    await quantizeModel(SHIPPED, without, { ...model, tune: { ...tune, steps: 2 } });
+    await quantizeModel(narrow, without, { ...model, tune: { ...tune, steps: 2 } });
     expect(tensorsOf(without).equals(tensorsOf(whole))).toBe(false);
   });
 
   test('stores zeros that float16 does not hold as float32, where that is to be found out', async () => {
-    const input = changedModel(scratch, 'narrow', {});
+    const input = narrowModel(scratch, 'narrow');
     const name = 'model.layers.0.mlp.down_proj.weight';
-    const tensors = Object.fromEntries(readBack(SHIPPED));
+    const tensors = Object.fromEntries(readBack(narrow));
     const { shape } = tensors[name]!;
     const weights = numbersOf(tensors[name]!);
     for (let i = 0; i < 64; i++) weights[i] = 0.02 * (1 + 1e-5 * (i % 5));
@@ -175,9 +183,9 @@ describe('tuning', () => {
   });
 
   test('names a block that gives no finite numbers', async () => {
-    const input = changedModel(scratch, 'infinite', {});
+    const input = narrowModel(scratch, 'infinite');
     const name = 'model.layers.1.post_attention_layernorm.weight';
-    const tensors = Object.fromEntries(readBack(SHIPPED));
+    const tensors = Object.fromEntries(readBack(narrow));
     const { shape } = tensors[name]!;
     const large = tensorOf(new Float32Array(shape[0]!).fill(3e38), shape);
     writeFileSync(join(input, 'model.safetensors'), encode({ ...tensors, [name]: large }));
@@ -190,8 +198,8 @@ describe('tuning', () => {
   test('keeps what the solver found where that is better', async () => {
     const [plain, tuned] = [join(scratch, 'kept plain'), join(scratch, 'kept tuned')];
     const own = { nbits: 8, groupSize: 64, importance: 'none' } as const;
-    await quantizeModel(SHIPPED, plain, own);
-    const report = await quantizeModel(SHIPPED, tuned, { ...own, tune: { ...tune, rate: 0.5, steps: 2 } });
+    await quantizeModel(narrow, plain, own);
+    const report = await quantizeModel(narrow, tuned, { ...own, tune: { ...tune, rate: 0.5, steps: 2 } });
     expect(report.notes.join(' ')).toMatch(/3 were better before, and stayed so/);
     expect(snapshot(tuned)).toEqual(snapshot(plain));
   });
