@@ -81,7 +81,7 @@ void append_rows(const Call& call, const kernels::KernelTable& kernels, size_t h
 }
 
 // Some rows, and the heads that share one head's keys and values: a query each.
-struct Unit {
+struct QueryUnit {
   size_t row, rows, head;
 };
 
@@ -95,7 +95,7 @@ struct Queries {
   float* totals;    // of exponentials
 };
 
-void attend(const kernels::KernelTable& kernels, const Call& call, const Unit& unit, const Queries& queries) {
+void attend(const kernels::KernelTable& kernels, const Call& call, const QueryUnit& unit, const Queries& queries) {
   const Attention& op = call.op;
   const size_t group = op.heads / op.kv_heads, count = unit.rows * group, rows_end = unit.row + unit.rows;
   const size_t groups = cache_groups(op.type, op.head_dim), type = static_cast<size_t>(op.type);

@@ -12,10 +12,10 @@
 namespace hqq::core {
 namespace {
 
-constexpr size_t kLanes = kernels::kLanes;
+using kernels::kLanes;
 
 // Weights of a unit of work, in whole blocks of every type, and in whole calls of the kernel.
-constexpr size_t kUnit = kDistanceTile;
+constexpr size_t kBlocksUnit = kDistanceTile;
 
 constexpr uint32_t kInfinity = 0x7f800000;  // bits of it
 
@@ -88,7 +88,7 @@ size_t first_bad(const float* weights, size_t count) {
 
 Status decode_blocks(const Context& context, const DecodeBlocks& op) {
   const BlockType& type = *op.type;
-  const size_t per_unit = kUnit / type.weights;
+  const size_t per_unit = kBlocksUnit / type.weights;
   Scratch scratch;
   const size_t halves_at = scratch.reserve<uint16_t>(2 * per_unit), floats_at = scratch.reserve<float>(2 * per_unit);
   scratch.allocate(context.threads);
@@ -110,17 +110,17 @@ Status decode_blocks(const Context& context, const DecodeBlocks& op) {
 
 Status encode_blocks(const Context& context, const EncodeBlocks& op) {
   const BlockType& type = *op.type;
-  const size_t total = op.rows * op.cols, units = (total + kUnit - 1) / kUnit;
+  const size_t total = op.rows * op.cols, units = (total + kBlocksUnit - 1) / kBlocksUnit;
   const size_t together = kLanes * type.sub;
   std::vector<kernels::BlockError> sums(units);
   std::vector<size_t> bad(units, total);
   Scratch scratch;
-  const size_t weights_at = scratch.reserve<float>(kUnit), importance_at = scratch.reserve<float>(kUnit);
+  const size_t weights_at = scratch.reserve<float>(kBlocksUnit), importance_at = scratch.reserve<float>(kBlocksUnit);
   const size_t parts_at = scratch.reserve<BlockParts>(kLanes);
   scratch.allocate(context.threads);
   const size_t size = bytes_of(op.dtype);
   const Status status = parallel_for(context, units, [&](size_t unit, int slot) {
-    const size_t first = unit * kUnit, count = std::min(kUnit, total - first);
+    const size_t first = unit * kBlocksUnit, count = std::min(kBlocksUnit, total - first);
     auto* const weights = scratch.at<float>(weights_at, slot);
     auto* const importance = op.importance == nullptr ? nullptr : scratch.at<float>(importance_at, slot);
     context.kernels.widen[static_cast<size_t>(op.dtype)](static_cast<const std::byte*>(op.weights) + first * size,

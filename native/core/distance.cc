@@ -9,7 +9,7 @@
 namespace hqq::core {
 namespace {
 
-constexpr size_t kLanes = kernels::kLanes;
+using kernels::kLanes;
 
 double sum_lanes(double* lanes) {
   for (size_t width = kLanes / 2; width > 0; width /= 2)

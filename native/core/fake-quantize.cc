@@ -7,14 +7,14 @@ namespace hqq::core {
 namespace {
 
 // Weights that are worth a unit of work.
-constexpr size_t kUnitWeights = 16384;
+constexpr size_t kFakeUnit = 16384;
 
 // Calls body(first, last) for runs of groups; beside each other, of whole vectors.
 template <class Body>
 Status for_groups(const Context& context, const kernels::FakeGroups& g, const Body& body) {
   const size_t groups = g.axis == 1 ? g.rows : g.cols, size = g.axis == 1 ? g.cols : g.rows;
   const size_t least = g.axis == 1 ? 1 : kernels::kLanes;
-  const size_t each = std::max<size_t>(1, kUnitWeights / (size * least)) * least;
+  const size_t each = std::max<size_t>(1, kFakeUnit / (size * least)) * least;
   return parallel_for(context, (groups + each - 1) / each,
                       [&](size_t unit, int) { body(unit * each, std::min(groups, (unit + 1) * each)); });
 }

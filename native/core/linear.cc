@@ -88,7 +88,7 @@ class ArrangedInput {
 };
 
 // Part of a layer's work: some panels, for a band of rows.
-struct Unit {
+struct ProductUnit {
   const Layer* layer;
   const ArrangedInput* x;
   size_t panels_each, first_unit, units_across;
@@ -122,7 +122,7 @@ Status linear(const Context& given, const Linear& op) {
 
   Scratch shared, own;
   std::vector<ArrangedInput> inputs;
-  std::vector<Unit> parts;
+  std::vector<ProductUnit> parts;
   inputs.reserve(op.layers.size()), parts.reserve(op.layers.size());
   const size_t band_rows = std::min(kBandRows, op.batch), unit_rows = std::min(kBandRows * kBands, op.batch);
   const size_t down = (op.batch + unit_rows - 1) / unit_rows;
@@ -161,7 +161,7 @@ Status linear(const Context& given, const Linear& op) {
   }
 
   return parallel_for(context, units, [&](size_t unit, int slot) {
-    const Unit* part = parts.data() + parts.size() - 1;
+    const ProductUnit* part = parts.data() + parts.size() - 1;
     while (unit < part->first_unit) --part;
     const Layer& layer = *part->layer;
     const Panels& p = layer.panels;

@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -12,6 +13,9 @@
 // Cases of the core's operations: what goes in, how to run it, and how to say what it is. Random ones for comparing
 // instruction sets, fixed ones (digest.cc) for comparing machines.
 namespace hqq::test {
+
+// Of calls that nobody cancels.
+inline const std::atomic<bool> kNever{false};
 
 // `count` elements of `dtype`, in memory of just that size: a sanitizer sees a read past either end.
 struct Elements {

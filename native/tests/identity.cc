@@ -1,5 +1,3 @@
-#include <atomic>
-
 #include "../kernels/table.h"
 #include "cases.h"
 
@@ -7,8 +5,6 @@
 // --reference names).
 namespace hqq::test {
 namespace {
-
-const std::atomic<bool> kNever{false};
 
 constexpr int kThreads[] = {1, 2, 7};
 

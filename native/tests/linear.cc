@@ -1,4 +1,3 @@
-#include <atomic>
 #include <cmath>
 
 #include "../isa/dispatch.h"
@@ -11,7 +10,6 @@
 namespace hqq::test {
 namespace {
 
-const std::atomic<bool> kNever{false};
 constexpr double kFloatBound = 3e-6;  // of the sum of |terms|: docs/numerics.md
 
 struct LinearCase {

@@ -9,8 +9,6 @@
 namespace hqq::test {
 namespace {
 
-const std::atomic<bool> kNever{false};
-
 void loops(const Options& options) {
   report.begin(text("parallel_for (%s) does everything once", core::threading()));
   for (int round = 0; round < options.cases(50, 3); ++round) {
