@@ -5,6 +5,7 @@ import { roundThrough } from '../compute/floats.js';
 import { metaJob } from '../compute/metadata.js';
 import { runTask } from '../compute/run.js';
 import type { ChosenCodes } from '../containers/grid.js';
+import { inTurns, type Steps } from '../files/event-loop.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import { highestCode, type ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
@@ -18,6 +19,9 @@ provide({ fakeQuantize, fakeQuantizeStep });
 
 /** How far factors of scales may come from 1, and zeros from where they were, in codes. */
 const [FACTOR_RANGE, SHIFT_RANGE] = [0.5, 1];
+
+/** Weights that are looked at between turns. */
+const AT_ONCE = 1 << 16;
 
 const NO_CODES = new Uint8Array(0);
 
@@ -70,6 +74,14 @@ export async function storedScales(
   return { scale, zero, stored };
 }
 
+/** Weights that are pruned have no gradient: without an offset each has the code of its zero, wherever that is moved to. */
+function* withoutZeros(gradient: Float32Array, floats: Float32Array): Steps<void> {
+  for (let i = 0; i < floats.length; i++) {
+    if (floats[i] === 0) gradient[i] = 0;
+    if (i % AT_ONCE === 0) yield;
+  }
+}
+
 function roundZeros(zero: OwnedFloat32Array, dtype: DType, from: number): OwnedFloat32Array {
   if (from === 0) return roundThrough(zero, dtype);
   const less = zero.map((value) => value - from);
@@ -115,9 +127,10 @@ export class TunedLayer {
     await this.#encode(this.#scale, this.#zero, NO_CODES, machine);
   }
 
-  /** A step of size `rate` against the sign of the gradient of `values`, and `values` anew. */
+  /** A step of size `rate` against the sign of the gradient of `values`, and `values` anew. Of a layer that is pruned the gradient is changed. */
   async step(gradient: Float32Array, rate: number, machine: Machine): Promise<void> {
-    const { config, solved } = this.#start;
+    const { config, solved, floats } = this.#start;
+    if (config.prune !== 0) await inTurns(withoutZeros(gradient, floats), machine.signal);
     const args = {
       ...{ ...this.#args, scale: this.#scale, zero: this.#zero, startScale: solved.scale, startZero: solved.zero },
       ...{ factor: this.#factor, shift: this.#shift, zeroKind: ZERO_KINDS.indexOf(config.zeroPoint) },

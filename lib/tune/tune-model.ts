@@ -6,8 +6,11 @@ import { Squares } from '../calibrate/squares.js';
 import { gains } from '../calibrate/weighing/weigh.js';
 import { quantize } from '../compute/quantize.js';
 import { resolveThreads } from '../compute/run.js';
+import { inTurns, type Steps } from '../files/event-loop.js';
+import type { Prune } from '../matrix/config.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
+import { pruneRows } from '../models/quantize/prune.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
@@ -19,6 +22,9 @@ import type { TuneState } from './state.js';
 import type { Stream } from './stream.js';
 import { type TuningTexts, tuningTexts } from './texts.js';
 import { type BlockData, errorOf, type TextPlace, tuneBlock } from './tune-block.js';
+
+/** Weights of the rows that are pruned between turns. */
+const PRUNED_AT_ONCE = 1 << 14;
 
 /** How far tuning is. */
 export interface TuneStand {
@@ -190,8 +196,10 @@ class Tuner {
       const importance = this.#importance(layer, shares.get(module));
       if (importance) importanceOf.set(site.weight.name, importance);
       const floats = await block.weight(module, { threads: machine.threads, signal });
-      // Its group size says what a granularity stands for: both at once are refused.
-      const config = { ...form.config, granularity: 'group' as const };
+      const { prune } = form.config;
+      if (prune !== 0) await inTurns(pruned(floats, shape[1], prune, importance), signal);
+      // Its group size says what a granularity stands for: both at once are refused. What is pruned is so already.
+      const config = { ...form.config, granularity: 'group' as const, prune: 0 };
       const found = await quantize({ data: floats, dtype: 'float32', shape }, config, {
         ...{ threads: machine.threads, signal },
         ...(importance && { importance }),
@@ -245,6 +253,15 @@ class Tuner {
     const { importance } = this.#run;
     if (importance !== 'own') return importance?.get(site.name);
     return gains(form.config) ? own : undefined;
+  }
+}
+
+/** Makes zeros of the weights that those who write the layer make zeros of. */
+function* pruned(floats: Float32Array, width: number, prune: Prune, importance: Float32Array | undefined): Steps<void> {
+  const together = width * Math.max(1, Math.floor(PRUNED_AT_ONCE / width));
+  for (let at = 0; at < floats.length; at += together) {
+    pruneRows(floats.subarray(at, at + together), 'float32', width, prune, importance);
+    yield;
   }
 }
 

@@ -226,7 +226,6 @@ describe('tuning', () => {
       [{ tune: true, sequential: true }, /sequential to be false with tune/],
       [{ tune: true, adapter: 'lora' }, /no adapter.* with tune/],
       [{ tune: true, iterations: 'auto' }, /iterations to be a number with tune, got "auto"/],
-      [{ tune: true, prune: 0.5, zeroPoint: 'integer' }, /nothing to be pruned \(prune\) with tune/],
     ];
     for (const [given, message] of cases) {
       const error = await failure(() => quantizeModel(SHIPPED, join(scratch, 'refused'), given));
@@ -255,6 +254,7 @@ describe('tuning', () => {
       [['--tune-steps', '3'], /Unknown flag/],
       [['--tune-rate', '0.01'], /Expected --tune with --tune-rate/],
       [['--tune-model'], /Expected --tune with --tune-model/],
+      [['--tune', '--tune-data', 'book.txt'], /Expected --tune-data to be own or text:<file>, got/],
       [['--tune=0'], /Expected --tune to be an integer in \[1, 100000\], got 0/],
     ] as const) {
       const { status, stderr } = await hqq([...args, ...flags]);

@@ -59,7 +59,7 @@ export interface TuneOption {
    * with the same bytes. One block, its gradients and a batch are in memory at a time; the streams are in files.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `prune`, `adapter`, an option that is `'auto'`, or `to` a format whose layers
+   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `adapter`, an option that is `'auto'`, or `to` a format whose layers
    *   take no codes that are chosen (GGUF, ONNX); `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, and for a
    *   state of another run (`restart`).
    */
@@ -197,6 +197,5 @@ export function checkTune(
   if (model.adapter !== undefined) refuse('no adapter, whose weights only the output has,', model.adapter);
   for (const config of configs) {
     for (const name of AUTO_OPTIONS) if (config[name] === 'auto') refuse(`${name} to be a number`, 'auto');
-    if (config.prune) refuse('nothing to be pruned (prune)', config.prune);
   }
 }
