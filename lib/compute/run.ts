@@ -7,6 +7,13 @@ import { rejectUnknownOptions } from '../messages/options-object.js';
 import { defaultThreads, markAsUntransferable } from './host.js';
 import { checkSignal, onAbort } from './signal.js';
 
+/** What computes. */
+export interface Machine {
+  readonly backend: Backend;
+  readonly threads: number;
+  readonly signal: AbortSignal | undefined;
+}
+
 /** Names of `RunOptions`. */
 export const RUN_OPTIONS = ['signal', 'threads'] as const satisfies readonly (keyof RunOptions)[];
 

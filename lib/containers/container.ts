@@ -90,6 +90,8 @@ export interface TensorSource {
   readonly gridSize?: ((entry: { readonly name: string }) => Pick<Grid, 'nbits' | 'groupSize'> | undefined) | undefined;
   /** What was chosen already for a weight that is to be quantized. Absent, or undefined: nothing, a solver is to choose. */
   chosen?(entry: TensorEntry, signal?: AbortSignal): Promise<ChosenCodes | undefined>;
+  /** Rows of a matrix, as the model under it has them, in the order that they have in this one. Absent: the same. */
+  inOrder?(entry: TensorEntry, rows: Uint8Array): Uint8Array;
   /** The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it. */
   readonly forms?: ((widths: readonly number[]) => TensorForms) | undefined;
   /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */

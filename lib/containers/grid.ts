@@ -8,7 +8,8 @@ export interface Grid {
 
 /**
  * Codes of a weight `[out, in]`, in its order, and scales and zeros of its groups: each number is `(code - zero) * scale`, with scale and zero as
- * they will be stored. They are numbers of the type that they are stored in; those that become bytes are as they are before that.
+ * they will be stored. They are numbers of the type that they are stored in; those that become bytes are as they are before that. Of a type of blocks:
+ * codes are the bytes of the blocks, row by row, and hold scales and zeros.
  */
 export interface ChosenCodes {
   readonly codes: Uint8Array;

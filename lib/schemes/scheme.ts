@@ -10,6 +10,7 @@ import type { Misfit } from '../matrix/fit.js';
 import type { QuantizedTensor } from '../matrix/weight.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 import type { SurveyMemory } from './survey-memory.js';
+import type { BlockTuning } from './tuned.js';
 
 // What every way of storing a quantized layer gives and takes. The path of a model (lib/models) knows these interfaces and no scheme.
 
@@ -213,15 +214,13 @@ export interface Scheme<
   experts?(stack: LinearSite): boolean;
   /** What becomes of experts, of stacks too, whose engines load none in this format: `fit` refuses them, or they stay. Absent: they are layers. */
   readonly unloadedExperts?: 'refused' | 'stay';
-  /** Whether its layers take codes, scales and zeros that somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
+  /** Whether its layers take what somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
   readonly takesChosen?: boolean;
+  /** How they are tuned. Absent: as codes, scales and zeros. */
+  readonly blockTuning?: BlockTuning<Form>;
   /** Options that take other defaults where a model is to become this. Absent: none. */
   readonly defaults?: QuantConfig;
-  /**
-   * Refuses options (`asked`: as `LayerOptions.config`) that no layer of it could have. Absent: there are none.
-   *
-   * @throws {HqqError} `ERR_INVALID_OPTION`
-   */
+  /** Refuses options (`asked`: as `LayerOptions.config`) that no layer of it could have, with `ERR_INVALID_OPTION`. Absent: there are none. */
   check?(asked: QuantConfig, metaDtype: LayerOptions['metaDtype']): void;
   /**
    * The form of a layer; or why it cannot have the one that was asked for, or none, which are errors; or why it stays as it is.

@@ -39,11 +39,7 @@ const weighAndTune =
   async (source, plan, resolved, beside) => {
     const asGiven = resolveTune(resolved.model.tune);
     if (asGiven === undefined) return weigh(source, plan, resolved, beside);
-    const scheme = schemeNamed(plan.scheme);
-    if (!scheme.takesChosen) {
-      const message = `Expected a format whose codes can be tuned (tune, --tune), got ${scheme.title}`;
-      throw new HqqError('ERR_INVALID_OPTION', `${message}, which chooses its own.`);
-    }
+    checkTunable(source, plan, asGiven);
     await checkRuns(source);
     const blocks = await blocksOf(source);
     const tune = await withText(asGiven);
@@ -51,7 +47,7 @@ const weighAndTune =
     const ofText = asked === 'auto';
     const weighed: Weighing = ofText
       ? {
-          source: ownSource(layersOf(plan), tune),
+          source: ownSource(tunableOf(plan), tune),
           notes: [],
         }
       : await weigh(source, plan, resolved, beside);
@@ -82,7 +78,7 @@ const tuneInto =
   async (source, plan, resolved) => {
     const { seed, threads } = resolved.model;
     const scheme = schemeNamed(plan.scheme);
-    const layers = layersOf(plan);
+    const layers = tunableOf(plan);
     const { signal, onProgress } = resolved.run;
     const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
     const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, weightsTotal, tensorsTotal: layers.length };
@@ -93,6 +89,7 @@ const tuneInto =
         const settled = scheme.probe?.needed(form) ? scheme.probe.scales(form, scales) : form;
         return { metaDtype: scheme.summarize(settled).metaDtype ?? 'float32', zeroFrom: scheme.zeroFrom?.(form) ?? 0 };
       },
+      blocks: scheme.blockTuning,
       onText: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, tuning: stand })),
     });
@@ -102,8 +99,9 @@ const tuneInto =
       ...modelNotes(state.model, tune),
       ...leftNotes(
         left.map(({ site }) => site.name),
-        layers.length,
+        layersOf(plan).length,
       ),
+      ...obstacleNotes(plan),
     ];
     const names = new Map(layers.map(({ site }) => [site.weight.name, site.name]));
     const importance = ofText
@@ -115,7 +113,13 @@ const tuneInto =
       notes,
       refined: new ChosenSource(
         source,
-        (weight) => state.chosen(weight),
+        async (weight) => {
+          const chosen = await state.chosen(weight);
+          if (chosen === undefined || scheme.blockTuning === undefined) return chosen;
+          // Of a file that a folder becomes: rows of a block's layers are those of the folder.
+          const entry = source.entries.get(weight)!;
+          return { ...chosen, codes: source.inOrder?.(entry, chosen.codes) ?? chosen.codes };
+        },
         () => state.close(),
       ),
       finished: () => state.remove(),
@@ -123,6 +127,48 @@ const tuneInto =
   };
 
 const layersOf = (plan: ModelPlan): readonly PlannedLayer[] => plan.shards.flatMap((shard) => shard.layers);
+
+/** Why a layer cannot be tuned as it will be stored; undefined: it can. */
+const obstacleOf = (plan: ModelPlan, { form }: PlannedLayer) => schemeNamed(plan.scheme).blockTuning?.obstacle(form);
+
+/** Those that can be tuned as they will be stored. */
+const tunableOf = (plan: ModelPlan) => layersOf(plan).filter((layer) => obstacleOf(plan, layer) === undefined);
+
+/** @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_CHECKPOINT_CONTENT` for what cannot be tuned as it will be stored */
+function checkTunable(source: Parameters<Weigh>[0], plan: ModelPlan, { model }: ResolvedTune): void {
+  const { takesChosen, blockTuning, title } = schemeNamed(plan.scheme);
+  if (!takesChosen) {
+    const message = `Expected a model that hqq/runtime runs block by block, to tune it (tune, --tune), got one for ${title}`;
+    const advice = 'Tune the folder that it was made of, in another format';
+    throw new HqqError('ERR_INVALID_OPTION', `${message}: nothing here computes gradients of a graph. ${advice}.`);
+  }
+  if (blockTuning === undefined) return;
+  if (model > 0) {
+    const message = `Expected no tuning of the whole model (tune.model, --tune-model) for ${title}`;
+    throw new HqqError('ERR_INVALID_OPTION', `${message}, which hold codes and scales together, got ${model} steps.`);
+  }
+  if (source.of === undefined) {
+    const message = `Expected a folder of safetensors to tune (tune, --tune), got ${plain(source.path)}`;
+    const advice = 'Make a folder of it first (hqq dequantize model.gguf --out folder)';
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. ${advice}.`);
+  }
+  const [first] = layersOf(plan);
+  if (first === undefined || tunableOf(plan).length > 0) return;
+  const message = `Expected a type whose codes can be tuned (tune, --tune): ${obstacleOf(plan, first)}`;
+  throw new HqqError('ERR_INVALID_OPTION', `${message}. Choose another (--type q4_k, --type q4_0).`);
+}
+
+/** Layers that are left to the solver, and why. */
+function obstacleNotes(plan: ModelPlan): readonly string[] {
+  const left = new Map<string, string[]>();
+  for (const layer of layersOf(plan)) {
+    const why = obstacleOf(plan, layer);
+    if (why !== undefined) left.set(why, [...(left.get(why) ?? []), layer.site.name]);
+  }
+  return [...left].map(
+    ([why, names]) => `${plural(names.length, 'layer')} (${quoteSome(names, 2)}) were not tuned: ${why}.`,
+  );
+}
 
 /** What importance is of that is `auto`. */
 function ownSource(layers: readonly PlannedLayer[], { data }: ResolvedTune): string {
@@ -165,8 +211,10 @@ const shapesOf = (plan: ModelPlan): Planned['layers'] =>
   new Map(
     plan.shards.flatMap((shard) =>
       shard.layers.map(({ site: { weight, shape }, form }) => {
-        const { groups } = geometryOf(shape, form.config);
-        return [weight.name, { codes: shape[0] * shape[1], groups, inputs: shape[1] }] as const;
+        const blocks = schemeNamed(plan.scheme).blockTuning?.bytes(form);
+        const codes = blocks ?? shape[0] * shape[1];
+        const groups = blocks === undefined ? geometryOf(shape, form.config).groups : 0;
+        return [weight.name, { codes, groups, inputs: shape[1] }] as const;
       }),
     ),
   );

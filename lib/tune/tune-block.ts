@@ -1,4 +1,4 @@
-import type { Machine } from '../calibrate/refine/grams.js';
+import type { Machine } from '../compute/run.js';
 import { inTurns, type Steps } from '../files/event-loop.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';

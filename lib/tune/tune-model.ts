@@ -1,30 +1,24 @@
 import { activeBackend } from '../backend/index.js';
 import type { CollectProgress } from '../calibrate/collect.js';
 import { moduleOfGgml } from '../calibrate/ggml-names.js';
-import type { Machine } from '../calibrate/refine/grams.js';
 import { Squares } from '../calibrate/squares.js';
 import { gains } from '../calibrate/weighing/weigh.js';
-import { quantize } from '../compute/quantize.js';
-import { resolveThreads } from '../compute/run.js';
-import { inTurns, type Steps } from '../files/event-loop.js';
-import type { Prune } from '../matrix/config.js';
+import { type Machine, resolveThreads } from '../compute/run.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { pruneRows } from '../models/quantize/prune.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
-import { type StoredAsOf, TunedLayer } from './layer.js';
+import type { BlockTuning } from '../schemes/tuned.js';
+import { beginGrouped, type StoredAsOf } from './grouped.js';
+import { TunedLayer } from './layer.js';
 import { tuneWhole } from './model/tune-whole.js';
 import type { LayerOutcome } from './records.js';
 import type { TuneState } from './state.js';
 import type { Stream } from './stream.js';
 import { type TuningTexts, tuningTexts } from './texts.js';
 import { type BlockData, errorOf, type TextPlace, tuneBlock } from './tune-block.js';
-
-/** Weights of the rows that are pruned between turns. */
-const PRUNED_AT_ONCE = 1 << 14;
 
 /** How far tuning is. */
 export interface TuneStand {
@@ -46,6 +40,8 @@ export interface TuneRun {
   readonly importance: ReadonlyMap<string, Float32Array> | 'own' | undefined;
   /** How scales and zeros of a layer are stored that has these, from the solver or rounded as they are stored. */
   readonly storedAsOf: StoredAsOf;
+  /** Where layers are stored as blocks. */
+  readonly blocks: BlockTuning | undefined;
   readonly onText: ((progress: CollectProgress) => void) | undefined;
   readonly onProgress: ((stand: TuneStand) => void) | undefined;
 }
@@ -184,7 +180,7 @@ class Tuner {
     streams: Omit<BlockData, 'texts'>,
   ) {
     const machine = this.#machine;
-    const { tune, seed, signal } = this.#run;
+    const { tune, seed, signal, blocks: asBlocks } = this.#run;
     const tuned: TunedLayer[] = [];
     const solved: Record<string, Float32Array> = {};
     const first = new Map<string, LayerOutcome['chosen']>();
@@ -192,24 +188,16 @@ class Tuner {
     for (const { module, shape } of block.linears) {
       const layer = waiting.get(module);
       if (layer === undefined || !isAlike(layer, shape)) continue;
-      const { site, form } = layer;
+      const { site } = layer;
       const importance = this.#importance(layer, shares.get(module));
       if (importance) importanceOf.set(site.weight.name, importance);
       const floats = await block.weight(module, { threads: machine.threads, signal });
-      const { prune } = form.config;
-      if (prune !== 0) await inTurns(pruned(floats, shape[1], prune, importance), signal);
-      // Its group size says what a granularity stands for: both at once are refused. What is pruned is so already.
-      const config = { ...form.config, granularity: 'group' as const, prune: 0 };
-      const found = await quantize({ data: floats, dtype: 'float32', shape }, config, {
-        ...{ threads: machine.threads, signal },
-        ...(importance && { importance }),
-      });
-      const own = new TunedLayer({
-        ...{ weight: site.weight.name, module, shape, config: form.config, floats, solved: found },
-        storedAs: this.#run.storedAsOf(layer, found),
-      });
-      const start = await own.finish(machine);
-      solved[module] = start.values.slice();
+      const begun = asBlocks
+        ? await asBlocks.begin(layer, floats, importance, machine)
+        : await beginGrouped(layer, floats, importance, this.#run.storedAsOf, machine);
+      const own = new TunedLayer({ weight: site.weight.name, module }, begun);
+      const start = await own.solved(machine);
+      solved[module] = start.values;
       // The whole model is tuned on codes that are known; else the solver finds them again.
       if (tune.model > 0) first.set(own.weight, start.chosen);
       tuned.push(own);
@@ -253,15 +241,6 @@ class Tuner {
     const { importance } = this.#run;
     if (importance !== 'own') return importance?.get(site.name);
     return gains(form.config) ? own : undefined;
-  }
-}
-
-/** Makes zeros of the weights that those who write the layer make zeros of. */
-function* pruned(floats: Float32Array, width: number, prune: Prune, importance: Float32Array | undefined): Steps<void> {
-  const together = width * Math.max(1, Math.floor(PRUNED_AT_ONCE / width));
-  for (let at = 0; at < floats.length; at += together) {
-    pruneRows(floats.subarray(at, at + together), 'float32', width, prune, importance);
-    yield;
   }
 }
 

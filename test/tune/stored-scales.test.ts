@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { activeBackend } from '../../lib/backend/index.js';
 import { roundThrough } from '../../lib/compute/floats.js';
 import { resolveQuantConfig } from '../../lib/matrix/options.js';
-import { storedScales } from '../../lib/tune/layer.js';
+import { storedScales } from '../../lib/tune/grouped.js';
 
 const machine = { backend: activeBackend(), threads: 1, signal: undefined };
 

@@ -1,6 +1,7 @@
+import type { Machine } from '../../compute/run.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { allocating } from '../../messages/allocating.js';
-import { type Machine, multiply } from './grams.js';
+import { multiply } from './grams.js';
 
 /**
  * How much of what two input features have in common counts. Of 2,048 tokens of a text more would be fitted to the text than to the

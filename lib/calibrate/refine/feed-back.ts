@@ -1,7 +1,8 @@
 import { dequantize, quantize } from '../../compute/quantize.js';
+import type { Machine } from '../../compute/run.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import type { Factor } from './factor.js';
-import { type Machine, multiply } from './grams.js';
+import { multiply } from './grams.js';
 
 /**
  * The weights that groups are to be chosen for, one group of input features after the other, in the factor's order: each with what the

@@ -1,18 +1,10 @@
-import type { Backend } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
 import { LAYERS } from '../../backend/js/layers.js';
-import { runTask } from '../../compute/run.js';
+import { type Machine, runTask } from '../../compute/run.js';
 import { allocating } from '../../messages/allocating.js';
 import type { LinearInput } from '../../runtime/blocks/tap.js';
 
 provide(LAYERS);
-
-/** What computes. */
-export interface Machine {
-  readonly backend: Backend;
-  readonly threads: number;
-  readonly signal: AbortSignal | undefined;
-}
 
 /** What went into linear layers that have one input. */
 export interface Gram {

@@ -1,6 +1,7 @@
 import { activeBackend } from '../../backend/index.js';
 import { narrowBytes } from '../../compute/floats.js';
 import { widenBytesLater } from '../../compute/later.js';
+import type { Machine } from '../../compute/run.js';
 import { resolveThreads } from '../../compute/run.js';
 import type { TensorSource } from '../../containers/container.js';
 import { DTYPES } from '../../matrix/dtype.js';
@@ -13,7 +14,7 @@ import { moduleOfGgml } from '../ggml-names.js';
 import { languageReader } from '../reader.js';
 import { factorize } from './factor.js';
 import { feedBack } from './feed-back.js';
-import { type Gram, Grams, type Machine } from './grams.js';
+import { type Gram, Grams } from './grams.js';
 import { Overlaid } from './overlaid.js';
 
 /** How a model is refined. */

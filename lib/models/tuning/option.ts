@@ -59,8 +59,8 @@ export interface TuneOption {
    * with the same bytes. One block, its gradients and a batch are in memory at a time; the streams are in files.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `adapter`, an option that is `'auto'`, or `to` a format whose layers
-   *   take no codes that are chosen (GGUF, ONNX); `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, and for a
+   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `adapter`, an option that is `'auto'`, for ONNX, whose graphs have no gradients
+   *   here, for ggml's types on a curve (IQ4), and of `model` for GGUF; `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, and for a
    *   state of another run (`restart`).
    */
   readonly tune?: boolean | TuneOptions | undefined;

@@ -7,6 +7,7 @@ import { encodeRows } from './encode.js';
 import { type BlockForm, formOf, type RowChunk, rowChunks, specOf, typeNamed } from './form.js';
 import { type BlockLayer, decodeRows, findBlocks, loadBlocks, loadNumbers } from './read.js';
 import { fileTypeOf, TYPE_NAMES } from './recipes.js';
+import { blockTuning } from './tuned.js';
 
 provide({ encodeBlocks, decodeBlocks, splitBlocks });
 
@@ -26,6 +27,8 @@ export const ggml: Scheme<BlockForm, BlockLayer, RowChunk> = {
   encodeBias: () => new Uint8Array(),
   chunks: ({ shape }) => rowChunks(shape),
   encode: encodeRows,
+  takesChosen: true,
+  blockTuning,
   summarize({ type, shape: [rows, cols] }) {
     const { weights, bytes } = typeNamed(type);
     return { packing: type, bytes: ((rows * cols) / weights) * bytes };

@@ -1,7 +1,6 @@
-import type { Backend } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
 import { fakeQuantizeGradient } from '../../backend/js/gradients/fake-quantize.js';
-import { runTask } from '../../compute/run.js';
+import { type Machine, runTask } from '../../compute/run.js';
 import { inTurns, type Steps } from '../../files/event-loop.js';
 import { FORMATS } from '../../matrix/format.js';
 import type { Floats } from '../tape/spans.js';
@@ -25,12 +24,6 @@ export interface CodedLayer {
   readonly movesZero: boolean;
   /** Scales and zeros as they are when they are stored and read again. */
   stored(scale: Floats, zero: Floats): Promise<{ readonly scale: Floats; readonly zero: Floats }>;
-}
-
-interface Machine {
-  readonly backend: Backend;
-  readonly threads: number;
-  readonly signal: AbortSignal | undefined;
 }
 
 /** Bytes as codes. */

@@ -1,10 +1,10 @@
 import { moduleOfGgml } from '../../calibrate/ggml-names.js';
-import type { Machine } from '../../calibrate/refine/grams.js';
+import type { Machine } from '../../compute/run.js';
 import { geometryOf } from '../../matrix/geometry.js';
 import type { ResolvedTune } from '../../models/tuning/option.js';
 import type { BlockSource } from '../../runtime/source/block-source.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
-import { type StoredAsOf, storedScales } from '../layer.js';
+import { type StoredAsOf, storedScales } from '../grouped.js';
 import type { TuneState } from '../state.js';
 import { drawing, type TextPlace } from '../tune-block.js';
 import type { Batch } from './gradient.js';

@@ -100,8 +100,14 @@ export class TensorView implements TensorSource {
     const grid = await this.#source.grid?.(seen.of, signal);
     if (grid === undefined || seen.rows === undefined) return grid;
     const order = seen.rows;
-    const turned = (values: Float32Array) => turnedRows(values, values.length / seen.shape[0]!, order);
+    const turned = (values: Float32Array) => turnedRows(values, new Float32Array(values.length), seen.shape[0]!, order);
     return { ...grid, scale: turned(grid.scale), zero: turned(grid.zero) };
+  }
+
+  inOrder({ name }: TensorEntry, rows: Uint8Array): Uint8Array {
+    const seen = this.#seen.get(name)!;
+    const order = 'rows' in seen ? seen.rows : undefined;
+    return order === undefined ? rows : turnedRows(rows, new Uint8Array(rows.length), seen.shape[0]!, order);
   }
 
   /** Absent where the source has none: it is no model of codes. */
@@ -136,10 +142,15 @@ export class TensorView implements TensorSource {
   }
 }
 
-/** Rows of `width` numbers, in another order. */
-function turnedRows(values: Float32Array, width: number, { size, from }: RowOrder): Float32Array {
-  const turned = new Float32Array(values.length);
-  for (let row = 0; row * width < values.length; row++) {
+/** Writes rows in another order. */
+function turnedRows<T extends Float32Array | Uint8Array>(
+  values: T,
+  turned: T,
+  rows: number,
+  { size, from }: RowOrder,
+): T {
+  const width = values.length / rows;
+  for (let row = 0; row < rows; row++) {
     const head = Math.floor(row / size) * size;
     const origin = (head + from(row - head)) * width;
     turned.set(values.subarray(origin, origin + width), row * width);

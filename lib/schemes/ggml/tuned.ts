@@ -1,0 +1,147 @@
+import { newParts, packBlock, unpackBlock } from '../../backend/js/blocks/bytes.js';
+import { floatOfHalf, halfOfFloat } from '../../backend/js/lanes.js';
+import { nonFiniteError } from '../../compute/arguments.js';
+import { type Machine, runTask } from '../../compute/run.js';
+import { inTurns, type Steps } from '../../files/event-loop.js';
+import type { BlockType } from '../../matrix/block-types.js';
+import { allocating } from '../../messages/allocating.js';
+import { plain } from '../../messages/text.js';
+import type { BlockTuning, SettledScales, TunedResult, TunedStart } from '../tuned.js';
+import { fitBlocks } from './encode.js';
+import { type BlockForm, typeNamed } from './form.js';
+
+// Blocks that are tuned. A block that is one sub-block has a scale, and some a minimum, of its own: these move with the codes. Where scales are whole
+// numbers, codes alone are tuned.
+
+const NO_FLOATS = new Float32Array(0);
+
+/** Blocks that are written between turns. */
+const AT_ONCE = 256;
+
+const bytesOf = ({ type, shape: [rows, cols] }: BlockForm): number => {
+  const { weights, bytes } = typeNamed(type);
+  return ((rows * cols) / weights) * bytes;
+};
+
+export const blockTuning: BlockTuning<BlockForm> = {
+  obstacle({ type, kept }) {
+    if (kept) return 'the codes that it has are kept as they are';
+    return typeNamed(type).curved ? `${type} has levels on a curve, which have no gradient here` : undefined;
+  },
+  bytes: bytesOf,
+  async begin({ site, form }, floats, importance, machine) {
+    const type = typeNamed(form.type);
+    const [rows, cols] = form.shape;
+    const groups = (rows * cols) / type.sub;
+    const { blocks, values, codes, scale, zero } = allocating('the blocks of a layer that is tuned', () => ({
+      blocks: new Uint8Array(bytesOf(form)),
+      values: new Float32Array(floats.length),
+      codes: new Uint8Array(floats.length),
+      scale: new Float32Array(groups),
+      zero: new Float32Array(groups),
+    }));
+    const { backend, threads } = machine;
+    const compute: Parameters<typeof fitBlocks>[3]['compute'] = (operation, args) =>
+      runTask(backend, operation, args, machine);
+    const weights = { data: floats, dtype: 'float32', rows, cols } as const;
+    const { badIndex } = await fitBlocks({ site, form }, weights, blocks, { threads, importance, compute });
+    if (badIndex >= 0) throw nonFiniteError(plain(site.weight.name), floats, 'float32', badIndex, badIndex, cols);
+    const kind = { type: type.id, blocks, threads };
+    await compute('splitBlocks', { ...kind, codes, scale, zero });
+    await compute('decodeBlocks', { ...kind, out: values });
+    const own = floats.slice();
+    await inTurns(levelled(type, { codes, scale, zero }, own), machine.signal);
+    const start: TunedStart = {
+      ...{ rows: groups, cols: type.sub, axis: 1, maxCode: type.high - type.low },
+      ...{ zeroPoint: type.minima ? 'float' : 'symmetric', codesOnly: type.meta !== undefined },
+      ...{ weights: own, scale, zero, solved: { chosen: chosenOf(blocks), values } },
+      settle: async (moved, shifted) => settled(type, blocks, moved, shifted, machine),
+    };
+    return start;
+  },
+};
+
+const chosenOf = (blocks: Uint8Array) => ({ codes: blocks, scale: NO_FLOATS, zero: NO_FLOATS });
+
+/**
+ * Scales and zeros of codes from 0 on, of those that `splitBlocks` gives. Where a scale is zero, a sub-block is one number, whatever its codes: its
+ * weights are that number, whose code is 0, so that none moves.
+ */
+function* levelled(
+  type: BlockType,
+  { codes, scale, zero }: { readonly codes: Uint8Array; readonly scale: Float32Array; readonly zero: Float32Array },
+  weights: Float32Array,
+): Steps<void> {
+  const { sub, low, high, minima, meta } = type;
+  for (let group = 0; group < scale.length; group++) {
+    const from = group * sub;
+    const isFlat = scale[group] === 1 && codes.subarray(from, from + sub).every((code) => code === 0);
+    if (!minima) {
+      zero[group] = -low;
+      if (isFlat) scale[group] = 0;
+    } else if (isFlat && meta === undefined) {
+      scale[group] = -zero[group]! / high; // its highest code is the number
+      zero[group] = 0;
+    } else if (isFlat) weights.fill(-zero[group]!, from, from + sub);
+    if (group % AT_ONCE === 0) yield;
+  }
+}
+
+/** Scales and zeros as blocks store them. */
+function settled(
+  type: BlockType,
+  solved: Uint8Array,
+  scale: Float32Array,
+  zero: Float32Array,
+  machine: Machine,
+): SettledScales {
+  const halves = type.meta === undefined ? halvesOf(type, scale, zero) : undefined;
+  const stored = halves ?? { scale, zero };
+  return {
+    scale: stored.scale,
+    zero: stored.zero,
+    async store(codes, values): Promise<TunedResult> {
+      const blocks = allocating('the blocks of a layer', () => solved.slice());
+      await inTurns(packed(type, blocks, codes, halves), machine.signal);
+      const args = { type: type.id, blocks, out: values, threads: machine.threads };
+      await runTask(machine.backend, 'decodeBlocks', args, machine);
+      return { chosen: chosenOf(blocks), values };
+    },
+  };
+}
+
+/** The two numbers of each block, as bits, and what they stand for. */
+interface Halves {
+  readonly d: Uint16Array;
+  readonly m: Uint16Array;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+}
+
+function halvesOf({ minima }: BlockType, scale: Float32Array, zero: Float32Array): Halves {
+  const d = Uint16Array.from(scale, halfOfFloat);
+  const m = minima
+    ? Uint16Array.from(scale, (own, i) => halfOfFloat(Math.fround(-zero[i]! * own)))
+    : new Uint16Array(0);
+  const stored = Float32Array.from(d, floatOfHalf);
+  const from = (i: number) => (stored[i] === 0 ? 0 : -floatOfHalf(m[i]!) / stored[i]!);
+  return { d, m, scale: stored, zero: minima ? zero.map((_, i) => from(i)) : zero };
+}
+
+/** Puts codes into blocks, and the numbers of each. */
+function* packed(type: BlockType, blocks: Uint8Array, codes: Uint8Array, halves: Halves | undefined): Steps<void> {
+  const parts = newParts(type);
+  const first = type.low + type.bias;
+  for (let block = 0; block * type.bytes < blocks.length; block++) {
+    const bytes = blocks.subarray(block * type.bytes, (block + 1) * type.bytes);
+    unpackBlock(type, bytes, parts);
+    const at = block * type.weights;
+    for (let i = 0; i < type.weights; i++) parts.codes[i] = codes[at + i]! + first; // bytes with a sign wrap around
+    if (halves) {
+      parts.d = halves.d[block]!;
+      if (type.minima) parts.m = halves.m[block]!;
+    }
+    packBlock(type, parts, bytes);
+    if (block % AT_ONCE === 0) yield;
+  }
+}
