@@ -1,5 +1,5 @@
 import { yieldIfDue } from '../files/event-loop.js';
-import { loadLanguageModel } from '../runtime/load.js';
+import { loadMerged } from '../runtime/load.js';
 import type { LanguageModel } from '../runtime/model.js';
 import { Sampler } from '../runtime/text/sampling.js';
 import { textLengths } from './ids.js';
@@ -10,6 +10,8 @@ interface OwnRun {
   readonly threads: number | undefined;
   readonly signal: AbortSignal | undefined;
   readonly progress: (done: number) => void;
+  /** A folder of an adapter that is merged into the model. */
+  readonly adapter?: string | undefined;
   /** Tokens of a text, at most. @default 256 */
   readonly textTokens?: number | undefined;
 }
@@ -26,9 +28,9 @@ const AS_IT_SAYS = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalt
  */
 export async function ownTexts(
   path: string,
-  { tokens, seed, threads, signal, progress, textTokens }: OwnRun,
+  { tokens, seed, threads, signal, progress, textTokens, adapter }: OwnRun,
 ): Promise<readonly Uint32Array[]> {
-  const model = await loadLanguageModel(path, { threads, signal });
+  const model = await loadMerged(path, adapter, { threads, signal });
   try {
     const lengths = textLengths(tokens, { ...model.config, textTokens });
     const written: Uint32Array[] = [];

@@ -38,10 +38,19 @@ export async function loadLanguageModel(
   options: LoadLanguageModelOptions = {},
 ): Promise<LanguageModel> {
   refuseSurplus(arguments.length, 2, 'loadLanguageModel(path, options)');
+  return loadMerged(path, undefined, options);
+}
+
+/** The same of a model that an adapter is merged into, where there is one. @internal */
+export async function loadMerged(
+  path: FilePath,
+  adapter: string | undefined,
+  options: LoadLanguageModelOptions,
+): Promise<LanguageModel> {
   const { activations, head, threads, maxContext, maxBatch, prefixBytes, cacheDtype, adapters, signal } =
     resolveLoadOptions(options);
   activeBackend(); // before gigabytes are read: where there is none, that is an error
-  const model = await openFolderModel(path);
+  const model = await openFolderModel(path, adapter);
   try {
     const config = configOf(model);
     const { path: folder } = model; // not as it was given, which may be an id

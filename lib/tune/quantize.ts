@@ -8,8 +8,9 @@ import { type FilePath, pathOf } from '../files/path.js';
 import type { QuantConfig } from '../matrix/config.js';
 import { geometryOf } from '../matrix/geometry.js';
 import { HqqError } from '../messages/errors.js';
-import { quoteSome } from '../messages/text.js';
+import { plain, quoteSome } from '../messages/text.js';
 import { formatCount, formatPercent, plural } from '../messages/units.js';
+import { digestOfAdapter } from '../models/adapter/lora.js';
 import type { ConversionRun, ModelOptions, ResolvedOptions } from '../models/options.js';
 import type { ModelPlan } from '../models/quantize/plan.js';
 import { quantizeModel as quantizeWith, type Weigh, type Weighing } from '../models/quantize/quantize.js';
@@ -52,7 +53,7 @@ const weighAndTune =
         }
       : await weigh(source, plan, resolved, beside);
     if (dryRun) return weighed;
-    const state = await TuneState.open(folder, keyOf(plan, resolved, tune, weighed), tune.restart, {
+    const state = await TuneState.open(folder, await keyOf(plan, resolved, tune, weighed), tune.restart, {
       blocks,
       layers: shapesOf(plan),
     });
@@ -76,14 +77,14 @@ interface TunedWith {
 const tuneInto =
   (state: TuneState, { tune, weighed, ofText }: TunedWith): Weigh =>
   async (source, plan, resolved) => {
-    const { seed, threads } = resolved.model;
+    const { seed, threads, adapter } = resolved.model;
     const scheme = schemeNamed(plan.scheme);
     const layers = tunableOf(plan);
     const { signal, onProgress } = resolved.run;
     const weightsTotal = layers.reduce((sum, { site: { shape } }) => sum + shape[0] * shape[1], 0);
     const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, weightsTotal, tensorsTotal: layers.length };
     const left = await tuneModel(source.path, layers, state, {
-      ...{ tune, seed, threads, signal },
+      ...{ tune, seed, adapter, threads, signal },
       importance: ofText ? 'own' : weighed.importance,
       storedAsOf: ({ form }, scales) => {
         const settled = scheme.probe?.needed(form) ? scheme.probe.scales(form, scales) : form;
@@ -183,7 +184,12 @@ async function withText(tune: ResolvedTune): Promise<ResolvedTune> {
 }
 
 /** All that decides the bytes of a run: of files what they hold. Threads do not. */
-function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, weighed: Weighing): unknown {
+async function keyOf(
+  plan: ModelPlan,
+  { model }: ResolvedOptions,
+  tune: ResolvedTune,
+  weighed: Weighing,
+): Promise<unknown> {
   const { restart: _, data, ...how } = tune;
   const layers = plan.shards.flatMap((shard) => shard.layers.map(({ site, form }) => [site.weight.name, form]));
   const { backend, isa } = { backend: activeBackend().name, isa: activeBackend().isa };
@@ -199,6 +205,7 @@ function keyOf(plan: ModelPlan, { model }: ResolvedOptions, tune: ResolvedTune, 
     model.seed,
     model.tokens,
     model.importance,
+    model.adapter === undefined ? undefined : await digestOfAdapter(model.adapter),
     weighed.source,
     importance.digest('hex'),
     backend,

@@ -18,6 +18,7 @@ export interface TuningTexts {
 }
 
 interface TextRun {
+  readonly adapter: string | undefined;
   readonly seed: number;
   readonly threads: number | undefined;
   readonly signal: AbortSignal | undefined;
@@ -28,14 +29,14 @@ interface TextRun {
 export async function tuningTexts(
   { path, config }: BlockSource,
   { data, tokens, length }: ResolvedTune,
-  { seed, threads, signal, onProgress }: TextRun,
+  { adapter, seed, threads, signal, onProgress }: TextRun,
 ): Promise<TuningTexts> {
   const total = tokens + Math.ceil(tokens / HELD_BACK);
   // At least one text of each kind.
   const textTokens = Math.max(2, Math.min(length, config.maxPositions, Math.floor(total / 2)));
   if (data === 'own') {
     const progress = (done: number) => onProgress?.({ phase: 'writing', done, total });
-    return shared(await ownTexts(path, { tokens: total, textTokens, seed, threads, signal, progress }));
+    return shared(await ownTexts(path, { tokens: total, textTokens, adapter, seed, threads, signal, progress }));
   }
   const text = typeof data === 'string' ? await textOfFile(fileOfText(data)!) : data.text;
   const ids = await encodeText(path, text, total, signal);

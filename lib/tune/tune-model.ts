@@ -7,7 +7,7 @@ import { type Machine, resolveThreads } from '../compute/run.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
-import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+import { type BlockSource, openMergedSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
 import type { BlockTuning } from '../schemes/tuned.js';
@@ -34,6 +34,8 @@ export interface TuneStand {
 export interface TuneRun {
   readonly tune: ResolvedTune;
   readonly seed: number;
+  /** A folder of an adapter that is merged into the model. */
+  readonly adapter: string | undefined;
   readonly threads: number | undefined;
   readonly signal: AbortSignal | undefined;
   /** What the errors of inputs count, by name of the layer; `'own'`: as the text that is tuned with has it; undefined: all alike. */
@@ -58,12 +60,12 @@ export async function tuneModel(
   state: TuneState,
   run: TuneRun,
 ): Promise<readonly PlannedLayer[]> {
-  const { threads, signal, tune, seed } = run;
-  const source = await openBlockSource(path, { threads, signal });
+  const { threads, signal, tune, seed, adapter } = run;
+  const source = await openMergedSource(path, adapter, { threads, signal });
   try {
     let texts = await state.texts();
     if (texts === undefined) {
-      texts = await tuningTexts(source, tune, { seed, threads, signal, onProgress: run.onText });
+      texts = await tuningTexts(source, tune, { adapter, seed, threads, signal, onProgress: run.onText });
       await state.keepTexts(texts);
     }
     const tuner = new Tuner(source, texts, state, run);

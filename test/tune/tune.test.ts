@@ -224,7 +224,6 @@ describe('tuning', () => {
       [{ tune: 3 as never }, /tune to be true, false or an object of options, got 3/],
       [{ tune: true, refine: true }, /refine to be false with tune/],
       [{ tune: true, sequential: true }, /sequential to be false with tune/],
-      [{ tune: true, adapter: 'lora' }, /no adapter.* with tune/],
       [{ tune: true, iterations: 'auto' }, /iterations to be a number with tune, got "auto"/],
     ];
     for (const [given, message] of cases) {

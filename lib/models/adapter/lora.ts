@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { widenBytes } from '../../compute/floats.js';
 import type { TensorEntry, TensorSource } from '../../containers/container.js';
+import { digestOf } from '../../containers/digest.js';
 import { openSource } from '../../containers/list.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { readWhole } from '../../files/io.js';
@@ -110,6 +111,17 @@ export async function openAdapter(
   } catch (error) {
     await source.close();
     throw error;
+  }
+}
+
+/** What tells an adapter from another: its description, and `digestOf` its matrices. */
+export async function digestOfAdapter(path: string, signal?: AbortSignal): Promise<string> {
+  const source = await openSource(join(path, WEIGHTS));
+  try {
+    const description = await readWhole(join(path, DESCRIPTION), MAX_CONFIG_BYTES);
+    return `${await digestOf(source, signal)} ${description.toString('base64')}`;
+  } finally {
+    await source.close();
   }
 }
 

@@ -7,7 +7,6 @@ import { plural } from '../../messages/units.js';
 import { SCHEMES, schemeNamed } from '../../schemes/list.js';
 import type { StoredLayer } from '../../schemes/scheme.js';
 import { MergedSource } from '../adapter/merged-source.js';
-import type { ImportanceSource } from '../importance-options.js';
 import { findLayers, schemesOf, tracesOf } from '../layers.js';
 import type { ResolvedOptions } from '../options.js';
 import { DecodedSource, ownConfigs } from './decoded-source.js';
@@ -41,7 +40,8 @@ export async function openInput(input: string, output: string, resolved: Resolve
 async function inputOf(source: TensorSource, output: string, { model, run, asked }: ResolvedOptions): Promise<Input> {
   if (model.adapter !== undefined) {
     const { adapter, importance } = model;
-    return withAdapter(source, output, { adapter, importance }, run.signal);
+    const isRead = importance !== 'none' && !(importance === 'auto' && model.tune !== false);
+    return withAdapter(source, output, { adapter, isRead }, run.signal);
   }
   const hqq = schemeNamed('hqq');
   const anew = asked.nbits !== undefined || model.plan !== undefined;
@@ -70,7 +70,7 @@ async function inputOf(source: TensorSource, output: string, { model, run, asked
 async function withAdapter(
   source: TensorSource,
   output: string,
-  { adapter, importance }: { readonly adapter: string; readonly importance: ImportanceSource },
+  { adapter, isRead }: { readonly adapter: string; readonly isRead: boolean },
   signal: AbortSignal | undefined,
 ): Promise<Input> {
   const hqq = schemeNamed('hqq');
@@ -80,7 +80,7 @@ async function withAdapter(
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}, got one that is ${got}.`);
   }
   const merged = await MergedSource.over(source, adapter, signal);
-  const weighed = importance === 'none' ? '' : ' Importance is that of the model without it.';
+  const weighed = isRead ? ' Importance is that of the model without it.' : '';
   const notes = [`The adapter in ${plain(adapter)} was merged into ${plural(merged.count, 'tensor')}.${weighed}`];
   return { source: await sourceFor(merged, output), notes };
 }

@@ -59,7 +59,7 @@ export interface TuneOption {
    * with the same bytes. One block, its gradients and a batch are in memory at a time; the streams are in files.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, `adapter`, an option that is `'auto'`, for ONNX, whose graphs have no gradients
+   * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, an option that is `'auto'`, for ONNX, whose graphs have no gradients
    *   here, for ggml's types on a curve (IQ4), and of `model` for GGUF; `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, and for a
    *   state of another run (`restart`).
    */
@@ -184,7 +184,6 @@ export function checkTune(
     readonly tune: boolean | TuneOptions;
     readonly refine: boolean;
     readonly sequential: boolean;
-    readonly adapter: string | undefined;
   },
   configs: readonly QuantConfig[],
 ): void {
@@ -194,7 +193,6 @@ export function checkTune(
   };
   if (model.refine) refuse('refine to be false', true);
   if (model.sequential) refuse('sequential to be false', true);
-  if (model.adapter !== undefined) refuse('no adapter, whose weights only the output has,', model.adapter);
   for (const config of configs) {
     for (const name of AUTO_OPTIONS) if (config[name] === 'auto') refuse(`${name} to be a number`, 'auto');
   }

@@ -23,7 +23,7 @@ import { type Filed, type ReadOptions, WeightReader } from '../weights/read.js';
 import { blockSpec, checkTensors, headSpec, unitsOf } from '../weights/tensors.js';
 import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';
-import { OpenHead } from './open-head.js';
+import { type HeadPart, OpenHead } from './open-head.js';
 import type { OpenPart, PartContext } from './open-part.js';
 import { checkPartOptions, type PartOptions } from './part-options.js';
 import { Desk, Shelf } from './shelf.js';
@@ -31,6 +31,7 @@ import { Turns } from './turns.js';
 
 /** How the parts of a model compute. Of `adapters` all texts have all. */
 export type BlockSourceOptions = Pick<LoadLanguageModelOptions, 'activations' | 'adapters' | 'threads' | 'signal'>;
+const OPTIONS = ['activations', 'adapters', 'threads', 'signal'] as const;
 
 /**
  * Opens a language model to run it part by part: whatever `loadLanguageModel` loads, with the weights of one block in memory at a time.
@@ -46,11 +47,15 @@ export type BlockSourceOptions = Pick<LoadLanguageModelOptions, 'activations' | 
  */
 export async function openBlockSource(path: FilePath, options: BlockSourceOptions = {}): Promise<BlockSource> {
   refuseSurplus(arguments.length, 2, 'openBlockSource(path, options)');
-  const names = ['activations', 'adapters', 'threads', 'signal'] as const;
-  const { activations, adapters: folders, threads, signal } = resolveLoadOptions(options, names);
+  return openMergedSource(path, undefined, options);
+}
+
+/** The same of a model that an adapter is merged into, where there is one. @internal */
+export async function openMergedSource(path: FilePath, adapter: string | undefined, options: BlockSourceOptions) {
+  const { activations, adapters: folders, threads, signal } = resolveLoadOptions(options, OPTIONS);
   signal?.throwIfAborted();
   const machine = { backend: activeBackend(), threads };
-  const model = await openFolderModel(path);
+  const model = await openFolderModel(path, adapter);
   try {
     signal?.throwIfAborted();
     const config = configOf(model);
@@ -61,14 +66,6 @@ export async function openBlockSource(path: FilePath, options: BlockSourceOption
     await model.close();
     throw error;
   }
-}
-
-/** The head for some of the tokens. */
-interface HeadPart {
-  readonly from: number;
-  readonly tokens: number;
-  /** Gives logits `[rows, tokens]`. */
-  readonly head: OpenHead;
 }
 
 interface How extends Pick<PartContext<Block>, 'machine' | 'adapters'> {

@@ -125,3 +125,11 @@ export class OpenHead extends OpenPart {
     return out;
   }
 }
+
+/** The head for some of the tokens. */
+export interface HeadPart {
+  readonly from: number;
+  readonly tokens: number;
+  /** Gives logits `[rows, tokens]`. */
+  readonly head: OpenHead;
+}
