@@ -53,10 +53,9 @@ const weighAndTune =
         }
       : await weigh(source, plan, resolved, beside);
     if (dryRun) return weighed;
-    const state = await TuneState.open(folder, await keyOf(plan, resolved, tune, weighed), tune.restart, {
-      blocks,
-      layers: shapesOf(plan),
-    });
+    const key = await keyOf(plan, resolved, tune, weighed);
+    const planned = { blocks, layers: shapesOf(plan) };
+    const state = await TuneState.open(folder, key, tune.restart, planned, resolved.run.signal);
     try {
       return await tuneInto(state, { tune, weighed, ofText })(source, plan, resolved, beside);
     } catch (error) {

@@ -79,8 +79,8 @@ export async function writeArrays(path: string, arrays: readonly Uint8Array[]): 
   return { bytes, sha256: sum.digest('hex') };
 }
 
-/** @throws {HqqError} `ERR_CHECKPOINT_FORMAT` for a file that is not there, or is not what it was */
-export async function checkSum(path: string, wanted: FileSum): Promise<void> {
+/** @throws {HqqError} `ERR_CHECKPOINT_FORMAT` for a file that is not there, or is not what it was; the signal's reason */
+export async function checkSum(path: string, wanted: FileSum, signal?: AbortSignal): Promise<void> {
   if (!(await standing(path))) throw damaged(path, 'nothing');
   const { fd, size } = await openRegular(path);
   const sum = createHash('sha256');
@@ -88,7 +88,7 @@ export async function checkSum(path: string, wanted: FileSum): Promise<void> {
     if (size !== wanted.bytes) throw damaged(path, `${size} bytes, not ${wanted.bytes}`);
     for (let at = 0; at < size; at += CHUNK_BYTES) {
       const chunk = new Uint8Array(Math.min(CHUNK_BYTES, size - at));
-      await readFully(fd, path, at, chunk);
+      await readFully(fd, path, at, chunk, signal);
       sum.update(chunk);
     }
   } finally {

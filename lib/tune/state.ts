@@ -55,7 +55,13 @@ export class TuneState {
    * @param planned What has to be in it.
    * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for that of another run; `ERR_CHECKPOINT_FORMAT`; `ERR_IO`, also where another run has it
    */
-  static async open(folder: string, what: unknown, restart: boolean, planned: Planned): Promise<TuneState> {
+  static async open(
+    folder: string,
+    what: unknown,
+    restart: boolean,
+    planned: Planned,
+    signal?: AbortSignal,
+  ): Promise<TuneState> {
     const key = createHash('sha256').update(JSON.stringify(what)).digest('hex');
     const isKnown = (await standing(join(folder, INDEX))) !== undefined && !restart;
     if (!isKnown) await checkOurs(folder);
@@ -63,7 +69,7 @@ export class TuneState {
     const unlock = await lockFolder(folder);
     try {
       const state = await TuneState.#openLocked(folder, key, restart, unlock);
-      await state.#check(planned);
+      await state.#check(planned, signal);
       return state;
     } catch (error) {
       await unlock();
@@ -249,7 +255,7 @@ export class TuneState {
   }
 
   /** All that an index names, and that nothing else is read of it. @throws {HqqError} `ERR_CHECKPOINT_FORMAT` */
-  async #check(planned: Planned): Promise<void> {
+  async #check(planned: Planned, signal: AbortSignal | undefined): Promise<void> {
     const { lengths, blocks, model, sums } = this.#saved;
     const index = join(this.folder, INDEX);
     if (!fits(this.#saved, planned)) throw damaged(index, 'that of other layers');
@@ -266,7 +272,7 @@ export class TuneState {
     for (const [name, end] of ends) {
       const sum = sums[name];
       if (sum === undefined || sum.bytes < end) throw damaged(index, `less of ${name} than it names`);
-      await checkSum(join(this.folder, name), sum);
+      await checkSum(join(this.folder, name), sum, signal);
     }
   }
 
