@@ -217,7 +217,7 @@ export interface Scheme<
   /** Whether its layers take what somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
   readonly takesChosen?: boolean;
   /** How they are tuned. Absent: as codes, scales and zeros. */
-  readonly blockTuning?: BlockTuning<Form>;
+  readonly blockTuning?: BlockTuning<Form, PlannedLayer<Form>>;
   /** Options that take other defaults where a model is to become this. Absent: none. */
   readonly defaults?: QuantConfig;
   /** Refuses options (`asked`: as `LayerOptions.config`) that no layer of it could have, with `ERR_INVALID_OPTION`. Absent: there are none. */

@@ -2,7 +2,6 @@ import type { Machine } from '../compute/run.js';
 import type { ChosenCodes } from '../containers/grid.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import type { ZeroPoint } from '../solvers/solver.js';
-import type { LayerForm, PlannedLayer } from './scheme.js';
 
 // Layers whose codes are tuned: whoever tunes them moves codes, scales and zeros, and knows of no format.
 
@@ -49,14 +48,14 @@ export interface TunedStart {
 }
 
 /** How layers are tuned that are stored as blocks: what is chosen for one (`ChosenCodes.codes`) is the bytes of its blocks, without scales and zeros beside. */
-export interface BlockTuning<Form extends LayerForm = LayerForm> {
+export interface BlockTuning<Form, Layer> {
   /** Why a layer cannot be, in words; undefined: it can. */
   obstacle(form: Form): string | undefined;
   /** Bytes of a layer's blocks. */
   bytes(form: Form): number;
   /** Solves a layer, `floats` being its weights. @throws {HqqError} as `Scheme.encode` */
   begin(
-    layer: PlannedLayer<Form>,
+    layer: Layer,
     floats: Float32Array,
     importance: Float32Array | undefined,
     machine: Machine,

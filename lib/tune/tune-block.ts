@@ -7,6 +7,15 @@ import type { TunedLayer } from './layer.js';
 import type { Stream } from './stream.js';
 import { recordBlock, type Tape } from './tape/tape.js';
 
+/**
+ * How far all steps together may take an offset, times two, by the highest code: what measured best (docs/tuning.md). More levels are nearer to
+ * weights, and have less to gain.
+ */
+const REACH: readonly (readonly [maxCode: number, reach: number])[] = [[255, 0.5]];
+
+/** The first step of layers of so many levels, where nobody says how far it goes. */
+const autoRate = (maxCode: number, steps: number): number => REACH.find(([most]) => maxCode <= most)![1] / steps;
+
 /** Where a text lies in a stream. */
 export interface TextPlace {
   readonly first: number;
@@ -63,9 +72,11 @@ export async function tuneBlock(
     await tape.forward({ signal });
     await inTurns(differences(tape, wanted, lengths, width), signal);
     await tape.backward({ signal });
-    const size = rate * (1 - step / steps);
+    const left = 1 - step / steps;
     for (const layer of layers) {
-      if (tape.isReached(layer.module)) await layer.step(tape.weightGradients.get(layer.module)!, size, machine);
+      if (!tape.isReached(layer.module)) continue;
+      const size = rate === 'auto' ? autoRate(layer.maxCode, steps) : rate;
+      await layer.step(tape.weightGradients.get(layer.module)!, size * left, machine);
     }
     onStep();
   }

@@ -9,8 +9,7 @@ import { plain } from '../messages/text.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
 import { type BlockSource, openMergedSource } from '../runtime/source/block-source.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
-import type { PlannedLayer } from '../schemes/scheme.js';
-import type { BlockTuning } from '../schemes/tuned.js';
+import type { PlannedLayer, Scheme } from '../schemes/scheme.js';
 import { beginGrouped, type StoredAsOf } from './grouped.js';
 import { TunedLayer } from './layer.js';
 import { tuneWhole } from './model/tune-whole.js';
@@ -43,7 +42,7 @@ export interface TuneRun {
   /** How scales and zeros of a layer are stored that has these, from the solver or rounded as they are stored. */
   readonly storedAsOf: StoredAsOf;
   /** Where layers are stored as blocks. */
-  readonly blocks: BlockTuning | undefined;
+  readonly blocks: Scheme['blockTuning'];
   readonly onText: ((progress: CollectProgress) => void) | undefined;
   readonly onProgress: ((stand: TuneStand) => void) | undefined;
 }

@@ -73,7 +73,7 @@ export interface ResolvedTune {
   readonly tokens: number;
   readonly batch: number;
   readonly length: number;
-  readonly rate: number;
+  readonly rate: number | 'auto';
   /** 0: none. */
   readonly model: number;
   readonly restart: boolean;
@@ -173,9 +173,8 @@ export function resolveTune(tune: boolean | TuneOptions): ResolvedTune | undefin
       throw new HqqError('ERR_INVALID_OPTION', `Expected tune.${name} to be ${expected}, got ${show(value)}.`);
     }),
   ) as unknown as Required<TuneOptions> & ResolvedTune;
-  const { rate, steps } = resolved;
   const model = Number((resolved.model as boolean | number) === true ? MODEL_STEPS : resolved.model);
-  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? 0.5 / steps : rate, model };
+  return { ...resolved, model };
 }
 
 /** Refuses what tuning does not go with. @throws {HqqError} `ERR_INVALID_OPTION` */

@@ -6,7 +6,8 @@ import { inTurns, type Steps } from '../../files/event-loop.js';
 import type { BlockType } from '../../matrix/block-types.js';
 import { allocating } from '../../messages/allocating.js';
 import { plain } from '../../messages/text.js';
-import type { BlockTuning, SettledScales, TunedResult, TunedStart } from '../tuned.js';
+import type { Scheme } from '../scheme.js';
+import type { SettledScales, TunedResult, TunedStart } from '../tuned.js';
 import { fitBlocks } from './encode.js';
 import { type BlockForm, typeNamed } from './form.js';
 
@@ -23,7 +24,7 @@ const bytesOf = ({ type, shape: [rows, cols] }: BlockForm): number => {
   return ((rows * cols) / weights) * bytes;
 };
 
-export const blockTuning: BlockTuning<BlockForm> = {
+export const blockTuning: NonNullable<Scheme<BlockForm>['blockTuning']> = {
   obstacle({ type, kept }) {
     if (kept) return 'the codes that it has are kept as they are';
     return typeNamed(type).curved ? `${type} has levels on a curve, which have no gradient here` : undefined;
