@@ -42,20 +42,20 @@ describe('an abort ends', () => {
   test.each([
     ['what writes the text', { ...few, data: 'own' }, [3, 40]],
     // Statistics, solvers, steps, errors, states, then the whole model and the output.
-    ['all that comes after it', { ...few, data: { text } }, [3, 20, 45, 70, 100, 140, 200, 280, 330, 400, 480, 560]],
+    ['all that comes after it', { ...few, data: { text } }, [3, 20, 45, 70, 100, 140, 170, 200, 120, 90, 60]],
   ] as const)('%s', async (name, tune, places) => {
     const folder = join(scratch, name);
     mkdirSync(folder);
-    let through = 0;
+    let aborted = 0;
     for (const at of places) {
       const after = await begunAfterAbort(join(folder, 'q'), tune, at);
-      if (after === undefined) through++;
-      else expect(after, `at ${at}`).toBeLessThanOrEqual(1);
+      if (after === undefined) break; // each goes on where the one before it was stopped
+      expect(after, `at ${at}`).toBeLessThanOrEqual(1);
       // Nothing at all, where no text is there yet.
-      const left = readdirSync(folder);
-      if (after !== undefined) expect(left.filter((one) => one !== 'q.tune')).toEqual([]);
+      expect(readdirSync(folder).filter((one) => one !== 'q.tune')).toEqual([]);
+      aborted++;
     }
-    expect(through).toBeLessThan(2);
+    expect(aborted).toBeGreaterThanOrEqual(Math.min(places.length, 6));
   });
 
   test('and its state is removed when it begins anew', async () => {

@@ -21,7 +21,7 @@ import { scratchFolder } from '../support/scratch.js';
 const scratch = scratchFolder('tune-ggml');
 const text =
   'The sea was calm, and the ship lay still. Nobody knew why she had come, or who was to pay for it. '.repeat(3);
-const tune: TuneOptions = { data: { text }, steps: 2, tokens: 64, length: 32, batch: 2 };
+const tune: TuneOptions = { data: { text }, steps: 3, tokens: 96, length: 32, batch: 2 };
 const machine = { backend: activeBackend(), threads: 1, signal: undefined };
 
 const shape = [6, 512] as const;
@@ -85,7 +85,7 @@ describe('a GGUF file', () => {
     const [plain, tuned] = [join(folder, 'plain.gguf'), join(folder, 'tuned.gguf')];
     await quantizeModel(SHIPPED, plain, { type, importance: 'none' });
     const report = await quantizeModel(SHIPPED, tuned, { type, importance: 'none', tune });
-    expect(report.notes.join(' ')).toMatch(/Tuned 3 blocks in 2 steps each: .* are \d{2}(\.\d)? % of what they were/);
+    expect(report.notes.join(' ')).toMatch(/Tuned 3 blocks in 3 steps each: .* are \d{2}(\.\d)? % of what they were/);
     expect(readdirSync(folder).sort()).toEqual(['plain.gguf', 'tuned.gguf']);
     expect(readFileSync(tuned).length).toBe(readFileSync(plain).length);
     expect(readFileSync(tuned).equals(readFileSync(plain))).toBe(false);
