@@ -11,8 +11,8 @@ import { scratchFolder } from '../support/scratch.js';
 
 const SCRATCH = scratchFolder('process');
 const SMALL = writeLlama(join(SCRATCH, 'small'));
-/** Half a second of work in JavaScript. */
-const LARGE = writeLlama(join(SCRATCH, 'large'), 2, 512);
+/** Some tenths of a second of work in JavaScript. */
+const LARGE = writeLlama(join(SCRATCH, 'large'), 2, 320);
 const SLOW = { HQQ_BACKEND: 'js' } as const;
 
 const has = (program: string, ...args: readonly string[]) => spawnSync(program, args).status === 0;
