@@ -19,6 +19,7 @@ import { HqqError } from '../../messages/errors.js';
 import { plain, quote } from '../../messages/text.js';
 import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, PlannedLayer, Scheme, Survey, WholeTensor, WorkRun } from '../../schemes/scheme.js';
+import { Deferred } from '../stream/deferred.js';
 import { pipelines } from '../stream/pipeline.js';
 import { type Counter, copyPiece, copyPieces, type Stopwatch } from '../stream/transfer.js';
 import { addSums } from './add-sums.js';
@@ -70,12 +71,12 @@ interface LayerState {
   readonly sums: QuantSums[];
   /** Of a layer whose chunks must all be looked at first: from its first chunk to its last. */
   survey: Survey | undefined;
-  /** Give the survey's memory back. */
-  looked?: () => void;
+  /** Gives the survey's memory back. */
   done?: () => void;
-  /** Looks under way, or done. */
-  readonly looks: Promise<void>[];
-  settled: Promise<void> | undefined;
+  /** Done when all its chunks were looked at and its survey is settled. */
+  readonly settled: Deferred;
+  /** Weights that are not looked at yet, and not encoded. */
+  unlooked: number;
   left: number;
   seconds: number;
 }
@@ -88,7 +89,8 @@ export async function quantizeShard(
 ): Promise<readonly LayerResult[]> {
   const states = layers.map((layer): LayerState => {
     const [rows, cols] = layer.site.shape;
-    return { layer, sums: [], survey: undefined, looks: [], settled: undefined, left: rows * cols, seconds: 0 };
+    const count = rows * cols;
+    return { layer, sums: [], survey: undefined, settled: new Deferred(), unlooked: count, left: count, seconds: 0 };
   });
   const work = (job: Job, slot: Scratch, signal: AbortSignal): Promise<void> => {
     if ('chunk' in job) return quantizeChunk(job, sink, run, slot, signal);
@@ -121,21 +123,24 @@ function* copyJobs(entries: readonly TensorEntry[]): Generator<Job> {
 
 function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Generator<Job> {
   let behind: Iterable<Job> = [];
-  // Of layers that need it no more: what is given back to the system comes back late, and adds up.
-  const [looks, kept]: [Scratch[], Scratch[]] = [[], []];
+  // Of layers that need it no more: what is given back to the system comes back late, and adds up. What looks write is that of one
+  // layer at a time: the next one's wait till it is settled, which is when all of it was looked at.
+  const looks = new Scratch();
+  const kept: Scratch[] = [];
+  let free: Promise<void> | undefined;
   for (const state of states) {
     const { site, form } = state.layer;
     const { bias, shape } = site;
     yield { kind: 'constants', state };
     if (bias) for (const piece of pieces(shape[0], CHUNK_WEIGHTS)) yield { kind: 'bias', state, bias, piece };
-    const memory = { looks: looks.pop() ?? new Scratch(), kept: kept.pop() ?? new Scratch() };
+    const memory = { looks, free, kept: kept.pop() ?? new Scratch() };
     state.survey = scheme.survey?.(state.layer, memory);
-    state.looked = () => void looks.push(memory.looks);
     state.done = () => void kept.push(memory.kept);
     if (state.survey === undefined) {
       yield* chunkJobs('encode', state, scheme);
       continue;
     }
+    free = state.settled.promise;
     const [, second] = scheme.chunks(form);
     if (second === undefined) {
       yield* chunkJobs('both', state, scheme); // read once
@@ -176,23 +181,22 @@ async function quantizeChunk(
     const { badIndex } = await survey!.look(chunk, weights.bytes, work);
     if (badIndex >= 0) throw badWeight(run.source, site, chunk, weights.bytes, badIndex);
     run.counter.add(site.weight.name, 0, false); // a sign of life
+    state.unlooked -= chunk.count;
+    if (state.unlooked === 0) {
+      await writeWhole(await survey!.settle(work), sink);
+      state.settled.resolve();
+    }
     return weights;
   };
-  if (kind === 'look') {
-    const looked = look().then(() => {});
-    state.looks.push(looked);
-    return looked;
-  }
-  let weights = kind === 'both' ? await look() : undefined;
-  if (survey !== undefined) {
-    // Whoever encodes first: by then all looks are at least under way.
-    state.settled ??= Promise.all(state.looks).then(async () => {
-      const tensors = await survey.settle(work);
-      state.looked?.();
-      await writeWhole(tensors, sink);
+  let weights: ReadWeights | undefined;
+  if (kind !== 'encode') {
+    weights = await look().catch((error: unknown) => {
+      state.settled.reject(error); // nobody waits for what will not be
+      throw error;
     });
-    await state.settled;
+    if (kind === 'look') return;
   }
+  if (survey !== undefined) await state.settled.promise;
   weights ??= await read();
   const { bytes, pruned } = weights;
   const { pieces: parts, sums } = await (survey === undefined

@@ -50,6 +50,7 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     const weights = bitsOf(bytes, numbersOf(site.weight.type)!);
     if (!run.chosen && !referenceGuards && zeroPoint === 'float')
       tameMeta(scale, zero, nbits, { weights, rows, cols, axis });
+    await this.#memory.free;
     place(scale, chunk.groups, this.#scale);
     place(zero, chunk.groups, this.#zero);
     this.#iterations = Math.max(this.#iterations, sums.iterations);
