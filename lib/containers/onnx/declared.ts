@@ -1,14 +1,14 @@
 import { block } from './encode.js';
 import type { OnnxGraph } from './graph.js';
-import { type Field, integerOf, Message, messageOf, textOf } from './wire.js';
+import { type Field, Message, messageOf, numberOf, textOf } from './wire.js';
 
 /** From this version of the format on, tensors of a graph need not be inputs of it, too. */
-const FREE_VERSION = 4n;
+const FREE_VERSION = 4;
 
 /** A changed model, whose new tensors are inputs of its graph where its version of the format asks for it, and those that went are none. */
 export function withDeclared(model: Message, graph: OnnxGraph): Message {
   const version = model.bytes(1);
-  if (version === undefined || integerOf(version) >= FREE_VERSION) return model;
+  if (version === undefined || numberOf(version) >= FREE_VERSION) return model;
   const fields = model.fields.map((field) =>
     field.number === 7 && field.payload instanceof Message ? block(7, declared(field.payload, graph)) : field,
   );

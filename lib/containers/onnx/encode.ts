@@ -75,7 +75,29 @@ export function whole(number: number, value: number): Field {
   return { number, wire: 0, payload: varint(value) };
 }
 
-/** Bytes of a message that is small, and has none that stay in a file. */
+/** Bytes of a message that has none that stay in a file: at once, without a buffer that is larger. */
 export function bytesOfMessage(message: Message): Uint8Array {
-  return Buffer.concat([...piecesOf(message)] as Uint8Array[]);
+  const bytes = Buffer.allocUnsafe(message.size);
+  fill(message, bytes, 0);
+  return bytes;
+}
+
+/** Writes a message into bytes, and gives where it ends. */
+function fill({ fields }: Message, bytes: Buffer, begin: number): number {
+  let at = begin;
+  const spell = (value: number) => {
+    let rest = value;
+    for (; rest >= 128; rest = Math.floor(rest / 128)) bytes[at++] = (rest % 128) | 128;
+    bytes[at++] = rest;
+  };
+  for (const { number, wire, payload } of fields) {
+    spell(number * 8 + wire);
+    if (wire === 2) spell(sizeOf(payload));
+    if (payload instanceof Message) at = fill(payload, bytes, at);
+    else if (payload instanceof Uint8Array) {
+      bytes.set(payload, at);
+      at += payload.length;
+    } else throw new RangeError('Expected a message in memory, got one that has bytes in a file.');
+  }
+  return at;
 }

@@ -24,7 +24,7 @@ import { type Replacement, rewriteModel } from './rewrite.js';
 import type { OnnxTensor } from './tensors.js';
 import { CONFIG, nameOf, typeOf, withoutType, withTypes } from './transformers-js.js';
 import { type Weight, weightOf } from './weights.js';
-import { integerOf, type Message, messageOf, textOf } from './wire.js';
+import { type Message, messageOf, numberOf, textOf } from './wire.js';
 
 /** One model of those that a source holds. */
 export interface OnnxModel {
@@ -80,14 +80,12 @@ export class OnnxEnvelope implements Envelope {
   /** What the first graph says of itself. */
   get config(): Readonly<Record<string, unknown>> {
     const [{ message, graph }] = this.models as readonly [OnnxModel];
-    const version = message.bytes(1);
     const opsets = message.all(8).map((payload) => {
       const opset = messageOf(payload as Uint8Array, graph.path);
-      const number = opset.bytes(2);
-      return [textOf(opset.bytes(1)) || 'ai.onnx', number ? Number(integerOf(number)) : 0] as const;
+      return [textOf(opset.bytes(1)) || 'ai.onnx', numberOf(opset.bytes(2))] as const;
     });
     return {
-      ir_version: version ? Number(integerOf(version)) : 0,
+      ir_version: numberOf(message.bytes(1)),
       opset: Object.fromEntries(opsets),
       ...(message.bytes(2) ? { producer: [textOf(message.bytes(2)), textOf(message.bytes(3))].join(' ').trim() } : {}),
     };

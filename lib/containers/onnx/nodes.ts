@@ -1,6 +1,6 @@
 import { quote } from '../../messages/text.js';
-import { block, whole } from './encode.js';
-import { type Field, integerOf, integersOf, Message, messageOf, type Payload, textOf } from './wire.js';
+import { block, bytesOfMessage, whole } from './encode.js';
+import { type Field, integersOf, Message, messageOf, numberOf, type Payload, textOf } from './wire.js';
 
 // Nodes of a graph: what they are called, read and make, and new ones.
 
@@ -70,10 +70,9 @@ export function attributeOf(node: OnnxNode, name: string, path: string): Attribu
   for (const payload of messageIn(node.field, path).all(5)) {
     const message = payload instanceof Message ? payload : messageOf(payload as Uint8Array, path);
     if (textOf(message.bytes(1)) !== name) continue;
-    const integer = message.bytes(3);
     const float = message.bytes(2);
     return {
-      integer: integer === undefined ? 0 : Number(integerOf(integer)),
+      integer: numberOf(message.bytes(3)),
       float: float?.length === 4 ? new DataView(float.buffer, float.byteOffset).getFloat32(0, true) : 0,
       integers: integersOf(message, 8, MOST, path),
       tensor: message.all(5).at(-1),
@@ -109,7 +108,7 @@ export function* tensorsIn({
   }
 }
 
-/** A node that is made. Inputs that are not given are ''. */
+/** A node that is made, as bytes: of a hundred thousand messages would be more. Inputs that are not given are ''. */
 export function newNode(
   op: string,
   domain: string,
@@ -119,18 +118,16 @@ export function newNode(
   attributes: Readonly<Record<string, number | readonly number[]>> = {},
 ): Field {
   const given = inputs.slice(0, inputs.findLastIndex((input) => input !== '') + 1);
-  return block(
-    1,
-    new Message([
-      ...given.map((input) => block(1, input)),
-      block(2, output),
-      ...(name === '' ? [] : [block(3, name)]),
-      block(4, op),
-      ...Object.entries(attributes).map(([key, value]) => {
-        const fields = typeof value === 'number' ? [whole(3, value)] : value.map((one) => whole(8, one));
-        return block(5, new Message([block(1, key), ...fields, whole(20, typeof value === 'number' ? 2 : 7)]));
-      }),
-      ...(domain === '' ? [] : [block(7, domain)]),
-    ]),
-  );
+  const message = new Message([
+    ...given.map((input) => block(1, input)),
+    block(2, output),
+    ...(name === '' ? [] : [block(3, name)]),
+    block(4, op),
+    ...Object.entries(attributes).map(([key, value]) => {
+      const fields = typeof value === 'number' ? [whole(3, value)] : value.map((one) => whole(8, one));
+      return block(5, new Message([block(1, key), ...fields, whole(20, typeof value === 'number' ? 2 : 7)]));
+    }),
+    ...(domain === '' ? [] : [block(7, domain)]),
+  ]);
+  return block(1, bytesOfMessage(message));
 }

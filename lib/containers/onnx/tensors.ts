@@ -2,7 +2,7 @@ import { formatError, quote } from '../../messages/text.js';
 import { type StoredType, storedType } from '../stored-types.js';
 import { block, whole } from './encode.js';
 import { SPELT, speltNumbers } from './spelt.js';
-import { type Field, type Hole, integerOf, integersOf, Message, messageOf, textOf } from './wire.js';
+import { type Field, type Hole, integersOf, Message, messageOf, numberOf, textOf } from './wire.js';
 
 // Tensors as ONNX has them: dimensions, a type, and numbers that lie in the message or in a file beside the model.
 
@@ -63,10 +63,11 @@ export function tensorOf(message: Message, path: string, called?: string): Omit<
   const shape = integersOf(message, 1, MAX_DIMENSIONS, path);
   if (shape.some((size) => !Number.isSafeInteger(size) || size < 0)) refuse(`has the dimensions [${shape.join(', ')}]`);
   const count = shape.reduce((product, size) => product * size, 1);
-  const number = numberOf(message, 2);
+  const number = numberOf(message.bytes(2));
   const known = TYPES[number];
-  const holes = message.fields.flatMap(({ payload }) => (isHole(payload) ? [payload] : []));
-  const external = numberOf(message, 14) === 1 ? externalOf(message, path, refuse) : undefined;
+  const holes: Hole[] = [];
+  for (const { payload } of message.fields) if (isHole(payload)) holes.push(payload);
+  const external = numberOf(message.bytes(14)) === 1 ? externalOf(message, path, refuse) : undefined;
   if (holes.length > 1) refuse('has its numbers more than once');
   if (external !== undefined && holes.length > 0) refuse('has numbers, and says that they lie in another file');
   const size = known === undefined ? undefined : count * storedType(known).blockBytes;
@@ -93,11 +94,6 @@ const isSpelt = ({ number, payload }: Field) => SPELT.has(number) && payload ins
 
 export const isHole = (payload: Field['payload']): payload is Hole =>
   !(payload instanceof Uint8Array) && !(payload instanceof Message);
-
-function numberOf(message: Message, field: number): number {
-  const bytes = message.bytes(field);
-  return bytes === undefined ? 0 : Number(integerOf(bytes));
-}
 
 function externalOf(message: Message, path: string, refuse: (what: string) => never): External {
   const said = new Map<string, string>();

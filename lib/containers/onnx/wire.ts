@@ -187,6 +187,15 @@ export function integerOf(bytes: Uint8Array): bigint {
   return BigInt.asIntN(64, value);
 }
 
+/** The same as a number, which of 2^53 and more is the nearest that there is; 0 where nothing spells one. */
+export function numberOf(bytes: Uint8Array | undefined): number {
+  if (bytes === undefined) return 0;
+  if (bytes.length > 7) return Number(integerOf(bytes));
+  let value = 0;
+  for (let i = bytes.length - 1; i >= 0; i--) value = value * 128 + (bytes[i]! & 0x7f);
+  return value;
+}
+
 /** Numbers of a repeated field, packed or not. At most `most` of them. */
 export function integersOf(message: Message, number: number, most: number, path: string): readonly number[] {
   const values: number[] = [];
@@ -197,7 +206,7 @@ export function integersOf(message: Message, number: number, most: number, path:
       while (end < payload.length && payload[end]! >= 0x80) end++;
       if (end === payload.length || end - at >= 10 || values.length === most)
         throw formatError(path, `expected at most ${most} whole numbers in field ${number}. The file is damaged.`);
-      values.push(Number(integerOf(payload.subarray(at, end + 1))));
+      values.push(numberOf(payload.subarray(at, end + 1)));
       at = end + 1;
       if (wire !== 2) break;
     }

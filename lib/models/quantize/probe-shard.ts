@@ -29,15 +29,18 @@ type Job =
   | { readonly question: Question; readonly chunk: Chunk }
   | { readonly question: Question; readonly bias: TensorEntry; readonly piece: Range };
 
-/** The shard with the forms that its weights demand: nothing is written before the size of everything is certain. */
+/**
+ * The shard with the forms that its weights demand, or itself where they demand no others: nothing is written before the size of
+ * everything is certain.
+ */
 export async function probeShard(shard: ShardPlan, run: ShardRun): Promise<ShardPlan> {
   const layers: PlannedLayer[] = [];
   for (const layer of shard.layers) layers.push(await chosen(layer, run));
   const { probe } = run.scheme;
-  if (!probe) return { ...shard, layers };
   const questions = layers.map((layer): Question => ({ layer, form: layer.form }));
-  const open = questions.filter(({ form }) => probe.needed(form));
-  if (open.length === 0) return { ...shard, layers };
+  const open = probe ? questions.filter(({ form }) => probe.needed(form)) : [];
+  if (!probe || open.length === 0)
+    return layers.every((layer, i) => layer === shard.layers[i]) ? shard : { ...shard, layers };
   open.sort((a, b) => a.layer.site.weight.begin - b.layer.site.weight.begin);
   const work = (job: Job, slot: Scratch, signal: AbortSignal) => ask(job, probe, run, slot, signal);
   await pipeline(run.slots.slice(0, PROBE_SLOTS), jobsOf(open, probe, run), work, run.signal);

@@ -1,7 +1,7 @@
 import type { Backend } from '../../../binding.js';
 import { nonFiniteError, type QuantSums } from '../../compute/arguments.js';
 import { bitsOf, widenBytes } from '../../compute/floats.js';
-import { runTask } from '../../compute/run.js';
+import { runTask, runTaskSync } from '../../compute/run.js';
 import {
   type Envelope,
   type LinearSite,
@@ -40,6 +40,9 @@ export interface ShardRun {
   readonly signal: AbortSignal | undefined;
   readonly importance: Importance | undefined;
 }
+
+/** Weights that are computed sooner than another thread takes them up: models may have thousands of such layers. */
+const FEW_WEIGHTS = 4096;
 
 /** How much the errors of each input feature of a layer count, `[inFeatures]`, by the layer's name in files. Others have none. */
 export type Importance = ReadonlyMap<string, Float32Array>;
@@ -169,7 +172,11 @@ async function quantizeChunk(
   const { layer, survey } = state;
   const { site } = layer;
   const compute: WorkRun['compute'] = async (operation, args) => {
-    state.seconds += await run.stopwatch.time(() => runTask(run.backend, operation, args, { signal }));
+    const task = async () =>
+      chunk.count <= FEW_WEIGHTS
+        ? runTaskSync(run.backend, operation, args, { signal })
+        : runTask(run.backend, operation, args, { signal });
+    state.seconds += await run.stopwatch.time(task);
   };
   const importance = run.importance?.get(site.name);
   const grid = await run.source.grid?.(site.weight, signal);

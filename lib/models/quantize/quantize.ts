@@ -162,11 +162,12 @@ async function convert(
       begin: async () => {
         weighed = await weigh(source, plan, resolved, dirname(resolve(output)));
       },
-      write: async (file, path, _, mode) => {
+      write: async (file, path, layout, mode) => {
         const own = { ...shared, source: weighed?.refined ?? source, importance: weighed?.importance };
         probes ??= new ProbesAhead(plan.shards, own);
-        const settled = await probes.settle(byFile.get(file)!);
-        const written = await writeSettled(plan, settled, path, mode, own);
+        const shard = byFile.get(file)!;
+        const settled = await probes.settle(shard);
+        const written = await writeSettled(plan, settled, path, mode, own, settled === shard ? layout : undefined);
         results.push(...written.results);
         return written.layout;
       },

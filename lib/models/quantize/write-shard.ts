@@ -54,6 +54,7 @@ function bytesOf({ entries }: TensorSource, name: string): number {
  * nothing.
  *
  * @param settled with what its weights decide: `probeShard`
+ * @param known its layout, where somebody has it
  */
 export async function writeSettled(
   plan: ModelPlan,
@@ -61,8 +62,9 @@ export async function writeSettled(
   path: string,
   mode: number | undefined,
   run: ShardRun,
+  known?: Layout,
 ): Promise<WrittenShard> {
-  const layout = await shardLayout(run.source, run.envelope, plan, settled);
+  const layout = known ?? (await shardLayout(run.source, run.envelope, plan, settled));
   const sink = await containerNamed(plan.container).create(path, layout, mode);
   try {
     const results = await quantizeShard(settled, sink, run);

@@ -7,7 +7,7 @@ import { block, bytesOfMessage, whole } from '../encode.js';
 import type { OnnxEnvelope, OnnxModel } from '../envelope.js';
 import type { OnnxGraph } from '../graph.js';
 import { externalMessage, isHole, type OnnxTensor } from '../tensors.js';
-import { type Field, integerOf, Message, messageOf, textOf } from '../wire.js';
+import { type Field, Message, messageOf, numberOf, textOf } from '../wire.js';
 import { type Cut, cutGraph } from './parts.js';
 import { slice } from './pieces.js';
 import { inputsOf, valueField } from './values.js';
@@ -134,7 +134,7 @@ class PartMaker {
     const own = message.fields.map((field) => (field.number === 7 ? graph : field));
     const version = message.bytes(1);
     // Before version 4 of the format tensors had to be inputs, too.
-    if (version && integerOf(version) >= 4n) return bytesOfMessage(new Message(own));
+    if (numberOf(version) >= 4) return bytesOfMessage(new Message(own));
     return bytesOfMessage(new Message([whole(1, 4), ...own.filter(({ number }) => number !== 1)]));
   }
 

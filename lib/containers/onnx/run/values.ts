@@ -1,7 +1,7 @@
 import type { GraphInput, ValueKind } from '../../runnable.js';
 import { block, whole } from '../encode.js';
 import type { OnnxGraph, Scope } from '../graph.js';
-import { type Field, integerOf, Message, messageOf, type Payload, textOf } from '../wire.js';
+import { type Field, Message, messageOf, numberOf, type Payload, textOf } from '../wire.js';
 
 // Values of a graph as it declares them (ValueInfoProto), and as parts of it do.
 
@@ -35,8 +35,6 @@ const inner = (message: Message | undefined, field: number, path: string): Messa
   const bytes = message?.bytes(field);
   return bytes && messageOf(bytes, path);
 };
-
-const numberOf = (bytes: Uint8Array | undefined): number => (bytes === undefined ? 0 : Number(integerOf(bytes)));
 
 function dimsOf(shape: Message | undefined, path: string): GraphInput['dims'] {
   return shape?.all(1).map((payload: Payload) => {
