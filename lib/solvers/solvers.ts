@@ -66,10 +66,11 @@ export type Solver = (typeof ROWS)[number]['name'];
  */
 export const SOLVERS: readonly Solver[] = ROWS.map(({ name }) => name);
 
+const NUMBERED: readonly (SolverRow & { readonly id: number })[] = ROWS.map((row, id) => ({ ...row, id }));
+
 /** All that is known of a solver. Its place in the list is what backends are told. */
 export function solverNamed(name: Solver): SolverRow & { readonly id: number } {
-  const id = SOLVERS.indexOf(name);
-  return { ...ROWS[id]!, id };
+  return NUMBERED[SOLVERS.indexOf(name)]!;
 }
 
 /** Which zeros a group may have, in the order of their ids: see `Constants` of binding.d.ts. */

@@ -1,4 +1,4 @@
-import { type Field, type Hole, Message, type Payload, sizeOf } from './wire.js';
+import { FEW_BYTES, type Field, type Hole, Message, type Payload, sizeOf } from './wire.js';
 
 // Messages as bytes again, and small ones that are made anew.
 
@@ -13,9 +13,6 @@ function varint(value: number): Uint8Array {
 
 /** Bytes that are gathered before they are given on. */
 const CHUNK_BYTES = 64 * 1024;
-
-/** Bytes that are copied sooner one by one. */
-const FEW_BYTES = 32;
 
 /** Most bytes of a key of a field and its length. */
 const MAX_KEY_BYTES = 20;

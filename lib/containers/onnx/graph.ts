@@ -235,15 +235,13 @@ class Maker {
 
   #tensor(message: Message, called: string | undefined): OnnxTensor {
     this.#known.add(message);
-    const tensor = tensorOf(message, this.#path, called);
+    const tensor: { -readonly [K in keyof OnnxTensor]: OnnxTensor[K] } = tensorOf(message, this.#path, called);
     this.values.add(tensor.name);
-    if (tensor.hole === undefined && tensor.external === undefined && tensor.spelt === undefined)
-      return { ...tensor, key: undefined };
+    if (tensor.hole === undefined && tensor.external === undefined && tensor.spelt === undefined) return tensor;
     if (tensor.name === '') throw formatError(this.#path, 'a tensor has no name. The file is damaged.');
-    const key = this.#keys.of(tensor.name);
-    const own = { ...tensor, key };
-    this.tensors.set(key, own);
-    if (own.hole) own.hole.entry = key;
-    return own;
+    tensor.key = this.#keys.of(tensor.name);
+    this.tensors.set(tensor.key, tensor);
+    if (tensor.hole) tensor.hole.entry = tensor.key;
+    return tensor;
   }
 }

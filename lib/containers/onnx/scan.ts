@@ -37,7 +37,8 @@ class Scanner {
   readonly #reader: WireReader;
   #fields = 0;
   #bytes = 0;
-  #slab = new Uint8Array(0);
+  #slab = new ArrayBuffer(0);
+  #used = 0;
 
   constructor(reader: WireReader) {
     this.#reader = reader;
@@ -90,9 +91,9 @@ class Scanner {
       this.#reader.copy(begin, own);
       return own;
     }
-    if (length > this.#slab.length) this.#slab = new Uint8Array(SLAB_BYTES);
-    const bytes = this.#slab.subarray(0, length);
-    this.#slab = this.#slab.subarray(length);
+    if (this.#used + length > this.#slab.byteLength) [this.#slab, this.#used] = [new ArrayBuffer(SLAB_BYTES), 0];
+    const bytes = new Uint8Array(this.#slab, this.#used, length);
+    this.#used += length;
     this.#reader.copy(begin, bytes);
     return bytes;
   }

@@ -51,11 +51,11 @@ export interface OnnxTensor {
 }
 
 /**
- * A tensor of a message that is read.
+ * A tensor of a message that is read, without a key.
  *
  * @throws {HqqError} `ERR_CHECKPOINT_FORMAT` for one whose dimensions, or where it says that it lies, cannot be
  */
-export function tensorOf(message: Message, path: string, called?: string): Omit<OnnxTensor, 'key'> {
+export function tensorOf(message: Message, path: string, called?: string): OnnxTensor {
   const name = called ?? textOf(message.bytes(8));
   const refuse = (what: string): never => {
     throw formatError(path, `tensor ${quote(name)} ${what}. The file is damaged.`);
@@ -86,7 +86,7 @@ export function tensorOf(message: Message, path: string, called?: string): Omit<
     refuse(`spells other numbers one by one than ${known} [${shape.join(', ')}] has`);
   const bytes = inMessage ? (spelt?.length ?? 0) : (found ?? size ?? 0);
   const [type, dims] = known === undefined ? [storedType('U8'), [bytes]] : [storedType(known), shape];
-  return { name, type, shape: dims, message, hole: holes[0], external, spelt, bytes };
+  return { name, key: undefined, type, shape: dims, message, hole: holes[0], external, spelt, bytes };
 }
 
 /** Whether a field of a tensor spells numbers, one or a run of them. */

@@ -84,6 +84,9 @@ export interface Span {
 /** Bytes that are read from a file at once. */
 const WINDOW_BYTES = 64 * 1024;
 
+/** Bytes that are copied sooner one by one than a view of them is made. */
+export const FEW_BYTES = 32;
+
 /** Largest field number that protobuf has. */
 const MAX_FIELD = 2 ** 29 - 1;
 
@@ -153,9 +156,10 @@ export class WireReader {
   /** Fills `into` with the bytes from `at` on. */
   copy(at: number, into: Uint8Array): void {
     const from = at - this.#base;
-    if (from >= 0 && from + into.length <= this.#window.length)
-      into.set(this.#window.subarray(from, from + into.length));
-    else this.#refill?.(at, into);
+    const { length } = into;
+    if (from < 0 || from + length > this.#window.length) this.#refill?.(at, into);
+    else if (length > FEW_BYTES) into.set(this.#window.subarray(from, from + length));
+    else for (let i = 0; i < length; i++) into[i] = this.#window[from + i]!;
   }
 
   fail(at: number, message: string): never {
@@ -175,8 +179,9 @@ export class WireReader {
 /** The fields of a message that lies in memory. */
 export function messageOf(bytes: Uint8Array, path: string): Message {
   const fields: Field[] = [];
+  const { buffer, byteOffset } = bytes;
   for (const { number, wire, begin, end } of new WireReader(path, bytes).fields())
-    fields.push({ number, wire, payload: bytes.subarray(begin, end) });
+    fields.push({ number, wire, payload: new Uint8Array(buffer, byteOffset + begin, end - begin) });
   return new Message(fields);
 }
 
