@@ -82,10 +82,10 @@ export function checkRefine(
     return;
   }
   if (sequential) refuse('sequential to be false', sequential);
-  const reads = importance === 'auto' || importance === 'own';
+  const reads = importance === 'auto' || importance === 'own' || importance === 'random';
   if (!reads && typeof importance === 'string' && !importance.startsWith('text:'))
-    refuse('importance to be auto, own or text:<file>', importance);
-  if (to !== undefined && to !== 'hqq') refuse('no other format than hqq', to);
+    refuse('importance to be auto, random, own or text:<file>', importance);
+  if (to !== undefined && to !== 'hqq' && to !== 'onnx') refuse('no other format than hqq and onnx', to);
   for (const config of configs) {
     for (const name of AUTO_OPTIONS) if (config[name] === 'auto') refuse(`${name} to be a number`, 'auto');
     if (config.prune)

@@ -52,6 +52,8 @@ export interface LayerForm {
   /** Why it is not what was asked for, if it is not; and whether its codes are those that the model has (`TensorSource.gridSize`). */
   readonly adapted?: string;
   readonly kept?: true;
+  /** The last group of a row may be a part of one: it is filled up with the row's last weight, which counts nothing. */
+  readonly tails?: true;
 }
 
 /** A layer to be written. Plain data. */
@@ -206,6 +208,8 @@ export interface Scheme<
   readonly marks?: readonly string[];
   /** Whether a table of embeddings can be such a layer: what reads the scheme looks them up. */
   readonly embeddings?: boolean;
+  /** Whether the errors of a layer's groups can be fed back to those after them (`refine`): what is quantized is `quantize` of a matrix. Absent: not. */
+  readonly refines?: boolean;
   /** What may be asked for by name (`type`): the scheme has several ways to store a layer, or to mix them. Absent: nothing. */
   readonly types?: readonly string[];
   /** A layer becomes one tensor that is called as its weight is. Absent: its tensors have names of their own. */

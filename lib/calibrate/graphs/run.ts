@@ -17,6 +17,8 @@ interface Pass {
   readonly parts: readonly GraphPart[];
   /** Shown every tensor that is tapped, and the index of the feeds that it came of. */
   readonly look: (tap: Tap, tensor: OrtTensor, index: number) => Promise<void> | void;
+  /** Called when all feeds have been looked at where these are tapped, before what is behind them is computed. */
+  readonly looked?: (taps: readonly Tap[]) => Promise<void>;
   /** Called with the share of the pass that is done. */
   readonly report?: (share: number) => void;
   readonly signal: AbortSignal | undefined;
@@ -35,7 +37,7 @@ export class GraphRun {
   }
 
   /** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what onnxruntime does not run */
-  async run({ feeds, given = [], parts, look, report, signal }: Pass): Promise<void> {
+  async run({ feeds, given = [], parts, look, looked, report, signal }: Pass): Promise<void> {
     const texts: Map<string, OrtTensor>[] = [];
     for (const own of feeds) {
       const values = new Map<string, OrtTensor>();
@@ -46,6 +48,7 @@ export class GraphRun {
       }
       texts.push(values);
     }
+    await looked?.(given);
     report?.(0);
     const kinds = new Map<string, ValueKind>();
     for (const [i, part] of parts.entries()) {
@@ -69,6 +72,7 @@ export class GraphRun {
           await session.release();
         }
       }
+      await looked?.(part.taps);
     }
   }
 

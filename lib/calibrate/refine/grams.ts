@@ -30,6 +30,19 @@ export async function multiply(
   return out;
 }
 
+/** Adds the products of all pairs of the features of `x [rows, width]` to their sums, `[width, width]`. */
+export async function addProducts(sums: Float32Array, x: Float32Array, rows: number, machine: Machine): Promise<void> {
+  const width = x.length / rows;
+  const columns = new Float32Array(width * rows);
+  for (let row = 0; row < rows; row++) for (let i = 0; i < width; i++) columns[i * rows + row] = x[row * width + i]!;
+  for (let from = 0; from < width; from += BAND) {
+    const band = columns.subarray(from * rows, Math.min(from + BAND, width) * rows);
+    const products = await multiply({ x: band, weights: columns, inFeatures: rows }, machine);
+    const into = sums.subarray(from * width);
+    for (let i = 0; i < products.length; i++) into[i] = into[i]! + products[i]!;
+  }
+}
+
 /** Sums the products of all pairs of input features, for every linear layer of a block: once for layers of one input. */
 export class Grams {
   readonly #machine: Machine;
@@ -54,14 +67,7 @@ export class Grams {
       this.#all.push((gram = { modules: [module], width, sums }));
     }
     this.#seen = { x, rows, gram };
-    const columns = new Float32Array(width * rows);
-    for (let row = 0; row < rows; row++) for (let i = 0; i < width; i++) columns[i * rows + row] = x[row * width + i]!;
-    for (let from = 0; from < width; from += BAND) {
-      const band = columns.subarray(from * rows, Math.min(from + BAND, width) * rows);
-      const products = await multiply({ x: band, weights: columns, inFeatures: rows }, this.#machine);
-      const into = gram.sums.subarray(from * width);
-      for (let i = 0; i < products.length; i++) into[i] = into[i]! + products[i]!;
-    }
+    await addProducts(gram.sums, x, rows, this.#machine);
   };
 
   /** All of the block. */

@@ -1,21 +1,15 @@
 import { activeBackend } from '../../backend/index.js';
-import { narrowBytes } from '../../compute/floats.js';
-import { widenBytesLater } from '../../compute/later.js';
-import type { Machine } from '../../compute/run.js';
 import { resolveThreads } from '../../compute/run.js';
 import type { TensorSource } from '../../containers/container.js';
-import { DTYPES } from '../../matrix/dtype.js';
-import { allocating } from '../../messages/allocating.js';
 import type { ImportanceSource } from '../../models/importance-options.js';
 import { openBlockSource } from '../../runtime/source/block-source.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
 import { type CollectProgress, textsFor } from '../collect.js';
 import { moduleOfGgml } from '../ggml-names.js';
 import { languageReader } from '../reader.js';
-import { factorize } from './factor.js';
-import { feedBack } from './feed-back.js';
-import { type Gram, Grams } from './grams.js';
+import { Grams } from './grams.js';
 import { Overlaid } from './overlaid.js';
+import { refineLayers } from './refine-layers.js';
 
 /** How a model is refined. */
 interface RefineOptions {
@@ -30,7 +24,7 @@ interface RefineOptions {
   readonly onProgress: ((progress: CollectProgress) => void) | undefined;
 }
 
-interface Refined {
+export interface Refined {
   /** The model with the weights that are to be quantized; to be closed. */
   readonly refined: TensorSource;
   /** What their errors count, by name of the layer. */
@@ -92,44 +86,4 @@ export async function refineModel(
   } finally {
     await blocks.close();
   }
-}
-
-interface Place {
-  readonly source: TensorSource;
-  readonly refined: Overlaid;
-  readonly machine: Machine;
-}
-
-/** Refines the layers of one input: those of the same group size share a factorization. */
-async function refineLayers(
-  layers: readonly PlannedLayer[],
-  gram: Gram,
-  { source, refined, machine }: Place,
-): Promise<readonly (readonly [PlannedLayer, Float32Array])[]> {
-  const done: [PlannedLayer, Float32Array][] = [];
-  const fit = layers.filter(isFit);
-  for (const groupSize of new Set(fit.map(({ form }) => form.config.groupSize!))) {
-    const alike = fit.filter(({ form }) => form.config.groupSize === groupSize);
-    const factor = await factorize(gram.sums, gram.width, groupSize, machine);
-    for (const layer of alike) {
-      const { weight } = layer.site;
-      const dtype = weight.type.float!;
-      const count = layer.site.shape[0] * layer.site.shape[1];
-      const bytes = allocating('the weights of a layer', () => new Uint8Array(count * DTYPES[dtype].bytes));
-      await source.read(weight, 0, bytes, machine.signal);
-      const weights = allocating('the weights of a layer', () => new Float32Array(count));
-      await widenBytesLater(bytes, dtype, weights, machine);
-      narrowBytes(await feedBack(weights, factor, layer.form.config, machine), dtype, bytes);
-      await refined.put(weight, bytes);
-      done.push([layer, factor.importance]);
-    }
-  }
-  return done;
-}
-
-/** Whether a layer's groups are parts of rows, several a row, and its weight a whole tensor that lies as it is used. */
-function isFit({ site, form }: PlannedLayer): boolean {
-  const { groupSize, axis } = form.config;
-  const plain = site.weight.type.float !== undefined && site.stored === 'out-in' && site.partOf === undefined;
-  return plain && axis === 1 && groupSize !== null && site.shape[1] % groupSize === 0 && groupSize < site.shape[1];
 }

@@ -107,20 +107,28 @@ async function refined(
   folder: string,
 ): Promise<Weighing> {
   const { importance: asked, dryRun } = resolved.model;
-  const importance = asked === 'auto' || asked === 'none' ? 'own' : asked;
-  await checkRuns(source, 'error feedback (--refine)');
+  const isGraph = source.graphs !== undefined;
+  const importance = asked === 'auto' || asked === 'none' ? (isGraph ? 'random' : 'own') : asked;
+  const layers = plan.shards.flatMap((shard) => shard.layers);
+  if (!isGraph) await checkRuns(source, 'error feedback (--refine)');
+  else if (dryRun) {
+    const model = { ...resolved.model, importance };
+    const { source: from, notes } = await ofGraphs(source, layers, plan, { ...resolved, model });
+    return { source: from, notes };
+  }
   if (dryRun) return { source: sourceOf(importance), notes: [] };
   const { onProgress } = resolved.run;
   const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, ...totalsOf(plan) };
-  const { refineModel } = await import('../refine/refine-model.js');
-  const layers = plan.shards.flatMap((shard) => shard.layers);
+  const refine = isGraph
+    ? (await import('../graphs/refine.js')).refineGraphs
+    : (await import('../refine/refine-model.js')).refineModel;
   const {
     importance: found,
     refined: model,
     without,
-  } = await refineModel(source, layers, {
+  } = await refine(source, layers, {
     ...{ ...resolved.model, importance, folder, signal: resolved.run.signal },
-    onProgress: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
+    onProgress: onProgress && ((stand: CollectProgress) => onProgress({ ...idle, importance: stand })),
   });
   const some =
     without.length === 0

@@ -40,7 +40,7 @@ export function sequentialError({ title }: Scheme): HqqError {
 
 /** Of error feedback, where the output's groups are not those whose errors are fed back. */
 export function refineError({ title }: Scheme): HqqError {
-  const message = `Expected no error feedback (--refine) for ${title}: only HQQ's groups have it`;
+  const message = `Expected no error feedback (--refine) for ${title}: only HQQ's groups and those of MatMulNBits have it`;
   return new HqqError('ERR_INVALID_OPTION', `${message}. Without --refine, --importance own reads the same text.`);
 }
 

@@ -76,7 +76,7 @@ export async function planModel(
   if (model.type !== undefined && !scheme.types) throw typeError(scheme, model.type);
   if (model.accuracyLevel !== undefined && scheme.name !== 'onnx') throw levelError(scheme);
   if (model.embeddings !== undefined && !scheme.embeddings) throw embeddingsError(scheme);
-  if (model.refine && scheme !== schemeNamed('hqq')) throw refineError(scheme);
+  if (model.refine && !scheme.refines) throw refineError(scheme);
   const known = await knownOf(source);
   const selection = await selectLayers(source, asked, { ...model, own: had }, scheme, known);
   const dense = [...selection.dense];

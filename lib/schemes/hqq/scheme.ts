@@ -39,6 +39,7 @@ export const hqq: Scheme<HqqForm, ReadLayer, GroupedChunk> = {
   tensorsOf: (form) => LAYER_KEYS.length + (hasByteMeta(form) ? BYTE_KEYS.length - BYTE_METAS.length - 1 : 0),
   marks: MARKS,
   takesChosen: true,
+  refines: true,
   embeddings: true, // openModel and hqq/runtime read them; of Python's loaders none does, as the notes say
 
   fit(site, { config, metaDtype }) {

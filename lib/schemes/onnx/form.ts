@@ -76,6 +76,7 @@ export function fitNodes(site: LinearSite, options: LayerOptions): NodesForm | S
   };
   return {
     ...{ config: { ...resolved, groupSize: block }, shape, wholeRows: false, node, table: !multiplies },
+    tails: true,
     turned: stored === 'in-out',
     ...(adapted === undefined ? {} : { adapted }),
   };

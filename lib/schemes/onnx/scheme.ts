@@ -11,6 +11,7 @@ export const onnxNodes: Scheme<NodesForm, NodeLayer, RowChunk> = {
   title: 'MatMulNBits of onnxruntime',
   containers: ['onnx'],
   embeddings: true,
+  refines: true,
   defaults: DEFAULTS,
   tensorsOf: ({ node: { zeros, correction } }) =>
     2 + (zeros ? 1 : 0) + (correction === undefined ? 0 : correction.kind === 'float' ? 1 : 3),
