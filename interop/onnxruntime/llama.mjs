@@ -148,3 +148,18 @@ export function lossOf(logits, ids, vocabulary) {
   }
   return loss / (ids.length - 1);
 }
+
+/** Mean Kullback-Leibler divergence of what logits say of each next id from what exact ones say. */
+export function divergenceOf(exact, logits, vocabulary) {
+  let sum = 0;
+  for (let at = 0; at < exact.length; at += vocabulary) {
+    const [p, q] = [exact, logits].map((all) => {
+      const row = all.subarray(at, at + vocabulary);
+      const most = row.reduce((a, b) => Math.max(a, b), -Infinity);
+      const log = most + Math.log(row.reduce((total, one) => total + Math.exp(one - most), 0));
+      return (i) => row[i] - log;
+    });
+    for (let i = 0; i < vocabulary; i++) sum += Math.exp(p(i)) * (p(i) - q(i));
+  }
+  return (sum * vocabulary) / exact.length;
+}

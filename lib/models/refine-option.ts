@@ -8,17 +8,18 @@ import { checkTune, TUNE_OPTION, type TuneOption, type TuneOptions } from './tun
 /** The options of a model that refines its codes, of one whose blocks are quantized one after the other, and of one that is tuned. */
 export interface RefineOption extends TuneOption {
   /**
-   * Error feedback, for 2 bits and fewer: what rounding the weights of one group of input features does to a layer's output is met by the
+   * Error feedback: what rounding the weights of one group of input features does to a layer's output is met by the
    * groups after it, as far as their inputs go together (the block Cholesky factorization of the sums of products of inputs, what is off
-   * the diagonal shrunk to 0.4). Needs what language puts in: `importance` `'auto'` is `'own'` then, and `'text:<file>'` and `{ text }` are
-   * the others that there are. Only layers whose groups are parts of rows have it (`axis` 1, several groups a row); the rest stay as they
+   * the diagonal shrunk to 0.4). Needs what goes in together: `importance` `'auto'` is `'own'` then, and `'random'`, `'text:<file>'` and
+   * `{ text }` are the others that there are. Of an ONNX model, whose graph onnxruntime-node runs, it is `'random'`, and `{ inputs }` is another.
+   * Only layers whose groups are parts of rows have it (`axis` 1, several groups a row); the rest stay as they
    * are without. One block of the model and three square matrices of a layer's inputs are in memory at a time; weights that wait lie in a
    * file beside the output, as large as the weights of the original are. Errors in the report are those of what was rounded:
    * `compareModels` gives those to the original, which are larger than without, where what the model computes is nearer.
    *
    * @default false
-   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, an option that is `'auto'`, `prune`, or `to` a format that is no HQQ's; `ERR_CHECKPOINT_CONTENT` for a
-   *   model that `hqq/runtime` does not run.
+   * @throws {HqqError} `ERR_INVALID_OPTION` with another `importance`, an option that is `'auto'`, `prune`, or `to` a format that is neither HQQ's nor ONNX;
+   *   `ERR_CHECKPOINT_CONTENT` for a model that does not run; `ERR_DEPENDENCY` without onnxruntime-node where it has to run it.
    */
   readonly refine?: boolean | undefined;
   /**
@@ -46,15 +47,14 @@ const BOOLEAN = { default: false, expected: 'true or false', accepts: (value: un
 export const REFINE_OPTIONS: { readonly [K in keyof ResolvedRefine]: Option<ResolvedRefine[K]> } = {
   refine: {
     ...BOOLEAN,
-    help: 'meet the errors of each group in the next ones, for 2 bits: reads text that the model writes itself',
+    help: 'meet the errors of each group in the next ones: the model reads text that it writes itself, of ONNX random tokens',
   },
   sequential: { ...BOOLEAN, help: 'find the importance of each block when those before it have been quantized' },
   tune: TUNE_OPTION,
 };
 
 /**
- * Refuses what error feedback cannot have: statistics alone do not say what inputs have in common, and random tokens have in common what
- * no text has. Nor can what is read block by block have statistics that are there. Options that are chosen for a whole matrix are not known when its first group is rounded.
+ * Refuses what error feedback cannot have: statistics alone do not say what inputs have in common. Nor can what is read block by block have statistics that are there. Options that are chosen for a whole matrix are not known when its first group is rounded.
  *
  * @param configs all that matrices are asked to be quantized with
  * @throws {HqqError} `ERR_INVALID_OPTION`

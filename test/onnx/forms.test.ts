@@ -156,7 +156,7 @@ describe('a file', () => {
     await expectError(() => openSource(fileOf(Buffer.alloc(0))), 'ERR_CHECKPOINT_FORMAT', /ONNX/);
   });
 
-  it('has importance where onnxruntime runs it, and no error feedback, which says why', async () => {
+  it('has importance where onnxruntime runs it, and nothing that goes block by block, which says why', async () => {
     const file = fileOf(PLAIN);
     const missing = () => collectImportance(file, { importance: 'random' });
     await expectError(missing, 'ERR_DEPENDENCY', /npm install onnxruntime-node/);

@@ -221,6 +221,66 @@ describe('importance of a graph', () => {
   });
 });
 
+describe('error feedback in a graph', () => {
+  const WIDE = 100; // of which the last group of 32 is a part of one
+  const nodes = [
+    node('MatMul', ['x', 'w'], ['a'], {}, { name: 'a' }),
+    node('Gemm', ['x', 'v'], ['b'], { transB: 1 }, { name: 'b' }),
+    node('MatMul', ['x', 's'], ['c'], {}, { name: 'c' }),
+    node('MatMul', ['c', 's'], ['d'], {}, { name: 'd' }),
+  ];
+  const tensors = [
+    floats('w', [WIDE, 64], gaussian(WIDE * 64, 1)),
+    floats('v', [64, WIDE], gaussian(64 * WIDE, 2)),
+    floats('s', [WIDE, WIDE], gaussian(WIDE * WIDE, 3, 0.1)),
+  ];
+  const outputs = ['a', 'b', 'c', 'd'].map((name) => value(name, 'float32', ['rows', name < 'c' ? 64 : WIDE]));
+  const correlated = model(graph({ nodes, tensors, inputs: [value('x', 'float32', ['rows', WIDE])], outputs }));
+  // Inputs that go together: a few causes, and a little of their own.
+  const [causes, mix, own] = [gaussian(200 * 4, 4), gaussian(4 * WIDE, 5), gaussian(200 * WIDE, 6, 0.1)];
+  const x = Float32Array.from(own, (noise, i) => {
+    const [row, column] = [Math.floor(i / WIDE), i % WIDE];
+    return [0, 1, 2, 3].reduce((sum, k) => sum + causes[row * 4 + k]! * mix[k * WIDE + column]!, noise);
+  });
+  const importance = { inputs: [{ x: { type: 'float32', data: x, dims: [200, WIDE] } }] };
+  const options = { nbits: 2, groupSize: 32, include: ['*'], importance } as const;
+
+  it('meets errors of a group in those after it, whichever way weights lie and however often they are used', async () => {
+    const path = written(correlated);
+    const given = { x: { shape: [200, WIDE], data: [...x] } };
+    const exact = compute(read(correlated), given);
+    const errors = async (refine: boolean) => {
+      const output = freshPath('out.onnx');
+      const { notes } = await quantizeModel(path, output, { ...options, refine });
+      expect(notes.join()).toMatch(refine ? /as error feedback left them/ : /^$/);
+      const got = compute(read(fs.readFileSync(output)), given);
+      return ['a', 'b', 'c', 'd'].map((name) => {
+        const far = [...got[name]!.data].map((one, i) => (one - exact[name]!.data[i]!) ** 2);
+        return far.reduce((sum, one) => sum + one, 0);
+      });
+    };
+    const [without, refined] = [await errors(false), await errors(true)];
+    for (const [i, error] of refined.entries()) expect(error).toBeLessThan(0.8 * without[i]!);
+  });
+
+  it('leaves tables that are looked up in, and says so; needs onnxruntime, and says that too', async () => {
+    const path = written(network());
+    const all = { nbits: 4, groupSize: 32, include: ['*'], embeddings: 4, refine: true } as const;
+    const { notes, importance } = await quantizeModel(path, freshPath('out.onnx'), all);
+    expect(importance).toBe('random');
+    expect(notes.join()).toMatch(/1 layer of 3 \("embed"\) have no error feedback/);
+    Object.assign(engine, { installed: false });
+    for (const dryRun of [true, false])
+      await expectError(
+        () => quantizeModel(path, freshPath('out.onnx'), { ...all, dryRun }),
+        'ERR_DEPENDENCY',
+        /npm install onnxruntime-node/,
+      );
+    const own = () => quantizeModel(path, freshPath('out.onnx'), { ...all, importance: 'own' });
+    await expectError(own, 'ERR_CHECKPOINT_CONTENT', /importance own/);
+  });
+});
+
 it('cuts a graph into parts that each have few weights, and none that nothing needs', async () => {
   const path = written(network());
   const source = await openFile(path);
