@@ -10,7 +10,7 @@ import { dequantizeModel, openModel, quantizeModel } from 'hqq';
 import { openTokenizer } from 'hqq/runtime';
 import { missingOnnxRuntime, openOnnxRuntime } from '../interop/onnxruntime/engine.mjs';
 import { floats, gaussian, graph, model, node, value } from '../interop/onnxruntime/graph.mjs';
-import { llamaGraph, logitsOf, lossOf } from '../interop/onnxruntime/llama.mjs';
+import { divergenceOf, llamaGraph, logitsOf, lossOf } from '../interop/onnxruntime/llama.mjs';
 import { median, quantile } from './measure.mjs';
 
 const missing = missingOnnxRuntime();
@@ -175,14 +175,17 @@ async function perplexities() {
     const windows = Math.min(Number(process.env.HQQ_WINDOWS ?? Infinity), Math.floor(ids.length / window));
     const measure = async (path) => {
       if (path === undefined) return undefined;
-      const session = await open(path);
-      const losses = [];
+      const [session, original] = [await open(path), await open(file('llama'))];
+      const [losses, divergences] = [[], []];
       for (let i = 0; i < windows; i++) {
         const own = ids.slice(i * window, (i + 1) * window);
-        losses.push(lossOf(await logitsOf(ort, session, config, own), own, config.vocab_size));
+        const logits = await logitsOf(ort, session, config, own);
+        losses.push(lossOf(logits, own, config.vocab_size));
+        const exact = await logitsOf(ort, original, config, own);
+        divergences.push(divergenceOf(exact, logits, config.vocab_size));
       }
-      await session.release();
-      return { bytes: statSync(path).size, losses };
+      await Promise.all([session.release(), original.release()]);
+      return { bytes: statSync(path).size, losses, divergences };
     };
     const mean = (values) => values.reduce((sum, one) => sum + one / values.length, 0);
     const float = await measure(file('llama'));
@@ -195,7 +198,9 @@ async function perplexities() {
       const middle = mean(more);
       // How far what is added may be from that of all texts: windows differ.
       const error = perplexity * Math.sqrt(mean(more.map((one) => (one - middle) ** 2)) / (windows - 1));
-      rows.push({ ...row, bytes: measured.bytes, perplexity: Math.exp(mean(measured.losses)), error });
+      // How far the model is from the original, whatever the text happens to favour.
+      const divergence = mean(measured.divergences);
+      rows.push({ ...row, bytes: measured.bytes, perplexity: Math.exp(mean(measured.losses)), error, divergence });
     };
     for (const accuracyLevel of [4, 0]) {
       const asked = { nbits: 4, groupSize: 32, accuracyLevel };
@@ -208,6 +213,8 @@ async function perplexities() {
           const own = { ...asked, zeroPoint, importance };
           await add({ name: zeroPoint, importance, ...asked }, await ours(file('llama'), { ...options, ...own }));
         }
+        const refined = { ...asked, zeroPoint, importance: 'random', refine: true };
+        await add({ name: zeroPoint, ...refined }, await ours(file('llama'), { ...options, ...refined }));
       }
     }
     for (const [nbits, groupSize] of [
