@@ -19,7 +19,7 @@ interface MaterialOptions {
 }
 
 /** What a graph is given, one after the other, and how many tokens, or runs, these are. */
-export interface Material {
+interface Material {
   readonly feeds: Iterable<Feeds>;
   readonly tokens: number;
 }
