@@ -49,11 +49,10 @@ export interface StayingLayer {
 /** How one layer is quantized and stored. Schemes add what they need; plain data, which travels as JSON. */
 export interface LayerForm {
   readonly config: ResolvedQuantConfig & { readonly groupSize: number };
-  /** Why it is not what was asked for, if it is not; and whether its codes are those that the model has (`TensorSource.gridSize`). */
+  /** Why it is not what was asked for, if it is not; whether its codes are those that the model has (`TensorSource.gridSize`). */
   readonly adapted?: string;
   readonly kept?: true;
-  /** The last group of a row may be a part of one: it is filled up with the row's last weight, which counts nothing. */
-  readonly tails?: true;
+  readonly tails?: true; // a row's last group may be a part of one, filled up with the last weight, which counts nothing
 }
 
 /** A layer to be written. Plain data. */
@@ -164,9 +163,7 @@ export interface LayerLoad {
   readonly finish: () => Omit<QuantizedTensor, 'stats'>;
 }
 
-/**
- * What the chunks of a layer have in common, where only all of its weights tell it: they are looked at once, then encoded. Of one layer.
- */
+/** What the chunks of a layer have in common, where only all of its weights tell it: they are looked at once, then encoded. Of one layer. */
 export interface Survey<Part extends Chunk = Chunk> {
   /** Each chunk once, in any order; what `badIndex` says is refused. */
   look(chunk: Part, weights: Uint8Array, run: WorkRun): Promise<QuantSums>;
@@ -206,9 +203,8 @@ export interface Scheme<
   tensorsOf(form: Form): number;
   /** Ends of the names of tensors that only some layers become: no other tensor of a model may be called as a layer and one of them. */
   readonly marks?: readonly string[];
-  /** Whether a table of embeddings can be such a layer: what reads the scheme looks them up. */
+  /** Whether a table of embeddings can be such a layer, which what reads the scheme looks up; and whether errors of groups can be fed back. */
   readonly embeddings?: boolean;
-  /** Whether the errors of a layer's groups can be fed back to those after them (`refine`): what is quantized is `quantize` of a matrix. Absent: not. */
   readonly refines?: boolean;
   /** What may be asked for by name (`type`): the scheme has several ways to store a layer, or to mix them. Absent: nothing. */
   readonly types?: readonly string[];
