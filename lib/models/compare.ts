@@ -33,8 +33,11 @@ export interface CompareOptions extends ConversionRun {
   readonly threads?: number | undefined;
 }
 
+/** Numbers of a tensor that are compared at once where nothing is decoded: each is in memory four times, as it is stored and as it is shown. */
+const PIECE_NUMBERS = CHUNK_WEIGHTS / 4;
+
 /** Bytes that are compared at once where nothing is computed. */
-const PIECE_BYTES = 4 * 1024 * 1024;
+const PIECE_BYTES = 1024 * 1024;
 
 /** Sees what is compared, as it is read. */
 export interface Onlooker {
@@ -75,7 +78,7 @@ export async function compareModels(
     const weights = pairs.reduce((sum, pair) => sum + (isNumeric(pair) ? pair.left : 0), 0);
     const counter = new Counter(onProgress, weights, pairs.filter(isRead).length);
     await pipeline(
-      makeSlots(),
+      makeSlots(-1), // nothing is written
       jobsOf(pairs),
       async (job, slot, stop) => {
         const compute: WorkRun['compute'] = (operation, args) => runTask(backend, operation, args, { signal: stop });
@@ -144,7 +147,7 @@ function* jobsOf(pairs: readonly Pair[]): Generator<Job> {
       }
     } else if (isNumeric(pair)) {
       const dtype = b.type.float!;
-      for (const piece of pieces(pair.left, CHUNK_WEIGHTS)) {
+      for (const piece of pieces(pair.left, PIECE_NUMBERS)) {
         const run = async (how: JobRun) => {
           const bytes = how.slot.take('weights', Uint8Array, piece.count * DTYPES[dtype].bytes);
           await readRanges(how.sources.b, b, [piece], DTYPES[dtype].bytes, bytes, how.slot, how.signal);

@@ -14,7 +14,7 @@ const COPY_BYTES = 2 * 1024 * 1024;
 /**
  * Where a chunk of work keeps its arrays.
  *
- * @param more Chunks in flight beside those that are computed: such as are only copied.
+ * @param more Chunks in flight beside those that are computed: such as are only copied. -1 where none is written.
  */
 export function makeSlots(more = 0): readonly Scratch[] {
   return Array.from({ length: SLOTS + more }, () => new Scratch());
