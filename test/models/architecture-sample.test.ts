@@ -41,10 +41,9 @@ describe.each(SKELETONS.map((skeleton) => [skeleton.class, skeleton] as const))(
     expect(plan.notes.join()).not.toContain('unknown');
     const count = Object.values(skeleton.tensors).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
     if (count > FEW) return;
-    for (const nbits of [8, 4] as const) {
-      const { tensors } = await quantizeModel(folder, freshPath(), { nbits });
-      expect(tensors.map((tensor) => moduleOf(tensor.name)).sort()).toEqual([...quantized].sort());
-    }
+    const nbits = SKELETONS.indexOf(skeleton) % 2 === 0 ? 8 : 4; // which layers are quantized does not depend on it
+    const { tensors } = await quantizeModel(folder, freshPath(), { nbits });
+    expect(tensors.map((tensor) => moduleOf(tensor.name)).sort()).toEqual([...quantized].sort());
   });
 });
 
