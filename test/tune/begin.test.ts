@@ -1,6 +1,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import * as onnx from '../../interop/onnxruntime/graph.mjs';
 import { collectImportance } from '../../lib/calibrate/collect.js';
 import { saveStatistics } from '../../lib/calibrate/statistics-file.js';
 import type { ConversionRun } from '../../lib/models/options.js';
@@ -51,5 +52,19 @@ describe('a run that tunes', () => {
       /at least two texts of 2 tokens/,
     );
     expect(existsSync(`${output}.tune`)).toBe(false);
+  });
+
+  test('refuses a graph, of which no block runs, and says what to do', async () => {
+    const [cols, rows] = [64, 32];
+    const weights = onnx.floats('w', [cols, rows], onnx.gaussian(cols * rows, 7));
+    const nodes = [onnx.node('MatMul', ['x', 'w'], ['y'])];
+    const [inputs, outputs] = [[onnx.value('x', 'float32', [1, cols])], [onnx.value('y', 'float32', [1, rows])]];
+    const input = join(scratch, 'model.onnx');
+    writeFileSync(input, onnx.model(onnx.graph({ nodes, tensors: [weights], inputs, outputs })));
+    const error = await failure(() => quantizeModel(input, join(scratch, 'q.onnx'), { tune }));
+    expect(error.code).toBe('ERR_INVALID_OPTION');
+    expect(error.message).toMatch(
+      /got one for MatMulNBits of onnxruntime: .*gradients of a graph\. Tune the folder that it was made of/,
+    );
   });
 });
