@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { planModel } from '../../lib/allocate/plan-model.js';
-import { activeBackend } from '../../lib/backend/index.js';
 import { collectImportance } from '../../lib/calibrate/collect.js';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
 import { evaluateModels } from '../../lib/runtime/evaluate/evaluate.js';
+import { begunAfterAbort } from '../support/aborts.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
@@ -12,30 +12,6 @@ import { scratchFolder } from '../support/scratch.js';
 
 const scratch = scratchFolder('abort');
 afterEach(() => vi.restoreAllMocks());
-
-/** Runs `call`, aborts it when the backend begins its `at`-th operation, and counts what it begins afterwards; undefined: it was through. */
-async function begunAfterAbort(
-  call: (signal: AbortSignal) => Promise<unknown>,
-  at: number,
-): Promise<number | undefined> {
-  const controller = new AbortController();
-  const backend = activeBackend();
-  const start = backend.start.bind(backend);
-  let [begun, after] = [0, 0];
-  vi.spyOn(backend, 'start').mockImplementation((operation, args) => {
-    if (controller.signal.aborted) after++;
-    if (++begun === at) setImmediate(() => controller.abort());
-    return start(operation, args);
-  });
-  const error = await call(controller.signal).then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  vi.restoreAllMocks();
-  if (error === undefined) return undefined;
-  expect(error).toBe(controller.signal.reason);
-  return after;
-}
 
 describe('an abort ends', () => {
   const few = { tokens: 64, threads: 1 };
