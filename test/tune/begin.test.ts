@@ -55,7 +55,7 @@ describe('a run that tunes', () => {
   });
 
   test('refuses a graph, of which no block runs, and says what to do', async () => {
-    const [cols, rows] = [64, 32];
+    const [cols, rows] = [128, 160];
     const weights = onnx.floats('w', [cols, rows], onnx.gaussian(cols * rows, 7));
     const nodes = [onnx.node('MatMul', ['x', 'w'], ['y'])];
     const [inputs, outputs] = [[onnx.value('x', 'float32', [1, cols])], [onnx.value('y', 'float32', [1, rows])]];
