@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "gradients.h"
-#include "parallel.h"
 #include "scratch.h"
+#include "units.h"
 
 namespace hqq::core {
 namespace {
@@ -14,64 +14,80 @@ struct Product {
   size_t rows, cols, terms;
   const float* left;
   size_t left_row, left_term;  // how far rows and terms are apart
-  const float* right;          // [terms, cols]
-  float* out;                  // [rows, cols]
+  const float* right;          // [terms, stride]
+  float* out;                  // [rows, stride]
+  size_t stride;
   bool add;
 };
 
-// A unit of work: so many rows and columns. Smaller ones where threads would go without; bits do not depend on it, for
-// each sum goes along its terms in one order.
-struct UnitShape {
-  size_t rows = kLeftRows, cols;
+// Most columns, and floats, of `right` that are packed before they are multiplied.
+constexpr size_t kBandCols = 32 * kRightCols, kBandFloats = size_t{1} << 21;
 
-  UnitShape(const Product& p, int threads) : cols((p.cols + kRightCols - 1) / kRightCols * kRightCols) {
-    const size_t enough = threads == 1 ? 1 : 4 * static_cast<size_t>(threads);
-    while (down(p) * across(p) < enough && (rows > kLeastRows || cols > kRightCols))
-      if (cols > kRightCols && (rows == kLeastRows || cols > 2 * rows))
-        cols = (cols / 2 + kRightCols - 1) / kRightCols * kRightCols;
-      else
-        rows /= 2;
-  }
-  size_t down(const Product& p) const { return (p.rows + rows - 1) / rows; }
-  size_t across(const Product& p) const { return (p.cols + cols - 1) / cols; }
-
-  static constexpr size_t kLeastRows = kLeftRows / 4;
-};
-
-// Sums of a tile stay in registers along kChainTerms terms, while what they are made of comes, packed, from the second
-// level cache (left) and from the first (right).
-Status multiply(const Context& context, const Product& p) {
+// Sums of a tile stay in registers along kChainTerms terms. What they are made of comes, packed, from the second-level
+// cache (left: each thread packs its own) and from the first (right: packed once, all threads together).
+Status multiply_band(const Context& context, const Product& p) {
   const kernels::ProductKernels& kernels = context.kernels.tune.product;
-  const UnitShape unit(p, context.threads);
-  Scratch scratch;
-  const size_t left_at = scratch.reserve<float>(kLeftRows * kChainTerms);
-  const size_t right_at = scratch.reserve<float>(kRightCols * kChainTerms);
-  scratch.allocate(context.threads);
-  const size_t across = unit.across(p);
-  return parallel_for(context, unit.down(p) * across, [&](size_t index, int slot) {
-    auto* const left = scratch.at<float>(left_at, slot);
-    auto* const right = scratch.at<float>(right_at, slot);
-    const size_t row = index / across * unit.rows, rows = std::min(unit.rows, p.rows - row);
-    const size_t first = index % across * unit.cols, last = std::min(p.cols, first + unit.cols);
-    for (size_t k = 0; k < p.terms && !context.cancel.load(std::memory_order_relaxed); k += kChainTerms) {
-      const size_t terms = std::min(kChainTerms, p.terms - k);
-      const float* const from = p.left + row * p.left_row + k * p.left_term;
-      kernels.pack_left({from, p.left_row, p.left_term, rows, terms}, left);
-      for (size_t col = first; col < last; col += kRightCols) {
-        const size_t cols = std::min(kRightCols, last - col);
-        kernels.pack_right({p.right + k * p.cols + col, p.cols, cols, terms}, right);
-        for (size_t c = 0; c < cols; c += kernels.cols)
-          kernels.multiply({.left = left,
-                            .right = right + c * terms,
-                            .out = p.out + row * p.cols + col + c,
-                            .rows = rows,
-                            .cols = std::min(kernels.cols, cols - c),
-                            .terms = terms,
-                            .stride = p.cols,
-                            .add = p.add || k > 0});
+  constexpr size_t kRightFloats = kRightCols * kChainTerms;
+  const Runs runs(p.rows, kernels.rows, kLeftRows, context.threads);
+  const size_t all_chains = pieces_of(p.terms, kChainTerms), blocks = pieces_of(p.cols, kRightCols);
+  const size_t chains = std::clamp<size_t>(kBandFloats / (blocks * kRightFloats), 1, all_chains);
+  const size_t parts = runs.parts(blocks);
+  Scratch shared, own;
+  const size_t right_at = shared.reserve<float>(chains * blocks * kRightFloats);
+  const size_t left_at = own.reserve<float>(runs.room() * kChainTerms);
+  shared.allocate(1), shared.prefer_large_pages(), own.allocate(context.threads);
+  auto* const right = shared.at<float>(right_at, 0);
+  for (size_t first = 0; first < all_chains; first += chains) {
+    const size_t some = std::min(chains, all_chains - first);
+    const auto terms_of = [&](size_t chain) { return std::min(kChainTerms, p.terms - (first + chain) * kChainTerms); };
+    Status status = parallel_for(context, some * blocks, [&](size_t index, int) {
+      const size_t chain = index / blocks, col = index % blocks * kRightCols;
+      kernels.pack_right({.values = p.right + (first + chain) * kChainTerms * p.stride + col,
+                          .stride = p.stride,
+                          .cols = std::min(kRightCols, p.cols - col),
+                          .terms = terms_of(chain)},
+                         right + index * kRightFloats);
+    });
+    if (status != Status::ok) return status;
+    status = parallel_for(context, runs.count() * parts, [&](size_t unit, int slot) {
+      const size_t row = runs.begin(unit / parts), rows = runs.rows(unit / parts), part = unit % parts;
+      auto* const left = own.at<float>(left_at, slot);
+      for (size_t chain = 0; chain < some; ++chain) {
+        const size_t terms = terms_of(chain);
+        kernels.pack_left({.values = p.left + row * p.left_row + (first + chain) * kChainTerms * p.left_term,
+                           .row = p.left_row,
+                           .term = p.left_term,
+                           .rows = rows,
+                           .terms = terms},
+                          left);
+        for (size_t block = part * blocks / parts; block < (part + 1) * blocks / parts; ++block) {
+          const size_t col = block * kRightCols, cols = std::min(kRightCols, p.cols - col);
+          for (size_t c = 0; c < cols; c += kernels.cols)
+            kernels.multiply({.left = left,
+                              .right = right + (chain * blocks + block) * kRightFloats + c * terms,
+                              .out = p.out + row * p.stride + col + c,
+                              .rows = rows,
+                              .cols = std::min(kernels.cols, cols - c),
+                              .terms = terms,
+                              .stride = p.stride,
+                              .add = p.add || first + chain > 0});
+        }
       }
-    }
-  });
+    });
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
+
+Status multiply(const Context& context, const Product& p) {
+  if (p.rows == 0 || p.terms == 0) return Status::ok;
+  for (size_t col = 0; col < p.cols; col += kBandCols) {
+    Product band = p;
+    band.cols = std::min(kBandCols, p.cols - col), band.right += col, band.out += col;
+    const Status status = multiply_band(context, band);
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
 }
 
 }  // namespace
@@ -86,6 +102,7 @@ Status dense_linear_gradient(const Context& context, const DenseLinearGradient& 
                                              .left_term = 1,
                                              .right = op.weights,
                                              .out = op.x_gradient,
+                                             .stride = op.in_features,
                                              .add = true});
     if (status != Status::ok) return status;
   }
@@ -98,6 +115,7 @@ Status dense_linear_gradient(const Context& context, const DenseLinearGradient& 
                             .left_term = op.out_features,
                             .right = op.x,
                             .out = op.weight_gradient,
+                            .stride = op.in_features,
                             .add = false});
 }
 

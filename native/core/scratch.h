@@ -2,6 +2,8 @@
 #include <cstddef>
 #include <new>
 
+#include "pages.h"
+
 namespace hqq::core {
 
 // Working memory of an operation: one part per thread, each cut into arrays that begin on a cache line. Allocated
@@ -19,6 +21,8 @@ class Scratch {
     memory_ =
         static_cast<std::byte*>(::operator new(bytes_* static_cast<size_t>(threads) + kLine, std::align_val_t{kLine}));
   }
+  // For much of it that is read again and again.
+  void prefer_large_pages() const { core::prefer_large_pages(memory_, bytes_); }
   template <class T>
   T* at(size_t offset, int slot) const {
     return reinterpret_cast<T*>(memory_ + static_cast<size_t>(slot) * bytes_ + offset);

@@ -1,5 +1,5 @@
 #pragma once
-#include <cstring>
+#include <numeric>
 
 #include "tile.h"
 
@@ -16,26 +16,20 @@ constexpr uint8_t kTurnedLanes[kLanes] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13
 // to[tiles][chains][terms of one][Width] from rows of `count` floats, with zeros after the last row and term.
 template <class V, size_t Width>
 void pack_chains(const float* from, size_t stride, size_t rows, size_t count, float* to) {
+  // Rows that are turned together: whole tiles, of whole vectors.
+  constexpr size_t kSpan = std::lcm(Width, kLanes);
   const size_t terms = (count + kLanes - 1) / kLanes;
-  uint32_t turned[kLanes * kLanes];
-  for (size_t first = 0; first < rows; first += Width, to += Width * kLanes * terms) {
-    const size_t some = rows - first < Width ? rows - first : Width;
+  uint32_t turned[kLanes * kSpan];
+  for (size_t first = 0; first < rows; first += kSpan, to += kSpan * kLanes * terms) {
+    const size_t some = rows - first < kSpan ? rows - first : kSpan, tiles = (some + Width - 1) / Width;
     for (size_t k = 0; k < terms; ++k) {
-      for (size_t r = 0; r < Width; r += kLanes) {
-        const size_t least = Width - r < kLanes ? Width - r : kLanes;  // of the tile
-        const float* const at = from + (first + r) * stride + k * kLanes;
-        if (r + kLanes <= some && (k + 1) * kLanes <= count) {
-          V::transpose16(reinterpret_cast<const uint32_t*>(at), stride, turned, kLanes);
-        } else {
-          const size_t here = some <= r ? 0 : some - r < least ? some - r : least, wide = count - k * kLanes;
-          std::memset(turned, 0, sizeof(turned));
-          for (size_t n = 0; n < here; ++n)
-            for (size_t i = 0; i < kLanes && i < wide; ++i)
-              std::memcpy(turned + i * kLanes + n, at + n * stride + i, sizeof(float));
-        }
-        for (size_t c = 0; c < kLanes; ++c)
-          std::memcpy(to + (c * terms + k) * Width + r, turned + kTurnedLanes[c] * kLanes, least * sizeof(float));
-      }
+      for (size_t r = 0; r < tiles * Width; r += kLanes)
+        turn_lanes<V>(from + (first + r) * stride + k * kLanes, stride, some < r ? 0 : some - r, count - k * kLanes,
+                      turned + r, kSpan);
+      for (size_t c = 0; c < kLanes; ++c)
+        for (size_t t = 0; t < tiles; ++t)
+          std::memcpy(to + ((t * kLanes + c) * terms + k) * Width, turned + kTurnedLanes[c] * kSpan + t * Width,
+                      Width * sizeof(float));
     }
   }
 }
@@ -56,6 +50,7 @@ void dense_packed(const PackedDense& d) {
   const size_t terms = (d.count + kLanes - 1) / kLanes;
   for (size_t r = 0; r < d.rows; r += kRows) {
     const float* const left = d.left + r * kLanes * terms;
+    prefetch_tile<V>(d.out + r * d.stride, d.stride, d.rows - r);
     // Sums of two, four and eight chains that wait for as many.
     float waiting[4][kRows][kCols];
     typename V::F32 sum_f32[kRows][kVectors];

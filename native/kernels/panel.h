@@ -27,9 +27,8 @@ HQQ_INLINE size_t ahead_of(const PanelRows& p, const uint8_t* codes) {
 
 // Asks for the line at p + bytes. It may lie past the end of the array; nothing is read.
 template <class V>
-HQQ_INLINE void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] size_t bytes) {
-  if constexpr (simd::Prefetching<V>)
-    V::prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + bytes));
+HQQ_INLINE void prefetch(const void* p, size_t bytes) {
+  simd::prefetch<V>(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + bytes));
 }
 template <class V, class F>
 HQQ_INLINE void prefetch_unit(const uint8_t* unit, size_t ahead) {

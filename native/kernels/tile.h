@@ -1,4 +1,6 @@
 #pragma once
+#include <cstring>
+
 #include "convert.h"
 
 namespace hqq::kernels {
@@ -25,6 +27,28 @@ HQQ_INLINE void multiply_tile(const float* left, const float* right, size_t term
       for (size_t n = 0; n < kVectors; ++n) sum_f32[r][n] = V::fma(left_f32, right_f32[n], sum_f32[r][n]);
     }
   }
+}
+
+// to[c][r] = from[r][c] of sixteen rows and columns; zeros for those that are not there.
+template <class V>
+HQQ_INLINE void turn_lanes(const float* from, size_t from_stride, size_t rows, size_t cols, uint32_t* to,
+                           size_t to_stride) {
+  if (rows >= kLanes && cols >= kLanes)
+    return V::transpose16(reinterpret_cast<const uint32_t*>(from), from_stride, to, to_stride);
+  uint32_t words[kLanes * kLanes] = {};
+  for (size_t r = 0; r < kLanes && r < rows; ++r)
+    if (cols >= kLanes)
+      std::memcpy(words + r * kLanes, from + r * from_stride, kLanes * sizeof(float));
+    else
+      std::memcpy(words + r * kLanes, from + r * from_stride, cols * sizeof(float));
+  V::transpose16(words, kLanes, to, to_stride);
+}
+
+// Asks for where a tile will be written, before its sums are known.
+template <class V>
+HQQ_INLINE void prefetch_tile(const float* out, size_t stride, size_t rows) {
+  for (size_t r = 0; r < Tile<V>::kRows && r < rows; ++r)
+    for (size_t n = 0; n < Tile<V>::kVectors; ++n) simd::prefetch<V>(out + r * stride + n * kLanes);
 }
 
 }  // namespace hqq::kernels

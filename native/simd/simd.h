@@ -45,6 +45,10 @@ namespace hqq::simd {
 // have it.
 template <class V>
 concept Prefetching = requires(const void* p) { V::prefetch(p); };
+template <class V>
+HQQ_INLINE void prefetch([[maybe_unused]] const void* p) {
+  if constexpr (Prefetching<V>) V::prefetch(p);
+}
 
 template <class V>
 concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, float x, const float* in, float* out,

@@ -1,6 +1,4 @@
 #pragma once
-#include <cstring>
-
 #include "../tile.h"
 #include "table.h"
 
@@ -20,27 +18,30 @@ HQQ_INLINE void pack_rows(const Word* from, size_t rows, size_t terms, float* to
   std::memcpy(to + r * terms, last, sizeof(last));
 }
 
+// Rows that are packed together: more would be written along more lines than the first-level cache has room for, since
+// those of all tiles lie in a few of its sets.
+inline constexpr size_t kPackedRows = 48;
+static_assert(kLeftRows % kPackedRows == 0 && kPackedRows % kLanes == 0);
+
 template <class V>
 void pack_left(const Left& left, float* to) {
   constexpr size_t kRows = Tile<V>::kRows;
-  if (left.row == 1) {
-    for (size_t k = 0; k < left.terms; ++k)
-      pack_rows<V>(left.values + k * left.term, left.rows, left.terms, to + k * kRows);
-    return;
-  }
-  // Terms lie side by side: sixteen of them at a time, turned.
-  uint32_t words[kLanes * kLeftRows];
-  for (size_t k = 0; k < left.terms; k += kLanes) {
-    const size_t terms = left.terms - k < kLanes ? left.terms - k : kLanes;
-    size_t r = 0;
-    if (terms == kLanes)
-      for (; r + kLanes <= left.rows; r += kLanes)
-        V::transpose16(reinterpret_cast<const uint32_t*>(left.values + r * left.row + k), left.row, words + r,
-                       kLeftRows);
-    for (; r < left.rows; ++r)
-      for (size_t i = 0; i < terms; ++i)
-        std::memcpy(words + i * kLeftRows + r, left.values + r * left.row + k + i, sizeof(float));
-    for (size_t i = 0; i < terms; ++i) pack_rows<V>(words + i * kLeftRows, left.rows, left.terms, to + (k + i) * kRows);
+  static_assert(kPackedRows % kRows == 0);
+  for (size_t first = 0; first < left.rows; first += kPackedRows, to += kPackedRows * left.terms) {
+    const size_t rows = left.rows - first < kPackedRows ? left.rows - first : kPackedRows;
+    const float* const from = left.values + first * left.row;
+    if (left.row == 1) {
+      for (size_t k = 0; k < left.terms; ++k) pack_rows<V>(from + k * left.term, rows, left.terms, to + k * kRows);
+      continue;
+    }
+    // Terms lie side by side: sixteen of them at a time, turned.
+    uint32_t words[kLanes * kPackedRows];
+    for (size_t k = 0; k < left.terms; k += kLanes) {
+      const size_t terms = left.terms - k < kLanes ? left.terms - k : kLanes;
+      for (size_t r = 0; r < rows; r += kLanes)
+        turn_lanes<V>(from + r * left.row + k, left.row, rows - r, terms, words + r, kPackedRows);
+      for (size_t i = 0; i < terms; ++i) pack_rows<V>(words + i * kPackedRows, rows, left.terms, to + (k + i) * kRows);
+    }
   }
 }
 
@@ -63,8 +64,9 @@ void multiply(const Chain& chain) {
   constexpr size_t kRows = Tile<V>::kRows, kVectors = Tile<V>::kVectors, kCols = Tile<V>::kCols;
   for (size_t r = 0; r < chain.rows; r += kRows) {
     typename V::F32 sum_f32[kRows][kVectors];
-    multiply_tile<V>(chain.left + r * chain.terms, chain.right, chain.terms, sum_f32);
     float* const out = chain.out + r * chain.stride;
+    prefetch_tile<V>(out, chain.stride, chain.rows - r);
+    multiply_tile<V>(chain.left + r * chain.terms, chain.right, chain.terms, sum_f32);
     if (chain.cols == kCols && r + kRows <= chain.rows) {
       for (size_t i = 0; i < kRows; ++i)
         for (size_t n = 0; n < kVectors; ++n) {

@@ -12,7 +12,7 @@ namespace hqq::kernels {
 inline constexpr size_t kChainTerms = 256;
 
 // Most rows of `left` that are packed at once: a multiple of every tile's.
-inline constexpr size_t kLeftRows = 192;
+inline constexpr size_t kLeftRows = 96;
 
 // Some rows of the left factor, and at most kChainTerms terms.
 struct Left {
