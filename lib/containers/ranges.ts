@@ -1,3 +1,4 @@
+import { whenAllEnd } from '../files/event-loop.js';
 import type { TensorEntry, TensorSink } from './container.js';
 import { beginOf, countAt, eachOf, lengthOf, type Range, type Ranges } from './range.js';
 import type { NumberSource } from './rounding.js';
@@ -133,9 +134,7 @@ async function inBatches(tasks: readonly (() => Promise<void>)[], signal: AbortS
     signal.throwIfAborted();
     const calls = tasks.slice(first, first + CALLS).map((task) => task());
     // All of them, also when one fails: buffers are given to the next job only when nothing writes to them any more.
-    const results = await Promise.allSettled(calls);
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed) throw failed.reason;
+    await whenAllEnd(calls);
   }
 }
 

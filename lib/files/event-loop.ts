@@ -85,3 +85,8 @@ export function* sortSteps<T>(items: readonly T[], compare: (a: T, b: T) => numb
   }
   return sorted;
 }
+
+/** Waits until none of them is under way any more: what they read and write is free then. @throws the first failure, in their order */
+export async function whenAllEnd(calls: readonly Promise<unknown>[]): Promise<void> {
+  for (const result of await Promise.allSettled(calls)) if (result.status === 'rejected') throw result.reason;
+}

@@ -1,10 +1,12 @@
 import type { Machine } from '../compute/run.js';
-import { inTurns, type Steps } from '../files/event-loop.js';
+import { inTurns, type Steps, whenAllEnd } from '../files/event-loop.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
+import { Plan, type PreparedPlan } from '../runtime/blocks/plan.js';
 import type { OpenBlock } from '../runtime/source/open-block.js';
 import { randomNumbers } from '../runtime/text/sampling.js';
 import type { TunedLayer } from './layer.js';
 import type { Stream } from './stream.js';
+import { copyStep } from './tape/rules.js';
 import { recordBlock, type Tape } from './tape/tape.js';
 
 /**
@@ -50,7 +52,10 @@ export async function tuneBlock(
   const { signal } = machine;
   const draw = drawing(texts, batch, seed);
   const weights = new Map(layers.map(({ module, values }) => [module, values]));
-  const tapes = new Map<string, { readonly tape: Tape; readonly wanted: Float32Array }>();
+  const tapes = new Map<
+    string,
+    { readonly tape: Tape; readonly wanted: Float32Array; readonly compare: PreparedPlan }
+  >();
   for (let step = 0; step < steps; step++) {
     const own = draw();
     const lengths = own.map(({ rows }) => rows);
@@ -59,45 +64,58 @@ export async function tuneBlock(
     if (made === undefined) {
       const tape = recordBlock(block, { lengths, weights, ofInput: false });
       tapes.clear(); // texts are of one length, but for a last one: two tapes would be twice the memory
-      tapes.set(key, (made = { tape, wanted: new Float32Array(tape.hidden.length) }));
+      const wanted = new Float32Array(tape.hidden.length);
+      tapes.set(key, (made = { tape, wanted, compare: comparison(tape, wanted, machine) }));
     }
-    const { tape, wanted } = made;
-    let row = 0;
-    for (const { first, rows } of own) {
-      const [from, to] = [row * width, (row + rows) * width];
-      await input.read(first, tape.hidden.subarray(from, to), signal);
-      await target.read(first, wanted.subarray(from, to), signal);
-      row += rows;
-    }
-    await tape.forward({ signal });
-    await inTurns(differences(tape, wanted, lengths, width), signal);
+    const { tape, wanted, compare } = made;
+    await readTexts(input, own, tape.hidden, width, signal);
+    await whenAllEnd([tape.forward({ signal }), readTexts(target, own, wanted, width, signal)]);
+    await compare.run({ signal });
+    leaveOutFirst(tape.gradient, lengths, width);
     await tape.backward({ signal });
     const left = 1 - step / steps;
-    for (const layer of layers) {
-      if (!tape.isReached(layer.module)) continue;
+    const reached = layers.filter(({ module }) => tape.isReached(module));
+    const steppings = reached.map((layer) => {
       const size = rate === 'auto' ? autoRate(layer.maxCode, steps) : rate;
-      await layer.step(tape.weightGradients.get(layer.module)!, size * left, machine);
-    }
+      return layer.step(tape.weightGradients.get(layer.module)!, size * left, machine);
+    });
+    await whenAllEnd(steppings);
     onStep();
   }
 }
 
-/** The gradient of half the squared error: what came out less what was to. */
-function* differences(
-  { hidden, gradient }: Tape,
-  wanted: Float32Array,
-  lengths: readonly number[],
+/** Texts one after the other. */
+async function readTexts(
+  from: Stream,
+  texts: readonly TextPlace[],
+  into: Float32Array,
   width: number,
-): Steps<void> {
-  let at = 0;
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let row = 0;
+  for (const { first, rows } of texts) {
+    await from.read(first, into.subarray(row * width, (row + rows) * width), signal);
+    row += rows;
+  }
+}
+
+/** The gradient of half the squared error: what came out less what was to. */
+function comparison({ hidden, gradient }: Tape, wanted: Float32Array, { backend, threads }: Machine): PreparedPlan {
+  const plan = new Plan(threads);
+  plan.add(hidden.length, (most) => [
+    copyStep(wanted, gradient, most),
+    { operation: 'scale', args: { factor: -1, softcap: 0, x: gradient, threads: most } },
+    { operation: 'add', args: { x: hidden, to: gradient, threads: most } },
+  ]);
+  return plan.prepare(backend);
+}
+
+/** The first row of each text has no gradient. */
+function leaveOutFirst(gradient: Float32Array, lengths: readonly number[], width: number): void {
+  let row = 0;
   for (const rows of lengths) {
-    gradient.fill(0, at, at + width);
-    for (let row = 1; row < rows; row++) {
-      const from = at + row * width;
-      for (let i = from; i < from + width; i++) gradient[i] = hidden[i]! - wanted[i]!;
-      if (row % 64 === 0) yield;
-    }
-    at += rows * width;
+    gradient.fill(0, row * width, (row + 1) * width);
+    row += rows;
   }
 }
 

@@ -162,15 +162,16 @@ class Tuner {
     }
   }
 
-  /** All texts through a block. */
+  /** All texts through a block, as many at once as a step has. */
   async #flow(block: OpenBlock, from: Stream, to: Stream, squares?: Squares): Promise<void> {
-    const { signal } = this.#run;
+    const { signal, tune } = this.#run;
     const width = this.#source.config.hiddenSize;
-    for (const { first, rows } of this.#places) {
-      const x = new Float32Array(rows * width);
-      await from.read(first, x, signal);
-      await block.forward([x], { out: [x], signal, ...(squares && { tap: squares.add }) });
-      await to.write(first, x);
+    for (let at = 0; at < this.#places.length; at += tune.batch) {
+      const places = this.#places.slice(at, at + tune.batch);
+      const texts = places.map(({ rows }) => new Float32Array(rows * width));
+      for (const [i, { first }] of places.entries()) await from.read(first, texts[i]!, signal);
+      await block.forward(texts, { out: texts, signal, ...(squares && { tap: squares.add }) });
+      for (const [i, { first }] of places.entries()) await to.write(first, texts[i]!);
     }
   }
 

@@ -2,7 +2,7 @@ import type { Backend, PreparedSequences, Step } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
 import { LAYERS } from '../../backend/js/layers.js';
 import { prepareSequences, runTask } from '../../compute/run.js';
-import { yieldIfDue } from '../../files/event-loop.js';
+import { whenAllEnd, yieldIfDue } from '../../files/event-loop.js';
 
 provide(LAYERS);
 
@@ -79,7 +79,7 @@ async function runSteps(backend: Backend, steps: readonly Step[], run: PlanRun):
     job.catch(() => {}); // it may fail before all are awaited
     jobs.push(job);
   }
-  for (const result of await Promise.allSettled(jobs)) if (result.status === 'rejected') throw result.reason;
+  await whenAllEnd(jobs);
 }
 
 /**
