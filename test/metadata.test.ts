@@ -36,8 +36,9 @@ describe.each(availableBackends())('scales and zeros as bytes: %s', (name) => {
     const tensors = goldenTensors('metaquant.safetensors');
     const of = (key: string) => tensors.get(key)!;
     const [scale, zero] = [floats(of('scale')).slice(), floats(of('zero')).slice()];
-    const { meta, steps } = metaJob(scale, zero, { referenceGuards: true, zeroPoint: 'float' }, 2);
-    for (const { operation, args } of steps) backend.run(operation, args as never);
+    const { meta, steps, widening } = metaJob(scale, zero, { referenceGuards: true, zeroPoint: 'float' }, 2);
+    for (const { operation, args } of steps()) backend.run(operation, args as never);
+    for (const { operation, args } of widening) backend.run(operation, args as never);
     for (const kind of ['scale', 'zero'] as const) {
       expectSameBytes(meta[kind].codes, of(`${kind}_q`).bytes);
       expectSameBytes(meta[kind].scale, of(`${kind}_q.scale`).bytes);
@@ -55,6 +56,32 @@ describe.each(availableBackends())('scales and zeros as bytes: %s', (name) => {
     const digest = createHash('sha256').update(out).digest('hex');
     expect(digest).toBe(header.__metadata__['W_r.sha256']);
   });
+});
+
+test('scales of one large set are quantized in pieces, to the bytes of the whole', () => {
+  const backend = openBackend('js');
+  const count = 70_001; // no number from 16 to 128 divides it: its scales are one set, too
+  expect(scalesOfSet(count)).toBe(count);
+  const scale = Float32Array.from(randomWeights(count, 5), Math.abs);
+  const zero = Float32Array.from(randomWeights(count, 6));
+  [scale[40_000], zero[69_999], zero[3]] = [9, -20, 30]; // extremes of other pieces than most
+  const { meta, steps } = metaJob(scale, zero, { referenceGuards: false, zeroPoint: 'float' }, 2);
+  let most = 0;
+  for (const { operation, args } of steps()) {
+    backend.run(operation, args as never);
+    if (operation === 'quantize') most = Math.max(most, args.weights.length);
+  }
+  expect(most).toBeLessThan(count / 2);
+  for (const [values, made] of [
+    [scale, meta.scale],
+    [zero, meta.zero],
+  ] as const) {
+    const data = values.slice();
+    const whole = quantizeSync({ data, shape: [1, count] }, { nbits: 8, solver: 'minmax', groupSize: null });
+    expectSameBytes(made.scale, whole.scale);
+    expectSameBytes(made.zero, whole.zero);
+    expectSameBytes(made.codes, unpack(whole));
+  }
 });
 
 describe('metaBits 8', () => {

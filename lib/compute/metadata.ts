@@ -1,5 +1,6 @@
 import type { Step } from '../../binding.js';
 import type { ResolvedQuantConfig } from '../matrix/config.js';
+import { DTYPES } from '../matrix/dtype.js';
 import { FORMATS } from '../matrix/format.js';
 import { scalesOfSet } from '../matrix/metadata.js';
 import { resolveQuantConfig } from '../matrix/options.js';
@@ -14,11 +15,19 @@ const [PLAIN, GUARDED] = ([false, true] as const).map((referenceGuards) =>
   resolveQuantConfig({ nbits: 8, solver: 'minmax', referenceGuards }),
 ) as [ResolvedQuantConfig, ResolvedQuantConfig];
 
+/**
+ * Scales of one set that are quantized at once. An operation on a whole layer's has memory for all of it, and what is given back in such
+ * pieces comes back late.
+ */
+const PIECE = 32 * 1024;
+
 /** Scales and zeros of a layer or a matrix, their codes to be, and how they are made. */
 export interface MetaJob {
   readonly meta: Required<QuantizedMeta>;
-  /** The first reads `scale` and `zero` and writes all of `meta`; when all are done the former are as the latter says. */
-  readonly steps: readonly Step[];
+  /** Read `scale` and `zero` and write `meta`. To be run one after the other, each when it is asked for. */
+  readonly steps: () => Iterable<Step>;
+  /** Thereafter: make `scale` and `zero` what `meta` stands for. */
+  readonly widening: readonly Step[];
 }
 
 /**
@@ -41,23 +50,18 @@ export function metaJob(
   const make = (values: Float32Array, codes: Uint8Array<ArrayBuffer>, sets: number) => {
     const made: MetaCodes = { codes, scale: new Float32Array(sets), zero: new Float32Array(sets) };
     const { rows, cols, axis } = gridOf(made);
-    const quantize = groupedQuantizeArgs({
-      rows,
-      cols,
-      axis,
-      format: BYTES,
-      config,
-      weights: values,
-      dtype: 'float32',
-      metaDtype: 'float32',
-      packed: codes,
-      scale: made.scale,
-      zero: made.zero,
-      stats: new Float64Array(5),
-      threads: sets === 1 ? 1 : threads, // one set is one thread's work, and each would have scratch for all of it
-    });
-    const steps: readonly Step[] = [{ operation: 'quantize', args: quantize }, widenStep(made, values, threads)];
-    return { bytes: made, steps };
+    const quantize = (weights: Float32Array, packed: Uint8Array<ArrayBuffer>): Step => {
+      const args = groupedQuantizeArgs({
+        ...{ axis, format: BYTES, config, weights, packed, scale: made.scale, zero: made.zero },
+        ...{ rows, cols: sets === 1 ? weights.length : cols, dtype: 'float32', metaDtype: 'float32' },
+        stats: new Float64Array(5),
+        threads: sets === 1 ? 1 : threads, // one set is one thread's work
+      });
+      return { operation: 'quantize', args };
+    };
+    const steps = () =>
+      sets > 1 || values.length <= PIECE ? [quantize(values, codes)] : inPieces(values, codes, quantize);
+    return { bytes: made, steps, widening: widenStep(made, values, threads) };
   };
   const scales = make(scale, bytes('scale', count), count / scalesOfSet(count));
   if (zeroPoint !== 'float') {
@@ -65,10 +69,36 @@ export function metaJob(
     const codes = bytes('zero', count);
     codes.set(zero);
     const whole = { codes, scale: Float32Array.of(1), zero: new Float32Array(1) };
-    return { meta: { scale: scales.bytes, zero: whole }, steps: scales.steps };
+    return { meta: { scale: scales.bytes, zero: whole }, steps: scales.steps, widening: [scales.widening] };
   }
   const zeros = make(zero, bytes('zero', count), 1);
-  return { meta: { scale: scales.bytes, zero: zeros.bytes }, steps: [...scales.steps, ...zeros.steps] };
+  function* steps() {
+    yield* scales.steps();
+    yield* zeros.steps();
+  }
+  return { meta: { scale: scales.bytes, zero: zeros.bytes }, steps, widening: [scales.widening, zeros.widening] };
+}
+
+/** Quantizes one set piece by piece, each with the extremes of all of it: so each has its scale and its zero. */
+function* inPieces(
+  values: Float32Array,
+  codes: Uint8Array,
+  quantize: (weights: Float32Array, packed: Uint8Array<ArrayBuffer>) => Step,
+): Generator<Step> {
+  const [least, most] = [new Float32Array(1), new Float32Array(1)];
+  const all = { weights: values, dtype: DTYPES.float32.id, rows: 1, cols: values.length, axis: 1, threads: 1 } as const;
+  yield { operation: 'extremes', args: { ...all, least, most } };
+  const piece = new Float32Array(PIECE);
+  const packed = new Uint8Array(PIECE);
+  const held = PIECE - 2;
+  for (let at = 0; at < values.length; at += held) {
+    const own = values.subarray(at, at + held);
+    piece.fill(least[0]!);
+    piece[PIECE - 1] = most[0]!;
+    piece.set(own);
+    yield quantize(piece, packed);
+    codes.set(packed.subarray(0, own.length), at);
+  }
 }
 
 /** Sets are the columns of a matrix; one set is also a row, which is faster. */

@@ -82,8 +82,9 @@ export async function storedScales(
   const zero = config.zeroPoint === 'float' ? roundZeros(ofZero, metaDtype, zeroFrom) : ofZero;
   if (config.metaBits !== 8) return { scale, zero, stored: { scale, zero } };
   const stored = { scale: scale.slice(), zero: zero.slice() };
-  const { steps } = metaJob(stored.scale, stored.zero, config, machine.threads);
-  await runTask(machine.backend, 'sequence', { steps }, machine);
+  const { steps, widening } = metaJob(stored.scale, stored.zero, config, machine.threads);
+  for (const { operation, args } of steps()) await runTask(machine.backend, operation, args, machine);
+  await runTask(machine.backend, 'sequence', { steps: widening }, machine);
   return { scale, zero, stored };
 }
 

@@ -67,7 +67,7 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
         this.#memory.kept.take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
       ),
     );
-    await run.compute('sequence', { steps });
+    for (const { operation, args } of steps()) await run.compute(operation, args);
     this.#meta = meta;
     return byteMetaTensors(site.name, groupsOf(form), meta);
   }
