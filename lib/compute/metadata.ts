@@ -30,20 +30,23 @@ export interface MetaJob {
   readonly widening: readonly Step[];
 }
 
+/** Gives memory, from the beginning of a buffer on. */
+type MetaMemory = (kind: 'scale' | 'zero' | 'piece', count: number) => Uint8Array<ArrayBuffer>;
+
 /**
  * Quantizes scales in sets of `scalesOfSet`, zeros all together, and widens them again, in place. Zeros that are codes stay so.
  *
  * The reference does it without its solver: `Quantizer.quantize(scale, nbits=8, group_size=128, axis=0, optimize=False)` and
  * `Quantizer.quantize(zero, nbits=8, channel_wise=False, optimize=False)`.
  *
- * @param bytes Gives memory for codes.
+ * @param bytes Gives memory for codes; and, till `steps` are done, for a `piece`.
  */
 export function metaJob(
   scale: Float32Array<ArrayBuffer>,
   zero: Float32Array<ArrayBuffer>,
   { referenceGuards, zeroPoint }: Pick<ResolvedQuantConfig, 'referenceGuards' | 'zeroPoint'>,
   threads: number,
-  bytes: (kind: 'scale' | 'zero', count: number) => Uint8Array<ArrayBuffer> = (_, length) => new Uint8Array(length),
+  bytes: MetaMemory = (_, length) => new Uint8Array(length),
 ): MetaJob {
   const config = referenceGuards ? GUARDED : PLAIN;
   const count = scale.length;
@@ -60,7 +63,7 @@ export function metaJob(
       return { operation: 'quantize', args };
     };
     const steps = () =>
-      sets > 1 || values.length <= PIECE ? [quantize(values, codes)] : inPieces(values, codes, quantize);
+      sets > 1 || values.length <= PIECE ? [quantize(values, codes)] : inPieces(values, codes, bytes, quantize);
     return { bytes: made, steps, widening: widenStep(made, values, threads) };
   };
   const scales = make(scale, bytes('scale', count), count / scalesOfSet(count));
@@ -83,13 +86,15 @@ export function metaJob(
 function* inPieces(
   values: Float32Array,
   codes: Uint8Array,
+  bytes: MetaMemory,
   quantize: (weights: Float32Array, packed: Uint8Array<ArrayBuffer>) => Step,
 ): Generator<Step> {
   const [least, most] = [new Float32Array(1), new Float32Array(1)];
   const all = { weights: values, dtype: DTYPES.float32.id, rows: 1, cols: values.length, axis: 1, threads: 1 } as const;
   yield { operation: 'extremes', args: { ...all, least, most } };
-  const piece = new Float32Array(PIECE);
-  const packed = new Uint8Array(PIECE);
+  const { buffer } = bytes('piece', PIECE * (Float32Array.BYTES_PER_ELEMENT + 1));
+  const piece = new Float32Array(buffer, 0, PIECE);
+  const packed = new Uint8Array(buffer, piece.byteLength, PIECE);
   const held = PIECE - 2;
   for (let at = 0; at < values.length; at += held) {
     const own = values.subarray(at, at + held);

@@ -62,9 +62,10 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     demandFinite(site.weight.name, 'scale', this.#scale);
     demandFinite(site.weight.name, 'zero', this.#zero);
     const what = `the scales of ${quote(site.weight.name)}`;
+    const { looks, kept } = this.#memory;
     const { meta, steps } = allocating(what, () =>
       metaJob(this.#scale, this.#zero, form.config, run.threads, (kind, count) =>
-        this.#memory.kept.take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
+        (kind === 'piece' ? looks : kept).take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
       ),
     );
     for (const { operation, args } of steps()) await run.compute(operation, args);
