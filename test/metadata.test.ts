@@ -6,10 +6,12 @@ import { groupedDequantizeArgs } from '../lib/compute/arguments.js';
 import { QuantizedLinear } from '../lib/compute/linear.js';
 import { metaJob } from '../lib/compute/metadata.js';
 import { dequantizeSync, quantize, quantizeSync, unpack } from '../lib/compute/quantize.js';
+import { Scratch } from '../lib/containers/scratch.js';
 import { highestCode, NBITS, type QuantConfig } from '../lib/matrix/config.js';
 import { formatNamed } from '../lib/matrix/format.js';
 import { scalesOfSet, tameMeta } from '../lib/matrix/metadata.js';
 import type { MetaCodes, QuantizedTensor } from '../lib/matrix/weight.js';
+import { setInPieces } from '../lib/schemes/hqq/set-in-pieces.js';
 import { expectSameBytes } from './support/bytes.js';
 import { randomWeights } from './support/checkpoints.js';
 import { floats, goldenBytes, goldenTensors } from './support/golden.js';
@@ -37,7 +39,7 @@ describe.each(availableBackends())('scales and zeros as bytes: %s', (name) => {
     const of = (key: string) => tensors.get(key)!;
     const [scale, zero] = [floats(of('scale')).slice(), floats(of('zero')).slice()];
     const { meta, steps, widening } = metaJob(scale, zero, { referenceGuards: true, zeroPoint: 'float' }, 2);
-    for (const { operation, args } of steps()) backend.run(operation, args as never);
+    for (const { operation, args } of steps) backend.run(operation, args as never);
     for (const { operation, args } of widening) backend.run(operation, args as never);
     for (const kind of ['scale', 'zero'] as const) {
       expectSameBytes(meta[kind].codes, of(`${kind}_q`).bytes);
@@ -65,9 +67,10 @@ test('scales of one large set are quantized in pieces, to the bytes of the whole
   const scale = Float32Array.from(randomWeights(count, 5), Math.abs);
   const zero = Float32Array.from(randomWeights(count, 6));
   [scale[40_000], zero[69_999], zero[3]] = [9, -20, 30]; // extremes of other pieces than most
-  const { meta, steps } = metaJob(scale, zero, { referenceGuards: false, zeroPoint: 'float' }, 2);
+  const config = { referenceGuards: false, zeroPoint: 'float' } as const;
+  const { meta, steps } = metaJob(scale, zero, config, 2, undefined, (...set) => setInPieces(...set, new Scratch()));
   let most = 0;
-  for (const { operation, args } of steps()) {
+  for (const { operation, args } of steps) {
     backend.run(operation, args as never);
     if (operation === 'quantize') most = Math.max(most, args.weights.length);
   }

@@ -93,7 +93,7 @@ export function* quantizeJob(
     }
     const job = allocating(what, () => metaJob(scale, zero, config, threads));
     ({ meta } = job);
-    yield* job.steps();
+    yield* job.steps;
     yield* job.widening;
     yield { operation: 'encode', args };
   }

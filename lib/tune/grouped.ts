@@ -83,7 +83,7 @@ export async function storedScales(
   if (config.metaBits !== 8) return { scale, zero, stored: { scale, zero } };
   const stored = { scale: scale.slice(), zero: zero.slice() };
   const { steps, widening } = metaJob(stored.scale, stored.zero, config, machine.threads);
-  for (const { operation, args } of steps()) await runTask(machine.backend, operation, args, machine);
+  for (const { operation, args } of steps) await runTask(machine.backend, operation, args, machine);
   await runTask(machine.backend, 'sequence', { steps: widening }, machine);
   return { scale, zero, stored };
 }

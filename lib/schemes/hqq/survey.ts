@@ -12,6 +12,7 @@ import type { Encoded, Survey, WholeTensor, WorkRun } from '../scheme.js';
 import type { SurveyMemory } from '../survey-memory.js';
 import { byteMetaTensors } from './byte-meta.js';
 import { chunkArgs, codePiece, demandFinite, packChosen, solveChunk, sumsOf } from './encode.js';
+import { setInPieces } from './set-in-pieces.js';
 import { groupsOf, type HqqLayer, hasByteMeta } from './state-dict.js';
 import { widenPart } from './wide-meta.js';
 
@@ -64,11 +65,13 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     const what = `the scales of ${quote(site.weight.name)}`;
     const { looks, kept } = this.#memory;
     const { meta, steps } = allocating(what, () =>
-      metaJob(this.#scale, this.#zero, form.config, run.threads, (kind, count) =>
-        (kind === 'piece' ? looks : kept).take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
+      metaJob(
+        ...([this.#scale, this.#zero, form.config, run.threads] as const),
+        (kind, count) => kept.take(`codes of ${kind}`, Uint8Array<ArrayBuffer>, count),
+        (values, codes, quantize) => setInPieces(values, codes, quantize, looks),
       ),
     );
-    for (const { operation, args } of steps()) await run.compute(operation, args);
+    for (const { operation, args } of steps) await run.compute(operation, args);
     this.#meta = meta;
     return byteMetaTensors(site.name, groupsOf(form), meta);
   }
