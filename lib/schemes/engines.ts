@@ -12,6 +12,8 @@ export interface EngineLayer {
   readonly nbits: number;
   readonly groupSize: number;
   readonly zeroPoint: ZeroPoint;
+  /** As `LayerStorage` has it, of a layer that was found. */
+  readonly packing?: string;
 }
 
 interface Engine {
@@ -33,6 +35,9 @@ interface Engine {
 
 const noExperts = ({ name }: EngineLayer) =>
   isExpert(name) ? 'experts become random numbers, without a message' : undefined;
+/** AWQ in the order of another kernel is read here alone. */
+const gemm = ({ packing = 'awq-gemm' }: EngineLayer) =>
+  packing === 'awq-gemm' ? undefined : 'it takes AWQ in the order of gemm alone';
 const symmetricExperts = ({ name, zeroPoint }: EngineLayer) =>
   isExpert(name) && zeroPoint !== 'symmetric' ? 'experts need symmetric zeros (--zero-point symmetric)' : undefined;
 const symmetricGptq = ({ nbits, zeroPoint }: EngineLayer) =>
@@ -65,7 +70,12 @@ const ENGINES: readonly Engine[] = [
       'OneFormerForUniversalSegmentation',
       'SwinModel',
     ],
-    formats: { 'compressed-tensors': symmetricExperts, awq: noExperts, gptq: noExperts, torchao: noExperts },
+    formats: {
+      'compressed-tensors': symmetricExperts,
+      awq: (layer) => gemm(layer) ?? noExperts(layer),
+      gptq: noExperts,
+      torchao: noExperts,
+    },
   },
   {
     name: 'vllm',
@@ -73,7 +83,7 @@ const ENGINES: readonly Engine[] = [
     fuses: true,
     formats: {
       'compressed-tensors': (layer) => (layer.nbits === 1 ? 'it takes 2 to 8 bits, not 1' : symmetricExperts(layer)),
-      awq: () => undefined,
+      awq: gemm,
       gptq: symmetricGptq,
       torchao: ({ zeroPoint }) =>
         zeroPoint === 'float'
@@ -92,7 +102,7 @@ const ENGINES: readonly Engine[] = [
           return '8 bits need symmetric zeros (--zero-point symmetric)';
         return symmetricExperts(layer) ?? marlin(layer);
       },
-      awq: (layer) => marlin(layer),
+      awq: (layer) => gemm(layer) ?? marlin(layer),
       gptq: (layer) => symmetricGptq(layer) ?? marlin(layer),
     },
   },
@@ -215,9 +225,9 @@ export function engineLayer({
   name,
   scheme,
   shape,
-  storage: { nbits, groupSize, zeroPoint = 'float' },
+  storage: { nbits, groupSize, zeroPoint = 'float', packing },
 }: Pick<EngineLayer, 'name' | 'scheme' | 'shape'> & { readonly storage: LayerStorage }): EngineLayer {
-  return { name, scheme, shape, nbits, groupSize, zeroPoint };
+  return { name, scheme, shape, nbits, groupSize, zeroPoint, packing };
 }
 
 /** The engines that load a model of such layers, as people call them. The rest as `notLoaded` has it. */

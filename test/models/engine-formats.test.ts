@@ -2,6 +2,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { floatOfHalf, halfOfFloat } from '../../lib/backend/js/lanes.js';
+import { dequantizeSync } from '../../lib/compute/quantize.js';
 import { quantizeModel as quantizeWeighed } from '../../lib/index.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { openModel } from '../../lib/models/model.js';
@@ -171,6 +172,55 @@ test.each<readonly [string, object]>([
     expect(fs.existsSync(out)).toBe(false);
   }
   await quantizeModel(modelFolder([source]), freshPath('out'), { for: 'transformers', ...options });
+});
+
+describe('AWQ in the order of gemv', () => {
+  // As AutoAWQ 0.2.9 packs it (modules/linear/gemv.py): rows of codes in their order, zeros and scales in whole words of zeros, of which
+  // groups of 32 take a multiple of four.
+  const [OUTS, INS, GROUP, WORDS] = [3, 64, 32, 4];
+  const codeOf = (out: number, feature: number) => (5 * out + 3 * feature) % 16;
+  const zeroOf = (out: number, group: number) => (7 * out + 2 * group + 1) % 16;
+  const packed = (width: number, of: (row: number, at: number) => number): SourceTensor => {
+    const all = new Int32Array(OUTS * width);
+    for (let i = 0; i < all.length * 8; i++)
+      all[i >> 3]! |= of(Math.floor(i / (8 * width)), i % (8 * width)) << (4 * (i & 7));
+    return { dtype: 'I32', shape: [OUTS, width], bytes: new Uint8Array(all.buffer) };
+  };
+  const scales = Float32Array.from({ length: OUTS * WORDS * 8 }, (_, i) =>
+    i % (WORDS * 8) < INS / GROUP ? 2 ** (Math.floor(i / (WORDS * 8)) - (i % 2)) : 0,
+  );
+  const source: Source = {
+    'x.qweight': packed(INS / 8, codeOf),
+    'x.qzeros': packed(WORDS, (out, group) => (group < INS / GROUP ? zeroOf(out, group) : 0)),
+    'x.scales': tensorOf(scales, [OUTS, WORDS * 8], 'float16'),
+  };
+  const said = { quant_method: 'awq', bits: 4, group_size: GROUP, version: 'gemv', zero_point: true };
+  const folder = (config: object = said, change: Source = {}) =>
+    modelFolder([{ ...source, ...change }], { config: JSON.stringify({ quantization_config: config }) });
+
+  test('is read, and no engine is said to load it', async () => {
+    const model = await openModel(folder());
+    const weights = Float32Array.from({ length: OUTS * INS }, (_, i) => {
+      const [out, feature] = [Math.floor(i / INS), i % INS];
+      const group = Math.floor(feature / GROUP);
+      return (codeOf(out, feature) - zeroOf(out, group)) * 2 ** (out - group);
+    });
+    expect(model.tensor('x.weight')).toEqual(weights);
+    expect(dequantizeSync(await model.loadQuantized('x'))).toEqual(weights);
+    expect(model.loading().loads).toEqual([]);
+    await model.close();
+  });
+
+  test.each<readonly [string, object, Source, RegExp]>([
+    ['without a size of groups', { ...said, group_size: undefined }, {}, /no groups of undefined input features of 64/],
+    ['in groups that do not divide', { ...said, group_size: 48 }, {}, /no groups of 48 input features of 64/],
+    ['in more groups than there are scales', { ...said, group_size: 1 }, {}, /no groups of 1 input features of 64/],
+    ['with other zeros', said, { 'x.qzeros': words([3, 2]) }, /as scales, where floating-point \[3, 16\]/],
+    ['with other bits', { ...said, bits: 8 }, {}, /AWQ with 8 bits/],
+  ])('%s it is refused', async (_, config, change, message) => {
+    const error = await failure(() => openModel(folder(config, change)));
+    expect(error).toMatchObject({ code: 'ERR_CHECKPOINT_FORMAT', message: expect.stringMatching(message) });
+  });
 });
 
 test.each(['compressed-tensors', 'awq', 'gptq', 'torchao'] as const)(

@@ -6,9 +6,6 @@ export const FIELDS = 8;
 /** Of AutoAWQ's `gemm`: nibble `j`, the first in the lowest bits, holds feature `GEMM[j]` of the eight. */
 export const GEMM: readonly number[] = [0, 2, 4, 6, 1, 3, 5, 7];
 
-/** As they come, of those who have packed without the order of a kernel. */
-export const PLAIN: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7];
-
 /** Input features that are packed together: what is read and written of them stays in the first-level cache. */
 const BLOCK = 256;
 

@@ -1,6 +1,7 @@
 import { pathOfFile, type TensorEntry, type TensorSource } from '../../containers/container.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
+import { saysGemv } from '../awq/find.js';
 import { columnsOf, type RowChunk } from '../rows/chunks.js';
 import { TOGETHER, unpackScales } from '../rows/columns.js';
 import type { RowLayer, RowParts } from '../rows/read.js';
@@ -56,6 +57,7 @@ const isMembers = (value: unknown): boolean =>
 export async function findGptq(source: TensorSource, signal?: AbortSignal): Promise<readonly GptqLayer[]> {
   const layers: GptqLayer[] = [];
   const said = declaredOf(source.envelope.config);
+  if (saysGemv(said)) return [];
   for (const name of namesOfGptq(source)) {
     layers.push(await readGptq(source, name.slice(0, -PACKED.length), said, signal));
     await yieldIfDue();
