@@ -14,7 +14,7 @@ export const MAX_JSON_DEPTH = 64;
 export const MAX_JSON_VALUES = 4_000_000;
 
 /** Where the bytes come from, for messages. */
-interface JsonSource {
+export interface JsonSource {
   /** Path, as messages show it. */
   readonly file: string;
   /** What part of the file the bytes are, if they are not the whole: `header`. */
@@ -32,6 +32,9 @@ export function parseJson(bytes: Uint8Array, source: JsonSource): unknown {
   reader.end();
   return value;
 }
+
+/** Elements below which an array that has grown is copied: it has room for 17, of which there may be hundreds of thousands of pairs. */
+const FEW = 9;
 
 const QUOTE = 0x22;
 const MINUS = 0x2d;
@@ -71,20 +74,12 @@ export class JsonReader {
   value(): unknown {
     if (++this.#values > MAX_JSON_VALUES) this.fail(`expected at most ${MAX_JSON_VALUES} values`);
     switch (this.#peek()) {
-      case BRACE: {
-        const object: Record<string, unknown> = {};
-        this.members((key, at) => {
-          if (Object.hasOwn(object, key)) this.duplicate(key, at);
-          const value = this.value();
-          if (key !== '__proto__') object[key] = value;
-          else Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
-        });
-        return object;
-      }
+      case BRACE:
+        return this.object(() => this.value());
       case BRACKET: {
         const array: unknown[] = [];
         this.elements(() => array.push(this.value()));
-        return array;
+        return array.length < FEW ? array.slice() : array;
       }
       case QUOTE:
         return this.string();
@@ -123,6 +118,18 @@ export class JsonReader {
   }
 
   /** An array: `visit` is called with each index and reads the element. */
+  /** An object as a tree. @param read Reads the member of a name, which stands next. */
+  object(read: (key: string) => unknown): Record<string, unknown> {
+    const object: Record<string, unknown> = {};
+    this.members((key, at) => {
+      if (Object.hasOwn(object, key)) this.duplicate(key, at);
+      const value = read(key);
+      if (key !== '__proto__') object[key] = value;
+      else Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
+    });
+    return object;
+  }
+
   elements(visit: (index: number) => void): void {
     this.#open(BRACKET, 'an array');
     if (this.#peek() === 0x5d) return void this.#close();

@@ -83,19 +83,40 @@ export type WrittenValue =
   | readonly ['strings', readonly string[]]
   | readonly ['f32s' | 'i32s', readonly number[]];
 
+/** Writes a text with its length in front, which is below 2^32 of any text here. Returns where it ends. */
+function writeText(text: string, to: Buffer, at: number): number {
+  const length = to.write(text, at + 8);
+  to.writeUInt32LE(length, at);
+  return at + 8 + length;
+}
+
 function textBytes(text: string): Buffer {
-  const length = Buffer.byteLength(text);
-  const bytes = Buffer.alloc(8 + length);
-  bytes.writeBigUInt64LE(BigInt(length), 0);
-  bytes.write(text, 8);
+  const bytes = Buffer.alloc(8 + Buffer.byteLength(text));
+  writeText(text, bytes, 0);
   return bytes;
+}
+
+function writeNumber(type: number, value: number, to: Buffer, at: number): number {
+  if (type === VALUE.f32) return to.writeFloatLE(value, at);
+  return type === VALUE.i32 ? to.writeInt32LE(value, at) : to.writeUInt32LE(value, at);
 }
 
 function numberBytes(type: number, value: number): Buffer {
   const bytes = Buffer.alloc(4);
-  if (type === VALUE.f32) bytes.writeFloatLE(value);
-  else if (type === VALUE.i32) bytes.writeInt32LE(value);
-  else bytes.writeUInt32LE(value);
+  writeNumber(type, value, bytes, 0);
+  return bytes;
+}
+
+/** A list in one piece of memory: it may be a vocabulary, and an array for each of its words would take many times its bytes. */
+function listBytes([type, list]: Extract<WrittenValue, readonly [keyof typeof LISTED, unknown]>): Buffer {
+  const of = LISTED[type];
+  const size = type === 'strings' ? list.reduce((sum, text) => sum + 8 + Buffer.byteLength(text), 0) : 4 * list.length;
+  const bytes = Buffer.alloc(12 + size);
+  bytes.writeUInt32LE(of, 0);
+  bytes.writeUInt32LE(list.length, 4);
+  let at = 12;
+  if (type === 'strings') for (const text of list) at = writeText(text, bytes, at);
+  else for (const value of list) at = writeNumber(of, value, bytes, at);
   return bytes;
 }
 
@@ -110,14 +131,8 @@ function bytesOf(written: WrittenValue): readonly [type: number, bytes: Uint8Arr
       return [VALUE.bool, Uint8Array.of(value ? 1 : 0)];
     case 'string':
       return [VALUE.string, textBytes(value)];
-    default: {
-      const of = LISTED[type];
-      const head = Buffer.alloc(12);
-      head.writeUInt32LE(of, 0);
-      head.writeBigUInt64LE(BigInt(value.length), 4);
-      const items = type === 'strings' ? value.map(textBytes) : value.map((one) => numberBytes(of, one));
-      return [VALUE.array, Buffer.concat([head, ...items])];
-    }
+    default:
+      return [VALUE.array, listBytes(written)];
   }
 }
 

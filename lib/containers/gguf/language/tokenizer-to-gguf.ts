@@ -40,7 +40,7 @@ export function tokenizerPairs(files: TokenizerFiles, count: number, advise: (me
     throw refuse('a tokenizer that merges pairs (BPE)', model?.type);
   if (typeof model.vocab !== 'object' || model.vocab === null || !Array.isArray(model.merges))
     throw refuse('a model with vocab and merges', Object.keys(model));
-  const merges = model.merges.map((merge: unknown) => mergeOf(merge, refuse));
+  const merges: readonly unknown[] = model.merges;
   const byPieces = model.byte_fallback === true;
   const vocabulary = vocabularyOf(tokenizer, model.vocab as Json, count, byPieces, refuse);
   const kind = byPieces
@@ -64,6 +64,12 @@ function mergeOf(merge: unknown, refuse: Refuse): readonly [string, string] {
   throw refuse('every merge to be of two pieces', merge);
 }
 
+/** As GGUF files have it. What is so already is kept, since there may be hundreds of thousands. */
+function mergeText(merge: unknown, refuse: Refuse): string {
+  const [left, right] = mergeOf(merge, refuse);
+  return typeof merge === 'string' ? merge : `${left} ${right}`;
+}
+
 function vocabularyOf(
   { added_tokens: added }: Json,
   vocab: Json,
@@ -84,7 +90,7 @@ function vocabularyOf(
     ids.set(token, id as number);
   };
   const isByte = (token: string) => byPieces && /^<0x[0-9A-F]{2}>$/.test(token);
-  for (const [token, id] of Object.entries(vocab)) put(id, token, isByte(token) ? KIND.byte : KIND.normal);
+  for (const token of Object.keys(vocab)) put(vocab[token], token, isByte(token) ? KIND.byte : KIND.normal);
   if (added !== undefined && !Array.isArray(added)) throw refuse('added_tokens to be a list', added);
   for (const one of (added ?? []) as readonly (Json | null)[])
     put(one?.id, one?.content, one?.special === true ? KIND.control : KIND.userDefined);
@@ -92,12 +98,7 @@ function vocabularyOf(
 }
 
 /** Of bytes, cut into words first. */
-function bytePairs(
-  tokenizer: Json,
-  model: Json,
-  merges: readonly (readonly [string, string])[],
-  refuse: Refuse,
-): Pairs {
+function bytePairs(tokenizer: Json, model: Json, merges: readonly unknown[], refuse: Refuse): Pairs {
   const { pre_tokenizer: step, normalizer } = tokenizer;
   const found = PRE_TOKENIZERS.find(({ json }) => sameStep(json, step));
   const known = PRE_TOKENIZERS.map(({ label }) => label).join(', ');
@@ -112,7 +113,7 @@ function bytePairs(
   return [
     ['tokenizer.ggml.model', ['string', 'gpt2']],
     ['tokenizer.ggml.pre', ['string', found.label]],
-    ['tokenizer.ggml.merges', ['strings', merges.map(([left, right]) => `${left} ${right}`)]],
+    ['tokenizer.ggml.merges', ['strings', merges.map((merge) => mergeText(merge, refuse))]],
   ];
 }
 
@@ -121,7 +122,7 @@ function piecePairs(
   tokenizer: Json,
   model: Json,
   { tokens, kinds, ids }: Vocabulary,
-  merges: readonly (readonly [string, string])[],
+  merges: readonly unknown[],
   refuse: Refuse,
 ): Pairs {
   if ((tokenizer.pre_tokenizer ?? null) !== null)
@@ -133,7 +134,8 @@ function piecePairs(
   if (!prefix && !sameStep(normalizer, replace))
     throw refuse(`a normalizer that puts ${SPACE} for spaces`, normalizer ?? null);
   const scores: number[] = new Array(tokens.length).fill(0);
-  for (const [rank, [left, right]] of merges.entries()) {
+  for (const [rank, merge] of merges.entries()) {
+    const [left, right] = mergeOf(merge, refuse);
     const id = ids.get(left + right);
     if (id !== undefined && scores[id] === 0) scores[id] = -rank;
   }
