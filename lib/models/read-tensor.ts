@@ -95,7 +95,7 @@ export class Pieces {
   readonly #free: Uint8Array[] = [];
 
   take(bytes: number): Uint8Array {
-    if (bytes < PIECE_BYTES) return new Uint8Array(bytes);
+    if (bytes < PIECE_BYTES / 2) return new Uint8Array(bytes);
     return this.#free.pop() ?? new Uint8Array(PIECE_BYTES);
   }
 

@@ -7,7 +7,7 @@ import { DenseLinear, type Linear } from '../blocks/linear.js';
 import { Plan, type PlanRun } from '../blocks/plan.js';
 
 /** Floats of weights that are in memory at once. Fewer, and each piece's products would be too few for what a call costs. */
-const PIECE = 1 << 21;
+const PIECE = 1 << 20;
 
 /** Memory that layers read their weights into, one after the other; calls at once have each their own. */
 export class Slots {
