@@ -167,10 +167,10 @@ function move(
   }
 }
 
-/** Rows and columns that are moved together: what is read and written of them stays in the first-level cache. */
-const TILE = 32;
+/** Rows and columns that are moved together: what is read of them stays in a cache until the rest of its line is read. */
+const TILE = 64;
 
-/** The same of segments that are whole columns of some rows, side by side: as a rule they are. */
+/** The same of segments that are whole columns of some rows, side by side: as a rule they are. What is written is written line by line. */
 function moveTiles(
   width: number,
   height: number,
@@ -184,12 +184,18 @@ function moveTiles(
     const bottom = Math.min(height, top + TILE);
     for (let left = 0; left < width; left += TILE) {
       const right = Math.min(width, left + TILE);
+      if (direction === 'into') {
+        for (let row = top; row < bottom; row++) {
+          const end = corner + row * stride + right;
+          for (let place = end - right + left, at = left * height + row; place < end; place++, at += height)
+            straight[place] = turned[at]!;
+        }
+        continue;
+      }
       for (let column = left; column < right; column++) {
-        let place = corner + column + top * stride;
         const end = column * height + bottom;
-        if (direction === 'into')
-          for (let at = column * height + top; at < end; at++, place += stride) straight[place] = turned[at]!;
-        else for (let at = column * height + top; at < end; at++, place += stride) turned[at] = straight[place]!;
+        for (let at = column * height + top, place = corner + column + top * stride; at < end; at++, place += stride)
+          turned[at] = straight[place]!;
       }
     }
   }
