@@ -62,10 +62,14 @@ void pack_right(const Right& right, float* to) {
 template <class V>
 void multiply(const Chain& chain) {
   constexpr size_t kRows = Tile<V>::kRows, kVectors = Tile<V>::kVectors, kCols = Tile<V>::kCols;
-  for (size_t r = 0; r < chain.rows; r += kRows) {
+  // The columns that follow are asked for meanwhile: so many vectors with each tile.
+  const float* next = chain.right + chain.terms * kCols;
+  const size_t each = (chain.terms * kVectors * kRows + chain.rows - 1) / chain.rows;
+  for (size_t r = 0; r < chain.rows; r += kRows, next += each * kLanes) {
     typename V::F32 sum_f32[kRows][kVectors];
     float* const out = chain.out + r * chain.stride;
     prefetch_tile<V>(out, chain.stride, chain.rows - r);
+    for (size_t i = 0; i < each; ++i) simd::prefetch<V>(next + i * kLanes);
     multiply_tile<V>(chain.left + r * chain.terms, chain.right, chain.terms, sum_f32);
     if (chain.cols == kCols && r + kRows <= chain.rows) {
       for (size_t i = 0; i < kRows; ++i)
