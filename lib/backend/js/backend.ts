@@ -58,7 +58,7 @@ export function provide(more: { readonly [K in keyof Operations]?: Run<K> }): vo
 
 function unitsOf<K extends keyof Operations>(operation: K, args: Operations[K]): Units {
   const run = operations[operation];
-  if (run === undefined) throw new TypeError(`Expected operation ${operation} to be provided before it is run.`);
+  if (run === undefined) throw new TypeError(`Expected ${operation} to be provided.`);
   return run(args);
 }
 
