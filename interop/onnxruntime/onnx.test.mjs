@@ -9,7 +9,7 @@ import * as ort from 'onnxruntime-node';
 import { dequantizeModel, quantizeModel } from '../../dist/index.mjs';
 import { collectImportance } from '../../dist/runtime.mjs';
 import { floats, gaussian, graph, model, node, tensor, value } from './graph.mjs';
-import { llamaGraph, logitsOf, lossOf } from './llama.mjs';
+import { divergenceOf, llamaGraph, logitsOf, lossOf } from './llama.mjs';
 
 const SHIPPED = fileURLToPath(new URL('../../examples/models/llama-2.3m-books', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'hqq-onnxruntime-'));
@@ -233,6 +233,26 @@ test('importance of a graph is that of the same model in hqq/runtime', async (t)
   assert.equal(source, 'text');
   const report = await quantizeModel(float, at('weighed'), { nbits: 2, groupSize: 32 });
   assert.equal(report.importance, 'random');
+});
+
+test('error feedback brings a Llama nearer to the float one', async (t) => {
+  const output = at('refined');
+  const options = { groupSize: 32, zeroPoint: 'float', importance: 'random', force: true };
+  const own = ids.slice(0, 128);
+  const logits = async (path) => {
+    const session = await open(path);
+    const given = await logitsOf(ort, session, config, own);
+    await session.release();
+    return given;
+  };
+  const exact = await logits(join(float, 'onnx', 'model.onnx'));
+  const far = [];
+  for (const refine of [false, true]) {
+    await quantizeModel(float, output, { ...options, refine });
+    far.push(divergenceOf(exact, await logits(join(output, 'onnx', 'model_q4.onnx')), config.vocab_size));
+  }
+  t.diagnostic(`divergence ${far.map((one) => one.toExponential(2)).join(' -> ')}`);
+  assert.ok(far[1] < 0.9 * far[0], `${far}`);
 });
 
 test('importance of what follows products by large matrices, which are computed in pieces', async () => {
