@@ -309,6 +309,19 @@ export interface RmsNormArgs {
   readonly threads: number;
 }
 
+/** `out[r] = (x[r] - mean(x[r])) / sqrt(mean((x[r] - mean(x[r]))^2) + epsilon) * weight + bias`. */
+export interface LayerNormArgs extends RmsNormArgs {
+  /** `[cols]` */
+  readonly bias: Float32Array;
+}
+
+/** `x = f(x)`: for `gelu` x times the normal distribution's share below it, for `geluTanh` as `geglu` has it, for `relu` `max(x, 0)`. */
+export interface ActivationArgs {
+  /** Read and written. */
+  readonly x: Float32Array;
+  readonly threads: number;
+}
+
 /**
  * Rotary embedding: in each head, elements `i` and `i + turned / 2` are a pair that is turned by an angle of the row's own,
  * `(a, b) -> (a cos - b sin, b cos + a sin)`.
@@ -438,6 +451,18 @@ export interface RmsNormGradientArgs extends Omit<RmsNormArgs, 'out'> {
   readonly adds: boolean;
 }
 
+/** The gradient of `layerNorm`. */
+export type LayerNormGradientArgs = RmsNormGradientArgs;
+
+/** The gradient of an activation. */
+export interface ActivationGradientArgs {
+  /** What it was given. */
+  readonly x: Float32Array;
+  /** As long, of what it gave, then of x: read and written. */
+  readonly gradient: Float32Array;
+  readonly threads: number;
+}
+
 /**
  * The gradient of `attention` for a text of its own: row `r` is at position `r`. Probabilities are computed anew, a few rows at a time.
  */
@@ -446,6 +471,8 @@ export interface AttentionGradientArgs
     AttentionArgs,
     'rows' | 'heads' | 'kvHeads' | 'headDim' | 'window' | 'scale' | 'softcap' | 'q' | 'k' | 'v' | 'threads'
   > {
+  /** False: every row sees all of the text, whatever the window. */
+  readonly causal: boolean;
   /** `[rows, heads, headDim]`, of `out`. */
   readonly gradient: Float32Array;
   /** Of q, k and v, written. */
@@ -621,6 +648,10 @@ export interface Operations {
   fakeQuantizeGradient: FakeQuantizeGradientArgs;
   fakeQuantizeStep: FakeQuantizeStepArgs;
   rmsNorm: RmsNormArgs;
+  layerNorm: LayerNormArgs;
+  gelu: ActivationArgs;
+  geluTanh: ActivationArgs;
+  relu: ActivationArgs;
   rope: RopeArgs;
   attention: AttentionArgs;
   swiglu: SwigluArgs;
@@ -634,6 +665,10 @@ export interface Operations {
   gegluGradient: GegluGradientArgs;
   scaleGradient: ScaleGradientArgs;
   columnsGradient: ColumnsGradientArgs;
+  layerNormGradient: LayerNormGradientArgs;
+  geluGradient: ActivationGradientArgs;
+  geluTanhGradient: ActivationGradientArgs;
+  reluGradient: ActivationGradientArgs;
   clear: ClearArgs;
   largePages: LargePagesArgs;
   prepared: PreparedArgs;

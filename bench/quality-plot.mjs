@@ -1,8 +1,7 @@
-// node bench/quality-plot.mjs results.json > docs/quality.svg: bits per weight against perplexity, from what `npm run bench -- quality --json`
-// prints. Light and dark, no script, no font of its own.
+// node bench/quality-plot.mjs > docs/quality.svg: bits per weight against perplexity, of what bench/quality.json has, in the shape of what
+// `npm run bench -- quality --json` prints of a model. Several runs of it were put together there. Light and dark, no script, no font of its own.
 import { readFileSync } from 'node:fs';
 
-const NAME = 'SmolLM2-135M-Instruct';
 const [WIDTH, HEIGHT] = [720, 420];
 const BOX = { left: 64, right: WIDTH - 16, top: 44, bottom: HEIGHT - 48 };
 const [BITS, PERPLEXITY] = [
@@ -10,13 +9,17 @@ const [BITS, PERPLEXITY] = [
   [28, 1200],
 ];
 
-const { results } = JSON.parse(readFileSync(process.argv[2], 'utf8')).quality;
-const { rows, ggml } = results.find(({ name }) => name === NAME);
+const {
+  name: model,
+  original,
+  rows,
+  ggml,
+} = JSON.parse(readFileSync(new URL('quality.json', import.meta.url), 'utf8'));
 const of = (wanted) =>
   rows
-    .filter((row) => row.nbits !== undefined && Object.entries(wanted).every(([key, value]) => row[key] === value))
-    .map(({ nbits, groupSize, metaBits, bitsPerWeight, perplexity }) => [
-      `${nbits} bits, groups of ${groupSize}${metaBits === 8 ? ', scales of 8 bits' : ''}`,
+    .filter((row) => Object.entries({ tune: undefined, ...wanted }).every(([key, value]) => row[key] === value))
+    .map(({ nbits, groupSize, metaBits, refine, steps, bitsPerWeight, perplexity }) => [
+      `${nbits} bits, groups of ${groupSize}${metaBits === 8 ? ', scales of 8 bits' : ''}${refine ? ', refined' : ''}${steps ? `, ${steps} steps` : ''}`,
       bitsPerWeight,
       perplexity,
     ]);
@@ -35,6 +38,8 @@ const series = [
     points: of({ solver: 'joint', importance: 'own' }),
     colour: 6,
   },
+  { name: 'joint, tuned with its own text', points: of({ solver: 'joint', tune: true }), colour: 7 },
+  { name: 'joint, tuned, then all layers together', points: of({ solver: 'joint', tune: 'model' }), colour: 8 },
   { name: 'llama.cpp K types', points: ofGgml('none'), colour: 4, open: true },
   {
     name: 'llama.cpp K types, imatrix of the measured text',
@@ -43,7 +48,6 @@ const series = [
     open: true,
   },
 ];
-const original = rows.find(({ nbits }) => nbits === undefined).perplexity;
 
 const x = (bits) => BOX.left + ((bits - BITS[0]) / (BITS[1] - BITS[0])) * (BOX.right - BOX.left);
 const share = (value) => Math.log(value / PERPLEXITY[0]) / Math.log(PERPLEXITY[1] / PERPLEXITY[0]);
@@ -83,18 +87,20 @@ drawn.forEach(({ name, points, colour, open }, index) => {
 });
 
 console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" font-family="system-ui, sans-serif" font-size="12">
-<title>Bits per weight against perplexity of ${NAME}</title>
+<title>Bits per weight against perplexity of ${model}</title>
 <style>
 svg { background: #fff; color: #1f2328 } text { fill: #1f2328 } .grid { stroke: #d1d9e0 } .original { stroke: #1f2328; stroke-dasharray: 4 4 }
 .c1 { fill: #8c959f; stroke: #8c959f } .c2 { fill: #bc4c00; stroke: #bc4c00 } .c3 { fill: #0969da; stroke: #0969da }
-.c4 { stroke: #8250df } .c5 { stroke: #1a7f37 } .c6 { fill: #bf3989; stroke: #bf3989 } circle { stroke-width: 2 } .open { fill: none }
+.c4 { stroke: #8250df } .c5 { stroke: #1a7f37 } .c6 { fill: #bf3989; stroke: #bf3989 } .c7 { fill: #1a7f37; stroke: #1a7f37 }
+.c8 { fill: #cf222e; stroke: #cf222e } circle { stroke-width: 2 } .open { fill: none }
 @media (prefers-color-scheme: dark) {
 svg { background: #0d1117 } text { fill: #f0f6fc } .grid { stroke: #3d444d } .original { stroke: #f0f6fc }
 .c1 { fill: #9198a1; stroke: #9198a1 } .c2 { fill: #db6d28; stroke: #db6d28 } .c3 { fill: #4493f8; stroke: #4493f8 }
-.c4 { stroke: #ab7df8 } .c5 { stroke: #3fb950 } .c6 { fill: #f778ba; stroke: #f778ba } .open { fill: none }
+.c4 { stroke: #ab7df8 } .c5 { stroke: #3fb950 } .c6 { fill: #f778ba; stroke: #f778ba } .c7 { fill: #3fb950; stroke: #3fb950 }
+.c8 { fill: #f85149; stroke: #f85149 } .open { fill: none }
 }
 </style>
-${text(BOX.left, 22, `Perplexity of ${NAME}, wikitext-2, lower is better (dashes: the original, ${original.toFixed(1)})`, ' font-size="14"')}
+${text(BOX.left, 22, `Perplexity of ${model}, wikitext-2, lower is better (dashes: the original, ${original.toFixed(1)})`, ' font-size="14"')}
 ${lines.join('\n')}
 ${text((BOX.left + BOX.right) / 2, HEIGHT - 10, 'bits per weight, scales and zeros included', ' text-anchor="middle"')}
 </svg>`);

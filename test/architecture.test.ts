@@ -188,7 +188,7 @@ describe('includes of native', () => {
       ...['native/kernels/tune/table.h', 'native/kernels/tune/tune.h'],
     ],
     'native/kernels/blocks': ['native/kernels/convert.h'],
-    'native/kernels/tune': ['native/kernels/layers.h', 'native/kernels/tile.h'],
+    'native/kernels/tune': ['native/kernels/layers.h', 'native/kernels/encoder-layers.h', 'native/kernels/tile.h'],
     'native/kernels/solve': [
       ...['native/simd', 'native/kernels/bits.h', 'native/kernels/convert.h', 'native/kernels/table.h'],
     ],

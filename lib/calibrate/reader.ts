@@ -109,7 +109,8 @@ export function languageReader(source: BlockSource): Reader {
   };
 }
 
-function encoderReader(encoder: Encoder): Reader {
+/** As `languageReader`, of an encoder. */
+export function encoderReader(encoder: Encoder): Reader {
   const { path, config } = encoder;
   return {
     ...{ path, kind: 'encoder', config, count: config.layers },

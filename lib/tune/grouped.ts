@@ -9,7 +9,7 @@ import { highestCode, type Prune, type ResolvedQuantConfig } from '../matrix/con
 import type { DType } from '../matrix/dtype.js';
 import { geometryOf } from '../matrix/geometry.js';
 import { pruneRows } from '../models/quantize/prune.js';
-import type { PlannedLayer } from '../schemes/scheme.js';
+import type { PlannedLayer, Scheme } from '../schemes/scheme.js';
 import type { TunedStart } from '../schemes/tuned.js';
 
 // Layers that are codes with scales and zeros in tensors of their own.
@@ -26,6 +26,14 @@ export interface StoredAs {
 
 /** The same of a layer that has such scales and zeros, which may decide it. */
 export type StoredAsOf = (layer: PlannedLayer, scales: Pick<ChosenCodes, 'scale' | 'zero'>) => StoredAs;
+
+/** How a scheme stores them. */
+export const storedAsIn =
+  (scheme: Scheme): StoredAsOf =>
+  ({ form }, scales) => {
+    const settled = scheme.probe?.needed(form) ? scheme.probe.scales(form, scales) : form;
+    return { metaDtype: scheme.summarize(settled).metaDtype ?? 'float32', zeroFrom: scheme.zeroFrom?.(form) ?? 0 };
+  };
 
 /** Solves a layer, whose weights are pruned in place where that is asked for. @throws {HqqError} as `quantize` */
 export async function beginGrouped(

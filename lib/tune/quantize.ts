@@ -17,11 +17,12 @@ import { quantizeModel as quantizeWith, type Weigh, type Weighing } from '../mod
 import { packageVersion } from '../models/quantize/version.js';
 import type { ModelReport } from '../models/report.js';
 import { type ResolvedTune, resolveTune } from '../models/tuning/option.js';
-import { openBlockSource } from '../runtime/source/block-source.js';
 import { schemeNamed } from '../schemes/list.js';
 import type { PlannedLayer } from '../schemes/scheme.js';
 import { ChosenSource } from './chosen-source.js';
+import { storedAsIn } from './grouped.js';
 import type { BlockRecord, ModelRecord, Planned } from './records.js';
+import { openTunedSource, type TunedSource } from './source.js';
 import { TuneState } from './state.js';
 import { tuneModel } from './tune-model.js';
 
@@ -42,8 +43,8 @@ const weighAndTune =
     if (asGiven === undefined) return weigh(source, plan, resolved, beside);
     checkTunable(source, plan, asGiven);
     await checkRuns(source);
-    const blocks = await blocksOf(source);
-    const tune = await withText(asGiven);
+    const { path, kind, count: blocks } = await describe(source);
+    const tune = await withText(settled(asGiven, kind, path));
     const { importance: asked, dryRun } = resolved.model;
     const ofText = asked === 'auto';
     const weighed: Weighing = ofText
@@ -85,10 +86,7 @@ const tuneInto =
     const left = await tuneModel(source.path, layers, state, {
       ...{ tune, seed, adapter, threads, signal },
       importance: ofText ? 'own' : weighed.importance,
-      storedAsOf: ({ form }, scales) => {
-        const settled = scheme.probe?.needed(form) ? scheme.probe.scales(form, scales) : form;
-        return { metaDtype: scheme.summarize(settled).metaDtype ?? 'float32', zeroFrom: scheme.zeroFrom?.(form) ?? 0 };
-      },
+      storedAsOf: storedAsIn(scheme),
       blocks: scheme.blockTuning,
       onText: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, tuning: stand })),
@@ -173,7 +171,7 @@ function obstacleNotes(plan: ModelPlan): readonly string[] {
 /** What importance is of that is `auto`. */
 function ownSource(layers: readonly PlannedLayer[], { data }: ResolvedTune): string {
   if (!layers.some(({ form }) => gains(form.config))) return 'none';
-  return data === 'own' ? 'own' : 'text';
+  return data === 'own' || data === 'random' ? data : 'text';
 }
 
 /** A text that a file holds, as the file is now: what is tuned with does not change with it. @throws {HqqError} as `textOfFile` */
@@ -225,17 +223,32 @@ const shapesOf = (plan: ModelPlan): Planned['layers'] =>
     ),
   );
 
-/** Blocks of a model. */
-async function blocksOf({ path }: Parameters<Weigh>[0]): Promise<number> {
-  const blocks = await openBlockSource(path);
-  await blocks.close();
-  return blocks.count;
+async function describe({ path }: Parameters<Weigh>[0]): Promise<Pick<TunedSource, 'path' | 'kind' | 'count'>> {
+  const { kind, count, close } = await openTunedSource(path);
+  await close();
+  return { path, kind, count };
+}
+
+/** What is tuned with, by the kind of model. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what encoders cannot give */
+function settled(tune: ResolvedTune, kind: TunedSource['kind'], path: string): ResolvedTune {
+  const isEncoder = kind === 'encoder';
+  const refuse = (expected: string, out: string): never => {
+    throw new HqqError(
+      'ERR_CHECKPOINT_CONTENT',
+      `Expected a model that ${expected}, got ${plain(path)}, an encoder. ${out}`,
+    );
+  };
+  if (isEncoder && tune.data === 'own')
+    refuse('writes text, to tune it with its own (own)', 'random needs none; text:<file> names one.');
+  if (isEncoder && tune.model > 0)
+    refuse('gives probabilities, to tune all layers together (tune.model)', 'Leave --tune-model out.');
+  return tune.data === 'auto' ? { ...tune, data: isEncoder ? 'random' : 'own' } : tune;
 }
 
 /** @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for what `hqq/runtime` does not run block by block */
 async function checkRuns(source: Parameters<Weigh>[0]): Promise<void> {
-  const { obstacleToRefine } = await import('../calibrate/runs.js');
-  const obstacle = await obstacleToRefine(source);
+  const { obstacleTo } = await import('../calibrate/runs.js');
+  const obstacle = await obstacleTo(source);
   if (obstacle === undefined) return;
   throw new HqqError(
     'ERR_CHECKPOINT_CONTENT',

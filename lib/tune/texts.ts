@@ -1,11 +1,12 @@
 import type { CollectProgress } from '../calibrate/collect.js';
 import { cutTexts } from '../calibrate/ids.js';
+import { likelyTexts } from '../calibrate/likely.js';
 import { ownTexts } from '../calibrate/own.js';
-import { encodeText, fileOfText, textOfFile } from '../calibrate/text.js';
+import { encodeText, fileOfText, sentencesOf, textOfFile } from '../calibrate/text.js';
 import { HqqError } from '../messages/errors.js';
 import { plural } from '../messages/units.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
-import type { BlockSource } from '../runtime/source/block-source.js';
+import type { TunedSource } from './source.js';
 
 /** Of so many tokens that are trained on, one more is held back. */
 const HELD_BACK = 8;
@@ -27,7 +28,7 @@ interface TextRun {
 
 /** @throws {HqqError} as `collectImportance`; `ERR_INVALID_ARGUMENT` for a text that is too short to hold some of it back */
 export async function tuningTexts(
-  { path, config }: BlockSource,
+  { path, kind, config, reader }: TunedSource,
   { data, tokens, length }: ResolvedTune,
   { adapter, seed, threads, signal, onProgress }: TextRun,
 ): Promise<TuningTexts> {
@@ -38,7 +39,16 @@ export async function tuningTexts(
     const progress = (done: number) => onProgress?.({ phase: 'writing', done, total });
     return shared(await ownTexts(path, { tokens: total, textTokens, adapter, seed, threads, signal, progress }));
   }
+  const limits = { ...config, textTokens };
+  if (data === 'random') {
+    const progress = (done: number, all: number) => onProgress?.({ phase: 'expecting', done, total: all });
+    return shared(await likelyTexts({ ...reader, config: limits }, { tokens: total, seed, signal, progress }));
+  }
   const text = typeof data === 'string' ? await textOfFile(fileOfText(data)!) : data.text;
+  if (kind === 'encoder') {
+    const most = { maxPositions: textTokens };
+    return shared(await sentencesOf(path, text, { tokens: total, config: most, signal }));
+  }
   const ids = await encodeText(path, text, total, signal);
   if (ids.length < 4) {
     const message = `Expected a text to tune with of at least 4 tokens, got ${plural(ids.length, 'token')}`;

@@ -2,12 +2,12 @@ import type { Machine } from '../compute/run.js';
 import { inTurns, type Steps, whenAllEnd } from '../files/event-loop.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
 import { Plan, type PreparedPlan } from '../runtime/blocks/plan.js';
-import type { OpenBlock } from '../runtime/source/open-block.js';
 import { randomNumbers } from '../runtime/text/sampling.js';
 import type { TunedLayer } from './layer.js';
+import type { TunedBlock } from './source.js';
 import type { Stream } from './stream.js';
 import { copyStep } from './tape/rules.js';
-import { recordBlock, type Tape } from './tape/tape.js';
+import type { Tape } from './tape/tape.js';
 
 /**
  * How far all steps together may take an offset, times two, by the highest code: what measured best (docs/tuning.md). More levels are nearer to
@@ -32,18 +32,19 @@ export interface BlockData {
   readonly input: Stream;
   /** What is to come out: of the blocks of floats. */
   readonly target: Stream;
+  /** Rows at the beginning of each text that do not count. */
+  readonly uncounted: number;
 }
 
 /**
- * Tunes a block: steps against the sign of the gradient of its squared error, on texts that are drawn. The first token of a text does not count:
- * what attention leaves there is of a size of its own, and nothing is learnt from it.
+ * Tunes a block: steps against the sign of the gradient of its squared error, on texts that are drawn.
  *
  * @param onStep Called after each step.
  */
 export async function tuneBlock(
-  block: OpenBlock,
+  block: TunedBlock,
   layers: readonly TunedLayer[],
-  { texts, width, input, target }: BlockData,
+  { texts, width, input, target, uncounted }: BlockData,
   { steps, batch, rate }: ResolvedTune,
   seed: number,
   machine: Machine,
@@ -62,7 +63,7 @@ export async function tuneBlock(
     const key = lengths.join();
     let made = tapes.get(key);
     if (made === undefined) {
-      const tape = recordBlock(block, { lengths, weights, ofInput: false });
+      const tape = block.record({ lengths, weights, ofInput: false });
       tapes.clear(); // texts are of one length, but for a last one: two tapes would be twice the memory
       const wanted = new Float32Array(tape.hidden.length);
       tapes.set(key, (made = { tape, wanted, compare: comparison(tape, wanted, machine) }));
@@ -71,7 +72,7 @@ export async function tuneBlock(
     await readTexts(input, own, tape.hidden, width, signal);
     await whenAllEnd([tape.forward({ signal }), readTexts(target, own, wanted, width, signal)]);
     await compare.run({ signal });
-    leaveOutFirst(tape.gradient, lengths, width);
+    leaveOutFirst(tape.gradient, lengths, { width, uncounted });
     await tape.backward({ signal });
     const left = 1 - step / steps;
     const reached = layers.filter(({ module }) => tape.isReached(module));
@@ -110,11 +111,15 @@ function comparison({ hidden, gradient }: Tape, wanted: Float32Array, { backend,
   return plan.prepare(backend);
 }
 
-/** The first row of each text has no gradient. */
-function leaveOutFirst(gradient: Float32Array, lengths: readonly number[], width: number): void {
+/** Rows that do not count have no gradient. */
+function leaveOutFirst(
+  gradient: Float32Array,
+  lengths: readonly number[],
+  { width, uncounted }: Pick<BlockData, 'width' | 'uncounted'>,
+): void {
   let row = 0;
   for (const rows of lengths) {
-    gradient.fill(0, row * width, (row + 1) * width);
+    gradient.fill(0, row * width, (row + uncounted) * width);
     row += rows;
   }
 }
@@ -132,10 +137,10 @@ export function drawing(texts: readonly TextPlace[], batch: number, seed: number
   return () => Array.from({ length: Math.min(batch, texts.length) }, one);
 }
 
-/** The mean squared error of a block on texts, without first tokens. */
+/** The mean squared error of a block on texts. */
 export async function errorOf(
-  block: OpenBlock,
-  { texts, width, input, target }: BlockData,
+  block: TunedBlock,
+  { texts, width, input, target, uncounted }: BlockData,
   signal?: AbortSignal,
 ): Promise<number> {
   let sum = 0;
@@ -144,16 +149,20 @@ export async function errorOf(
     const [x, wanted] = [new Float32Array(rows * width), new Float32Array(rows * width)];
     await input.read(first, x, signal);
     await target.read(first, wanted, signal);
-    await block.forward([x], { out: [x], signal });
-    sum += await inTurns(squares(x, wanted, width), signal);
-    count += (rows - 1) * width;
+    await block.forward([x], { signal });
+    sum += await inTurns(squares(x, wanted, { width, uncounted }), signal);
+    count += (rows - uncounted) * width;
   }
   return sum / count;
 }
 
-function* squares(x: Float32Array, wanted: Float32Array, width: number): Steps<number> {
+function* squares(
+  x: Float32Array,
+  wanted: Float32Array,
+  { width, uncounted }: Pick<BlockData, 'width' | 'uncounted'>,
+): Steps<number> {
   let sum = 0;
-  for (let from = width; from < x.length; from += width) {
+  for (let from = uncounted * width; from < x.length; from += width) {
     for (let i = from; i < from + width; i++) sum += (x[i]! - wanted[i]!) ** 2;
     if ((from / width) % 64 === 0) yield;
   }

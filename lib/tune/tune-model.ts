@@ -7,13 +7,12 @@ import { type Machine, resolveThreads } from '../compute/run.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
 import type { ResolvedTune } from '../models/tuning/option.js';
-import { type BlockSource, openMergedSource } from '../runtime/source/block-source.js';
-import type { OpenBlock } from '../runtime/source/open-block.js';
 import type { PlannedLayer, Scheme } from '../schemes/scheme.js';
 import { beginGrouped, type StoredAsOf } from './grouped.js';
 import { TunedLayer } from './layer.js';
 import { tuneWhole } from './model/tune-whole.js';
 import type { LayerOutcome } from './records.js';
+import { openTunedSource, type TunedBlock, type TunedSource } from './source.js';
 import type { TuneState } from './state.js';
 import type { Stream } from './stream.js';
 import { type TuningTexts, tuningTexts } from './texts.js';
@@ -60,7 +59,7 @@ export async function tuneModel(
   run: TuneRun,
 ): Promise<readonly PlannedLayer[]> {
   const { threads, signal, tune, seed, adapter } = run;
-  const source = await openMergedSource(path, adapter, { threads, signal });
+  const source = await openTunedSource(path, { adapter, threads, signal });
   try {
     let texts = await state.texts();
     if (texts === undefined) {
@@ -79,7 +78,7 @@ export async function tuneModel(
 }
 
 class Tuner {
-  readonly #source: BlockSource;
+  readonly #source: TunedSource;
   readonly #state: TuneState;
   readonly #run: TuneRun;
   readonly #machine: Machine;
@@ -89,7 +88,7 @@ class Tuner {
   /** Blocks that were done before. */
   readonly #skipped: number;
 
-  constructor(source: BlockSource, { texts, trained }: TuningTexts, state: TuneState, run: TuneRun) {
+  constructor(source: TunedSource, { texts, trained }: TuningTexts, state: TuneState, run: TuneRun) {
     this.#source = source;
     this.#state = state;
     this.#run = run;
@@ -118,9 +117,7 @@ class Tuner {
       const squares = new Squares();
       await this.#flow(block, floats, target, this.#run.importance === 'own' ? squares : undefined);
       const { outcomes, made, before, after } = await this.#tune(block, waiting, squares.take(), {
-        width,
-        input,
-        target,
+        ...{ width, input, target, uncounted: this.#source.uncounted },
       });
       await this.#flow(made, input, output);
       for (const stream of [target, output]) await stream.sync();
@@ -135,7 +132,7 @@ class Tuner {
     const { tune, storedAsOf, onProgress } = this.#run;
     const total = this.#total;
     const each = this.#source.count;
-    await tuneWhole(this.#source, layers, this.#state, {
+    await tuneWhole(this.#source.language!, layers, this.#state, {
       ...{ machine: this.#machine, tune, storedAsOf, seed: this.#run.seed },
       ...{ ids: this.#ids, places: this.#places, trained: this.#trained },
       onStep: (done) =>
@@ -163,20 +160,20 @@ class Tuner {
   }
 
   /** All texts through a block, as many at once as a step has. */
-  async #flow(block: OpenBlock, from: Stream, to: Stream, squares?: Squares): Promise<void> {
+  async #flow(block: TunedBlock, from: Stream, to: Stream, squares?: Squares): Promise<void> {
     const { signal, tune } = this.#run;
     const width = this.#source.config.hiddenSize;
     for (let at = 0; at < this.#places.length; at += tune.batch) {
       const places = this.#places.slice(at, at + tune.batch);
       const texts = places.map(({ rows }) => new Float32Array(rows * width));
       for (const [i, { first }] of places.entries()) await from.read(first, texts[i]!, signal);
-      await block.forward(texts, { out: texts, signal, ...(squares && { tap: squares.add }) });
+      await block.forward(texts, { signal, ...(squares && { tap: squares.add }) });
       for (const [i, { first }] of places.entries()) await to.write(first, texts[i]!);
     }
   }
 
   async #tune(
-    block: OpenBlock,
+    block: TunedBlock,
     waiting: ReadonlyMap<string, PlannedLayer>,
     shares: ReadonlyMap<string, Float32Array>,
     streams: Omit<BlockData, 'texts'>,

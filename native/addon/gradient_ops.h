@@ -35,6 +35,7 @@ struct AttentionGradientOp {
     if (op.heads % op.kv_heads != 0) throw args.range_error("Expected kvHeads to divide heads.");
     op.head_dim = args.dimension("headDim");
     op.window = args.integer("window", 0, kMaxWindow);
+    op.causal = args.flag("causal");
     op.scale = static_cast<float>(args.number("scale"));
     op.softcap = static_cast<float>(args.number("softcap"));
     const uint64_t queries = args.product({op.rows, op.heads, op.head_dim});

@@ -9,6 +9,7 @@
 #include "../core/parallel.h"
 #include "args.h"
 #include "block_ops.h"
+#include "encoder_ops.h"
 #include "gradient_ops.h"
 #include "layer_ops.h"
 #include "linear_ops.h"
@@ -41,11 +42,12 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
 }
 inline constexpr auto kOperations =
     list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp,
-                    ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, RopeOp, AttentionOp, SwigluOp, GegluOp,
-                    ScaleOp, ColumnsOp, AddOp, LargePagesOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp,
-                    DenseLinearGradientOp, FakeQuantizeOp, FakeQuantizeGradientOp, FakeQuantizeStepOp,
-                    RmsNormGradientOp, AttentionGradientOp, SwigluGradientOp, GegluGradientOp, ScaleGradientOp,
-                    ColumnsGradientOp, ClearOp>();
+                    ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, LayerNormOp, GeluOp, GeluTanhOp,
+                    ReluOp, RopeOp, AttentionOp, SwigluOp, GegluOp, ScaleOp, ColumnsOp, AddOp, LargePagesOp,
+                    EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp, DenseLinearGradientOp, FakeQuantizeOp,
+                    FakeQuantizeGradientOp, FakeQuantizeStepOp, RmsNormGradientOp, AttentionGradientOp,
+                    SwigluGradientOp, GegluGradientOp, ScaleGradientOp, ColumnsGradientOp, LayerNormGradientOp,
+                    GeluGradientOp, GeluTanhGradientOp, ReluGradientOp, ClearOp>();
 
 inline const OperationRow* find_operation(const std::string& name) {
   for (const OperationRow& row : kOperations) {

@@ -54,15 +54,19 @@ void arrange(const AttentionGradient& op, const Arranged& arranged, size_t head)
 }
 
 size_t first_of(const AttentionGradient& op, size_t row) {
-  return op.window > 0 && row + 1 > op.window ? row + 1 - op.window : 0;
+  return op.causal && op.window > 0 && row + 1 > op.window ? row + 1 - op.window : 0;
 }
+
+// Past the last position that a row sees.
+size_t end_of(const AttentionGradient& op, size_t row) { return op.causal ? row + 1 : op.rows; }
 
 // Some rows of one head.
 void go_back(const kernels::KernelTable& kernels, const AttentionGradient& op, const Arranged& arranged,
              const Parts& parts, const Tile& tile, size_t head, size_t row) {
   const size_t width = op.head_dim, rows = std::min(kRows, op.rows - row), padded = kernels::padded(op.rows);
   const size_t kv_head = head / (op.heads / op.kv_heads);
-  const size_t base = first_of(op, row) / kLanes * kLanes, keys = row + rows - base, stride = kernels::padded(keys);
+  const size_t base = first_of(op, row) / kLanes * kLanes, keys = end_of(op, row + rows - 1) - base,
+               stride = kernels::padded(keys);
   const auto at = [&](size_t i) { return ((row + i) * op.heads + head) * width; };
   // Scores, and the gradients of probabilities: of whole strips, what a row does not see among them.
   const auto score = [&](const float* x, const float* strips, float* out) {
@@ -79,7 +83,7 @@ void go_back(const kernels::KernelTable& kernels, const AttentionGradient& op, c
   score(op.q, arranged.key_strips, tile.weights);
   score(op.gradient, arranged.value_strips, tile.changes);
   for (size_t i = 0; i < rows; ++i) {
-    const size_t first = first_of(op, row + i) - base, end = row + i + 1 - base, seen = end - first;
+    const size_t first = first_of(op, row + i) - base, end = end_of(op, row + i) - base, seen = end - first;
     float *const weights = tile.weights + i * stride, *const changes = tile.changes + i * stride;
     if (op.softcap > 0) {
       kernels.softcap(weights + first, seen, op.scale, op.softcap);

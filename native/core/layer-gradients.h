@@ -18,7 +18,9 @@ Status rms_norm_gradient(const Context& context, const RmsNormGradient& op);
 
 // Of a text whose rows are its positions.
 struct AttentionGradient {
-  size_t rows, heads, kv_heads, head_dim, window;
+  size_t rows, heads, kv_heads, head_dim;
+  size_t window;  // positions that a row sees, its own the last; 0: all before it
+  bool causal;    // false: a row sees all of the text, whatever the window
   float scale;
   float softcap;          // 0: none
   const float* q;         // [rows, heads, head_dim]     read

@@ -89,7 +89,7 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     return value;
   }
   if (name == "importance") return value;  // left out
-  constexpr std::string_view kFlags[] = {"referenceGuards", "roundEach", "int8", "adds"};
+  constexpr std::string_view kFlags[] = {"referenceGuards", "roundEach", "int8", "adds", "causal"};
   if (std::ranges::count(kFlags, name) > 0) {
     value->kind = Kind::boolean, value->flag = input->below(2) == 1;
     return value;

@@ -5,6 +5,7 @@
 #include "blocks/encode.h"
 #include "convert.h"
 #include "dense.h"
+#include "encoder-layers.h"
 #include "extremes.h"
 #include "layers.h"
 #include "linear.h"
@@ -47,6 +48,7 @@ constexpr KernelTable make_table_for(FormatList<F...> formats) {
       .multiply = &multiply<V>,
       .softcap = &softcap<V>,
       .add = &add<V>,
+      .encoder = make_encoder<V>(),
       .linear = make_linear<V>(formats),
       .tune = make_tune<V>(),
   };

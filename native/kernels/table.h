@@ -6,6 +6,7 @@
 #include "../core/block_types.h"
 #include "../core/formats.h"
 #include "../core/types.h"
+#include "encoder-table.h"
 #include "tune/table.h"
 
 // What an instruction set must give. kernels/list.h fills the table from the templates beside it.
@@ -264,6 +265,7 @@ struct KernelTable {
   void (*softcap)(float* x, size_t count, float factor, float cap);
   // to += x
   void (*add)(const float* x, size_t count, float* to);
+  EncoderKernels encoder;
   LinearKernels linear;
   TuneKernels tune;
 };

@@ -58,6 +58,7 @@ void test_solver(const Options& options);
 void test_linear(const Options& options);
 void test_layers(const Options& options);
 void test_gradients(const Options& options);
+void test_encoder_layers(const Options& options);
 void test_attention(const Options& options);
 void test_tune(const Options& options);
 

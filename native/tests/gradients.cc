@@ -110,6 +110,7 @@ struct ScaleGradientCase {
 struct AttentionGradientCase {
   size_t rows, group, kv_heads, width, window;
   float softcap;
+  bool causal;
   Floats q, k, v, gradient;
 
   static AttentionGradientCase random(Random& random) {
@@ -120,6 +121,7 @@ struct AttentionGradientCase {
                             random.pick(kOddSizes),
                             random.pick(kWindows),
                             random.chance(60) ? 0 : 2.0f,
+                            random.chance(70),
                             {},
                             {},
                             {},
@@ -131,16 +133,16 @@ struct AttentionGradientCase {
   }
   float scale() const { return 1 / std::sqrt(static_cast<float>(width)); }
   std::string describe() const {
-    return text("%zu rows, %zu x %zu heads of %zu, window %zu, cap %g", rows, kv_heads, group, width, window,
-                wide(softcap));
+    return text("%zu rows, %zu x %zu heads of %zu, window %zu, cap %g%s", rows, kv_heads, group, width, window,
+                wide(softcap), causal ? "" : ", all to all");
   }
   // Of q, k and v, one after the other.
   std::vector<float> run(const core::Context& context) const {
     std::vector<float> out(q.size() + 2 * k.size(), 7);
     float* const at = out.data();
     core::attention_gradient(
-        context, {rows, group * kv_heads, kv_heads, width, window, scale(), softcap, q.data(), k.data(), v.data(),
-                  gradient.data(), at, at + q.size(), at + q.size() + k.size()});
+        context, {rows, group * kv_heads, kv_heads, width, window, causal, scale(), softcap, q.data(), k.data(),
+                  v.data(), gradient.data(), at, at + q.size(), at + q.size() + k.size()});
     return out;
   }
   std::vector<double> exact() const {
@@ -148,10 +150,11 @@ struct AttentionGradientCase {
     double *const dq = out.data(), *const dk = dq + q.size(), *const dv = dk + k.size();
     for (size_t r = 0; r < rows; ++r)
       for (size_t h = 0; h < group * kv_heads; ++h) {
-        const size_t at = (r * group * kv_heads + h) * width, first = window > 0 && r + 1 > window ? r + 1 - window : 0;
+        const size_t at = (r * group * kv_heads + h) * width, end = causal ? r + 1 : rows,
+                     first = causal && window > 0 && r + 1 > window ? r + 1 - window : 0;
         const auto line = [&](size_t j) { return (j * kv_heads + h / group) * width; };
         double total = 0, mean = 0;
-        for (size_t j = first; j <= r; ++j) {
+        for (size_t j = first; j < end; ++j) {
           double score = 0;
           change[j] = 0, slope[j] = wide(scale());
           for (size_t d = 0; d < width; ++d) {
@@ -165,8 +168,8 @@ struct AttentionGradientCase {
           }
           p[j] = std::exp(score), total += p[j];
         }
-        for (size_t j = first; j <= r; ++j) p[j] /= total, mean += p[j] * change[j];
-        for (size_t j = first; j <= r; ++j) {
+        for (size_t j = first; j < end; ++j) p[j] /= total, mean += p[j] * change[j];
+        for (size_t j = first; j < end; ++j) {
           const double own = p[j] * (change[j] - mean) * slope[j];
           for (size_t d = 0; d < width; ++d) {
             dq[at + d] += own * wide(k[line(j) + d]), dk[line(j) + d] += own * wide(q[at + d]);

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { collectImportance } from '../../lib/calibrate/collect.js';
@@ -8,85 +8,26 @@ import { evaluateEncoders } from '../../lib/runtime/encoder/evaluate-encoders.js
 import { pool, readPooling } from '../../lib/runtime/encoder/pooling.js';
 import { SentenceEncoder } from '../../lib/runtime/encoder/sentences.js';
 import { hqq } from '../support/cli.js';
+import { GOLDEN_ENCODERS, writeEncoder, writeTokenizer } from '../support/golden-encoders.js';
 import { SHIPPED } from '../support/language-models.js';
-import { safetensorsBytes } from '../support/models.js';
 import { scratchFolder } from '../support/scratch.js';
 
-// Small encoders as transformers computes them: scripts/golden-encoders.py writes the file.
-
-interface Case {
-  readonly name: string;
-  readonly config: Readonly<Record<string, unknown>>;
-  readonly shapes: Readonly<Record<string, readonly number[]>>;
-  readonly hidden: readonly (readonly number[])[];
-}
-
-const golden = JSON.parse(readFileSync(new URL('../golden/encoders.json', import.meta.url), 'utf8')) as {
-  readonly length: number;
-  readonly shown: readonly number[];
-  readonly cases: readonly Case[];
-};
 const scratch = scratchFolder('encoder');
-const ids = Array.from({ length: golden.length }, (_, i) => 2 + ((i * i * 7 + i * 3) % 38));
+const ids = Array.from({ length: GOLDEN_ENCODERS.length }, (_, i) => 2 + ((i * i * 7 + i * 3) % 38));
 const bert = join(scratch, 'bert');
 
-/** The weights by the formula of the script: tensors in the order of their names. */
-function weightsOf(shapes: Case['shapes']) {
-  let state = 1;
-  const next = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32 - 0.5;
-  const sorted = Object.entries(shapes).sort(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(
-    sorted.map(([name, shape]) => {
-      const scale = shape.length === 2 ? 4 / shape[1]! ** 0.5 : 1;
-      const of = name.endsWith('LayerNorm.weight') ? (v: number) => 1 + v : (v: number) => v * scale;
-      return [name, { shape, data: Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => of(next())) }];
-    }),
-  );
-}
-
-function write(folder: string, { config, shapes }: Case, change: object = {}): string {
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, ...change }));
-  writeFileSync(join(folder, 'model.safetensors'), safetensorsBytes(weightsOf(shapes)));
-  return folder;
-}
-
-/** A tokenizer of WordPiece with as many words as the models have ids. */
-function writeTokenizer(folder: string): void {
-  const words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'the', 'sea', 'is', 'calm', '##er', 'a', 'ship'];
-  const vocab = Object.fromEntries([...words, ...Array.from({ length: 29 }, (_, i) => `w${i}`)].map((w, i) => [w, i]));
-  const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
-  const single = [special('[CLS]'), { Sequence: { id: 'A', type_id: 0 } }, special('[SEP]')];
-  const named = (id: string) => ({ id, ids: [vocab[id]], tokens: [id] });
-  const tokenizer = {
-    ...{ version: '1.0', truncation: null, padding: null, decoder: { type: 'WordPiece', prefix: '##', cleanup: true } },
-    added_tokens: words.slice(0, 4).map((content, id) => ({ id, content, special: true })),
-    normalizer: { type: 'BertNormalizer', clean_text: true, handle_chinese_chars: true, lowercase: true },
-    pre_tokenizer: { type: 'BertPreTokenizer' },
-    post_processor: {
-      ...{ type: 'TemplateProcessing', single, pair: single },
-      special_tokens: { '[CLS]': named('[CLS]'), '[SEP]': named('[SEP]') },
-    },
-    model: {
-      ...{ type: 'WordPiece', unk_token: '[UNK]', continuing_subword_prefix: '##', max_input_chars_per_word: 100 },
-      vocab,
-    },
-  };
-  writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer));
-}
-
 beforeAll(() => {
-  write(bert, golden.cases[0]!);
+  writeEncoder(bert, GOLDEN_ENCODERS.cases[0]!);
   writeTokenizer(bert);
 });
 
 describe('hidden states of transformers', () => {
-  test.each(golden.cases)('$name', async (one) => {
-    const encoder = await Encoder.open(write(join(scratch, one.name.replaceAll(/\W/g, '-')), one));
+  test.each(GOLDEN_ENCODERS.cases)('$name', async (one) => {
+    const encoder = await Encoder.open(writeEncoder(join(scratch, one.name.replaceAll(/\W/g, '-')), one));
     const { hiddenSize, layers } = encoder.config;
     const hidden = await encoder.embed(ids);
     for (let index = 0; index < layers; index++) await (await encoder.block(index)).run(hidden);
-    golden.shown.forEach((row, i) => {
+    GOLDEN_ENCODERS.shown.forEach((row, i) => {
       const got = hidden.subarray(row * hiddenSize, (row + 1) * hiddenSize);
       one.hidden[i]!.forEach((want, at) => expect(got[at]!, `token ${row}, number ${at}`).toBeCloseTo(want, 4));
     });
@@ -177,7 +118,7 @@ describe('evaluateEncoders', () => {
 
   test('refuses what it cannot compare, and stops', async () => {
     const refused = async (change: object, message: RegExp) => {
-      const path = write(join(scratch, 'bad'), golden.cases[0]!, change);
+      const path = writeEncoder(join(scratch, 'bad'), GOLDEN_ENCODERS.cases[0]!, change);
       await expect(evaluateEncoders(path, bert)).rejects.toThrow(message);
     };
     await refused({ is_decoder: true }, /is_decoder true is not supported/);
@@ -203,7 +144,7 @@ describe('evaluateEncoders', () => {
 });
 
 test('a head on top leaves names as they are', async () => {
-  const folder = write(join(scratch, 'head'), golden.cases[2]!);
+  const folder = writeEncoder(join(scratch, 'head'), GOLDEN_ENCODERS.cases[2]!);
   const { meanSquares } = await collectImportance(folder, { tokens: 32 });
   expect(meanSquares.has('bert.encoder.layer.0.attention.self.query')).toBe(true);
 });

@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
-import type { TensorSource } from '../../lib/containers/container.js';
 import type { ChosenCodes } from '../../lib/containers/grid.js';
 import { highestCode, type QuantConfig } from '../../lib/matrix/config.js';
 import { openModel } from '../../lib/models/model.js';
 import type { ModelOptions } from '../../lib/models/options.js';
 import { quantizeModel, type Weigh } from '../../lib/models/quantize/quantize.js';
 import { freshPath, llama, modelFolder } from '../support/checkpoints.js';
+import { withChosen } from '../support/chosen.js';
 import { randomOf } from '../support/random.mjs';
 
 // What somebody has chosen for a layer is what is stored, whichever way: no solver is asked.
@@ -39,20 +39,9 @@ function choosing(drawn: Map<string, ChosenCodes>): Weigh {
         ),
       });
     }
-    const chosen = async ({ name }: { readonly name: string }) => drawn.get(name);
-    const refined = Object.assign(Object.create(source) as TensorSource, { chosen, close: async () => {} });
-    return { source: 'none', notes: [], refined: new Proxy(refined, through(source)) };
+    return { source: 'none', notes: [], refined: withChosen(source, drawn) };
   };
 }
-
-/** Methods of the source are its own. */
-const through = (source: TensorSource): ProxyHandler<TensorSource> => ({
-  get(target, key) {
-    if (Object.hasOwn(target, key)) return Reflect.get(target, key);
-    const value: unknown = Reflect.get(source, key);
-    return typeof value === 'function' ? value.bind(source) : value;
-  },
-});
 
 test.each(CASES)('%s', async (_, options) => {
   const input = modelFolder([llama()]);

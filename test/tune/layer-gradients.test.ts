@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import type { Operations } from '../../binding.js';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
-import '../../lib/tune/tape/differentiate.js'; // provides these operations in JavaScript
+import '../../lib/runtime/encoder/encoder-block.js'; // provides these operations in JavaScript, as the next does
+import '../../lib/tune/tape/differentiate.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { gaussian, randomOf } from '../support/random.mjs';
 
@@ -33,6 +34,11 @@ function run<K extends keyof Operations>(
 }
 
 type Numbers = Float64Array;
+
+interface AttentionShape
+  extends Pick<Operations['attention'], 'rows' | 'heads' | 'kvHeads' | 'headDim' | 'window' | 'softcap'> {
+  readonly causal?: boolean;
+}
 
 /** The gradient of the sum of `gradient * f(x)` by each number of x: differences in float64, at four places. */
 function differences(f: (x: Numbers) => Numbers, x: Float32Array, gradient: Float32Array): Numbers {
@@ -90,6 +96,83 @@ describe.each(BACKENDS)('%s', (name) => {
     const place = gradient.slice();
     openBackend(name).run('rmsNormGradient', { ...args, gradient: place, xGradient: place, adds: false, threads: 2 });
     expectSameBytes(place, written!);
+  });
+
+  test.each(SIZES)('layerNorm and layerNormGradient of %i columns', (cols) => {
+    const [rows, epsilon] = [3, 1e-2];
+    const { x, weight, bias, gradient, before, normed, want } = once(`layer norm ${cols}`, () => {
+      const [x, weight, bias, gradient] = [floats(rows * cols), floats(cols), floats(cols), floats(rows * cols)];
+      const norm = (of: Numbers) => {
+        const out = new Float64Array(of.length);
+        for (let at = 0; at < of.length; at += cols) {
+          const row = of.subarray(at, at + cols);
+          const mean = row.reduce((sum, v) => sum + v, 0) / cols;
+          const variance = row.reduce((sum, v) => sum + (v - mean) ** 2, 0) / cols;
+          out.set(
+            row.map((v, i) => ((v - mean) / Math.sqrt(variance + epsilon)) * weight[i]! + bias[i]!),
+            at,
+          );
+        }
+        return out;
+      };
+      const normed = norm(Float64Array.from(x));
+      return { x, weight, bias, gradient, before: floats(rows * cols), normed, want: differences(norm, x, gradient) };
+    });
+    const shape = { rows, cols, epsilon, x, weight };
+    expectNear(run(name, 'layerNorm', { ...shape, bias, out: blank(x) }, ['out'])[0]!, normed);
+    const inPlace = x.slice();
+    openBackend(name).run('layerNorm', { ...shape, x: inPlace, bias, out: inPlace, threads: 2 });
+    expectNear(inPlace, normed);
+    const args = { ...shape, gradient };
+    const [written] = run(name, 'layerNormGradient', { ...args, xGradient: blank(x), adds: false }, ['xGradient']);
+    expectNear(written!, want, 4 * NEAR);
+    const [added] = run(name, 'layerNormGradient', { ...args, xGradient: before, adds: true }, ['xGradient']);
+    added!.forEach((value, i) => expect(value).toBe(Math.fround(before[i]! + written![i]!)));
+  });
+
+  const tanhGelu = (g: number) => 0.5 * g * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3)));
+  /** By its series around 0, which converges for the numbers here. */
+  const erf = (z: number) => {
+    let [sum, term] = [0, z];
+    for (let n = 0; n < 200; n++) {
+      sum += term / (2 * n + 1);
+      term *= -(z * z) / (n + 1);
+    }
+    return (2 / Math.sqrt(Math.PI)) * sum;
+  };
+  const exactGelu = (g: number) => (g * (1 + erf(g / Math.SQRT2))) / 2;
+
+  test.each(SIZES)('gelu, geluTanh, relu and their gradients of %i', (count) => {
+    for (const [operation, of] of [
+      ['gelu', exactGelu],
+      ['geluTanh', tanhGelu],
+      ['relu', (g: number) => Math.max(g, 0)],
+    ] as const) {
+      const [x, gradient] = [floats(count, 1.5), floats(count)];
+      // Within a step of differences of 0 the slope of relu is none.
+      if (operation === 'relu') x.forEach((value, i) => void (Math.abs(value) < 0.01 && (x[i] = 0.5)));
+      expectNear(
+        run(name, operation, { x: x.slice() }, ['x'])[0]!,
+        Float64Array.from(x, (g) => of(g)),
+      );
+      const [got] = run(name, `${operation}Gradient`, { x, gradient: gradient.slice() }, ['gradient']);
+      expectNear(
+        got!,
+        differences((values) => values.map((g) => of(g)), x, gradient),
+      );
+    }
+  });
+
+  test('activations of encoders far from 0, too, have the slopes 0 and 1', () => {
+    const x = Float32Array.of(90, -90, 1e4, -1e4, 1e30, -1e30, 3e38, -3e38, NaN);
+    for (const operation of ['gelu', 'geluTanh', 'relu'] as const) {
+      const [out] = run(name, operation, { x: x.slice() }, ['x']);
+      expectNear(out!.subarray(0, 4), Float64Array.of(90, 0, 1e4, 0));
+      const ones = new Float32Array(x.length).fill(1);
+      const [slope] = run(name, `${operation}Gradient`, { x, gradient: ones }, ['gradient']);
+      expectNear(slope!.subarray(0, 8), Float64Array.of(1, 0, 1, 0, 1, 0, 1, 0));
+      expect(out![8]).toBeNaN();
+    }
   });
 
   const silu = (g: number) => g / (1 + Math.exp(-g));
@@ -151,10 +234,12 @@ describe.each(BACKENDS)('%s', (name) => {
     { rows: 33, heads: 2, kvHeads: 1, headDim: 2, window: 20, softcap: 0.7 },
     { rows: 17, heads: 2, kvHeads: 1, headDim: 6, window: 0, softcap: 2 },
     { rows: 19, heads: 1, kvHeads: 1, headDim: 5, window: 1, softcap: 0 },
-  ])('attentionGradient: %j', (shape) => {
+    { rows: 18, heads: 2, kvHeads: 2, headDim: 5, window: 0, softcap: 0, causal: false },
+    { rows: 35, heads: 2, kvHeads: 1, headDim: 3, window: 0, softcap: 0, causal: false },
+  ])('attentionGradient: %j', ({ causal = true, ...shape }: AttentionShape) => {
     const { rows, heads, kvHeads, headDim, window, softcap } = shape;
     const scale = 1.2 / Math.sqrt(headDim);
-    const { q, k, v, gradient, want } = once(JSON.stringify(shape), () => {
+    const { q, k, v, gradient, want } = once(JSON.stringify([shape, causal]), () => {
       const [q, k, v] = [
         floats(rows * heads * headDim),
         floats(rows * kvHeads * headDim),
@@ -168,7 +253,7 @@ describe.each(BACKENDS)('%s', (name) => {
           for (let h = 0; h < heads; h++) {
             const [at, g] = [(r * heads + h) * headDim, Math.floor((h * kvHeads) / heads)];
             let total = 0;
-            for (let j = window > 0 ? Math.max(0, r - window + 1) : 0; j <= r; j++) {
+            for (let j = window > 0 ? Math.max(0, r - window + 1) : 0; j < (causal ? r + 1 : rows); j++) {
               const line = (j * kvHeads + g) * headDim;
               let score = 0;
               for (let d = 0; d < headDim; d++) score += scale * queries[at + d]! * keys[line + d]!;
@@ -188,7 +273,7 @@ describe.each(BACKENDS)('%s', (name) => {
       return { q, k, v, gradient, want };
     });
     const grads = { qGradient: blank(q), kGradient: blank(k), vGradient: blank(v) };
-    const args = { ...shape, scale, q, k, v, gradient, ...grads };
+    const args = { ...shape, causal, scale, q, k, v, gradient, ...grads };
     const [ofQ, ofK, ofV] = run(name, 'attentionGradient', args, ['qGradient', 'kGradient', 'vGradient']);
     expectNear(ofQ!, want.q);
     expectNear(ofK!, want.k);

@@ -9,6 +9,7 @@ import { expectSameBytes } from '../support/bytes.js';
 import { goldenModel, writeGolden } from '../support/golden-models.js';
 import { gaussian, randomOf } from '../support/random.mjs';
 import { scratchFolder } from '../support/scratch.js';
+import { expectSlope } from '../support/slopes.js';
 
 const work = scratchFolder('tape');
 const LENGTHS = [9, 1, 21];
@@ -47,33 +48,6 @@ async function lossOf(tape: Tape, input: Float32Array, pull: Float32Array): Prom
   tape.hidden.set(input);
   await tape.forward({});
   return tape.hidden.reduce((sum, value, i) => sum + value * pull[i]!, 0);
-}
-
-/** Checks gradients along random directions: differences of the loss over a step, with the error of the step taken out (Richardson). */
-async function expectSlope(
-  what: string,
-  loss: () => Promise<number>,
-  at: Float32Array,
-  gradient: Float32Array,
-  random: () => number,
-): Promise<void> {
-  const before = at.slice();
-  const direction = floats(random, at.length);
-  const size = Math.hypot(...before) / Math.hypot(...direction);
-  const slope = async (step: number) => {
-    const ends: number[] = [];
-    for (const sign of [1, -1]) {
-      at.set(before.map((value, i) => value + sign * step * direction[i]!));
-      ends.push(await loss());
-    }
-    at.set(before);
-    return (ends[0]! - ends[1]!) / (2 * step);
-  };
-  const [wide, narrow] = [await slope(size * 0.02), await slope(size * 0.01)];
-  const want = (4 * narrow - wide) / 3;
-  const got = gradient.reduce((sum, value, i) => sum + value * direction[i]!, 0);
-  const most = Math.hypot(...gradient) * Math.hypot(...direction);
-  expect(Math.abs(got - want), `${what}: ${got}, not ${want}`).toBeLessThanOrEqual(2e-4 * most);
 }
 
 /** A step may change what the router chooses, which no gradient knows of: positions that are near that pull at nothing. */

@@ -219,7 +219,7 @@ describe('tuning', () => {
     const cases: readonly (readonly [QuantConfig & ModelOptions, RegExp])[] = [
       [{ tune: { steps: 0 } }, /tune\.steps to be an integer in \[1, 100000\], got 0/],
       [{ tune: { stepz: 3 } as TuneOptions }, /Unknown option "stepz"/],
-      [{ tune: { data: 'text:' } }, /tune\.data to be own, text:<file> or \{ text \}/],
+      [{ tune: { data: 'text:' } }, /tune\.data to be auto, own, random, text:<file> or \{ text \}/],
       [{ tune: { model: 0 } }, /tune\.model to be true, false or an integer in \[1, 100000\], got 0/],
       [{ tune: 3 as never }, /tune to be true, false or an object of options, got 3/],
       [{ tune: true, refine: true }, /refine to be false with tune/],

@@ -9,13 +9,16 @@ export interface TuneOptions {
   /** Steps of each block, 1 to 100,000. @default 100 */
   readonly steps?: number | undefined;
   /**
-   * What the model reads: `'own'`, a text that it writes itself; `'text:<file>'` or `{ text }`, a text, which needs the tokenizer as
-   * `openTokenizer` does.
+   * What the model reads: `'own'`, a text that it writes itself; `'random'`, random tokens, as often as it expects them; `'text:<file>'` or
+   * `{ text }`, a text, which needs the tokenizer as `openTokenizer` does, and which encoders read line by line. `'auto'`: `'own'`, of
+   * encoders, which write none, `'random'`.
    *
-   * @default 'own'
+   * @default 'auto'
    */
   readonly data?:
+    | 'auto'
     | 'own'
+    | 'random'
     | (string & {})
     | {
         /** What is read. */
@@ -60,7 +63,8 @@ export interface TuneOption {
    *
    * @default false
    * @throws {HqqError} `ERR_INVALID_OPTION` with `refine`, `sequential`, an option that is `'auto'`, for ONNX, whose graphs have no gradients
-   *   here, for ggml's types on a curve (IQ4), and of `model` for GGUF; `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, and for a
+   *   here, for ggml's types on a curve (IQ4), and of `model` for GGUF; `ERR_CHECKPOINT_CONTENT` for a model that `hqq/runtime` does not run, for an
+   *   encoder with `data: 'own'` or `model`, and for a
    *   state of another run (`restart`).
    */
   readonly tune?: boolean | TuneOptions | undefined;
@@ -69,7 +73,7 @@ export interface TuneOption {
 /** The same with every default filled in. */
 export interface ResolvedTune {
   readonly steps: number;
-  readonly data: 'own' | (string & {}) | { readonly text: string };
+  readonly data: 'auto' | 'own' | 'random' | (string & {}) | { readonly text: string };
   readonly tokens: number;
   readonly batch: number;
   readonly length: number;
@@ -96,10 +100,10 @@ export const TUNE_OPTIONS: { readonly [K in keyof Required<TuneOptions>]: Option
     parse: whole,
   },
   data: {
-    default: 'own',
-    expected: 'own, text:<file> or { text }',
+    default: 'auto',
+    expected: 'auto, own, random, text:<file> or { text }',
     accepts: isData,
-    help: 'what is tuned with: a text that the model writes itself (own), or text:<file>',
+    help: 'what is tuned with: a text that the model writes itself (own; auto, but of encoders), random tokens (random), or text:<file>',
     parse: (text) => text,
   },
   tokens: {
@@ -146,7 +150,8 @@ export const TUNE_OPTIONS: { readonly [K in keyof Required<TuneOptions>]: Option
 };
 
 function isData(value: unknown): boolean {
-  if (typeof value === 'string') return value === 'own' || (value.startsWith('text:') && value !== 'text:');
+  if (typeof value === 'string')
+    return ['auto', 'own', 'random'].includes(value) || (value.startsWith('text:') && value !== 'text:');
   if (typeof value !== 'object' || value === null || Object.keys(value).length !== 1) return false;
   const { text } = value as { readonly text?: unknown };
   return typeof text === 'string' && text !== '';

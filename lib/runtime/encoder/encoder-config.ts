@@ -1,7 +1,9 @@
 import { HqqError, show } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
 import { Fields } from '../config/fields.js';
-import type { Activation } from './rows.js';
+
+/** What an encoder has between the two layers of its MLP: operations. */
+type Activation = 'gelu' | 'geluTanh' | 'relu';
 
 /** Families that run, as `model_type` in config.json names them, and what is peculiar to each. */
 const FAMILIES = {
@@ -13,8 +15,8 @@ const FAMILIES = {
 
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu: 'gelu',
-  gelu_new: 'gelu_new',
-  gelu_pytorch_tanh: 'gelu_new',
+  gelu_new: 'geluTanh',
+  gelu_pytorch_tanh: 'geluTanh',
   relu: 'relu',
 };
 

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { activeBackend } from '../../backend/index.js';
-import { inTurns } from '../../files/event-loop.js';
 import type { FilePath } from '../../files/path.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError } from '../../messages/errors.js';
@@ -8,15 +7,15 @@ import { Closing } from '../../messages/objects.js';
 import { plain } from '../../messages/text.js';
 import { openFolderModel } from '../../models/folder-model.js';
 import type { Model } from '../../models/model.js';
+import { Plan } from '../blocks/plan.js';
 import { Lifetime } from '../lifetime.js';
 import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
 import type { Machine } from '../pass.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
 import { type ReadOptions, readLinear } from '../weights/read.js';
-import { EncoderBlock, type LayerNorm } from './encoder-block.js';
+import { addLayerNorm, EncoderBlock, type LayerNorm } from './encoder-block.js';
 import { type EncoderConfig, isEncoder, readEncoderConfig } from './encoder-config.js';
-import { ENCODER_LINEARS, type EncoderNames, encoderNames, TABLES } from './encoder-tensors.js';
-import { normalizeRows } from './rows.js';
+import { type EncoderNames, encoderNames, TABLES } from './encoder-tensors.js';
 
 /** How an encoder computes. */
 export type EncoderOptions = Omit<LoadLanguageModelOptions, 'maxContext'>;
@@ -53,13 +52,14 @@ export class Encoder extends Closing {
   }
 
   /**
+   * @param adapter A folder of one that is merged into the model.
    * @throws {HqqError} `ERR_INVALID_OPTION`, `ERR_IO`, `ERR_CHECKPOINT_FORMAT`; `ERR_CHECKPOINT_CONTENT` for a model that is no encoder
    *   which runs
    */
-  static async open(path: FilePath, options: EncoderOptions = {}): Promise<Encoder> {
+  static async open(path: FilePath, options: EncoderOptions = {}, adapter?: string): Promise<Encoder> {
     const { activations, threads, signal } = resolveLoadOptions(options, ['activations', 'threads', 'signal']);
     signal?.throwIfAborted();
-    const model = await openFolderModel(path);
+    const model = await openFolderModel(path, adapter);
     try {
       signal?.throwIfAborted();
       if (model.config === undefined) {
@@ -103,7 +103,9 @@ export class Encoder extends Closing {
         });
         if (t > 0) for (let i = 0; i < sum!.length; i++) sum![i] = sum![i]! + out[i]!;
       }
-      await inTurns(normalizeRows(sum!, await this.#norm(this.#names.firstNorm, signal)), signal);
+      const plan = new Plan(this.#machine.threads);
+      addLayerNorm(plan, sum!, await this.#norm(this.#names.firstNorm, signal), sum!);
+      await plan.run(this.#machine.backend, { signal });
       return sum!;
     });
   }
@@ -112,16 +114,14 @@ export class Encoder extends Closing {
   async block(index: number, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<EncoderBlock> {
     return this.#lifetime.run(async () => {
       const { linears, attentionNorm, mlpNorm } = this.#names.block(index);
-      const read = async (name: keyof typeof ENCODER_LINEARS) => {
-        const spec = linears[name];
-        return readLinear(this.#model, spec, this.#coded.has(`${spec.module}.weight`), { ...this.#run, signal });
-      };
-      const names = Object.keys(ENCODER_LINEARS) as (keyof typeof ENCODER_LINEARS)[];
       const entries = [];
-      for (const name of names) entries.push([name, await read(name)] as const);
+      for (const [name, spec] of Object.entries(linears)) {
+        const isCoded = this.#coded.has(`${spec.module}.weight`);
+        const linear = await readLinear(this.#model, spec, isCoded, { ...this.#run, signal });
+        entries.push([name, { module: spec.module, linear }] as const);
+      }
       return new EncoderBlock(this.config, this.#machine, {
         linears: Object.fromEntries(entries) as never,
-        modules: Object.fromEntries(names.map((name) => [name, linears[name].module])) as never,
         attentionNorm: await this.#norm(attentionNorm, signal),
         mlpNorm: await this.#norm(mlpNorm, signal),
       });

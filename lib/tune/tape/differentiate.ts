@@ -1,5 +1,6 @@
 import type { Step } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
+import { ENCODER_GRADIENTS } from '../../backend/js/gradients/encoder-layers.js';
 import { GRADIENTS } from '../../backend/js/gradients/layers.js';
 import { denseLinearGradient } from '../../backend/js/gradients/linear.js';
 import { HqqError } from '../../messages/errors.js';
@@ -12,7 +13,7 @@ import { addGradient, copyStep } from './rules.js';
 import { type Floats, overlap, Spans } from './spans.js';
 import { checkDifferentiable, type DifferentiableStep, type Uses, usesOf } from './uses.js';
 
-provide({ ...GRADIENTS, denseLinearGradient });
+provide({ ...GRADIENTS, ...ENCODER_GRADIENTS, denseLinearGradient });
 
 /** A step, or experts, and what is known of it. */
 interface Entry {
@@ -41,7 +42,7 @@ export function differentiate(plan: Plan, { input, output, weights }: Wanted, ro
   const shadows = new Shadows(backward, room);
   const outputGradient = shadows.begin(output);
   for (const [at, { step, uses, wanted, depends, before, after }] of [...entries.entries()].reverse()) {
-    if (!depends) continue;
+    if (!depends || isOverwritten(step, shadows)) continue;
     const writtenFrom = (from: number, array: Floats) =>
       entries.slice(from).some((later) => overlap(later.uses.writes, array));
     const kept = (array: Floats, where: Step[]) => {
@@ -100,6 +101,10 @@ function readParts(plan: Plan, input: Floats | undefined, weights: Wanted['weigh
   });
 }
 
+/** Attention that writes to its cache alone, what else it gives is written over: that has no gradient, and its own none either. */
+const isOverwritten = (step: Entry['step'], shadows: Shadows): boolean =>
+  !(step instanceof RoutedMlp) && step.operation === 'attention' && !shadows.has(step.args.out);
+
 const isDecision = (part: readonly Step[] | Decision): part is Decision => 'run' in part;
 
 const weightsOf = ({ operation, args }: DifferentiableStep): Floats | undefined =>
@@ -134,6 +139,11 @@ class Shadows {
   /** It is no gradient any more. */
   end(array: Floats): void {
     this.#known.remove(this.#at(array));
+  }
+
+  /** Whether anything is known of it. */
+  has(array: Floats): boolean {
+    return this.#known.has(this.#at(array));
   }
 
   target(array: Floats): { readonly to: Floats; readonly adds: boolean } {

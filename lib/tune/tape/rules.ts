@@ -38,14 +38,29 @@ const gated =
     );
   };
 
-/** From the gradient of what a step wrote to the gradients of what it read. */
-const RULES: { readonly [K in Differentiable]: Rule<K> } = {
-  rmsNorm({ rows, cols, epsilon, x, weight, out }, { gradient, wants, before, target, add }) {
+const norm =
+  (operation: 'rmsNormGradient' | 'layerNormGradient') =>
+  ({ rows, cols, epsilon, x, weight, out }: Operations['rmsNorm'], { gradient, wants, before, target, add }: Turn) => {
     if (!wants(x)) return;
     const { to: xGradient, adds } = overlap(x, out) ? { to: gradient, adds: false } : target(x);
     const args = { rows, cols, epsilon, x: before(x), weight, gradient, xGradient, adds };
-    add(4 * x.length, (threads) => ({ operation: 'rmsNormGradient', args: { ...args, threads } }));
-  },
+    add(4 * x.length, (threads) => ({ operation, args: { ...args, threads } }));
+  };
+
+const activation =
+  (operation: 'geluGradient' | 'geluTanhGradient' | 'reluGradient') =>
+  ({ x }: Operations['gelu'], { gradient, before, add }: Turn): void => {
+    const args = { x: before(x), gradient };
+    add(32 * x.length, (threads) => ({ operation, args: { ...args, threads } }));
+  };
+
+/** From the gradient of what a step wrote to the gradients of what it read. */
+const RULES: { readonly [K in Differentiable]: Rule<K> } = {
+  rmsNorm: norm('rmsNormGradient'),
+  layerNorm: norm('layerNormGradient'),
+  gelu: activation('geluGradient'),
+  geluTanh: activation('geluTanhGradient'),
+  relu: activation('reluGradient'),
   denseLinear({ batch, inFeatures, outFeatures, x, weights }, { gradient, wants, before, sum, ofWeights, add }) {
     const weightGradient = ofWeights(weights) ?? NONE;
     const xGradient = wants(x) ? sum(x) : NONE;
@@ -70,8 +85,10 @@ const RULES: { readonly [K in Differentiable]: Rule<K> } = {
     }));
   },
   attention(args, { gradient, before, into, add }) {
-    const { rows, heads, kvHeads, headDim, window, scale, softcap, q, k, v } = args;
-    const shape = { rows, heads, kvHeads, headDim, window, scale, softcap };
+    const { rows, heads, kvHeads, headDim, window, scale, softcap, positions, q, k, v } = args;
+    // Of encoders all rows are where the last one is, and see all: encoder-block.ts.
+    const causal = positions.some((position) => position !== rows - 1);
+    const shape = { rows, heads, kvHeads, headDim, window, causal, scale, softcap };
     const arrays = { q: before(q), k: before(k), v: before(v), gradient };
     into(q, (qGradient) =>
       into(k, (kGradient) =>

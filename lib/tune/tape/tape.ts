@@ -1,8 +1,9 @@
 import { KEY_STRIP } from '../../matrix/constants.js';
 import type { LayerCache } from '../../runtime/blocks/cache.js';
-import { DenseLinear } from '../../runtime/blocks/linear.js';
+import { DenseLinear, type Linear, type NamedLinear } from '../../runtime/blocks/linear.js';
 import { Plan, type PlanRun, type PreparedPlan } from '../../runtime/blocks/plan.js';
 import { positionsFrom, type Rows } from '../../runtime/blocks/rows.js';
+import type { Machine } from '../../runtime/pass.js';
 import type { BlockInside, OpenBlock } from '../../runtime/source/open-block.js';
 import { differentiate } from './differentiate.js';
 import { Room } from './room.js';
@@ -42,19 +43,40 @@ export interface Tape {
  * @param room Where its arrays are from; they are free again when the tape is not used any more.
  * @throws {HqqError} `ERR_CHECKPOINT_CONTENT` for a block that is quantized; `ERR_OUT_OF_MEMORY`, `ERR_CLOSED`
  */
-export function recordBlock({ inside }: OpenBlock, { lengths, weights, ofInput }: Recorded, room = new Room()): Tape {
+export function recordBlock({ inside }: OpenBlock, recorded: Recorded, room = new Room()): Tape {
   const { block, config, machine } = inside;
-  const layers = block.linears.filter(({ module }) => weights.has(module));
+  const { lengths } = recorded;
+  const rows = rowsOf(inside, lengths, room);
+  const cache = cacheFor(inside, Math.max(...lengths), room);
+  const texts = lengths.map((length) => ({ rows: length, cache }));
+  return tapeOf({ hidden: rows.hidden, linears: block.linears, machine, room }, recorded, (replaced) => {
+    const plan = new Plan(machine.threads);
+    block.with(replaced).addTo(plan, rows, room.frame(config, rows.count), texts);
+    return plan;
+  });
+}
+
+/** What is recorded, whatever its block is. */
+interface TapeOf {
+  /** What goes into the plan, and comes out. */
+  readonly hidden: Floats;
+  readonly linears: readonly NamedLinear[];
+  readonly machine: Machine;
+  readonly room: Room;
+}
+
+/** @param planOf The block as a plan, with other layers in place of some. */
+export function tapeOf(
+  { hidden, linears, machine, room }: TapeOf,
+  { weights, ofInput }: Recorded,
+  planOf: (replaced: ReadonlyMap<string, Linear>) => Plan,
+): Tape {
+  const layers = linears.filter(({ module }) => weights.has(module));
   const replaced = layers.map(({ module, linear: { outFeatures, inFeatures, bias } }) => {
     return [module, new DenseLinear(weights.get(module)!, [outFeatures, inFeatures], bias)] as const;
   });
-  const rows = rowsOf(inside, lengths, room);
-  const cache = cacheFor(inside, Math.max(...lengths), room);
-  const plan = new Plan(machine.threads);
-  const texts = lengths.map((length) => ({ rows: length, cache }));
-  block.with(new Map(replaced)).addTo(plan, rows, room.frame(config, rows.count), texts);
+  const plan = planOf(new Map(replaced));
   const weightGradients = new Map(layers.map(({ module }) => [module, room.take(weights.get(module)!.length)]));
-  const { hidden } = rows;
   const wanted = new Map(layers.map(({ module }) => [weights.get(module)!, weightGradients.get(module)!]));
   const what = { ...(ofInput && { input: hidden }), output: hidden, weights: wanted };
   const { forward, backward, outputGradient, isReached } = differentiate(plan, what, room);

@@ -11,6 +11,10 @@ export interface Uses {
 /** Operations that have a gradient. */
 export type Differentiable =
   | 'rmsNorm'
+  | 'layerNorm'
+  | 'gelu'
+  | 'geluTanh'
+  | 'relu'
   | 'denseLinear'
   | 'columns'
   | 'rope'
@@ -25,8 +29,14 @@ export type DifferentiableStep = Extract<Step, { readonly operation: Differentia
 
 const gated = ({ gate, up, out }: Operations['swiglu']): Uses => ({ reads: [gate, up], writes: out });
 
+const inPlace = ({ x }: Operations['gelu']): Uses => ({ reads: [x], writes: x });
+
 const USES: { readonly [K in Differentiable]: (args: Operations[K]) => Uses } = {
   rmsNorm: ({ x, out }) => ({ reads: [x], writes: out }),
+  layerNorm: ({ x, out }) => ({ reads: [x], writes: out }),
+  gelu: inPlace,
+  geluTanh: inPlace,
+  relu: inPlace,
   denseLinear: ({ x, out }) => ({ reads: [x], writes: out }),
   columns: ({ x, out }) => ({ reads: [x], writes: out }),
   rope: ({ x }) => ({ reads: [x], writes: x }),

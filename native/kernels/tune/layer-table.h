@@ -27,6 +27,13 @@ struct LayerGradientKernels {
   // Of one row: weights, which are exponentials, become probabilities, and gradients of these become scale times those
   // of scores.
   void (*softmax)(float* weights, float* gradient, size_t count, float total, float scale);
+  // Of `layer_norm`: to = that of x, or that is added to it.
+  void (*layer_norm)(const float* x, const float* weight, const float* gradient, size_t count, float epsilon, bool adds,
+                     float* to);
+  // gradient *= the slope at x
+  void (*gelu)(const float* x, size_t count, float* gradient);
+  void (*gelu_tanh)(const float* x, size_t count, float* gradient);
+  void (*relu)(const float* x, size_t count, float* gradient);
 };
 
 }  // namespace hqq::kernels

@@ -1,8 +1,8 @@
 #pragma once
-#include "../layers.h"
+#include "../encoder-layers.h"
 #include "layer-table.h"
 
-// Gradients of what ../layers.h computes.
+// Gradients of what ../layers.h and ../encoder-layers.h compute.
 namespace hqq::kernels {
 
 template <class V>
@@ -85,6 +85,68 @@ void softmax_gradient(float* weights, float* gradient, size_t count, float total
   });
 }
 
+// With n the normed row before its weight and u = weight * gradient: (u - mean(u) - n mean(u n)) over the deviation.
+template <class V>
+void layer_norm_gradient(const float* x, const float* weight, const float* gradient, size_t count, float epsilon,
+                         bool adds, float* to) {
+  const Moments of = moments<V>(x, count, epsilon);
+  const auto mean = V::set(of.mean), factor = V::set(of.factor);
+  const auto normed = [&](auto memory, size_t i) { return V::mul(V::sub(memory.load(x + i), mean), factor); };
+  auto sum = V::set(0.0f), products = V::set(0.0f);
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto own = V::mul(memory.load(gradient + i), memory.load(weight + i));
+    sum = V::add(sum, own);
+    products = V::fma(own, normed(memory, i), products);
+  });
+  const auto level = V::set(-V::sum(sum) / static_cast<float>(count));
+  const auto pull = V::set(-V::sum(products) / static_cast<float>(count));
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto own = V::fma(memory.load(gradient + i), memory.load(weight + i), level);
+    const auto change = V::mul(V::fma(normed(memory, i), pull, own), factor);
+    memory.store(to + i, adds ? V::add(memory.load(to + i), change) : change);
+  });
+}
+
+// The share below x, and x times the density: where that is next to nothing, powers that ended at e^-87 make it no less
+// than that, and x is bounded, or a large one would make something of it.
+template <class V>
+void gelu_gradient(const float* x, size_t count, float* gradient) {
+  const auto half = V::set(0.5f), high = V::set(16.0f), low = V::set(-16.0f), density = V::set(0.398942280f);
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto value = memory.load(x + i), size = V::abs(value), bell_f32 = bell<V>(value);
+    const auto outside = V::mul(half, complement<V>(size, bell_f32));
+    const auto below = V::sub(V::add(half, V::copysign(half, value)), V::copysign(outside, value));
+    const auto near = V::min(high, V::max(low, value));
+    const auto slope = V::fma(V::mul(near, density), bell_f32, below);
+    memory.store(gradient + i, V::mul(memory.load(gradient + i), slope));
+  });
+}
+
+template <class V>
+void gelu_tanh_gradient(const float* x, size_t count, float* gradient) {
+  const auto one = V::set(1.0f), high = V::set(16.0f), low = V::set(-16.0f);
+  const auto linear = V::set(-1.59576912f), cubic = V::set(-0.0713548163f);
+  const auto slope_linear = V::set(1.59576912f), slope_cubic = V::set(3 * 0.0713548163f);
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto value = memory.load(x + i);
+    const auto power = simd::exp<V>(V::mul(value, V::fma(V::mul(value, value), cubic, linear)));
+    const auto share = V::div(one, V::add(one, power)), near = V::min(high, V::max(low, value));
+    const auto bend = V::mul(near, V::fma(V::mul(near, near), slope_cubic, slope_linear));
+    const auto slope = V::fma(V::mul(share, V::mul(power, share)), bend, share);
+    memory.store(gradient + i, V::mul(memory.load(gradient + i), slope));
+  });
+}
+
+// At 0 the slope is 0.
+template <class V>
+void relu_gradient(const float* x, size_t count, float* gradient) {
+  const auto zero = V::set(0.0f), one = V::set(1.0f);
+  for_each_vector<V>(count, [&](auto memory, size_t i) {
+    const auto grown = V::mul(V::mul(V::max(zero, memory.load(x + i)), V::set(0x1p126f)), V::set(0x1p24f));
+    memory.store(gradient + i, V::mul(memory.load(gradient + i), V::min(grown, one)));
+  });
+}
+
 template <class V>
 constexpr LayerGradientKernels make_layer_gradients() {
   return {.weighted_dot = &weighted_dot<V>,
@@ -92,7 +154,11 @@ constexpr LayerGradientKernels make_layer_gradients() {
           .swiglu = &swiglu_gradient<V>,
           .geglu = &geglu_gradient<V>,
           .softcap = &softcap_gradient<V>,
-          .softmax = &softmax_gradient<V>};
+          .softmax = &softmax_gradient<V>,
+          .layer_norm = &layer_norm_gradient<V>,
+          .gelu = &gelu_gradient<V>,
+          .gelu_tanh = &gelu_tanh_gradient<V>,
+          .relu = &relu_gradient<V>};
 }
 
 }  // namespace hqq::kernels

@@ -4,7 +4,7 @@ import type { Units } from '../slices.js';
 
 /** Row by row: its probabilities, what each of them counts, and what that makes of queries, keys and values. */
 export function* attentionGradient(args: AttentionGradientArgs): Units {
-  const { rows, heads, kvHeads, headDim, window, scale, softcap, q, k, v, gradient } = args;
+  const { rows, heads, kvHeads, headDim, window, causal, scale, softcap, q, k, v, gradient } = args;
   const { qGradient, kGradient, vGradient } = args;
   const meter = new Meter();
   const keys = new Float64Array(k.length);
@@ -14,13 +14,14 @@ export function* attentionGradient(args: AttentionGradientArgs): Units {
   const slopes = new Float64Array(rows);
   const changes = new Float64Array(rows);
   for (let r = 0; r < rows; r++) {
-    const first = window > 0 ? Math.max(0, r + 1 - window) : 0;
+    const first = causal && window > 0 ? Math.max(0, r + 1 - window) : 0;
+    const end = causal ? r + 1 : rows;
     for (let h = 0; h < heads; h++) {
       const at = (r * heads + h) * headDim;
       const head = Math.floor((h * kvHeads) / heads);
       const lineOf = (j: number) => (j * kvHeads + head) * headDim;
       let highest = -Infinity;
-      for (let j = first; j <= r; j++) {
+      for (let j = first; j < end; j++) {
         const scaled = scale * dot(q, at, k, lineOf(j), headDim);
         const bent = softcap > 0 ? Math.tanh(scaled / softcap) : 0;
         weights[j] = softcap > 0 ? softcap * bent : scaled;
@@ -28,7 +29,7 @@ export function* attentionGradient(args: AttentionGradientArgs): Units {
         highest = weights[j]! > highest ? weights[j]! : highest;
       }
       let [total, mean] = [0, 0];
-      for (let j = first; j <= r; j++) {
+      for (let j = first; j < end; j++) {
         weights[j] = Math.exp(weights[j]! - highest);
         changes[j] = dot(gradient, at, v, lineOf(j), headDim);
         total += weights[j]!;
@@ -36,7 +37,7 @@ export function* attentionGradient(args: AttentionGradientArgs): Units {
       }
       mean /= total;
       query.fill(0);
-      for (let j = first; j <= r; j++) {
+      for (let j = first; j < end; j++) {
         const weight = weights[j]! / total;
         const change = weight * (changes[j]! - mean) * slopes[j]!;
         const line = lineOf(j);
@@ -47,7 +48,7 @@ export function* attentionGradient(args: AttentionGradientArgs): Units {
         }
       }
       qGradient.set(query, at);
-      if (meter.due(5 * (r + 1 - first) * (headDim + 8))) yield;
+      if (meter.due(5 * (end - first) * (headDim + 8))) yield;
     }
   }
   kGradient.set(keys);
