@@ -21,7 +21,7 @@ const MODEL: Flag<true | number> = {
 /** Flags of what tunes a model. */
 export const TUNE_FLAGS = {
   tune: TUNE,
-  tuneData: fromOption({ ...data, expected: 'own or text:<file>' }) as Flag<string>,
+  tuneData: fromOption({ ...data, expected: 'auto, own, random or text:<file>' }) as Flag<string>,
   tuneTokens: fromOption(tokens) as Flag<number>,
   tuneBatch: fromOption(batch) as Flag<number>,
   tuneLength: fromOption(length) as Flag<number>,

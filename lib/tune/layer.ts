@@ -36,7 +36,6 @@ function* withoutZeros(gradient: Float32Array, weights: Float32Array): Steps<voi
 export class TunedLayer {
   readonly weight: string;
   readonly module: string;
-  readonly maxCode: number;
   /** The weights that the block computes with: those of the codes as they are. Written by `begin` and `step`. */
   readonly values: Float32Array<ArrayBuffer>;
   readonly #start: TunedStart;
@@ -51,7 +50,6 @@ export class TunedLayer {
     this.#start = start;
     this.weight = weight;
     this.module = module;
-    this.maxCode = start.maxCode;
     const { length } = start.weights;
     [this.values, this.#offsets] = allocating('the weights of a layer that is tuned', () => [
       new Float32Array(length),

@@ -9,15 +9,6 @@ import type { Stream } from './stream.js';
 import { copyStep } from './tape/rules.js';
 import type { Tape } from './tape/tape.js';
 
-/**
- * How far all steps together may take an offset, times two, by the highest code: what measured best (docs/tuning.md). More levels are nearer to
- * weights, and have less to gain.
- */
-const REACH: readonly (readonly [maxCode: number, reach: number])[] = [[255, 0.5]];
-
-/** The first step of layers of so many levels, where nobody says how far it goes. */
-const autoRate = (maxCode: number, steps: number): number => REACH.find(([most]) => maxCode <= most)![1] / steps;
-
 /** Where a text lies in a stream. */
 export interface TextPlace {
   readonly first: number;
@@ -74,11 +65,10 @@ export async function tuneBlock(
     await compare.run({ signal });
     leaveOutFirst(tape.gradient, lengths, { width, uncounted });
     await tape.backward({ signal });
-    const left = 1 - step / steps;
+    const size = rate * (1 - step / steps);
     const reached = layers.filter(({ module }) => tape.isReached(module));
     const steppings = reached.map((layer) => {
-      const size = rate === 'auto' ? autoRate(layer.maxCode, steps) : rate;
-      return layer.step(tape.weightGradients.get(layer.module)!, size * left, machine);
+      return layer.step(tape.weightGradients.get(layer.module)!, size, machine);
     });
     await whenAllEnd(steppings);
     onStep();

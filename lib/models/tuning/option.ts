@@ -77,7 +77,7 @@ export interface ResolvedTune {
   readonly tokens: number;
   readonly batch: number;
   readonly length: number;
-  readonly rate: number | 'auto';
+  readonly rate: number;
   /** 0: none. */
   readonly model: number;
   readonly restart: boolean;
@@ -178,8 +178,9 @@ export function resolveTune(tune: boolean | TuneOptions): ResolvedTune | undefin
       throw new HqqError('ERR_INVALID_OPTION', `Expected tune.${name} to be ${expected}, got ${show(value)}.`);
     }),
   ) as unknown as Required<TuneOptions> & ResolvedTune;
+  const { rate, steps } = resolved;
   const model = Number((resolved.model as boolean | number) === true ? MODEL_STEPS : resolved.model);
-  return { ...resolved, model };
+  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? 0.5 / steps : rate, model };
 }
 
 /** Refuses what tuning does not go with. @throws {HqqError} `ERR_INVALID_OPTION` */
