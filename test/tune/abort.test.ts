@@ -24,7 +24,7 @@ describe('an abort ends', () => {
   test.each([
     ['what writes the text', { ...few, data: 'own' }, [3, 40]],
     // Statistics, solvers, steps, errors, states, then the whole model and the output.
-    ['all that comes after it', { ...few, data: { text } }, [3, 20, 45, 70, 100, 140, 170, 200, 120, 90, 60]],
+    ['all that comes after it', { ...few, data: { text } }, [3, 45, 100, 170, 200, 120]],
   ] as const)('%s', async (name, tune, places) => {
     const folder = join(scratch, name);
     mkdirSync(folder);
@@ -37,7 +37,7 @@ describe('an abort ends', () => {
       expect(readdirSync(folder).filter((one) => one !== 'q.tune')).toEqual([]);
       times++;
     }
-    expect(times).toBeGreaterThanOrEqual(Math.min(places.length, 6));
+    expect(times).toBeGreaterThanOrEqual(Math.min(places.length, 5));
   });
 
   test('and its state is removed when it begins anew', async () => {
