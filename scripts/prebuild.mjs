@@ -3,6 +3,7 @@
 //
 //   npm run prebuild                         all of them
 //   npm run prebuild -- linux-x64-glibc ...  some: <platform>-<arch>, with -glibc or -musl on Linux
+//   npm run prebuild -- --out folder ...     into folder/prebuilds/
 //
 // Needs CMake, Python 3 with pip, and PyPI: the compiler is Zig's, which brings the C libraries of all platforms along. The
 // first build for a platform compiles those too, a minute or two each; they stay in .cache/.
@@ -10,12 +11,17 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
+import { parseArgs, promisify } from 'node:util';
 import prebuildify from 'prebuildify';
 import { fileOf, nameOf, targets } from './targets.mjs';
 import { needZig, root } from './zig.mjs';
 
-const prebuilds = path.join(root, 'prebuilds');
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { out: { type: 'string', default: root } },
+});
+const out = path.resolve(values.out);
+const prebuilds = path.join(out, 'prebuilds');
 
 /** Builds one. prebuildify works in a folder of its own: in the project's, it would take what is in build/ for its own. */
 async function build(target) {
@@ -23,14 +29,14 @@ async function build(target) {
   const cwd = path.join(root, 'build-prebuilds', nameOf(target));
   mkdirSync(cwd, { recursive: true });
   await promisify(prebuildify)({
-    ...{ cwd, out: root, name: 'hqq', platform: target.platform, arch: target.arch, napi: true, strip: false },
+    ...{ cwd, out, name: 'hqq', platform: target.platform, arch: target.arch, napi: true, strip: false },
     ...{ libc: target.libc ?? 'glibc', tagLibc: target.libc },
     cache: path.join(root, '.cache', 'prebuildify'),
     nodeGyp: fileURLToPath(new URL('prebuild-gyp.mjs', import.meta.url)),
   });
   const { size } = statSync(path.join(prebuilds, fileOf(target)));
   const seconds = ((performance.now() - started) / 1000).toFixed(0);
-  console.log(`prebuilds/${fileOf(target)}: ${size} bytes, ${seconds} s`);
+  console.log(`${path.relative(root, prebuilds)}/${fileOf(target)}: ${size} bytes, ${seconds} s`);
 }
 
 /** prebuilds/SHA256SUMS of every binary that is there, for `sha256sum --check`. */
@@ -56,4 +62,4 @@ async function main(names) {
   writeChecksums();
 }
 
-await main(process.argv.slice(2));
+await main(positionals);
