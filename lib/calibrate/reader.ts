@@ -55,6 +55,20 @@ export async function openReader(path: string, options: OpenOptions): Promise<Re
     : languageReader(await openBlockSource(path, options));
 }
 
+/** Shows what goes into the last layer, of what comes out of the blocks. */
+export async function showHeadInputs(
+  source: BlockSource,
+  hidden: readonly Float32Array[],
+  tap: Tap,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  // What goes in is the same for every token: a part of the weights is read, of those for one.
+  for await (const { head } of source.headParts(1, { signal })) {
+    for (const rows of hidden) await head.inputs(rows, tap, { signal });
+    return;
+  }
+}
+
 /** As a reader, which is to be closed in place of the source. */
 export function languageReader(source: BlockSource): Reader {
   const { path, config, count } = source;
@@ -69,12 +83,7 @@ export function languageReader(source: BlockSource): Reader {
         const run = { out: hidden, tap, signal };
         await block.forward(hidden, { ...run, onProgress: ({ rowsDone }) => report(before + rowsDone) });
       }
-      if (!head) return;
-      // What goes in is the same for every token: a part of the weights is read, of those for one.
-      for await (const { head: last } of source.headParts(1, { signal })) {
-        for (const rows of hidden) await last.inputs(rows, tap, { signal });
-        return;
-      }
+      if (head) await showHeadInputs(source, hidden, tap, signal);
     },
     async expected(texts, signal, report) {
       const hidden: Float32Array[] = [];

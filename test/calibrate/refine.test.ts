@@ -6,14 +6,16 @@ import { factorize } from '../../lib/calibrate/refine/factor.js';
 import { feedBack } from '../../lib/calibrate/refine/feed-back.js';
 import { type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
 import { Overlaid } from '../../lib/calibrate/refine/overlaid.js';
+import { refineLayers } from '../../lib/calibrate/refine/refine-layers.js';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
 import { dequantize, quantize } from '../../lib/compute/quantize.js';
 import type { TensorEntry, TensorSource } from '../../lib/containers/container.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
+import type { PlannedLayer } from '../../lib/schemes/scheme.js';
 import { expectSameBytes } from '../support/bytes.js';
-import { failure, modelFolder, randomTensor, randomWeights } from '../support/checkpoints.js';
+import { failure, modelFolder, randomTensor, randomWeights, readBack } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
-import { SHIPPED } from '../support/language-models.js';
+import { narrowModel, SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const scratch = scratchFolder('refine');
@@ -135,6 +137,28 @@ describe.each(availableBackends())('error feedback on %s', (name) => {
   });
 });
 
+describe('layers without error feedback', () => {
+  const machine = { backend: openBackend('js'), threads: 1, signal: undefined };
+  const width = 64;
+  const layer = (name: string, groupSize: number, embedding: boolean) => {
+    const weight = { name, type: { float: 'float32' } };
+    const site = { name, weight, shape: [8, width], stored: 'out-in', embedding };
+    return { site, form: { config: { groupSize, axis: 1 }, tails: true } } as unknown as PlannedLayer;
+  };
+  const place = { source: {} as TensorSource, refined: {} as Overlaid, machine };
+
+  test('count what goes into them: a table that is looked up in, too, and one group a row', async () => {
+    const sums = new Float32Array(width * width).fill(-1);
+    for (let i = 0; i < width; i++) sums[i * width + i] = i + 1;
+    const squares = Float32Array.from({ length: width }, (_, i) => i + 1);
+    const layers = [layer('tied', 32, true), layer('whole', width, false)];
+    expect(await refineLayers(layers, { width, sums }, place)).toEqual([
+      { name: 'tied', importance: squares, fed: false },
+      { name: 'whole', importance: squares, fed: false },
+    ]);
+  });
+});
+
 describe('quantizeModel with refine', () => {
   const few = { nbits: 2, groupSize: 32, refine: true, tokens: 128 } as const;
   const weightsOf = (folder: string) => readFileSync(join(folder, 'model.safetensors'));
@@ -156,6 +180,21 @@ describe('quantizeModel with refine', () => {
     expect(weightsOf(join(folder, 'plain')).equals(made[0]!)).toBe(false);
     expect(readdirSync(folder).sort()).toEqual(['plain', 't1', 't2', 't7']);
   }, 120_000);
+
+  test('weighs errors of a tied head as without', async () => {
+    const folder = join(scratch, 'tied');
+    mkdirSync(folder);
+    const model = narrowModel(folder, 'model');
+    const tables = [true, false].map(async (refine) => {
+      const out = join(folder, String(refine));
+      await quantizeModel(model, out, { ...few, importance: 'random', embeddings: 4, refine });
+      const tensors = [...readBack(out)].filter(([name]) => name.startsWith('model.embed_tokens.'));
+      return tensors.map(([name, { bytes }]) => [name, Buffer.from(bytes).toString('hex')]);
+    });
+    const [refined, plain] = await Promise.all(tables);
+    expect(plain!.length).toBeGreaterThan(2);
+    expect(refined).toEqual(plain);
+  });
 
   test('stops soon when it is aborted, and leaves nothing', async () => {
     const folder = join(scratch, 'aborted');

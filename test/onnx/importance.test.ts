@@ -263,6 +263,17 @@ describe('error feedback in a graph', () => {
     for (const [i, error] of refined.entries()) expect(error).toBeLessThan(0.8 * without[i]!);
   });
 
+  it('refuses what nothing is seen going into, as without', async () => {
+    const path = written(correlated);
+    const nothing = { inputs: [{ x: { type: 'float32', data: new Float32Array(), dims: [0, WIDE] } }] };
+    for (const refine of [false, true])
+      await expectError(
+        () => quantizeModel(path, freshPath('out.onnx'), { ...options, refine, importance: nothing }),
+        'ERR_CHECKPOINT_CONTENT',
+        /"w", "v".*got none of any/,
+      );
+  });
+
   it('leaves tables that are looked up in, and says so; needs onnxruntime, and says that too', async () => {
     const path = written(network());
     const all = { nbits: 4, groupSize: 32, include: ['*'], embeddings: 4, refine: true } as const;

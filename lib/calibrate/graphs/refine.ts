@@ -4,10 +4,10 @@ import type { TensorSource } from '../../containers/container.js';
 import type { RunnableGraph, Tap } from '../../containers/runnable.js';
 import { allocating } from '../../messages/allocating.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
+import { Found, type Refined } from '../refine/found.js';
 import { addProducts } from '../refine/grams.js';
 import { Overlaid } from '../refine/overlaid.js';
-import { type Place, refineLayers } from '../refine/refine-layers.js';
-import type { Refined } from '../refine/refine-model.js';
+import { type Place, refineLayers, type SeenLayer } from '../refine/refine-layers.js';
 import type { GraphCollectOptions } from './collect.js';
 import { loadOnnxRuntime } from './engine.js';
 import { materialFor, refuseOwn } from './material.js';
@@ -45,7 +45,7 @@ export async function refineGraphs(
     byName.set(original, [...(byName.get(original) ?? []), layer]);
   }
   const graphs = await source.graphs!(new Set(byName.keys()));
-  const importance = new Map<string, Float32Array>();
+  const found = new Found();
   const refined = await Overlaid.over(source, folder);
   try {
     for (const [index, graph] of graphs.entries()) {
@@ -71,13 +71,11 @@ export async function refineGraphs(
         },
         async looked(taps) {
           const place = { source, refined, machine };
-          for (const [layer, values] of await refineSeen(taps, grams, left, byName, place))
-            importance.set(layer.site.name, values);
+          found.add(await refineSeen(taps, grams, left, byName, place));
         },
       });
     }
-    const without = layers.map(({ site }) => site.name).filter((name) => !importance.has(name));
-    return { refined, importance, without };
+    return { refined, ...found.of(layers) };
   } catch (error) {
     await refined.close();
     throw error;
@@ -99,7 +97,7 @@ async function refineSeen(
   left: ReadonlyMap<string, Set<string>>,
   byName: ReadonlyMap<string, readonly PlannedLayer[]>,
   place: Place,
-): Promise<readonly (readonly [PlannedLayer, Float32Array])[]> {
+): Promise<readonly SeenLayer[]> {
   const seen = new Set(taps.map(({ value }) => value));
   // Layers of the same inputs share a factorization.
   const together = new Map<string, { readonly inputs: readonly string[]; readonly layers: PlannedLayer[] }>();
@@ -113,7 +111,7 @@ async function refineSeen(
     together.set(key, own);
     left.get(name)!.clear();
   }
-  const done: (readonly [PlannedLayer, Float32Array])[] = [];
+  const done: SeenLayer[] = [];
   for (const { inputs, layers } of together.values()) {
     const all = inputs.flatMap((value) => grams.get(value) ?? []);
     const [first, ...more] = all as [Gram, ...Gram[]];

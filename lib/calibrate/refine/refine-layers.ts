@@ -23,17 +23,29 @@ interface Sums {
   readonly sums: Float32Array;
 }
 
+/** What is known of a layer whose inputs have been seen. */
+export interface SeenLayer {
+  readonly name: string;
+  /** `[inFeatures]`: what its errors count. */
+  readonly importance: Float32Array;
+  /** Whether it has error feedback. */
+  readonly fed: boolean;
+}
+
 /**
- * Refines the layers of one input: those of the same group size share a factorization. Gives what errors count then, by layer; those that
- * have no error feedback are left out.
+ * Refines the layers of one input: those of the same group size share a factorization. Those that have no error feedback keep their
+ * weights, and their errors count what the sums' diagonal says.
  */
 export async function refineLayers(
   layers: readonly PlannedLayer[],
   { width, sums }: Sums,
   { source, refined, machine }: Place,
-): Promise<readonly (readonly [PlannedLayer, Float32Array])[]> {
-  const done: [PlannedLayer, Float32Array][] = [];
+): Promise<readonly SeenLayer[]> {
+  const squares = Float32Array.from({ length: width }, (_, i) => sums[i * width + i]!);
   const fit = layers.filter(isFit);
+  const done: SeenLayer[] = layers
+    .filter((layer) => !fit.includes(layer))
+    .map(({ site: { name } }) => ({ name, importance: squares, fed: false }));
   for (const groupSize of new Set(fit.map(({ form }) => form.config.groupSize!))) {
     const alike = fit.filter(({ form }) => form.config.groupSize === groupSize);
     const wide = Math.ceil(width / groupSize) * groupSize;
@@ -54,7 +66,7 @@ export async function refineLayers(
       const own = widened(wanted, outs, wide, outs, ins);
       narrowBytes(turned ? transpose(own, outs, ins, lying) : own, dtype, bytes);
       await refined.put(weight, bytes);
-      done.push([layer, factor.importance.subarray(0, ins)]);
+      done.push({ name: layer.site.name, importance: factor.importance.subarray(0, ins), fed: true });
     }
   }
   return done;

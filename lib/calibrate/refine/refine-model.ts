@@ -5,8 +5,10 @@ import type { ImportanceSource } from '../../models/importance-options.js';
 import { openBlockSource } from '../../runtime/source/block-source.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
 import { type CollectProgress, textsFor } from '../collect.js';
-import { moduleOfGgml } from '../ggml-names.js';
-import { languageReader } from '../reader.js';
+import { HEAD, moduleOf } from '../module-of.js';
+import { languageReader, showHeadInputs } from '../reader.js';
+import { Squares } from '../squares.js';
+import { Found, type Refined } from './found.js';
 import { Grams } from './grams.js';
 import { Overlaid } from './overlaid.js';
 import { refineLayers } from './refine-layers.js';
@@ -24,15 +26,6 @@ interface RefineOptions {
   readonly onProgress: ((progress: CollectProgress) => void) | undefined;
 }
 
-export interface Refined {
-  /** The model with the weights that are to be quantized; to be closed. */
-  readonly refined: TensorSource;
-  /** What their errors count, by name of the layer. */
-  readonly importance: ReadonlyMap<string, Float32Array>;
-  /** Layers that have no error feedback. */
-  readonly without: readonly string[];
-}
-
 /**
  * Lets a model read a text, block by block, and gives each layer the weights that its groups are to be chosen for, so that the errors of
  * each group are met by those after it. Inputs are those of the model as it is, not of what was quantized before: meeting that drift, too,
@@ -47,8 +40,8 @@ export async function refineModel(
 ): Promise<Refined> {
   const machine = { backend: activeBackend(), threads: resolveThreads(threads), signal };
   const blocks = await openBlockSource(source.path, { threads, signal });
-  const waiting = new Map(layers.map((layer) => [moduleOfGgml(layer.site.name), layer]));
-  const importance = new Map<string, Float32Array>();
+  const waiting = new Map(layers.map((layer) => [moduleOf(layer, source), layer]));
+  const found = new Found();
   const refined = await Overlaid.over(source, folder).catch(async (error: unknown) => {
     await blocks.close();
     throw error;
@@ -74,12 +67,16 @@ export async function refineModel(
       await block.forward(hidden, { ...run, onProgress: ({ rowsDone }) => report(before + rowsDone) });
       for (const gram of grams.all) {
         const own = gram.modules.flatMap((module) => waiting.get(module) ?? []);
-        const done = await refineLayers(own, gram, { source, refined, machine });
-        for (const [layer, values] of done) importance.set(layer.site.name, values);
+        found.add(await refineLayers(own, gram, { source, refined, machine }));
       }
     }
-    const without = layers.map(({ site }) => site.name).filter((name) => !importance.has(name));
-    return { refined, importance, without };
+    const head = waiting.get(HEAD);
+    if (head !== undefined) {
+      const squares = new Squares();
+      await showHeadInputs(blocks, hidden, squares.add, signal);
+      for (const importance of squares.take().values()) found.add([{ name: head.site.name, importance, fed: false }]);
+    }
+    return { refined, ...found.of(layers) };
   } catch (error) {
     await refined.close();
     throw error;

@@ -1,6 +1,5 @@
 import { activeBackend } from '../../backend/index.js';
 import type { TensorSource } from '../../containers/container.js';
-import { layerOf } from '../../containers/names.js';
 import { HqqError } from '../../messages/errors.js';
 import { plain, quoteSome } from '../../messages/text.js';
 import { formatCount, plural } from '../../messages/units.js';
@@ -13,7 +12,7 @@ import { schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
 import { solverNamed } from '../../solvers/solvers.js';
 import type { CollectProgress } from '../collect.js';
-import { moduleOfGgml } from '../ggml-names.js';
+import { HEAD, moduleOf } from '../module-of.js';
 import type { Statistics } from '../statistics.js';
 
 // Importance for the layers of a model that is being quantized. Models that run are code that is read when one does.
@@ -130,15 +129,15 @@ async function refined(
     ...{ ...resolved.model, importance, folder, signal: resolved.run.signal },
     onProgress: onProgress && ((stand: CollectProgress) => onProgress({ ...idle, importance: stand })),
   });
-  const some =
-    without.length === 0
-      ? []
-      : [
-          `${plural(without.length, 'layer')} of ${formatCount(layers.length)} (${quoteSome(without, 2)}) have no error feedback.`,
-        ];
+  const unweighed = layers.map(({ site: { name } }) => name).filter((name) => !found.has(name));
+  if (found.size === 0 && layers.length > 0) {
+    await model.close();
+    throw noneError(unweighed, `nothing that was read (${sourceOf(importance)}) was seen going into them`);
+  }
   const notes = [
     'Errors are those of the weights as error feedback left them: hqq compare gives those to the original.',
-    ...some,
+    ...(without.length === 0 ? [] : [`${someOf(without, layers)} have no error feedback.`]),
+    ...unweighedNotes(unweighed, layers),
   ];
   return { importance: found, source: sourceOf(importance), notes, refined: model };
 }
@@ -153,8 +152,6 @@ async function checkRuns(source: TensorSource, what: string): Promise<void> {
 
 /** A model of a billion weights would read for hours. */
 const SLOW = 'JavaScript computes here, in which the model would read for long (--importance random lets it)';
-
-const HEAD = 'lm_head';
 
 type Config = PlannedLayer['form']['config'];
 
@@ -180,13 +177,6 @@ function totalsOf({ shards }: ModelPlan) {
   return { weightsTotal, tensorsTotal: layers.length + shards.reduce((sum, { copies }) => sum + copies.length, 0) };
 }
 
-/** The module whose statistics a layer has: those of the head are a tied embedding's. */
-function moduleOf({ site }: PlannedLayer, { entries, envelope }: TensorSource): string {
-  const tied = envelope.config?.tie_word_embeddings === true && !entries.has(`${HEAD}.weight`);
-  if (tied && layerOf(site.weight.name) === 'model.embed_tokens') return HEAD;
-  return moduleOfGgml(site.original ?? site.name, !entries.has('output.weight'));
-}
-
 /** Statistics of the layers that they fit. Whoever asked for them by name is told which have none. */
 function applied(
   { meanSquares, source: from }: Statistics,
@@ -205,14 +195,23 @@ function applied(
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. They are of another model.`);
     }
   }
-  if (importance.size === 0) {
-    const message = `Expected statistics of the layers that are quantized (${quoteSome(without, 2)}), got none of any`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${plain(from)} is of another model.`);
-  }
-  const some = `${plural(without.length, 'layer')} of ${formatCount(layers.length)} (${quoteSome(without, 2)})`;
-  const notes =
-    without.length === 0 ? [] : [`There are no statistics of ${some}: all input features count alike there.`];
-  return { importance, source: from, notes };
+  if (importance.size === 0) throw noneError(without, `${plain(from)} is of another model`);
+  return { importance, source: from, notes: unweighedNotes(without, layers) };
+}
+
+function noneError(without: readonly string[], reason: string): HqqError {
+  const message = `Expected statistics of the layers that are quantized (${quoteSome(without, 2)}), got none of any`;
+  return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${reason}.`);
+}
+
+function unweighedNotes(without: readonly string[], layers: readonly PlannedLayer[]): readonly string[] {
+  return without.length === 0
+    ? []
+    : [`There are no statistics of ${someOf(without, layers)}: all input features count alike there.`];
+}
+
+function someOf(names: readonly string[], layers: readonly PlannedLayer[]): string {
+  return `${plural(names.length, 'layer')} of ${formatCount(layers.length)} (${quoteSome(names, 2)})`;
 }
 
 function notWeighed(obstacle: string): string {
