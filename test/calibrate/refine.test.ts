@@ -4,7 +4,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { factorize } from '../../lib/calibrate/refine/factor.js';
 import { feedBack } from '../../lib/calibrate/refine/feed-back.js';
-import { type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
+import { addProducts, type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
 import { Overlaid } from '../../lib/calibrate/refine/overlaid.js';
 import { refineLayers } from '../../lib/calibrate/refine/refine-layers.js';
 import { quantizeModel } from '../../lib/calibrate/weighing/quantize.js';
@@ -156,6 +156,14 @@ describe('layers without error feedback', () => {
       { name: 'tied', importance: squares, fed: false },
       { name: 'whole', importance: squares, fed: false },
     ]);
+  });
+
+  test.each([Number.NaN, 1e25])('are all that %d goes into', async (bad) => {
+    const x = randomWeights(4 * width, 1);
+    x[5] = bad;
+    const sums = new Float32Array(width * width);
+    await addProducts(sums, x, 4, machine);
+    expect(await refineLayers([layer('fit', 32, false)], { width, sums }, place)).toEqual([]);
   });
 });
 

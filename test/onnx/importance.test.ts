@@ -263,6 +263,14 @@ describe('error feedback in a graph', () => {
     for (const [i, error] of refined.entries()) expect(error).toBeLessThan(0.8 * without[i]!);
   });
 
+  it('leaves a layer whose inputs have squares that are not finite, and says so', async () => {
+    const data = new Float32Array(2 * K).fill(1e25, 5, 6);
+    const inputs = [{ input_ids: ids(3, 90, 4, 4), x: { type: 'float32', data, dims: [2, K] } }];
+    const own = { nbits: 2, groupSize: 32, importance: { inputs }, refine: true } as const;
+    const { notes } = await quantizeModel(written(network()), freshPath('out.onnx'), own);
+    expect(notes.join()).toMatch(/1 layer of 2 \("w"\) have no error feedback.*no statistics of 1 layer of 2 \("w"\)/);
+  });
+
   it('refuses what nothing is seen going into, as without', async () => {
     const path = written(correlated);
     const nothing = { inputs: [{ x: { type: 'float32', data: new Float32Array(), dims: [0, WIDE] } }] };

@@ -34,7 +34,7 @@ export interface SeenLayer {
 
 /**
  * Refines the layers of one input: those of the same group size share a factorization. Those that have no error feedback keep their
- * weights, and their errors count what the sums' diagonal says.
+ * weights, and their errors count what the sums' diagonal says. Where that is not finite nothing is known of any: none is given.
  */
 export async function refineLayers(
   layers: readonly PlannedLayer[],
@@ -42,6 +42,8 @@ export async function refineLayers(
   { source, refined, machine }: Place,
 ): Promise<readonly SeenLayer[]> {
   const squares = Float32Array.from({ length: width }, (_, i) => sums[i * width + i]!);
+  // What two features have in common is no larger than the larger of these.
+  if (!squares.every(Number.isFinite)) return [];
   const fit = layers.filter(isFit);
   const done: SeenLayer[] = layers
     .filter((layer) => !fit.includes(layer))

@@ -74,7 +74,8 @@ export async function refineModel(
     if (head !== undefined) {
       const squares = new Squares();
       await showHeadInputs(blocks, hidden, squares.add, signal);
-      for (const importance of squares.take().values()) found.add([{ name: head.site.name, importance, fed: false }]);
+      for (const importance of squares.take().values())
+        if (importance.every(Number.isFinite)) found.add([{ name: head.site.name, importance, fed: false }]);
     }
     return { refined, ...found.of(layers) };
   } catch (error) {

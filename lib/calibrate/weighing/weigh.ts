@@ -132,7 +132,7 @@ async function refined(
   const unweighed = layers.map(({ site: { name } }) => name).filter((name) => !found.has(name));
   if (found.size === 0 && layers.length > 0) {
     await model.close();
-    throw noneError(unweighed, `nothing that was read (${sourceOf(importance)}) was seen going into them`);
+    throw noneError(unweighed, `nothing finite was seen going into them (${sourceOf(importance)})`);
   }
   const notes = [
     'Errors are those of the weights as error feedback left them: hqq compare gives those to the original.',
