@@ -211,6 +211,24 @@ describe('experts of one model', () => {
     },
   );
 
+  test('in stacks of another name are left by the patterns that the message gives', async () => {
+    const stack = randomTensor([EXPERTS, 64, HIDDEN], 5);
+    const at = (layer: number) => `model.layers.${layer}.block_sparse_moe`;
+    const names = [0, 1].flatMap((layer) => [`${at(layer)}.input_linear.weight`, `${at(layer)}.output_linear.weight`]);
+    const model = { ...ATTENTION, ...Object.fromEntries(names.map((name) => [name, stack])) };
+    const folder = modelFolder([model], {
+      config: '{"architectures": ["GraniteMoeForCausalLM"], "model_type": "granitemoe"}',
+    });
+    const { message } = await failure(() => quantizeModel(folder, freshPath('out'), { to: 'awq', dryRun: true }));
+    const exclude = [...message.matchAll(/--exclude "([^"]+)"/g)].map(([, glob]) => glob!);
+    expect(exclude).toEqual([
+      'model.layers.*.block_sparse_moe.input_linear',
+      'model.layers.*.block_sparse_moe.output_linear',
+    ]);
+    const { tensors } = await quantizeModel(folder, freshPath('out'), { to: 'awq', dryRun: true, exclude });
+    expect(tensors.map(({ name }) => name)).toEqual(['model.layers.0.self_attn.q_proj.weight']);
+  });
+
   test('of models that transformers holds as stacks alone are refused for it', async () => {
     const folder = () =>
       modelFolder([stacked('in-out', 'interleaved')], { config: configOf('GptOssForCausalLM', 'gpt_oss') });

@@ -7,6 +7,7 @@ import { formatCount } from '../../messages/units.js';
 import { notLoaded } from '../../schemes/engines.js';
 import { SCHEMES } from '../../schemes/list.js';
 import type { PlannedLayer, Refused, Scheme } from '../../schemes/scheme.js';
+import { anyNumber, compileGlob } from '../select/globs.js';
 
 // What was asked for and cannot be.
 
@@ -59,15 +60,24 @@ function misfitError(misfits: readonly (readonly [LinearSite, Misfit])[]): HqqEr
   );
 }
 
+/** Patterns that a message gives. */
+const MAX_GLOBS = 4;
+
 /** Of layers that whoever loads the format would fill with something else; the way out is to leave them, or another format. */
 function refusedError({ title, name }: Scheme, refused: readonly (readonly [LinearSite, Refused])[]): HqqError {
   const reason = refused[0]![1].refused;
-  const [first, ...others] = new Set(refused.map(([{ weight, partOf }]) => partOf?.[0] ?? weight.name));
+  const names = [...new Set(refused.map(([{ weight, partOf }]) => partOf?.[0] ?? weight.name))];
+  const [first, ...others] = names;
+  const usual = '*.experts.*';
+  const isUsual = names.every(compileGlob(usual).matches);
+  const globs = isUsual ? [usual] : [...new Set(names.map((tensor) => anyNumber(layerOf(tensor))))];
+  const ways = globs.slice(0, MAX_GLOBS).map((glob) => `--exclude ${quote(glob)}`);
+  if (globs.length > MAX_GLOBS) ways.push(`and ${formatCount(globs.length - MAX_GLOBS)} more`);
   const more = others.length === 0 ? '' : ` and ${formatCount(others.length)} more`;
   return new HqqError(
     'ERR_CHECKPOINT_CONTENT',
     `Expected layers that can be quantized for ${title}, got ${quote(first!)}${more}: ${reason}. Leave them as they are ` +
-      `(exclude, --exclude "*.experts.*"), or write a format that holds them (instead of --to ${name}, --to compressed-tensors).`,
+      `(exclude, ${ways.join(' ')}), or write a format that holds them (instead of --to ${name}, --to compressed-tensors).`,
   );
 }
 

@@ -30,6 +30,9 @@ export const GLOB_OPTIONS = {
   overrides: 'overrides (--override)',
 } as const;
 
+/** A pattern of a module and of those like it: its layer and its expert are any. */
+export const anyNumber = (module: string): string => module.replaceAll(/(^|\.)\d+(?=\.|$)/g, '$1*');
+
 /** The error for a pattern that would silently do nothing. */
 export function unmatched(option: keyof typeof GLOB_OPTIONS, glob: Glob, names: Iterable<string>): HqqError {
   const spellings = new Set<string>();
@@ -37,8 +40,8 @@ export function unmatched(option: keyof typeof GLOB_OPTIONS, glob: Glob, names: 
     if (spellings.size > MAX_SUGGESTED) break;
     const module = layerOf(name);
     const leaf = module.slice(module.lastIndexOf('.') + 1);
-    const anyLayer = module.replaceAll(/\.\d+(?=\.|$)/g, '.*');
-    for (const text of [module, name, anyLayer, leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`]) spellings.add(text);
+    for (const text of [module, name, anyNumber(module), leaf, `*${leaf}`, `*.${leaf}`, `*${leaf}*`])
+      spellings.add(text);
   }
   const message = `Expected ${GLOB_OPTIONS[option]} ${quote(glob.text)} to match a tensor, but it matches none.`;
   return new HqqError('ERR_CHECKPOINT_CONTENT', message + suggestion(glob.text, [...spellings]));
