@@ -35,7 +35,7 @@ interface Engine {
 
 const noExperts = ({ name }: EngineLayer) =>
   isExpert(name) ? 'experts become random numbers, without a message' : undefined;
-/** AWQ in the order of another kernel is read here alone. */
+/** vLLM and SGLang read AWQ in no other order. */
 const gemm = ({ packing = 'awq-gemm' }: EngineLayer) =>
   packing === 'awq-gemm' ? undefined : 'it takes AWQ in the order of gemm alone';
 const symmetricExperts = ({ name, zeroPoint }: EngineLayer) =>
@@ -72,7 +72,8 @@ const ENGINES: readonly Engine[] = [
     ],
     formats: {
       'compressed-tensors': symmetricExperts,
-      awq: (layer) => gemm(layer) ?? noExperts(layer),
+      // It hands AWQ in the order of gemv to kernels of GPTQModel.
+      awq: (layer) => (gemm(layer) ? 'AWQ in another order than that of gemm was not tried' : noExperts(layer)),
       gptq: noExperts,
       torchao: noExperts,
     },

@@ -5,6 +5,7 @@ import type { QuantConfig } from '../../lib/matrix/config.js';
 import { openModel } from '../../lib/models/model.js';
 import type { ModelOptions } from '../../lib/models/options.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { notLoaded } from '../../lib/schemes/engines.js';
 import { failure, freshPath, modelFolder, randomTensor, type Source } from '../support/checkpoints.js';
 
 // What each engine in Python takes (`for`), what it is refused, and what is left as it is for its sake.
@@ -97,6 +98,24 @@ describe('engines', () => {
     expect(model.loading()).toEqual({ formats: ['compressed-tensors'], loads: ['transformers 5', 'vLLM', 'SGLang'] });
     await model.close();
   });
+});
+
+test('AWQ in the order of gemv is not tried in transformers, and taken by no other engine', () => {
+  const layer = {
+    name: 'l',
+    scheme: 'awq',
+    shape: [128, 128],
+    nbits: 4,
+    groupSize: 128,
+    zeroPoint: 'integer',
+  } as const;
+  const reasons = (packing: string) =>
+    ['transformers', 'vllm', 'sglang'].map((engine) => notLoaded(engine, [{ ...layer, packing }])?.reason);
+  expect(reasons('awq-gemm')).toEqual([undefined, undefined, undefined]);
+  expect(reasons('awq-gemv')).toEqual([
+    expect.stringMatching(/was not tried/),
+    ...['vllm', 'sglang'].map(() => 'it takes AWQ in the order of gemm alone'),
+  ]);
 });
 
 test('of a class that an engine was seen not to load a note says so, and that engine is refused', async () => {
