@@ -13,7 +13,8 @@ export interface RefineOption extends TuneOption {
    * the diagonal shrunk to 0.4). Needs what goes in together: `importance` `'auto'` is `'own'` then, and `'random'`, `'text:<file>'` and
    * `{ text }` are the others that there are. Of an ONNX model, whose graph onnxruntime-node runs, it is `'random'`, and `{ inputs }` is another.
    * Only layers whose groups are parts of rows have it (`axis` 1, several groups a row); the rest stay as they
-   * are without. One block of the model and three square matrices of a layer's inputs are in memory at a time; weights that wait lie in a
+   * are without. One block of the model and three square matrices of a layer's inputs are in memory at a time (of an ONNX model one more for
+   * each set of weights that the same values go into, until they have all been used for the last time); weights that wait lie in a
    * file beside the output, as large as the weights of the original are. Errors in the report are those of what was rounded:
    * `compareModels` gives those to the original, which are larger than without, where what the model computes is nearer.
    *

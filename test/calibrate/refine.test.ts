@@ -2,6 +2,7 @@ import { mkdirSync, promises, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
+import { GramSets } from '../../lib/calibrate/graphs/gram-sets.js';
 import { factorize } from '../../lib/calibrate/refine/factor.js';
 import { feedBack } from '../../lib/calibrate/refine/feed-back.js';
 import { addProducts, type Gram, Grams } from '../../lib/calibrate/refine/grams.js';
@@ -135,6 +136,32 @@ describe.each(availableBackends())('error feedback on %s', (name) => {
     ];
     expect(fed).toBeLessThan(0.8 * plain);
   });
+});
+
+test('a graph has one matrix for all that goes into the same layers, until they have seen the last of it', async () => {
+  const machine = { backend: openBackend('js'), threads: 1, signal: undefined };
+  const tap = (value: string, ...layers: string[]) => ({ value, layers, inFeatures: 4 });
+  const taps = [tap('a', 'q', 'k'), tap('b', 'k', 'q'), tap('c', 'q'), tap('d', 'q', 'k')];
+  const sets = new GramSets({ given: [taps[0]!], parts: [{ taps: taps.slice(1) }] as never }, machine);
+  const steps: unknown[] = [];
+  for (const one of taps) {
+    await sets.add(one, Float32Array.of(1, 0, 0, 2));
+    const ready = sets.ready([one]).map(({ names, width, sums }) => [names, width, sums[3]]);
+    steps.push([sets.size, ready]);
+    sets.release();
+  }
+  // Products of 1 and 2: four go into q, three into k.
+  const last = [
+    [['q'], 4, 8],
+    [['k'], 4, 6],
+  ];
+  expect(steps).toEqual([
+    [1, []],
+    [1, []],
+    [2, []],
+    [2, last],
+  ]);
+  expect(sets.size).toBe(0);
 });
 
 describe('layers without error feedback', () => {
