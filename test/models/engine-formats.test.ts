@@ -214,6 +214,7 @@ describe('AWQ in the order of gemv', () => {
   test.each<readonly [string, object, Source, RegExp]>([
     ['without a size of groups', { ...said, group_size: undefined }, {}, /no groups of undefined input features of 64/],
     ['in groups that do not divide', { ...said, group_size: 48 }, {}, /no groups of 48 input features of 64/],
+    ['in groups of a part of a feature', { ...said, group_size: 12.8 }, {}, /no groups of 12\.8 input features of 64/],
     ['in more groups than there are scales', { ...said, group_size: 1 }, {}, /no groups of 1 input features of 64/],
     ['with other zeros', said, { 'x.qzeros': words([3, 2]) }, /as scales, where floating-point \[3, 16\]/],
     ['with other bits', { ...said, bits: 8 }, {}, /AWQ with 8 bits/],

@@ -143,7 +143,13 @@ function readGemv(source: TensorSource, parts: Parts, said: Said, refuse: Refuse
   }
   const given = said.group_size ?? said.q_group_size;
   const size = given === -1 ? ins : given;
-  if (typeof size !== 'number' || !(size > 0) || ins % size !== 0 || ins / size > width * FIELDS) {
+  if (
+    typeof size !== 'number' ||
+    !Number.isInteger(size) ||
+    size <= 0 ||
+    ins % size !== 0 ||
+    ins / size > width * FIELDS
+  ) {
     return refuse(
       `has ${describe(scale)} as scales, which are those of no groups of ${show(given)} input features of ${ins}, as config.json says`,
     );
