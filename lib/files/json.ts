@@ -117,7 +117,6 @@ export class JsonReader {
     }
   }
 
-  /** An array: `visit` is called with each index and reads the element. */
   /** An object as a tree. @param read Reads the member of a name, which stands next. */
   object(read: (key: string) => unknown): Record<string, unknown> {
     const object: Record<string, unknown> = {};
@@ -130,6 +129,7 @@ export class JsonReader {
     return object;
   }
 
+  /** An array: `visit` is called with each index and reads the element. */
   elements(visit: (index: number) => void): void {
     this.#open(BRACKET, 'an array');
     if (this.#peek() === 0x5d) return void this.#close();
