@@ -1,6 +1,8 @@
 import * as fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { dequantizeSync, quantizeSync } from '../../lib/compute/quantize.js';
+import type { TensorSource } from '../../lib/containers/container.js';
+import { openSource } from '../../lib/containers/list.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
@@ -274,6 +276,28 @@ test('a weight that is not finite is named, in a layer of several chunks too', a
     expect(error.message).toContain(`Infinity at row ${shape[0] - 1}, column ${shape[1] - 2}`);
   }
 });
+
+test('a layer that fails before it is looked at ends the run, whose next layer waits for it', async () => {
+  const weights = { a: 1, b: 2, c: 3 };
+  const tensors = Object.entries(weights).map(
+    ([name, seed]) => [`${name}.weight`, randomTensor([64, 64], seed)] as const,
+  );
+  const input = modelFolder([Object.fromEntries(tensors)]);
+  const opened = await openSource(input);
+  const kind = Object.getPrototypeOf(opened) as Pick<TensorSource, 'chosen'>;
+  await opened.close();
+  kind.chosen = async ({ name }) => {
+    if (name !== 'a.weight') return undefined;
+    await new Promise((resolve) => setTimeout(resolve, 200)); // the next one waits by then
+    throw new Error('the state cannot be read');
+  };
+  try {
+    const error = await failure(() => quantizeModel(input, freshPath('out'), { ...BYTES, importance: 'none' }));
+    expect(error.message).toContain('the state cannot be read');
+  } finally {
+    delete (kind as { chosen?: unknown }).chosen;
+  }
+}, 10_000);
 
 test('metaDtype is the type of biases', async () => {
   const input = modelFile({ 'x.weight': randomTensor([64, 64], 3), 'x.bias': randomTensor([64], 4) });

@@ -96,7 +96,11 @@ export async function quantizeShard(
     return { layer, sums: [], survey: undefined, settled: new Deferred(), unlooked: count, left: count, seconds: 0 };
   });
   const work = (job: Job, slot: Scratch, signal: AbortSignal): Promise<void> => {
-    if ('chunk' in job) return quantizeChunk(job, sink, run, slot, signal);
+    if ('chunk' in job)
+      return quantizeChunk(job, sink, run, slot, signal).catch((error: unknown) => {
+        if (job.kind !== 'encode') job.state.settled.reject(error); // nobody waits for what will not be
+        throw error;
+      });
     if (job.kind === 'bias') return convertBias(job.state, job.bias, job.piece, sink, run, slot, signal);
     if (job.kind === 'constants') return writeWhole(run.scheme.constants(job.state.layer), sink);
     return copy(job.entry, job.piece, sink, run, slot, signal);
@@ -171,13 +175,13 @@ async function quantizeChunk(
 ): Promise<void> {
   const { layer, survey } = state;
   const { site } = layer;
-  const compute: WorkRun['compute'] = async (operation, args) => {
-    const task = async () =>
-      chunk.count <= FEW_WEIGHTS
-        ? runTaskSync(run.backend, operation, args, { signal })
-        : runTask(run.backend, operation, args, { signal });
-    state.seconds += await run.stopwatch.time(task);
-  };
+  const computeOf =
+    (weights: number): WorkRun['compute'] =>
+    async (operation, args) => {
+      const runIt = weights <= FEW_WEIGHTS ? runTaskSync : runTask;
+      state.seconds += await run.stopwatch.time(async () => runIt(run.backend, operation, args, { signal }));
+    };
+  const compute = computeOf(chunk.count);
   const importance = run.importance?.get(site.name);
   const grid = await run.source.grid?.(site.weight, signal);
   const chosen = await run.source.chosen?.(site.weight, signal);
@@ -190,22 +194,16 @@ async function quantizeChunk(
     run.counter.add(site.weight.name, 0, false); // a sign of life
     state.unlooked -= chunk.count;
     if (state.unlooked === 0) {
-      await writeWhole(await survey!.settle(work), sink);
+      const whole = { ...work, compute: computeOf(site.shape[0] * site.shape[1]) }; // settling is work on all of the layer
+      await writeWhole(await survey!.settle(whole), sink);
       state.settled.resolve();
     }
     return weights;
   };
-  let weights: ReadWeights | undefined;
-  if (kind !== 'encode') {
-    weights = await look().catch((error: unknown) => {
-      state.settled.reject(error); // nobody waits for what will not be
-      throw error;
-    });
-    if (kind === 'look') return;
-  }
+  const looked = kind === 'encode' ? undefined : await look();
+  if (kind === 'look') return;
   if (survey !== undefined) await state.settled.promise;
-  weights ??= await read();
-  const { bytes, pruned } = weights;
+  const { bytes, pruned } = looked ?? (await read());
   const { pieces: parts, sums } = await (survey === undefined
     ? run.scheme.encode(layer, chunk, bytes, work)
     : survey.encode(chunk, bytes, work));
