@@ -77,7 +77,7 @@ function tooLarge(name: string, block: number): HqqError {
   return new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. Use zeroPoint: 'integer' (--zero-point integer).`);
 }
 
-/** Quantizes rows, whose last block may be a part of one: what it lacks is its last weight again, which counts nothing. */
+/** Quantizes rows, whose last block may be a part of one: what it lacks is its last weight again, whose errors count nothing. */
 async function solveBlocks(layer: Layer, chunk: RowChunk, weights: Uint8Array, run: WorkRun): Promise<SolvedRows> {
   const { site, form } = layer;
   const [outs, ins] = form.shape;
