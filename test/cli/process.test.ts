@@ -139,8 +139,12 @@ describe('the disk', () => {
 });
 
 describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', () => {
+  /** A clock that runs faster: what time is left is told after half a second, and no machine needs that long for the model. */
+  const fast = 'const now = performance.now.bind(performance); performance.now = () => now() * 20;';
+  const HURRIED = { ...SLOW, NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(fast)}` };
+
   /** Runs a conversion whose standard error is a terminal, standard output a file. */
-  async function onTerminal(flags: string, env: Record<string, string> = SLOW, columns = 100) {
+  async function onTerminal(flags: string, env: Record<string, string> = HURRIED, columns = 100) {
     const folder = freshFolder();
     const command = `$HQQ quantize '${LARGE}' --out '${folder}/out' --threads 1 --solver hqq ${flags} > '${folder}/stdout'`;
     const { stdout, status } = await hqq([], {
@@ -154,7 +158,7 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
     const { screen, status, results } = await onTerminal('');
     expect(status).toBe(0);
     expect(screen).toMatch(/quantizing \[[#.]{24}\] +\d+ % +\d+\/\d+ +\S+ [kMG] weights\/s/);
-    expect(screen).toMatch(/\d+ s left +\S*proj\.weight/);
+    expect(screen).toMatch(/\d+ s left +\S*\.weight/);
     expect(screen).toMatch(/\x1b\[\d?K[^\n]*$/);
     expect(results).toMatch(/quantized +14 tensors/);
     expect(results).not.toMatch(/quantizing|\x1b/);
@@ -163,11 +167,11 @@ describe.skipIf(!has('script', '-qec', 'true', '/dev/null'))('on a terminal', ()
   });
 
   test.each([
-    [60, /quantizing \[[#.]{12}\] +\d+ % +\d+\/\d+ +\d+ s left/],
-    [40, /quantizing +\d+ % +\d+\/\d+ +\d+ s left/],
+    [60, /quantizing \[[#.]{12}\] +\d+ % +\d+\/\d+ +(\d+ min )?\d+ s left/],
+    [40, /quantizing +\d+ % +\d+\/\d+ +(\d+ min )?\d+ s left/],
     [20, /quantizing +\d+ %/],
   ])('of %i columns, progress fits', async (columns, expected) => {
-    const { screen, status } = await onTerminal('', SLOW, columns);
+    const { screen, status } = await onTerminal('', HURRIED, columns);
     expect(status).toBe(0);
     const lines = screen.split(/\r|\x1b\[\d+G/).map((line) => line.replaceAll(/\x1b(\[[?\d;]*[A-Za-z]|[78])/g, ''));
     expect(lines.filter((line) => line.length >= columns)).toEqual([]);
