@@ -245,5 +245,5 @@ class Tuner {
 
 /** Whether a layer of files is one of the block's, as it is. */
 function isAlike({ site }: PlannedLayer, [rows, cols]: readonly [number, number]): boolean {
-  return site.stored === 'out-in' && site.partOf === undefined && site.shape[0] === rows && site.shape[1] === cols;
+  return site.stored === 'out-in' && site.shape[0] === rows && site.shape[1] === cols;
 }

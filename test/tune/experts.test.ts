@@ -26,14 +26,18 @@ describe('tuning models of experts', () => {
     expect(bytesOf(outputs[1]).equals(bytesOf(outputs[0]))).toBe(true);
   });
 
-  test('also where they lie in one tensor, then all that is a layer; and in the format of an engine', async () => {
-    const stacked = writeGolden(join(scratch, 'stacked'), goldenModel('qwen3_moe'), 'stacked');
-    const { notes } = await quantizeModel(stacked, join(scratch, 'stacked tuned'), {
-      ...options,
-      to: 'compressed-tensors',
-      nbits: 4,
-    });
-    expect(notes.join(' ')).toMatch(/Tuned 3 blocks in 4 steps each/);
+  test('also where they lie in one tensor, with the codes that those of tensors of their own have', async () => {
+    const outputs = ['stacked', 'apart'].map((layout) => join(scratch, `${layout} tuned`)) as [string, string];
+    for (const [i, layout] of (['stacked', 'apart'] as const).entries()) {
+      const folder = writeGolden(join(scratch, layout), goldenModel('qwen3_moe'), layout);
+      const run = { ...options, to: 'compressed-tensors', nbits: 4, tune: { ...tune, rate: 0.03 } } as const;
+      const { notes } = await quantizeModel(folder, outputs[i]!, run);
+      expect(notes.join(' ')).toMatch(/Tuned 3 blocks in 4 steps each: .* are \d\d(\.\d)? % of what they were/);
+      expect(notes.join(' ')).not.toMatch(/not tuned/);
+    }
+    const [stacked, apart] = [await loadTensors(outputs[0]), await loadTensors(outputs[1])];
+    expect(Object.keys(stacked).sort()).toEqual(Object.keys(apart).sort());
+    for (const [name, tensor] of Object.entries(apart)) expect(stacked[name], name).toEqual(tensor);
   });
 
   test('those that no token reached keep what the solver found', async () => {
