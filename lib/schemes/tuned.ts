@@ -60,4 +60,11 @@ export interface BlockTuning<Form, Layer> {
     importance: Float32Array | undefined,
     machine: Machine,
   ): Promise<TunedStart>;
+  /** The numbers that are stored of a layer that is not tuned, likewise. */
+  solve(
+    layer: Layer,
+    floats: Float32Array,
+    importance: Float32Array | undefined,
+    machine: Machine,
+  ): Promise<Float32Array>;
 }

@@ -88,6 +88,7 @@ const tuneInto =
       importance: ofText ? 'own' : weighed.importance,
       storedAsOf: storedAsIn(scheme),
       blocks: scheme.blockTuning,
+      solverOnly: layersOf(plan).filter((layer) => obstacleOf(plan, layer) !== undefined),
       onText: onProgress && ((stand) => onProgress({ ...idle, importance: stand })),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, tuning: stand })),
     });

@@ -42,6 +42,8 @@ export interface TuneRun {
   readonly storedAsOf: StoredAsOf;
   /** Where layers are stored as blocks. */
   readonly blocks: Scheme['blockTuning'];
+  /** Layers that are quantized, but cannot be tuned as they will be stored. */
+  readonly solverOnly: readonly PlannedLayer[];
   readonly onText: ((progress: CollectProgress) => void) | undefined;
   readonly onProgress: ((stand: TuneStand) => void) | undefined;
 }
@@ -67,7 +69,7 @@ export async function tuneModel(
       await state.keepTexts(texts);
     }
     const tuner = new Tuner(source, texts, state, run);
-    const waiting = new Map(layers.map((layer) => [moduleOfGgml(layer.site.name), layer]));
+    const waiting = new Map([...layers, ...run.solverOnly].map((layer) => [moduleOfGgml(layer.site.name), layer]));
     for (let index = state.blocks.length; index < source.count; index++) await tuner.block(index, waiting);
     if (tune.model > 0 && state.model === undefined) await tuner.model(layers);
     const done = new Set(state.blocks.flatMap((block) => block.layers.map(({ weight }) => weight)));
@@ -182,15 +184,20 @@ class Tuner {
     const { tune, seed, signal, blocks: asBlocks } = this.#run;
     const tuned: TunedLayer[] = [];
     const solved: Record<string, Float32Array> = {};
+    const values: Record<string, Float32Array> = {};
     const first = new Map<string, LayerOutcome['chosen']>();
     const importanceOf = new Map<string, Float32Array>();
     for (const { module, shape } of block.linears) {
       const layer = waiting.get(module);
-      if (layer === undefined || !isAlike(layer, shape)) continue;
+      if (layer === undefined || !isShaped(layer, shape)) continue;
       const { site } = layer;
+      const floats = await block.weight(module, { threads: machine.threads, signal });
+      if (site.stored !== 'out-in' || this.#run.solverOnly.includes(layer)) {
+        solved[module] = values[module] = await this.#solve(layer, floats);
+        continue;
+      }
       const importance = this.#importance(layer, shares.get(module));
       if (importance) importanceOf.set(site.weight.name, importance);
-      const floats = await block.weight(module, { threads: machine.threads, signal });
       const begun = asBlocks
         ? await asBlocks.begin(layer, floats, importance, machine)
         : await beginGrouped(layer, floats, importance, this.#run.storedAsOf, machine);
@@ -201,6 +208,8 @@ class Tuner {
       if (tune.model > 0) first.set(own.weight, start.chosen);
       tuned.push(own);
     }
+    // Steps go from the layers that are not tuned as they will be stored.
+    const base = await block.replace(values, { signal });
     const held = { ...streams, texts: this.#places.slice(this.#trained) };
     const untuned = await block.replace(solved, { signal });
     if (tuned.length === 0) return { outcomes: [], made: untuned, before: 0, after: 0 };
@@ -215,12 +224,11 @@ class Tuner {
     const report = () => this.#run.onProgress?.({ done, total, block: block.index, blocks });
     report();
     const trained = { ...streams, texts: this.#places.slice(0, this.#trained) };
-    await tuneBlock(block, tuned, trained, tune, seed + (block.index + 1) * 2 ** 32, machine, () => {
+    await tuneBlock(base, tuned, trained, tune, seed + (block.index + 1) * 2 ** 32, machine, () => {
       done++;
       report();
     });
     const chosen = new Map<string, LayerOutcome['chosen']>();
-    const values: Record<string, Float32Array> = {};
     for (const layer of tuned) {
       const finished = await layer.finish(machine);
       chosen.set(layer.weight, finished.chosen);
@@ -236,6 +244,15 @@ class Tuner {
     return { outcomes, made: better ? made : untuned, before, after };
   }
 
+  /** The numbers of a layer that is not tuned, as it will be stored. */
+  async #solve(layer: PlannedLayer, floats: Float32Array): Promise<Float32Array> {
+    const { blocks, storedAsOf, importance: of } = this.#run;
+    const importance = of === 'own' ? undefined : of?.get(layer.site.name); // who writes it has no other
+    if (blocks) return blocks.solve(layer, floats, importance, this.#machine);
+    const begun = await beginGrouped(layer, floats, importance, storedAsOf, this.#machine);
+    return (await new TunedLayer({ weight: '', module: '' }, begun).solved(this.#machine)).values;
+  }
+
   #importance({ site, form }: PlannedLayer, own: Float32Array | undefined): Float32Array | undefined {
     const { importance } = this.#run;
     if (importance !== 'own') return importance?.get(site.name);
@@ -243,7 +260,7 @@ class Tuner {
   }
 }
 
-/** Whether a layer of files is one of the block's, as it is. */
-function isAlike({ site }: PlannedLayer, [rows, cols]: readonly [number, number]): boolean {
-  return site.stored === 'out-in' && site.shape[0] === rows && site.shape[1] === cols;
+/** Whether a layer of files is one of the block's. */
+function isShaped({ site }: PlannedLayer, [rows, cols]: readonly [number, number]): boolean {
+  return site.shape[0] === rows && site.shape[1] === cols;
 }

@@ -110,6 +110,37 @@ describe('a GGUF file', () => {
     expect(readFileSync(stopped).equals(readFileSync(whole))).toBe(true);
   });
 
+  test('counts errors of layers that it leaves to the solver', async () => {
+    const output = join(scratch, 'mixed.gguf');
+    const controller = new AbortController();
+    const run = quantizeModel(SHIPPED, output, {
+      ...{ type: 'iq4_nl', overrides: { '*ffn_down*': { nbits: 8 } }, importance: 'none' },
+      ...{ tune: { ...tune, steps: 1 }, signal: controller.signal },
+      onProgress: ({ tuning }) => void (tuning?.block === 1 && controller.abort(new Error('stopped'))),
+    });
+    expect((await failure(() => run)).message).toBe('stopped');
+    const [block] = JSON.parse(readFileSync(join(`${output}.tune`, 'state.json'), 'utf8')).blocks;
+    expect(block.layers.length).toBe(1);
+    expect(block.before).toBeGreaterThan(1e-3); // of the one in Q8_0 alone: 8.5e-5
+    expect(block.after).toBeGreaterThan(1e-3);
+  });
+
+  test('has of them what is counted', async () => {
+    const { layer, floats } = layerOf('iq4_nl');
+    const scheme = schemeNamed('gguf');
+    const compute = (operation: never, args: never) => runTask(machine.backend, operation, args, machine);
+    const slot = { take: (_: string, Kind: new (length: number) => unknown, length: number) => new Kind(length) };
+    const [chunk] = scheme.chunks(layer.form);
+    const weights = new Uint8Array(floats.buffer);
+    const { pieces } = await scheme.encode(layer, chunk!, weights, { slot, threads: 1, compute } as never);
+    const out = new Float32Array(rows * cols);
+    const { id } = BLOCK_TYPES.find(({ name }) => name === 'IQ4_NL')!;
+    await runTask(machine.backend, 'decodeBlocks', { type: id, blocks: pieces[0]!.bytes, out, threads: 1 });
+    expect(await scheme.blockTuning!.solve(layer, floats, undefined, machine)).toEqual(out);
+    const kept = { ...layer, form: { ...layer.form, kept: true } } as PlannedLayer;
+    expect(await scheme.blockTuning!.solve(kept, floats, undefined, machine)).toEqual(floats);
+  });
+
   test('says what it does not go with', async () => {
     const output = join(scratch, 'refused.gguf');
     const cases = [

@@ -6,7 +6,7 @@ import { inTurns, type Steps } from '../../files/event-loop.js';
 import type { BlockType } from '../../matrix/block-types.js';
 import { allocating } from '../../messages/allocating.js';
 import { plain } from '../../messages/text.js';
-import type { Scheme } from '../scheme.js';
+import type { PlannedLayer, Scheme } from '../scheme.js';
 import type { SettledScales, TunedResult, TunedStart } from '../tuned.js';
 import { fitBlocks } from './encode.js';
 import { type BlockForm, typeNamed } from './form.js';
@@ -32,24 +32,15 @@ export const blockTuning: NonNullable<Scheme<BlockForm>['blockTuning']> = {
   bytes: bytesOf,
   async begin({ site, form }, floats, importance, machine) {
     const type = typeNamed(form.type);
-    const [rows, cols] = form.shape;
-    const groups = (rows * cols) / type.sub;
-    const { blocks, values, codes, scale, zero } = allocating('the blocks of a layer that is tuned', () => ({
-      blocks: new Uint8Array(bytesOf(form)),
-      values: new Float32Array(floats.length),
+    const groups = floats.length / type.sub;
+    const { blocks, values } = await solved({ site, form }, floats, importance, machine);
+    const { codes, scale, zero } = allocating('the blocks of a layer that is tuned', () => ({
       codes: new Uint8Array(floats.length),
       scale: new Float32Array(groups),
       zero: new Float32Array(groups),
     }));
     const { backend, threads } = machine;
-    const compute: Parameters<typeof fitBlocks>[3]['compute'] = (operation, args) =>
-      runTask(backend, operation, args, machine);
-    const weights = { data: floats, dtype: 'float32', rows, cols } as const;
-    const { badIndex } = await fitBlocks({ site, form }, weights, blocks, { threads, importance, compute });
-    if (badIndex >= 0) throw nonFiniteError(plain(site.weight.name), floats, 'float32', badIndex, badIndex, cols);
-    const kind = { type: type.id, blocks, threads };
-    await compute('splitBlocks', { ...kind, codes, scale, zero });
-    await compute('decodeBlocks', { ...kind, out: values });
+    await runTask(backend, 'splitBlocks', { type: type.id, blocks, threads, codes, scale, zero }, machine);
     const own = floats.slice();
     await inTurns(levelled(type, { codes, scale, zero }, own), machine.signal);
     const start: TunedStart = {
@@ -60,7 +51,32 @@ export const blockTuning: NonNullable<Scheme<BlockForm>['blockTuning']> = {
     };
     return start;
   },
+  // Codes that are kept are those of the weights.
+  solve: async (layer, floats, ...run) => (layer.form.kept ? floats : (await solved(layer, floats, ...run)).values),
 };
+
+/** Fits the blocks of a layer, as `encodeRows` does. @throws {HqqError} as that */
+async function solved(
+  { site, form }: PlannedLayer<BlockForm>,
+  floats: Float32Array,
+  importance: Float32Array | undefined,
+  machine: Machine,
+): Promise<{ readonly blocks: Uint8Array; readonly values: Float32Array<ArrayBuffer> }> {
+  const { id } = typeNamed(form.type);
+  const [rows, cols] = form.shape;
+  const { blocks, values } = allocating('the blocks of a layer', () => ({
+    blocks: new Uint8Array(bytesOf(form)),
+    values: new Float32Array(floats.length),
+  }));
+  const { backend, threads } = machine;
+  const compute: Parameters<typeof fitBlocks>[3]['compute'] = (operation, args) =>
+    runTask(backend, operation, args, machine);
+  const weights = { data: floats, dtype: 'float32', rows, cols } as const;
+  const { badIndex } = await fitBlocks({ site, form }, weights, blocks, { threads, importance, compute });
+  if (badIndex >= 0) throw nonFiniteError(plain(site.weight.name), floats, 'float32', badIndex, badIndex, cols);
+  await compute('decodeBlocks', { type: id, blocks, out: values, threads });
+  return { blocks, values };
+}
 
 const chosenOf = (blocks: Uint8Array) => ({ codes: blocks, scale: NO_FLOATS, zero: NO_FLOATS });
 
@@ -91,7 +107,7 @@ function* levelled(
 /** Scales and zeros as blocks store them. */
 function settled(
   type: BlockType,
-  solved: Uint8Array,
+  before: Uint8Array,
   scale: Float32Array,
   zero: Float32Array,
   machine: Machine,
@@ -102,7 +118,7 @@ function settled(
     scale: stored.scale,
     zero: stored.zero,
     async store(codes, values): Promise<TunedResult> {
-      const blocks = allocating('the blocks of a layer', () => solved.slice());
+      const blocks = allocating('the blocks of a layer', () => before.slice());
       await inTurns(packed(type, blocks, codes, halves), machine.signal);
       const args = { type: type.id, blocks, out: values, threads: machine.threads };
       await runTask(machine.backend, 'decodeBlocks', args, machine);
