@@ -60,7 +60,7 @@ export interface BlockTuning<Form, Layer> {
     importance: Float32Array | undefined,
     machine: Machine,
   ): Promise<TunedStart>;
-  /** The numbers that are stored of a layer that is not tuned, likewise. */
+  /** The numbers that are stored of a layer that is not tuned, likewise; `floats` may be some of its rows, whose numbers they are then. */
   solve(
     layer: Layer,
     floats: Float32Array,

@@ -18,6 +18,9 @@ import type { Stream } from './stream.js';
 import { type TuningTexts, tuningTexts } from './texts.js';
 import { type BlockData, errorOf, type TextPlace, tuneBlock } from './tune-block.js';
 
+/** The table that texts are looked up in. */
+const EMBEDDING = 'model.embed_tokens';
+
 /** How far tuning is. */
 export interface TuneStand {
   /** Steps of all blocks that this run has to do. */
@@ -110,7 +113,7 @@ class Tuner {
       return streams.at(-1)!;
     };
     try {
-      if (index === 0) await this.#embed(width);
+      if (index === 0) await this.#embed(width, waiting.get(EMBEDDING));
       const floats = await keep(this.#state.openStream('floats', index, width));
       const input = await keep(this.#state.openStream('codes', index, width));
       const target = await keep(this.#state.createStream('floats', index + 1, width));
@@ -148,16 +151,21 @@ class Tuner {
     return (this.#source.count - this.#skipped) * steps + model * this.#source.count;
   }
 
-  /** What goes into the first block. */
-  async #embed(width: number): Promise<void> {
-    for (const name of ['floats', 'codes'] as const) {
-      const stream = await this.#state.createStream(name, 0, width);
-      try {
-        for (const [i, ids] of this.#ids.entries())
-          await stream.write(this.#places[i]!.first, await this.#source.embed(ids, { signal: this.#run.signal }));
-      } finally {
-        await stream.close();
+  /** What goes into the first block; as it will be stored, where the table of it is stored as blocks. */
+  async #embed(width: number, table: PlannedLayer | undefined): Promise<void> {
+    const { signal, blocks } = this.#run;
+    const floats = await this.#state.createStream('floats', 0, width);
+    const codes = await this.#state.createStream('codes', 0, width);
+    try {
+      for (const [i, ids] of this.#ids.entries()) {
+        const { first } = this.#places[i]!;
+        const rows = await this.#source.embed(ids, { signal });
+        await floats.write(first, rows);
+        await codes.write(first, table && blocks ? await this.#solve(table, rows) : rows);
       }
+    } finally {
+      await floats.close();
+      await codes.close();
     }
   }
 

@@ -110,18 +110,40 @@ describe('a GGUF file', () => {
     expect(readFileSync(stopped).equals(readFileSync(whole))).toBe(true);
   });
 
+  test('has its embeddings in what goes into the first block', async () => {
+    const output = join(scratch, 'embedded.gguf');
+    const controller = new AbortController();
+    const run = quantizeModel(SHIPPED, output, {
+      ...{ type: 'q4_0', importance: 'none', tune, signal: controller.signal },
+      onProgress: ({ tuning }) => void (tuning && controller.abort(new Error('stopped'))),
+    });
+    expect((await failure(() => run)).message).toBe('stopped');
+    const [floats, codes] = ['floats', 'codes'].map((name) => {
+      const bytes = readFileSync(join(`${output}.tune`, `${name}-0.bin`));
+      return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    }) as [Float32Array, Float32Array];
+    const sum = (values: Float32Array) => values.reduce((total, value) => total + value ** 2, 0);
+    const error = Math.sqrt(sum(floats.map((value, i) => value - codes[i]!)) / sum(floats));
+    expect(error).toBeGreaterThan(1e-3);
+    expect(error).toBeLessThan(0.2);
+  });
+
   test('counts errors of layers that it leaves to the solver', async () => {
     const output = join(scratch, 'mixed.gguf');
     const controller = new AbortController();
     const run = quantizeModel(SHIPPED, output, {
-      ...{ type: 'iq4_nl', overrides: { '*ffn_down*': { nbits: 8 } }, importance: 'none' },
+      ...{
+        type: 'iq4_nl',
+        overrides: { '*ffn_down*': { nbits: 8 }, '*token_embd*': { nbits: 8 } },
+        importance: 'none',
+      },
       ...{ tune: { ...tune, steps: 1 }, signal: controller.signal },
       onProgress: ({ tuning }) => void (tuning?.block === 1 && controller.abort(new Error('stopped'))),
     });
     expect((await failure(() => run)).message).toBe('stopped');
     const [block] = JSON.parse(readFileSync(join(`${output}.tune`, 'state.json'), 'utf8')).blocks;
     expect(block.layers.length).toBe(1);
-    expect(block.before).toBeGreaterThan(1e-3); // of the one in Q8_0 alone: 8.5e-5
+    expect(block.before).toBeGreaterThan(1e-3); // of those in Q8_0 alone: 1.6e-4
     expect(block.after).toBeGreaterThan(1e-3);
   });
 

@@ -55,7 +55,7 @@ export const blockTuning: NonNullable<Scheme<BlockForm>['blockTuning']> = {
   solve: async (layer, floats, ...run) => (layer.form.kept ? floats : (await solved(layer, floats, ...run)).values),
 };
 
-/** Fits the blocks of a layer, as `encodeRows` does. @throws {HqqError} as that */
+/** Fits the blocks of a layer, or of some of its rows, as `encodeRows` does. @throws {HqqError} as that */
 async function solved(
   { site, form }: PlannedLayer<BlockForm>,
   floats: Float32Array,
@@ -63,9 +63,10 @@ async function solved(
   machine: Machine,
 ): Promise<{ readonly blocks: Uint8Array; readonly values: Float32Array<ArrayBuffer> }> {
   const { id } = typeNamed(form.type);
-  const [rows, cols] = form.shape;
+  const cols = form.shape[1];
+  const rows = floats.length / cols;
   const { blocks, values } = allocating('the blocks of a layer', () => ({
-    blocks: new Uint8Array(bytesOf(form)),
+    blocks: new Uint8Array(bytesOf({ ...form, shape: [rows, cols] })),
     values: new Float32Array(floats.length),
   }));
   const { backend, threads } = machine;
