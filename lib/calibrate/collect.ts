@@ -123,8 +123,9 @@ export async function textsFor(
   }
   const file = typeof importance === 'string' ? fileOfText(importance) : undefined;
   const text = typeof importance === 'string' ? await textOfFile(file!) : importance.text;
-  if (kind === 'encoder') return sentencesOf(path, text, { tokens, config, signal });
-  return cutTexts(await encodeText(path, text, tokens, signal), tokens, config);
+  const run = { tokens, use: 'for importance', signal };
+  if (kind === 'encoder') return sentencesOf(path, text, { ...run, config });
+  return cutTexts(await encodeText(path, text, run), tokens, config);
 }
 
 /** Runs texts through the model. */

@@ -29,18 +29,17 @@ export async function textOfFile(file: string): Promise<string> {
 /** Characters of a text that are certain to give a token, at least: more than enough need not be read. */
 const CHARACTERS_PER_TOKEN = 64;
 
-/** The beginning of a text, as the model's tokenizer has it: `tokens` or more, where it has so many. */
+/** The beginning of a text, as the model's tokenizer has it: `tokens` or more, where it has so many. `use` is what for, in errors. */
 export async function encodeText(
   path: string,
   text: string,
-  tokens: number,
-  signal: AbortSignal | undefined,
+  { tokens, use, signal }: TextRun,
 ): Promise<readonly number[]> {
   const tokenizer = await untilAborted(openTokenizer(path), signal);
   try {
     const ids = await untilAborted(tokenizer.encode(text.slice(0, tokens * CHARACTERS_PER_TOKEN)), signal);
     if (ids.length > 0) return ids;
-    throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected a text for importance, got one without a token.');
+    throw emptyText(use);
   } finally {
     await tokenizer.close();
   }
@@ -50,16 +49,27 @@ export async function encodeText(
 export async function sentencesOf(
   path: string,
   text: string,
-  { tokens, config, signal }: SentencesOptions,
+  { tokens, textTokens = TEXT_TOKENS, config, use, signal }: SentencesRun,
 ): Promise<readonly Uint32Array[]> {
-  const most = Math.min(TEXT_TOKENS, tokens, config.maxPositions);
+  const most = Math.min(textTokens, tokens, config.maxPositions);
   const lines = await linesAsIds(path, text, { most, count: tokens, signal });
   if (lines.length > 0) return lines.map((ids) => Uint32Array.from(ids));
-  throw new HqqError('ERR_INVALID_ARGUMENT', 'Expected a text for importance, got one without a token.');
+  throw emptyText(use);
 }
 
-interface SentencesOptions {
+function emptyText(use: string): HqqError {
+  return new HqqError('ERR_INVALID_ARGUMENT', `Expected a text ${use}, got one without a token.`);
+}
+
+interface TextRun {
   readonly tokens: number;
-  readonly config: { readonly maxPositions: number };
+  /** What it is for, in errors: `'for importance'`. */
+  readonly use: string;
   readonly signal: AbortSignal | undefined;
+}
+
+interface SentencesRun extends TextRun {
+  /** Tokens of a line, at most. @default TEXT_TOKENS */
+  readonly textTokens?: number | undefined;
+  readonly config: { readonly maxPositions: number };
 }

@@ -45,11 +45,10 @@ export async function tuningTexts(
     return shared(await likelyTexts({ ...reader, config: limits }, { tokens: total, seed, signal, progress }));
   }
   const text = typeof data === 'string' ? await textOfFile(fileOfText(data)!) : data.text;
-  if (kind === 'encoder') {
-    const most = { maxPositions: textTokens };
-    return shared(await sentencesOf(path, text, { tokens: total, config: most, signal }));
-  }
-  const ids = await encodeText(path, text, total, signal);
+  const run = { tokens: total, use: 'to tune with', signal };
+  if (kind === 'encoder')
+    return shared(await sentencesOf(path, text, { ...run, textTokens, config }), 'Give a text of more lines');
+  const ids = await encodeText(path, text, run);
   if (ids.length < 4) {
     const message = `Expected a text to tune with of at least 4 tokens, got ${plural(ids.length, 'token')}`;
     throw new HqqError('ERR_INVALID_ARGUMENT', `${message}.`);
@@ -59,11 +58,11 @@ export async function tuningTexts(
 }
 
 /** A text of one token has nothing but its first, which does not count. */
-function shared(all: readonly Uint32Array[]): TuningTexts {
+function shared(all: readonly Uint32Array[], remedy = 'Give more tokens (tune.tokens, --tune-tokens)'): TuningTexts {
   const texts = all.filter(({ length }) => length > 1);
   if (texts.length < 2) {
     const message = `Expected at least two texts of 2 tokens to tune with, one of which is held back, got ${plural(texts.length, 'text')}`;
-    throw new HqqError('ERR_INVALID_ARGUMENT', `${message}. Give more tokens (tune.tokens, --tune-tokens).`);
+    throw new HqqError('ERR_INVALID_ARGUMENT', `${message}. ${remedy}.`);
   }
   const held = Math.max(1, Math.round(texts.length / (HELD_BACK + 1)));
   return { texts, trained: texts.length - held };

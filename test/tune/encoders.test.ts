@@ -1,10 +1,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import type { TuneOptions } from '../../lib/models/tuning/option.js';
+import { resolveTune, type TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
 import { Encoder } from '../../lib/runtime/encoder/encoder.js';
+import { openTunedSource } from '../../lib/tune/source.js';
 import { recordEncoderBlock } from '../../lib/tune/tape/encoder-tape.js';
+import { tuningTexts } from '../../lib/tune/texts.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { failure } from '../support/checkpoints.js';
 import { GOLDEN_ENCODERS, writeEncoder, writeTokenizer } from '../support/golden-encoders.js';
@@ -95,6 +97,21 @@ describe('tuning encoders', () => {
     });
     expect(importance).toBe('text');
     expect(notes.join(' ')).toMatch(/Tuned \d blocks in 8 steps each/);
+  });
+
+  test('reads lines of a text as long as it is asked to, and says what is wrong with one', async () => {
+    const run = { adapter: undefined, seed: 0, threads: 1, signal: undefined, onProgress: undefined };
+    const opened = await openTunedSource(bert);
+    const source = { ...opened, path: bert, config: { ...opened.config, maxPositions: 512 } };
+    const textsOf = (text: string, length: number) =>
+      tuningTexts(source, resolveTune({ data: { text }, tokens: 2048, length })!, run);
+    const lines = Array.from({ length: 3 }, () => 'sea '.repeat(600)).join('\n');
+    for (const length of [40, 300])
+      expect((await textsOf(lines, length)).texts.map((ids) => ids.length)).toEqual([length, length, length]);
+    const [one, none] = [await failure(() => textsOf('the sea', 16)), await failure(() => textsOf('\n', 16))];
+    expect(one.message).toMatch(/at least two texts of 2 tokens.*got 1 text\. Give a text of more lines\.$/);
+    expect(none.message).toBe('Expected a text to tune with, got one without a token.');
+    await opened.close();
   });
 
   test('refuses what an encoder cannot give', async () => {

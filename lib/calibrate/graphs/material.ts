@@ -68,7 +68,7 @@ export async function materialFor(
     throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. random needs no text.`);
   }
   const text = typeof importance === 'string' ? await textOfFile(fileOfText(importance)!) : importance.text;
-  const ids = await encodeText(source.path, text, tokens, signal);
+  const ids = await encodeText(source.path, text, { tokens, use: 'for importance', signal });
   const texts = cutTexts(ids, tokens, { vocabSize, maxPositions });
   return { feeds: feedsOf(texts), tokens: Math.min(tokens, ids.length) };
 }
