@@ -48,8 +48,11 @@ export interface FileSum {
   readonly sha256: string;
 }
 
+/** Raised whenever an index says more, or other things. */
+export const VERSION = 2;
+
 export interface Saved {
-  readonly version: 1;
+  readonly version: typeof VERSION;
   readonly key: string;
   readonly lengths: readonly number[];
   readonly trained: number;
@@ -76,11 +79,15 @@ const isError = (value: unknown): boolean => Number.isFinite(value) && (value as
 const areAll = (list: unknown, isOne: (one: Record<string, unknown>) => boolean): boolean =>
   Array.isArray(list) && list.every((one) => isObject(one) && isOne(one));
 
+/** Whether it is an index that another version has written. */
+export const isOfAnother = (value: unknown): boolean =>
+  isObject(value) && Number.isSafeInteger(value.version) && value.version !== VERSION && typeof value.key === 'string';
+
 /** Whether it is an index that this version has written. */
 export function isSaved(value: unknown): value is Saved {
   if (!isObject(value)) return false;
   const { version, key, lengths, trained, blocks, model, sums } = value;
-  if (version !== 1 || typeof key !== 'string' || !areAll(blocks, isBlock) || !areSums(sums)) return false;
+  if (version !== VERSION || typeof key !== 'string' || !areAll(blocks, isBlock) || !areSums(sums)) return false;
   if (!Array.isArray(lengths) || !lengths.every((length) => isCount(length) && length > 0)) return false;
   const isModel = model === undefined || (isObject(model) && isMoved(model));
   if (lengths.length === 0) return trained === 0 && (blocks as unknown[]).length === 0 && model === undefined;

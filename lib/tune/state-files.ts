@@ -14,7 +14,7 @@ import {
 import { parseJson } from '../files/json.js';
 import { HqqError } from '../messages/errors.js';
 import { plain } from '../messages/text.js';
-import { type FileSum, isSaved, type Saved } from './records.js';
+import { type FileSum, isOfAnother, isSaved, type Saved } from './records.js';
 
 // The files of a state.
 
@@ -34,7 +34,7 @@ export async function readIndex(index: string): Promise<Saved | undefined> {
     throw damaged(index, 'what is no JSON', cause);
   }
   if (isSaved(saved)) return saved;
-  throw damaged(index, 'something else');
+  throw damaged(index, isOfAnother(saved) ? 'that of another version of hqq' : 'something else');
 }
 
 /** The error for a file that is not as a run left it. */

@@ -17,6 +17,7 @@ import {
   type ModelRecord,
   type Planned,
   type Saved,
+  VERSION,
 } from './records.js';
 import { checkSum, damaged, readArrays, readIndex, writeArrays } from './state-files.js';
 import { Stream } from './stream.js';
@@ -91,7 +92,11 @@ export class TuneState {
       throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}. restart (--tune-restart) removes it and begins anew.`);
     }
     await clear(folder); // what was begun and never got as far as an index, or is to go
-    const state = new TuneState(folder, { version: 1, key, lengths: [], trained: 0, blocks: [], sums: {} }, unlock);
+    const state = new TuneState(
+      folder,
+      { version: VERSION, key, lengths: [], trained: 0, blocks: [], sums: {} },
+      unlock,
+    );
     await state.#commit();
     return state;
   }

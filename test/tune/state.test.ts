@@ -78,6 +78,20 @@ describe('the folder of a state', () => {
     expect(existsSync(folder)).toBe(false);
   });
 
+  test('of another version is said to be one, not to be damaged', async () => {
+    const index = {
+      version: 1,
+      key: 'a',
+      lengths: [3, 2],
+      trained: 1,
+      blocks: [{ layers: [{ weight: 'w' }] }],
+      sums: {},
+    };
+    const error = await failure(() => open(folderOf({ 'state.json': JSON.stringify(index) }), 'run', false));
+    expect(error.code).toBe('ERR_CHECKPOINT_FORMAT');
+    expect(error.message).toMatch(/got that of another version of hqq\. restart \(--tune-restart\)/);
+  });
+
   test('keeps what was put there meanwhile when the run is done', async () => {
     const folder = freshPath('q.tune');
     const state = await open(folder, 'run', false);
