@@ -3,9 +3,13 @@ import { widen } from '../backend/js/lanes.js';
 import type { QuantSums } from '../compute/arguments.js';
 import type { ChosenCodes } from '../containers/grid.js';
 import type { Range } from '../containers/range.js';
+import { inTurns, type Steps } from '../files/event-loop.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 
 // Layers whose codes, scales and zeros somebody has chosen: no solver is asked.
+
+/** Weights that are measured between turns, or a group. */
+const AT_ONCE = 1 << 15;
 
 /** What was chosen for a chunk. */
 export interface ChosenPart {
@@ -40,13 +44,24 @@ function gather<T extends Uint8Array | Float32Array>(from: T, ranges: readonly R
  *
  * @param stride Columns of the grouped matrix on axis 0, whose groups these are; 0: each `size` weights that follow each other are a group.
  */
-export function sumsOfChosen(
+export async function sumsOfChosen(
+  weights: FloatBits,
+  dtype: DType,
+  part: ChosenPart,
+  size: number,
+  stride: number,
+  signal: AbortSignal,
+): Promise<QuantSums> {
+  return inTurns(errorsOf(weights, dtype, part, size, stride), signal);
+}
+
+function* errorsOf(
   weights: FloatBits,
   dtype: DType,
   { codes, scale, zero }: ChosenPart,
   size: number,
   stride: number,
-): QuantSums {
+): Steps<QuantSums> {
   const sums = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0, badIndex: -1 };
   const length = stride || size;
   const row = new Float32Array(length);
@@ -61,6 +76,7 @@ export function sumsOfChosen(
       sums.squaredError += error * error;
       sums.squaredWeight += weight * weight;
     }
+    if (begin % AT_ONCE < length) yield;
   }
   return sums;
 }

@@ -4,11 +4,14 @@ import { describe, expect, test } from 'vitest';
 import { activeBackend } from '../../lib/backend/index.js';
 import { runTask } from '../../lib/compute/run.js';
 import type { LinearSite } from '../../lib/containers/container.js';
+import { Scratch } from '../../lib/containers/scratch.js';
 import { storedType } from '../../lib/containers/stored-types.js';
 import { BLOCK_TYPES } from '../../lib/matrix/block-types.js';
 import { compareModels } from '../../lib/models/compare.js';
 import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
+import { sumsOfChosen } from '../../lib/schemes/chosen.js';
+import { encodeRows } from '../../lib/schemes/ggml/encode.js';
 import { schemeNamed } from '../../lib/schemes/list.js';
 import type { PlannedLayer } from '../../lib/schemes/scheme.js';
 import { TunedLayer } from '../../lib/tune/layer.js';
@@ -76,6 +79,25 @@ describe.each(BLOCK_TYPES.filter(({ curved }) => !curved))('$name', (type) => {
     expect(levels).toBeLessThan(type.meta ? 1 : values.length / 20);
     if (type.low === -127) expect(chosen.codes.some((byte, i) => i % 34 > 1 && byte === 128)).toBe(false);
   });
+});
+
+test('the event loop has its turn while scales are rounded and errors are measured', async () => {
+  const { layer, floats } = layerOf('q4_1');
+  const controller = new AbortController();
+  const { signal } = controller;
+  const own = { ...machine, signal };
+  const start = await schemeNamed('gguf').blockTuning!.begin(layer, floats, undefined, own);
+  const { chosen } = start.solved!;
+  controller.abort(new Error('stopped'));
+  const settling = failure(() => start.settle(start.scale as never, start.zero as never, own));
+  expect((await settling).message).toBe('stopped');
+  const run = { slot: new Scratch(), threads: 1, signal, chosen, compute: () => Promise.resolve() };
+  const chunk = { rows: { first: 0, count: rows }, cols, weights: [], count: floats.length };
+  const bytes = new Uint8Array(floats.buffer);
+  expect((await failure(() => encodeRows(layer as never, chunk as never, bytes, run))).message).toBe('stopped');
+  const part = { codes: new Uint8Array(1 << 16), scale: new Float32Array(1 << 10), zero: new Float32Array(1 << 10) };
+  const measuring = failure(() => sumsOfChosen(new Float32Array(1 << 16), 'float32', part, 64, 0, signal));
+  expect((await measuring).message).toBe('stopped');
 });
 
 describe('a GGUF file', () => {

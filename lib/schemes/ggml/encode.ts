@@ -3,6 +3,7 @@ import { widen } from '../../backend/js/lanes.js';
 import { type QuantSums, readStats } from '../../compute/arguments.js';
 import { bitsOf } from '../../compute/floats.js';
 import { numbersOf } from '../../containers/stored-types.js';
+import { inTurns, type Steps } from '../../files/event-loop.js';
 import type { BlockType } from '../../matrix/block-types.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { HqqError } from '../../messages/errors.js';
@@ -11,6 +12,9 @@ import type { Encoded, PlannedLayer, WorkRun } from '../scheme.js';
 import { type BlockForm, blocksOf, type RowChunk, typeNamed } from './form.js';
 import { keepRows } from './kept.js';
 import { rangeOf, searchOf } from './search.js';
+
+/** Weights that are measured between turns, or a row. */
+const AT_ONCE = 1 << 15;
 
 /** All weights count alike. */
 const NONE = new Float32Array(0);
@@ -82,10 +86,14 @@ async function sumsOfBlocks(
   { data, dtype, rows, cols }: Rows,
   type: BlockType,
   blocks: Uint8Array,
-  { slot, threads, compute }: WorkRun,
+  { slot, threads, signal, compute }: WorkRun,
 ): Promise<QuantSums> {
   const out = slot.take('decoded', Float32Array, rows * cols);
   await compute('decodeBlocks', { type: type.id, blocks, out, threads });
+  return inTurns(errorsOf({ data, dtype, cols }, out), signal);
+}
+
+function* errorsOf({ data, dtype, cols }: Omit<Rows, 'rows'>, out: Float32Array): Steps<QuantSums> {
   const sums = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0, badIndex: -1 };
   const row = new Float32Array(cols);
   for (let begin = 0; begin < out.length; begin += cols) {
@@ -96,6 +104,7 @@ async function sumsOfBlocks(
       sums.squaredError += error * error;
       sums.squaredWeight += row[i]! ** 2;
     }
+    if (begin % AT_ONCE < cols) yield;
   }
   return sums;
 }

@@ -19,6 +19,9 @@ const NO_FLOATS = new Float32Array(0);
 /** Blocks that are written between turns. */
 const AT_ONCE = 256;
 
+/** Scales that are rounded between turns. */
+const SCALES_AT_ONCE = 4096;
+
 const bytesOf = ({ type, shape: [rows, cols] }: BlockForm): number => {
   const { weights, bytes } = typeNamed(type);
   return ((rows * cols) / weights) * bytes;
@@ -47,7 +50,7 @@ export const blockTuning: NonNullable<Scheme<BlockForm>['blockTuning']> = {
       ...{ rows: groups, cols: type.sub, axis: 1, maxCode: type.high - type.low },
       ...{ zeroPoint: type.minima ? 'float' : 'symmetric', codesOnly: type.meta !== undefined },
       ...{ weights: own, scale, zero, solved: { chosen: chosenOf(blocks), values } },
-      settle: async (moved, shifted) => settled(type, blocks, moved, shifted, machine),
+      settle: (moved, shifted) => settled(type, blocks, moved, shifted, machine),
     };
     return start;
   },
@@ -106,14 +109,14 @@ function* levelled(
 }
 
 /** Scales and zeros as blocks store them. */
-function settled(
+async function settled(
   type: BlockType,
   before: Uint8Array,
   scale: Float32Array,
   zero: Float32Array,
   machine: Machine,
-): SettledScales {
-  const halves = type.meta === undefined ? halvesOf(type, scale, zero) : undefined;
+): Promise<SettledScales> {
+  const halves = type.meta === undefined ? await inTurns(halvesOf(type, scale, zero), machine.signal) : undefined;
   const stored = halves ?? { scale, zero };
   return {
     scale: stored.scale,
@@ -136,14 +139,24 @@ interface Halves {
   readonly zero: Float32Array;
 }
 
-function halvesOf({ minima }: BlockType, scale: Float32Array, zero: Float32Array): Halves {
-  const d = Uint16Array.from(scale, halfOfFloat);
-  const m = minima
-    ? Uint16Array.from(scale, (own, i) => halfOfFloat(Math.fround(-zero[i]! * own)))
-    : new Uint16Array(0);
-  const stored = Float32Array.from(d, floatOfHalf);
-  const from = (i: number) => (stored[i] === 0 ? 0 : -floatOfHalf(m[i]!) / stored[i]!);
-  return { d, m, scale: stored, zero: minima ? zero.map((_, i) => from(i)) : zero };
+function* halvesOf({ minima }: BlockType, scale: Float32Array, zero: Float32Array): Steps<Halves> {
+  const { length } = scale;
+  const halves: Halves = allocating('the scales of a layer', () => ({
+    d: new Uint16Array(length),
+    m: new Uint16Array(minima ? length : 0),
+    scale: new Float32Array(length),
+    zero: minima ? new Float32Array(length) : zero,
+  }));
+  for (let i = 0; i < length; i++) {
+    halves.d[i] = halfOfFloat(scale[i]!);
+    const stored = (halves.scale[i] = floatOfHalf(halves.d[i]!));
+    if (minima) {
+      halves.m[i] = halfOfFloat(Math.fround(-zero[i]! * scale[i]!));
+      halves.zero[i] = stored === 0 ? 0 : -floatOfHalf(halves.m[i]!) / stored;
+    }
+    if (i % SCALES_AT_ONCE === 0) yield;
+  }
+  return halves;
 }
 
 /** Puts codes into blocks, and the numbers of each. */

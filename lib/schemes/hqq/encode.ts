@@ -68,7 +68,7 @@ export async function solveChunk(
   const { args, packed, scale, zero } = chunkArgs(layer, chunk, bytes, run);
   if (run.chosen) {
     const part = await packChosen(layer, chunk, args, run);
-    return { packed, scale, zero, sums: sumsOf(layer, chunk, bytes, part) };
+    return { packed, scale, zero, sums: await sumsOf(layer, chunk, bytes, part, run.signal) };
   }
   await run.compute('quantize', args);
   return { packed, scale, zero, sums: readStats(args.stats) };
@@ -89,15 +89,16 @@ export async function packChosen(
 }
 
 /** How far what was chosen for a chunk is from its weights. */
-export function sumsOf(
+export async function sumsOf(
   { site, form }: HqqLayer,
   { cols }: GroupedChunk,
   bytes: Uint8Array,
   part: ChosenPart,
-): QuantSums {
+  signal: AbortSignal,
+): Promise<QuantSums> {
   const { axis, groupSize } = form.config;
   const dtype = numbersOf(site.weight.type)!;
-  return sumsOfChosen(bitsOf(bytes, dtype), dtype, part, groupSize, axis === 0 ? cols : 0);
+  return sumsOfChosen(bitsOf(bytes, dtype), dtype, part, groupSize, axis === 0 ? cols : 0, signal);
 }
 
 /** A chunk's codes, to be written. */

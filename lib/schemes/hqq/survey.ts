@@ -82,7 +82,7 @@ class ByteMetaSurvey implements Survey<GroupedChunk> {
     widenRanges(this.#meta!.scale, chunk.groups, scale);
     widenRanges(this.#meta!.zero, chunk.groups, zero);
     if (part) {
-      const sums = sumsOf(this.#layer, chunk, bytes, part);
+      const sums = await sumsOf(this.#layer, chunk, bytes, part, run.signal);
       return { pieces: [codePiece(this.#layer, chunk, packed)], sums };
     }
     await run.compute('encode', args);

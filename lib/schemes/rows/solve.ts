@@ -48,7 +48,7 @@ export async function solveRows(
   if (run.chosen) {
     const part = { codes, scale, zero };
     takeChosen(run.chosen, chunk.weights, rowsOf(chunk, groupsOfRow(form)), part);
-    return { ...part, sums: sumsOfChosen(bitsOf(bytes, dtype), dtype, part, config.groupSize, 0) };
+    return { ...part, sums: await sumsOfChosen(bitsOf(bytes, dtype), dtype, part, config.groupSize, 0, run.signal) };
   }
   const starts = importance && slot.take('starts', Int32Array, groups);
   const geometry = geometryOf(form.shape, { groupSize: config.groupSize, axis: 1 });
