@@ -30,13 +30,14 @@ const machine = { backend: activeBackend(), threads: 1, signal: undefined };
 const shape = [6, 512] as const;
 const [rows, cols] = shape;
 
-/** A layer of floats, with some sub-blocks that are all alike or zero. */
-function layerOf(name: string): { readonly layer: PlannedLayer; readonly floats: Float32Array } {
+/** A layer of floats, with some sub-blocks that are all alike or zero, and some that are `lowest`. */
+function layerOf(name: string, lowest = 0): { readonly layer: PlannedLayer; readonly floats: Float32Array } {
   const floats = randomWeights(rows * cols, 5);
   floats.fill(0, 0, 64);
   floats.fill(0.25, 64, 128);
   floats.fill(1e-7, 256, 272);
   floats.fill(0, 512, 768);
+  floats.fill(lowest, 1024, 1280);
   const weight = { name: 'blk.0.attn_v.weight', type: storedType('F32'), shape, file: 'x', begin: 0, end: 0 };
   const site: LinearSite = { name: 'blk.0.attn_v', weight, shape, stored: 'out-in', bias: undefined } as never;
   const model = { entries: new Map(), envelope: {} } as never;
@@ -54,7 +55,7 @@ describe.each(BLOCK_TYPES.filter(({ curved }) => !curved))('$name', (type) => {
   const blocks = schemeNamed('gguf').blockTuning!;
 
   test('stores exactly what was tuned', async () => {
-    const { layer, floats } = layerOf(type.name.toLowerCase());
+    const { layer, floats } = layerOf(type.name.toLowerCase(), type.minima ? 0 : type.low); // a scale of 1 and codes of 0, but no zeros
     const tuned = new TunedLayer({ weight: 'w', module: 'm' }, await blocks.begin(layer, floats, undefined, machine));
     const decode = async (bytes: Uint8Array) => {
       const out = new Float32Array(rows * cols);

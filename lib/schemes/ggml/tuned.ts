@@ -45,7 +45,7 @@ export const blockTuning: NonNullable<Scheme<BlockForm>['blockTuning']> = {
     const { backend, threads } = machine;
     await runTask(backend, 'splitBlocks', { type: type.id, blocks, threads, codes, scale, zero }, machine);
     const own = floats.slice();
-    await inTurns(levelled(type, { codes, scale, zero }, own), machine.signal);
+    await inTurns(levelled(type, { codes, scale, zero, values }, own), machine.signal);
     const start: TunedStart = {
       ...{ rows: groups, cols: type.sub, axis: 1, maxCode: type.high - type.low },
       ...{ zeroPoint: type.minima ? 'float' : 'symmetric', codesOnly: type.meta !== undefined },
@@ -84,22 +84,26 @@ async function solved(
 
 const chosenOf = (blocks: Uint8Array) => ({ codes: blocks, scale: NO_FLOATS, zero: NO_FLOATS });
 
+/** What blocks hold: codes from 0 on, scales and zeros, and the numbers that come of them. */
+interface Split {
+  readonly codes: Uint8Array;
+  readonly scale: Float32Array;
+  readonly zero: Float32Array;
+  readonly values: Float32Array;
+}
+
 /**
- * Scales and zeros of codes from 0 on, of those that `splitBlocks` gives. Where a scale is zero, a sub-block is one number, whatever its codes: its
- * weights are that number, whose code is 0, so that none moves.
+ * Scales and zeros of codes from 0 on, of those that `splitBlocks` gives. Where a scale is zero, which it gives as 1 with codes of 0, a sub-block is one
+ * number, whatever its codes: its weights are that number, whose code is 0, so that none moves. `values` tell it from a scale that is 1: they are 0.
  */
-function* levelled(
-  type: BlockType,
-  { codes, scale, zero }: { readonly codes: Uint8Array; readonly scale: Float32Array; readonly zero: Float32Array },
-  weights: Float32Array,
-): Steps<void> {
+function* levelled(type: BlockType, { codes, scale, zero, values }: Split, weights: Float32Array): Steps<void> {
   const { sub, low, high, minima, meta } = type;
   for (let group = 0; group < scale.length; group++) {
     const from = group * sub;
     const isFlat = scale[group] === 1 && codes.subarray(from, from + sub).every((code) => code === 0);
     if (!minima) {
       zero[group] = -low;
-      if (isFlat) scale[group] = 0;
+      if (isFlat && values[from] === 0) scale[group] = 0;
     } else if (isFlat && meta === undefined) {
       scale[group] = -zero[group]! / high; // its highest code is the number
       zero[group] = 0;
