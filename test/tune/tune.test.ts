@@ -204,6 +204,12 @@ describe('tuning', () => {
     expect(snapshot(tuned)).toEqual(snapshot(plain));
   });
 
+  test.each([1, 2])('gains in as few steps as %i', async (steps) => {
+    const output = join(scratch, `few-${steps}`);
+    const report = await quantizeModel(narrow, output, { ...options, importance: 'none', tune: { ...tune, steps } });
+    expect(report.notes.join(' ')).toMatch(/none was better before/); // with a rate of 0.5 / steps most were
+  });
+
   test('says that nothing is weighed where no solver reads it', async () => {
     for (const [own, importance] of [
       [{ solver: 'hqq' }, 'none'],

@@ -33,7 +33,7 @@ export interface TuneOptions {
   readonly length?: number | undefined;
   /**
    * How far the first step goes, in (0, 0.5]: of rounding offsets in codes, of scales as a part of them, of zeros in codes. It falls to 0 along a line.
-   * `'auto'`: 0.5 / steps, so that an offset can cross a boundary in the run.
+   * `'auto'`: 0.5 / steps, so that an offset can cross a boundary in the run, and 0.05 at most.
    *
    * @default 'auto'
    */
@@ -83,6 +83,9 @@ export interface ResolvedTune {
   readonly restart: boolean;
 }
 
+/** How far the first step goes at most where nobody says: few steps that go further undo more than they gain. */
+const MOST_RATE = 0.05;
+
 /** Steps of the whole model, where nobody says how many. */
 const MODEL_STEPS = 16;
 
@@ -131,7 +134,7 @@ export const TUNE_OPTIONS: { readonly [K in keyof Required<TuneOptions>]: Option
     default: 'auto',
     expected: 'auto or a number in (0, 0.5]',
     accepts: (value) => value === 'auto' || (typeof value === 'number' && value > 0 && value <= 0.5),
-    help: 'how far the first step goes, in codes; auto: 0.5 / steps',
+    help: 'how far the first step goes, in codes; auto: 0.5 / steps, 0.05 at most',
     parse: (text) => (text !== '' && Number.isFinite(Number(text)) ? Number(text) : text),
   },
   model: {
@@ -180,7 +183,7 @@ export function resolveTune(tune: boolean | TuneOptions): ResolvedTune | undefin
   ) as unknown as Required<TuneOptions> & ResolvedTune;
   const { rate, steps } = resolved;
   const model = Number((resolved.model as boolean | number) === true ? MODEL_STEPS : resolved.model);
-  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? 0.5 / steps : rate, model };
+  return { ...resolved, rate: (rate as number | 'auto') === 'auto' ? Math.min(0.5 / steps, MOST_RATE) : rate, model };
 }
 
 /** Refuses what tuning does not go with. @throws {HqqError} `ERR_INVALID_OPTION` */
