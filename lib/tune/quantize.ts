@@ -284,7 +284,7 @@ function modelNotes(model: ModelRecord | undefined, { model: steps }: ResolvedTu
 
 function leftNotes(left: readonly string[], of: number): readonly string[] {
   if (left.length === 0) return [];
-  return [
-    `${plural(left.length, 'layer')} of ${formatCount(of)} (${quoteSome(left, 2)}) are in no block, and were not tuned.`,
-  ];
+  const [are, were] = left.length === 1 ? ['is', 'was'] : ['are', 'were'];
+  const what = `${plural(left.length, 'layer')} of ${formatCount(of)} (${quoteSome(left, 2)})`;
+  return [`${what} ${are} in no block, and ${were} not tuned.`];
 }

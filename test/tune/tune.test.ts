@@ -10,7 +10,7 @@ import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
 import { encode, failure, numbersOf, readBack, snapshot, tensorOf } from '../support/checkpoints.js';
 import { hqq } from '../support/cli.js';
-import { narrowModel, SHIPPED } from '../support/language-models.js';
+import { changedModel, narrowModel, SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
 
 const scratch = scratchFolder('tune');
@@ -208,6 +208,16 @@ describe('tuning', () => {
     const output = join(scratch, `few-${steps}`);
     const report = await quantizeModel(narrow, output, { ...options, importance: 'none', tune: { ...tune, steps } });
     expect(report.notes.join(' ')).toMatch(/none was better before/); // with a rate of 0.5 / steps most were
+  });
+
+  test('says in grammar that one layer lies in no block', async () => {
+    const untied = changedModel(scratch, 'untied', { tie_word_embeddings: false }, narrow);
+    const tensors = Object.fromEntries(readBack(narrow));
+    tensors['lm_head.weight'] = tensors['model.embed_tokens.weight']!;
+    writeFileSync(join(untied, 'model.safetensors'), encode(tensors));
+    const own = { ...options, importance: 'none', include: ['*.0.*q_proj*', 'lm_head*'] } as const;
+    const report = await quantizeModel(untied, join(scratch, 'one'), { ...own, tune: { ...tune, steps: 1 } });
+    expect(report.notes.join(' ')).toMatch(/1 layer of 2 \("lm_head"\) is in no block, and was not tuned\./);
   });
 
   test('says that nothing is weighed where no solver reads it', async () => {
