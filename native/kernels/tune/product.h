@@ -64,7 +64,8 @@ void multiply(const Chain& chain) {
   constexpr size_t kRows = Tile<V>::kRows, kVectors = Tile<V>::kVectors, kCols = Tile<V>::kCols;
   // The columns that follow are asked for meanwhile: so many vectors with each tile.
   const float* next = chain.right + chain.terms * kCols;
-  const size_t each = (chain.terms * kVectors * kRows + chain.rows - 1) / chain.rows;
+  const size_t tiles = (chain.rows + kRows - 1) / kRows;
+  const size_t each = (chain.terms * kVectors + tiles - 1) / tiles;
   for (size_t r = 0; r < chain.rows; r += kRows, next += each * kLanes) {
     typename V::F32 sum_f32[kRows][kVectors];
     float* const out = chain.out + r * chain.stride;
