@@ -48,11 +48,7 @@ struct ReluOp {
 struct LayerNormGradientOp {
   static constexpr const char* kName = "layerNormGradient";
   static constexpr auto kRun = core::layer_norm_gradient;
-
-  static core::LayerNormGradient parse(Args& args) {
-    const core::RmsNormGradient op = RmsNormGradientOp::parse(args);  // of the same arrays
-    return {op.rows, op.cols, op.epsilon, op.x, op.weight, op.gradient, op.x_gradient, op.adds};
-  }
+  static core::NormGradient parse(Args& args) { return RmsNormGradientOp::parse(args); }  // of the same arrays
 };
 
 inline core::ActivationGradient parse_activation_gradient(Args& args) {

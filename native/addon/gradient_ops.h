@@ -9,8 +9,8 @@ struct RmsNormGradientOp {
   static constexpr const char* kName = "rmsNormGradient";
   static constexpr auto kRun = core::rms_norm_gradient;
 
-  static core::RmsNormGradient parse(Args& args) {
-    core::RmsNormGradient op{};
+  static core::NormGradient parse(Args& args) {
+    core::NormGradient op{};
     op.rows = args.dimension("rows");
     op.cols = args.dimension("cols");
     op.epsilon = static_cast<float>(args.number("epsilon"));

@@ -40,7 +40,7 @@ Status relu(const Context& context, const Activation& op) {
   return activate(context, op, context.kernels.encoder.relu);
 }
 
-Status layer_norm_gradient(const Context& context, const LayerNormGradient& op) {
+Status layer_norm_gradient(const Context& context, const NormGradient& op) {
   return parallel_for(context, op.rows, [&](size_t row, int) {
     const size_t at = row * op.cols;
     context.kernels.tune.layers.layer_norm(op.x + at, op.weight, op.gradient + at, op.cols, op.epsilon, op.adds,

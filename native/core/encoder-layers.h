@@ -1,5 +1,5 @@
 #pragma once
-#include "operations.h"
+#include "layer-gradients.h"
 
 // Layers of encoders, all in float32, and their gradients: from those of what an operation gives to those of what it
 // was given.
@@ -23,16 +23,7 @@ Status gelu(const Context& context, const Activation& op);
 Status gelu_tanh(const Context& context, const Activation& op);
 Status relu(const Context& context, const Activation& op);
 
-struct LayerNormGradient {
-  size_t rows, cols;
-  float epsilon;
-  const float* x;         // [rows, cols]  read
-  const float* weight;    // [cols]        read
-  const float* gradient;  // [rows, cols]  read
-  float* x_gradient;      // [rows, cols]  written, and may be gradient; or added to
-  bool adds;
-};
-Status layer_norm_gradient(const Context& context, const LayerNormGradient& op);
+Status layer_norm_gradient(const Context& context, const NormGradient& op);
 
 struct ActivationGradient {
   size_t count;

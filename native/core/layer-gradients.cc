@@ -6,7 +6,7 @@
 
 namespace hqq::core {
 
-Status rms_norm_gradient(const Context& context, const RmsNormGradient& op) {
+Status rms_norm_gradient(const Context& context, const NormGradient& op) {
   const kernels::LayerGradientKernels& kernels = context.kernels.tune.layers;
   return parallel_for(context, op.rows, [&](size_t row, int) {
     const size_t at = row * op.cols;

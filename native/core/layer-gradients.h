@@ -5,7 +5,8 @@
 // given.
 namespace hqq::core {
 
-struct RmsNormGradient {
+// Of a norm: rmsNorm here, layerNorm in encoder-layers.h.
+struct NormGradient {
   size_t rows, cols;
   float epsilon;
   const float* x;         // [rows, cols]  read
@@ -14,7 +15,7 @@ struct RmsNormGradient {
   float* x_gradient;      // [rows, cols]  written, and may be gradient; or added to
   bool adds;
 };
-Status rms_norm_gradient(const Context& context, const RmsNormGradient& op);
+Status rms_norm_gradient(const Context& context, const NormGradient& op);
 
 // Of a text whose rows are its positions.
 struct AttentionGradient {

@@ -1,6 +1,6 @@
 #include "../core/encoder-layers.h"
 
-#include "layers.h"
+#include "norm-gradients.h"
 
 namespace hqq::test {
 namespace {
@@ -97,26 +97,12 @@ struct ActivationCase {
   }
 };
 
-struct LayerNormGradientCase {
+struct LayerNormGradientCase : NormGradientCase {
   static constexpr const char* kName = "layerNormGradient";
-  size_t rows, cols;
-  bool adds;
-  Floats x, weight, gradient, before;
 
-  static LayerNormGradientCase random(Random& random) {
-    LayerNormGradientCase c{1 + random.below(4), random.pick(kOddSizes), random.chance(50), {}, {}, {}, {}};
-    c.x = Floats(random, c.rows * c.cols, 1), c.weight = Floats(random, c.cols, 1);
-    c.gradient = Floats(random, c.rows * c.cols, 1), c.before = Floats(random, c.rows * c.cols, 1);
-    return c;
-  }
-  std::string describe() const { return text("%zu x %zu%s", rows, cols, adds ? ", added" : ""); }
-  Buffers outputs(uint8_t fill) const { return one_output(rows * cols, fill); }
+  static LayerNormGradientCase random(Random& random) { return {NormGradientCase::random(random)}; }
   core::Status run_rows(const core::Context& context, size_t first, size_t count, Buffers& outputs) const {
-    const size_t at = first * cols;
-    auto* out = outputs[0].at<float>();
-    if (adds) std::copy_n(before.data() + at, count * cols, out);
-    return core::layer_norm_gradient(
-        context, {count, cols, 1e-2f, x.data() + at, weight.data(), gradient.data() + at, out, adds});
+    return core::layer_norm_gradient(context, rows_of(first, count, 1e-2f, outputs));
   }
   void add_errors(const Buffers& got, Errors& errors) const {
     const double count = static_cast<double>(cols);
