@@ -195,6 +195,11 @@ describe('AWQ in the order of gemv', () => {
     'x.scales': tensorOf(scales, [OUTS, WORDS * 8], 'float16'),
   };
   const said = { quant_method: 'awq', bits: 4, group_size: GROUP, version: 'gemv', zero_point: true };
+  /** As many scales and zeros as groups of half a feature would have. */
+  const halves = {
+    'x.scales': tensorOf(new Float32Array(OUTS * INS * 2).fill(1), [OUTS, INS * 2], 'float16'),
+    'x.qzeros': words([OUTS, (INS * 2) / 8]),
+  };
   const folder = (config: object = said, change: Source = {}) =>
     modelFolder([{ ...source, ...change }], { config: JSON.stringify({ quantization_config: config }) });
 
@@ -214,7 +219,12 @@ describe('AWQ in the order of gemv', () => {
   test.each<readonly [string, object, Source, RegExp]>([
     ['without a size of groups', { ...said, group_size: undefined }, {}, /no groups of undefined input features of 64/],
     ['in groups that do not divide', { ...said, group_size: 48 }, {}, /no groups of 48 input features of 64/],
-    ['in groups of a part of a feature', { ...said, group_size: 12.8 }, {}, /no groups of 12\.8 input features of 64/],
+    [
+      'in groups of a part of a feature',
+      { ...said, group_size: 0.5 },
+      halves,
+      /no groups of 0\.5 input features of 64/,
+    ],
     ['in more groups than there are scales', { ...said, group_size: 1 }, {}, /no groups of 1 input features of 64/],
     ['with other zeros', said, { 'x.qzeros': words([3, 2]) }, /as scales, where floating-point \[3, 16\]/],
     ['with other bits', { ...said, bits: 8 }, {}, /AWQ with 8 bits/],
