@@ -106,6 +106,12 @@ describe('of formats of engines', () => {
     ['gptq', 'a group that there is not', { 'x.g_idx': words([16], 2) }, {}, /g_idx 2 at 0, where a group, 0 to 1/],
     ['gptq', 'a negative group', { 'x.g_idx': words([16], -1) }, {}, /g_idx -1 at 0/],
     ['gptq', 'an order of another length', { 'x.g_idx': words([15]) }, {}, /I32 \[15\] as g_idx/],
+    [
+      ...(['gptq', 'bits in planes'] as const),
+      { 'x.qweight': words([3, 32]), 'x.qzeros': words([2, 3]), 'x.scales': ones(2, 32) },
+      { bits: 3, group_size: 16, checkpoint_format: 'gptq_p' },
+      /in planes of bits \(gptq_p\) with 3 bits, where 2, 4 or 8/,
+    ],
     ['gptq', 'codes of another size', { 'x.qweight': words([0, 8]) }, {}, /./],
     ['torchao', 'zeros of another size', { 'x._weight_zero_point': bytes([8, 3]) }, {}, /_weight_zero_point/],
     ['torchao', 'scales of another size', { 'x._weight_scale': ones(8, 3) }, {}, /_weight_scale/],

@@ -41,13 +41,29 @@ export function namesOfGptq({ entries }: Pick<TensorSource, 'entries'>): readonl
     .map(({ name }) => name);
 }
 
+/** GPTQModel's bits in planes: zeros are those of the second version, and words those of the others where a word holds whole codes. */
+const PLANES = 'gptq_p';
+
 /** How stored zeros are to be read, as the configuration has it: without one, as the first version. */
 function offsetOf(said: Readonly<Record<string, unknown>>): 0 | 1 {
   const method = said.quant_method;
   const packing = typeof said.packing_format === 'string' ? said.packing_format : '';
   // auto-round writes the second version under its own name, unless it says otherwise.
   if (method === 'auto-round' || method === 'intel/auto-round') return packing.endsWith('auto_gptq') ? 1 : 0;
-  return [said.checkpoint_format, said.format].includes('gptq_v2') ? 0 : 1;
+  return formatsOf(said).some((format) => format === 'gptq_v2' || format === PLANES) ? 0 : 1;
+}
+
+const formatsOf = (said: Readonly<Record<string, unknown>>) => [said.checkpoint_format, said.format];
+
+/** What loaders add to words of zeros of the first version, where these hold whole codes: a one to each. */
+const ONES: Readonly<Record<number, number>> = { 2: 0x5555_5555, 4: 0x1111_1111, 8: 0x0101_0101 };
+
+/**
+ * Adds what stored zeros are short of. GPTQModel takes ones from words, and adds them to words: a zero of 0 borrows from the next, and gets
+ * back what it borrowed.
+ */
+function addOnes(words: Int32Array, one: number): Int32Array {
+  return words.map((word) => word + one);
 }
 
 const isMembers = (value: unknown): boolean =>
@@ -83,7 +99,8 @@ async function readGptq(
   // Some tools say of layers by name what others are not.
   const varies = isMembers(said.dynamic) || isMembers(said.extra_config);
   const only = varies ? undefined : bitsSaid(said.bits, refuse);
-  const ways = [4, 8, 2, 3].filter(
+  const planes = formatsOf(said).includes(PLANES);
+  const ways = (planes ? [4, 8, 2] : [4, 8, 2, 3]).filter(
     (bits) => isLike(zeros, 'I32', [groups, wordsOf(outs, bits)]) && Number.isInteger((height * 32) / bits),
   );
   const bits =
@@ -92,6 +109,11 @@ async function readGptq(
     (only === undefined ? ways[0] : undefined);
   if (bits === undefined) {
     const what = only === undefined ? '2, 3, 4 or 8' : String(only);
+    if (planes) {
+      refuse(
+        `is of GPTQ in planes of bits (gptq_p) with ${what} bits, where 2, 4 or 8 are needed: the order of other codes is not read`,
+      );
+    }
     return refuse(
       `has ${describe(packed)} as qweight and ${describe(zeros)} as qzeros, which hold no codes and zeros of ${what} bits for ${groups} groups`,
     );
@@ -136,11 +158,14 @@ export function partsOf(layer: GptqLayer, { first, rows }: RowChunk): RowParts {
       unpackStreams(streams, rows, ins, bits, into.codes);
       unpackScales(scaleBytes!, dtype, rows, groups, into.scale, slot);
       const codes = slot.take('zero codes', Uint8Array, groups * rows);
-      unpackStreams(wordsIn(zeroBytes!), groups, rows, bits, codes);
+      const one = offset === 0 ? undefined : ONES[bits];
+      const words = wordsIn(zeroBytes!);
+      unpackStreams(one === undefined ? words : addOnes(words, one), groups, rows, bits, codes);
+      const more = one === undefined ? offset : 0;
       const mask = 2 ** bits - 1;
       for (let row = 0; row < rows; row++) {
         for (let group = 0; group < groups; group++) {
-          into.zero[row * groups + group] = (codes[group * rows + row]! + offset) & mask;
+          into.zero[row * groups + group] = (codes[group * rows + row]! + more) & mask;
         }
       }
     },
