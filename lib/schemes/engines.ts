@@ -40,17 +40,19 @@ const gemm = ({ packing = 'awq-gemm' }: EngineLayer) =>
   packing === 'awq-gemm' ? undefined : 'it takes AWQ in the order of gemm alone';
 const symmetricExperts = ({ name, zeroPoint }: EngineLayer) =>
   isExpert(name) && zeroPoint !== 'symmetric' ? 'experts need symmetric zeros (--zero-point symmetric)' : undefined;
-const symmetricGptq = ({ nbits, zeroPoint }: EngineLayer) =>
-  zeroPoint === 'symmetric' && (nbits === 4 || nbits === 8)
+const symmetricGptq = ({ nbits, zeroPoint }: EngineLayer) => {
+  if (nbits !== 4 && nbits !== 8) return `GPTQ needs 4 or 8 bits, not ${nbits} (--nbits)`;
+  return zeroPoint === 'symmetric'
     ? undefined
-    : 'GPTQ needs symmetric zeros and 4 or 8 bits (--zero-point symmetric, or --to compressed-tensors)';
+    : 'GPTQ needs symmetric zeros (--zero-point symmetric, or --to compressed-tensors)';
+};
 /** Kernels of SGLang neither check nor pad. */
 const marlin = ({ shape: [outs, ins], groupSize }: EngineLayer) => {
   if (outs % 64 !== 0 || ins % 128 !== 0)
     return `its kernel takes rows in multiples of 64 and columns of 128, not ${outs} x ${ins} (--exclude it)`;
   return [32, 64, 128, ins].includes(groupSize)
     ? undefined
-    : `its kernel takes groups of 32, 64, 128 or whole rows, not ${groupSize}`;
+    : `its kernel takes groups of 32, 64, 128 or whole rows, not ${groupSize} (--group-size)`;
 };
 
 /** Every engine, once. */
@@ -98,7 +100,7 @@ const ENGINES: readonly Engine[] = [
     fuses: true,
     formats: {
       'compressed-tensors': (layer) => {
-        if (layer.nbits !== 4 && layer.nbits !== 8) return `it takes 4 or 8 bits, not ${layer.nbits}`;
+        if (layer.nbits !== 4 && layer.nbits !== 8) return `it takes 4 or 8 bits, not ${layer.nbits} (--nbits)`;
         if (layer.nbits === 8 && layer.zeroPoint !== 'symmetric')
           return '8 bits need symmetric zeros (--zero-point symmetric)';
         return symmetricExperts(layer) ?? marlin(layer);
@@ -205,7 +207,12 @@ export function notLoaded(
   }
   const dense = stays.find(isExpert);
   if (dense !== undefined && layers.some(({ scheme }) => wantsExperts.includes(scheme))) {
-    return { title, layer: { name: dense }, reason: 'experts must all be quantized where other layers are' };
+    return {
+      title,
+      layer: { name: dense },
+      reason:
+        'experts must all be quantized where other layers are (quantize them, too; or --to torchao, which leaves all of them)',
+    };
   }
   if (!fuses) return undefined;
   const others = stays.map((name) => ({ name }));

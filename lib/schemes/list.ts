@@ -34,5 +34,8 @@ export function schemeFor(source: Pick<TensorSource, 'container' | 'path'>, name
   if (scheme !== undefined) return scheme;
   const names = able.map((one) => one.name).join(', ');
   const message = `Expected a format (to, --to) that ${plain(source.path)} can become, which is ${source.container}: ${names}`;
-  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}; got ${name}.`);
+  // A folder becomes such a file by its name.
+  const way =
+    name === ggml.name && source.container === 'safetensors' ? '. For it, let the output (--out) end in .gguf' : '';
+  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}; got ${name}${way}.`);
 }

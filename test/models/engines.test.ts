@@ -28,7 +28,13 @@ describe('engines', () => {
     ],
     ['GPTQ with zeros', { for: 'vllm', to: 'gptq', zeroPoint: 'integer' }, /vLLM loads .*GPTQ needs symmetric/],
     ['float zeros of torchao', { for: 'vllm', to: 'torchao' }, /cuts floating-point zeros off/],
-    ['bits', { for: 'sglang', nbits: 3 }, /it takes 4 or 8 bits, not 3/],
+    ['bits', { for: 'sglang', nbits: 3 }, /it takes 4 or 8 bits, not 3 \(--nbits\)/],
+    ['bits of GPTQ', { for: 'vllm', to: 'gptq', nbits: 3 }, /GPTQ needs 4 or 8 bits, not 3 \(--nbits\)/],
+    [
+      'GGUF in a folder',
+      { for: 'llama.cpp' },
+      /which is safetensors: .*; got gguf\. For it, let the output \(--out\) end in \.gguf\.$/,
+    ],
     ['HQQ', { for: 'transformers', to: 'hqq' }, /it takes compressed-tensors, awq, gptq, torchao \(--to\), not hqq/],
   ])('refuse what they do not load, and say why: %s', async (_, options, message) => {
     const model = modelFolder([{ ...source(), 'm.layers.0.z.weight': randomTensor([64, 128], 3) }], { config: '{}' });
