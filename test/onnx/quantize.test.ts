@@ -53,6 +53,17 @@ describe('a product with a constant matrix', () => {
     });
   }
 
+  it('is pruned, which its own zeros can be without being asked for', async () => {
+    const { report } = await quantized(matMul(), [weight()], { prune: '2:4' });
+    expect(report.totals.sparsity).toBe(0.5);
+    for (const more of [{ zeroPoint: 'float' }, { to: 'hqq' }] as const)
+      await expectError(
+        () => quantized(matMul(), [weight()], { prune: '2:4', ...more }),
+        'ERR_INVALID_OPTION',
+        /zeroPoint to be integer or symmetric with prune/,
+      );
+  });
+
   for (const [groupSize, form] of [
     [32, 'float'],
     [16, 'float'],

@@ -24,7 +24,7 @@ export async function prepare(
   output: string,
   options: QuantConfig & ModelOptions & ConversionRun,
 ): Promise<Prepared> {
-  const own = resolveOptions(options);
+  const { own, settled } = resolveBefore(options);
   own.run.signal?.throwIfAborted();
   const bits = own.model.plan === undefined ? undefined : await readBitPlan(own.model.plan);
   const opened = await openInput(input, output, own);
@@ -40,7 +40,7 @@ export async function prepare(
         ? forms.resolved
         : configs
           ? withOwn(asked, configs)
-          : asked === options
+          : asked === options && settled
             ? own
             : resolveOptions(asked);
     const plan = await planModel(source, resolved);
@@ -49,6 +49,27 @@ export async function prepare(
   } catch (error) {
     await source.close();
     throw error;
+  }
+}
+
+/**
+ * Options before it is known what the input becomes. Zeros that pruning cannot have are no error yet where nobody asked for them: formats
+ * have defaults of their own.
+ */
+function resolveBefore(options: QuantConfig & ModelOptions & ConversionRun): {
+  readonly own: ResolvedOptions;
+  readonly settled: boolean;
+} {
+  try {
+    return { own: resolveOptions(options), settled: true };
+  } catch (error) {
+    const { zeroPoint, to, for: engine } = options;
+    if ([zeroPoint, to, engine].some((given) => given !== undefined)) throw error;
+    try {
+      return { own: resolveOptions({ ...options, zeroPoint: 'integer' }), settled: false };
+    } catch {
+      throw error;
+    }
   }
 }
 
