@@ -288,12 +288,14 @@ describe('error feedback in a graph', () => {
     const { notes, importance } = await quantizeModel(path, freshPath('out.onnx'), all);
     expect(importance).toBe('random');
     expect(notes.join()).toMatch(/1 layer of 3 \("embed"\) have no error feedback/);
+    const dry = await quantizeModel(path, freshPath('out.onnx'), { ...all, dryRun: true });
+    expect(notes).toEqual([notes[0], ...dry.notes]); // errors there are none of
     Object.assign(engine, { installed: false });
     for (const dryRun of [true, false])
       await expectError(
         () => quantizeModel(path, freshPath('out.onnx'), { ...all, dryRun }),
         'ERR_DEPENDENCY',
-        /npm install onnxruntime-node/,
+        /npm install onnxruntime-node.*no --refine/,
       );
     const own = () => quantizeModel(path, freshPath('out.onnx'), { ...all, importance: 'own' });
     await expectError(own, 'ERR_CHECKPOINT_CONTENT', /importance own/);

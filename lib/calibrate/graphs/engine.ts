@@ -41,16 +41,20 @@ export function hasOnnxRuntime(): boolean {
 export function loadOnnxRuntime(): Ort {
   const found = find();
   if (found === undefined) {
-    const message = `Cannot find importance: ${MISSING}. Or leave it out (--importance none).`;
+    const message = `Cannot find importance: ${MISSING}. Or do without (--importance none, and no --refine).`;
     throw new HqqError('ERR_DEPENDENCY', message);
   }
   try {
     return required()(found) as Ort;
   } catch (cause) {
     const message = `Cannot load ${NAME}: ${cause instanceof Error ? cause.message : String(cause)}`;
-    throw new HqqError('ERR_DEPENDENCY', `${message}. Install it anew, or leave importance out (--importance none).`, {
-      cause,
-    });
+    throw new HqqError(
+      'ERR_DEPENDENCY',
+      `${message}. Install it anew, or do without importance (--importance none, and no --refine).`,
+      {
+        cause,
+      },
+    );
   }
 }
 

@@ -97,7 +97,7 @@ function widened(
  * Whether a layer's groups are parts of rows, several a row, and its weight a whole tensor. A group may end a row before it is full where
  * its form says so. A table that is looked up in, too, stays: what is multiplied by is not all that counts there.
  */
-function isFit({ site, form }: PlannedLayer): boolean {
+export function isFit({ site, form }: PlannedLayer): boolean {
   const { groupSize, axis } = form.config;
   const plain = site.weight.type.float !== undefined && site.partOf === undefined && site.embedding !== true;
   const cut = groupSize !== null && (site.shape[1] % groupSize === 0 || form.tails === true);

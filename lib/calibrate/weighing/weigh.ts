@@ -79,8 +79,7 @@ async function ofGraphs(
       only: new Set(layers.map(({ site: { name, original = name } }) => original)),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
     });
-    const { source: from, notes, ...found } = applied(statistics, layers, source);
-    return dryRun ? { source: from, notes } : { source: from, notes, ...found };
+    return applied(statistics, layers, source);
   } catch (error) {
     const isOwn = error instanceof HqqError && /^ERR_(CHECKPOINT_|DEPENDENCY)/.test(error.code);
     if (asked !== 'auto' || !isOwn) throw error;
@@ -110,12 +109,15 @@ async function refined(
   const importance = asked === 'auto' || asked === 'none' ? (isGraph ? 'random' : 'own') : asked;
   const layers = plan.shards.flatMap((shard) => shard.layers);
   if (!isGraph) await checkRuns(source, 'error feedback (--refine)');
-  else if (dryRun) {
+  if (dryRun) {
+    const { isFit } = await import('../refine/refine-layers.js');
     const model = { ...resolved.model, importance };
-    const { source: from, notes } = await ofGraphs(source, layers, plan, { ...resolved, model });
-    return { source: from, notes };
+    const trial = isGraph ? await ofGraphs(source, layers, plan, { ...resolved, model }) : undefined;
+    const isFed = (layer: PlannedLayer) =>
+      isFit(layer) && (trial ? trial.importance!.has(layer.site.name) : moduleOf(layer, source) !== HEAD);
+    const rest = layers.filter((layer) => !isFed(layer)).map(({ site }) => site.name);
+    return { source: sourceOf(importance), notes: [...unfedNotes(rest, layers), ...(trial?.notes ?? [])] };
   }
-  if (dryRun) return { source: sourceOf(importance), notes: [] };
   const { onProgress } = resolved.run;
   const idle = { tensor: '', weightsDone: 0, tensorsDone: 0, ...totalsOf(plan) };
   const refine = isGraph
@@ -136,7 +138,7 @@ async function refined(
   }
   const notes = [
     'Errors are those of the weights as error feedback left them: hqq compare gives those to the original.',
-    ...(without.length === 0 ? [] : [`${someOf(without, layers)} have no error feedback.`]),
+    ...unfedNotes(without, layers),
     ...unweighedNotes(unweighed, layers),
   ];
   return { importance: found, source: sourceOf(importance), notes, refined: model };
@@ -208,6 +210,10 @@ function unweighedNotes(without: readonly string[], layers: readonly PlannedLaye
   return without.length === 0
     ? []
     : [`There are no statistics of ${someOf(without, layers)}: all input features count alike there.`];
+}
+
+function unfedNotes(without: readonly string[], layers: readonly PlannedLayer[]): readonly string[] {
+  return without.length === 0 ? [] : [`${someOf(without, layers)} have no error feedback.`];
 }
 
 function someOf(names: readonly string[], layers: readonly PlannedLayer[]): string {
