@@ -229,6 +229,11 @@ export class Model extends Closing {
     await this.#source.close();
   }
 
+  /** @internal Whether it is a graph, which says itself how it is computed. */
+  get isGraph(): boolean {
+    return this.#source.graphs !== undefined;
+  }
+
   /** @internal Why it is not one of floats: another tool has quantized it, or it is an adapter. */
   obstacle(): Obstacle | undefined {
     return this.#source.envelope.obstacle(this.#source.entries);

@@ -88,6 +88,10 @@ export async function contextOf(path: FilePath): Promise<number> {
 
 /** What a model's config.json says. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
 export function configOf(model: Model): LanguageModelConfig {
+  if (model.isGraph) {
+    const message = `Expected a model folder or a GGUF file, got ${plain(model.path)}, an ONNX graph, which onnxruntime and transformers.js run.`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+  }
   if (model.config !== undefined) return readModelConfig(model.config, join(model.path, 'config.json'));
   const message = `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`;
   throw new HqqError('ERR_CHECKPOINT_CONTENT', message);

@@ -12,6 +12,7 @@ import {
   tensor,
   value,
 } from '../../interop/onnxruntime/graph.mjs';
+import { planModel } from '../../lib/allocate/plan-model.js';
 import { openSource } from '../../lib/containers/list.js';
 import { FreeNames } from '../../lib/containers/onnx/free-names.js';
 import { compareModels } from '../../lib/models/compare.js';
@@ -253,3 +254,10 @@ for (const ir of [3, 4])
       expect(written.inputs).toHaveLength(new Set(written.inputs).size);
     }
   });
+
+it('is nothing that hqq/runtime runs, and is called so', async () => {
+  const path = freshPath('m.onnx');
+  fs.writeFileSync(path, model(graph({ nodes: [matMul()], tensors: [weight()], inputs: IN, outputs: OUT })));
+  const engines = /m\.onnx, an ONNX graph, which onnxruntime and transformers\.js run/;
+  await expectError(() => planModel(path, { targetBits: 4 }), 'ERR_CHECKPOINT_CONTENT', engines);
+});
