@@ -1,7 +1,7 @@
 import { TUNE_OPTIONS, type TuneOptions } from '../models/tuning/option.js';
 import { type Flag, type Flags, fromOption, kebab, UsageError, type Values } from './flags.js';
 
-const { steps, data, tokens, batch, length, rate, model, restart } = TUNE_OPTIONS;
+const { steps, data, tokens, batch, length, rate, model, keep, restart } = TUNE_OPTIONS;
 
 /** `--tune`, or with its steps. */
 const TUNE: Flag<true | number> = {
@@ -27,12 +27,13 @@ export const TUNE_FLAGS = {
   tuneLength: fromOption(length) as Flag<number>,
   tuneRate: fromOption(rate) as Flag<number | 'auto'>,
   tuneModel: MODEL,
+  tuneKeep: fromOption(keep) as Flag<boolean>,
   tuneRestart: fromOption(restart) as Flag<boolean>,
 } satisfies Flags;
 
 /** What they say; undefined where nothing is tuned. */
 export function tuneOf(values: Values<typeof TUNE_FLAGS>): TuneOptions | undefined {
-  const { tune, tuneData, tuneTokens, tuneBatch, tuneLength, tuneRate, tuneModel, tuneRestart } = values;
+  const { tune, tuneData, tuneTokens, tuneBatch, tuneLength, tuneRate, tuneModel, tuneKeep, tuneRestart } = values;
   if (tune !== undefined) {
     return {
       ...(tune === true ? {} : { steps: tune }),
@@ -43,6 +44,7 @@ export function tuneOf(values: Values<typeof TUNE_FLAGS>): TuneOptions | undefin
         length: tuneLength,
         rate: tuneRate,
         model: tuneModel,
+        keep: tuneKeep,
         restart: tuneRestart,
       },
     };

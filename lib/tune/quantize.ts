@@ -101,6 +101,11 @@ const tuneInto =
         layersOf(plan).length,
       ),
       ...obstacleNotes(plan),
+      ...(tune.keep
+        ? [
+            `What was tuned stays in ${plain(state.folder)}, from which the same run goes on, also with another tune.model.`,
+          ]
+        : []),
     ];
     const names = new Map(layers.map(({ site }) => [site.weight.name, site.name]));
     const importance = ofText
@@ -121,7 +126,7 @@ const tuneInto =
         },
         () => state.close(),
       ),
-      finished: () => state.remove(),
+      finished: () => (tune.keep ? state.close() : state.remove()),
     };
   };
 
@@ -188,7 +193,7 @@ async function keyOf(
   tune: ResolvedTune,
   weighed: Weighing,
 ): Promise<unknown> {
-  const { restart: _, data, ...how } = tune;
+  const { restart: _restart, keep: _keep, model: _model, data, ...how } = tune; // all layers are tuned together from the same blocks
   const layers = plan.shards.flatMap((shard) => shard.layers.map(({ site, form }) => [site.weight.name, form]));
   const { backend, isa } = { backend: activeBackend().name, isa: activeBackend().isa };
   const importance = createHash('sha256');

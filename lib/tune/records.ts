@@ -1,3 +1,4 @@
+import { bytesOf } from '../compute/floats.js';
 import type { ChosenCodes } from '../containers/grid.js';
 
 // What a state says of what is done.
@@ -9,9 +10,11 @@ export interface LayerRecord {
   readonly at: number;
   /** Input features whose importance is there; 0: none. */
   readonly importance: number;
-  /** Codes and groups that were chosen; 0: what the solver finds was better. */
+  /** Codes and groups; 0: none. */
   readonly codes: number;
   readonly groups: number;
+  /** Whether they are the solver's, which were better: they are what the whole model is tuned on, and else not stored. */
+  readonly solver: boolean;
   /** Whether a text of a step went through it: not through every expert one does. */
   readonly reached: boolean;
 }
@@ -29,11 +32,32 @@ export interface LayerOutcome {
   readonly weight: string;
   readonly importance: Float32Array | undefined;
   readonly chosen: ChosenCodes | undefined;
+  readonly solver: boolean;
   readonly reached: boolean;
+}
+
+/** What is to be remembered of the layers of a block, as a file holds it: its arrays one after the other, and where each layer's are. */
+export function laidOut(layers: readonly LayerOutcome[]): {
+  readonly records: readonly LayerRecord[];
+  readonly arrays: readonly Uint8Array[];
+} {
+  const arrays: Uint8Array[] = [];
+  let at = 0;
+  const records = layers.map(({ weight, importance, chosen, solver, reached }): LayerRecord => {
+    const { codes, scale, zero } = chosen ?? {};
+    const own = [importance, scale, zero, codes].flatMap((array) => (array ? [bytesOf(array)] : []));
+    const counts = { importance: importance?.length ?? 0, codes: codes?.length ?? 0, groups: scale?.length ?? 0 };
+    const record = { weight, at, ...counts, solver, reached };
+    for (const bytes of own) at += bytes.byteLength;
+    arrays.push(...own);
+    return record;
+  });
+  return { records, arrays };
 }
 
 /** What became of the scales and zeros of all layers together. */
 export interface ModelRecord {
+  readonly steps: number;
   /** Mean divergence of the next token's probabilities, in nats, on tokens that are held back. */
   readonly before: number;
   readonly after: number;
@@ -49,7 +73,7 @@ export interface FileSum {
 }
 
 /** Raised whenever an index says more, or other things. */
-export const VERSION = 2;
+export const VERSION = 3;
 
 export interface Saved {
   readonly version: typeof VERSION;
@@ -100,11 +124,14 @@ const isBlock = ({ before, after, layers }: Record<string, unknown>): boolean =>
   isError(after) &&
   areAll(
     layers,
-    ({ weight, at, importance, codes, groups, reached }) =>
-      typeof weight === 'string' && typeof reached === 'boolean' && [at, importance, codes, groups].every(isCount),
+    ({ weight, at, importance, codes, groups, solver, reached }) =>
+      typeof weight === 'string' &&
+      [solver, reached].every((flag) => typeof flag === 'boolean') &&
+      [at, importance, codes, groups].every(isCount),
   );
 
-const isMoved = ({ before, after, layers }: Record<string, unknown>): boolean =>
+const isMoved = ({ steps, before, after, layers }: Record<string, unknown>): boolean =>
+  isCount(steps) &&
   isError(before) &&
   isError(after) &&
   areAll(layers, ({ weight, at, groups }) => typeof weight === 'string' && isCount(at) && isCount(groups));

@@ -13,7 +13,7 @@ import {
   type BlockRecord,
   fits,
   type LayerOutcome,
-  type LayerRecord,
+  laidOut,
   type ModelRecord,
   type Planned,
   type Saved,
@@ -149,23 +149,7 @@ export class TuneState {
     { before, after }: Pick<BlockRecord, 'before' | 'after'>,
   ): Promise<void> {
     const index = this.blocks.length;
-    const arrays: Uint8Array[] = [];
-    let at = 0;
-    const records = layers.map(({ weight, importance, chosen, reached }): LayerRecord => {
-      const { codes, scale, zero } = chosen ?? {};
-      const own = [importance, scale, zero, codes].flatMap((array) => (array ? [bytesOf(array)] : []));
-      const record = {
-        weight,
-        at,
-        importance: importance?.length ?? 0,
-        codes: codes?.length ?? 0,
-        groups: scale?.length ?? 0,
-        reached,
-      };
-      for (const bytes of own) at += bytes.byteLength;
-      arrays.push(...own);
-      return record;
-    });
+    const { records, arrays } = laidOut(layers);
     await this.#write(blockFile(index), arrays);
     this.#saved = {
       ...this.#saved,
@@ -179,7 +163,7 @@ export class TuneState {
   /** Scales and zeros that take the place of those of the blocks, by weight; empty: these stay. */
   async keepModel(
     layers: ReadonlyMap<string, Pick<ChosenCodes, 'scale' | 'zero'>>,
-    { before, after }: Pick<ModelRecord, 'before' | 'after'>,
+    { steps, before, after }: Omit<ModelRecord, 'layers'>,
   ): Promise<void> {
     let at = 0;
     const records = [...layers].map(([weight, { scale, zero }]) => {
@@ -191,8 +175,17 @@ export class TuneState {
       MODEL,
       [...layers.values()].flatMap(({ scale, zero }) => [bytesOf(scale), bytesOf(zero)]),
     );
-    this.#saved = { ...this.#saved, model: { before, after: numberOr(after, before), layers: records } };
+    this.#saved = { ...this.#saved, model: { steps, before, after: numberOr(after, before), layers: records } };
     await this.#commit();
+  }
+
+  /** Forgets what became of all layers together in other than so many steps: it is found anew, from the blocks. */
+  async keepModelOf(steps: number): Promise<void> {
+    if (this.model === undefined || this.model.steps === steps) return;
+    const { [MODEL]: _, ...sums } = this.#saved.sums;
+    this.#saved = { ...this.#saved, model: undefined, sums };
+    await this.#commit();
+    await fs.rm(join(this.folder, MODEL), { force: true }).catch(() => {}); // written anew, or left alone
   }
 
   /** What the errors of inputs count, by name of the weight. */
@@ -209,11 +202,13 @@ export class TuneState {
     return found;
   }
 
-  /** What was chosen for a weight; undefined: nothing. */
-  async chosen(weight: string): Promise<ChosenCodes | undefined> {
+  /** What was chosen for a weight; undefined: what the solver finds. @param forModel the solver's too, as the whole model is tuned on them */
+  async chosen(weight: string, forModel = false): Promise<ChosenCodes | undefined> {
+    const moved = this.model?.layers.find((layer) => layer.weight === weight);
     for (const [block, { layers }] of this.blocks.entries()) {
       const record = layers.find((layer) => layer.weight === weight);
       if (record === undefined || record.codes === 0) continue;
+      if (record.solver && !forModel && moved === undefined) return undefined;
       const { codes, groups, at, importance } = record;
       const chosen = allocating('the codes of a layer', () => ({
         scale: new Float32Array(groups),
@@ -222,7 +217,6 @@ export class TuneState {
       }));
       const { scale, zero } = chosen;
       await this.#read(blockFile(block), at + importance * FLOAT, [bytesOf(scale), bytesOf(zero), chosen.codes]);
-      const moved = this.model?.layers.find((layer) => layer.weight === weight);
       if (moved) await this.#read(MODEL, moved.at, [bytesOf(scale), bytesOf(zero)]);
       return chosen;
     }

@@ -74,6 +74,7 @@ export async function tuneModel(
     const tuner = new Tuner(source, texts, state, run);
     const waiting = new Map([...layers, ...run.solverOnly].map((layer) => [moduleOfGgml(layer.site.name), layer]));
     for (let index = state.blocks.length; index < source.count; index++) await tuner.block(index, waiting);
+    await state.keepModelOf(tune.model);
     if (tune.model > 0 && state.model === undefined) await tuner.model(layers);
     const done = new Set(state.blocks.flatMap((block) => block.layers.map(({ weight }) => weight)));
     return layers.filter(({ site }) => !done.has(site.weight.name));
@@ -212,8 +213,8 @@ class Tuner {
       const own = new TunedLayer({ weight: site.weight.name, module }, begun);
       const start = await own.solved(machine);
       solved[module] = start.values;
-      // The whole model is tuned on codes that are known; else the solver finds them again.
-      if (tune.model > 0) first.set(own.weight, start.chosen);
+      // The whole model is tuned on codes that are known, now or in a run after this one.
+      first.set(own.weight, start.chosen);
       tuned.push(own);
     }
     // Steps go from the layers that are not tuned as they will be stored.
@@ -246,8 +247,9 @@ class Tuner {
     const after = await errorOf(made, held, signal);
     const better = after < before;
     const outcomes = tuned.map(({ weight, isMoved: reached }): LayerOutcome => {
-      const own = better && reached ? chosen : first;
-      return { weight, importance: importanceOf.get(weight), chosen: own.get(weight), reached };
+      const solver = !better || !reached;
+      const own = (solver ? first : chosen).get(weight);
+      return { weight, importance: importanceOf.get(weight), chosen: own, solver, reached };
     });
     return { outcomes, made: better ? made : untuned, before, after };
   }

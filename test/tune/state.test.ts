@@ -110,7 +110,10 @@ describe('a state', () => {
     await state.keepTexts(TEXTS);
     await (await state.createStream('codes', 1, 4)).close();
     const chosen = { scale: Float32Array.of(1, 2), zero: Float32Array.of(3, 4), codes: new Uint8Array(8).fill(3) };
-    await state.keepBlock([{ weight: 'w', importance: undefined, chosen, reached: true }], { before: 2, after: NaN });
+    await state.keepBlock([{ weight: 'w', importance: undefined, chosen, solver: false, reached: true }], {
+      before: 2,
+      after: NaN,
+    });
     await state.close();
     return folder;
   }
@@ -138,7 +141,7 @@ describe('a state', () => {
     ['negative length', (saved) => (saved.lengths = [-5, 3])],
     ['great length', (saved) => (saved.lengths = [1e12, 3])],
     ['other lengths', (saved) => (saved.lengths = [3, 20])],
-    ['model', (saved) => (saved.model = { before: 1, after: 1, layers: [null] })],
+    ['model', (saved) => (saved.model = { steps: 1, before: 1, after: 1, layers: [null] })],
     ['sum', ({ sums }) => (sums['texts.bin'].sha256 = '0')],
     ['sums', (saved) => (saved.sums = {})],
   ])('whose index is another is refused: %s', async (_, change) => {

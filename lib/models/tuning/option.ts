@@ -46,6 +46,13 @@ export interface TuneOptions {
    * @default false
    */
   readonly model?: boolean | number | undefined;
+  /**
+   * Leaves the state where it is (`<output>.tune`) when the output is in its place: the same call again, with another `model` or none, goes on from
+   * its blocks.
+   *
+   * @default false
+   */
+  readonly keep?: boolean | undefined;
   /** Begins anew, and removes what an earlier run that was stopped left beside the output (`<output>.tune`). @default false */
   readonly restart?: boolean | undefined;
 }
@@ -80,6 +87,7 @@ export interface ResolvedTune {
   readonly rate: number;
   /** 0: none. */
   readonly model: number;
+  readonly keep: boolean;
   readonly restart: boolean;
 }
 
@@ -143,6 +151,12 @@ export const TUNE_OPTIONS: { readonly [K in keyof Required<TuneOptions>]: Option
     accepts: (value) => typeof value === 'boolean' || isWhole(1, 100_000)(value),
     help: 'after the blocks, move scales and zeros of all layers together, in so many steps',
     parse: whole,
+  },
+  keep: {
+    default: false,
+    expected: 'true or false',
+    accepts: (value) => typeof value === 'boolean',
+    help: 'leave the state beside the output, from which --tune-model goes on later',
   },
   restart: {
     default: false,

@@ -50,7 +50,7 @@ export async function tuneWhole(
     for (const { weight } of records) {
       const layer = planned.get(weight)!;
       const { config } = layer.form;
-      const chosen = (await state.chosen(weight))!;
+      const chosen = (await state.chosen(weight, true))!;
       const { rows, cols } = geometryOf(layer.site.shape, config);
       const storedAs = storedAsOf(layer, chosen);
       const store = (scale: Float32Array, zero: Float32Array) =>
@@ -59,7 +59,7 @@ export async function tuneWhole(
       own.push({
         ...{ module: moduleOf(layer), rows, cols, axis: config.axis, movesZero: config.zeroPoint === 'float' },
         ...{ scale: chosen.scale, zero: chosen.zero },
-        codes: async () => (await state.chosen(weight))!.codes,
+        codes: async () => (await state.chosen(weight, true))!.codes,
         stored: async (scale, zero) => (await store(scale, zero)).stored,
       });
     }
@@ -96,7 +96,7 @@ export async function tuneWhole(
         const { scale, zero } = moved!.get(moduleOf(planned.get(weight)!))!;
         kept.set(weight, await finish.get(weight)!(scale, zero));
       }
-    await state.keepModel(kept, { before, after });
+    await state.keepModel(kept, { steps: tune.model, before, after });
   } finally {
     await floats.close();
   }
