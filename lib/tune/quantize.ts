@@ -49,7 +49,7 @@ const weighAndTune =
     const ofText = asked === 'auto';
     const weighed: Weighing = ofText
       ? {
-          source: ownSource(tunableOf(plan), tune),
+          source: ownSource(layersOf(plan), tune),
           notes: [],
         }
       : await weigh(source, plan, resolved, beside);
@@ -107,7 +107,7 @@ const tuneInto =
           ]
         : []),
     ];
-    const names = new Map(layers.map(({ site }) => [site.weight.name, site.name]));
+    const names = new Map(layersOf(plan).map(({ site }) => [site.weight.name, site.name]));
     const importance = ofText
       ? new Map([...(await state.importance())].map(([weight, values]) => [names.get(weight)!, values]))
       : weighed.importance;
@@ -263,7 +263,7 @@ async function checkRuns(source: Parameters<Weigh>[0]): Promise<void> {
 }
 
 function notesOf(blocks: readonly BlockRecord[], { steps }: ResolvedTune): readonly string[] {
-  const own = blocks.filter(({ layers }) => layers.length > 0);
+  const own = blocks.filter(({ layers }) => layers.some(({ codes }) => codes > 0)); // others were left to the solver
   const kept = own.filter(({ before, after }) => after < before);
   if (own.length === 0) return [];
   // Of a block without error nothing is left to gain.

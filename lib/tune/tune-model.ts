@@ -196,16 +196,23 @@ class Tuner {
     const values: Record<string, Float32Array> = {};
     const first = new Map<string, LayerOutcome['chosen']>();
     const importanceOf = new Map<string, Float32Array>();
+    const left: LayerOutcome[] = [];
     for (const { module, shape } of block.linears) {
       const layer = waiting.get(module);
       if (layer === undefined || !isShaped(layer, shape)) continue;
       const { site } = layer;
       const floats = await block.weight(module, { threads: machine.threads, signal });
-      if (site.stored !== 'out-in' || this.#run.solverOnly.includes(layer)) {
+      if (site.stored !== 'out-in') {
         solved[module] = values[module] = await this.#solve(layer, floats);
         continue;
       }
       const importance = this.#importance(layer, shares.get(module));
+      if (this.#run.solverOnly.includes(layer)) {
+        solved[module] = values[module] = await this.#solve(layer, floats, importance);
+        if (importance)
+          left.push({ weight: site.weight.name, importance, chosen: undefined, solver: true, reached: true });
+        continue;
+      }
       if (importance) importanceOf.set(site.weight.name, importance);
       const begun = asBlocks
         ? await asBlocks.begin(layer, floats, importance, machine)
@@ -221,7 +228,7 @@ class Tuner {
     const base = await block.replace(values, { signal });
     const held = { ...streams, texts: this.#places.slice(this.#trained) };
     const untuned = await block.replace(solved, { signal });
-    if (tuned.length === 0) return { outcomes: [], made: untuned, before: 0, after: 0 };
+    if (tuned.length === 0) return { outcomes: left, made: untuned, before: 0, after: 0 };
     const before = await errorOf(untuned, held, signal);
     if (!Number.isFinite(before)) {
       const message = `Expected block ${block.index} of ${plain(this.#source.path)} to give finite numbers`;
@@ -251,13 +258,13 @@ class Tuner {
       const own = (solver ? first : chosen).get(weight);
       return { weight, importance: importanceOf.get(weight), chosen: own, solver, reached };
     });
-    return { outcomes, made: better ? made : untuned, before, after };
+    return { outcomes: [...outcomes, ...left], made: better ? made : untuned, before, after };
   }
 
   /** The numbers of a layer that is not tuned, as it will be stored. */
-  async #solve(layer: PlannedLayer, floats: Float32Array): Promise<Float32Array> {
+  async #solve(layer: PlannedLayer, floats: Float32Array, own?: Float32Array): Promise<Float32Array> {
     const { blocks, storedAsOf, importance: of } = this.#run;
-    const importance = of === 'own' ? undefined : of?.get(layer.site.name); // who writes it has no other
+    const importance = of === 'own' ? own : of?.get(layer.site.name); // who writes it has no other
     if (blocks) return blocks.solve(layer, floats, importance, this.#machine);
     const begun = await beginGrouped(layer, floats, importance, storedAsOf, this.#machine);
     return (await new TunedLayer({ weight: '', module: '' }, begun).solved(this.#machine)).values;

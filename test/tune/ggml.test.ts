@@ -8,6 +8,7 @@ import { Scratch } from '../../lib/containers/scratch.js';
 import { storedType } from '../../lib/containers/stored-types.js';
 import { BLOCK_TYPES } from '../../lib/matrix/block-types.js';
 import { compareModels } from '../../lib/models/compare.js';
+import { openModel } from '../../lib/models/model.js';
 import type { TuneOptions } from '../../lib/models/tuning/option.js';
 import { quantizeModel } from '../../lib/queue/quantize.js';
 import { sumsOfChosen } from '../../lib/schemes/chosen.js';
@@ -168,6 +169,22 @@ describe('a GGUF file', () => {
     expect(block.layers.length).toBe(1);
     expect(block.before).toBeGreaterThan(1e-3); // of those in Q8_0 alone: 1.6e-4
     expect(block.after).toBeGreaterThan(1e-3);
+  });
+
+  test('gives these the importance of the text, too', async () => {
+    const load = async (importance: 'none' | 'auto') => {
+      const output = join(scratch, `weighed ${importance}.gguf`);
+      const mixed = {
+        type: 'iq4_nl',
+        overrides: { '*ffn_down*': { nbits: 8 }, '*token_embd*': { nbits: 8 } },
+      } as const;
+      const report = await quantizeModel(SHIPPED, output, { ...mixed, importance, tune: { ...tune, steps: 1 } });
+      expect(report.importance).toBe(importance === 'auto' ? 'text' : 'none');
+      expect(report.notes.join(' ')).toMatch(/Tuned 3 blocks in 1 step each.*18 layers .* were not tuned: IQ4_NL/);
+      await using model = await openModel(output);
+      return model.load('blk.1.attn_q.weight');
+    };
+    expect(await load('auto')).not.toEqual(await load('none'));
   });
 
   test('has of them what is counted', async () => {
