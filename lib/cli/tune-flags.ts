@@ -1,4 +1,4 @@
-import { TUNE_OPTIONS, type TuneOptions } from '../models/tuning/option.js';
+import { MODEL_STEPS, TUNE_OPTIONS, type TuneOptions } from '../models/tuning/option.js';
 import { type Flag, type Flags, fromOption, kebab, UsageError, type Values } from './flags.js';
 
 const { steps, data, tokens, batch, length, rate, model, keep, restart } = TUNE_OPTIONS;
@@ -13,7 +13,7 @@ const TUNE: Flag<true | number> = {
 
 /** `--tune-model`, or with its steps. */
 const MODEL: Flag<true | number> = {
-  ...(fromOption(model) as Flag<never>),
+  ...(fromOption({ ...model, default: MODEL_STEPS, expected: steps.expected }) as Flag<never>),
   value: 'steps',
   takes: (next) => /^\d+$/.test(next),
 };

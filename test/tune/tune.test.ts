@@ -269,6 +269,7 @@ describe('tuning', () => {
       [['--tune-steps', '3'], /Unknown flag/],
       [['--tune-rate', '0.01'], /Expected --tune with --tune-rate/],
       [['--tune-model'], /Expected --tune with --tune-model/],
+      [['--tune', '--tune-model', '0'], /Expected --tune-model to be an integer in \[1, 100000\], got 0/],
       [['--tune', '--tune-data', 'book.txt'], /Expected --tune-data to be auto, own, random or text:<file>, got/],
       [['--tune=0'], /Expected --tune to be an integer in \[1, 100000\], got 0/],
     ] as const) {

@@ -95,7 +95,7 @@ export interface ResolvedTune {
 const MOST_RATE = 0.05;
 
 /** Steps of the whole model, where nobody says how many. */
-const MODEL_STEPS = 16;
+export const MODEL_STEPS = 16;
 
 const isWhole = (least: number, most: number) => (value: unknown) =>
   Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
