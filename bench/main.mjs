@@ -12,6 +12,7 @@ import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { llamaCppTables, onnxTables } from './engine-tables.mjs';
 import { table } from './measure.mjs';
+import { qualityTables } from './quality-table.mjs';
 import { solversPage, withSpeeds } from './solvers-page.mjs';
 
 const json = process.argv.includes('--json');
@@ -222,40 +223,7 @@ if (wants('zeros')) {
 }
 if (wants('quality')) {
   results.quality = run('quality.mjs');
-  for (const { name, text, window, tokens, rows, ggml } of results.quality.results) {
-    say(`${name}; perplexity of ${text}, ${tokens} tokens in windows of ${window}:`);
-    const line = ({
-      nbits,
-      groupSize,
-      metaBits,
-      solver,
-      importance,
-      bytes,
-      bitsPerWeight,
-      relativeError,
-      perplexity,
-    }) => [
-      ...(nbits === undefined
-        ? ['original', '', '', '']
-        : [`${nbits} bits`, `${groupSize}, ${metaBits} bits`, solver, importance]),
-      bitsPerWeight?.toFixed(2) ?? '',
-      (bytes / 1e6).toFixed(2),
-      relativeError === undefined ? '' : (100 * relativeError).toFixed(2),
-      perplexity.toFixed(2),
-    ];
-    say(
-      table([
-        ['', 'group, scales', 'solver', 'importance', 'bits per weight', 'MB', '% relative error', 'perplexity'],
-        ...rows.map(line),
-      ]),
-    );
-    say('');
-    if (ggml.length === 0) continue;
-    const theirs = (row) => [row.type, row.importance, row.bitsPerWeight.toFixed(2), row.perplexity.toFixed(2)];
-    say("llama.cpp's types, by its own quantizer, in the same runtime:");
-    say(table([['', 'importance', 'bits per weight', 'perplexity'], ...ggml.map(theirs)]));
-    say('');
-  }
+  for (const result of results.quality.results) for (const line of qualityTables(result)) say(line);
   for (const { name, missing } of results.quality.skipped) {
     say(`Skipped ${name}: there is no ${missing}. HQQ_MODELS says where the folder of models is.\n`);
   }

@@ -73,7 +73,8 @@ const CHOSEN = [
     refine: [false, true],
   }),
 ];
-// Tuned with a text of its own, whose importance it has; then with all scales and zeros together: minutes each of a small model.
+// Tuned with a text of its own, whose importance it has; then with all scales and zeros together, from the same blocks: minutes each of a
+// small model.
 const TUNED = [
   ...product({
     solver: ['joint'],
@@ -83,7 +84,10 @@ const TUNED = [
     metaBits: [16],
     tune: [false, true, 'model'],
   }),
-  ...product({ solver: ['joint'], importance: ['own'], nbits: [2], groupSize: [32], metaBits: [8], tune: [true] }),
+  ...product({
+    ...{ solver: ['joint'], importance: ['own'], nbits: [2], groupSize: [32], metaBits: [8] },
+    tune: [false, true, 'model'],
+  }),
 ];
 const CASES = { all: ALL, ggml: [], tuned: TUNED }[process.env.HQQ_QUALITY] ?? CHOSEN;
 
@@ -152,12 +156,12 @@ try {
     const { perplexity: value, tokens, ids } = await perplexity(folder, subject);
     const rows = [{ nbits: undefined, bytes: original, perplexity: value }];
     const found = new Map();
-    for (const { importance, ...config } of CASES) {
+    for (const [index, { importance, ...config }] of CASES.entries()) {
       if (!found.has(importance) && !config.tune) found.set(importance, statistics(subject, importance));
       const output = join(work, name);
       const { totals } = await quantizeModel(folder, output, {
         ...config,
-        ...(config.tune === 'model' && { tune: { model: true } }),
+        ...(config.tune && { tune: { model: config.tune === 'model', keep: CASES[index + 1]?.tune === 'model' } }),
         // Statistics are not enough for error feedback; what is tuned finds its own.
         importance: config.tune ? 'auto' : config.refine ? importance : found.get(importance).importance,
       });
