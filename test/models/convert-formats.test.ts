@@ -86,6 +86,13 @@ describe('a folder of HQQ', () => {
     }
   });
 
+  test('of bits that a format has not says whose they are', async () => {
+    const from = await hqqFolder({ nbits: 3 });
+    const { message } = await failure(() => quantizeModel(from, freshPath(), { to: 'awq' }));
+    expect(message).toMatch(/^Expected nbits to be 4 for AWQ, got 3\. The model has its own from when .*--nbits/);
+    await quantizeModel(from, freshPath(), { to: 'awq', nbits: 4 });
+  });
+
   test('of mixed bits keeps those of each layer that is not excluded', async () => {
     const overrides = { '*.q_proj': { nbits: 8 }, '*.down_proj': { nbits: 3, groupSize: 64 } } as const;
     const from = await hqqFolder({ overrides });
@@ -102,7 +109,9 @@ describe('a folder of HQQ', () => {
     const awq = await quantizeModel(from, freshPath(), { to: 'awq', exclude: ['*.q_proj', '*.down_proj'] });
     expect(bitsOf(awq)).toContain('k_proj 4 32');
     const refused = await failure(() => quantizeModel(from, freshPath(), { to: 'awq' }));
-    expect(refused.message).toMatch(/^Expected nbits to be 4 for AWQ.*proj\.weight has its own/);
+    expect(refused.message).toMatch(
+      /^Expected nbits to be 4 for AWQ.*proj\.weight has its own.*\(nbits, --nbits; overrides, --override\), or exclude/,
+    );
     const typo = await failure(() =>
       quantizeModel(from, freshPath(), { to: 'torchao', overrides: { x: { nbits: 5 } } }),
     );

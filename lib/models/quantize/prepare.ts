@@ -4,6 +4,7 @@ import { HqqError } from '../../messages/errors.js';
 import { schemeFor } from '../../schemes/list.js';
 import { checkPlanFits, type NamedPlan, readBitPlan, withPlan } from '../bit-plan.js';
 import { type ConversionRun, type ModelOptions, type ResolvedOptions, resolveOptions } from '../options.js';
+import { ownError } from '../select/select.js';
 import { type Input, openInput } from './open-input.js';
 import { type ModelPlan, planModel } from './plan.js';
 import { inWidths } from './widths.js';
@@ -90,7 +91,11 @@ function withOwn(
 ): ResolvedOptions {
   const [first, ...others] = Object.values(own);
   const alike = others.every((config) => JSON.stringify(config) === JSON.stringify(first));
-  return { ...resolveOptions(alike ? { ...options, ...first } : options), own: new Map(Object.entries(own)) };
+  try {
+    return { ...resolveOptions(alike ? { ...options, ...first } : options), own: new Map(Object.entries(own)) };
+  } catch (error) {
+    throw ownError(error, 'The model'); // what was asked for has been resolved
+  }
 }
 
 /** Options of a call with those of a plan among them: an error that they bring says which plan. */

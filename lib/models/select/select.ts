@@ -148,10 +148,15 @@ function checkOwn(name: string, config: QuantConfig, { metaDtype }: ResolvedMode
     scheme.check?.(config, metaDtype);
     resolveQuantConfig(config);
   } catch (error) {
-    if (!(error instanceof HqqError)) throw error;
-    const advice = 'Ask for others (nbits, --bits; overrides, --override), or exclude it (exclude, --exclude).';
-    throw new HqqError(error.code, `${error.message} ${plain(name)} has its own from when it was quantized. ${advice}`);
+    throw ownError(error, plain(name), ', or exclude it (exclude, --exclude)');
   }
+}
+
+/** An error of options that nobody asked for: whose they are, and what to do. */
+export function ownError(error: unknown, whose: string, otherwise = ''): unknown {
+  if (!(error instanceof HqqError)) return error;
+  const advice = `Ask for others (nbits, --nbits; overrides, --override)${otherwise}.`;
+  return new HqqError(error.code, `${error.message} ${whose} has its own from when it was quantized. ${advice}`);
 }
 
 function noEmbedding(path: string): HqqError {
