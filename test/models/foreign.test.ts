@@ -54,11 +54,11 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
   },
   AWQ: { tool: 'AWQ', layer: { qweight: t('I32', 128, 8), qzeros: t('I32', 2, 8), scales: t('F16', 2, 64) } },
   'AWQ gemv_fast': {
-    tool: 'AWQ',
+    tool: 'AWQ gemv_fast',
     layer: { qweight: t('I16', 16, 128), qzeros: t('F16', 8, 64), scales: t('F16', 8, 64) },
   },
   'AWQ of llm-awq': {
-    tool: 'AWQ',
+    tool: 'AWQ of llm-awq',
     layer: { qweight: t('I16', 16, 128), scales: t('F16', 8, 64), scaled_zeros: t('F16', 8, 64) },
   },
   'compressed-tensors, packed': {

@@ -56,10 +56,12 @@ const MARKS: readonly Mark[] = [
     { '.scales': float },
     (tensor, [scales]) => tensor.shape[1] === scales!.shape[1],
   ),
-  // AutoAWQ (modules/linear/gemm.py, gemv.py, gemv_fast.py): qweight I32 [in, out / 8], or I16 of gemv_fast, qzeros, scales F16.
+  // AutoAWQ (modules/linear/gemm.py, gemv.py, gemv_fast.py): qweight I32 [in, out / 8], or I16 of gemv_fast, which is not read, qzeros,
+  // scales F16.
+  mark('AWQ gemv_fast', '.qweight', one('I16'), { '.qzeros': float, '.scales': float }),
   mark('AWQ', '.qweight', whole, { '.qzeros': any, '.scales': float }),
   // llm-awq (awq/quantize/qmodule.py): qweight I16, scales, scaled_zeros.
-  mark('AWQ', '.qweight', whole, { '.scaled_zeros': float }),
+  mark('AWQ of llm-awq', '.qweight', whole, { '.scaled_zeros': float }),
   // FP-Quant (transformers, integrations/fp_quant.py). SVDQuant (nunchaku, models/linear.py): qweight I8, wscales, proj_down, proj_up.
   mark('FP-Quant', '.qweight', packed, { '.forward_hadamard_matrix': float }),
   mark('SVDQuant', '.qweight', packed, { '.wscales': any }),
