@@ -3,8 +3,8 @@ import { bitsOf, bytesOf, narrowBytes, roundThrough } from '../../compute/floats
 import { importanceArgs } from '../../compute/importance.js';
 import { checkScales } from '../../compute/scales.js';
 import type { Grid } from '../../containers/grid.js';
-import type { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
+import { inTurns, type Steps } from '../../files/event-loop.js';
 import { highestCode } from '../../matrix/config.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import { FORMATS } from '../../matrix/format.js';
@@ -17,6 +17,9 @@ import { groupsOfRow, type RowForm } from './form.js';
 
 /** A byte each: every format packs them in its own way. */
 const BYTES = FORMATS[0]!;
+
+/** Weights that get their codes between turns, or a group. */
+const AT_ONCE = 1 << 15;
 
 /** Rows of a layer, quantized. In the slot's memory. */
 export interface SolvedRows {
@@ -38,7 +41,7 @@ export async function solveRows(
   const { slot, threads, importance, grid, compute } = run;
   const { config } = form;
   if (grid?.nbits === config.nbits && grid.groupSize === config.groupSize && config.zeroPoint === 'float') {
-    return keptRows({ site, form }, chunk, bitsOf(bytes, 'float32') as Float32Array, grid, slot);
+    return keptRows({ site, form }, chunk, bitsOf(bytes, 'float32') as Float32Array, grid, run);
   }
   const dtype = numbersOf(site.weight.type)!;
   const groups = chunk.rows * groupsOfRow(form);
@@ -66,36 +69,45 @@ export async function solveRows(
 }
 
 /** Rows of a layer that is quantized so already: the codes that its numbers are of. */
-function keptRows(
-  { site, form: { shape, config } }: PlannedLayer<RowForm>,
-  { first, rows, count }: RowChunk,
+async function keptRows(
+  { site, form }: PlannedLayer<RowForm>,
+  chunk: RowChunk,
   weights: Float32Array,
   grid: Grid,
-  slot: Scratch,
-): SolvedRows {
-  const { groupSize, scaleDtype } = config;
-  const groups = shape[1] / groupSize;
-  const codes = slot.take('codes', Uint8Array, count);
-  const own = (values: Float32Array) =>
-    roundThrough(Float32Array.from(values.subarray(first * groups, (first + rows) * groups)), scaleDtype);
-  const [scale, zero] = [own(grid.scale), own(grid.zero)];
+  { slot, signal }: WorkRun,
+): Promise<SolvedRows> {
+  const { nbits, groupSize, scaleDtype } = form.config;
+  const groups = groupsOfRow(form);
+  const range = [chunk.first * groups, (chunk.first + chunk.rows) * groups] as const;
+  const [steps, from] = [grid.scale.subarray(...range), grid.zero.subarray(...range)];
+  const codes = slot.take('codes', Uint8Array, chunk.count);
+  await inTurns(keptCodes(weights, codes, steps, from, groupSize, highestCode(nbits)), signal);
+  const [scale, zero] = [roundThrough(steps.slice(), scaleDtype), roundThrough(from.slice(), scaleDtype)];
   checkScales(quote(site.weight.name), scale, scaleDtype);
-  const most = highestCode(config.nbits);
-  const sums = { absError: 0, squaredError: 0, squaredWeight: 0, iterations: 0, badIndex: -1 };
-  for (let group = 0; group < scale.length; group++) {
-    const step = grid.scale[first * groups + group]!;
-    const from = grid.zero[first * groups + group]!;
-    for (let i = group * groupSize; i < (group + 1) * groupSize; i++) {
-      const weight = weights[i]!;
-      const code = step === 0 ? 0 : Math.min(most, Math.max(0, Math.round(weight / step + from)));
-      codes[i] = code;
-      const error = Math.abs(weight - Math.fround(Math.fround(code - zero[group]!) * scale[group]!));
-      sums.absError += error;
-      sums.squaredError += error * error;
-      sums.squaredWeight += weight * weight;
+  return {
+    codes,
+    scale,
+    zero,
+    sums: await sumsOfChosen(weights, 'float32', { codes, scale, zero }, groupSize, 0, signal),
+  };
+}
+
+function* keptCodes(
+  weights: Float32Array,
+  codes: Uint8Array,
+  steps: Float32Array,
+  from: Float32Array,
+  groupSize: number,
+  most: number,
+): Steps<void> {
+  for (let group = 0, i = 0; group < steps.length; group++) {
+    const step = steps[group]!;
+    const zero = from[group]!;
+    for (const end = i + groupSize; i < end; i++) {
+      codes[i] = step === 0 ? 0 : Math.min(most, Math.max(0, Math.round(weights[i]! / step + zero)));
     }
+    if (i % AT_ONCE < groupSize) yield;
   }
-  return { codes, scale, zero, sums };
 }
 
 /** Scales as they are stored, in the slot's memory. */
