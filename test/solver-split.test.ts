@@ -3,9 +3,11 @@ import { dequantizeSync, quantizeSync } from '../lib/compute/quantize.js';
 import { unpack } from '../lib/index.js';
 import { highestCode, type QuantConfig } from '../lib/matrix/config.js';
 import { resolveQuantConfig } from '../lib/matrix/options.js';
+import { overlay } from '../lib/matrix/overlay.js';
 import { openModel } from '../lib/models/entry.js';
+import { resolveOptions } from '../lib/models/options.js';
 import { quantizeModel } from '../lib/models/quantize/quantize.js';
-import { solverNamed } from '../lib/solvers/solvers.js';
+import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
 import { expectSameBytes } from './support/bytes.js';
 import { freshPath, modelFile, tensorOf } from './support/checkpoints.js';
 import { gaussian, randomOf, studentT } from './support/random.mjs';
@@ -358,5 +360,32 @@ test('lambda and rho out of range are refused', () => {
 test('lambda and rho ask for their solver where none is named', () => {
   expect(resolveQuantConfig({ lambda: 0.1, kappa: 1.2 }).solver).toBe('hqs');
   expect(resolveQuantConfig({ rho: 1 }).solver).toBe('admm');
-  expect(resolveQuantConfig({ solver: 'joint', rho: 1 }).solver).toBe('joint');
+});
+
+test('lambda and rho beside a solver that does not read them are refused', () => {
+  for (const [name, reader] of [
+    ['lambda', 'hqs'],
+    ['rho', 'admm'],
+  ] as const) {
+    for (const solver of SOLVERS.filter((other) => other !== reader)) {
+      const expected = `Expected ${name} to be left to solver ${reader}, got 0.5.`;
+      expect(() => resolveQuantConfig({ solver, [name]: 0.5 })).toThrow(
+        expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expected }),
+      );
+    }
+    expect(resolveQuantConfig(resolveQuantConfig({ [name]: 0.5 }))).toMatchObject({ solver: reader, [name]: 0.5 });
+  }
+  expect(() => resolveQuantConfig({ lambda: 0.5, rho: 0.5 })).toThrow('Expected rho to be left to solver admm');
+});
+
+test('a solver takes the place of a penalty that it does not read, and the other way round', () => {
+  expect(overlay({ solver: 'hqs', lambda: 0.1, nbits: 3 }, { solver: 'joint' })).toEqual({ solver: 'joint', nbits: 3 });
+  expect(overlay({ solver: 'hqs', lambda: 0.1 }, { solver: 'hqs' })).toEqual({ solver: 'hqs', lambda: 0.1 });
+  expect(overlay({ solver: 'joint', nbits: 3 }, { rho: 1 })).toEqual({ rho: 1, nbits: 3 });
+  expect(overlay({ lambda: 0.1 }, { rho: 1 })).toEqual({ rho: 1 });
+  expect(overlay({ lambda: 0.1 }, { nbits: 3 })).toEqual({ lambda: 0.1, nbits: 3 });
+  // a scheme's own solver gives way
+  expect(resolveOptions({ to: 'awq', lambda: 0.1 }).config).toMatchObject({ solver: 'hqs', lambda: 0.1 });
+  const overrides = { '*.down_proj': { solver: 'minmax' } } as const;
+  expect(resolveOptions({ lambda: 0.1, overrides }).config.solver).toBe('hqs');
 });

@@ -75,8 +75,8 @@ export interface QuantConfig {
    * worse fits and keeps the best, comes as far as `'joint'`. `'kl'` takes the part of the range whose histogram differs least from that
    * of the weights. `'minmax'` keeps the range: round to nearest.
    *
-   * @default 'joint'; `'hqq'` where options of the reference's solver are given: an `lpNorm` up to 1, `beta`, `kappa`, `roundZero` or
-   * `referenceGuards`, and no `zeroPoint` that it does not have
+   * @default 'joint'; `'hqs'` where `lambda` is given, `'admm'` where `rho` is; `'hqq'` where options of the reference's solver are: an
+   * `lpNorm` up to 1, `beta`, `kappa`, `roundZero` or `referenceGuards`, and no `zeroPoint` that it does not have
    */
   readonly solver?: Solver;
 
@@ -106,6 +106,7 @@ export interface QuantConfig {
    * off. 0 changes each that is not the nearest. `'auto'`: of 0 to 0.3, as `lpNorm` has it.
    *
    * @default 0.001
+   * @throws {HqqError} `ERR_INVALID_OPTION` beside another solver.
    */
   readonly lambda?: number | 'auto';
 
@@ -114,6 +115,7 @@ export interface QuantConfig {
    * in ten iterations; above 1 they settle early, and it stays. `'auto'`: of 0.5 to 1, as `lpNorm` has it.
    *
    * @default 0.75
+   * @throws {HqqError} `ERR_INVALID_OPTION` beside another solver.
    */
   readonly rho?: number | 'auto';
 

@@ -1,5 +1,5 @@
 import { HqqError, show } from '../messages/errors.js';
-import { type Check, isOneOf } from './option.js';
+import { type Check, choice } from './option.js';
 
 // What weights share, and in how many bits that is stored.
 
@@ -9,11 +9,7 @@ export const GRANULARITIES = ['group', 'channel', 'tensor', 'weight'] as const;
 export type Granularity = (typeof GRANULARITIES)[number];
 
 /** The option. */
-export const GRANULARITY: Check<Granularity> = {
-  default: 'group',
-  expected: `one of ${GRANULARITIES.join(', ')}`,
-  accepts: isOneOf(GRANULARITIES),
-};
+export const GRANULARITY: Check<Granularity> = choice(GRANULARITIES, 'group');
 
 /** Bits that scale and zero may be stored in. */
 export const META_BITS = [16, 8] as const;
@@ -21,11 +17,7 @@ export const META_BITS = [16, 8] as const;
 export type MetaBits = (typeof META_BITS)[number];
 
 /** The option. */
-export const META: Check<MetaBits> = {
-  default: 16,
-  expected: `one of ${META_BITS.join(', ')}`,
-  accepts: isOneOf(META_BITS),
-};
+export const META: Check<MetaBits> = choice(META_BITS, 16);
 
 /** The group size that a granularity stands for. That of a whole matrix is known when the matrix is: `formOf`. */
 export function groupSizeOf(

@@ -17,3 +17,10 @@ export interface Option<T> extends Check<T> {
 export const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
 export const isOneOf = (list: readonly unknown[]) => (value: unknown) => list.includes(value);
 export const isBoolean = (value: unknown) => typeof value === 'boolean';
+
+/** An option that is one of a few. */
+export const choice = <T>(list: readonly T[], fallback: T): Check<T> => ({
+  default: fallback,
+  expected: `one of ${list.join(', ')}`,
+  accepts: isOneOf(list),
+});

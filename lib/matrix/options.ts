@@ -7,16 +7,16 @@ import { NBITS, PRUNE_PATTERNS, type QuantConfig, type ResolvedQuantConfig } fro
 import { MAX_ITERATIONS } from './constants.js';
 import { DTYPE_NAMES } from './dtype.js';
 import { GRANULARITY, groupSizeOf, META } from './grouping.js';
-import { type Check, isBoolean, isNumber, isOneOf } from './option.js';
-import { ownDefault, rejectForSolver, solverAskedFor } from './solver-options.js';
+import { type Check, choice, isBoolean, isNumber, isOneOf } from './option.js';
+import { ownDefault, PENALTIES, type Penalty, rejectForSolver, solverAskedFor } from './solver-options.js';
+
+/** `'auto'`, or a number in [low, high]. */
+const autoOr = (low: number, high: number) => (value: unknown) =>
+  value === 'auto' || (isNumber(value) && value >= low && value <= high);
 
 /** The one list of options: defaults and checks read it, and the flags of the command line (lib/cli/quant-flags.ts). */
 export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuantConfig[K]> } = {
-  nbits: {
-    default: 4,
-    expected: `one of ${NBITS.join(', ')}`,
-    accepts: isOneOf(NBITS),
-  },
+  nbits: choice(NBITS, 4),
   groupSize: {
     default: 64,
     expected: 'a positive integer, or null for whole rows or columns',
@@ -29,11 +29,7 @@ export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuant
     expected: '0 or 1',
     accepts: isOneOf([0, 1]),
   },
-  solver: {
-    default: 'joint',
-    expected: `one of ${SOLVERS.join(', ')}`,
-    accepts: isOneOf(SOLVERS),
-  },
+  solver: choice(SOLVERS, 'joint'),
   lpNorm: {
     default: 2,
     expected: 'a number in (0, 1], or 2 for squares, or auto',
@@ -42,17 +38,17 @@ export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuant
   beta: {
     default: 10,
     expected: 'a number in [1e-6, 1e6], or auto',
-    accepts: (value) => value === 'auto' || (isNumber(value) && value >= 1e-6 && value <= 1e6),
+    accepts: autoOr(1e-6, 1e6),
   },
   lambda: {
     default: 0.001,
     expected: 'a number in [0, 1e6], or auto',
-    accepts: (value) => value === 'auto' || (isNumber(value) && value >= 0 && value <= 1e6),
+    accepts: autoOr(0, 1e6),
   },
   rho: {
     default: 0.75,
     expected: 'a number in [0.001, 1000], or auto',
-    accepts: (value) => value === 'auto' || (isNumber(value) && value >= 0.001 && value <= 1000),
+    accepts: autoOr(0.001, 1000),
   },
   kappa: {
     default: 1,
@@ -66,16 +62,8 @@ export const OPTIONS: { readonly [K in keyof QuantConfig]-?: Check<ResolvedQuant
       value === 'auto' ||
       (Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_ITERATIONS),
   },
-  zeroPoint: {
-    default: 'float',
-    expected: `one of ${ZERO_POINTS.join(', ')}`,
-    accepts: isOneOf(ZERO_POINTS),
-  },
-  scaleDtype: {
-    default: 'float32',
-    expected: `one of ${DTYPE_NAMES.join(', ')}`,
-    accepts: isOneOf(DTYPE_NAMES),
-  },
+  zeroPoint: choice(ZERO_POINTS, 'float'),
+  scaleDtype: choice(DTYPE_NAMES, 'float32'),
   roundZero: { default: false, expected: 'true or false', accepts: isBoolean },
   referenceGuards: {
     default: false,
@@ -112,8 +100,12 @@ export function resolveQuantConfig(config: QuantConfig = {}): ResolvedQuantConfi
     if (isAuto) auto.push(name);
     const given = isAuto ? undefined : asked[name];
     const value = given === undefined ? defaultOf(name, resolved.solver as Solver) : given; // null is a value: see groupSize
-    if (!option.accepts(value)) {
-      throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${option.expected}, got ${show(value)}.`);
+    const reader = PENALTIES[name as Penalty];
+    // What nobody reads would do nothing: told, not ignored. A default may stand, as in a configuration that is resolved already.
+    const unread = reader && reader !== resolved.solver && value !== option.default;
+    if (unread || !option.accepts(value)) {
+      const expected = unread ? `left to solver ${reader}` : option.expected;
+      throw new HqqError('ERR_INVALID_OPTION', `Expected ${name} to be ${expected}, got ${show(value)}.`);
     }
     resolved[name] = value;
   }

@@ -5,6 +5,11 @@ import type { Prune, QuantConfig } from './config.js';
 
 // What the options of `config.ts` are to a solver: its own defaults, and what it cannot do.
 
+/** Penalties, and the solver that alone reads each. */
+export const PENALTIES = { lambda: 'hqs', rho: 'admm' } as const;
+/** One of `PENALTIES`. */
+export type Penalty = keyof typeof PENALTIES;
+
 /** The options that solvers differ in. */
 interface Asked {
   readonly solver: Solver;
