@@ -216,6 +216,8 @@ export interface Scheme<
   readonly unloadedExperts?: 'refused' | 'stay';
   /** Whether its layers take what somebody has chosen (`WorkRun.chosen`). Absent: they do not. */
   readonly takesChosen?: boolean;
+  /** Whether layers with float zeros keep the codes of a grid (`WorkRun.grid`) of their bits and groups. Absent: it is `kept` that says so. */
+  readonly keepsGrids?: true;
   /** How they are tuned. Absent: as codes, scales and zeros. */
   readonly blockTuning?: BlockTuning<Form, PlannedLayer<Form>>;
   /** Options that take other defaults where a model is to become this. Absent: none. */

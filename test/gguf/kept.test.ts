@@ -83,6 +83,14 @@ describe('what is quantized already', () => {
     const report = await quantizeModel(file, again, { type: 'q4_0', requantize: true, importance: 'none' });
     expect(report.requantized).toBe(true);
     expect(report.notes.join()).toMatch(/with ggml's blocks: 22 layers were fitted anew/);
+    // Q4_K has as many bits and weights of a scale as Q4_0, and other numbers.
+    await quantizeModel(SHIPPED, file, { type: 'q4_k', importance: 'none', force: true });
+    const alike = await quantizeModel(file, freshPath('w.gguf'), {
+      type: 'q4_0',
+      requantize: true,
+      importance: 'none',
+    });
+    expect(alike.notes.join()).toMatch(/with ggml's blocks: 22 layers were fitted anew/);
     const [once, twice] = await Promise.all([
       quantizeModel(SHIPPED, freshPath('z.gguf'), { type: 'q4_0', importance: 'none' }),
       compareModels(SHIPPED, again),

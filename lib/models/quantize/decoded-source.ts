@@ -8,6 +8,7 @@ import { storedFloat } from '../../containers/stored-types.js';
 import { copyStored, storedShape } from '../../containers/transpose.js';
 import type { QuantConfig } from '../../matrix/config.js';
 import { plural } from '../../messages/units.js';
+import { schemeNamed } from '../../schemes/list.js';
 import type { Chunk, StoredLayer } from '../../schemes/scheme.js';
 import { fillLayer, isLayer, schemeOf, tensorsOf, weightName } from '../layers.js';
 import type { ModelPlan } from './plan.js';
@@ -83,7 +84,7 @@ export class DecodedSource implements TensorSource {
   /** Scales and zeros of a layer whose groups are parts of its rows; undefined for others. */
   grid({ name }: TensorEntry, signal?: AbortSignal): Promise<Grid | undefined> {
     const layer = this.#layers.get(name);
-    if (layer === undefined || !inRows(layer) || schemeOf(layer).loadNumbers) return Promise.resolve(undefined);
+    if (layer === undefined || !hasGrid(layer)) return Promise.resolve(undefined);
     return kept(this.#grids, name, KEPT.grids, async () => {
       const load = schemeOf(layer).load(layer);
       await fillLayer(this.#base, load, { signal });
@@ -107,6 +108,9 @@ export class DecodedSource implements TensorSource {
 
 const inRows = ({ shape, stored, storage: { axis, groupSize } }: StoredLayer) =>
   axis === 1 && stored === 'out-in' && shape[1] % groupSize === 0;
+
+/** Whether codes, scales and zeros say what a layer holds, to the bit. */
+const hasGrid = (layer: StoredLayer) => inRows(layer) && !schemeOf(layer).loadNumbers;
 
 function floatEntry(layer: StoredLayer): TensorEntry {
   const { file, begin } = layer.entries[0];
@@ -144,16 +148,17 @@ export function ownConfigs(layers: readonly StoredLayer[]): Readonly<Record<stri
 }
 
 /** What people should know of such a conversion. */
-export function decodedNotes(layers: readonly StoredLayer[], { shards }: ModelPlan): readonly string[] {
+export function decodedNotes(layers: readonly StoredLayer[], { shards, scheme }: ModelPlan): readonly string[] {
   const own = new Map(layers.map((layer) => [weightName(layer), layer]));
   const planned = shards.flatMap((shard) => shard.layers);
   const { title } = schemeOf(layers[0]!);
+  const { keepsGrids } = schemeNamed(scheme);
   const held = planned.filter(({ form }) => form.kept).length;
   const same = planned.filter(({ site, form: { config } }) => {
     const layer = own.get(site.weight.name);
     const storage = layer?.storage;
     const alike = storage?.nbits === config.nbits && storage.groupSize === config.groupSize;
-    return alike && inRows(layer!) && config.zeroPoint === 'float';
+    return keepsGrids && alike && hasGrid(layer!) && config.zeroPoint === 'float';
   }).length;
   const anew = planned.length - same - held;
   const codes = [

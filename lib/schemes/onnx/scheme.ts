@@ -10,6 +10,7 @@ export const onnxNodes: Scheme<NodesForm, NodeLayer, RowChunk> = {
   name: 'onnx',
   title: 'MatMulNBits of onnxruntime',
   containers: ['onnx'],
+  keepsGrids: true,
   embeddings: true,
   refines: true,
   defaults: DEFAULTS,

@@ -14,6 +14,7 @@ export function rowScheme<Layer extends RowLayer>(
     title: rules.title,
     containers: ['safetensors'],
     takesChosen: true,
+    keepsGrids: true,
     check: (asked, metaDtype) => checkRowConfig(asked, metaDtype, rules),
     fit: (site, options) => fitRows(site, options, rules),
     constants: () => [],
