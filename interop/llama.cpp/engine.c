@@ -1,6 +1,6 @@
-// Perplexity in llama.cpp, out of its library: a window at once, which node-llama-cpp can only ask for token by token.
+// What a text costs in llama.cpp, out of its library: a window at once, which node-llama-cpp can only ask for token by token.
 //
-//   engine <libllama.so> <GGUF file> <ids> <window>     prints it; ids are an array of int32
+//   engine <libllama.so> <GGUF file> <ids> <window>     prints the mean nats of a token, a line a window; ids are an array of int32
 #include <dlfcn.h>
 #include <libgen.h>
 #include <math.h>
@@ -139,14 +139,13 @@ int main(int count, char** words) {
   if (context == NULL) fail("llama.cpp makes no context.");
   const int32_t tokens = llama.tokens_of(llama.vocabulary_of(model));
   const struct batch batch = llama.new_batch(window, 0, 1);
-  double nats = 0.0;
-  int64_t read = 0;
-  for (int32_t at = 0; at + window < total; at += window, read += window) {
+  for (int32_t at = 0; at + window < total; at += window) {
+    double nats = 0.0;
     llama.clear(llama.memory_of(context), true);
     run(context, batch, ids + at, window);
     const float* logits = llama.logits(context);
     for (int32_t i = 0; i < window; ++i) nats += nats_of(logits + (size_t)i * (size_t)tokens, tokens, ids[at + i + 1]);
+    printf("%.9g\n", nats / window);
   }
-  printf("%.9g\n", exp(nats / (double)read));
   return 0;
 }

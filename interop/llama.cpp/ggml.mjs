@@ -74,10 +74,13 @@ export function openGgml() {
     quantizeModel(from, to, type, { pure = false } = {}) {
       call('ggml', llama, ['model', FILE_TYPES[type], pure ? 1 : 0, from, to]);
     },
-    /** Perplexity in llama.cpp of ids, in windows of which the first token is only read. */
-    perplexity(file, ids, window) {
+    /** Mean nats of a token in llama.cpp, of each window of ids; the first token of a window is only read. */
+    nats(file, ids, window) {
       writeFileSync(at('ids'), Int32Array.from(ids));
-      return Number(call('engine', llama, [file, at('ids'), window]));
+      return call('engine', llama, [file, at('ids'), window])
+        .trim()
+        .split('\n')
+        .map(Number);
     },
     close: () => rmSync(folder, { recursive: true, force: true }),
   };
