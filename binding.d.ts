@@ -592,6 +592,11 @@ export interface FakeQuantizeStepArgs extends FakeGroupsArgs {
   readonly shiftRange: number;
 }
 
+/** Gives the system what was freed, where the allocator keeps it: after work whose arrays were large, and are garbage that was collected. */
+export interface TrimArgs {
+  readonly threads: number;
+}
+
 /** Asks the system for large pages, where it has such, for an array that nothing was written to yet. */
 export interface LargePagesArgs {
   readonly array: Float32Array;
@@ -671,6 +676,7 @@ export interface Operations {
   reluGradient: ActivationGradientArgs;
   clear: ClearArgs;
   largePages: LargePagesArgs;
+  trim: TrimArgs;
   prepared: PreparedArgs;
   sequence: SequenceArgs;
 }

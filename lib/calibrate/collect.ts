@@ -6,6 +6,7 @@ import { rejectUnknownOptions } from '../messages/options-object.js';
 import { refuseSurplus } from '../messages/surplus.js';
 import { plain } from '../messages/text.js';
 import { IMPORTANCE_OPTIONS, type ImportanceSource } from '../models/importance-options.js';
+import { giveBack } from './give-back.js';
 import { cutTexts } from './ids.js';
 import { likelyTexts } from './likely.js';
 import { ownTexts } from './own.js';
@@ -79,6 +80,7 @@ export async function collectImportance(model: FilePath, options: CollectOptions
   const reader = await openReader(path, { threads, signal });
   try {
     const texts = await textsFor(reader, { importance, seed, tokens, threads, signal, onProgress });
+    giveBack();
     const meanSquares = await collectFrom(reader, texts, { head, signal, onProgress });
     const kind = typeof importance === 'string' && isMade(importance) ? importance : 'text';
     return { source: kind, tokens: texts.reduce((sum, { length }) => sum + length, 0), meanSquares };

@@ -37,7 +37,7 @@ const BLOCK_BYTES = 32 * 1024 * 1024;
 const HEAD_BYTES = 8 * 1024 * 1024;
 
 /** Bytes of logits that are in memory at once, and the least rows, for which the head is read anew. */
-const LOGIT_BYTES = 16 * 1024 * 1024;
+const LOGIT_BYTES = 8 * 1024 * 1024;
 const MIN_ROWS = 32;
 
 const BYTES = Float32Array.BYTES_PER_ELEMENT;

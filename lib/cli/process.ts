@@ -1,4 +1,6 @@
 import { constants } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { endProgress, eraseProgress } from './show/progress.js';
 
 /** What interrupts a run. */
@@ -50,6 +52,25 @@ export function takeOverWarnings(quiet: boolean): void {
       say(`${warning.message} ${detail}`.replace(/^hqq /, '').replaceAll('\n', ' ').trimEnd());
     }
   });
+}
+
+/** The V8 of Node 22: up to it, the factor by which the space of new objects grows may be 1. Later ones were not tried. */
+const LAST_V8 = 12;
+
+/**
+ * Keeps JavaScript's own memory small beside large arrays: objects that are new lie in as little as they do now (it would grow to 32 MB), and
+ * between two phases lib/calibrate may ask for a collection, as with `node --expose-gc`.
+ */
+export function spareMemory(): void {
+  const { v8 = '', deno, bun } = process.versions;
+  if (deno !== undefined || bun !== undefined) return; // of V8's flags they have few, or none
+  if (Number.parseInt(v8, 10) <= LAST_V8) setFlagsFromString('--semi-space-growth-factor=1');
+  let collect: NodeJS.GCFunction | undefined;
+  globalThis.gc ??= (() => {
+    setFlagsFromString('--expose-gc');
+    collect ??= runInNewContext('gc') as NodeJS.GCFunction;
+    collect();
+  }) as NodeJS.GCFunction;
 }
 
 /** Ends the process when standard output fails: quietly when its reader has seen enough, as in `| head`. */

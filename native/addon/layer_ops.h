@@ -164,4 +164,11 @@ struct LargePagesOp {
   }
 };
 
+struct TrimOp {
+  static constexpr const char* kName = "trim";
+  static constexpr auto kRun = core::trim;
+
+  static core::Trim parse(Args&) { return {}; }
+};
+
 }  // namespace hqq::addon

@@ -43,7 +43,7 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
 inline constexpr auto kOperations =
     list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, LayOutOp,
                     ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, LayerNormOp, GeluOp, GeluTanhOp,
-                    ReluOp, RopeOp, AttentionOp, SwigluOp, GegluOp, ScaleOp, ColumnsOp, AddOp, LargePagesOp,
+                    ReluOp, RopeOp, AttentionOp, SwigluOp, GegluOp, ScaleOp, ColumnsOp, AddOp, LargePagesOp, TrimOp,
                     EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp, DenseLinearGradientOp, FakeQuantizeOp,
                     FakeQuantizeGradientOp, FakeQuantizeStepOp, RmsNormGradientOp, AttentionGradientOp,
                     SwigluGradientOp, GegluGradientOp, ScaleGradientOp, ColumnsGradientOp, LayerNormGradientOp,

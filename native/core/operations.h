@@ -231,6 +231,10 @@ struct LargePages {
 };
 Status large_pages(const Context& context, const LargePages& op);
 
+// Gives the system what was freed, where the allocator keeps it: pages.h.
+struct Trim {};
+Status trim(const Context& context, const Trim& op);
+
 // A weight matrix whose groups are parts of rows, laid out for `linear`: see formats.h.
 struct Panels {
   Format format;

@@ -2,6 +2,9 @@
 
 #include "operations.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 
@@ -21,6 +24,13 @@ void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t by
 
 Status large_pages(const Context&, const LargePages& op) {
   prefer_large_pages(op.array, op.count * sizeof(float));
+  return Status::ok;
+}
+
+Status trim(const Context&, const Trim&) {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
   return Status::ok;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <memory>
 #include <new>
 
 #include "pages.h"
@@ -18,8 +19,10 @@ class Scratch {
     return offset;
   }
   void allocate(int threads) {
-    memory_ =
-        static_cast<std::byte*>(::operator new(bytes_* static_cast<size_t>(threads) + kLine, std::align_val_t{kLine}));
+    size_t space = bytes_ * static_cast<size_t>(threads) + 2 * kLine;
+    whole_ = ::operator new(space);
+    void* begin = whole_;
+    memory_ = static_cast<std::byte*>(std::align(kLine, space - kLine, begin, space));
   }
   // For much of it that is read again and again.
   void prefer_large_pages() const { core::prefer_large_pages(memory_, bytes_); }
@@ -31,10 +34,13 @@ class Scratch {
   Scratch() = default;
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { ::operator delete(memory_, std::align_val_t{kLine}); }
+  ~Scratch() { ::operator delete(whole_); }
 
  private:
   static constexpr size_t kLine = 64;
+  // Aligned here: glibc (2.36) cuts what is to be aligned out of more, finds no place for it where it lay before, and
+  // so keeps four times as much as is ever used at once.
+  void* whole_ = nullptr;
   std::byte* memory_ = nullptr;
   size_t bytes_ = 0;
 };

@@ -12,6 +12,7 @@ import { schemeNamed } from '../../schemes/list.js';
 import type { PlannedLayer } from '../../schemes/scheme.js';
 import { solverNamed } from '../../solvers/solvers.js';
 import type { CollectProgress } from '../collect.js';
+import { giveBack } from '../give-back.js';
 import { HEAD, moduleOf } from '../module-of.js';
 import type { Statistics } from '../statistics.js';
 
@@ -58,7 +59,9 @@ export async function weigh(
     return applied(await collectInSequence(source.path, configs, collecting), layers, source);
   }
   const { collectImportance } = await import('../collect.js');
-  return applied(await collectImportance(source.path, collecting), layers, source);
+  const statistics = await collectImportance(source.path, collecting);
+  giveBack();
+  return applied(statistics, layers, source);
 }
 
 /** The same of graphs, which onnxruntime runs; in a dry run on a text of a few tokens, so that it is known whether it does. */

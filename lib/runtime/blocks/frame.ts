@@ -47,8 +47,12 @@ export class Frame {
   readonly change: Float32Array;
   readonly experts: ExpertFrame | undefined;
 
-  /** @param rows How many positions go through the block at once. */
-  constructor(config: LanguageModelConfig, rows: number) {
+  /**
+   * @param rows How many positions go through the block at once.
+   * @param lean Whether what nobody reads any more may be written over: what comes out of gate by what goes into down, what comes out of q by
+   *   what comes out of o.
+   */
+  constructor(config: LanguageModelConfig, rows: number, lean = false) {
     const { hiddenSize, heads, kvHeads, headDim, experts, fused } = config;
     const width = denseWidth(config);
     this.attentionIn = floats(rows * hiddenSize);
@@ -56,8 +60,9 @@ export class Frame {
     this.attended = floats(rows * heads * headDim);
     this.mlpIn = floats(rows * hiddenSize);
     this.mlp = makeOuts([width, width], rows, fused);
-    this.activated = floats(rows * width);
-    this.change = floats(rows * hiddenSize);
+    this.activated = lean ? this.mlp.parts[0]! : floats(rows * width);
+    const [q] = this.attention.parts;
+    this.change = lean && q!.length === rows * hiddenSize ? q! : floats(rows * hiddenSize);
     const each = rows * (experts?.chosen ?? 0);
     this.experts = experts && {
       logits: floats(rows * experts.count),

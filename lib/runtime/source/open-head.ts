@@ -19,6 +19,9 @@ export interface HeadRun extends PartRun {
   readonly out?: Float32Array | undefined;
 }
 
+/** Rows whose inputs are shown at once, where nothing is multiplied: many texts in turn leave as much garbage each. */
+const SHOWN = 32;
+
 /** A head, and what it computes with. */
 export interface HeadInside extends Pick<PartContext<Head>, 'config' | 'machine'> {
   readonly head: Head;
@@ -88,9 +91,9 @@ export class OpenHead extends OpenPart {
       const { hiddenSize } = config;
       const rows = checkRows(x, 'x', hiddenSize);
       pinInputs(x);
-      const normed = new Float32Array(Math.min(rows, CHUNK) * hiddenSize);
-      for (let at = 0; at < rows; at += CHUNK) {
-        const end = Math.min(at + CHUNK, rows);
+      const normed = new Float32Array(Math.min(rows, SHOWN) * hiddenSize);
+      for (let at = 0; at < rows; at += SHOWN) {
+        const end = Math.min(at + SHOWN, rows);
         const input = normed.subarray(0, (end - at) * hiddenSize);
         const plan = new Plan(machine.threads);
         this.#head!.addNorm(plan, x.subarray(at * hiddenSize, end * hiddenSize), end - at, input);

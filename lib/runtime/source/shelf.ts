@@ -55,7 +55,7 @@ export class Desk {
 
   /** Runs `work` with a frame of as many rows. */
   async withFrame<T>(rows: number, work: (frame: Frame) => Promise<T>): Promise<T> {
-    const frame = this.#frame?.rows === rows ? this.#frame.frame : new Frame(this.#config, rows);
+    const frame = this.#frame?.rows === rows ? this.#frame.frame : new Frame(this.#config, rows, true);
     this.#frame = undefined;
     try {
       return await work(frame);
