@@ -246,18 +246,16 @@ export class Model extends Closing {
   loading(): { readonly formats: readonly string[]; readonly loads: readonly string[]; readonly origin?: string } {
     const layers = [...this.#entries.values()].filter(isLayer);
     const formats = [...new Set(layers.map(({ scheme }) => scheme))];
-    const { origin } = this.#source.envelope;
+    const { origin, config } = this.#source.envelope;
     const stays = [...this.#entries.values()].filter((entry) => !isLayer(entry)).map(({ name }) => layerOf(name));
-    const kinds = kindsOf(this.#source.envelope.config);
-    const loads = layers.length === 0 ? [] : enginesOf(layers.map(engineLayer), stays, kinds);
+    const loads = layers.length === 0 ? [] : enginesOf(layers.map(engineLayer), stays, kindsOf(config));
     return { formats, loads, ...(origin === undefined ? {} : { origin }) };
   }
 
   /** @internal The text of a file beside its tensors, where it is made and lies nowhere; undefined for one that is none such. */
   madeText(name: string): string | undefined {
-    for (const companion of this.#source.envelope.companions(new Map())) {
+    for (const companion of this.#source.envelope.companions(new Map()))
       if (companion.name === name && 'text' in companion) return companion.text;
-    }
     return undefined;
   }
 
