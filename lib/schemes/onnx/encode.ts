@@ -173,8 +173,8 @@ function packCodes(
     packed.set(codes.subarray(0, rows * cols));
     return packed;
   }
-  if (bits === 4 && cols === 2 * width) {
-    for (let i = 0, at = 0; i < packed.length; i++, at += 2) packed[i] = codes[at]! | (codes[at + 1]! << 4);
+  if (each < 8 && cols === each * width && packed.length % 4 === 0) {
+    packFours(new Uint32Array(codes.buffer, codes.byteOffset, (rows * cols) / 4), bits, packed);
     return packed;
   }
   for (let row = 0; row < rows; row++) {
@@ -185,6 +185,22 @@ function packCodes(
     }
   }
   return packed;
+}
+
+/** The common case: rows that fill their bytes, four codes at a time. */
+function packFours(fours: Uint32Array, bits: number, packed: Uint8Array): void {
+  if (bits === 2) {
+    for (let i = 0; i < fours.length; i++) {
+      const four = fours[i]!;
+      packed[i] = four | (four >>> 6) | (four >>> 12) | (four >>> 18);
+    }
+    return;
+  }
+  const halves = new Uint16Array(packed.buffer, packed.byteOffset, fours.length);
+  for (let i = 0; i < fours.length; i++) {
+    const pairs = fours[i]! | (fours[i]! >>> 4);
+    halves[i] = (pairs & 0xff) | ((pairs >>> 8) & 0xff00);
+  }
 }
 
 function storedFloats(values: Float32Array, dtype: DType, name: string, { slot }: WorkRun): Uint8Array {
