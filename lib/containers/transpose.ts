@@ -138,7 +138,8 @@ export function copyStored(
   }
 }
 
-function elements(bytes: Uint8Array, size: 2 | 4): Uint16Array | Uint32Array {
+/** Elements of a size, as they lie. */
+export function elements(bytes: Uint8Array, size: 2 | 4): Uint16Array | Uint32Array {
   const { buffer, byteOffset, byteLength } = bytes;
   return size === 2
     ? new Uint16Array(buffer, byteOffset, byteLength / 2)
@@ -167,6 +168,57 @@ function move(
   }
 }
 
+/** A part of a matrix: its first element, and how far its rows are apart. */
+interface Place {
+  readonly at: number;
+  readonly stride: number;
+}
+
+/** Rows that are turned together: what is written of a column is a line of the cache, or half of one. */
+export const TOGETHER = 8;
+
+/** Columns that are turned together: what is written of them stays in a cache until the rest of its lines is. */
+const ABREAST = 512;
+
+/** Writes `to[c][r] = from[r][c]` of some rows and columns. */
+export function turn(
+  from: Uint16Array | Uint32Array,
+  { at, stride, rows, cols }: Place & { readonly rows: number; readonly cols: number },
+  to: Uint16Array | Uint32Array,
+  out: Place,
+): void {
+  for (let left = 0; left < cols; left += ABREAST) {
+    const part = { at: at + left, stride, rows, cols: Math.min(ABREAST, cols - left) };
+    turnPart(from, part, to, { at: out.at + left * out.stride, stride: out.stride });
+  }
+}
+
+function turnPart(
+  from: Uint16Array | Uint32Array,
+  { at, stride, rows, cols }: Place & { readonly rows: number; readonly cols: number },
+  to: Uint16Array | Uint32Array,
+  out: Place,
+): void {
+  const whole = rows - (rows % TOGETHER);
+  for (let row = 0; row < whole; row += TOGETHER) {
+    const a = at + row * stride;
+    const [b, c, d, e] = [a + stride, a + 2 * stride, a + 3 * stride, a + 4 * stride];
+    const [f, g, h] = [a + 5 * stride, a + 6 * stride, a + 7 * stride];
+    for (let col = 0, place = out.at + row; col < cols; col++, place += out.stride) {
+      to[place] = from[a + col]!;
+      to[place + 1] = from[b + col]!;
+      to[place + 2] = from[c + col]!;
+      to[place + 3] = from[d + col]!;
+      to[place + 4] = from[e + col]!;
+      to[place + 5] = from[f + col]!;
+      to[place + 6] = from[g + col]!;
+      to[place + 7] = from[h + col]!;
+    }
+  }
+  for (let row = whole; row < rows; row++)
+    for (let col = 0; col < cols; col++) to[out.at + col * out.stride + row] = from[at + row * stride + col]!;
+}
+
 /** Rows and columns that are moved together: what is read of them stays in a cache until the rest of its line is read. */
 const TILE = 64;
 
@@ -180,18 +232,14 @@ function moveTiles(
   turned: Uint16Array | Uint32Array,
   direction: 'into' | 'out of',
 ): void {
+  if (direction === 'into') {
+    turn(turned, { at: 0, stride: height, rows: width, cols: height }, straight, { at: corner, stride });
+    return;
+  }
   for (let top = 0; top < height; top += TILE) {
     const bottom = Math.min(height, top + TILE);
     for (let left = 0; left < width; left += TILE) {
       const right = Math.min(width, left + TILE);
-      if (direction === 'into') {
-        for (let row = top; row < bottom; row++) {
-          const end = corner + row * stride + right;
-          for (let place = end - right + left, at = left * height + row; place < end; place++, at += height)
-            straight[place] = turned[at]!;
-        }
-        continue;
-      }
       for (let column = left; column < right; column++) {
         const end = column * height + bottom;
         for (let at = column * height + top, place = corner + column + top * stride; at < end; at++, place += stride)

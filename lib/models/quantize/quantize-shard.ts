@@ -1,6 +1,6 @@
 import type { Backend } from '../../../binding.js';
 import { nonFiniteError, type QuantSums } from '../../compute/arguments.js';
-import { bitsOf, widenBytes } from '../../compute/floats.js';
+import { bitsOf } from '../../compute/floats.js';
 import { runTask, runTaskSync } from '../../compute/run.js';
 import {
   type Envelope,
@@ -10,21 +10,22 @@ import {
   type TensorSink,
   type TensorSource,
 } from '../../containers/container.js';
-import { pieces, positionOf, type Range, readRanges, writeRanges } from '../../containers/ranges.js';
-import { rounding } from '../../containers/rounding.js';
+import { pieces, positionOf, type Range, writeRanges } from '../../containers/ranges.js';
 import { Scratch } from '../../containers/scratch.js';
-import { numbersOf, storedFloat } from '../../containers/stored-types.js';
+import { numbersOf } from '../../containers/stored-types.js';
 import { storedPosition, storedShape } from '../../containers/transpose.js';
 import { HqqError } from '../../messages/errors.js';
-import { plain, quote } from '../../messages/text.js';
+import { plain } from '../../messages/text.js';
 import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, PlannedLayer, Scheme, Survey, WholeTensor, WorkRun } from '../../schemes/scheme.js';
 import { Deferred } from '../stream/deferred.js';
 import { pipelines } from '../stream/pipeline.js';
 import { type Counter, copyPiece, copyPieces, type Stopwatch } from '../stream/transfer.js';
 import { addSums } from './add-sums.js';
+import { convertBias } from './convert-bias.js';
 import type { ShardPlan } from './plan.js';
 import { type ReadWeights, readWeights } from './read-weights.js';
+import { inWindows, Rooms, type Window } from './windows.js';
 
 /** What all work on the shards of a model shares. */
 export interface ShardRun {
@@ -56,6 +57,7 @@ export interface LayerResult {
 
 type Job =
   | ChunkJob
+  | { readonly kind: 'window'; readonly window: Window }
   | { readonly kind: 'bias'; readonly state: LayerState; readonly bias: TensorEntry; readonly piece: Range }
   | { readonly kind: 'constants'; readonly state: LayerState }
   | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range };
@@ -66,6 +68,8 @@ interface ChunkJob {
   readonly state: LayerState;
   readonly index: number;
   readonly chunk: Chunk;
+  /** What its weights are turned out of; absent: they are read. */
+  readonly window?: Window | undefined;
 }
 
 /** What is known of a layer so far. */
@@ -97,11 +101,14 @@ export async function quantizeShard(
   });
   const work = (job: Job, slot: Scratch, signal: AbortSignal): Promise<void> => {
     if ('chunk' in job)
-      return quantizeChunk(job, sink, run, slot, signal).catch((error: unknown) => {
-        if (job.kind !== 'encode') job.state.settled.reject(error); // nobody waits for what will not be
-        throw error;
-      });
-    if (job.kind === 'bias') return convertBias(job.state, job.bias, job.piece, sink, run, slot, signal);
+      return quantizeChunk(job, sink, run, slot, signal)
+        .catch((error: unknown) => {
+          if (job.kind !== 'encode') job.state.settled.reject(error); // nobody waits for what will not be
+          throw error;
+        })
+        .finally(() => job.window?.end());
+    if (job.kind === 'window') return job.window.read(run.source, slot, signal);
+    if (job.kind === 'bias') return convertBias(job.state.layer, job.bias, job.piece, sink, run, slot, signal);
     if (job.kind === 'constants') return writeWhole(run.scheme.constants(job.state.layer), sink);
     return copy(job.entry, job.piece, sink, run, slot, signal);
   };
@@ -133,6 +140,7 @@ function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Genera
   // Of layers that need it no more: what is given back to the system comes back late, and adds up. What looks write is that of one
   // layer at a time: the next one's wait till it is settled, which is when all of it was looked at.
   const looks = new Scratch();
+  const rooms = new Rooms();
   const kept: Scratch[] = [];
   let free: Promise<void> | undefined;
   for (const state of states) {
@@ -144,7 +152,19 @@ function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Genera
     state.survey = scheme.survey?.(state.layer, memory);
     state.done = () => void kept.push(memory.kept);
     if (state.survey === undefined) {
-      yield* chunkJobs('encode', state, scheme);
+      let index = 0;
+      for (const { window, chunks } of inWindows(site, scheme.chunks(form), rooms)) {
+        const first = index;
+        index += chunks.length;
+        const jobs = chunks.map((chunk, i): ChunkJob => ({ kind: 'encode', state, index: first + i, chunk, window }));
+        if (window === undefined) {
+          yield* jobs;
+          continue;
+        }
+        yield { kind: 'window', window }; // while those of the one before are encoded
+        yield* behind;
+        behind = jobs;
+      }
       continue;
     }
     free = state.settled.promise;
@@ -167,7 +187,7 @@ function* chunkJobs(kind: ChunkJob['kind'], state: LayerState, scheme: Scheme): 
 }
 
 async function quantizeChunk(
-  { kind, state, index, chunk }: ChunkJob,
+  { kind, state, index, chunk, window }: ChunkJob,
   sink: TensorSink,
   run: ShardRun,
   slot: Scratch,
@@ -186,7 +206,7 @@ async function quantizeChunk(
   const grid = await run.source.grid?.(site.weight, signal);
   const chosen = await run.source.chosen?.(site.weight, signal);
   const work: WorkRun = { slot, threads: run.threads, signal, importance, grid, chosen, compute };
-  const read = () => readWeights(run, layer, chunk, slot, signal);
+  const read = () => readWeights(run, layer, chunk, slot, signal, window);
   const look = async (): Promise<ReadWeights> => {
     const weights = await read();
     const { badIndex } = await survey!.look(chunk, weights.bytes, work);
@@ -231,41 +251,6 @@ function badWeight(source: TensorSource, site: LinearSite, chunk: Chunk, bytes: 
     code,
     `${message}${rounded} No scale fits it: repair the file, or leave the tensor as it is (exclude, --exclude).`,
   );
-}
-
-async function convertBias(
-  { layer }: LayerState,
-  bias: TensorEntry,
-  piece: Range,
-  sink: TensorSink,
-  run: ShardRun,
-  slot: Scratch,
-  signal: AbortSignal,
-): Promise<void> {
-  const dtype = numbersOf(bias.type)!;
-  const to = run.scheme.biasDtype(layer.form);
-  const source =
-    to === undefined
-      ? run.source
-      : rounding(run.source, (entry, { overflows }) => refuseOverflow(run.source, entry, overflows));
-  const { blockBytes: size } = to === undefined ? bias.type : storedFloat(dtype);
-  const bytes = slot.take('weights', Uint8Array, piece.count * size);
-  await readRanges(source, bias, [piece], size, bytes, slot, signal);
-  let stored: Uint8Array = bytes;
-  if (to !== undefined && dtype !== to) {
-    const values = slot.take('bias', Float32Array, piece.count);
-    widenBytes(bytes, dtype, values);
-    stored = run.scheme.encodeBias(layer, values, slot);
-  }
-  await writeRanges(sink, bias.name, [piece], to === undefined ? size : storedFloat(to).blockBytes, stored, signal);
-}
-
-/** A bias beyond float32 is refused as such a weight is. */
-function refuseOverflow(source: TensorSource, bias: TensorEntry, overflows: number): void {
-  if (overflows === 0) return;
-  const what = `Expected the numbers of ${quote(bias.name)} in ${plain(pathOfFile(source, bias))} to fit into float32, in which biases are computed`;
-  const advice = 'Leave its layer as it is (exclude, --exclude).';
-  throw new HqqError('ERR_CHECKPOINT_CONTENT', `${what}, but ${overflows} of them would be infinite. ${advice}`);
 }
 
 async function writeWhole(tensors: readonly WholeTensor[], sink: TensorSink): Promise<void> {

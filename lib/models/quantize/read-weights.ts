@@ -11,6 +11,7 @@ import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, PlannedLayer } from '../../schemes/scheme.js';
 import { addSums } from './add-sums.js';
 import { pruneRows } from './prune.js';
+import type { Window } from './windows.js';
 
 /** Weights of the rows that are pruned at once: they lie in memory beside the chunk. */
 const ROWS_WEIGHTS = CHUNK_WEIGHTS / 4;
@@ -23,13 +24,18 @@ export interface ReadWeights {
   readonly pruned?: QuantSums;
 }
 
-/** The weights of a chunk of a layer, pruned where that is asked for. */
+/**
+ * The weights of a chunk of a layer, pruned where that is asked for.
+ *
+ * @param window Where they are in memory already; absent: they are read.
+ */
 export async function readWeights(
   run: { readonly source: TensorSource; readonly importance: ReadonlyMap<string, Float32Array> | undefined },
   layer: Pick<PlannedLayer, 'site' | 'form'>,
   { weights, count }: Pick<Chunk, 'weights' | 'count'>,
   slot: Scratch,
   signal: AbortSignal,
+  window?: Pick<Window, 'fill'>,
 ): Promise<ReadWeights> {
   const { site, form } = layer;
   const { weight, shape } = site;
@@ -37,8 +43,10 @@ export async function readWeights(
   const { bytes: size } = DTYPES[dtype];
   const source = rounding(run.source);
   const bytes = slot.take('weights', Uint8Array, count * size);
+  const read = (ranges: readonly Range[], into: Uint8Array) =>
+    window ? window.fill(ranges, into) : readMatrix(source, weight, site, ranges, size, into, slot, signal);
   if (form.config.prune === 0) {
-    await readMatrix(source, weight, site, weights, size, bytes, slot, signal);
+    await read(weights, bytes);
     return { bytes };
   }
   // Which weights of a row go is known when all of it is there.
@@ -47,7 +55,7 @@ export async function readWeights(
   let next = 0; // the first part that does not end before these rows
   for (const rows of rowsOf(parts, shape)) {
     const whole = slot.take('rows', Uint8Array, rows.count * size);
-    await readMatrix(source, weight, site, [rows], size, whole, slot, signal);
+    await read([rows], whole);
     const end = rows.at + rows.count;
     while (next < parts.length && parts[next]!.end <= rows.at) next++;
     let part = next;

@@ -13,7 +13,6 @@ import { resolveQuantConfig } from '../../matrix/options.js';
 import { overlay } from '../../matrix/overlay.js';
 import { HqqError, show } from '../../messages/errors.js';
 import { plain } from '../../messages/text.js';
-import { CHUNK_WEIGHTS } from '../chunks.js';
 import { checkRows, type RowChunk, rowChunks } from '../rows/chunks.js';
 import { checkRowConfig, type RowForm, type RowRules } from '../rows/form.js';
 import type { LayerOptions, PlannedLayer, Stays } from '../scheme.js';
@@ -23,8 +22,6 @@ export interface NodesForm extends RowForm {
   readonly node: NodeForm;
   /** Whether codes lie as a table that is looked up in, `[out, bytes of a row]`, and not as blocks. */
   readonly table: boolean;
-  /** Whether the weight lies `[in, out]`, of which parts are read faster where they are large. */
-  readonly turned: boolean;
 }
 
 export const RULES: RowRules = {
@@ -55,7 +52,7 @@ export function checkNodes(asked: QuantConfig, metaDtype: LayerOptions['metaDtyp
 
 /** The form of a weight, or why it stays as it is. */
 export function fitNodes(site: LinearSite, options: LayerOptions): NodesForm | Stays {
-  const { shape, weight, embedding, doubt, stored, computed = 'float32' } = site;
+  const { shape, weight, embedding, doubt, computed = 'float32' } = site;
   const [, ins] = shape;
   const multiplies = embedding !== true || doubt?.linear === true;
   const asked = overlay(DEFAULTS, { ...options.config, scaleDtype: options.config.scaleDtype ?? computed });
@@ -77,7 +74,6 @@ export function fitNodes(site: LinearSite, options: LayerOptions): NodesForm | S
   return {
     ...{ config: { ...resolved, groupSize: block }, shape, wholeRows: false, node, table: !multiplies },
     tails: true,
-    turned: stored === 'in-out',
     ...(adapted === undefined ? {} : { adapted }),
   };
 }
@@ -140,6 +136,6 @@ export function bytesOf(layer: PlannedLayer<NodesForm>): number {
 }
 
 /** Parts of a weight that are quantized one by one. */
-export function nodeChunks({ shape, turned }: Pick<NodesForm, 'shape' | 'turned'>): Iterable<RowChunk> {
-  return rowChunks(shape, 1, turned ? 4 * CHUNK_WEIGHTS : CHUNK_WEIGHTS);
+export function nodeChunks({ shape }: Pick<NodesForm, 'shape'>): Iterable<RowChunk> {
+  return rowChunks(shape, 1);
 }
