@@ -32,7 +32,7 @@ import {
   RUN_OPTIONS,
   rejectMisplaced,
   resolveThreads,
-  runTask,
+  runSteps,
   runTaskSync,
 } from './run.js';
 import { dequantizeArgs, tiledArgs } from './tensor-arguments.js';
@@ -101,8 +101,8 @@ export class QuantizedLinear {
     this.activations = activations;
     const more = (bias?.byteLength ?? 0) + (lora?.bytes ?? 0);
     const { isa, dot } = activeBackend();
-    if ('panels' in this.#weights) {
-      const { panels } = this.#weights;
+    if ('panels' in weights) {
+      const { panels } = weights;
       this.path = 'fused';
       const extended = activations === 'int8' && ['vnni', 'sdot', 'i8mm'].includes(dot) ? `${isa}-${dot}` : isa;
       this.kernel = `${extended}/${activations}/${q.packing}/g${q.groupSize}`;
@@ -150,8 +150,8 @@ export class QuantizedLinear {
     refuseSurplus(arguments.length, 3, 'QuantizedLinear.fromWeight(weight, config, options)');
     const place = (argument: string) => `QuantizedLinear.fromWeight(weight, ${argument})`;
     rejectMisplaced(weight, OPTION_NAMES, (name) => place(`{ ${name} }`));
-    rejectMisplaced(weight, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
-    rejectMisplaced(config, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
+    for (const given of [weight, config])
+      rejectMisplaced(given, [...LINEAR_OPTIONS, ...RUN_OPTIONS], (name) => place(`config, { ${name} }`));
     rejectMisplaced(options, OPTION_NAMES, (name) => place(`{ ${name} }, options`));
     const { own, lora, run } = checkLayerOptions(options, LORA);
     const { layer, adapters } = holdLayerOptions(own, lora, weight?.shape); // before any work is done
@@ -175,7 +175,7 @@ export class QuantizedLinear {
     refuseSurplus(arguments.length, 2, 'forward(x, run)');
     const { out, steps } = this.#stepsOf(x, run);
     pinInputs(x, out);
-    for (const { operation, args } of steps) await runTask(activeBackend(), operation, args, run);
+    await runSteps(steps, run);
     return out;
   }
 
@@ -208,8 +208,7 @@ export class QuantizedLinear {
     if (layers.length === 0) return outs;
     const threads = layers[0]!.#threadsOf(run);
     pinInputs(x);
-    for (const { operation, args } of QuantizedLinear.steps(layers, x, outs, threads))
-      await runTask(activeBackend(), operation, args, run);
+    await runSteps(QuantizedLinear.steps(layers, x, outs, threads), run);
     return outs;
   }
 
@@ -242,18 +241,20 @@ export class QuantizedLinear {
     const { outFeatures, inFeatures } = this;
     const out = allocating(`${outFeatures} x ${inFeatures} weights`, () => new Float32Array(outFeatures * inFeatures));
     const threads = this.#threadsOf(run);
-    if ('panels' in this.#weights) {
-      await runTask(activeBackend(), 'expand', { ...this.#weights.panels, out, threads }, run);
-    } else {
-      const args = dequantizeArgs(this.#weights.q, { dtype: 'float32', rounding: 'once', out, threads });
-      await runTask(activeBackend(), 'dequantize', args, run);
-    }
+    const { panels } = this;
+    const step: Step = panels
+      ? { operation: 'expand', args: { ...panels, out, threads } }
+      : {
+          operation: 'dequantize',
+          args: dequantizeArgs(this.#tiled, { dtype: 'float32', rounding: 'once', out, threads }),
+        };
+    await runSteps([step], run);
     return out;
   }
 
   /** What a layer whose `path` is `'fused'` is made of. @internal */
   get panels(): PanelArgs | undefined {
-    return 'panels' in this.#weights ? this.#weights.panels : undefined;
+    return (this.#weights as { panels?: PanelArgs }).panels;
   }
 
   /** @internal */
@@ -276,8 +277,12 @@ export class QuantizedLinear {
     return { out, steps: [base, ...(this.#lora?.steps(lora, x, out, threads) ?? refuseLora(lora))] };
   }
 
+  get #tiled(): QuantizedTensorLike {
+    return (this.#weights as { q: QuantizedTensorLike }).q;
+  }
+
   #threadsOf(run: RunOptions): number {
-    return run.threads === undefined ? this.#threads : run.threads;
+    return run.threads ?? this.#threads;
   }
 
   /** The call's own arguments, in objects that are made once: backends read them before they return. */
@@ -290,7 +295,6 @@ export class QuantizedLinear {
   }
 
   #tiledArgs(x: Float32Array, out: Float32Array, threads: number): LinearTiledArgs {
-    const { q } = this.#weights as { q: QuantizedTensorLike };
-    return tiledArgs(q, { bias: this.bias ?? NO_BIAS, x, out, threads });
+    return tiledArgs(this.#tiled, { bias: this.bias ?? NO_BIAS, x, out, threads });
   }
 }

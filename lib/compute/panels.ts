@@ -12,6 +12,11 @@ import { pinInputs, runTask, runTaskSync } from './run.js';
 /** The weight matrix in panels, or as it was. */
 export type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensorLike };
 
+/** Gives memory for panels of these lengths: zeros. */
+export type PanelMemory = (sizes: ReturnType<typeof panelSizes>) => Pick<PanelArgs, 'codes' | 'meta'>;
+
+const ownMemory: PanelMemory = (sizes) => ({ codes: new Uint8Array(sizes.codes), meta: new Float32Array(sizes.meta) });
+
 /** A weight matrix that is laid out for multiplication, if it can be. */
 export class LaidOut {
   readonly q: QuantizedTensorLike;
@@ -37,19 +42,20 @@ export class LaidOut {
     given: QuantizedTensorLike,
     run: RunOptions & { readonly threads: number },
     adapters?: ReadonlyMap<string, Factors>,
+    memory?: PanelMemory,
   ): Promise<LaidOut> {
     const { nbits, groupSize, axis, shape, packing, packed, scale, zero } = given;
     // Whatever the caller does with the object meanwhile.
     const q = { nbits, groupSize, axis, shape: [shape[0], shape[1]] as const, packing, packed, scale, zero };
     pinInputs(packed, scale, zero); // also where nothing is laid out: the layer is made of them, a turn later
-    const job = layOutArgs(q);
+    const job = layOutArgs(q, memory);
     if (job) await runTask(activeBackend(), 'layOut', { ...job.args, threads: run.threads }, run);
     return new LaidOut(q, job?.panels, adapters && new (await loadLora())(adapters, q.shape));
   }
 }
 
 /** The operation that lays `q`, which is checked, out in panels, and the panels; undefined where they do not fit. */
-export function layOutArgs(q: QuantizedTensorLike) {
+export function layOutArgs(q: QuantizedTensorLike, memory = ownMemory) {
   const [outFeatures, inFeatures] = q.shape;
   const format = formatNamed(q.packing)!;
   const { groupSize, axis, packed, scale, zero } = q;
@@ -57,8 +63,7 @@ export function layOutArgs(q: QuantizedTensorLike) {
   const sizes = panelSizes(format.id, outFeatures, inFeatures, groupSize);
   const panels = allocating(`the layer of ${outFeatures} x ${inFeatures} weights`, () => ({
     shape: Int32Array.of(outFeatures, inFeatures, groupSize, format.id),
-    codes: new Uint8Array(sizes.codes),
-    meta: new Float32Array(sizes.meta),
+    ...memory(sizes),
   }));
   const step = packedRows(format, (outFeatures * inFeatures) / groupSize);
   return { panels, args: { ...panels, step, packed, scale, zero } };

@@ -4,7 +4,7 @@ import { MAX_THREADS } from '../matrix/constants.js';
 import type { RunOptions } from '../matrix/weight.js';
 import { HqqError, show } from '../messages/errors.js';
 import { rejectUnknownOptions } from '../messages/options-object.js';
-import { defaultThreads, markAsUntransferable } from './host.js';
+import { activeBackend, defaultThreads, markAsUntransferable } from './host.js';
 import { checkSignal, onAbort } from './signal.js';
 
 /** What computes. */
@@ -89,6 +89,11 @@ export async function runTask<K extends keyof Operations>(
   }
   // Also when the abort came too late to stop it: who aborts is told so.
   signal?.throwIfAborted();
+}
+
+/** Runs operations one after the other. @throws as `runTask` does */
+export async function runSteps(steps: readonly Step[], run: RunOptions): Promise<void> {
+  for (const { operation, args } of steps) await runTask(activeBackend(), operation, args, run);
 }
 
 /** Runs an operation on the calling thread: the blocking twin of `runTask`. */

@@ -273,11 +273,12 @@ export class BlockSource extends Closing {
           this.#part = undefined;
           this.#shelf.giveBack(taken);
         };
-        const reader = new WeightReader(this.#model, this.config, (count) => {
+        const floats = (count: number) => {
           const array = this.#shelf.take(count);
           taken.push(array);
           return array;
-        });
+        };
+        const reader = new WeightReader(this.#model, this.config, { floats });
         try {
           const [lifetime, holding] = [new Lifetime(name), new Holding<Weights>()];
           const context = { config: this.config, machine, adapters, lifetime, holding, whenClosed: letGo };

@@ -1,5 +1,6 @@
 import { QuantizedLinear } from '../../compute/linear.js';
-import { largeFloats } from '../../compute/memory.js';
+import { LaidOut } from '../../compute/panels.js';
+import { resolveThreads } from '../../compute/run.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
@@ -14,6 +15,7 @@ import type { MlpLinears } from '../blocks/mlp.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
 import { FiledLinear, type Slots } from './filed-linear.js';
+import { OWN, Slabs, type WeightMemory } from './slabs.js';
 import { CodedTable, DenseTable, type Embedding, groupOf, quantizeTable, scaleRows } from './table.js';
 import {
   blockSpec,
@@ -59,7 +61,7 @@ export async function readWeights(
   { head, ...run }: TableOptions,
 ): Promise<ModelWeights> {
   checkTensors(model, config);
-  const reader = new WeightReader(model, config);
+  const reader = new WeightReader(model, config, new Slabs());
   const group = groupOf(config.hiddenSize);
   const inBytes = group !== undefined && (head ?? (reader.hasCodes ? 'int8' : 'float32')) === 'int8';
   const embedding = inBytes ? await reader.codedTable(group, run) : await reader.table(run);
@@ -86,15 +88,14 @@ export class WeightReader {
   readonly #model: Model;
   readonly #config: LanguageModelConfig;
   readonly #coded: ReadonlySet<string>;
-  readonly #floats: (count: number) => Float32Array;
+  readonly #memory: WeightMemory;
   /** Where layers of floats read their weights into, as they run; undefined where these are in memory. */
   #slots: Slots | undefined;
 
-  /** @param floats Gives memory for the weights of a matrix. */
-  constructor(model: Model, config: LanguageModelConfig, floats: (count: number) => Float32Array = largeFloats) {
+  constructor(model: Model, config: LanguageModelConfig, memory: WeightMemory = OWN) {
     this.#model = model;
     this.#config = config;
-    this.#floats = floats;
+    this.#memory = memory;
     this.#coded = new Set(model.tensors.flatMap(({ name, quantized }) => (quantized ? [name] : [])));
   }
 
@@ -185,7 +186,7 @@ export class WeightReader {
   async headPart([from, to]: readonly [from: number, to: number], run: RunOptions): Promise<Head> {
     const { hiddenSize, tied } = this.#config;
     const rows = Uint32Array.from({ length: to - from }, (_, i) => from + i);
-    const weights = this.#floats(rows.length * hiddenSize);
+    const weights = this.#memory.floats(rows.length * hiddenSize);
     await this.#model.loadRows(tied ? EMBEDDING : `${HEAD_MODULE}.weight`, rows, weights, run);
     return new Head(
       await this.#norm(FINAL_NORM, run),
@@ -224,7 +225,7 @@ export class WeightReader {
 
   #linear(spec: LinearSpec, run: ReadOptions): Promise<Linear> {
     if (this.#slots === undefined || this.isCoded(spec))
-      return readLinear(this.#model, spec, this.isCoded(spec), run, this.#floats);
+      return readLinear(this.#model, spec, this.isCoded(spec), run, this.#memory);
     return fileLinear(this.#model, spec, run, this.#slots);
   }
 
@@ -238,17 +239,17 @@ export class WeightReader {
   }
 
   #matrix(name: string, count: number, run: RunOptions): Promise<Float32Array> {
-    return readMatrix(this.#model, name, count, run, this.#floats);
+    return readMatrix(this.#model, name, count, run, this.#memory.floats);
   }
 }
 
-/** Reads a linear layer, whatever its weights are. @param floats Gives memory for those that are floats. */
+/** Reads a linear layer, whatever its weights are. */
 export async function readLinear(
   model: Model,
   { module, shape, bias: hasBias, stack }: LinearSpec,
   isCoded: boolean,
   { activations, signal, threads }: ReadOptions,
-  floats: (count: number) => Float32Array = largeFloats,
+  { floats, panels }: WeightMemory = OWN,
 ): Promise<Linear> {
   if (stack) {
     const weights = allocating(quote(module), () => floats(shape[0] * shape[1]));
@@ -261,7 +262,8 @@ export async function readLinear(
     return new DenseLinear(weights, shape, bias);
   }
   const q = await model.loadQuantized(module, { signal, threads });
-  return new CodedLinear(await QuantizedLinear.create(q, { bias, activations, signal, threads }));
+  const laidOut = await LaidOut.later(q, { signal, threads: resolveThreads(threads) }, undefined, panels);
+  return new CodedLinear(new QuantizedLinear(laidOut, { bias, activations }));
 }
 
 /** A linear layer of floats that stay in the file. */

@@ -1,0 +1,51 @@
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { openFolderModel } from '../../lib/models/folder-model.js';
+import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { CodedLinear } from '../../lib/runtime/blocks/linear.js';
+import { configOf } from '../../lib/runtime/load.js';
+import { readWeights } from '../../lib/runtime/weights/read.js';
+import { Slabs } from '../../lib/runtime/weights/slabs.js';
+import { SHIPPED } from '../support/language-models.js';
+import { scratchFolder } from '../support/scratch.js';
+
+const coded = join(scratchFolder('slabs'), 'coded');
+const PAGE = 1 << 21;
+
+beforeAll(() => quantizeModel(SHIPPED, coded, { nbits: 4, importance: 'none' }));
+
+describe('memory of weights', () => {
+  test('is cut into arrays of zeros that share no byte', () => {
+    const slabs = new Slabs();
+    const arrays: (Uint8Array | Float32Array)[] = [];
+    for (let i = 0; i < 60; i++) {
+      const count = 1 + ((i * 7919) % 300_000);
+      arrays.push(i % 2 === 0 ? slabs.bytes(count) : slabs.floats(count));
+      expect(arrays[i]!.length).toBe(count);
+      expect(arrays[i]!.every((value) => value === 0)).toBe(true);
+      arrays[i]!.fill(i + 1);
+    }
+    for (const [i, array] of arrays.entries()) expect(array.every((value) => value === i + 1)).toBe(true);
+    expect(new Set(arrays.map(({ buffer }) => buffer)).size).toBeLessThan(6);
+  });
+
+  test('is its own for what fills large pages, and for what slabs have no room for', () => {
+    const slabs = new Slabs();
+    expect(slabs.bytes(PAGE).buffer.byteLength).toBe(PAGE);
+    expect(slabs.floats(PAGE / 4).buffer.byteLength).toBe(PAGE);
+    const almost = Array.from({ length: 4 }, () => slabs.bytes(PAGE - 1));
+    for (const array of almost) expect(array.every((value) => value === 0)).toBe(true);
+    expect(new Set(almost.map(({ buffer }) => buffer)).size).toBe(2); // one of two pages, one of four
+  });
+
+  test('is one for the layers of a model, which are smaller than a page', async () => {
+    const model = await openFolderModel(coded);
+    const weights = await readWeights(model, configOf(model), { head: 'int8', activations: 'int8', threads: 2 });
+    await model.close();
+    const layers = weights.blocks.flatMap(({ linears }) => linears.map(({ linear }) => linear as CodedLinear));
+    expect(layers.length).toBeGreaterThan(10);
+    expect(layers.every((layer) => layer instanceof CodedLinear && layer.layer.path === 'fused')).toBe(true);
+    const buffers = layers.flatMap(({ layer }) => [layer.panels!.codes.buffer, layer.panels!.meta.buffer]);
+    expect(new Set(buffers).size).toBe(1);
+  });
+});
