@@ -597,9 +597,11 @@ export interface TrimArgs {
   readonly threads: number;
 }
 
-/** Asks the system for large pages, where it has such, for an array that nothing was written to yet. */
+/** Asks the system for large pages, where it has such, for an array that nothing was written to yet, and tells how it lies. */
 export interface LargePagesArgs {
   readonly array: Float32Array;
+  /** [1]: is given the bytes from where the array begins to the next cache line; in JavaScript, which knows no addresses, it stays. */
+  readonly toLine: Int32Array;
   readonly threads: number;
 }
 

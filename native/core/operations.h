@@ -224,10 +224,11 @@ struct Add {
 };
 Status add(const Context& context, const Add& op);
 
-// Asks for large pages: pages.h.
+// Asks for large pages: pages.h. Tells how far the array is from a line.
 struct LargePages {
   float* array;  // [count]  neither read nor written
   size_t count;
+  int32_t* to_line;  // [1]  written: bytes from its begin to the next cache line
 };
 Status large_pages(const Context& context, const LargePages& op);
 

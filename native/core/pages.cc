@@ -7,9 +7,9 @@
 #endif
 #if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #include <cstdint>
-#endif
 
 namespace hqq::core {
 
@@ -24,6 +24,8 @@ void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t by
 
 Status large_pages(const Context&, const LargePages& op) {
   prefer_large_pages(op.array, op.count * sizeof(float));
+  constexpr uintptr_t kLine = 64;
+  *op.to_line = static_cast<int32_t>((kLine - reinterpret_cast<uintptr_t>(op.array) % kLine) % kLine);
   return Status::ok;
 }
 

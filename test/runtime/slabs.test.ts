@@ -1,5 +1,9 @@
 import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { activeBackend } from '../../lib/backend/index.js';
+import { largeFloats } from '../../lib/compute/memory.js';
 import { openFolderModel } from '../../lib/models/folder-model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { CodedLinear } from '../../lib/runtime/blocks/linear.js';
@@ -27,6 +31,30 @@ describe('memory of weights', () => {
     }
     for (const [i, array] of arrays.entries()) expect(array.every((value) => value === i + 1)).toBe(true);
     expect(new Set(arrays.map(({ buffer }) => buffer)).size).toBeLessThan(6);
+  });
+
+  test('begins at lines, wherever the allocator puts a slab', () => {
+    const toLine = new Int32Array(1);
+    const backend = activeBackend();
+    const told = (array: Float32Array) => {
+      backend.run('largePages', { array, toLine, threads: 1 });
+      return toLine[0]!;
+    };
+    const one = largeFloats(PAGE / 4);
+    const at = told(one);
+    expect(told(one.subarray(1))).toBe(backend.name === 'js' ? 0 : (at + 60) % 64);
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    new Float32Array(6 << 20).fill(1); // one that is freed raises what malloc has a mapping of its own for
+    for (let i = 0; i < 2; i++) collect();
+    const held: Float32Array[] = [];
+    for (let i = 0; i < 6; i++) {
+      held.push(new Float32Array(100_004 + 4 * i).fill(1));
+      const slabs = new Slabs();
+      for (const count of [1, 100, 1000]) expect(told(slabs.floats(count))).toBe(0);
+      const { buffer, byteOffset } = slabs.bytes(12);
+      expect(told(new Float32Array(buffer, byteOffset, 3))).toBe(0);
+    }
   });
 
   test('is its own for what fills large pages, and for what slabs have no room for', () => {

@@ -19,11 +19,8 @@ const PAGE = 1 << 21;
 const FIRST = 2 * PAGE;
 const LONGEST = 16 * PAGE;
 
-/** Bytes of a cache line, where arrays begin. */
+/** Bytes of a cache line, where arrays begin: elsewhere, loads of whole lines would each touch two. */
 const LINE = 64;
-
-/** Bytes by which what glibc gives misses a line: loads of whole lines would each touch two. */
-const AHEAD = 16;
 
 /**
  * Memory for the weights of one model. Matrices of small models are smaller than a large page: cut from slabs that lie in some, they are read
@@ -53,8 +50,9 @@ export class Slabs implements WeightMemory {
   #cut(bytes: number): number {
     const length = Math.ceil(bytes / LINE) * LINE;
     if (this.#used + length > this.#slab.byteLength) {
-      this.#slab = largeFloats(this.#next / Float32Array.BYTES_PER_ELEMENT).buffer;
-      this.#used = LINE - AHEAD;
+      const toLine = new Int32Array(1); // allocators give what they like: some begin pages, some put a header before
+      this.#slab = largeFloats(this.#next / Float32Array.BYTES_PER_ELEMENT, toLine).buffer;
+      this.#used = toLine[0]!;
       this.#next = Math.min(2 * this.#next, LONGEST);
     }
     this.#used += length;
