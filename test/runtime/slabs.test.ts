@@ -1,14 +1,16 @@
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { activeBackend } from '../../lib/backend/index.js';
 import { largeFloats } from '../../lib/compute/memory.js';
+import { quantizeSync } from '../../lib/compute/quantize.js';
 import { openFolderModel } from '../../lib/models/folder-model.js';
+import type { Model } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { CodedLinear } from '../../lib/runtime/blocks/linear.js';
 import { configOf } from '../../lib/runtime/load.js';
-import { readWeights } from '../../lib/runtime/weights/read.js';
+import { readLinear, readWeights } from '../../lib/runtime/weights/read.js';
 import { Slabs } from '../../lib/runtime/weights/slabs.js';
 import { SHIPPED } from '../support/language-models.js';
 import { scratchFolder } from '../support/scratch.js';
@@ -64,6 +66,23 @@ describe('memory of weights', () => {
     const almost = Array.from({ length: 4 }, () => slabs.bytes(PAGE - 1));
     for (const array of almost) expect(array.every((value) => value === 0)).toBe(true);
     expect(new Set(almost.map(({ buffer }) => buffer)).size).toBe(2); // one of two pages, one of four
+  });
+
+  test('is taken for codes and a bias that fit the layer alone', async () => {
+    const q = quantizeSync(
+      { data: new Float32Array(64 * 64).fill(1), dtype: 'float32', shape: [64, 64] },
+      { nbits: 4 },
+    );
+    const panels = vi.fn();
+    const read = (quantized: object, bias = new Float32Array(64)) => {
+      const model = { load: async () => bias, loadQuantized: async () => quantized } as unknown as Model;
+      const spec = { module: 'm', shape: [64, 64], bias: true } as const;
+      return readLinear(model, spec, true, { activations: 'int8', threads: 1 }, { floats: largeFloats, panels });
+    };
+    const error = { code: 'ERR_INVALID_ARGUMENT' };
+    await expect(read({ ...q, packed: q.packed.slice(1) })).rejects.toMatchObject(error);
+    await expect(read(q, new Float32Array(63))).rejects.toMatchObject(error);
+    expect(panels).not.toHaveBeenCalled();
   });
 
   test('is one for the layers of a model, which are smaller than a page', async () => {

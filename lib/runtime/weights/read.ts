@@ -1,8 +1,10 @@
 import { QuantizedLinear } from '../../compute/linear.js';
+import { checkLinearOptions } from '../../compute/linear-options.js';
 import { LaidOut } from '../../compute/panels.js';
 import { resolveThreads } from '../../compute/run.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
+import { checkQuantized } from '../../matrix/validate.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
 import { quote } from '../../messages/text.js';
@@ -262,6 +264,8 @@ export async function readLinear(
     return new DenseLinear(weights, shape, bias);
   }
   const q = await model.loadQuantized(module, { signal, threads });
+  checkQuantized(q); // before there is memory for it
+  checkLinearOptions({ bias, activations }, q.shape[0]);
   const laidOut = await LaidOut.later(q, { signal, threads: resolveThreads(threads) }, undefined, panels);
   return new CodedLinear(new QuantizedLinear(laidOut, { bias, activations }));
 }
