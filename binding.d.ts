@@ -592,8 +592,9 @@ export interface FakeQuantizeStepArgs extends FakeGroupsArgs {
   readonly shiftRange: number;
 }
 
-/** Gives the system what was freed, where the allocator keeps it: after work whose arrays were large, and are garbage that was collected. */
+/** Gives memory that is free in the allocator back to the system (glibc; elsewhere nothing). Call it after a collection. */
 export interface TrimArgs {
+  /** Without effect. */
   readonly threads: number;
 }
 

@@ -232,7 +232,7 @@ struct LargePages {
 };
 Status large_pages(const Context& context, const LargePages& op);
 
-// Gives the system what was freed, where the allocator keeps it: pages.h.
+// Gives memory that is free in the allocator back to the system (glibc; elsewhere nothing). Call it after a collection.
 struct Trim {};
 Status trim(const Context& context, const Trim& op);
 

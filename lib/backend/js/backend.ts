@@ -40,7 +40,9 @@ const operations: { [K in keyof Operations]?: Run<K> } = {
   dequantize,
   distance,
   convert,
-  *largePages() {}, // memory is the engine's here, pages and all
+  // Memory is the engine's here, pages and all.
+  *largePages() {},
+  *trim() {},
   prepared,
   sequence,
   layOut,

@@ -34,8 +34,6 @@ function* rope({ rows, heads, headDim, turned, cos, sin, x }: RopeArgs): Units {
   }
 }
 
-function* trim() {} // memory is the engine's here
-
 function* swiglu({ gate, up, out }: SwigluArgs): Units {
   const meter = new Meter();
   for (let i = 0; i < out.length; i++) {
@@ -73,4 +71,4 @@ function* columns({ rows, width, from, cols, x, out }: ColumnsArgs): Units {
 }
 
 /** What `provide` is given by modules that run layers of models. */
-export const LAYERS = { ...DENSE, rmsNorm, rope, attention, swiglu, geglu, scale, columns, trim };
+export const LAYERS = { ...DENSE, rmsNorm, rope, attention, swiglu, geglu, scale, columns };
