@@ -80,7 +80,7 @@ export async function collectImportance(model: FilePath, options: CollectOptions
   const reader = await openReader(path, { threads, signal });
   try {
     const texts = await textsFor(reader, { importance, seed, tokens, threads, signal, onProgress });
-    giveBack();
+    await giveBack();
     const meanSquares = await collectFrom(reader, texts, { head, signal, onProgress });
     const kind = typeof importance === 'string' && isMade(importance) ? importance : 'text';
     return { source: kind, tokens: texts.reduce((sum, { length }) => sum + length, 0), meanSquares };

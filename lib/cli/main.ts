@@ -10,5 +10,5 @@ const program = new Program(args, interruptible(), (text) => process.stdout.writ
 takeOverWarnings(flagsOf(args).includes('--quiet'));
 watchOutput((error) => program.reportOutput(error));
 watchEscapes((error) => program.report(error));
-if (SPARING.includes(args[0]!)) spareMemory();
+if (SPARING.includes(args[0]!)) await spareMemory();
 process.exitCode = await program.run();

@@ -59,18 +59,19 @@ const LAST_V8 = 12;
 
 /**
  * Keeps JavaScript's own memory small beside large arrays: objects that are new lie in as little as they do now (it would grow to 32 MB), and
- * between two phases lib/calibrate may ask for a collection, as with `node --expose-gc`.
+ * between two phases lib/calibrate collects what the first one left.
  */
-export function spareMemory(): void {
+export async function spareMemory(): Promise<void> {
   const { v8 = '', deno, bun } = process.versions;
   if (deno !== undefined || bun !== undefined) return; // of V8's flags they have few, or none
   if (Number.parseInt(v8, 10) <= LAST_V8) setFlagsFromString('--semi-space-growth-factor=1');
-  let collect: NodeJS.GCFunction | undefined;
-  globalThis.gc ??= (() => {
-    setFlagsFromString('--expose-gc');
-    collect ??= runInNewContext('gc') as NodeJS.GCFunction;
-    collect();
-  }) as NodeJS.GCFunction;
+  let gc: NodeJS.GCFunction | undefined;
+  const { collectBy } = await import('../calibrate/give-back.js'); // others of the command need no backend
+  collectBy(() => {
+    setFlagsFromString('--expose-gc'); // of contexts that are made from now on: nobody else has it
+    gc ??= runInNewContext('gc') as NodeJS.GCFunction;
+    gc();
+  });
 }
 
 /** Ends the process when standard output fails: quietly when its reader has seen enough, as in `| head`. */

@@ -27,6 +27,17 @@ export async function weigh(
   resolved: ResolvedOptions,
   folder: string,
 ): Promise<Weighing> {
+  const weighed = await find(source, plan, resolved, folder);
+  if (weighed.importance !== undefined) await giveBack();
+  return weighed;
+}
+
+async function find(
+  source: TensorSource,
+  plan: ModelPlan,
+  resolved: ResolvedOptions,
+  folder: string,
+): Promise<Weighing> {
   const { importance: asked, refine, sequential, seed, tokens, threads, dryRun } = resolved.model;
   if (refine) return refined(source, plan, resolved, folder);
   const layers = plan.shards
@@ -59,9 +70,7 @@ export async function weigh(
     return applied(await collectInSequence(source.path, configs, collecting), layers, source);
   }
   const { collectImportance } = await import('../collect.js');
-  const statistics = await collectImportance(source.path, collecting);
-  giveBack();
-  return applied(statistics, layers, source);
+  return applied(await collectImportance(source.path, collecting), layers, source);
 }
 
 /** The same of graphs, which onnxruntime runs; in a dry run on a text of a few tokens, so that it is known whether it does. */
