@@ -59,7 +59,7 @@ vi.mock('../../lib/calibrate/graphs/engine.js', async (original) => {
   return {
     ...own,
     hasOnnxRuntime: () => engine.installed,
-    loadOnnxRuntime: () => (engine.installed ? ort : own.loadOnnxRuntime()),
+    loadOnnxRuntime: (without: string | undefined) => (engine.installed ? ort : own.loadOnnxRuntime(without)),
   };
 });
 
@@ -207,7 +207,10 @@ describe('importance of a graph', () => {
     const { importance, notes } = await quantizeModel(path, output, { force: true });
     expect(importance).toBe('none');
     expect(notes.join()).toMatch(/npm install onnxruntime-node/);
-    await expectError(() => quantizeModel(path, output, asked), 'ERR_DEPENDENCY', /npm install onnxruntime-node/);
+    const missing = (advice: string) => new RegExp(`npm install onnxruntime-node.*working directory\\.${advice}$`);
+    const without = missing(String.raw` Or do without \(--importance none\)\.`);
+    await expectError(() => quantizeModel(path, output, asked), 'ERR_DEPENDENCY', without);
+    await expectError(() => collectImportance(path), 'ERR_DEPENDENCY', missing('')); // which finds nothing else
     await expectError(() => collectImportance(path, { importance: 'own' }), 'ERR_CHECKPOINT_CONTENT', /importance own/);
   });
 
@@ -291,12 +294,13 @@ describe('error feedback in a graph', () => {
     const dry = await quantizeModel(path, freshPath('out.onnx'), { ...all, dryRun: true });
     expect(notes).toEqual([notes[0], ...dry.notes]); // errors there are none of
     Object.assign(engine, { installed: false });
-    for (const dryRun of [true, false])
-      await expectError(
-        () => quantizeModel(path, freshPath('out.onnx'), { ...all, dryRun }),
-        'ERR_DEPENDENCY',
-        /npm install onnxruntime-node.*no --refine/,
-      );
+    const named = { ...all, importance: 'random' } as const;
+    for (const dryRun of [true, false]) {
+      const run = (options: object) => () => quantizeModel(path, freshPath('out.onnx'), { ...options, dryRun });
+      const both = /do without \(--importance none, and no --refine\)\.$/;
+      await expectError(run(all), 'ERR_DEPENDENCY', /npm install onnxruntime-node.*do without \(no --refine\)\.$/);
+      await expectError(run(named), 'ERR_DEPENDENCY', both);
+    }
     const own = () => quantizeModel(path, freshPath('out.onnx'), { ...all, importance: 'own' });
     await expectError(own, 'ERR_CHECKPOINT_CONTENT', /importance own/);
   });

@@ -21,13 +21,15 @@ export interface GraphCollectOptions {
     | undefined;
   /** Layers that are looked at. Absent: all. */
   readonly only?: ReadonlySet<string> | undefined;
+  /** How its caller does without: as `loadOnnxRuntime` has it. */
+  readonly without?: string | undefined;
 }
 
 /** @throws {HqqError} `ERR_DEPENDENCY` without onnxruntime; `ERR_CHECKPOINT_CONTENT` for a graph that it does not run */
 export async function collectGraphs(source: TensorSource, options: GraphCollectOptions): Promise<Statistics> {
   const { importance, only, signal } = options;
   refuseOwn(source, importance);
-  const ort = loadOnnxRuntime();
+  const ort = loadOnnxRuntime(options.without);
   const graphs = await source.graphs!(only);
   const squares = new Squares();
   let tokens = 0;

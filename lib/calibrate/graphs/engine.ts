@@ -37,24 +37,24 @@ export function hasOnnxRuntime(): boolean {
   return find() !== undefined;
 }
 
-/** That package. @throws {HqqError} `ERR_DEPENDENCY` */
-export function loadOnnxRuntime(): Ort {
+/**
+ * That package.
+ *
+ * @param without How its caller does without, as a user says it; undefined: not at all.
+ * @throws {HqqError} `ERR_DEPENDENCY`
+ */
+export function loadOnnxRuntime(without: string | undefined): Ort {
   const found = find();
   if (found === undefined) {
-    const message = `Cannot find importance: ${MISSING}. Or do without (--importance none, and no --refine).`;
-    throw new HqqError('ERR_DEPENDENCY', message);
+    const otherwise = without === undefined ? '' : ` Or do without (${without}).`;
+    throw new HqqError('ERR_DEPENDENCY', `Cannot find importance: ${MISSING}.${otherwise}`);
   }
   try {
     return required()(found) as Ort;
   } catch (cause) {
     const message = `Cannot load ${NAME}: ${cause instanceof Error ? cause.message : String(cause)}`;
-    throw new HqqError(
-      'ERR_DEPENDENCY',
-      `${message}. Install it anew, or do without importance (--importance none, and no --refine).`,
-      {
-        cause,
-      },
-    );
+    const otherwise = without === undefined ? '' : `, or do without importance (${without})`;
+    throw new HqqError('ERR_DEPENDENCY', `${message}. Install it anew${otherwise}.`, { cause });
   }
 }
 

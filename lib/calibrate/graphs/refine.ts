@@ -29,7 +29,7 @@ export async function refineGraphs(
 ): Promise<Refined> {
   const { importance: from, threads, signal, onProgress } = options;
   refuseOwn(source, from);
-  const ort = loadOnnxRuntime();
+  const ort = loadOnnxRuntime(options.without);
   const machine = { backend: activeBackend(), threads: resolveThreads(threads), signal };
   const byName = new Map<string, PlannedLayer[]>();
   for (const layer of layers) {

@@ -20,7 +20,7 @@ import type { Statistics } from '../statistics.js';
 
 const NONE: Weighing = { source: 'none', notes: [] };
 
-/** `Weigh` of lib/models/quantize: finds what the errors of each input feature count, as the options say. */
+/** `Weigh` of lib/models/quantize: finds what the errors of each input feature count, as the options say, and gives back what that took. */
 export async function weigh(
   source: TensorSource,
   plan: ModelPlan,
@@ -47,7 +47,8 @@ async function find(
   if (sequential && plan.scheme !== 'hqq') throw sequentialError(schemeNamed(plan.scheme));
   if (sequential) await checkRuns(source, 'importance block by block (--sequential)');
   const importance = asked === 'auto' ? 'random' : asked;
-  if (source.graphs !== undefined && !isSaved(importance)) return ofGraphs(source, layers, plan, resolved);
+  if (source.graphs !== undefined && !isSaved(importance))
+    return ofGraphs(source, layers, plan, resolved, withoutGraphs(resolved));
   if (asked === 'auto' && !sequential) {
     const { obstacleTo } = await import('../runs.js');
     const obstacle = activeBackend().name === 'js' ? SLOW : await obstacleTo(source);
@@ -79,6 +80,7 @@ async function ofGraphs(
   layers: readonly PlannedLayer[],
   plan: ModelPlan,
   { model: { importance: asked, seed, tokens, threads, dryRun }, run: { signal, onProgress } }: ResolvedOptions,
+  without: string | undefined,
 ): Promise<Weighing> {
   const { hasOnnxRuntime, MISSING } = await import('../graphs/engine.js');
   if (asked === 'auto' && !hasOnnxRuntime()) return { source: 'none', notes: [notWeighed(MISSING)] };
@@ -88,6 +90,7 @@ async function ofGraphs(
     const statistics = await collectGraphs(source, {
       ...{ importance: asked === 'auto' ? 'random' : asked, seed, threads, signal },
       tokens: dryRun ? Math.min(tokens, TRIAL_TOKENS) : tokens,
+      without,
       only: new Set(layers.map(({ site: { name, original = name } }) => original)),
       onProgress: onProgress && ((stand) => onProgress({ ...idle, ...totalsOf(plan), importance: stand })),
     });
@@ -97,6 +100,15 @@ async function ofGraphs(
     if (asked !== 'auto' || !isOwn) throw error;
     return { source: 'none', notes: [notWeighed(error.message.replace(/\. Give inputs.*$|\.$/, ''))] };
   }
+}
+
+/** What a user says for graphs not to be run; undefined where nothing that was said has them run. */
+function withoutGraphs({ model: { importance, refine } }: ResolvedOptions): string | undefined {
+  const said = [
+    ...(importance === 'auto' || importance === 'none' ? [] : ['--importance none']),
+    ...(refine ? ['no --refine'] : []),
+  ];
+  return said.length === 0 ? undefined : said.join(', and ');
 }
 
 /** Tokens of the text that tells whether a graph runs. */
@@ -118,13 +130,14 @@ async function refined(
 ): Promise<Weighing> {
   const { importance: asked, dryRun } = resolved.model;
   const isGraph = source.graphs !== undefined;
+  const without = withoutGraphs(resolved);
   const importance = asked === 'auto' || asked === 'none' ? (isGraph ? 'random' : 'own') : asked;
   const layers = plan.shards.flatMap((shard) => shard.layers);
   if (!isGraph) await checkRuns(source, 'error feedback (--refine)');
   if (dryRun) {
     const { isFit } = await import('../refine/refine-layers.js');
     const model = { ...resolved.model, importance };
-    const trial = isGraph ? await ofGraphs(source, layers, plan, { ...resolved, model }) : undefined;
+    const trial = isGraph ? await ofGraphs(source, layers, plan, { ...resolved, model }, without) : undefined;
     const isFed = (layer: PlannedLayer) =>
       isFit(layer) && (trial ? trial.importance!.has(layer.site.name) : moduleOf(layer, source) !== HEAD);
     const rest = layers.filter((layer) => !isFed(layer)).map(({ site }) => site.name);
@@ -138,9 +151,9 @@ async function refined(
   const {
     importance: found,
     refined: model,
-    without,
+    without: unfed,
   } = await refine(source, layers, {
-    ...{ ...resolved.model, importance, folder, signal: resolved.run.signal },
+    ...{ ...resolved.model, importance, folder, without, signal: resolved.run.signal },
     onProgress: onProgress && ((stand: CollectProgress) => onProgress({ ...idle, importance: stand })),
   });
   const unweighed = layers.map(({ site: { name } }) => name).filter((name) => !found.has(name));
@@ -150,7 +163,7 @@ async function refined(
   }
   const notes = [
     'Errors are those of the weights as error feedback left them: hqq compare gives those to the original.',
-    ...unfedNotes(without, layers),
+    ...unfedNotes(unfed, layers),
     ...unweighedNotes(unweighed, layers),
   ];
   return { importance: found, source: sourceOf(importance), notes, refined: model };
