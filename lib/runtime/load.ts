@@ -5,9 +5,9 @@ import { parseJson } from '../files/json.js';
 import type { FilePath } from '../files/path.js';
 import { HqqError } from '../messages/errors.js';
 import { refuseSurplus } from '../messages/surplus.js';
-import { plain } from '../messages/text.js';
 import { openFolderModel } from '../models/folder-model.js';
 import type { Model } from '../models/model.js';
+import { configIn } from './config/config-in.js';
 import { type LanguageModelConfig, readIds, readModelConfig } from './config/model-config.js';
 import { type LoadLanguageModelOptions, MAX_CONTEXT, resolveLoadOptions } from './load-options.js';
 import { LanguageModel } from './model.js';
@@ -88,13 +88,7 @@ export async function contextOf(path: FilePath): Promise<number> {
 
 /** What a model's config.json says. @throws {HqqError} `ERR_CHECKPOINT_CONTENT` */
 export function configOf(model: Model): LanguageModelConfig {
-  if (model.isGraph) {
-    const message = `Expected a model folder or a GGUF file, got ${plain(model.path)}, an ONNX graph, which onnxruntime and transformers.js run.`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
-  }
-  if (model.config !== undefined) return readModelConfig(model.config, join(model.path, 'config.json'));
-  const message = `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`;
-  throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
+  return readModelConfig(configIn(model), join(model.path, 'config.json'));
 }
 
 /** Positions that a model is good for. Files with `llama3` or `longrope`, and those of Gemma 3, count the stretching in already, those with `yarn` may. */

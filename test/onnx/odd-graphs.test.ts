@@ -18,6 +18,7 @@ import { FreeNames } from '../../lib/containers/onnx/free-names.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
+import { Encoder } from '../../lib/runtime/encoder/encoder.js';
 import { expectError } from '../containers/helpers.js';
 import { freshPath } from '../support/checkpoints.js';
 import { compute, distance } from '../support/onnx.js';
@@ -260,4 +261,5 @@ it('is nothing that hqq/runtime runs, and is called so', async () => {
   fs.writeFileSync(path, model(graph({ nodes: [matMul()], tensors: [weight()], inputs: IN, outputs: OUT })));
   const engines = /m\.onnx, an ONNX graph, which onnxruntime and transformers\.js run/;
   await expectError(() => planModel(path, { targetBits: 4 }), 'ERR_CHECKPOINT_CONTENT', engines);
+  await expectError(() => Encoder.open(path), 'ERR_CHECKPOINT_CONTENT', engines);
 });

@@ -4,10 +4,10 @@ import type { FilePath } from '../../files/path.js';
 import { allocating } from '../../messages/allocating.js';
 import { HqqError } from '../../messages/errors.js';
 import { Closing } from '../../messages/objects.js';
-import { plain } from '../../messages/text.js';
 import { openFolderModel } from '../../models/folder-model.js';
 import type { Model } from '../../models/model.js';
 import { Plan } from '../blocks/plan.js';
+import { configIn } from '../config/config-in.js';
 import { Lifetime } from '../lifetime.js';
 import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
 import type { Machine } from '../pass.js';
@@ -62,11 +62,7 @@ export class Encoder extends Closing {
     const model = await openFolderModel(path, adapter);
     try {
       signal?.throwIfAborted();
-      if (model.config === undefined) {
-        const message = `Expected a model folder with config.json, got ${plain(model.path)}, which has none.`;
-        throw new HqqError('ERR_CHECKPOINT_CONTENT', message);
-      }
-      const config = readEncoderConfig(model.config, join(model.path, 'config.json'));
+      const config = readEncoderConfig(configIn(model), join(model.path, 'config.json'));
       return new Encoder(model, config, encoderNames(model, config), { activations, threads });
     } catch (error) {
       await model.close();
