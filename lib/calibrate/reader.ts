@@ -1,7 +1,8 @@
-import { inTurns, type Steps } from '../files/event-loop.js';
+import { inTurns } from '../files/event-loop.js';
 import type { Tap } from '../runtime/blocks/tap.js';
 import { Encoder, isEncoderModel } from '../runtime/encoder/encoder.js';
 import { type BlockSource, openBlockSource } from '../runtime/source/block-source.js';
+import { placeColumns } from '../runtime/weights/columns.js';
 import { Shares } from './shares.js';
 
 /** A model that reads texts, block by block, and shows what goes into its linear layers. */
@@ -148,18 +149,4 @@ function joined(texts: readonly Float32Array[]): Float32Array {
     at += text.length;
   }
   return all;
-}
-
-/** Puts `part`, `[rows, width]`, into the columns of `to`, `[rows, columns]`, from `from` on. A step is a row. */
-function* placeColumns(
-  part: Float32Array,
-  width: number,
-  to: Float32Array,
-  columns: number,
-  from: number,
-): Steps<void> {
-  for (let row = 0; row * width < part.length; row++) {
-    to.set(part.subarray(row * width, (row + 1) * width), row * columns + from);
-    yield;
-  }
 }

@@ -1,10 +1,12 @@
 import type { Backend } from '../../../binding.js';
 import { largeFloats } from '../../compute/memory.js';
+import { inTurns } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
 import { DenseLinear, type Linear } from '../blocks/linear.js';
 import { Plan, type PlanRun } from '../blocks/plan.js';
+import { placeColumns } from './columns.js';
 
 /** Floats of weights that are in memory at once. Fewer, and each piece's products would be too few for what a call costs. */
 const PIECE = 1 << 20;
@@ -94,14 +96,8 @@ export class FiledLinear implements Linear {
         new DenseLinear(piece, [rows, inFeatures], own).addTo(plan, x, batch, to);
         await plan.run(backend, run);
         if (to === out) continue;
-        place(to, rows, out, outFeatures, from);
+        await inTurns(placeColumns(to, rows, out, outFeatures, from), run.signal);
       }
     });
   }
-}
-
-/** Puts `part`, `[batch, width]`, into the columns of `to` from `from` on. No views of rows: a model would leave hundreds of megabytes of them. */
-function place(part: Float32Array, width: number, to: Float32Array, columns: number, from: number): void {
-  for (let at = 0, begin = from; at < part.length; at += width, begin += columns)
-    for (let i = 0; i < width; i++) to[begin + i] = part[at + i]!;
 }
