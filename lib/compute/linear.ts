@@ -254,6 +254,7 @@ export class QuantizedLinear {
 
   /** What a layer whose `path` is `'fused'` is made of. @internal */
   get panels(): PanelArgs | undefined {
+    // A cast, here and below, in place of `'panels' in`: what an import reads is at its limit (test/import.test.ts).
     return (this.#weights as { panels?: PanelArgs }).panels;
   }
 
