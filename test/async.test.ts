@@ -11,6 +11,7 @@ import type { PlainWeight } from '../lib/matrix/weight.js';
 import { SOLVERS, ZERO_KINDS } from '../lib/solvers/solvers.js';
 import { runFixture } from './child.js';
 import { racesOf, shareOf } from './support/share.js';
+import { countTurns } from './support/turns.js';
 
 const isa = availableBackends()[0]!;
 const fast = activeBackend().name === 'native';
@@ -280,17 +281,10 @@ describe('JavaScript in the background', () => {
         ...{ scale: new Float32Array(cols), zero: new Float32Array(cols), stats: new Float64Array(5) },
       }),
     );
-    let turns = 0;
-    let running = true;
-    const count = () => {
-      turns++;
-      if (running) setImmediate(count);
-    };
-    setImmediate(count);
+    const turns = countTurns();
     const started = performance.now();
     await task.promise;
-    running = false;
     // A turn every 2 ms or so; the bound leaves room for a machine that is busy.
-    expect(turns).toBeGreaterThan((performance.now() - started) / 40);
+    expect(turns()).toBeGreaterThan((performance.now() - started) / 40);
   });
 });

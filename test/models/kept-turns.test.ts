@@ -7,6 +7,7 @@ import { rowsFrom } from '../../lib/schemes/rows/chunks.js';
 import type { RowForm } from '../../lib/schemes/rows/form.js';
 import { solveRows } from '../../lib/schemes/rows/solve.js';
 import type { LayerForm, PlannedLayer, WorkRun } from '../../lib/schemes/scheme.js';
+import { countTurns } from '../support/turns.js';
 
 // Codes that a layer has already are found in JavaScript, by those formats that keep them: a chunk is a million weights.
 
@@ -44,16 +45,9 @@ const WORKS = {
 test.each(Object.entries(WORKS))(
   'while codes are kept as %s the event loop turns, and an abort is heard',
   async (_, work) => {
-    let turns = 0;
-    let running = true;
-    const count = () => {
-      turns++;
-      if (running) setImmediate(count);
-    };
-    setImmediate(count);
+    const turns = countTurns();
     const { sums } = await work(runOf(new AbortController().signal));
-    running = false;
-    expect(turns).toBeGreaterThan(1);
+    expect(turns()).toBeGreaterThan(1);
     expect(sums).toMatchObject({ absError: 0, squaredError: 0, badIndex: -1 });
     const abort = new AbortController();
     setImmediate(() => abort.abort(new Error('enough')));
