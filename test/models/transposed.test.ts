@@ -1,7 +1,8 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openSource } from '../../lib/containers/list.js';
+import { Scratch } from '../../lib/containers/scratch.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { compareModels } from '../../lib/models/compare.js';
 import { dequantizeModel } from '../../lib/models/dequantize.js';
@@ -124,6 +125,22 @@ describe('a GPT-2', () => {
     const [comparison, otherComparison] = [await compareModels(input, out), await compareModels(other, otherOut)];
     expect(comparison.totals).toEqual(otherComparison.totals);
     expect((await compareModels(input, back)).totals.relativeError).toBeCloseTo(comparison.totals.relativeError, 12);
+  });
+
+  it('is read into the same memory, however many shards it has', async () => {
+    const source = gpt2();
+    const shards = [0, 1].flatMap((layer) =>
+      ['attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj'].map((name) => {
+        const weight = `h.${layer}.${name}.weight`;
+        return { [weight]: source[weight]! };
+      }),
+    );
+    const take = vi.spyOn(Scratch.prototype, 'take');
+    await quantizeModel(modelFolder(shards, { config: GPT2 }), freshPath(), { importance: 'none' });
+    const windows = take.mock.contexts.filter((_, i) => take.mock.calls[i]![0] === 'window');
+    take.mockRestore();
+    expect(windows).toHaveLength(shards.length);
+    expect(new Set(windows).size).toBe(2); // one is read while the other is computed
   });
 
   it('says who will not load it, and leaves names that Python must not know', async () => {

@@ -25,7 +25,7 @@ import { addSums } from './add-sums.js';
 import { convertBias } from './convert-bias.js';
 import type { ShardPlan } from './plan.js';
 import { type ReadWeights, readWeights } from './read-weights.js';
-import { inWindows, Rooms, type Window } from './windows.js';
+import { inWindows, type Rooms, type Window } from './windows.js';
 
 /** What all work on the shards of a model shares. */
 export interface ShardRun {
@@ -34,6 +34,8 @@ export interface ShardRun {
   readonly envelope: Envelope;
   readonly scheme: Scheme;
   readonly slots: readonly Scratch[];
+  /** For weights that lie `[in, out]`. Shards are written one after the other, and need no more than one of them does. */
+  readonly rooms: Rooms;
   readonly backend: Backend;
   readonly threads: number;
   readonly counter: Counter;
@@ -135,12 +137,11 @@ function* copyJobs(entries: readonly TensorEntry[]): Generator<Job> {
   for (const entry of entries) for (const piece of copyPieces(entry)) yield { kind: 'copy', entry, piece };
 }
 
-function* layerJobs(states: readonly LayerState[], { scheme }: ShardRun): Generator<Job> {
+function* layerJobs(states: readonly LayerState[], { scheme, rooms }: ShardRun): Generator<Job> {
   let behind: Iterable<Job> = [];
   // Of layers that need it no more: what is given back to the system comes back late, and adds up. What looks write is that of one
   // layer at a time: the next one's wait till it is settled, which is when all of it was looked at.
   const looks = new Scratch();
-  const rooms = new Rooms();
   const kept: Scratch[] = [];
   let free: Promise<void> | undefined;
   for (const state of states) {

@@ -8,6 +8,7 @@ import type { ConversionRun } from '../options.js';
 import { Counter, makeSlots, Stopwatch } from '../stream/transfer.js';
 import { changedEnvelope, type ModelPlan, type ShardPlan, shardLayout } from './plan.js';
 import { type Importance, type LayerResult, quantizeShard, type ShardRun } from './quantize-shard.js';
+import { Rooms } from './windows.js';
 
 /** A shard that was written. */
 interface WrittenShard {
@@ -35,6 +36,7 @@ export function shardRun(
     envelope: changedEnvelope(source, plan),
     scheme: schemeNamed(plan.scheme),
     slots: makeSlots(1), // the one more only copies
+    rooms: new Rooms(),
     backend: activeBackend(),
     threads: resolveThreads(threads),
     counter: new Counter(onProgress, weights, layers.length + copies),
