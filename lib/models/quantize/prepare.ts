@@ -64,12 +64,13 @@ function resolveBefore(options: QuantConfig & ModelOptions & ConversionRun): {
   try {
     return { own: resolveOptions(options), settled: true };
   } catch (error) {
-    const { zeroPoint, to, for: engine } = options;
-    if ([zeroPoint, to, engine].some((given) => given !== undefined)) throw error;
+    const { prune, zeroPoint, to, for: engine } = options;
+    const asked = [zeroPoint, to, engine].some((given) => given !== undefined);
+    if (!(error instanceof HqqError) || prune === undefined || asked) throw error;
     try {
       return { own: resolveOptions({ ...options, zeroPoint: 'integer' }), settled: false };
-    } catch {
-      throw error;
+    } catch (other) {
+      throw other instanceof HqqError ? error : other;
     }
   }
 }
