@@ -58,7 +58,7 @@ const weighAndTune =
     const planned = { blocks, layers: shapesOf(plan) };
     const state = await TuneState.open(folder, key, tune.restart, planned, resolved.run.signal);
     try {
-      return await tuneInto(state, { tune, weighed, ofText })(source, plan, resolved, beside);
+      return await tuneInto(state, { tune, weighed, ofText, kind })(source, plan, resolved, beside);
     } catch (error) {
       await state.close();
       throw error;
@@ -71,11 +71,12 @@ interface TunedWith {
   readonly weighed: Weighing;
   /** Whether importance is that of the text that is tuned with. */
   readonly ofText: boolean;
+  readonly kind: TunedSource['kind'];
 }
 
 /** Tunes what is not tuned yet; the state is closed with the source that comes of it. */
 const tuneInto =
-  (state: TuneState, { tune, weighed, ofText }: TunedWith): Weigh =>
+  (state: TuneState, { tune, weighed, ofText, kind }: TunedWith): Weigh =>
   async (source, plan, resolved) => {
     const { seed, threads, adapter } = resolved.model;
     const scheme = schemeNamed(plan.scheme);
@@ -101,11 +102,7 @@ const tuneInto =
         layersOf(plan).length,
       ),
       ...obstacleNotes(plan),
-      ...(tune.keep
-        ? [
-            `What was tuned stays in ${plain(state.folder)}, from which the same run goes on, also with another tune.model.`,
-          ]
-        : []),
+      ...keepNotes(state.folder, tune, kind !== 'encoder' && scheme.blockTuning === undefined),
     ];
     const names = new Map(layersOf(plan).map(({ site }) => [site.weight.name, site.name]));
     const importance = ofText
@@ -285,6 +282,12 @@ function modelNotes(model: ModelRecord | undefined, { model: steps }: ResolvedTu
   const what = `Moved scales and zeros of all layers together in ${plural(steps, 'step')}`;
   const kept = model.layers.length > 0 ? '' : '; what was before is better, and stays';
   return [`${what}: probabilities on tokens that were held back are off by ${after}, not ${before}${kept}.`];
+}
+
+function keepNotes(folder: string, { keep }: ResolvedTune, hasLastStage: boolean): readonly string[] {
+  if (!keep) return [];
+  const also = hasLastStage ? ', also with another last stage (tune.model, --tune-model)' : '';
+  return [`What was tuned stays in ${plain(folder)}; with force (--force) the same run goes on from it${also}.`];
 }
 
 function leftNotes(left: readonly string[], of: number): readonly string[] {

@@ -93,8 +93,9 @@ describe('tuning encoders', () => {
     );
     const { importance, notes } = await quantizeModel(bert, join(scratch, 'by text'), {
       ...options,
-      tune: { ...tune, data: `text:${book}` },
+      tune: { ...tune, data: `text:${book}`, keep: true },
     });
+    expect(notes.join(' ')).toMatch(/stays in .*by text\.tune; .* goes on from it\./); // without a last stage
     expect(importance).toBe('text');
     expect(notes.join(' ')).toMatch(/Tuned \d blocks in 8 steps each/);
   });

@@ -130,7 +130,8 @@ describe('a GGUF file', () => {
       onProgress: ({ tuning }) => void (tuning?.block === 2 && controller.abort(new Error('stopped'))),
     });
     expect((await failure(() => run)).message).toBe('stopped');
-    await quantizeModel(SHIPPED, stopped, own);
+    const { notes } = await quantizeModel(SHIPPED, stopped, { ...own, tune: { ...tune, keep: true } });
+    expect(notes.join(' ')).toMatch(/stays in .*stopped\.gguf\.tune; .* goes on from it\./); // without a last stage, which blocks have not
     expect(readFileSync(stopped).equals(readFileSync(whole))).toBe(true);
   });
 

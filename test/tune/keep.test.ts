@@ -41,7 +41,9 @@ describe('a state that is kept', () => {
 
     const begun = await run('kept', { keep: true });
     expect(begun.files).toEqual(plain.files);
-    expect(begun.notes).toMatch(/What was tuned stays in .*kept\.tune/);
+    expect(begun.notes).toMatch(
+      /What was tuned stays in .*kept\.tune; with force \(--force\) the same run goes on from it, also .*--tune-model\)\./,
+    );
     for (const [own, wanted, steps] of [
       [{ model: 2, keep: true }, undefined, 2 * 3],
       [{ model: 3, keep: true }, moved, 3 * 3],
