@@ -77,6 +77,8 @@ export interface QuantConfig {
    *
    * @default 'joint'; `'hqs'` where `lambda` is given, `'admm'` where `rho` is; `'hqq'` where options of the reference's solver are: an
    * `lpNorm` up to 1, `beta`, `kappa`, `roundZero` or `referenceGuards`, and no `zeroPoint` that it does not have
+   * @throws {HqqError} `ERR_INVALID_OPTION` for GGUF unless it is `'joint'` or `'minmax'`: blocks are fitted by a search of their own, which
+   *   reads no `lpNorm`, `beta`, `lambda`, `rho`, `kappa` or `iterations` either, and with which these are refused
    */
   readonly solver?: Solver;
 

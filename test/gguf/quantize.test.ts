@@ -121,6 +121,12 @@ describe('a GGUF file', () => {
     expect(await message({ type: 'q9_k' })).toMatch(/Expected type to be one of q4_0, .*Q4_K_M.*got "q9_k"/);
     expect(await message({ groupSize: 64 })).toMatch(/no groupSize for GGUF/);
     expect(await message({ solver: 'hqq' })).toMatch(/solver to be joint or minmax for GGUF/);
+    const unread = { lpNorm: 0.7, beta: 5, lambda: 0.001, rho: 'auto', kappa: 1, iterations: 1 };
+    for (const [name, value] of Object.entries(unread)) {
+      const refused = `Expected no ${name} for GGUF, whose blocks are fitted by a search that does not read it, got ${value}.`;
+      expect(await message({ type: 'q4_0', [name]: value, importance: 'none' })).toContain(refused);
+      expect(await message({ overrides: { '*.ffn_down': { [name]: value } } })).toContain(refused);
+    }
     expect(await message({ nbits: 1 })).toMatch(/nbits to be one of 8, 6, 5, 4, 3, 2 for GGUF/);
     const out = freshPath('out.gguf');
     await quantizeModel(input, out, { type: 'q8_0', solver: 'minmax' });

@@ -63,6 +63,9 @@ const FIXED = [
   'referenceGuards',
 ] as const;
 
+/** Options of solvers for matrices. Blocks are fitted by a search of their own, which reads none of them. */
+const UNREAD = ['lpNorm', 'beta', 'lambda', 'rho', 'kappa', 'iterations'] as const;
+
 /** What cannot be had of blocks is refused. */
 function checkAsked(config: QuantConfig): void {
   const given = FIXED.find((name) => config[name] !== undefined);
@@ -73,6 +76,11 @@ function checkAsked(config: QuantConfig): void {
   const { solver } = config;
   if (solver !== undefined && solver !== 'joint' && solver !== 'minmax')
     throw new HqqError('ERR_INVALID_OPTION', `Expected solver to be joint or minmax for GGUF, got ${solver}.`);
+  const unread = UNREAD.find((name) => config[name] !== undefined);
+  if (unread !== undefined) {
+    const message = `Expected no ${unread} for GGUF, whose blocks are fitted by a search that does not read it`;
+    throw new HqqError('ERR_INVALID_OPTION', `${message}, got ${String(config[unread])}. Leave it out.`);
+  }
 }
 
 /** The types of blocks that hold any code of so many bits, with a scale and a minimum. */
