@@ -108,7 +108,8 @@ export interface QuantConfig {
    * off. 0 changes each that is not the nearest. `'auto'`: of 0 to 0.3, as `lpNorm` has it.
    *
    * @default 0.001
-   * @throws {HqqError} `ERR_INVALID_OPTION` beside another solver.
+   * @throws {HqqError} `ERR_INVALID_OPTION` beside another solver, unless it is `'auto'`, which chooses nothing there, or the default,
+   *   which resolved configurations hold
    */
   readonly lambda?: number | 'auto';
 
@@ -117,7 +118,7 @@ export interface QuantConfig {
    * in ten iterations; above 1 they settle early, and it stays. `'auto'`: of 0.5 to 1, as `lpNorm` has it.
    *
    * @default 0.75
-   * @throws {HqqError} `ERR_INVALID_OPTION` beside another solver.
+   * @throws {HqqError} `ERR_INVALID_OPTION` as `lambda`
    */
   readonly rho?: number | 'auto';
 
