@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 const [WIDTH, HEIGHT] = [720, 420];
 const BOX = { left: 64, right: WIDTH - 16, top: 44, bottom: HEIGHT - 48 };
 const [BITS, PERPLEXITY] = [
-  [2.4, 4.8],
+  [2, 4.8],
   [28, 1200],
 ];
 
@@ -63,7 +63,7 @@ for (const value of [30, 40, 60, 100, 200, 400, 800]) {
     text(BOX.left - 8, y(value) + 4, value, ' text-anchor="end"'),
   );
 }
-for (const bits of [2.5, 3, 3.5, 4, 4.5]) {
+for (const bits of [2, 2.5, 3, 3.5, 4, 4.5]) {
   lines.push(
     `<path class="grid" d="M${n(x(bits))} ${BOX.top}V${BOX.bottom}"/>`,
     text(x(bits), BOX.bottom + 18, bits, ' text-anchor="middle"'),
