@@ -252,9 +252,8 @@ export class QuantizedLinear {
     return out;
   }
 
-  /** What a layer whose `path` is `'fused'` is made of. @internal */
+  /** What a layer whose `path` is `'fused'` is made of. By a cast, as below: an import may read no more (test/import.test.ts). @internal */
   get panels(): PanelArgs | undefined {
-    // A cast, here and below, in place of `'panels' in`: what an import reads is at its limit (test/import.test.ts).
     return (this.#weights as { panels?: PanelArgs }).panels;
   }
 
