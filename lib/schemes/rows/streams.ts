@@ -1,3 +1,4 @@
+import { turn } from '../../containers/transpose.js';
 import { HqqError } from '../../messages/errors.js';
 
 // Codes of so many bits in 32-bit words, as the engines' formats have them: one little-endian bit stream a row, code `i` at bits
@@ -82,6 +83,8 @@ export function unpackFields(words: Int32Array, rows: number, cols: number, bits
 /** Arrays whose elements can be moved. */
 type Elements = Int32Array | Uint8Array | Uint16Array | Float32Array;
 
+const wordsIn = ({ buffer, byteOffset, length }: Elements) => new Uint32Array(buffer, byteOffset, length);
+
 /** Rows and columns of a tile: what is read and written of it stays in the first-level cache. */
 const TILE = 32;
 
@@ -89,6 +92,10 @@ const TILE = 32;
 export function transpose<T extends Elements>(from: T, rows: number, cols: number, to: T): T {
   if (rows === 1 || cols === 1) {
     to.set(from.subarray(0, rows * cols));
+    return to;
+  }
+  if (from.BYTES_PER_ELEMENT === 4) {
+    turn(wordsIn(from), { at: 0, stride: cols, rows, cols }, wordsIn(to), { at: 0, stride: rows });
     return to;
   }
   for (let top = 0; top < rows; top += TILE) {
