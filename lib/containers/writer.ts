@@ -17,6 +17,7 @@ import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
 import type { Layout, TensorEntry, TensorSink } from './container.js';
 import { beginOf, countAt, lengthOf, type Ranges } from './range.js';
+import { type Gathered, type Spare, Strips } from './strips.js';
 import { type Refused, Written } from './written.js';
 
 const ftruncate = promisify(fs.ftruncate);
@@ -58,6 +59,9 @@ export class FileWriter implements TensorSink {
   /** What is written of each tensor. */
   readonly #written = new Map<string, Written>();
   readonly #writes = new Set<Promise<void>>();
+  /** Narrow columns of tensors, until they are wide. */
+  readonly #strips = new Map<string, Strips>();
+  readonly #spare: Spare = [];
 
   private constructor(path: string, layout: FileLayout, fd: number) {
     this.path = path;
@@ -110,7 +114,8 @@ export class FileWriter implements TensorSink {
 
   /**
    * Writes `bytes` to `pieces` of tensor `name`, one after the other: in bytes, sorted, apart. For many short ones: blocking
-   * calls, a few milliseconds' worth at a time, since a call that waits for a thread takes ten times as long.
+   * calls, a few milliseconds' worth at a time, since a call that waits for a thread takes ten times as long. Narrow columns of a
+   * matrix are copied, and written when neighbours have made them wide: an error of the system comes to who brings the last of these.
    *
    * @throws {HqqError} as `write`; the signal's reason when aborted, after which the file can only be abandoned.
    */
@@ -119,21 +124,57 @@ export class FileWriter implements TensorSink {
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
     this.#claim(entry, (written) => written.claimAll(pieces));
-    const writing = async (): Promise<void> => {
-      let offset = 0;
-      for (let next = 0, length = lengthOf(pieces); next < length; ) {
-        signal.throwIfAborted();
-        const turn = offset + TURN_BYTES;
-        for (const stop = next + TURN_PIECES; next < length && next < stop && offset < turn; next++) {
-          const end = offset + countAt(pieces, next);
-          writeFullySync(fd, this.path, entry.begin + beginOf(pieces, next), bytes, offset, end);
-          offset = end;
-        }
-        await setImmediate();
-      }
-    };
-    await this.#track(writing());
+    const strips = this.#stripsFor(entry, pieces);
+    if (strips === undefined || !('rows' in pieces)) {
+      await this.#track(this.#putPieces(fd, entry, pieces, bytes, signal));
+    } else {
+      await this.#track(this.#putStrips(fd, entry, strips, strips.put(pieces, bytes), signal));
+    }
     this.#flushSome(fd, bytes.byteLength);
+  }
+
+  /** What gathers columns of a tensor, if they are narrow: the first ones tell. */
+  #stripsFor({ name, begin, end }: TensorEntry, pieces: Ranges): Strips | undefined {
+    if (!('rows' in pieces) || pieces.rows * pieces.step !== end - begin) return undefined;
+    let strips = this.#strips.get(name);
+    if (strips === undefined && Strips.areFor(pieces))
+      this.#strips.set(name, (strips = new Strips(pieces, this.#spare)));
+    return strips;
+  }
+
+  async #putStrips(
+    fd: number,
+    entry: TensorEntry,
+    strips: Strips,
+    whole: readonly Gathered[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    for (const strip of whole) {
+      const { columns, bytes } = strip;
+      if (columns.count < columns.step) await this.#putPieces(fd, entry, columns, bytes, signal);
+      else await writeFully(fd, this.path, entry.begin, bytes);
+      strips.giveBack(strip);
+    }
+  }
+
+  async #putPieces(
+    fd: number,
+    entry: TensorEntry,
+    pieces: Ranges,
+    bytes: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void> {
+    let offset = 0;
+    for (let next = 0, length = lengthOf(pieces); next < length; ) {
+      signal.throwIfAborted();
+      const turn = offset + TURN_BYTES;
+      for (const stop = next + TURN_PIECES; next < length && next < stop && offset < turn; next++) {
+        const end = offset + countAt(pieces, next);
+        writeFullySync(fd, this.path, entry.begin + beginOf(pieces, next), bytes, offset, end);
+        offset = end;
+      }
+      await setImmediate();
+    }
   }
 
   /** Begins to send what was written to the disk, where that is worth it. Nobody waits for it but the end. */
@@ -177,6 +218,7 @@ export class FileWriter implements TensorSink {
       if (this.#flushError !== undefined) throw this.#flushError;
       if (this.#failed) throw this.#misuse('every write to succeed', 'a failed one');
       await inTurns(this.#demandWhole());
+      await this.#putRest(fd);
       await syncFile(fd, this.path);
       await writeFully(fd, this.path, 0, this.layout.header.subarray(0, HELD_BYTES));
       await syncFile(fd, this.path);
@@ -185,6 +227,15 @@ export class FileWriter implements TensorSink {
     }
     this.#fd = undefined;
     await closeFile(fd);
+  }
+
+  /** Writes what is still gathered of tensors that were written otherwise, too. */
+  async #putRest(fd: number): Promise<void> {
+    const { signal } = new AbortController();
+    for (const [name, strips] of this.#strips) {
+      for (const { columns, bytes } of strips.rest())
+        await this.#putPieces(fd, this.layout.entries.get(name)!, columns, bytes, signal);
+    }
   }
 
   *#demandWhole(): Steps<void> {
