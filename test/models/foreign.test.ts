@@ -73,14 +73,14 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
     },
   },
   'compressed-tensors, NVFP4': {
-    tool: 'compressed-tensors',
+    tool: 'compressed-tensors nvfp4 or mxfp4',
     layer: {
       ...{ weight_packed: t('U8', 64, 64), weight_scale: t('F8_E4M3', 64, 8) },
       ...{ weight_global_scale: t('F32', 1), input_global_scale: t('F32', 1) },
     },
   },
   'compressed-tensors, int8': {
-    tool: 'compressed-tensors',
+    tool: 'compressed-tensors int-quantized',
     layer: { weight: t('I8', 64, 128), weight_scale: t('BF16', 64, 1) },
   },
   'compressed-tensors, FP8 by channel': {
@@ -88,11 +88,11 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
     layer: { weight: t('F8_E4M3', 64, 128), weight_scale: t('BF16', 64, 1) },
   },
   'compressed-tensors, not packed': {
-    tool: 'compressed-tensors',
+    tool: 'compressed-tensors naive-quantized',
     layer: { weight: t('BF16', 64, 128), weight_scale: t('BF16', 64, 2), weight_zero_point: t('I8', 64, 2) },
   },
   'compressed-tensors, sparse': {
-    tool: 'compressed-tensors',
+    tool: 'compressed-tensors sparse-bitmask',
     layer: { compressed: t('BF16', 64, 64), bitmask: t('U8', 64, 16), shape: t('I64', 2), row_offsets: t('I64', 64) },
   },
   'ModelOpt NVFP4': {

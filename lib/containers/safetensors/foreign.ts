@@ -66,11 +66,12 @@ const MARKS: readonly Mark[] = [
   mark('FP-Quant', '.qweight', packed, { '.forward_hadamard_matrix': float }),
   mark('SVDQuant', '.qweight', packed, { '.wscales': any }),
   mark('packed (qweight)', '.qweight', packed, { '.scales': any }),
-  // compressed-tensors (compressors/pack_quantized, nvfp4, mxfp4, mxfp6): weight_packed I32 or U8, weight_scale; marlin-24 has scale_packed.
+  // compressed-tensors (compressors/pack_quantized, nvfp4, mxfp4, mxfp6): weight_packed I32, which is read, or U8, weight_scale; marlin-24 has
+  // scale_packed.
+  mark('compressed-tensors nvfp4 or mxfp4', '.weight_packed', one('U8'), { '.weight_scale': any }),
   mark('compressed-tensors', '.weight_packed', packed, { '.weight_scale': any }),
-  mark('compressed-tensors', '.weight_packed', packed, { '.scale_packed': any }),
-  // Its sparse-bitmask.
-  mark('compressed-tensors', '.compressed', any, { '.bitmask': packed }),
+  mark('compressed-tensors marlin-24', '.weight_packed', packed, { '.scale_packed': any }),
+  mark('compressed-tensors sparse-bitmask', '.compressed', any, { '.bitmask': packed }),
   // NVIDIA's ModelOpt (torch/export/quant_utils.py): NVFP4 is weight U8 [out, in / 2], weight_scale F8_E4M3, weight_scale_2 F32, input_scale
   // F32; stacks of experts have gate_up_proj_weight_scale_2. FP8: weight F8_E4M3 with a weight_scale and an input_scale that are scalars, or
   // a weight_scale for each output; int8 the latter; 4-bit AWQ: U8 with pre_quant_scale.
@@ -89,10 +90,10 @@ const MARKS: readonly Mark[] = [
   mark('TensorRT-LLM', '.weights_scaling_factor', any, { '.weight': packed }),
   // compressed-tensors' int-quantized and float-quantized, weight I8 or F8_E4M3 with weight_scale [out, 1] or [1]; FBGEMM's in transformers
   // (integrations/fbgemm_fp8.py) is the former of these. What is quantized but not packed has a zero point beside a weight of floats.
-  mark('compressed-tensors', '.weight_scale', any, { '.weight': whole }),
+  mark('compressed-tensors int-quantized', '.weight_scale', any, { '.weight': whole }),
   mark('FP8 (ModelOpt or compressed-tensors)', '.weight_scale', float, { '.weight': fp8 }, (scale) => rank(scale, 1)),
   mark('FP8 (compressed-tensors or FBGEMM)', '.weight_scale', any, { '.weight': packed }),
-  mark('compressed-tensors', '.weight_scale', float, { '.weight_zero_point': whole }),
+  mark('compressed-tensors naive-quantized', '.weight_scale', float, { '.weight_zero_point': whole }),
   // bitsandbytes, 4 bits (functional.py, QuantState.as_dict(packed=True)): weight, weight.absmax, weight.quant_map,
   // weight.quant_state.bitsandbytes__nf4. The weight may be stored as any type (bnb_4bit_quant_storage).
   mark('bitsandbytes 4-bit', '.absmax', any, { '': any, '.quant_map': float }),
