@@ -5,7 +5,7 @@ import { checkStoredLayerOptions, checkStoredLinearOptions, type LinearOptions }
 import { checkRunOptions, runTask, runTaskSync } from '../compute/run.js';
 import type { Obstacle, TensorEntry, TensorSource } from '../containers/container.js';
 import { openSource } from '../containers/list.js';
-import { kindsOf, layerOf } from '../containers/names.js';
+import { layerOf } from '../containers/names.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
 import type { QuantizedTensor, RunOptions } from '../matrix/weight.js';
@@ -248,7 +248,7 @@ export class Model extends Closing {
     const formats = [...new Set(layers.map(({ scheme }) => scheme))];
     const { origin, config } = this.#source.envelope;
     const stays = [...this.#entries.values()].filter((entry) => !isLayer(entry)).map(({ name }) => layerOf(name));
-    const loads = layers.length === 0 ? [] : enginesOf(layers.map(engineLayer), stays, kindsOf(config));
+    const loads = layers.length === 0 ? [] : enginesOf(layers.map(engineLayer), stays, config);
     return { formats, loads, ...(origin === undefined ? {} : { origin }) };
   }
 

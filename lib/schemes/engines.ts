@@ -1,5 +1,7 @@
+import { kindsOf } from '../containers/names.js';
 import type { ZeroPoint } from '../solvers/solver.js';
 import { isExpert } from './rows/form.js';
+import { declaredOf } from './rows/stored.js';
 import type { LayerStorage } from './scheme.js';
 
 // Which engines load which layers: what was seen running, or read in their sources, of the releases that docs/engines.md names.
@@ -242,8 +244,16 @@ export function engineLayer({
 export function enginesOf(
   layers: readonly EngineLayer[],
   stays: readonly string[] = [],
-  kinds: readonly unknown[] = [],
+  config?: Readonly<Record<string, unknown>>,
 ): readonly string[] {
   if (layers.some(({ scheme }) => scheme === 'onnx')) return ['onnxruntime', 'transformers.js'];
-  return ENGINES.filter(({ name }) => notLoaded(name, layers, stays, kinds) === undefined).map(({ title }) => title);
+  const loading = ENGINES.filter(({ name }) => notLoaded(name, layers, stays, kindsOf(config)) === undefined);
+  return loading.filter(({ name }) => name !== 'transformers' || unpacks(layers, config)).map(({ title }) => title);
+}
+
+/** Zeros of compressed-tensors' layers: transformers 5 refuses them where config.json does not tell it to unpack all, by both its keys. */
+function unpacks(layers: readonly EngineLayer[], config: Readonly<Record<string, unknown>> | undefined): boolean {
+  const said = declaredOf(config);
+  if (said.dequantize === true && said.run_compressed === false) return true;
+  return !layers.some(({ scheme, zeroPoint }) => scheme === 'compressed-tensors' && zeroPoint !== 'symmetric');
 }

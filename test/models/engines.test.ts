@@ -106,6 +106,31 @@ describe('engines', () => {
   });
 });
 
+test('transformers 5 is not named for integer zeros of compressed-tensors without the two keys that it wants', async () => {
+  const loads = async (change: (said: Record<string, unknown>) => void) => {
+    const out = freshPath('out');
+    await quantizeModel(modelFolder([{ 'l.x.weight': randomTensor([64, 128], 1) }], { config: '{}' }), out, {
+      ...CT,
+      zeroPoint: 'integer',
+    });
+    const path = join(out, 'config.json');
+    const config = JSON.parse(fs.readFileSync(path, 'utf8'));
+    change(config.quantization_config);
+    fs.writeFileSync(path, JSON.stringify(config));
+    const model = await openModel(out);
+    const { loads: engines } = model.loading();
+    await model.close();
+    return engines;
+  };
+  expect(await loads(() => {})).toContain('transformers 5');
+  const without = await loads((said) => {
+    delete said.dequantize;
+    delete said.run_compressed;
+  });
+  expect(without).not.toContain('transformers 5');
+  expect(without).toContain('vLLM');
+});
+
 test('AWQ in the order of gemv is not tried in transformers, and taken by no other engine', () => {
   const layer = {
     name: 'l',
