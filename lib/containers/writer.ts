@@ -149,6 +149,8 @@ export class FileWriter implements TensorSink {
     whole: readonly Gathered[],
     signal: AbortSignal,
   ): Promise<void> {
+    await setImmediate(); // what was copied took its time, and an abort may wait
+    signal.throwIfAborted();
     for (const strip of whole) {
       const { columns, bytes } = strip;
       if (columns.count < columns.step) await this.#putPieces(fd, entry, columns, bytes, signal);
