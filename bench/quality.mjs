@@ -2,9 +2,11 @@
 // and importance. The model that ships with the repository, and SmolLM2-135M-Instruct where HQQ_MODELS has it, or HQQ_SMOLLM2 is it: the one
 // expanded from a Q4_1 GGUF, whose weights lie, every 32, on 16 levels, with columns moved by 16, so that no group is flattered; that one
 // beside ggml's types, too. Prints one JSON document, with the models skipped, and why. HQQ_QUALITY=all tries every combination, hours long;
-// HQQ_QUALITY=ggml ggml's types alone, HQQ_QUALITY=tuned what is tuned (--tune); without, those of docs/quality.md.
+// HQQ_QUALITY=ggml ggml's types alone, HQQ_QUALITY=tuned what is tuned (--tune); without, those of docs/quality.md. HQQ_QUALITY_MODEL=SmolLM2
+// is models alone whose names begin so. In the folder that HQQ_QUALITY_KEEP names rows and statistics stay as they are found, and what is
+// there is not measured again: so a run goes on where one ended.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +18,8 @@ import { GGML_TYPES, importanceOf, writeGgmlModel } from './quality-ggml.mjs';
 const models = process.env.HQQ_MODELS ?? fileURLToPath(new URL('../../shared/models', import.meta.url));
 const work = mkdtempSync(join(process.env.HQQ_BENCH_DIR ?? tmpdir(), 'hqq-bench-'));
 const cli = fileURLToPath(new URL('../dist/cli.mjs', import.meta.url));
+const keep = process.env.HQQ_QUALITY_KEEP;
+if (keep !== undefined) mkdirSync(keep, { recursive: true });
 
 const SUBJECTS = [
   {
@@ -33,7 +37,7 @@ const SUBJECTS = [
     windows: 8,
     ggml: true,
   },
-];
+].filter(({ name }) => name.startsWith(process.env.HQQ_QUALITY_MODEL ?? ''));
 
 /** Every combination of the values, the last one changing first. */
 function product(values) {
@@ -43,12 +47,13 @@ function product(values) {
   );
 }
 
+// What tells most comes first.
 const ALL = product({
-  solver: ['hqq', 'joint'],
-  importance: ['none', 'random', 'own', 'text'],
-  nbits: [8, 4, 3, 2],
-  groupSize: [32, 64, 128],
   metaBits: [16, 8],
+  nbits: [4, 3, 2, 8],
+  solver: ['joint', 'hqq'],
+  importance: ['random', 'none', 'own', 'text'],
+  groupSize: [64, 128, 32],
 });
 const CHOSEN = [
   ...product({ solver: ['hqq'], importance: ['none'], nbits: [8, 4, 3, 2], groupSize: [64], metaBits: [16] }),
@@ -135,11 +140,22 @@ async function ggmlRows(subject, ids) {
 /** Statistics of a subject, found once. `text` is one that nobody measures: what the repository says of itself. */
 function statistics({ name, folder }, importance) {
   if (importance === 'none') return { importance };
-  const out = join(work, `${name}-${importance}.safetensors`);
+  const out = join(keep ?? work, `${name}-${importance}.safetensors`);
+  if (existsSync(out)) return { importance: out };
   const from = importance === 'text' ? `text:${fileURLToPath(new URL('../docs/cli.md', import.meta.url))}` : importance;
   const started = performance.now();
   execFileSync(process.execPath, [cli, 'calibrate', folder, '--out', out, '--importance', from, '--quiet']);
   return { importance: out, seconds: (performance.now() - started) / 1000 };
+}
+
+/** Rows of a subject that an earlier run kept: of each, what was asked for as a text, and the row. */
+function keptRows({ name }) {
+  const file = join(keep ?? work, `${name}.jsonl`);
+  const lines = existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n') : [];
+  return {
+    of: new Map(lines.map((line) => JSON.parse(line)).map(({ asked, row }) => [JSON.stringify(asked), row])),
+    add: (asked, row) => appendFileSync(file, `${JSON.stringify({ asked, row })}\n`),
+  };
 }
 
 const results = [];
@@ -156,7 +172,14 @@ try {
     const { perplexity: value, tokens, ids } = await perplexity(folder, subject);
     const rows = [{ nbits: undefined, bytes: original, perplexity: value }];
     const found = new Map();
-    for (const [index, { importance, ...config }] of CASES.entries()) {
+    const kept = keptRows(subject);
+    for (const [index, asked] of CASES.entries()) {
+      const row = kept.of.get(JSON.stringify(asked));
+      if (row !== undefined) {
+        rows.push(row);
+        continue;
+      }
+      const { importance, ...config } = asked;
       if (!found.has(importance) && !config.tune) found.set(importance, statistics(subject, importance));
       const output = join(work, name);
       const { totals } = await quantizeModel(folder, output, {
@@ -168,6 +191,7 @@ try {
       const { bitsPerWeight, relativeError, bytesAfter: bytes } = totals;
       const measured = await perplexity(output, subject);
       rows.push({ ...config, importance, bytes, bitsPerWeight, relativeError, perplexity: measured.perplexity });
+      kept.add(asked, rows.at(-1));
       process.stderr.write(`${name} ${JSON.stringify(rows.at(-1))}\n`);
       rmSync(output, { recursive: true });
     }
