@@ -12,6 +12,10 @@ namespace {
 constexpr size_t kBandRows = 64;
 // Bands of rows that are multiplied with a group's codes when it has been unpacked.
 constexpr size_t kBands = 4;
+// Rows that a thread arranges together: quads of so many are a cache line, and two threads that write to one line wait
+// for each other.
+constexpr size_t kArrangedRows = 16;
+static_assert(kBandRows % kArrangedRows == 0);
 // Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another
 // takes as long as multiplying them.
 constexpr size_t kUnitWork = size_t{1} << 19;
@@ -36,28 +40,26 @@ class ArrangedInput {
   bool fits(const Panels& p) const { return p.group_size == size_ && 4 * p.quads() == padded_; }
   void use(const Scratch& shared) { shared_ = &shared; }
 
-  // `line` holds a group of a row, where there are more rows than one.
-  void arrange(const kernels::LinearKernels& kernels, size_t row, std::byte* line) const {
+  // Some rows that follow each other, of one band. `lines` holds some groups of each, where the band has more rows than
+  // one.
+  void arrange(const kernels::KernelTable& kernels, size_t row, size_t count, std::byte* lines) const {
     const size_t band = row / kBandRows * kBandRows, rows = std::min(kBandRows, op_.batch - band);
-    const float* x = op_.x + row * size_ * groups_;
-    for (size_t g = 0; g < groups_; ++g, x += size_) {
-      const size_t first = band * groups_ + g * rows, at = first + row - band;
-      std::byte* to = rows == 1 ? values() + at * padded_ * width() : line;
-      const size_t stats = first * input_segments_ + row - band;
-      if (op_.int8)
-        kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + stats, sum() + stats, rows,
-                         total() + at);
-      else
-        kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
+    for (size_t g = 0; g < groups_; g += together()) {
+      const size_t some = std::min(together(), groups_ - g), length = some * padded_;
+      std::byte* quads = values() + ((band * groups_ + g * rows) * padded_ + (row - band) * 4) * width();
+      for (size_t i = 0; i < count; ++i) {
+        std::byte* to = rows == 1 ? quads : lines + i * length * width();
+        for (size_t n = g; n < g + some; ++n, to += padded_ * width()) arrange_group(kernels.linear, row + i, n, to);
+      }
       if (rows == 1) continue;
-      std::byte* quads = values() + first * padded_ * width() + (row - band) * 4 * width();
       if (op_.int8)
-        scatter<uint32_t>(line, quads, rows);
+        kernels.transpose_u32(reinterpret_cast<const uint32_t*>(lines), count, length / 4, length / 4,
+                              reinterpret_cast<uint32_t*>(quads), rows);
       else
-        scatter<Four>(line, quads, rows);
+        scatter(reinterpret_cast<const Four*>(lines), count, length / 4, reinterpret_cast<Four*>(quads), rows);
     }
   }
-  size_t line_bytes() const { return padded_ * width(); }
+  size_t lines_bytes() const { return std::min(kArrangedRows, op_.batch) * together() * padded_ * width(); }
 
   // The rows of a band.
   kernels::Input input(size_t band) const {
@@ -70,11 +72,20 @@ class ArrangedInput {
   struct Four {
     float x[4];
   };
-  // Quads of a row, `rows` apart.
-  template <class Quad>
-  void scatter(const std::byte* line, std::byte* to, size_t rows) const {
-    for (size_t q = 0; q < padded_ / 4; ++q)
-      std::memcpy(to + q * rows * sizeof(Quad), line + q * sizeof(Quad), sizeof(Quad));
+  // Groups that are arranged together: of short ones several are a matrix of quads that is worth turning.
+  size_t together() const { return std::min(groups_, std::max<size_t>(1, 256 / padded_)); }
+  void arrange_group(const kernels::LinearKernels& kernels, size_t row, size_t group, std::byte* to) const {
+    const float* x = op_.x + (row * groups_ + group) * size_;
+    if (!op_.int8) return kernels.input_f32(x, size_, padded_, reinterpret_cast<float*>(to));
+    const size_t band = row / kBandRows * kBandRows, rows = std::min(kBandRows, op_.batch - band);
+    const size_t first = band * groups_ + group * rows, at = first * input_segments_ + row - band;
+    kernels.input_i8(x, size_, padded_, reinterpret_cast<int8_t*>(to), scale() + at, sum() + at, rows,
+                     total() + first + row - band);
+  }
+  // to[quads][rows] = from[count][quads]
+  static void scatter(const Four* from, size_t count, size_t quads, Four* to, size_t rows) {
+    for (size_t i = 0; i < count; ++i)
+      for (size_t q = 0; q < quads; ++q) to[q * rows + i] = *from++;
   }
   size_t width() const { return op_.int8 ? 1 : sizeof(float); }
   std::byte* values() const { return shared_->at<std::byte>(values_, 0); }
@@ -144,20 +155,19 @@ Status linear(const Context& given, const Linear& op) {
   const size_t unpacked_quads = single ? 0 : kernels.tile_panels * ((most_quads + 1) / 2 * 2);
   const size_t bytes_at = own.reserve<uint8_t>(op.int8 ? unpacked_quads * kQuadBytes : 0);
   const size_t tile_at = own.reserve<float>(op.int8 ? 0 : unpacked_quads * kQuadBytes);
-  size_t line_bytes = 0;
-  for (const ArrangedInput& x : inputs) line_bytes = std::max(line_bytes, x.line_bytes());
-  const size_t line_at = own.reserve<std::byte>(line_bytes);
+  size_t lines_bytes = 0;
+  for (const ArrangedInput& x : inputs) lines_bytes = std::max(lines_bytes, x.lines_bytes());
+  const size_t lines_at = own.reserve<std::byte>(lines_bytes);
   shared.allocate(1), own.allocate(context.threads);
   for (ArrangedInput& x : inputs) x.use(shared);
 
-  if (single) {
-    for (const ArrangedInput& x : inputs) x.arrange(kernels, 0, nullptr);
-  } else {
-    for (const ArrangedInput& x : inputs) {
-      const Status status = parallel_for(
-          context, op.batch, [&](size_t row, int slot) { x.arrange(kernels, row, own.at<std::byte>(line_at, slot)); });
-      if (status != Status::ok) return status;
-    }
+  for (const ArrangedInput& x : inputs) {
+    const Status status =
+        parallel_for(context, (op.batch + kArrangedRows - 1) / kArrangedRows, [&](size_t unit, int slot) {
+          const size_t row = unit * kArrangedRows;
+          x.arrange(given.kernels, row, std::min(kArrangedRows, op.batch - row), own.at<std::byte>(lines_at, slot));
+        });
+    if (status != Status::ok) return status;
   }
 
   return parallel_for(context, units, [&](size_t unit, int slot) {
