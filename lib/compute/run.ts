@@ -111,10 +111,10 @@ export function runTaskSync<K extends keyof Operations>(
   }
 }
 
-/** `prepare` of a backend. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
-export function prepareSequences(backend: Backend, sequences: readonly (readonly Step[])[]): PreparedSequences {
+/** `prepare` of a backend, of one sequence. @throws {HqqError} `ERR_OUT_OF_MEMORY` */
+export function prepareSteps(backend: Backend, steps: readonly Step[]): PreparedSequences {
   try {
-    return backend.prepare({ sequences: sequences.map((steps) => ({ steps })) });
+    return backend.prepare({ sequences: [{ steps }] });
   } catch (error) {
     throw translate(error);
   }

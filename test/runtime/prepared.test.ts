@@ -1,6 +1,6 @@
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
-import '../../lib/runtime/blocks/plan.js'; // provides what layers do in JavaScript
+import { Plan } from '../../lib/runtime/blocks/plan.js';
 
 const BACKENDS = availableBackends();
 
@@ -122,4 +122,47 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s: prepared sequences'
       expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
     },
   );
+});
+
+describe.each(BACKENDS)('%s: a plan of many steps that runs again and again', (name) => {
+  const [count, x] = [130, Float32Array.of(1)];
+
+  function planOf() {
+    const to = new Float32Array(1);
+    const plan = new Plan(1);
+    for (let i = 0; i < count; i++) plan.add(1, (threads) => [{ operation: 'add', args: { x, to, threads } }]);
+    const backend = openBackend(name);
+    const [start, prepare] = [vi.spyOn(backend, 'start'), vi.spyOn(backend, 'prepare')];
+    return { to, plan: plan.prepare(backend), start, prepare };
+  }
+
+  afterEach(() => vi.restoreAllMocks());
+
+  test('reads its arguments in pieces, each at work while the next is read, and is one job from then on', async () => {
+    const { to, plan, start, prepare } = planOf();
+    expect(prepare).not.toHaveBeenCalled(); // nor is the event loop held up by it
+    await plan.run({});
+    expect([to[0], prepare.mock.calls.length, start.mock.calls.length]).toEqual([count, 3, 3]);
+    const at = [...prepare.mock.invocationCallOrder, ...start.mock.invocationCallOrder];
+    const order = at.map((call, i) => ({ call, what: i < 3 ? 'read' : 'begun' })).sort((a, b) => a.call - b.call);
+    expect(order.map(({ what }) => what)).toEqual(['read', 'begun', 'read', 'begun', 'read', 'begun']);
+    for (let i = 0; i < 2; i++) await plan.run({});
+    expect([to[0], prepare.mock.calls.length, start.mock.calls.length]).toEqual([3 * count, 3, 5]);
+  });
+
+  test('goes on after a run that ended early', async () => {
+    const { to, plan, prepare } = planOf();
+    const controller = new AbortController();
+    prepare.mockImplementationOnce(() => {
+      throw Object.assign(new Error('no room'), { code: 'ERR_OUT_OF_MEMORY' });
+    });
+    await expect(plan.run({})).rejects.toMatchObject({ code: 'ERR_OUT_OF_MEMORY' });
+    controller.abort(new Error('enough'));
+    await expect(plan.run({ signal: controller.signal })).rejects.toThrow('enough');
+    expect(to[0]).toBe(0);
+    for (let i = 1; i < 3; i++) {
+      await plan.run({});
+      expect(to[0]).toBe(i * count);
+    }
+  });
 });

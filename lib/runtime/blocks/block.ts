@@ -107,8 +107,7 @@ export class Block {
 
   #addAttention(plan: Plan, { count, positions, ropes }: Rows, frame: Frame, texts: readonly TextRows[]): void {
     const { heads, kvHeads, headDim, windows, ropeOf, headNorms, multipliers, softCaps } = this.#config;
-    const [queries, keys, values] = frame.attention.parts as [Float32Array, Float32Array, Float32Array];
-    const { attended } = frame;
+    const [queries, keys] = frame.attention.parts as [Float32Array, Float32Array];
     const each = headNorms === 'each';
     this.#norms.queries?.addTo(plan, queries, count * (each ? heads : 1), queries);
     this.#norms.keys?.addTo(plan, keys, count * (each ? kvHeads : 1), keys);
@@ -119,16 +118,12 @@ export class Block {
     }
     const [window, scale, softcap] = [windows[this.#index]!, multipliers.attention, softCaps.attention];
     const shape = { heads, kvHeads, headDim, window, scale, softcap };
-    let first = 0;
-    for (const { rows, cache } of texts) {
-      const [from, to] = [first, first + rows];
-      const cut = <T extends Float32Array | Int32Array>(of: T) => part(of, from, to, count);
-      const own = { positions: cut(positions), q: cut(queries), k: cut(keys), v: cut(values), out: cut(attended) };
+    const views = frame.viewsOf(positions, texts);
+    for (const [i, { rows, cache }] of texts.entries()) {
       // How much work it is depends on the positions, which are not there yet: the operation itself finds out.
       plan.add(Infinity, (threads) => [
-        { operation: 'attention', args: { ...shape, rows, ...own, ...cache, threads } },
+        { operation: 'attention', args: { ...shape, rows, ...views[i]!, ...cache, threads } },
       ]);
-      first = to;
     }
   }
 
@@ -147,12 +142,6 @@ export class Block {
     if ('router' in mlp) return [...attention, input(mlpIn)(mlp.router), ...experts!.inputs];
     return [...attention, ...mlp.gateUp.map(input(mlpIn)), input(activated)(mlp.down)];
   }
-}
-
-/** Rows `[from, to)` of `count`. */
-function part<T extends Float32Array | Int32Array>(rows: T, from: number, to: number, count: number): T {
-  const width = rows.length / count;
-  return rows.subarray(from * width, to * width) as T;
 }
 
 function turn(plan: Plan, x: Float32Array, rows: number, heads: number, headDim: number, { cos, sin }: RopeRows): void {

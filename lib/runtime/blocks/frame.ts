@@ -10,6 +10,15 @@ export interface Outs {
   readonly parts: readonly Float32Array[];
 }
 
+/** What attention reads and writes of a text's rows. */
+export interface TextViews {
+  readonly positions: Int32Array;
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  readonly out: Float32Array;
+}
+
 /** What blocks with experts read and write: a row for each position and each expert that it goes through, those of an expert side by side. */
 export interface ExpertFrame {
   /** `[rows, count]`: out of the router. */
@@ -46,6 +55,9 @@ export class Frame {
   /** Out of o, and out of the MLP. */
   readonly change: Float32Array;
   readonly experts: ExpertFrame | undefined;
+  #views:
+    | { readonly positions: Int32Array; readonly lengths: string; readonly texts: readonly TextViews[] }
+    | undefined;
 
   /**
    * @param rows How many positions go through the block at once.
@@ -74,6 +86,25 @@ export class Frame {
     };
   }
 
+  /** The rows of texts, which lie one after the other: made once for all blocks that share the frame. */
+  viewsOf(positions: Int32Array, texts: readonly { readonly rows: number }[]): readonly TextViews[] {
+    const lengths = texts.map(({ rows }) => rows).join();
+    if (this.#views?.positions !== positions || this.#views.lengths !== lengths)
+      this.#views = { positions, lengths, texts: [...this.#cut(positions, texts)] };
+    return this.#views.texts;
+  }
+
+  *#cut(positions: Int32Array, texts: readonly { readonly rows: number }[]): Generator<TextViews> {
+    const [q, k, v] = this.attention.parts as [Float32Array, Float32Array, Float32Array];
+    let from = 0;
+    for (const { rows } of texts) {
+      const to = from + rows;
+      const cut = <T extends Float32Array | Int32Array>(of: T) => part(of, from, to, positions.length);
+      yield { positions: cut(positions), q: cut(q), k: cut(k), v: cut(v), out: cut(this.attended) };
+      from = to;
+    }
+  }
+
   /** Bytes that a frame takes for each row. */
   static bytesPerRow(config: LanguageModelConfig): number {
     const { hiddenSize, heads, kvHeads, headDim, experts, fused } = config;
@@ -96,6 +127,12 @@ function makeOuts(widths: readonly number[], rows: number, fused: boolean): Outs
   if (rows > 1) return { whole, parts: parts() };
   let end = 0;
   return { whole, parts: widths.map((width) => whole.subarray(end, (end += width))) };
+}
+
+/** Rows `[from, to)` of `count`. */
+function part<T extends Float32Array | Int32Array>(rows: T, from: number, to: number, count: number): T {
+  const width = rows.length / count;
+  return rows.subarray(from * width, to * width) as T;
 }
 
 function floats(count: number): Float32Array {

@@ -1,7 +1,7 @@
-import type { Backend, PreparedSequences, Step } from '../../../binding.js';
+import type { Backend, Step } from '../../../binding.js';
 import { provide } from '../../backend/js/backend.js';
 import { LAYERS } from '../../backend/js/layers.js';
-import { prepareSequences, runTask } from '../../compute/run.js';
+import { prepareSteps, runTask } from '../../compute/run.js';
 import { whenAllEnd, yieldIfDue } from '../../files/event-loop.js';
 
 provide(LAYERS);
@@ -54,56 +54,87 @@ export class Plan {
     for (const part of this.#parts) await (Array.isArray(part) ? runSteps(backend, part, run) : part.run(backend, run));
   }
 
-  /** Reads the arguments of the steps, for a plan that will run many times. */
+  /** For a plan that will run many times: the arguments of its steps are read once, in its first run. */
   prepare(backend: Backend): PreparedPlan {
-    const runs = this.#parts.filter((part) => Array.isArray(part));
-    const sequences = runs.length > 0 ? prepareSequences(backend, runs) : {}; // nothing to read
-    let steps = 0;
-    return new PreparedPlan(
-      backend,
-      sequences,
-      this.#parts.map((part) => (Array.isArray(part) ? steps++ : part)),
-    );
+    const parts = this.#parts.map((part) => (Array.isArray(part) ? new PreparedSteps(part) : part));
+    return new PreparedPlan(backend, parts);
   }
 }
 
 /**
- * A backend does jobs in the order in which they come, so the next one is handed over while the one before it is at work: the event
- * loop turns in between, and nobody waits for it.
+ * Jobs of one run. A backend does them in the order in which they come, so the next one is handed over while the one before it is at work:
+ * the event loop turns in between, and nobody waits for it.
  */
+class Jobs {
+  readonly #backend: Backend;
+  readonly #run: PlanRun;
+  readonly #jobs: Promise<void>[] = [];
+
+  constructor(backend: Backend, run: PlanRun) {
+    this.#backend = backend;
+    this.#run = run;
+  }
+
+  add(steps: readonly Step[]): void {
+    const job = runTask(this.#backend, 'sequence', { steps }, this.#run);
+    job.catch(() => {}); // it may fail before all are awaited
+    this.#jobs.push(job);
+  }
+
+  end(): Promise<void> {
+    return whenAllEnd(this.#jobs);
+  }
+}
+
 async function runSteps(backend: Backend, steps: readonly Step[], run: PlanRun): Promise<void> {
-  const jobs: Promise<void>[] = [];
+  const jobs = new Jobs(backend, run);
   for (let at = 0; at < steps.length; at += JOB_STEPS) {
     if (at > 0) await yieldIfDue();
-    const job = runTask(backend, 'sequence', { steps: steps.slice(at, at + JOB_STEPS) }, run);
-    job.catch(() => {}); // it may fail before all are awaited
-    jobs.push(job);
+    jobs.add(steps.slice(at, at + JOB_STEPS));
   }
-  await whenAllEnd(jobs);
+  await jobs.end();
 }
 
-/**
- * A plan whose arguments were read: one job, however many steps it has, and one more for each decision. What its arrays hold may change
- * from run to run.
- */
+/** Steps that run many times: the first time in jobs like others, whose arguments are kept as they were read; then in one. */
+class PreparedSteps implements Decision {
+  /** Those whose arguments were not read yet. */
+  #left: readonly Step[];
+  readonly #read: Step[] = [];
+
+  constructor(steps: readonly Step[]) {
+    this.#left = steps;
+  }
+
+  async run(backend: Backend, run: PlanRun): Promise<void> {
+    const jobs = new Jobs(backend, run);
+    try {
+      if (this.#read.length > 0) jobs.add([...this.#read]); // which grows
+      while (this.#left.length > 0) {
+        await yieldIfDue();
+        const sequences = prepareSteps(backend, this.#left.slice(0, JOB_STEPS));
+        this.#left = this.#left.slice(JOB_STEPS);
+        const step: Step = { operation: 'prepared', args: { sequences, index: 0 } };
+        this.#read.push(step);
+        jobs.add([step]);
+      }
+    } finally {
+      await jobs.end();
+    }
+  }
+}
+
+/** A plan that runs many times. What its arrays hold may change from run to run. While it runs, no other run may begin. */
 export class PreparedPlan {
   readonly #backend: Backend;
-  readonly #sequences: PreparedSequences;
-  readonly #parts: readonly (number | Decision)[];
+  readonly #parts: readonly Decision[];
 
-  /** @param parts Places of sequences among those that were read, and decisions. */
-  constructor(backend: Backend, sequences: PreparedSequences, parts: readonly (number | Decision)[]) {
+  constructor(backend: Backend, parts: readonly Decision[]) {
     this.#backend = backend;
-    this.#sequences = sequences;
     this.#parts = parts;
   }
 
   /** Runs all steps. @throws as `Plan.run` does. */
   async run(run: PlanRun): Promise<void> {
-    const [backend, sequences] = [this.#backend, this.#sequences];
-    for (const part of this.#parts)
-      await (typeof part === 'number'
-        ? runTask(backend, 'prepared', { sequences, index: part }, run)
-        : part.run(backend, run));
+    for (const part of this.#parts) await part.run(this.#backend, run);
   }
 }
