@@ -210,6 +210,21 @@ export interface ConvertArgs {
   readonly threads: number;
 }
 
+/** `to[c][r] = from[r][first + c]`: columns of a matrix as rows, bit by bit. The arrays may not overlap. */
+export interface TurnArgs {
+  /** `[rows, stride]` */
+  readonly from: FloatBits;
+  readonly dtype: DTypeId;
+  readonly rows: number;
+  readonly stride: number;
+  /** The first column, of `cols`. */
+  readonly first: number;
+  readonly cols: number;
+  /** `[cols, rows]`, written. */
+  readonly to: FloatBits;
+  readonly threads: number;
+}
+
 /** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/matrix/panels.ts. */
 export interface PanelArgs {
   /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most `limits.group`), format. */
@@ -646,6 +661,7 @@ export interface Operations {
   dequantize: DequantizeArgs;
   distance: DistanceArgs;
   convert: ConvertArgs;
+  turn: TurnArgs;
   layOut: LayOutArgs;
   expand: ExpandArgs;
   linear: LinearArgs;

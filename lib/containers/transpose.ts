@@ -139,7 +139,7 @@ export function copyStored(
 }
 
 /** Elements of a size, as they lie. */
-export function elements(bytes: Uint8Array, size: 2 | 4): Uint16Array | Uint32Array {
+function elements(bytes: Uint8Array, size: 2 | 4): Uint16Array | Uint32Array {
   const { buffer, byteOffset, byteLength } = bytes;
   return size === 2
     ? new Uint16Array(buffer, byteOffset, byteLength / 2)
@@ -175,7 +175,7 @@ interface Place {
 }
 
 /** Rows that are turned together: what is written of a column is a line of the cache, or half of one. */
-export const TOGETHER = 8;
+const TOGETHER = 8;
 
 /** Columns that are turned together: what is written of them stays in a cache until the rest of its lines is. */
 const ABREAST = 512;

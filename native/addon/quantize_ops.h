@@ -163,4 +163,21 @@ struct ConvertOp {
   }
 };
 
+struct TurnOp {
+  static constexpr const char* kName = "turn";
+  static constexpr auto kRun = core::turn;
+
+  static core::Turn parse(Args& args) {
+    core::Turn op{};
+    op.rows = args.dimension("rows");
+    op.stride = args.dimension("stride");
+    op.cols = args.integer("cols", 1, static_cast<uint32_t>(op.stride));
+    op.first = args.integer("first", 0, static_cast<uint32_t>(op.stride - op.cols));
+    op.dtype = args.dtype("dtype");
+    op.from = args.floats("from", op.dtype, uint64_t{op.rows} * op.stride);
+    op.to = args.floats("to", op.dtype, uint64_t{op.rows} * op.cols);
+    return op;
+  }
+};
+
 }  // namespace hqq::addon

@@ -139,6 +139,14 @@ struct Convert {
 };
 Status convert(const Context& context, const Convert& op);
 
+struct Turn {
+  const void* from;  // [rows, stride]  read
+  DType dtype;
+  size_t rows, stride, first, cols;
+  void* to;  // [cols, rows]  written
+};
+Status turn(const Context& context, const Turn& op);  // to[c][r] = from[r][first + c]
+
 // Layers of language models, all in float32.
 
 struct DenseLinear {

@@ -125,6 +125,33 @@ void transpose_random(const Options& options, const char* isa, Kernel kernel) {
   }
 }
 
+void turn_random(const Options& options, const kernels::KernelTable& kernels) {
+  report.begin(text("%s: turns columns of a matrix", kernels.isa));
+  Random random(options.seed);
+  const std::atomic<bool> never{false};
+  for (int i = 0; i < options.cases(200, 50); ++i) {
+    const DType dtype = random.pick(kAllDTypes);
+    const size_t size = bytes_of(dtype), rows = random.pick(kOddSizes), first = random.below(5);
+    const size_t cols = random.chance(10) ? 1024 + random.below(3) : random.pick(kOddSizes);
+    const size_t stride = first + cols + random.below(5);
+    std::vector<uint8_t> from(rows * stride * size);
+    for (uint8_t& x : from) x = static_cast<uint8_t>(random.next());
+    Buffers got{{"turned", element_of(dtype), rows * cols, 0x5a}},
+        want{{"turned", element_of(dtype), rows * cols, 0xa5}};
+    core::turn({kernels, 2, never}, {.from = from.data(),
+                                     .dtype = dtype,
+                                     .rows = rows,
+                                     .stride = stride,
+                                     .first = first,
+                                     .cols = cols,
+                                     .to = got[0].at()});
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t c = 0; c < cols; ++c)
+        std::memcpy(want[0].at<uint8_t>() + (c * rows + r) * size, &from[(r * stride + first + c) * size], size);
+    expect_same(got, want, text("%s, %zu x %zu of %zu", kernels.isa, rows, cols, stride));
+  }
+}
+
 }  // namespace
 
 void test_conversions(const Options& options) {
@@ -142,6 +169,7 @@ void test_transposes(const Options& options) {
   for (const kernels::KernelTable* kernels : options.tables) {
     transpose_random<uint8_t>(options, kernels->isa, kernels->transpose_u8);
     transpose_random<uint32_t>(options, kernels->isa, kernels->transpose_u32);
+    turn_random(options, *kernels);
   }
 }
 

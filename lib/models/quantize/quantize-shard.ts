@@ -207,7 +207,9 @@ async function quantizeChunk(
   const grid = await run.source.grid?.(site.weight, signal);
   const chosen = await run.source.chosen?.(site.weight, signal);
   const work: WorkRun = { slot, threads: run.threads, signal, importance, grid, chosen, compute };
-  const read = () => readWeights(run, layer, chunk, slot, signal, window);
+  const fill =
+    window && ((ranges: readonly Range[], into: Uint8Array) => window.fill(ranges, into, { ...run, signal }));
+  const read = () => readWeights(run, layer, chunk, slot, signal, fill);
   const look = async (): Promise<ReadWeights> => {
     const weights = await read();
     const { badIndex } = await survey!.look(chunk, weights.bytes, work);

@@ -11,7 +11,6 @@ import { CHUNK_WEIGHTS } from '../../schemes/chunks.js';
 import type { Chunk, PlannedLayer } from '../../schemes/scheme.js';
 import { addSums } from './add-sums.js';
 import { pruneRows } from './prune.js';
-import type { Window } from './windows.js';
 
 /** Weights of the rows that are pruned at once: they lie in memory beside the chunk. */
 const ROWS_WEIGHTS = CHUNK_WEIGHTS / 4;
@@ -27,7 +26,7 @@ export interface ReadWeights {
 /**
  * The weights of a chunk of a layer, pruned where that is asked for.
  *
- * @param window Where they are in memory already; absent: they are read.
+ * @param fill Gives them where they are in memory already; absent: they are read.
  */
 export async function readWeights(
   run: { readonly source: TensorSource; readonly importance: ReadonlyMap<string, Float32Array> | undefined },
@@ -35,7 +34,7 @@ export async function readWeights(
   { weights, count }: Pick<Chunk, 'weights' | 'count'>,
   slot: Scratch,
   signal: AbortSignal,
-  window?: Pick<Window, 'fill'>,
+  fill?: (ranges: readonly Range[], into: Uint8Array) => Promise<void>,
 ): Promise<ReadWeights> {
   const { site, form } = layer;
   const { weight, shape } = site;
@@ -44,7 +43,7 @@ export async function readWeights(
   const source = rounding(run.source);
   const bytes = slot.take('weights', Uint8Array, count * size);
   const read = (ranges: readonly Range[], into: Uint8Array) =>
-    window ? window.fill(ranges, into) : readMatrix(source, weight, site, ranges, size, into, slot, signal);
+    fill ? fill(ranges, into) : readMatrix(source, weight, site, ranges, size, into, slot, signal);
   if (form.config.prune === 0) {
     await read(weights, bytes);
     return { bytes };

@@ -1,9 +1,12 @@
+import { provide } from '../../backend/js/backend.js';
+import { turn } from '../../backend/js/turn.js';
+import { bitsOf } from '../../compute/floats.js';
+import { type Machine, runTaskSync } from '../../compute/run.js';
 import type { LinearSite, TensorSource } from '../../containers/container.js';
 import { pieces, type Range, readRanges } from '../../containers/ranges.js';
 import { rounding } from '../../containers/rounding.js';
 import { Scratch } from '../../containers/scratch.js';
 import { numbersOf } from '../../containers/stored-types.js';
-import { elements, TOGETHER, turn } from '../../containers/transpose.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import { DTYPES } from '../../matrix/dtype.js';
 import type { Chunk } from '../../schemes/scheme.js';
@@ -12,10 +15,12 @@ import { Deferred } from '../stream/deferred.js';
 // Weights that lie `[in, out]`: rows of the matrix are columns there, and to read some of them is to read a little of every row. So
 // many are read at once, as they lie, and chunks are turned out of them.
 
+provide({ turn });
+
 /** Most weights of a window: all of a matrix of 4096 x 4096. Two are in memory at once, one being read. */
 const WINDOW_WEIGHTS = 16 * 1024 * 1024;
 
-/** Weights that are turned before others have their turn: a millisecond's work. */
+/** Weights that are turned before others have their turn: less than a millisecond's work. */
 const TURN_WEIGHTS = 1024 * 1024;
 
 /** Bytes that are read at once. */
@@ -61,24 +66,20 @@ export class Window {
   }
 
   /** Fills `into` with rows of the matrix, one range after the other. */
-  async fill(ranges: readonly Range[], into: Uint8Array): Promise<void> {
+  async fill(ranges: readonly Range[], into: Uint8Array, { backend, threads, signal }: Machine): Promise<void> {
     await this.#read.promise;
-    const { weight, shape } = this.#site;
-    const { bytes: size } = DTYPES[numbersOf(weight.type)!];
-    const [from, to] = [elements(this.#bytes, size), elements(into, size)];
-    const [ins, stride] = [shape[1], this.#rows.count];
+    const dtype = numbersOf(this.#site.weight.type)!;
+    const [ins, stride] = [this.#site.shape[1], this.#rows.count];
+    const [from, all] = [bitsOf(this.#bytes, dtype), bitsOf(into, dtype)];
     let done = 0;
     for (const { at, count } of ranges) {
-      const first = at / ins - this.#rows.at;
-      const rows = count / ins;
-      // Some inputs at a time: others have their turn meanwhile.
-      const together = Math.max(TOGETHER, Math.floor(TURN_WEIGHTS / rows / TOGETHER) * TOGETHER);
-      for (let row = 0; row < ins; row += together) {
-        const part = { rows: Math.min(together, ins - row), cols: rows };
-        turn(from, { ...part, at: row * stride + first, stride }, to, { at: done + row, stride: ins });
+      // On this thread, beside what others compute, and some of the rows at a time: the event loop has its turn meanwhile.
+      for (const rows of pieces(count / ins, Math.max(1, Math.floor(TURN_WEIGHTS / ins)))) {
+        const place = { rows: ins, stride, first: at / ins - this.#rows.at + rows.at, cols: rows.count };
+        const to = all.subarray(done, (done += rows.count * ins));
+        runTaskSync(backend, 'turn', { from, dtype: DTYPES[dtype].id, ...place, to, threads }, { signal });
         await yieldIfDue();
       }
-      done += count;
     }
   }
 
