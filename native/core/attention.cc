@@ -12,8 +12,8 @@
 namespace hqq::core {
 namespace {
 
-// Queries of a unit that share keys and values.
-constexpr size_t kQueries = 8;
+// Queries of a unit that share keys and values: threes and fours of them are multiplied at once.
+constexpr size_t kQueries = 12;
 
 // Positions whose values are read for all of a unit.
 constexpr size_t kPositions = 16;
@@ -108,8 +108,10 @@ void attend(const kernels::KernelTable& kernels, const Call& call, const QueryUn
     }
   }
   size_t first_of_all = call.first_of(unit.row), end = call.end_of(unit.row);
+  size_t first_in_all = first_of_all, end_in_all = end;  // what each row sees
   for (size_t row = unit.row + 1; row < rows_end; ++row) {
     first_of_all = std::min(first_of_all, call.first_of(row)), end = std::max(end, call.end_of(row));
+    first_in_all = std::max(first_in_all, call.first_of(row)), end_in_all = std::min(end_in_all, call.end_of(row));
   }
   // Strips of keys are whole: a row's scores before its first key and after its last are computed, and not used.
   const size_t base = first_of_all / kLanes * kLanes;
@@ -136,21 +138,28 @@ void attend(const kernels::KernelTable& kernels, const Call& call, const QueryUn
   }
   for_segments(call, base, end, [&](size_t i, size_t from, size_t to) {
     const HeadCache cache(op, op.segments[i], unit.head);
-    for (size_t at = from; at < to; at += kPositions)
-      for (size_t row = unit.row; row < rows_end; ++row) {
-        const size_t first = std::max(at, call.first_of(row));
-        const size_t last = std::min({at + kPositions, to, call.end_of(row)});
-        if (first >= last) continue;
-        const size_t n = (row - unit.row) * group, position = first - call.begins[i];
-        kernels.weighted_sums[type]({.weights = queries.scores + n,
-                                     .sums = queries.out + n,
-                                     .values = cache.values + position * op.head_dim * bytes_of(op.type),
-                                     .meta = cache.value_meta + position * groups * 2,
-                                     .count = group,
-                                     .first = first - base,
-                                     .rows = last - first,
-                                     .width = op.head_dim});
+    const auto add = [&](size_t n, size_t some, size_t first, size_t last) {
+      const size_t position = first - call.begins[i];
+      kernels.weighted_sums[type]({.weights = queries.scores + n,
+                                   .sums = queries.out + n,
+                                   .values = cache.values + position * op.head_dim * bytes_of(op.type),
+                                   .meta = cache.value_meta + position * groups * 2,
+                                   .count = some,
+                                   .first = first - base,
+                                   .rows = last - first,
+                                   .width = op.head_dim});
+    };
+    for (size_t at = from; at < to; at += kPositions) {
+      const size_t past = std::min(at + kPositions, to);
+      if (first_in_all <= at && past <= end_in_all) {
+        add(0, count, at, past);
+        continue;
       }
+      for (size_t row = unit.row; row < rows_end; ++row) {
+        const size_t first = std::max(at, call.first_of(row)), last = std::min(past, call.end_of(row));
+        if (first < last) add((row - unit.row) * group, group, first, last);
+      }
+    }
   });
   for (size_t i = 0; i < count; ++i) {
     const float factor = 1.0f / queries.totals[i];
@@ -177,8 +186,10 @@ Status attention(const Context& outer, const Attention& op) {
   const Status status =
       parallel_for(appending, op.kv_heads, [&](size_t head, int) { append_rows(call, context.kernels, head); });
   if (status != Status::ok) return status;
-  return parallel_for(context, (op.rows + rows - 1) / rows * op.kv_heads, [&](size_t unit, int slot) {
-    const size_t row = unit / op.kv_heads * rows;
+  // One head after the other: its keys and values stay in the caches.
+  const size_t of_head = (op.rows + rows - 1) / rows;
+  return parallel_for(context, of_head * op.kv_heads, [&](size_t unit, int slot) {
+    const size_t row = unit % of_head * rows;
     const Queries queries{scratch.at<const float*>(q_at, slot), scratch.at<float*>(heads_at, slot),
                           scratch.at<float*>(lines_at, slot),   scratch.at<float*>(sums_at, slot),
                           scratch.at<float*>(out_at, slot),     scratch.at<float>(totals_at, slot)};
@@ -186,7 +197,7 @@ Status attention(const Context& outer, const Attention& op) {
       queries.scores[i] = scratch.at<float>(scores_at, slot) + i * positions;
       queries.sums[i] = scratch.at<float>(groups_at, slot) + i * groups;
     }
-    attend(context.kernels, call, {row, std::min(rows, op.rows - row), unit % op.kv_heads}, queries);
+    attend(context.kernels, call, {row, std::min(rows, op.rows - row), unit / of_head}, queries);
   });
 }
 
