@@ -6,8 +6,9 @@ import { Lora } from './blocks/lora.js';
 import { Plan } from './blocks/plan.js';
 import { Rope } from './blocks/rope.js';
 import { makeRows } from './blocks/rows.js';
+import { Scratch } from './blocks/scratch.js';
 import type { LanguageModelConfig } from './config/model-config.js';
-import { type Machine, type Part, Pass, type PassContext, type ReadRun, type TokensPass } from './pass.js';
+import { beginPass, type Machine, type Part, Pass, type PassContext, type ReadRun, type TokensPass } from './pass.js';
 import type { TokenIds } from './text/ids.js';
 import type { ModelWeights } from './weights/read.js';
 
@@ -25,6 +26,8 @@ export class Decoder {
   readonly #cacheDtype: CacheDtype;
   readonly #ropes: readonly Rope[];
   readonly #context: PassContext;
+  /** Undefined while a pass has it. */
+  #scratch: Scratch | undefined = new Scratch();
 
   /** @param cacheDtype What texts' keys and values are kept as. */
   constructor(
@@ -66,12 +69,14 @@ export class Decoder {
       return all ?? logits;
     }
     const { vocabSize } = this.config;
-    for (const [at, end] of this.chunks(ids.length, run.tap !== undefined)) {
+    const tapped = run.tap !== undefined;
+    for (const [at, end] of this.chunks(ids.length, tapped)) {
       const part = { ids: ids.slice(at, end), cache, start: start + at, length: start + ids.length };
-      const pass = this.pass([part], run.tap !== undefined);
-      if (all) pass.addHead(0, end - at, all.subarray(at * vocabSize, end * vocabSize));
-      else if (end === ids.length) pass.addHead(end - at - 1, end - at, cache.logits);
-      await pass.run(run);
+      const last = end === ids.length;
+      await this.#run([part], run, tapped, (pass) => {
+        if (all) pass.addHead(0, end - at, all.subarray(at * vocabSize, end * vocabSize));
+        else if (last) pass.addHead(end - at - 1, end - at, cache.logits);
+      });
     }
     return all ?? cache.logits;
   }
@@ -84,8 +89,31 @@ export class Decoder {
   }
 
   /** The way of some positions through all blocks, to be run. */
-  pass(parts: readonly Part[], tapped = false): Pass {
-    return new Pass(this.#context, parts, tapped);
+  pass(parts: readonly Part[]): Pass {
+    return new Pass(this.#context, parts);
+  }
+
+  /** Runs a pass that nobody asks for anything afterwards. */
+  async #run(parts: readonly Part[], run: ReadRun, tapped: boolean, addHeads: (pass: Pass) => void): Promise<void> {
+    if (tapped) {
+      const pass = new Pass(this.#context, parts, true); // a tap may keep what it is shown
+      addHeads(pass);
+      return pass.run(run);
+    }
+    const scratch = this.#scratch ?? new Scratch();
+    this.#scratch = undefined;
+    try {
+      beginPass(
+        scratch,
+        this.config,
+        parts.reduce((sum, { ids }) => sum + ids.length, 0),
+      );
+      const pass = new Pass(this.#context, parts, false, scratch);
+      addHeads(pass);
+      await pass.run(run);
+    } finally {
+      this.#scratch = scratch;
+    }
   }
 
   /**
@@ -94,11 +122,11 @@ export class Decoder {
    */
   async readParts(parts: readonly Part[], told: number, run: Pick<ReadRun, 'signal'>): Promise<OwnedFloat32Array> {
     const logits = allocating('the logits', () => new Float32Array(told * this.config.vocabSize));
-    const pass = this.pass(parts);
     let end = 0;
     const last = parts.map(({ ids }) => (end += ids.length) - 1);
-    if (told > 0) pass.addHeads(last.slice(0, told), logits);
-    await pass.run(run);
+    await this.#run(parts, run, false, (pass) => {
+      if (told > 0) pass.addHeads(last.slice(0, told), logits);
+    });
     return logits;
   }
 

@@ -1,12 +1,12 @@
 import type { Backend } from '../../binding.js';
 import type { OwnedFloat32Array } from '../matrix/arrays.js';
-import { allocating } from '../messages/allocating.js';
 import type { KvCache } from './blocks/cache.js';
 import { Frame } from './blocks/frame.js';
 import { Lora } from './blocks/lora.js';
 import { Plan } from './blocks/plan.js';
 import type { Rope, RopeRows } from './blocks/rope.js';
 import { positionsFrom, type Rows } from './blocks/rows.js';
+import { type Floats, NEW_FLOATS, type Scratch } from './blocks/scratch.js';
 import { type LinearInput, showInputs, type Tap } from './blocks/tap.js';
 import type { LanguageModelConfig } from './config/model-config.js';
 import type { TokenIds } from './text/ids.js';
@@ -54,6 +54,15 @@ export interface PassContext {
   embed(ids: TokenIds, hidden: Float32Array): void;
 }
 
+/** Arrays that a pass takes: of rows, frames, and what goes into the head. */
+const PASS_ARRAYS = 32;
+
+/** Makes room for a pass over `rows` positions. */
+export function beginPass(scratch: Scratch, config: LanguageModelConfig, rows: number): void {
+  const perRow = Frame.bytesPerRow(config) / Float32Array.BYTES_PER_ELEMENT + 2 * config.hiddenSize;
+  scratch.begin(rows * perRow, PASS_ARRAYS);
+}
+
 /** Positions of one or several texts on their way through all blocks. */
 export class Pass {
   /** Positions. */
@@ -65,15 +74,20 @@ export class Pass {
   readonly #lora: Lora | undefined;
   readonly #headInputs: LinearInput[] = [];
 
-  /** @param tapped What goes into the linear layers of each block is there afterwards. */
-  constructor(context: PassContext, parts: readonly Part[], tapped = false) {
+  readonly #memory: Floats;
+
+  /**
+   * @param tapped What goes into the linear layers of each block is there afterwards.
+   * @param memory Where activations lie.
+   */
+  constructor(context: PassContext, parts: readonly Part[], tapped = false, memory: Floats = NEW_FLOATS) {
     const { config, weights, machine } = context;
-    const rows = rowsOf(context, parts);
+    const rows = rowsOf(context, parts, memory);
     const plan = new Plan(machine.threads);
-    const shared = new Frame(config, rows.count);
+    const shared = new Frame(config, rows.count, false, memory);
     const lora = Lora.of(parts.map(({ ids, cache: { adapters } }) => ({ rows: ids.length, adapters })));
     const frames = weights.blocks.map((block, layer) => {
-      const frame = tapped && layer > 0 ? new Frame(config, rows.count) : shared;
+      const frame = tapped && layer > 0 ? new Frame(config, rows.count, false, memory) : shared;
       const texts = parts.map(({ ids, cache }) => ({ rows: ids.length, cache: cache.layer(layer) }));
       block.addTo(plan, rows, frame, texts, lora);
       return frame;
@@ -84,6 +98,7 @@ export class Pass {
     this.#rows = rows;
     this.#frames = frames;
     this.#lora = lora;
+    this.#memory = memory;
   }
 
   /** Lets logits of rows `[from, to)` be written to `out` at the end of the run. */
@@ -95,7 +110,7 @@ export class Pass {
   addHeads(rows: readonly number[], out: Float32Array): void {
     const { config, weights } = this.#context;
     const width = config.hiddenSize;
-    const normed = new Float32Array(rows.length * width);
+    const normed = this.#memory.take(rows.length * width);
     for (let at = 0; at < rows.length; ) {
       let end = at + 1;
       while (end < rows.length && rows[end] === rows[at]! + end - at) end++; // rows that lie side by side are one norm
@@ -137,10 +152,10 @@ export class Pass {
 }
 
 /** The rows of all parts, one after the other. */
-function rowsOf({ config, ropes, embed }: PassContext, parts: readonly Part[]): Rows {
+function rowsOf({ config, ropes, embed }: PassContext, parts: readonly Part[], memory: Floats): Rows {
   const { hiddenSize } = config;
   const count = parts.reduce((sum, { ids }) => sum + ids.length, 0);
-  const hidden = allocating('the activations', () => new Float32Array(count * hiddenSize));
+  const hidden = memory.take(count * hiddenSize);
   const positions = new Int32Array(count);
   let row = 0;
   for (const { ids, start } of parts) {

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { SequenceArgs } from '../../binding.js';
 import { activeBackend } from '../../lib/backend/index.js';
 import { openModel } from '../../lib/models/model.js';
+import { NEW_FLOATS } from '../../lib/runtime/blocks/scratch.js';
 import type { LinearInput } from '../../lib/runtime/blocks/tap.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { SHIPPED } from '../support/language-models.js';
@@ -23,6 +24,24 @@ test('a token is one prepared job, prepared anew only when the cache has grown',
   expect(start).toHaveBeenCalledTimes(350);
   expect(new Set(read)).toEqual(new Set(['prepared']));
   expect(prepare).toHaveBeenCalledTimes(3); // for 256 positions, for 512, for 600
+  await model.close();
+});
+
+test('a prompt is read in the memory that the one before it was read in', async () => {
+  const model = await loadLanguageModel(SHIPPED, { maxContext: 300 });
+  const [cache, other] = [model.createCache(), model.createCache()];
+  const first = (await model.forward(someIds(250), cache)).slice();
+  const taken = vi.spyOn(NEW_FLOATS, 'take');
+  for (let i = 0; i < 4; i++) {
+    cache.truncate(0);
+    other.truncate(0);
+    // Of two at once one has memory of its own.
+    const shorter = i === 2 ? model.forward(someIds(200, 41), other) : undefined;
+    const again = (await model.forward(someIds(250), cache)).slice();
+    await shorter;
+    expect(again).toEqual(first);
+  }
+  expect(taken).not.toHaveBeenCalled();
   await model.close();
 });
 

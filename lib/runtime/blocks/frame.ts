@@ -1,5 +1,5 @@
-import { allocating } from '../../messages/allocating.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
+import { type Floats, NEW_FLOATS } from './scratch.js';
 import type { LinearInput } from './tap.js';
 
 /** Where the results of linear layers of one input go. */
@@ -63,15 +63,17 @@ export class Frame {
    * @param rows How many positions go through the block at once.
    * @param lean Whether what nobody reads any more may be written over: what comes out of gate by what goes into down, what comes out of q by
    *   what comes out of o.
+   * @param memory Where its arrays come from.
    */
-  constructor(config: LanguageModelConfig, rows: number, lean = false) {
+  constructor(config: LanguageModelConfig, rows: number, lean = false, memory: Floats = NEW_FLOATS) {
     const { hiddenSize, heads, kvHeads, headDim, experts, fused } = config;
     const width = denseWidth(config);
+    const floats = (count: number) => memory.take(count);
     this.attentionIn = floats(rows * hiddenSize);
-    this.attention = makeOuts([heads * headDim, kvHeads * headDim, kvHeads * headDim], rows, fused);
+    this.attention = makeOuts([heads * headDim, kvHeads * headDim, kvHeads * headDim], rows, fused, memory);
     this.attended = floats(rows * heads * headDim);
     this.mlpIn = floats(rows * hiddenSize);
-    this.mlp = makeOuts([width, width], rows, fused);
+    this.mlp = makeOuts([width, width], rows, fused, memory);
     this.activated = lean ? this.mlp.parts[0]! : floats(rows * width);
     const [q] = this.attention.parts;
     this.change = lean && q!.length === rows * hiddenSize ? q! : floats(rows * hiddenSize);
@@ -79,7 +81,7 @@ export class Frame {
     this.experts = experts && {
       logits: floats(rows * experts.count),
       gathered: floats(each * hiddenSize),
-      mlp: makeOuts([experts.width, experts.width], each, false),
+      mlp: makeOuts([experts.width, experts.width], each, false, memory),
       activated: floats(each * experts.width),
       results: floats(each * hiddenSize),
       inputs: [],
@@ -120,10 +122,10 @@ function denseWidth({ experts, intermediateSize }: LanguageModelConfig): number 
   return experts?.blocks.every(Boolean) ? 0 : intermediateSize;
 }
 
-function makeOuts(widths: readonly number[], rows: number, fused: boolean): Outs {
-  const parts = () => widths.map((width) => floats(rows * width));
+function makeOuts(widths: readonly number[], rows: number, fused: boolean, memory: Floats): Outs {
+  const parts = () => widths.map((width) => memory.take(rows * width));
   if (!fused) return { whole: undefined, parts: parts() };
-  const whole = floats(rows * widths.reduce((sum, width) => sum + width, 0));
+  const whole = memory.take(rows * widths.reduce((sum, width) => sum + width, 0));
   if (rows > 1) return { whole, parts: parts() };
   let end = 0;
   return { whole, parts: widths.map((width) => whole.subarray(end, (end += width))) };
@@ -133,8 +135,4 @@ function makeOuts(widths: readonly number[], rows: number, fused: boolean): Outs
 function part<T extends Float32Array | Int32Array>(rows: T, from: number, to: number, count: number): T {
   const width = rows.length / count;
   return rows.subarray(from * width, to * width) as T;
-}
-
-function floats(count: number): Float32Array {
-  return allocating('the activations', () => new Float32Array(count));
 }
