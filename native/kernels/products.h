@@ -35,52 +35,66 @@ HQQ_INLINE void for_runs(size_t quads, Body body) {
   if (quads > 0) body(quads);
 }
 
-// ---- one row
+// ---- a few rows, as codes come from memory
 
-template <class V, class F, size_t Panels>
-void row_i8_of(const PanelRows& p, const Input& in, float* out) {
+// sums[Rows][kPanel] of one panel: rows [r, r + Rows) of `rows`.
+template <class V, class F, size_t Rows>
+HQQ_INLINE void few_rows_of(const PanelRows& p, const Input& in, size_t r, size_t rows, float* sums) {
   using Dot = typename V::template Dot<F::kBits>;
   static_assert(run_of<Dot>() % F::kUnitQuads == 0 && kInputQuads % F::kUnitQuads == 0);
-  typename V::F32 sum_f32[Panels];
+  typename V::F32 sum_f32[Rows];
   for (auto& sum : sum_f32) sum = V::set(0.0f);
   const uint8_t* codes = p.codes;
-  const auto* x = static_cast<const int8_t*>(in.values);
-  const float *x_scale = in.scale, *x_sum = in.sum;
-  for (size_t g = 0; g < p.groups; ++g) {
-    typename V::F32 levels_f32[Panels];
+  const size_t stride = 4 * rows;
+  const auto* x = static_cast<const int8_t*>(in.values) + 4 * r;
+  const float *x_scale = in.scale + r, *x_sum = in.sum + r, *x_total = in.total + r;
+  for (size_t g = 0; g < p.groups; ++g, x_total += rows) {
+    typename V::F32 levels_f32[Rows];
     for (auto& levels : levels_f32) levels = V::set(0.0f);
-    const size_t ahead = ahead_of<Panels>(p, codes);
-    for (size_t q = 0; q < p.quads; q += kInputQuads, ++x_scale, ++x_sum) {
-      typename Dot::Sum dot[Panels];
+    const size_t ahead = ahead_of<1>(p, codes);
+    for (size_t q = 0; q < p.quads; q += kInputQuads, x_scale += rows, x_sum += rows) {
+      typename Dot::Sum dot[Rows];
       for (auto& sum : dot) sum = Dot::zero();
       for_runs<Dot>(p.quads - q < kInputQuads ? p.quads - q : kInputQuads, [&](size_t quads) HQQ_INLINE_LAMBDA {
-        typename Dot::Run run[Panels];
-        for (size_t n = 0; n < Panels; ++n) run[n] = Dot::start(dot[n]);
-        for (size_t i = 0; i < quads; i += F::kUnitQuads, codes += F::kUnitBytes, x += 4 * F::kUnitQuads)
-          for (size_t n = 0; n < Panels; ++n) {
-            const uint8_t* unit = codes + n * p.codes_stride;
-            prefetch_unit<V, F>(unit, ahead);
-            for_unit<V, F>(unit, [&](size_t quad, typename V::U32 c)
-                                     HQQ_INLINE_LAMBDA { run[n] = Dot::add(run[n], Dot::codes(c), x + 4 * quad); });
-          }
-        for (size_t n = 0; n < Panels; ++n) dot[n] = Dot::fold(dot[n], run[n]);
+        typename Dot::Run run[Rows];
+        for (size_t i = 0; i < Rows; ++i) run[i] = Dot::start(dot[i]);
+        for (size_t at = 0; at < quads; at += F::kUnitQuads, codes += F::kUnitBytes) {
+          prefetch_unit<V, F>(codes, ahead);
+          for_unit<V, F>(codes, [&](size_t, typename V::U32 c) HQQ_INLINE_LAMBDA {
+            const typename Dot::Codes quad = Dot::codes(c);
+            for (size_t i = 0; i < Rows; ++i) run[i] = Dot::add(run[i], quad, x + 4 * i);
+            x += stride;
+          });
+        }
+        for (size_t i = 0; i < Rows; ++i) dot[i] = Dot::fold(dot[i], run[i]);
       });
-      for (size_t n = 0; n < Panels; ++n)
-        levels_f32[n] = add_segment<V>(levels_f32[n], Dot::total(dot[n], static_cast<int>(*x_sum)), *x_scale);
+      for (size_t i = 0; i < Rows; ++i)
+        levels_f32[i] = add_segment<V>(levels_f32[i], Dot::total(dot[i], static_cast<int>(x_sum[i])), x_scale[i]);
     }
-    for (size_t n = 0; n < Panels; ++n) {
-      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
-      prefetch_meta<V, Panels>(p, meta);
-      sum_f32[n] = add_group<V>(sum_f32[n], levels_f32[n], V::load(meta), V::load(meta + kPanel), in.total[g]);
-    }
+    const float* meta = p.meta + g * 2 * kPanel;
+    prefetch_meta<V, 1>(p, meta);
+    const auto scale_f32 = V::load(meta), zero_f32 = V::load(meta + kPanel);
+    for (size_t i = 0; i < Rows; ++i)
+      sum_f32[i] = add_group<V>(sum_f32[i], levels_f32[i], scale_f32, zero_f32, x_total[i]);
   }
-  for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
+  for (size_t i = 0; i < Rows; ++i) V::store(sums + i * kPanel, sum_f32[i]);
 }
 
 template <class V, class F>
 void row_i8(PanelRows p, const Input& in, size_t panels, float* out) {
-  by_panels<1>(p, panels, out,
-               [&in]<size_t Panels>(const PanelRows& some, float* to) { row_i8_of<V, F, Panels>(some, in, to); });
+  by_panels<1>(p, panels, out, [&in]<size_t>(const PanelRows& one, float* to) HQQ_INLINE_LAMBDA {
+    few_rows_of<V, F, 1>(one, in, 0, 1, to);
+  });
+}
+
+// Laying codes out for all rows pays when they are more than so many times a few.
+inline constexpr size_t kFewTimes = 4;
+
+// Rows [r, rows), `Most` at a time, then half as many: a panel that has been read is in the first-level cache.
+template <class V, class F, size_t Most>
+HQQ_INLINE void few_rows(const PanelRows& p, const Input& in, size_t r, size_t rows, float* sums) {
+  for (; r + Most <= rows; r += Most) few_rows_of<V, F, Most>(p, in, r, rows, sums + r * kPanel);
+  if constexpr (Most > 1) few_rows<V, F, Most / 2>(p, in, r, rows, sums);
 }
 
 // ---- many rows, one group of one panel: sums[row][16] += ...
@@ -175,6 +189,12 @@ HQQ_NOINLINE void group_i8(const uint8_t* bytes, const GroupRows& g, float* sums
 template <class V, class F>
 void rows_i8(const PanelRows& p, const InputRows& in, size_t panels, uint8_t* bytes, float* sums) {
   using Dot = typename V::template RowsDot<F::kBits>;
+  if (V::kFewRows > 1 && in.bands == 1 && in.rows <= kFewTimes * V::kFewRows) {
+    PanelRows one = p;
+    for (size_t n = 0; n < panels; ++n, one.codes += p.codes_stride, one.meta += p.meta_stride)
+      few_rows<V, F, V::kFewRows>(one, in.first, 0, in.rows, sums + n * in.rows * kPanel);
+    return;
+  }
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
     const auto unpack = [&](const uint8_t* codes, const float*) HQQ_INLINE_LAMBDA {
       for (size_t n = 0; n < Panels; ++n) {

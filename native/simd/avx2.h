@@ -19,7 +19,7 @@ struct Avx2Of {
   static constexpr const char* kName = "avx2";
   static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 32;
-  static constexpr size_t kTileRows = 6, kTileRows8 = Vnni ? 6 : 4, kTilePanels = 1, kRowPanels = 1;
+  static constexpr size_t kTileRows = 6, kTileRows8 = Vnni ? 6 : 4, kTilePanels = 1, kRowPanels = 1, kFewRows = 4;
   struct F32 {
     __m256 lo, hi;
   };

@@ -23,7 +23,7 @@ struct Avx512Of {
   static constexpr const char* kName = "avx512";
   static constexpr const char* kDot = Vnni ? "vnni" : "maddubs";
   static constexpr size_t kBytes = 64;
-  static constexpr size_t kTileRows = 12, kTileRows8 = 8, kTilePanels = 2, kRowPanels = 2;
+  static constexpr size_t kTileRows = 12, kTileRows8 = 8, kTilePanels = 2, kRowPanels = 2, kFewRows = Vnni ? 8 : 4;
   using F32 = __m512;
   struct U32 {
     __m512i v;

@@ -22,7 +22,7 @@ struct NeonOf {
   static constexpr const char* kName = "neon";
   static constexpr const char* kDot = I8mm ? "i8mm" : DotProd ? "sdot" : "smull";
   static constexpr size_t kBytes = 16;
-  static constexpr size_t kTileRows = 6, kTileRows8 = 4, kTilePanels = 1, kRowPanels = 1;
+  static constexpr size_t kTileRows = 6, kTileRows8 = 4, kTilePanels = 1, kRowPanels = 1, kFewRows = 1;
   struct F32 {
     float32x4_t q[4];
   };

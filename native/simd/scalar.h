@@ -12,7 +12,7 @@ struct Scalar {
   static constexpr const char* kName = "scalar";
   static constexpr const char* kDot = "plain";
   static constexpr size_t kBytes = 16;
-  static constexpr size_t kTileRows = 2, kTileRows8 = 2, kTilePanels = 1, kRowPanels = 1;
+  static constexpr size_t kTileRows = 2, kTileRows8 = 2, kTilePanels = 1, kRowPanels = 1, kFewRows = 1;
   struct F32 {
     four::F32 part[4];
   };

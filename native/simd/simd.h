@@ -59,6 +59,7 @@ concept Simd = requires(typename V::F32 a, typename V::U32 w, typename V::U8 b, 
   { V::kBytes };
   { V::kTileRows };    // rows of x whose sums, sixteen floats each, fit the registers in a matrix product
   { V::kTileRows8 };   // the same for products of bytes
+  { V::kFewRows };     // rows of bytes that codes are multiplied with as they come from memory; 1: only a row alone is
   { V::kTilePanels };  // panels that share these: x is loaded once for all of them, and each has fewer rows
   { V::kRowPanels };   // panels of sixteen outputs whose sums and zeros fit them in a product of one row of floats
   // sixteen floats

@@ -24,7 +24,7 @@ struct LinearCase {
     LinearCase c;
     c.format = random.pick(kAllFormats);
     c.out = random.pick(kOddSizes), c.groups = 1 + random.below(5), c.size = random.pick(kSizes);
-    constexpr size_t kBatches[] = {1, 1, 2, 3, 5, 8, 13, 66};
+    constexpr size_t kBatches[] = {1, 1, 2, 3, 4, 7, 8, 13, 16, 17, 33, 66};
     c.batch = random.pick(kBatches), c.int8 = random.chance(50);
     c.packed.resize(c.step() * c.size * row_of(c.format).word_bytes);
     for (auto& byte : c.packed) byte = static_cast<std::byte>(random.next());
