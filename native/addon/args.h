@@ -6,7 +6,6 @@
 #include <iterator>
 #include <limits>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -194,14 +193,17 @@ class Args {
   }
   bool has_added() const { return !others_.empty(); }
 
-  // For who keeps the arrays for long: each once. Where a buffer shrinks, a view of one type may lose its memory alone.
-  void drop_repeated() {
-    const auto address = [](const Array& array) {
-      return std::tuple(reinterpret_cast<uintptr_t>(array.data), array.length, array.type);
+  // For who keeps the arrays for long: of those in one buffer, the one that ends last. While it has its memory, a
+  // buffer that may be taken away or shrink is as long as all of them need, and it keeps the buffer alive for them.
+  void keep_last_of_each_buffer() {
+    const auto end_of = [](const Array& array) { return reinterpret_cast<uintptr_t>(array.data) + array.bytes(); };
+    const auto is_before = [&](const Array& a, const Array& b) {
+      return std::pair(a.buffer, end_of(a)) < std::pair(b.buffer, end_of(b));
     };
-    std::sort(arrays_.begin(), arrays_.end(), [&](const Array& a, const Array& b) { return address(a) < address(b); });
-    const auto is_same = [&](const Array& a, const Array& b) { return address(a) == address(b); };
-    arrays_.erase(std::unique(arrays_.begin(), arrays_.end(), is_same), arrays_.end());
+    std::erase_if(arrays_, [](const Array& array) { return array.length == 0; });  // nothing of them is read
+    std::sort(arrays_.begin(), arrays_.end(), is_before);
+    const auto is_same = [](const Array& a, const Array& b) { return a.buffer == b.buffer; };
+    arrays_.erase(arrays_.begin(), std::unique(arrays_.rbegin(), arrays_.rend(), is_same).base());
   }
 
   // To be called last: a getter among the fields is code of the user's, and may have detached or shrunk an array after
@@ -234,7 +236,23 @@ class Args {
     napi_typedarray_type type;
     size_t length;
     void* data;
+    uintptr_t buffer;  // where its buffer begins
+    size_t bytes() const { return length * bytes_of(type); }
   };
+
+  static constexpr size_t bytes_of(napi_typedarray_type type) {
+    switch (type) {
+      case napi_int16_array:
+      case napi_uint16_array: return 2;
+      case napi_int32_array:
+      case napi_uint32_array:
+      case napi_float32_array: return 4;
+      case napi_float64_array:
+      case napi_bigint64_array:
+      case napi_biguint64_array: return 8;
+      default: return 1;
+    }
+  }
 
   template <class T>
   static constexpr napi_typedarray_type type_of() {
@@ -281,10 +299,12 @@ class Args {
 
   // A detached array has length 0.
   Array inspect(const Napi::Value& value) const {
-    Array array{value, napi_int8_array, 0, nullptr};
+    Array array{value, napi_int8_array, 0, nullptr, 0};
+    size_t offset = 0;
     const napi_status status =
-        napi_get_typedarray_info(env_, value, &array.type, &array.length, &array.data, nullptr, nullptr);
+        napi_get_typedarray_info(env_, value, &array.type, &array.length, &array.data, nullptr, &offset);
     if (status != napi_ok) throw Napi::Error::New(env_);
+    array.buffer = reinterpret_cast<uintptr_t>(array.data) - offset;
     return array;
   }
 

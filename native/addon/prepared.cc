@@ -24,7 +24,7 @@ Napi::Object prepare(Napi::Env env, Args args) {
             [&] { prepared->sequences.push_back(std::make_shared<Work>(read_work(args, kSequence))); });
   if (args.has_added()) throw args.type_error("Expected steps to prepare that are not prepared.");
   args.check_unchanged();
-  args.drop_repeated();
+  args.keep_last_of_each_buffer();
   prepared->memory = args.memory();
   prepared->arrays = Napi::Persistent(args.held());
   const Napi::Object object = Napi::Object::New(env);

@@ -122,6 +122,40 @@ describe.each(BACKENDS.filter((name) => name !== 'js'))('%s: prepared sequences'
       expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
     },
   );
+
+  test('are refused where one of many buffers is taken, whichever it is', () => {
+    const pair = () => {
+      const shared = new Float32Array(64); // two arrays of one buffer, as weights of small models are
+      return { x: shared.subarray(0, 8), to: shared.subarray(16, 24) };
+    };
+    for (let taken = 0; taken < 5; taken++) {
+      const pairs = Array.from({ length: 5 }, pair);
+      const steps = pairs.flatMap(({ x, to }) => [
+        { operation: 'add', args: { x: to, to: x, threads: 1 } } as const,
+        { operation: 'add', args: { x, to, threads: 1 } } as const,
+      ]);
+      const sequences = backend.prepare({ sequences: [{ steps }] });
+      backend.run('prepared', { sequences, index: 0 });
+      const { buffer } = pairs[taken]!.x;
+      structuredClone(buffer, { transfer: [buffer] });
+      expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
+    }
+  });
+
+  test.each([false, true])('are refused where the array that ends last is lost, first read: %s', (lastFirst) => {
+    const most = { maxByteLength: 256 };
+    const buffer = new (ArrayBuffer as new (length: number, options: object) => ArrayBuffer)(256, most);
+    const steps = [
+      { operation: 'add', args: { x: new Float32Array(buffer, 128, 8), to: f(8), threads: 1 } }, // bytes [128, 160)
+      { operation: 'add', args: { x: new Float32Array(buffer, 0, 48), to: f(48), threads: 1 } }, // bytes [0, 192)
+    ] as const;
+    const sequences = backend.prepare({ sequences: [{ steps: lastFirst ? [steps[1], steps[0]] : steps }] });
+    const resize = (length: number) => (buffer as unknown as { resize(length: number): void }).resize(length);
+    resize(192); // nobody needs the rest
+    backend.run('prepared', { sequences, index: 0 });
+    resize(160);
+    expect(() => backend.run('prepared', { sequences, index: 0 })).toThrow('stay as they are');
+  });
 });
 
 describe.each(BACKENDS)('%s: a plan of many steps that runs again and again', (name) => {

@@ -21,7 +21,9 @@ enum napi_typedarray_type {
   napi_int32_array,
   napi_uint32_array,
   napi_float32_array,
-  napi_float64_array
+  napi_float64_array,
+  napi_bigint64_array,
+  napi_biguint64_array
 };
 
 namespace Napi {
@@ -29,7 +31,7 @@ namespace Napi {
 enum class Kind { undefined, null, boolean, number, string, typed_array, list, object };
 
 inline size_t bytes_of(napi_typedarray_type type) {
-  constexpr size_t kBytes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8};
+  constexpr size_t kBytes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
   return kBytes[type];
 }
 
@@ -132,9 +134,9 @@ struct TypeError : Error {
 }  // namespace Napi
 
 inline napi_status napi_get_typedarray_info(Napi::Env, const Napi::Value& value, napi_typedarray_type* type,
-                                            size_t* length, void** data, void*, size_t*) {
+                                            size_t* length, void** data, void*, size_t* offset) {
   const Napi::Stored& array = *value.stored();
-  *type = array.type, *length = array.length;
+  *type = array.type, *length = array.length, *offset = 0;
   *data = array.length == 0 ? nullptr : array.bytes.get();
   return napi_ok;
 }
