@@ -133,6 +133,12 @@ describe('sampling', () => {
     const shy = new Sampler({ ...options, temperature: 0, repetitionPenalty: 2 }, [1]);
     expect([1, 2, 3].map(() => shy.next(Float32Array.from(LOGITS)))).toEqual([4, 3, 1]);
     expect(greatest(Float32Array.of(-3, -1, -2))).toBe(1);
+    for (let length = 1; length < 40; length++) {
+      for (let at = 0; at < length; at++) {
+        const numbers = Float32Array.from({ length }, (_, i) => (i < at ? i - 100 : i === at ? 1 : 2 - (i % 2) - 1));
+        expect(greatest(numbers), `${length} numbers`).toBe(numbers.indexOf(Math.max(...numbers)));
+      }
+    }
   });
 
   test.each([0, 1])('draws nothing from logits that are not numbers, at temperature %i', (temperature) => {

@@ -81,7 +81,20 @@ const PATIENCE = 4;
 /** The lowest index of the greatest number. */
 export function greatest(numbers: Float32Array): number {
   let best = 0;
-  for (let i = 1; i < numbers.length; i++) if (numbers[i]! > numbers[best]!) best = i;
+  let most = numbers[0]!;
+  for (let i = 1; i < numbers.length; i += 8) {
+    // Of eight at a time hardly ever one is greater: a test for all takes less than half the time of one each.
+    const some =
+      numbers[i]! > most ||
+      numbers[i + 1]! > most ||
+      numbers[i + 2]! > most ||
+      numbers[i + 3]! > most ||
+      numbers[i + 4]! > most ||
+      numbers[i + 5]! > most ||
+      numbers[i + 6]! > most ||
+      numbers[i + 7]! > most;
+    for (let at = i; some && at < i + 8; at++) if (numbers[at]! > most) most = numbers[(best = at)]!;
+  }
   return best;
 }
 
