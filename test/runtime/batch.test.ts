@@ -114,6 +114,37 @@ describe('a batch', () => {
     expect(recorder.steps.map((step) => step.told)).toEqual([2, 2, 2]);
   });
 
+  test('begins a step when all that were told of the last one have asked, and waits a turn at most', async () => {
+    const recorder = new Recorder();
+    const batcher = new Batcher(recorder, 8);
+    const turns: string[] = [];
+    const seats = [0, 1, 2].map(() => ({ seat: batcher.enter(), own: cache() }));
+    const read = ({ seat, own }: (typeof seats)[number]) => seat.read([1], own, never);
+    const stepsAfter = (reads: readonly Promise<unknown>[]) => {
+      const before = recorder.steps.length;
+      return Promise.all(reads).then(() => {
+        setImmediate(() => turns.push(recorder.steps.length > before ? 'begun' : 'waiting'));
+      });
+    };
+    const first = seats.map(read);
+    const all = first.map((reading, i) => reading.then(() => read(seats[i]!)));
+    const looked = stepsAfter(first);
+    await recorder.answer();
+    await looked;
+    expect(turns).toEqual(['begun']);
+    await recorder.answer();
+    await Promise.all(all);
+    const [quick, slow, gone] = seats as [(typeof seats)[number], (typeof seats)[number], (typeof seats)[number]];
+    const some = [quick, slow, gone].map(read);
+    const next = some[0]!.then(() => read(quick));
+    const left = some[2]!.then(() => gone.seat.leave());
+    await recorder.answer();
+    await Promise.all([...some, left]);
+    await recorder.answer(); // without the one that does not ask
+    await next;
+    expect(recorder.steps.map(({ told }) => told)).toEqual([3, 3, 3, 1]);
+  });
+
   test('reads prompts in pieces while others write, and at once when nobody does', async () => {
     const recorder = new Recorder();
     const batcher = new Batcher(recorder, 8);

@@ -74,6 +74,10 @@ export class Batcher {
     [];
   #step: Step | undefined;
   #running = false;
+  /** Seats of the texts that were told of a step, and have neither asked for the next one nor left. */
+  #missing = new Set<number>();
+  /** Called when none is missing any more. */
+  #go = () => {};
   #seats = 0;
   /** What a row of a prompt took in the last step that had some. */
   #rowMs = 0;
@@ -99,6 +103,7 @@ export class Batcher {
       },
       leave: async () => {
         own.abort();
+        this.#isHere(seat);
         await under;
         // What is prepared would keep a cache that nobody else has.
         this.#prepared = this.#prepared.filter(({ caches }) => !caches.some((cache) => used.has(cache)));
@@ -121,6 +126,7 @@ export class Batcher {
       const forget = () => watches.forEach((watch) => watch());
       const request: Request = { seat, ids, cache, start, resolve, reject, forget, done: 0, gone: undefined };
       (ids.length === 1 ? this.#tokens : this.#prompts).push(request);
+      this.#isHere(seat);
       if (!this.#running) void this.#run();
     });
   }
@@ -143,8 +149,8 @@ export class Batcher {
 
   async #run(): Promise<void> {
     this.#running = true;
-    // Texts that were told of a step ask for the next within the turn; so do those that begin at the same time.
-    for (await nextTurn(); this.#tokens.length + this.#prompts.length > 0; await nextTurn()) {
+    // Texts that begin at the same time ask within the turn.
+    for (await nextTurn(); this.#tokens.length + this.#prompts.length > 0; await this.#gather()) {
       this.#step = this.#compose();
       const began = performance.now();
       let failure: { readonly error: unknown } | undefined;
@@ -162,6 +168,22 @@ export class Batcher {
     }
     this.#running = false;
     this.#prepared = []; // it keeps caches alive
+  }
+
+  /**
+   * Texts that were told of a step ask for the next within the turn: it begins when the last of them has, and what they do with their tokens
+   * is done while it computes. Nobody waits for others longer than until the next turn.
+   */
+  #gather(): Promise<void> {
+    if (this.#missing.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#go = resolve;
+      setImmediate(resolve);
+    });
+  }
+
+  #isHere(seat: number): void {
+    if (this.#missing.delete(seat) && this.#missing.size === 0) this.#go();
   }
 
   #compose(): Step {
@@ -233,6 +255,7 @@ export class Batcher {
     for (const { request, rows } of pieces) request.done += rows;
     const ended = pieces.flatMap(({ request }) => (request.done === request.ids.length ? [request] : []));
     const told = [...tokens, ...ended];
+    this.#missing = new Set(told.filter(({ gone }) => !gone).map(({ seat }) => seat));
     const width = (logits?.length ?? 0) / told.length;
     for (const [i, request] of told.entries()) {
       settle(request, failure, logits?.subarray(i * width, (i + 1) * width));

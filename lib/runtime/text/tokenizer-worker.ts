@@ -175,7 +175,8 @@ export class WorkerTokenizer {
   #ask<T>(request: Request): Promise<T> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#pending.length === 0) this.#worker.ref();
-    if (this.#batch.push(request) === 1) queueMicrotask(() => this.#send());
+    // At the turn's end: by then the next step computes, which posting a message would hold up.
+    if (this.#batch.push(request) === 1) setImmediate(() => this.#send());
     return this.#expect<T>();
   }
 
