@@ -1,7 +1,11 @@
+import type { FloatBits } from '../../../binding.js';
+import { widen } from '../../backend/js/lanes.js';
 import { groupedQuantizeArgs, type QuantSums, readStats } from '../../compute/arguments.js';
-import { bitsOf, bytesOf, narrowBytes, widenBytes } from '../../compute/floats.js';
+import { bitsOf, bytesOf, narrowBytes } from '../../compute/floats.js';
 import { blocksOf, partNames, sumsScale, zeroBytes } from '../../containers/onnx/forms.js';
+import { pieces as cut } from '../../containers/ranges.js';
 import { numbersOf } from '../../containers/stored-types.js';
+import { inTurns, type Steps } from '../../files/event-loop.js';
 import { DTYPES, type DType } from '../../matrix/dtype.js';
 import { FORMATS } from '../../matrix/format.js';
 import { resolveQuantConfig } from '../../matrix/options.js';
@@ -97,31 +101,43 @@ async function solveBlocks(layer: Layer, chunk: RowChunk, weights: Uint8Array, r
   else importance.fill(1, 0, ins);
   const padded = { site, form: { ...form, shape: [outs, wide] as const } };
   const solved = await solveRows(padded, rowsFrom(chunk.first, chunk.rows, wide), bytes, { ...run, importance });
-  return { ...solved, sums: sumsWithin(solved, bytes, dtype, [chunk.rows, ins, wide], form.node.block) };
+  const steps = sumsWithin(solved, to, dtype, [chunk.rows, ins, wide], form.node.block);
+  return { ...solved, sums: await inTurns(steps, run.signal) };
 }
 
+/** Weights that are measured between turns. */
+const AT_ONCE = 1 << 15;
+
 /** What the weights of rows came to, without those that only fill them up. */
-function sumsWithin(
+function* sumsWithin(
   { codes, scale, zero, sums }: SolvedRows,
-  bytes: Uint8Array,
+  weights: FloatBits,
   dtype: DType,
   [rows, ins, wide]: readonly [number, number, number],
   block: number,
-): QuantSums {
+): Steps<QuantSums> {
   if (sums.badIndex >= 0) {
     const row = Math.floor(sums.badIndex / wide);
     return { ...sums, badIndex: row * ins + Math.min(ins - 1, sums.badIndex - row * wide) };
   }
-  const values = new Float32Array(rows * wide);
-  widenBytes(bytes, dtype, values);
+  const values = new Float32Array(Math.min(ins, AT_ONCE));
   const own = { absError: 0, squaredError: 0, squaredWeight: 0 };
+  let measured = 0;
   for (let row = 0; row < rows; row++) {
-    for (let i = row * wide; i < row * wide + ins; i++) {
-      const group = Math.floor(i / block);
-      const error = Math.abs(values[i]! - Math.fround(Math.fround(codes[i]! - zero[group]!) * scale[group]!));
-      own.absError += error;
-      own.squaredError += error * error;
-      own.squaredWeight += values[i]! * values[i]!;
+    for (const { at, count } of cut(ins, AT_ONCE)) {
+      const first = row * wide + at;
+      widen(weights, DTYPES[dtype].id, first, count, values);
+      for (let i = 0; i < count; i++) {
+        const group = Math.floor((first + i) / block);
+        const error = Math.abs(values[i]! - Math.fround(Math.fround(codes[first + i]! - zero[group]!) * scale[group]!));
+        own.absError += error;
+        own.squaredError += error * error;
+        own.squaredWeight += values[i]! * values[i]!;
+      }
+      measured += count;
+      if (measured < AT_ONCE) continue;
+      measured = 0;
+      yield;
     }
   }
   return { ...sums, ...own };
