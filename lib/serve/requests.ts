@@ -115,7 +115,7 @@ export class Requests {
         : (content as string | null | undefined),
       ...('tool_calls' in rest && { tool_calls: withArguments(rest.tool_calls) }),
     }));
-    const format = formatOf(body.response_format);
+    const format = await formatOf(body.response_format, signal);
     const most = this.#mostTokens * this.#limits.tokenCharacters;
     // Whatever of it the template writes down: names, calls of tools and their descriptions are tokenized as contents are.
     for (const [param, given] of Object.entries({ messages, tools, chat_template_kwargs })) {
@@ -239,7 +239,7 @@ function seedAfter(seed: number, count: number): number {
 }
 
 /** What an answer is kept to. */
-function formatOf(given: ChatBody['response_format']): TextFormat | undefined {
+async function formatOf(given: ChatBody['response_format'], signal: AbortSignal): Promise<TextFormat | undefined> {
   if (given?.type === 'json_object') return 'json';
   if (given?.type !== 'json_schema') return undefined;
   const schema = given.json_schema?.schema;
@@ -247,8 +247,9 @@ function formatOf(given: ChatBody['response_format']): TextFormat | undefined {
     new Failure(400, message, { param: 'response_format', code: 'invalid_json_schema' });
   if (!schema) throw refuse('response_format.json_schema.schema is missing.');
   try {
-    return readFormat({ schema }); // once for all n texts
+    return await readFormat({ schema }, signal); // once for all n texts
   } catch (error) {
+    signal.throwIfAborted();
     throw refuse((error as Error).message);
   }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { atOnce } from '../../lib/files/event-loop.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { formatStart, JsonText, readFormat } from '../../lib/runtime/text/json/json-text.js';
 import { type Choice, type Kind, literalKind } from '../../lib/runtime/text/json/kinds.js';
@@ -243,7 +244,7 @@ describe('JSON of a schema', () => {
       read({ kind: 'array', prefix: [], items: choice, min: 1, max: 1 });
     while (chain.length < 60) chain.push(needing(chain.at(-1)!));
     const schemas = [...Array.from({ length: 100 }, () => needing(chain.at(-1)!)), ...chain];
-    demandValues(schemas, any);
+    atOnce(demandValues(schemas, any));
     expect(looks).toBe(schemas.length);
   });
 
@@ -256,23 +257,52 @@ describe('JSON of a schema', () => {
     });
     const alone = (count: number) => {
       looks = 0;
-      expect(() => demandValues(schemas.slice(0, count), () => [])).toThrow('Expected schema.0 to be');
+      expect(() => atOnce(demandValues(schemas.slice(0, count), () => []))).toThrow('Expected schema.0 to be');
       return looks;
     };
     expect(alone(9)).toBe(alone(1));
   });
 
-  test('is read once where it is read ahead', () => {
+  test('is read once where it is read ahead', async () => {
     let looks = 0;
     const schema = { properties: {}, type: 'object' };
     Object.defineProperty(schema, 'type', { enumerable: true, get: () => (looks++, 'object') });
     expect(whole('{}', formatStart({ schema }))).toBe(true);
-    const [each, format] = [looks, readFormat({ schema })];
+    const [each, format] = [looks, await readFormat({ schema })];
     for (const _ of [1, 2]) expect(whole('{}', formatStart(format))).toBe(true);
     expect([each > 0, looks]).toEqual([true, 2 * each]);
-    expect(() => readFormat({ schema: { type: 'text' } })).toThrow(
-      expect.objectContaining({ code: 'ERR_INVALID_OPTION' }),
+    await expect(readFormat({ schema: { type: 'text' } })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+  });
+
+  test('of a megabyte is read in turns, until nobody waits for it', async () => {
+    const properties = Object.fromEntries(Array.from({ length: 9000 }, (_, i) => [`${i}${'x'.repeat(90)}`, {}]));
+    let turns = 0;
+    const turn = () => {
+      turns++;
+      if (turns > 0) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const start = formatStart(await readFormat({ schema: { type: 'object', properties } }));
+    const taken = turns;
+    turns = -1;
+    expect(taken).toBeGreaterThan(4);
+    expect(leads(`{"8999${'x'.repeat(90)}":`, start)).toBeDefined();
+    const reason = new Error('gone');
+    const gone = readFormat(
+      { schema: { type: 'array', items: { enum: Object.keys(properties) } } },
+      AbortSignal.abort(reason),
     );
+    await expect(gone).rejects.toBe(reason);
+  });
+
+  test('lists that a turn would be too short for are refused', () => {
+    const names = Array.from({ length: 10_001 }, (_, i) => `${i}`);
+    const most = (schema: object) => expect(() => formatStart({ schema })).toThrow('at most 10000 entries, got 10001');
+    most({ type: 'array', items: { enum: names } });
+    most({ type: 'object', required: names });
+    most({ type: 'object', properties: Object.fromEntries(names.map((name) => [name, true])) });
+    most({ type: 'array', prefixItems: names.map(() => true) });
+    expect(leads('["9999"', formatStart({ schema: { type: 'array', items: { enum: names.slice(1) } } }))).toBeDefined();
   });
 
   const items = (...anyOf: object[]) => formatStart({ schema: { type: 'array', items: { anyOf } } });

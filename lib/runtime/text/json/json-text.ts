@@ -1,4 +1,5 @@
-import { ANY_OBJECT, readSchema } from './schema.js';
+import { inTurns } from '../../../files/event-loop.js';
+import { ANY_OBJECT, readSchema, schemaSteps } from './schema.js';
 import { advance, isEnd, mayCome, type States, startOf, takesPlain } from './states.js';
 
 /** What a text is to be: one JSON object, or a value of a JSON schema. */
@@ -13,13 +14,13 @@ export type TextFormat =
 const READ = new WeakMap<object, States>();
 
 /**
- * The same format, read now and not again for each text that is kept to it. Its schema must stay as it is.
+ * The same format, read now and not again for each text that is kept to it, while the event loop turns. Its schema must stay as it is.
  *
- * @throws {HqqError} `ERR_INVALID_OPTION` for a schema that no text can be kept to.
+ * @throws {HqqError} `ERR_INVALID_OPTION` for a schema that no text can be kept to; the reason of `signal`.
  */
-export function readFormat({ schema }: Exclude<TextFormat, 'json'>): TextFormat {
+export async function readFormat({ schema }: Exclude<TextFormat, 'json'>, signal?: AbortSignal): Promise<TextFormat> {
   const format = { schema };
-  READ.set(format, formatStart(format));
+  READ.set(format, startOf(await inTurns(schemaSteps(schema), signal)));
   return format;
 }
 

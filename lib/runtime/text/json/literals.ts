@@ -8,15 +8,19 @@ interface Missing {
 export class Literals {
   /** The text that has come whole, if one has. */
   readonly done: string | undefined;
-  /** The texts of which something is missing. */
-  readonly open: readonly string[];
   readonly #missing: readonly Missing[];
+  #open: readonly string[] | undefined;
   #next: Map<string, Literals> | undefined;
 
   private constructor(missing: readonly Missing[]) {
     this.done = missing.find(({ rest }) => rest === '')?.whole;
-    this.#missing = missing.filter(({ rest }) => rest !== '');
-    this.open = this.#missing.map(({ whole }) => whole);
+    this.#missing = this.done === undefined ? missing : missing.filter(({ rest }) => rest !== '');
+  }
+
+  /** The texts of which something is missing. */
+  get open(): readonly string[] {
+    this.#open ??= this.#missing.map(({ whole }) => whole);
+    return this.#open;
   }
 
   /** @param written How a text is written, the part of it that is to come. */

@@ -1,9 +1,8 @@
-import { HqqError, show } from '../../../messages/errors.js';
+import { atOnce, type Steps } from '../../../files/event-loop.js';
+import { show } from '../../../messages/errors.js';
+import { invalid, numberKind, range, type Schema } from './bounds.js';
 import { type ArrayKind, type Choice, fewest, type Kind, literalKind, type ObjectKind, objectKind } from './kinds.js';
-import { NUMBER, type NumberKind } from './numbers.js';
 import { demandValues } from './values.js';
-
-type Schema = Readonly<Record<string, unknown>>;
 
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
 type Type = (typeof TYPES)[number];
@@ -25,7 +24,23 @@ const DEEPEST = 32;
 /** Objects, lists and numbers that a value may be one of: each is a way to read a text. */
 const MOST_ALTERNATIVES = 256;
 
+/** Values of an `enum`, or names in an object: those of a step of a text are looked at in one turn of the event loop. */
+const MOST_LISTED = 10_000;
+
+/** What is done of a list between turns. */
+const PIECE = 256;
+
 const literals = (values: readonly unknown[]): Kind => literalKind(values.map((value) => JSON.stringify(value)));
+
+/** Makes something of each of a list. */
+function* each<T, U>(list: readonly T[], make: (one: T) => U): Steps<U[]> {
+  const made: U[] = [];
+  for (const [i, one] of list.entries()) {
+    if (i % PIECE === PIECE - 1) yield;
+    made.push(make(one));
+  }
+  return made;
+}
 
 /** Any value. */
 const ANY: Choice = () => ANY_KINDS;
@@ -45,88 +60,123 @@ const ANY_KINDS: readonly Kind[] = [
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
 export function readSchema(schema: unknown): Choice {
+  return atOnce(schemaSteps(schema));
+}
+
+/** The same in steps: clients send long ones. */
+export function* schemaSteps(schema: unknown): Steps<Choice> {
   const reader = new SchemaReader(schema);
-  const choice = reader.read(schema, 'schema', 0);
-  reader.readAll();
-  demandValues(reader.all, ANY);
-  const kinds = choice();
-  if (kinds.every(({ kind }) => kind === 'object' || kind === 'array')) return choice;
+  const { choice } = reader.read(schema, 'schema', 0);
+  yield* reader.readAll();
+  yield* demandValues(reader.all, ANY);
+  if (choice().every(({ kind }) => kind === 'object' || kind === 'array')) return choice;
   throw invalid(
     'Expected the schema to be of an object or a list: a text ends with its value, and other values have no end.',
   );
 }
 
+/** A schema within a schema. */
+interface Part {
+  readonly schema: Schema;
+  readonly path: string;
+  readonly depth: number;
+  /** What it means, once it was read. */
+  readonly choice: Choice;
+  kinds: readonly Kind[] | undefined;
+  /** Whether it is being read. */
+  under: boolean;
+}
+
 class SchemaReader {
   readonly #root: unknown;
-  readonly #known = new Map<object, Choice>();
+  readonly #known = new Map<object, Part>();
   /** All that there are, in the order in which they were come to. */
-  readonly all: { readonly choice: Choice; readonly path: string }[] = [];
+  readonly all: Part[] = [];
 
   constructor(root: unknown) {
     this.#root = root;
   }
 
   /** Looks at all of it, so that what is wrong with it is told at once. */
-  readAll(): void {
-    for (const { choice } of this.all) choice(); // more may come meanwhile
+  *readAll(): Steps<void> {
+    for (const part of this.all) {
+      yield* this.#read(part); // more may come meanwhile
+      yield;
+    }
   }
 
   /** @param depth Schemas that were gone through on the way, without a value between them. */
-  read(schema: unknown, path: string, depth: number): Choice {
-    if (schema === true) return ANY;
+  read(schema: unknown, path: string, depth: number): Pick<Part, 'choice'> {
+    return schema === true ? { choice: ANY } : this.#partOf(schema, path, depth);
+  }
+
+  #partOf(schema: unknown, path: string, depth: number): Part {
     if (!isObject(schema)) throw invalid(`Expected ${path} to be a JSON schema, got ${show(schema)}.`);
     const known = this.#known.get(schema);
     if (known) return known;
     if (this.#known.size === MOST_SCHEMAS) throw invalid(`Expected a schema of at most ${MOST_SCHEMAS} schemas.`);
-    let kinds: readonly Kind[] | undefined;
-    let under = false;
-    const choice = () => {
-      if (kinds) return kinds;
-      if (under || depth > DEEPEST) throw invalid(`Expected ${path} to be a schema that does not mean itself.`);
-      under = true;
-      kinds = fewest(this.#kinds(schema, path, depth));
-      under = false;
-      if (kinds.length > MOST_ALTERNATIVES)
-        throw invalid(`Expected ${path} to be one of at most ${MOST_ALTERNATIVES} alternatives, got ${kinds.length}.`);
-      return kinds;
-    };
-    this.#known.set(schema, choice);
-    this.all.push({ choice, path });
-    return choice;
+    const part: Part = { schema, path, depth, choice: () => part.kinds!, kinds: undefined, under: false };
+    this.#known.set(schema, part);
+    this.all.push(part);
+    return part;
   }
 
-  #kinds(schema: Schema, path: string, depth: number): readonly Kind[] {
+  *#read(part: Part): Steps<readonly Kind[]> {
+    const { schema, path, depth } = part;
+    if (part.kinds) return part.kinds;
+    if (part.under || depth > DEEPEST) throw invalid(`Expected ${path} to be a schema that does not mean itself.`);
+    part.under = true;
+    const kinds = fewest(yield* this.#kinds(schema, path, depth));
+    if (kinds.length > MOST_ALTERNATIVES)
+      throw invalid(`Expected ${path} to be one of at most ${MOST_ALTERNATIVES} alternatives, got ${kinds.length}.`);
+    part.under = false;
+    part.kinds = kinds;
+    return kinds;
+  }
+
+  /** What another schema in its place means. */
+  *#same(schema: unknown, path: string, depth: number): Steps<readonly Kind[]> {
+    return schema === true ? ANY_KINDS : yield* this.#read(this.#partOf(schema, path, depth + 1));
+  }
+
+  *#kinds(schema: Schema, path: string, depth: number): Steps<readonly Kind[]> {
     const unknown = Object.keys(schema).find((name) => !KEYWORDS.includes(name));
     if (unknown !== undefined) {
       const list = KEYWORDS.filter((name) => !NOTES.includes(name)).join(', ');
       throw invalid(`No text can be kept to ${path}.${unknown}. What a schema may say: ${list}.`);
     }
-    const inner = (name: string, value: unknown) => this.read(value, `${path}.${name}`, depth + 1)();
     const { enum: values, anyOf, oneOf, allOf, $ref, nullable } = schema;
     const or = nullable === true ? [literals([null])] : [];
-    if ($ref !== undefined) return [...this.read(this.#find($ref, path), String($ref), depth + 1)(), ...or];
+    if ($ref !== undefined) return [...(yield* this.#same(this.#find($ref, path), String($ref), depth)), ...or];
     if ('const' in schema) return [literals([schema.const]), ...or];
-    if (values !== undefined) return [literals(list(values, `${path}.enum`)), ...or];
+    if (values !== undefined) {
+      const listed = checkListed(list(values, `${path}.enum`), `${path}.enum`);
+      return [literalKind(yield* each(listed, (value) => JSON.stringify(value))), ...or];
+    }
     for (const [name, given] of Object.entries({ anyOf, oneOf, allOf })) {
       if (given === undefined) continue;
       const some = list(given, `${path}.${name}`);
       if (name === 'allOf' && some.length > 1)
         throw invalid(`No text can be kept to ${path}.allOf of several schemas.`);
-      return [...some.flatMap((one, i) => inner(`${name}.${i}`, one)), ...or];
+      const kinds: Kind[] = [];
+      for (const [i, one] of some.entries()) kinds.push(...(yield* this.#same(one, `${path}.${name}.${i}`, depth)));
+      return [...kinds, ...or];
     }
     const { type } = schema;
     if (type === undefined && !('properties' in schema) && !('items' in schema)) return ANY_KINDS;
     const guessed = 'properties' in schema ? 'object' : 'array';
     const types = Array.isArray(type) ? (type as unknown[]) : [type ?? guessed];
-    return [...types.flatMap((one) => this.#ofType(one, schema, path)), ...or];
+    const kinds: Kind[] = [];
+    for (const one of types) kinds.push(...(yield* this.#ofType(one, schema, path)));
+    return [...kinds, ...or];
   }
 
-  #ofType(type: unknown, schema: Schema, path: string): readonly Kind[] {
+  *#ofType(type: unknown, schema: Schema, path: string): Steps<readonly Kind[]> {
     switch (type as Type) {
       case 'object':
-        return [this.#object(schema, path)];
+        return [yield* this.#object(schema, path)];
       case 'array':
-        return [this.#array(schema, path)];
+        return [yield* this.#array(schema, path)];
       case 'string':
         return [{ kind: 'string', ranges: [range(schema, path, 'minLength', 'maxLength')] }];
       case 'number':
@@ -141,30 +191,38 @@ class SchemaReader {
     }
   }
 
-  #object(schema: Schema, path: string): ObjectKind {
+  *#object(schema: Schema, path: string): Steps<ObjectKind> {
     const { properties = {}, required = [], additionalProperties = true } = schema;
     if (!isObject(properties)) throw invalid(`Expected ${path}.properties to be an object, got ${show(properties)}.`);
-    const needed = required as unknown[];
-    if (!Array.isArray(required) || !needed.every((name) => typeof name === 'string'))
+    if (!Array.isArray(required) || !required.every((name) => typeof name === 'string'))
       throw invalid(`Expected ${path}.required to be a list of names, got ${show(required)}.`);
+    const needed = checkListed(required as string[], `${path}.required`);
+    const given = checkListed(Object.entries(properties), `${path}.properties`);
     const others =
-      additionalProperties === false ? undefined : this.read(additionalProperties, `${path}.additionalProperties`, 0);
+      additionalProperties === false
+        ? undefined
+        : this.read(additionalProperties, `${path}.additionalProperties`, 0).choice;
     const map = new Map(
-      Object.entries(properties).map(([name, value]) => [name, this.read(value, `${path}.${name}`, 0)]),
+      yield* each(given, ([name, value]) => [name, this.read(value, `${path}.${name}`, 0).choice] as const),
     );
-    for (const name of required as string[]) {
-      if (map.has(name)) continue;
+    yield* each(needed, (name) => {
+      if (map.has(name)) return;
       if (!others) throw invalid(`Expected ${path}.properties to have ${show(name)}, which is required.`);
       map.set(name, others);
-    }
-    return objectKind({ properties: map, required: new Set(required as string[]), others });
+    });
+    yield;
+    return objectKind({ properties: map, required: new Set(needed), others });
   }
 
-  #array(schema: Schema, path: string): ArrayKind {
+  *#array(schema: Schema, path: string): Steps<ArrayKind> {
     const { items = true, prefixItems = [] } = schema;
     if (!Array.isArray(prefixItems)) throw invalid(`Expected ${path}.prefixItems to be a list of schemas.`);
-    const prefix = prefixItems.map((one, i) => this.read(one, `${path}.prefixItems.${i}`, 0));
-    const rest = items === false ? undefined : this.read(items, `${path}.items`, 0);
+    const listed = checkListed(prefixItems as unknown[], `${path}.prefixItems`);
+    const prefix = yield* each(
+      [...listed.entries()],
+      ([i, one]) => this.read(one, `${path}.prefixItems.${i}`, 0).choice,
+    );
+    const rest = items === false ? undefined : this.read(items, `${path}.items`, 0).choice;
     const { min, max } = range(schema, path, 'minItems', 'maxItems');
     const most = rest ? max : Math.min(max, prefix.length);
     if (min > most) throw invalid(`Expected ${path} to allow ${min} items, which minItems asks for.`);
@@ -195,41 +253,9 @@ function decoded(part: string): string | undefined {
   }
 }
 
-function numberKind(schema: Schema, path: string, integer: boolean): NumberKind {
-  const bound = (name: string, none: number): number => {
-    const value = schema[name] ?? none;
-    if (typeof value === 'number') return value;
-    throw invalid(`Expected ${path}.${name} to be a number, got ${show(value)}.`);
-  };
-  let [min, max] = [bound('minimum', -Infinity), bound('maximum', Infinity)];
-  const [above, below] = [bound('exclusiveMinimum', -Infinity), bound('exclusiveMaximum', Infinity)];
-  if (integer) {
-    // Every integer that JavaScript counts to is no bound to speak of.
-    min = Math.max(Math.ceil(min), Math.floor(above) + 1);
-    max = Math.min(Math.floor(max), Math.ceil(below) - 1);
-    if (min <= Number.MIN_SAFE_INTEGER) min = -Infinity;
-    if (max >= Number.MAX_SAFE_INTEGER) max = Infinity;
-  } else if (above > -Infinity || below < Infinity) {
-    const [low, high] = [above >= min, below <= max];
-    min = low && above > -Infinity ? above + tiny(above) : min;
-    max = high && below < Infinity ? below - tiny(below) : max;
-  }
-  if (min > max) throw invalid(`Expected ${path} to allow some numbers, got minimum ${min} and maximum ${max}.`);
-  return { kind: 'number', integer, min, max };
-}
-
-/** More than the distance to the next number that is written with as many digits as are allowed. */
-const tiny = (x: number) => Math.max(Math.abs(x) * 2 ** -50, 10 ** -NUMBER.fraction);
-
-function range(schema: Schema, path: string, least: string, most: string): { min: number; max: number } {
-  const read = (name: string, none: number): number => {
-    const value = schema[name] ?? none;
-    if (value === Infinity || (Number.isSafeInteger(value) && (value as number) >= 0)) return value as number;
-    throw invalid(`Expected ${path}.${name} to be an integer, at least 0, got ${show(value)}.`);
-  };
-  const [min, max] = [read(least, 0), read(most, Infinity)];
-  if (min > max) throw invalid(`Expected ${path}.${least} to be at most ${most}, got ${min} and ${max}.`);
-  return { min, max };
+function checkListed<T>(given: readonly T[], path: string): readonly T[] {
+  if (given.length <= MOST_LISTED) return given;
+  throw invalid(`Expected ${path} to have at most ${MOST_LISTED} entries, got ${given.length}.`);
 }
 
 function list(value: unknown, path: string): readonly unknown[] {
@@ -239,8 +265,4 @@ function list(value: unknown, path: string): readonly unknown[] {
 
 function isObject(value: unknown): value is Schema {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function invalid(message: string): HqqError {
-  return new HqqError('ERR_INVALID_OPTION', message);
 }

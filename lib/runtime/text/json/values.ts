@@ -1,3 +1,4 @@
+import type { Steps } from '../../../files/event-loop.js';
 import { HqqError } from '../../../messages/errors.js';
 import type { Choice, Kind } from './kinds.js';
 import { isWhole, mayBegin, type NumberKind } from './numbers.js';
@@ -26,11 +27,12 @@ interface Lack {
  *
  * @throws {HqqError} `ERR_INVALID_OPTION`
  */
-export function demandValues(schemas: readonly Read[], any: Choice): void {
+export function* demandValues(schemas: readonly Read[], any: Choice): Steps<void> {
   const lacks = new Map<Kind, Lack>();
   const waiting = new Map<Choice, Lack[]>();
   let ready: Lack[] = [];
   for (const { choice } of schemas) {
+    yield;
     for (const kind of choice()) {
       const known = lacks.get(kind);
       known?.of.push(choice);
@@ -54,6 +56,7 @@ export function demandValues(schemas: readonly Read[], any: Choice): void {
     const found = new Set(ready.flatMap(({ of }) => of).filter((one) => !done.has(one)));
     ready = [];
     for (const one of found) {
+      yield;
       done.add(one);
       for (const lack of waiting.get(one) ?? []) {
         lack.count -= 1;
