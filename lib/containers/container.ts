@@ -94,6 +94,8 @@ export interface TensorSource {
   inOrder?(entry: TensorEntry, rows: Uint8Array): Uint8Array;
   /** The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it. */
   readonly forms?: ((widths: readonly number[]) => TensorForms) | undefined;
+  /** The widths of the forms that it holds side by side, with names as `forms` gives them. Absent: it holds one form. */
+  readonly widths?: readonly number[] | undefined;
   /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */
   graphs?(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]>;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */

@@ -1,4 +1,4 @@
-import type { TensorEntry, TensorSource } from '../containers/container.js';
+import { pathOfFile, type TensorEntry, type TensorSource } from '../containers/container.js';
 import { expertSites } from '../containers/experts.js';
 import { numbersOf } from '../containers/stored-types.js';
 import { type Lie, storedShape } from '../containers/transpose.js';
@@ -85,14 +85,26 @@ export async function pairUp(a: TensorSource, b: TensorSource, layers: readonly 
   if (pairs.length === 0) {
     const [ours, others] = [[...a.entries.keys()], [...theirs.keys()]];
     const message = `Expected two forms of one model, but ${plain(a.path)} and ${plain(b.path)} have no tensor name in common`;
-    throw new HqqError(
-      'ERR_CHECKPOINT_CONTENT',
-      `${message}: ${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there.`,
-    );
+    const names = `${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there`;
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${names}.${oneOfEach(a, b, theirs.keys())}`);
   }
   const onlyA = [...a.entries.keys()].filter((name) => !theirs.has(name) && !apart.has(name));
   const onlyB = [...theirs.keys()].filter((name) => !a.entries.has(name) && !experts.has(name));
   return { pairs, lone: [...onlyA, ...onlyB] };
+}
+
+/** Advice for models in several files, where what their tensors are called after the file's own name is called alike. */
+function oneOfEach(a: TensorSource, b: TensorSource, theirs: Iterable<string>): string {
+  if (a.files.length === 1 && b.files.length === 1) return '';
+  const own = (name: string) => name.slice(0, name.indexOf('/') + 1);
+  const bare = (name: string) => name.slice(own(name).length);
+  const others = new Map(Array.from(theirs, (name) => [bare(name), own(name)]));
+  for (const entry of a.entries.values()) {
+    const prefix = others.get(bare(entry.name));
+    const other = prefix === undefined ? undefined : [...b.entries.values()].find(({ name }) => own(name) === prefix);
+    if (other) return ` Pass one file of each: ${plain(pathOfFile(a, entry))} and ${plain(pathOfFile(b, other))}.`;
+  }
+  return '';
 }
 
 /** Both sides are numbers that the backend can compare. */

@@ -107,6 +107,20 @@ describe('a folder of transformers.js', () => {
     }
   });
 
+  it('is compared with several forms of itself, each with its own; files are, one by one', async () => {
+    const [input, output] = [folderOf({ 'model.onnx': network() }), freshPath('out')];
+    const report = await quantizeModel(input, output, { widths: [8, 4], embeddings: 8 });
+    const { totals, tensors, dense } = await compareModels(input, output);
+    expect(tensors.map(({ name }) => name).sort()).toEqual(report.tensors.map(({ name }) => name).sort());
+    expect(totals.relativeError).toBeCloseTo(report.totals.relativeError, 6);
+    expect(dense.different).toEqual([]);
+    const [exact, quantized] = [join(input, 'onnx/model.onnx'), join(output, 'onnx/model_q4.onnx')];
+    const advice = /Pass one file of each: .*model\.onnx and .*model_(q4|quantized)\.onnx\.$/;
+    await expectError(() => compareModels(exact, output), 'ERR_CHECKPOINT_CONTENT', advice);
+    expect((await compareModels(exact, quantized)).tensors).toHaveLength(2);
+    expect((await compareModels(input, quantized)).tensors).toHaveLength(2);
+  });
+
   it('has several forms by patterns with and without their names', async () => {
     const input = folderOf({ 'model.onnx': network() });
     const options = { widths: [4, 8], include: ['w', '/lm_head/*'] } as const;

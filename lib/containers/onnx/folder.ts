@@ -7,7 +7,7 @@ import { HqqError } from '../../messages/errors.js';
 import { formatError, plain, quoteSome } from '../../messages/text.js';
 import { OnnxEnvelope } from './envelope.js';
 import { OnnxSource, type OpenModel, openOnnx } from './source.js';
-import { CONFIG, withoutType } from './transformers-js.js';
+import { CONFIG, widthOf, withoutType } from './transformers-js.js';
 
 // Folders as transformers.js has them: config.json, the files of a tokenizer, and onnx/ with one model or several.
 
@@ -62,7 +62,9 @@ export async function openFolder(path: string): Promise<OnnxSource> {
   const models: OpenModel[] = [];
   // Several forms of one model have the same tensors: then each file's own name goes before them.
   const bare = chosen.map((name) => basename(withoutType(name), '.onnx'));
-  const stems = new Set(bare).size === bare.length ? bare : chosen.map((name) => basename(name, '.onnx'));
+  const single = new Set(bare).size === bare.length;
+  const stems = single ? bare : chosen.map((name) => basename(name, '.onnx'));
+  const widths = chosen.map(widthOf);
   try {
     for (const [i, name] of chosen.entries()) {
       const prefix = chosen.length === 1 ? '' : `${stems[i]}/`;
@@ -88,5 +90,6 @@ export async function openFolder(path: string): Promise<OnnxSource> {
     'folder',
     models,
     new OnnxEnvelope({ models: models.map(({ model }) => model), notes, folder: { path, files, config } }),
+    single || widths.includes(undefined) ? {} : { widths: [...new Set(widths as number[])] },
   );
 }

@@ -125,15 +125,17 @@ export class OnnxSource implements TensorSource {
   /** What it is several forms of. */
   readonly #original: OnnxSource | undefined;
   readonly forms: TensorSource['forms'];
+  readonly widths: TensorSource['widths'];
 
   constructor(
     path: string,
     kind: OutputKind,
     models: readonly OpenModel[],
     envelope: OnnxEnvelope,
-    original?: OnnxSource,
+    { original, widths }: { readonly original?: OnnxSource; readonly widths?: readonly number[] } = {},
   ) {
     this.#original = original;
+    this.widths = widths;
     if (kind === 'folder' && original === undefined) this.forms = (widths) => this.#inForms(widths);
     this.path = path;
     this.kind = kind;
@@ -177,7 +179,7 @@ export class OnnxSource implements TensorSource {
       }),
     );
     const envelope = this.envelope.around(models.map(({ model }) => model));
-    return { source: new OnnxSource(this.path, this.kind, models, envelope, this), widths: prefixes };
+    return { source: new OnnxSource(this.path, this.kind, models, envelope, { original: this }), widths: prefixes };
   }
 
   async graphs(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]> {

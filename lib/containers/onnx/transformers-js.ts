@@ -22,6 +22,13 @@ export function typeOf(bits: number): string {
   return `q${bits}`;
 }
 
+/** Bits of the weights of a model's file, if `nameOf` calls one so. */
+export function widthOf(name: string): number | undefined {
+  const suffix = ANY.exec(name)?.[1];
+  const type = Object.keys(SUFFIXES).find((key) => SUFFIXES[key] === suffix);
+  return type === undefined ? undefined : Number(type.slice(1));
+}
+
 /** Where a model of such weights lies in the folder. */
 export function nameOf(name: string, type: string): string {
   const stem = withoutType(name.slice(name.lastIndexOf('/') + 1)).slice(0, -'.onnx'.length);
