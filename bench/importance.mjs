@@ -1,5 +1,5 @@
 // How long `hqq calibrate` takes to find importance from 2,048 random tokens, and its memory: of a Llama of 1.1 billion weights that is made
-// here, and of SmolLM2-135M where HQQ_MODELS has it. Prints one JSON document.
+// here, and of SmolLM2-135M where HQQ_MODELS has it. HQQ_IMPORTANCE=own: from a text of the model's own. Prints one JSON document.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -26,7 +26,7 @@ function measure(name, folder) {
     '--out',
     join(work, 'statistics.safetensors'),
     '--importance',
-    'random',
+    process.env.HQQ_IMPORTANCE ?? 'random',
     '--force',
   ];
   const started = performance.now();

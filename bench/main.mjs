@@ -231,7 +231,7 @@ if (wants('quality')) {
 if (wants('importance')) {
   results.importance = run('importance.mjs');
   const { isa, threads, rows } = results.importance;
-  say(`Importance from 2,048 random tokens (${isa}, ${threads} threads):`);
+  say(`Importance from 2,048 tokens, random ones or its own (${isa}, ${threads} threads):`);
   const line = ({ name, seconds, peakRss }) => [name, seconds.toFixed(1), (peakRss / 2 ** 20).toFixed(0)];
   say(table([['', 's', 'MiB'], ...rows.map(line)]));
   say('');

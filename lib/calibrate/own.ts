@@ -14,7 +14,12 @@ interface OwnRun {
   readonly adapter?: string | undefined;
   /** Tokens of a text, at most. @default 256 */
   readonly textTokens?: number | undefined;
+  /** @default FLOAT_BYTES */
+  readonly floatBytes?: number | undefined;
 }
+
+/** What a model's floats may take while it writes, as float32: one that has more of them writes with 8 bits, which take a quarter. */
+const FLOAT_BYTES = 1 << 30;
 
 /** Texts that are written at a time: the weights come from memory once for a token of each. */
 const TOGETHER = 8;
@@ -24,13 +29,13 @@ const AS_IT_SAYS = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalt
 
 /**
  * Texts that the model writes itself, drawn as it says, each from the token that begins a text: where it ends one, it begins the next.
- * The whole model is in memory meanwhile.
+ * The whole model is in memory meanwhile; a large one in 8 bits, which hardly change what it says.
  */
 export async function ownTexts(
   path: string,
-  { tokens, seed, threads, signal, progress, textTokens, adapter }: OwnRun,
+  { tokens, seed, threads, signal, progress, textTokens, adapter, floatBytes = FLOAT_BYTES }: OwnRun,
 ): Promise<readonly Uint32Array[]> {
-  const model = await loadMerged(path, adapter, { threads, signal });
+  const model = await loadMerged(path, adapter, { threads, signal }, floatBytes);
   try {
     const lengths = textLengths(tokens, { ...model.config, textTokens });
     const written: Uint32Array[] = [];

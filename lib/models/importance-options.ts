@@ -40,7 +40,7 @@ export interface ImportanceOptions {
    *
    * - `'random'`: what goes in when the model reads tokens that are drawn as often as it expects them: needs no text, and gives
    *   nearly all that text gives. One block of the model is in memory at a time.
-   * - `'own'`: a text that the model writes itself. The whole model is in memory, in float32.
+   * - `'own'`: a text that the model writes itself. The whole model is in memory, in float32, or in 8 bits where that would take over 1 GiB.
    * - `'text:<file>'`, or `{ text }`: a text. Needs the tokenizer, as `openTokenizer` does.
    * - `{ inputs }`: of an ONNX model, what its graph is given.
    * - another text: a file of statistics, as `hqq calibrate` writes it, or an imatrix of llama.cpp as GGUF. A file whose name is one of the words above is `'./random'`.

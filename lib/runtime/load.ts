@@ -41,11 +41,17 @@ export async function loadLanguageModel(
   return loadMerged(path, undefined, options);
 }
 
-/** The same of a model that an adapter is merged into, where there is one. @internal */
+/**
+ * The same of a model that an adapter is merged into, where there is one.
+ *
+ * @param floatBytes What floats may take: of a model that has more of them, they become 8 bits.
+ * @internal
+ */
 export async function loadMerged(
   path: FilePath,
   adapter: string | undefined,
   options: LoadLanguageModelOptions,
+  floatBytes?: number,
 ): Promise<LanguageModel> {
   const { activations, head, threads, maxContext, maxBatch, prefixBytes, cacheDtype, adapters, signal } =
     resolveLoadOptions(options);
@@ -56,7 +62,7 @@ export async function loadMerged(
     const { path: folder } = model; // not as it was given, which may be an id
     const endIds = await readEndIds(folder, config);
     const adapted = await readAdapters(model, config, adapters, signal); // before gigabytes are read
-    const weights = await readWeights(model, config, { activations, head, threads, signal });
+    const weights = await readWeights(model, config, { activations, head, floatBytes, threads, signal });
     const context = maxContext ?? naturalContext(config);
     return new LanguageModel({
       config,

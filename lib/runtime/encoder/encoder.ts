@@ -12,7 +12,7 @@ import { Lifetime } from '../lifetime.js';
 import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-options.js';
 import type { Machine } from '../pass.js';
 import { checkIds, type TokenIds } from '../text/ids.js';
-import { type ReadOptions, readLinear } from '../weights/read.js';
+import { type ReadOptions, readLinear } from '../weights/linears.js';
 import { addLayerNorm, EncoderBlock, type LayerNorm } from './encoder-block.js';
 import { type EncoderConfig, isEncoder, readEncoderConfig } from './encoder-config.js';
 import { type EncoderNames, encoderNames, TABLES } from './encoder-tensors.js';

@@ -19,7 +19,8 @@ import { type LoadLanguageModelOptions, resolveLoadOptions } from '../load-optio
 import { checkIds, type TokenIds } from '../text/ids.js';
 import { readAdapters } from '../weights/adapters.js';
 import { Slots } from '../weights/filed-linear.js';
-import { type Filed, type ReadOptions, WeightReader } from '../weights/read.js';
+import type { ReadOptions } from '../weights/linears.js';
+import { type Filed, WeightReader } from '../weights/read.js';
 import { blockSpec, checkTensors, headSpec, unitsOf } from '../weights/tensors.js';
 import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';

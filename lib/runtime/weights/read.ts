@@ -1,13 +1,8 @@
-import { QuantizedLinear } from '../../compute/linear.js';
-import { checkLinearOptions } from '../../compute/linear-options.js';
-import { LaidOut } from '../../compute/panels.js';
-import { resolveThreads } from '../../compute/run.js';
+import type { QuantizedLinear } from '../../compute/linear.js';
 import { yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
-import { checkQuantized } from '../../matrix/validate.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
-import { quote } from '../../messages/text.js';
 import type { Model } from '../../models/model.js';
 import { Block } from '../blocks/block.js';
 import type { ExpertLinears } from '../blocks/experts.js';
@@ -16,7 +11,8 @@ import { CodedLinear, DenseLinear, type Linear, type NamedLinear } from '../bloc
 import type { MlpLinears } from '../blocks/mlp.js';
 import { RmsNorm } from '../blocks/norm.js';
 import type { LanguageModelConfig } from '../config/model-config.js';
-import { FiledLinear, type Slots } from './filed-linear.js';
+import type { Slots } from './filed-linear.js';
+import { filedLinear, quantizedLinear, type ReadOptions, readLinear, readMatrix } from './linears.js';
 import { OWN, Slabs, type WeightMemory } from './slabs.js';
 import { CodedTable, DenseTable, type Embedding, groupOf, quantizeTable, scaleRows } from './table.js';
 import {
@@ -38,15 +34,18 @@ export interface ModelWeights {
   readonly head: Head;
 }
 
-/** How weights are read, and what quantized layers compute with. */
-export interface ReadOptions extends RunOptions {
-  readonly activations: 'float32' | 'int8';
+/** How a model's linear layers are read. */
+interface LayerOptions extends ReadOptions {
+  /** Whether those of floats become 8 bits, as far as their widths have groups. */
+  readonly inCodes?: boolean;
 }
 
 /** What the tables of tokens, the embedding and the head, become where they are floats. */
 export interface TableOptions extends ReadOptions {
   /** Undefined: as the layers are, 8 bits where these are codes. */
   readonly head: 'float32' | 'int8' | undefined;
+  /** Bytes that floats of the model may take: where they take more, tables and layers become 8 bits. @default Infinity */
+  readonly floatBytes?: number | undefined;
 }
 
 /** Which blocks stay in the file. */
@@ -60,12 +59,14 @@ export interface Filed {
 export async function readWeights(
   model: Model,
   config: LanguageModelConfig,
-  { head, ...run }: TableOptions,
+  { head, floatBytes = Infinity, ...given }: TableOptions,
 ): Promise<ModelWeights> {
   checkTensors(model, config);
   const reader = new WeightReader(model, config, new Slabs());
   const group = groupOf(config.hiddenSize);
-  const inBytes = group !== undefined && (head ?? (reader.hasCodes ? 'int8' : 'float32')) === 'int8';
+  const inCodes = reader.floatBytes > floatBytes;
+  const run = { ...given, inCodes };
+  const inBytes = group !== undefined && (inCodes || (head ?? (reader.hasCodes ? 'int8' : 'float32')) === 'int8');
   const embedding = inBytes ? await reader.codedTable(group, run) : await reader.table(run);
   const blocks: Block[] = [];
   for (let index = 0; index < config.layers; index++) blocks.push(await reader.block(index, run));
@@ -115,6 +116,14 @@ export class WeightReader {
     return this.#coded.has(EMBEDDING);
   }
 
+  /** Bytes that all that is no codes takes in float32. */
+  get floatBytes(): number {
+    const counts = this.#model.tensors.map(({ quantized, shape }) =>
+      quantized ? 0 : shape.reduce((a, b) => a * b, 1),
+    );
+    return counts.reduce((a, b) => a + b, 0) * Float32Array.BYTES_PER_ELEMENT;
+  }
+
   /** The embedding in float32. */
   async table(run: RunOptions): Promise<DenseTable> {
     const { vocabSize, hiddenSize } = this.#config;
@@ -148,7 +157,7 @@ export class WeightReader {
   }
 
   /** @param filed Of a block whose floats take more than `bytes`, they stay in the file: each layer reads its own as it runs. */
-  async block(index: number, run: ReadOptions, filed?: Filed): Promise<Block> {
+  async block(index: number, run: LayerOptions, filed?: Filed): Promise<Block> {
     const spec = blockSpec(this.#config, index, (name) => this.#model.shapes.has(name));
     const { qkv, o, mlp, norms } = spec;
     const floats = linearsOf(spec).reduce(
@@ -204,31 +213,34 @@ export class WeightReader {
     return new RmsNorm(weight, normEpsilon);
   }
 
-  async #mlp(spec: MlpSpec | ExpertsSpec, run: ReadOptions): Promise<MlpLinears | ExpertLinears> {
+  async #mlp(spec: MlpSpec | ExpertsSpec, run: LayerOptions): Promise<MlpLinears | ExpertLinears> {
     if (!('router' in spec)) return this.#gated(spec, run);
     const experts: MlpLinears[] = [];
     for (const expert of spec.experts) experts.push(await this.#gated(expert, run));
-    return { router: await this.#named(spec.router, run), experts };
+    // Which experts are chosen is not to hang on its codes.
+    return { router: await this.#named(spec.router, { ...run, inCodes: false }), experts };
   }
 
-  async #gated({ gateUp, down }: MlpSpec, run: ReadOptions): Promise<MlpLinears> {
+  async #gated({ gateUp, down }: MlpSpec, run: LayerOptions): Promise<MlpLinears> {
     return { gateUp: await this.#all(gateUp, run), down: await this.#named(down, run) };
   }
 
-  async #all(specs: readonly LinearSpec[], run: ReadOptions): Promise<NamedLinear[]> {
+  async #all(specs: readonly LinearSpec[], run: LayerOptions): Promise<NamedLinear[]> {
     const read: NamedLinear[] = [];
     for (const spec of specs) read.push(await this.#named(spec, run));
     return read;
   }
 
-  async #named(spec: LinearSpec, run: ReadOptions): Promise<NamedLinear> {
+  async #named(spec: LinearSpec, run: LayerOptions): Promise<NamedLinear> {
     return { module: spec.module, linear: await this.#linear(spec, run) };
   }
 
-  #linear(spec: LinearSpec, run: ReadOptions): Promise<Linear> {
-    if (this.#slots === undefined || this.isCoded(spec))
-      return readLinear(this.#model, spec, this.isCoded(spec), run, this.#memory);
-    return fileLinear(this.#model, spec, run, this.#slots);
+  #linear(spec: LinearSpec, run: LayerOptions): Promise<Linear> {
+    const isCoded = this.isCoded(spec);
+    if (!isCoded && this.#slots !== undefined) return filedLinear(this.#model, spec, run, this.#slots);
+    const group = !isCoded && run.inCodes ? groupOf(spec.shape[1]) : undefined;
+    if (group !== undefined) return quantizedLinear(this.#model, spec, group, run);
+    return readLinear(this.#model, spec, isCoded, run, this.#memory);
   }
 
   /** A table of floats, or of codes that no row can be read from, in 8 bits. */
@@ -243,57 +255,4 @@ export class WeightReader {
   #matrix(name: string, count: number, run: RunOptions): Promise<Float32Array> {
     return readMatrix(this.#model, name, count, run, this.#memory.floats);
   }
-}
-
-/** Reads a linear layer, whatever its weights are. */
-export async function readLinear(
-  model: Model,
-  { module, shape, bias: hasBias, stack }: LinearSpec,
-  isCoded: boolean,
-  { activations, signal, threads }: ReadOptions,
-  { floats, panels }: WeightMemory = OWN,
-): Promise<Linear> {
-  if (stack) {
-    const weights = allocating(quote(module), () => floats(shape[0] * shape[1]));
-    await model.loadRows(stack.tensor, [stack.index], weights, { signal, threads });
-    return new DenseLinear(weights, shape);
-  }
-  const bias = hasBias ? await model.load(`${module}.bias`, { signal, threads }) : undefined;
-  if (!isCoded) {
-    const weights = await readMatrix(model, `${module}.weight`, shape[0] * shape[1], { signal, threads }, floats);
-    return new DenseLinear(weights, shape, bias);
-  }
-  const q = await model.loadQuantized(module, { signal, threads });
-  checkQuantized(q); // before there is memory for it
-  checkLinearOptions({ bias, activations }, q.shape[0]);
-  const laidOut = await LaidOut.later(q, { signal, threads: resolveThreads(threads) }, undefined, panels);
-  return new CodedLinear(new QuantizedLinear(laidOut, { bias, activations }));
-}
-
-/** A linear layer of floats that stay in the file. */
-async function fileLinear(
-  model: Model,
-  { module, shape, bias: hasBias, stack }: LinearSpec,
-  run: RunOptions,
-  slots: Slots,
-): Promise<Linear> {
-  const bias = hasBias ? await model.load(`${module}.bias`, { signal: run.signal, threads: run.threads }) : undefined;
-  const [name, first] = stack ? [stack.tensor, stack.index * shape[0]] : [`${module}.weight`, 0];
-  const read = (from: number, to: number, out: Float32Array, { signal, threads }: RunOptions) => {
-    const rows = Uint32Array.from({ length: to - from }, (_, i) => first + from + i);
-    return model.loadRows(name, rows, out, { signal, threads });
-  };
-  return new FiledLinear(shape, bias, { read, slots });
-}
-
-async function readMatrix(
-  model: Model,
-  name: string,
-  count: number,
-  { signal, threads }: RunOptions,
-  floats: (count: number) => Float32Array,
-): Promise<Float32Array> {
-  const out = allocating(quote(name), () => floats(count));
-  await model.loadInto(name, out, { signal, threads });
-  return out;
 }

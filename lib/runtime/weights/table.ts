@@ -85,7 +85,7 @@ export function groupOf(width: number): number | undefined {
 }
 
 /**
- * A table of tokens in 8 bits. It is read and quantized in pieces: the whole of it may be gigabytes of float32.
+ * A table of tokens, or a layer, in 8 bits. It is read and quantized in pieces: the whole of it may be gigabytes of float32.
  *
  * @param read Writes rows `[from, to)` to `out`.
  */
@@ -94,8 +94,14 @@ export async function quantizeTable(
   [rows, width]: readonly [rows: number, width: number],
   group: number,
   read: (from: number, to: number, out: Float32Array) => Promise<void>,
-  { activations, ...run }: RunOptions & { readonly activations: 'float32' | 'int8' },
+  {
+    activations,
+    bias,
+    signal,
+    threads,
+  }: RunOptions & { readonly activations: 'float32' | 'int8'; readonly bias?: Float32Array | undefined },
 ): Promise<QuantizedLinear> {
+  const run = { signal, threads };
   const groups = (rows * width) / group;
   const [packed, scale, zero] = allocating(quote(name), () => [
     new Uint8Array(rows * width),
@@ -125,5 +131,5 @@ export async function quantizeTable(
     scale,
     zero,
   } as const;
-  return QuantizedLinear.create(q, { activations, ...run });
+  return QuantizedLinear.create(q, { activations, bias, ...run });
 }
