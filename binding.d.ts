@@ -616,8 +616,8 @@ export interface TrimArgs {
 /** Asks the system for large pages, where it has such, for an array that nothing was written to yet, and tells how it lies. */
 export interface LargePagesArgs {
   readonly array: Float32Array;
-  /** [1]: is given the bytes from where the array begins to the next cache line; in JavaScript, which knows no addresses, it stays. */
-  readonly toLine: Int32Array;
+  /** [1]: is given the bytes from where the array begins to where a large page may; in JavaScript, which knows no addresses, it stays. */
+  readonly toPage: Int32Array;
   readonly threads: number;
 }
 

@@ -160,7 +160,7 @@ struct LargePagesOp {
 
   static core::LargePages parse(Args& args) {
     const Span<float> array = args.array<float>("array");
-    return {array.data, array.length, args.array<int32_t>("toLine", 1)};
+    return {array.data, array.length, args.array<int32_t>("toPage", 1)};
   }
 };
 

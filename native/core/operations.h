@@ -236,7 +236,7 @@ Status add(const Context& context, const Add& op);
 struct LargePages {
   float* array;  // [count]  neither read nor written
   size_t count;
-  int32_t* to_line;  // [1]  written: bytes from its begin to the next cache line
+  int32_t* to_page;  // [1]  written: bytes from its begin to where the next large page may
 };
 Status large_pages(const Context& context, const LargePages& op);
 

@@ -13,9 +13,12 @@
 
 namespace hqq::core {
 
+namespace {
+constexpr uintptr_t kPage = uintptr_t{1} << 21;
+}  // namespace
+
 void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = uintptr_t{1} << 21;
   const auto address = reinterpret_cast<uintptr_t>(begin);
   const uintptr_t first = (address + kPage - 1) & ~(kPage - 1), last = (address + bytes) & ~(kPage - 1);
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
@@ -24,8 +27,7 @@ void prefer_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t by
 
 Status large_pages(const Context&, const LargePages& op) {
   prefer_large_pages(op.array, op.count * sizeof(float));
-  constexpr uintptr_t kLine = 64;
-  *op.to_line = static_cast<int32_t>((kLine - reinterpret_cast<uintptr_t>(op.array) % kLine) % kLine);
+  *op.to_page = static_cast<int32_t>((kPage - reinterpret_cast<uintptr_t>(op.array) % kPage) % kPage);
   return Status::ok;
 }
 

@@ -31,6 +31,7 @@ export class Slabs implements WeightMemory {
 
   #slab = new ArrayBuffer(0);
   #used = 0;
+  #end = 0;
   #next = FIRST;
 
   readonly floats = (count: number): Float32Array<ArrayBuffer> => {
@@ -49,10 +50,12 @@ export class Slabs implements WeightMemory {
   /** Where so many bytes of the slab begin. */
   #cut(bytes: number): number {
     const length = Math.ceil(bytes / LINE) * LINE;
-    if (this.#used + length > this.#slab.byteLength) {
-      const toLine = new Int32Array(1); // allocators give what they like: some begin pages, some put a header before
-      this.#slab = largeFloats(this.#next / Float32Array.BYTES_PER_ELEMENT, toLine).buffer;
-      this.#used = toLine[0]!;
+    if (this.#used + length > this.#end) {
+      // Allocators begin where they like: what lies before the first large page, and after the last, stays as it is, and takes nothing.
+      const toPage = new Int32Array(1);
+      this.#slab = largeFloats((this.#next + PAGE) / Float32Array.BYTES_PER_ELEMENT, toPage).buffer;
+      this.#used = toPage[0]!;
+      this.#end = this.#used + this.#next;
       this.#next = Math.min(2 * this.#next, LONGEST);
     }
     this.#used += length;
