@@ -4,6 +4,7 @@
 #include "operations.h"
 #include "parallel.h"
 #include "scratch.h"
+#include "units.h"
 
 namespace hqq::core {
 namespace {
@@ -17,9 +18,12 @@ constexpr size_t kBands = 4;
 constexpr size_t kArrangedRows = 16;
 static_assert(kBandRows % kArrangedRows == 0);
 // Weights times rows that are worth a unit of work, and below which a call stays on its own thread: waking another
-// takes as long as multiplying them.
-constexpr size_t kUnitWork = size_t{1} << 19;
-constexpr size_t kAloneWork = size_t{1} << 20;
+// takes as long as multiplying them. Where operations follow each other, others are awake.
+struct Worth {
+  size_t unit, alone;
+};
+constexpr Worth kWhereAsleep{size_t{1} << 19, size_t{1} << 20};
+constexpr Worth kWhereAwake{size_t{1} << 17, size_t{1} << 17};
 
 // x as the kernels read it, for weights in groups of one size.
 class ArrangedInput {
@@ -129,28 +133,33 @@ Status linear(const Context& given, const Linear& op) {
     work += layer.panels.count() * kPanel * layer.panels.in_features * op.batch;
     most_quads = std::max(most_quads, layer.panels.quads());
   }
-  const Context context{given.kernels, work < kAloneWork ? 1 : given.threads, given.cancel};
+  const Worth& worth = given.threads > 1 && others_are_awake() ? kWhereAwake : kWhereAsleep;
+  const Context context{given.kernels, work < worth.alone ? 1 : given.threads, given.cancel};
+  const auto threads = static_cast<size_t>(context.threads);
 
   Scratch shared, own;
   std::vector<ArrangedInput> inputs;
   std::vector<ProductUnit> parts;
   inputs.reserve(op.layers.size()), parts.reserve(op.layers.size());
   const size_t band_rows = std::min(kBandRows, op.batch), unit_rows = std::min(kBandRows * kBands, op.batch);
-  const size_t down = (op.batch + unit_rows - 1) / unit_rows;
+  const size_t down = pieces_of(op.batch, unit_rows);
+  // A row alone is multiplied with all panels of a unit at once, many rows with a few after the others.
+  const bool single = op.batch == 1;
+  const size_t tile = single ? 1 : kernels.tile_panels;
   size_t units = 0, most_panels = 1;
   for (const Layer& layer : op.layers) {
     const Panels& p = layer.panels;
     const auto fits = [&p](const ArrangedInput& x) { return x.fits(p); };
     if (std::none_of(inputs.begin(), inputs.end(), fits)) inputs.emplace_back(op, p, shared);
     const ArrangedInput* x = &*std::find_if(inputs.begin(), inputs.end(), fits);
-    const size_t each = std::max<size_t>(2, kUnitWork / (kPanel * p.in_features * unit_rows) / 2 * 2);
-    const size_t across = (p.count() + each - 1) / each;
+    const size_t most = std::max<size_t>(2, worth.unit / (kPanel * p.in_features * unit_rows) / 2 * 2);
+    // As many for each thread, where there are few.
+    const size_t pieces = std::min(p.count(), pieces_of(pieces_of(p.count(), most), threads) * threads);
+    const size_t each = pieces_of(pieces_of(p.count(), pieces), tile) * tile, across = pieces_of(p.count(), each);
     parts.push_back({&layer, x, each, units, across});
     units += across * down;
     most_panels = std::max(most_panels, std::min(each, p.count()));
   }
-  // A row alone is multiplied with all panels of a unit at once, many rows with a few after the others.
-  const bool single = op.batch == 1;
   const size_t sums_at = own.reserve<float>(kPanel * std::max(kernels.tile_panels * unit_rows, most_panels));
   const size_t unpacked_quads = single ? 0 : kernels.tile_panels * ((most_quads + 1) / 2 * 2);
   const size_t bytes_at = own.reserve<uint8_t>(op.int8 ? unpacked_quads * kQuadBytes : 0);

@@ -34,9 +34,13 @@ const char* const kThreading = "threads";
 template <class Done>
 void stay_awake(const Done& done) {
   constexpr std::chrono::microseconds kLong{50};
+  constexpr int kLooks = 200;  // some hundred nanoseconds: as long as asking the system who else wants the core
   const auto end = std::chrono::steady_clock::now() + kLong;
-  while (g_following.load(std::memory_order_relaxed) > 0 && !done() && std::chrono::steady_clock::now() < end)
+  while (g_following.load(std::memory_order_relaxed) > 0 && std::chrono::steady_clock::now() < end) {
+    for (int i = 0; i < kLooks; ++i)
+      if (done()) return;
     std::this_thread::yield();
+  }
 }
 
 // Helper threads that sleep until there is a team to join. A team that is done before a helper wakes does not wait for
@@ -123,6 +127,8 @@ const char* threading() { return kThreading; }
 
 Following::Following() { g_following.fetch_add(1, std::memory_order_relaxed); }
 Following::~Following() { g_following.fetch_sub(1, std::memory_order_relaxed); }
+
+bool others_are_awake() { return g_following.load(std::memory_order_relaxed) > 0; }
 
 void run_team(int threads, void (*task)(void*, int), void* context) {
   if (threads > 1) {

@@ -25,6 +25,9 @@ class Following {
   Following& operator=(const Following&) = delete;
 };
 
+// Whether one lives.
+bool others_are_awake();
+
 // Calls body(i, slot) for every i in [0, count), in no particular order; `slot` in [0, threads) says which scratch is
 // the calling thread's own. Stops early when the operation is cancelled.
 template <class Body>

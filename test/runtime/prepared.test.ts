@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
+import { QuantizedLinear } from '../../lib/compute/linear.js';
+import { quantizeSync } from '../../lib/compute/quantize.js';
 import { Plan } from '../../lib/runtime/blocks/plan.js';
 
 const BACKENDS = availableBackends();
@@ -56,6 +58,28 @@ describe.each(BACKENDS)('%s: prepared sequences', (name) => {
 describe.each(BACKENDS.filter((name) => name !== 'js'))('%s: prepared sequences', (name) => {
   const backend = openBackend(name);
   const f = (length: number) => new Float32Array(length);
+
+  test.each([1, 8])(
+    'have the bits of one thread on several, which share small products of %i rows between steps',
+    (rows) => {
+      const weights = (length: number) => Float32Array.from({ length }, (_, i) => Math.sin(i * i));
+      const layers = [272, 528, 16].map((outputs) => {
+        const q = quantizeSync({ data: weights(outputs * 512), shape: [outputs, 512] }, { nbits: 4 });
+        return new QuantizedLinear(q, { activations: 'int8' });
+      });
+      const x = weights(rows * 512);
+      const results = [1, 2, 7].map((threads) => {
+        const outs = layers.map(({ outFeatures }) => f(rows * outFeatures));
+        const [step] = QuantizedLinear.steps(layers, x, outs, threads);
+        const sequences = backend.prepare({ sequences: [{ steps: [step!, step!, step!] }] });
+        for (let i = 0; i < 20; i++) backend.run('prepared', { sequences, index: 0 });
+        return outs;
+      });
+      expect(results[0]!.every((out) => out.some((value) => value !== 0))).toBe(true);
+      expect(results[1]).toEqual(results[0]);
+      expect(results[2]).toEqual(results[0]);
+    },
+  );
 
   test('run by another instruction set with its kernels', () => {
     const to = f(1);
