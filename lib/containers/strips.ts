@@ -7,11 +7,14 @@ import type { Columns } from './range.js';
 /** Bytes of a strip, more or less: a few are in memory at once. */
 const STRIP_BYTES = 6 * 1024 * 1024;
 
+/** Memory of a strip that is no larger, as those of scales and zeros are. */
+const SMALL_BYTES = 512 * 1024;
+
 /** Bytes of a row from which columns are wide enough. */
 const WIDE_BYTES = 4096;
 
 /** Rows up to which columns take few calls. */
-const FEW_ROWS = 128;
+const FEW_ROWS = 4;
 
 /** Strips are so many bytes wide, or a multiple of it. */
 const UNIT_BYTES = 64;
@@ -31,8 +34,10 @@ interface Strip {
 /** What is to be written of a matrix. */
 export type Gathered = Pick<Strip, 'columns' | 'bytes'>;
 
-/** Memory of strips that were written. All is as large, so that any will do: what of it is never touched takes none. */
+/** Memory of strips that were written, small or large ones: any of these will do, since what of it is never touched takes none. */
 export type Spare = ArrayBuffer[];
+
+const isSmall = (bytes: number): boolean => bytes <= SMALL_BYTES;
 
 /** The strips of one matrix that lies in rows of `step` bytes. */
 export class Strips {
@@ -80,11 +85,14 @@ export class Strips {
     const at = index * this.#width;
     const count = Math.min(this.#width, this.#step - at);
     const size = this.#rows * count;
-    const found = this.#spare.findIndex(({ byteLength }) => byteLength >= size);
+    const room = isSmall(size) ? SMALL_BYTES : Math.max(STRIP_BYTES, size);
+    const found = this.#spare.findIndex(
+      ({ byteLength }) => byteLength >= size && isSmall(byteLength) === isSmall(size),
+    );
     const [buffer] =
       found >= 0
         ? this.#spare.splice(found, 1)
-        : [allocating(`${size} bytes of a part of a tensor`, () => new ArrayBuffer(Math.max(STRIP_BYTES, size)))];
+        : [allocating(`${size} bytes of a part of a tensor`, () => new ArrayBuffer(room))];
     const strip: Strip = {
       columns: { at, count, rows: this.#rows, step: this.#step },
       ...{ bytes: new Uint8Array(buffer!, 0, size), filled: [], left: count },

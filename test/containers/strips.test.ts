@@ -30,6 +30,7 @@ describe('narrow columns in a file', () => {
     ['in several', 2048, 7000, [256]],
     ['in several, across where they meet', 2048, 7001, [500, 333, 1024]],
     ['wider than words are copied one by one', 2048, 4000, [900]],
+    ['of few rows, as scales are', 32, 4096, [512]],
   ])('are what was written: %s', async (_, rows, step, widths) => {
     const path = freshPath();
     const layout = planLayout([{ name: 'a', type: storedType('U8'), shape: [rows, step] }]);
