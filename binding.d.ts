@@ -35,6 +35,28 @@ export interface PackArgs {
 }
 
 /**
+ * Codes in 32-bit words, as engines' formats have them: each line of codes becomes one of words. A line is a row, as one little-endian
+ * bit stream, whose last word is filled up with zeros; or, with `order`, eight rows of 4-bit codes: word `i` has that of column `i` of
+ * row `order[j]` in bits `4 * j` and up.
+ */
+export interface PackWordsArgs {
+  readonly rows: number;
+  readonly cols: number;
+  /** 1 to 8. */
+  readonly bits: number;
+  /** `[rows, cols]`; of each, what is beyond `bits` is left out. */
+  readonly codes: Uint8Array;
+  /** Empty, or eight numbers from 0 to 7. */
+  readonly order: Int32Array;
+  /** Whether lines are columns of the words, not rows. */
+  readonly turned: boolean;
+  /** Words from one row of `words` to the next, of which those behind a row's own stay as they are. */
+  readonly step: number;
+  readonly words: Int32Array;
+  readonly threads: number;
+}
+
+/**
  * One number for each input feature of the weight matrix, in which a chunk's groups may start anywhere: weight `i` of group `g`
  * has the feature `(starts[g] + i * stride) % values.length`.
  *
@@ -658,6 +680,7 @@ export interface Operations {
   splitBlocks: SplitBlocksArgs;
   pack: PackArgs;
   unpack: PackArgs;
+  packWords: PackWordsArgs;
   dequantize: DequantizeArgs;
   distance: DistanceArgs;
   convert: ConvertArgs;

@@ -58,7 +58,7 @@ const texts: Rolldown.Plugin = {
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|later\.|lora[\\/]set\.|js[\\/](?:blocks|gradients)[\\/]|js[\\/](?:layers|encoder-layers|attention|dense|meter|turn)\.|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|later\.|lora[\\/]set\.|js[\\/](?:blocks|gradients)[\\/]|js[\\/](?:layers|encoder-layers|attention|dense|meter|turn|words)\.|block-types\.)/,
   },
   { name: 'adapters', test: /\blib[\\/](?:compute[\\/]lora[\\/]set|backend[\\/]js[\\/](?:dense|meter))\./ },
   {

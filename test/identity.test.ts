@@ -17,6 +17,7 @@ import { DTYPE_NAMES } from '../lib/matrix/dtype.js';
 import { allocateWords, FORMATS, type PackFormat, packedRows } from '../lib/matrix/format.js';
 import { resolveQuantConfig } from '../lib/matrix/options.js';
 import { panelSizes } from '../lib/matrix/panels.js';
+import '../lib/schemes/rows/words.js'; // provides packWords in JavaScript
 import { SOLVERS, solverNamed } from '../lib/solvers/solvers.js';
 import { unifyNans } from './support/nan.js';
 import { gaussian, randomOf } from './support/random.mjs';
@@ -124,6 +125,7 @@ type Exact =
   | 'extremes'
   | 'pack'
   | 'unpack'
+  | 'packWords'
   | 'dequantize'
   | 'distance'
   | 'convert'
@@ -215,6 +217,23 @@ const CASES: Cases = {
     const packed = randomWords(random, format, words);
     const outputs = () => ({ codes: new Uint8Array(count).fill(0x5a) });
     return { inputs: { rows, cols, step, format: format.id, packed }, outputs };
+  },
+  packWords(random) {
+    const bits = 1 + random.below(8);
+    const across = bits === 4 && random.chance(60);
+    const [rows, cols] = [
+      random.pick(SIZES) * (across ? 8 : 1),
+      random.chance(30) ? 800 + random.below(700) : random.pick(SIZES),
+    ];
+    const order = Int32Array.from(across ? { length: 8 } : [], (_, i) => (5 * i + rows) % 8);
+    const [lines, width] = across ? [rows / 8, cols] : [rows, Math.ceil((cols * bits) / 32)];
+    const turned = random.chance(50);
+    const [height, wide] = turned ? [width, lines] : [lines, width];
+    const step = wide + (random.chance(50) ? 0 : random.below(20));
+    // Of codes that are too large, what is too much is left out.
+    const codes = randomBytes(random, rows * cols, random.chance(20) ? 255 : 2 ** bits - 1);
+    const outputs = () => ({ words: new Int32Array((height - 1) * step + wide).fill(0x5a5a5a5a) });
+    return { inputs: { rows, cols, bits, order, turned, step, codes }, outputs };
   },
   dequantize(random) {
     const { format, rows, cols, step, count, words } = randomGrid(random);
@@ -321,6 +340,7 @@ test.runIf(NATIVE.length > 0).each([
   ['extremes', 200],
   ['pack', 150],
   ['unpack', 150],
+  ['packWords', 200],
   ['dequantize', 300],
   ['distance', 60],
   ['convert', 100],

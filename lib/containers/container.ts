@@ -3,7 +3,7 @@ import type { OutputKind } from '../files/output-rules.js';
 import type { DType } from '../matrix/dtype.js';
 import type { ChosenCodes, Grid } from './grid.js';
 import type { KnownModules } from './known-modules.js';
-import type { Ranges } from './range.js';
+import type { Made, Ranges } from './range.js';
 import type { RunnableGraph } from './runnable.js';
 import type { StoredType } from './stored-types.js';
 
@@ -114,7 +114,7 @@ export interface TensorSink {
   /** Writes `bytes` from byte `at` of tensor `name`. `bytes` must stay as they are until the promise settles. */
   write(name: string, at: number, bytes: Uint8Array): Promise<void>;
   /** Writes `bytes` to `pieces` of a tensor, one after the other: in bytes, sorted, apart. For many short ones. */
-  writePieces(name: string, pieces: Ranges, bytes: Uint8Array, signal: AbortSignal): Promise<void>;
+  writePieces(name: string, pieces: Ranges, bytes: Uint8Array | Made, signal: AbortSignal): Promise<void>;
   /** Waits until everything is on the disk and makes the file readable. @throws {HqqError} when a tensor is incomplete. */
   finish(): Promise<void>;
   /** Closes the file as it is, when writes under way are done; the caller removes it. After `finish` it does nothing. */

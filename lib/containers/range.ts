@@ -36,3 +36,11 @@ export function countOf(ranges: Ranges): number {
   if ('rows' in ranges) return ranges.rows * ranges.count;
   return ranges.reduce((sum, { count }) => sum + count, 0);
 }
+
+/** Rows of bytes that are made where they are wanted, so that nobody copies them. */
+export interface Made {
+  /** Makes them in `into`, each `step` bytes behind the one before. */
+  lay(into: Uint8Array, step: number): Promise<void>;
+  /** Makes them side by side, in memory of its own. */
+  bytes(): Promise<Uint8Array>;
+}

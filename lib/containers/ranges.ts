@@ -1,6 +1,6 @@
 import { whenAllEnd } from '../files/event-loop.js';
 import type { TensorEntry, TensorSink } from './container.js';
-import { beginOf, countAt, eachOf, lengthOf, type Range, type Ranges } from './range.js';
+import { beginOf, countAt, eachOf, lengthOf, type Made, type Range, type Ranges } from './range.js';
 import type { NumberSource } from './rounding.js';
 import type { Scratch } from './scratch.js';
 
@@ -100,18 +100,19 @@ function gather(
   return to;
 }
 
-/** Writes `from` to ranges of tensor `name`, one after the other. */
+/** Writes `made` to ranges of tensor `name`, one after the other. */
 export async function writeRanges(
   sink: TensorSink,
   name: string,
   ranges: Ranges,
   size: number,
-  from: Uint8Array,
+  made: Uint8Array | Made,
   signal: AbortSignal,
 ): Promise<void> {
   if (lengthOf(ranges) > CALLS && isShort(ranges, size)) {
-    return sink.writePieces(name, inBytes(ranges, size), from, signal);
+    return sink.writePieces(name, inBytes(ranges, size), made, signal);
   }
+  const from = made instanceof Uint8Array ? made : await made.bytes();
   let offset = 0;
   const calls = [...eachOf(ranges)].map(({ at, count }) => {
     const piece = from.subarray(offset, (offset += count * size));

@@ -1,5 +1,5 @@
 import { allocating } from '../messages/allocating.js';
-import type { Columns } from './range.js';
+import type { Columns, Made } from './range.js';
 
 // Columns of matrices on their way into a file: a call for each row of narrow ones costs more than the bytes do, so that neighbours are
 // gathered until they are wide.
@@ -47,11 +47,13 @@ export class Strips {
   readonly #spare: Spare;
   readonly #open = new Map<number, Strip>();
 
-  constructor({ rows, step }: Columns, spare: Spare) {
-    const count = Math.ceil((rows * step) / STRIP_BYTES);
+  /** @param first Some of its columns: others are as wide, as a rule, and then none of them is in two strips. */
+  constructor({ rows, step, count }: Columns, spare: Spare) {
+    const strips = Math.ceil((rows * step) / STRIP_BYTES);
+    const unit = count % UNIT_BYTES === 0 ? count : UNIT_BYTES;
     this.#rows = rows;
     this.#step = step;
-    this.#width = Math.min(step, UNIT_BYTES * Math.ceil(step / count / UNIT_BYTES));
+    this.#width = Math.min(step, unit * Math.ceil(step / strips / unit));
     this.#spare = spare;
   }
 
@@ -60,25 +62,40 @@ export class Strips {
     return count < WIDE_BYTES && count < step && rows > FEW_ROWS;
   }
 
-  /** Takes a copy of columns, of `bytes`. Gives the strips that are whole now; they are the caller's until `giveBack`. */
-  put(columns: Columns, bytes: Uint8Array): readonly Gathered[] {
+  /** Takes a copy of columns, or has them made. Gives the strips that are whole now; they are the caller's until `giveBack`. */
+  async put(columns: Columns, from: Uint8Array | Made): Promise<readonly Gathered[]> {
+    const { at: first, count: width, rows } = columns;
+    const end = first + width;
+    const only = this.#at(first);
+    const place = first - only.columns.at;
+    if (!(from instanceof Uint8Array) && place + width <= only.columns.count) {
+      await from.lay(only.bytes.subarray(place), only.columns.count);
+      return this.#fill(only, columns);
+    }
+    const bytes = from instanceof Uint8Array ? from : await from.bytes();
     const whole: Gathered[] = [];
-    const end = columns.at + columns.count;
-    for (let at = columns.at; at < end; ) {
-      const index = Math.floor(at / this.#width);
-      const strip = this.#open.get(index) ?? this.#begin(index);
+    for (let at = first; at < end; ) {
+      const strip = this.#at(at);
       const count = Math.min(end, strip.columns.at + strip.columns.count) - at;
-      const { rows, step } = columns;
-      copy(bytes, at - columns.at, columns.count, strip.bytes, at - strip.columns.at, strip.columns.count, count, rows);
-      strip.filled.push({ at, count, rows, step });
-      strip.left -= count;
-      if (strip.left === 0) {
-        this.#open.delete(index);
-        whole.push(strip);
-      }
+      copy(bytes, at - first, width, strip.bytes, at - strip.columns.at, strip.columns.count, count, rows);
+      whole.push(...this.#fill(strip, { ...columns, at, count }));
       at += count;
     }
     return whole;
+  }
+
+  /** Notes columns as filled. Gives the strip if they were its last. */
+  #fill(strip: Strip, columns: Columns): readonly Gathered[] {
+    strip.filled.push(columns);
+    strip.left -= columns.count;
+    if (strip.left > 0) return [];
+    this.#open.delete(Math.floor(columns.at / this.#width));
+    return [strip];
+  }
+
+  #at(at: number): Strip {
+    const index = Math.floor(at / this.#width);
+    return this.#open.get(index) ?? this.#begin(index);
   }
 
   #begin(index: number): Strip {

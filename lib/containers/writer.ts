@@ -16,7 +16,7 @@ import {
 import { HqqError } from '../messages/errors.js';
 import { plain, quoteSome } from '../messages/text.js';
 import type { Layout, TensorEntry, TensorSink } from './container.js';
-import { beginOf, countAt, lengthOf, type Ranges } from './range.js';
+import { beginOf, countAt, countOf, lengthOf, type Made, type Ranges } from './range.js';
 import { type Gathered, type Spare, Strips } from './strips.js';
 import { type Refused, Written } from './written.js';
 
@@ -115,22 +115,24 @@ export class FileWriter implements TensorSink {
   /**
    * Writes `bytes` to `pieces` of tensor `name`, one after the other: in bytes, sorted, apart. For many short ones: blocking
    * calls, a few milliseconds' worth at a time, since a call that waits for a thread takes ten times as long. Narrow columns of a
-   * matrix are copied, and written when neighbours have made them wide: an error of the system comes to who brings the last of these.
+   * matrix are gathered, and written when neighbours have made them wide: an error of the system comes to who brings the last of these.
    *
    * @throws {HqqError} as `write`; the signal's reason when aborted, after which the file can only be abandoned.
    */
-  async writePieces(name: string, pieces: Ranges, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+  async writePieces(name: string, pieces: Ranges, from: Uint8Array | Made, signal: AbortSignal): Promise<void> {
     const fd = this.#open();
     const entry = this.layout.entries.get(name);
     if (entry === undefined) throw this.#misuse(`the layout to have tensor ${quoteSome([name])}`, 'no such tensor');
     this.#claim(entry, (written) => written.claimAll(pieces));
+    await this.#track(this.#gather(fd, entry, pieces, from, signal));
+    this.#flushSome(fd, countOf(pieces));
+  }
+
+  async #gather(fd: number, entry: TensorEntry, pieces: Ranges, from: Uint8Array | Made, signal: AbortSignal) {
     const strips = this.#stripsFor(entry, pieces);
-    if (strips === undefined || !('rows' in pieces)) {
-      await this.#track(this.#putPieces(fd, entry, pieces, bytes, signal));
-    } else {
-      await this.#track(this.#putStrips(fd, entry, strips, strips.put(pieces, bytes), signal));
-    }
-    this.#flushSome(fd, bytes.byteLength);
+    if (strips !== undefined && 'rows' in pieces)
+      return this.#putStrips(fd, entry, strips, await strips.put(pieces, from), signal);
+    return this.#putPieces(fd, entry, pieces, from instanceof Uint8Array ? from : await from.bytes(), signal);
   }
 
   /** What gathers columns of a tensor, if they are narrow: the first ones tell. */

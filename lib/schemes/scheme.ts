@@ -2,7 +2,7 @@ import type { Operations, Step } from '../../binding.js';
 import type { QuantSums } from '../compute/arguments.js';
 import type { EnvelopeChange, LinearSite, TensorEntry, TensorSource, TensorSpec } from '../containers/container.js';
 import type { ChosenCodes, Grid } from '../containers/grid.js';
-import type { Range, Ranges } from '../containers/range.js';
+import type { Made, Range, Ranges } from '../containers/range.js';
 import type { Scratch } from '../containers/scratch.js';
 import type { QuantConfig, ResolvedQuantConfig } from '../matrix/config.js';
 import type { DType } from '../matrix/dtype.js';
@@ -105,8 +105,8 @@ export interface Piece {
   readonly ranges: Ranges;
   /** Bytes of an element of `ranges`. */
   readonly elementBytes: number;
-  /** In the slot's memory. */
-  readonly bytes: Uint8Array;
+  /** In the slot's memory, or made of what is. */
+  readonly bytes: Uint8Array | Made;
 }
 
 /** A chunk as it will be stored, and how far that is from its weights. */

@@ -41,11 +41,11 @@ constexpr std::array<OperationRow, sizeof...(Ops)> list_operations() {
   return {{{Ops::kName, parse_work<Ops>}...}};
 }
 inline constexpr auto kOperations =
-    list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, DequantizeOp, DistanceOp, ConvertOp, TurnOp,
-                    LayOutOp, ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp, LayerNormOp, GeluOp,
-                    GeluTanhOp, ReluOp, RopeOp, AttentionOp, SwigluOp, GegluOp, ScaleOp, ColumnsOp, AddOp, LargePagesOp,
-                    TrimOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp, DenseLinearGradientOp, FakeQuantizeOp,
-                    FakeQuantizeGradientOp, FakeQuantizeStepOp, RmsNormGradientOp, AttentionGradientOp,
+    list_operations<QuantizeOp, EncodeOp, ExtremesOp, PackOp, UnpackOp, PackWordsOp, DequantizeOp, DistanceOp,
+                    ConvertOp, TurnOp, LayOutOp, ExpandOp, LinearOp, LinearTiledOp, DenseLinearOp, RmsNormOp,
+                    LayerNormOp, GeluOp, GeluTanhOp, ReluOp, RopeOp, AttentionOp, SwigluOp, GegluOp, ScaleOp, ColumnsOp,
+                    AddOp, LargePagesOp, TrimOp, EncodeBlocksOp, DecodeBlocksOp, SplitBlocksOp, DenseLinearGradientOp,
+                    FakeQuantizeOp, FakeQuantizeGradientOp, FakeQuantizeStepOp, RmsNormGradientOp, AttentionGradientOp,
                     SwigluGradientOp, GegluGradientOp, ScaleGradientOp, ColumnsGradientOp, LayerNormGradientOp,
                     GeluGradientOp, GeluTanhGradientOp, ReluGradientOp, ClearOp>();
 

@@ -116,6 +116,35 @@ struct UnpackOp {
   static core::Pack parse(Args& args) { return PackOp::parse(args); }
 };
 
+struct PackWordsOp {
+  static constexpr const char* kName = "packWords";
+  static constexpr auto kRun = core::pack_words;
+
+  static core::PackWords parse(Args& args) {
+    core::PackWords op{};
+    op.rows = args.dimension("rows");
+    op.cols = args.dimension("cols");
+    op.bits = static_cast<unsigned>(args.integer("bits", 1, 8));
+    op.codes = args.array<uint8_t>("codes", uint64_t{op.rows} * op.cols);
+    const Span<const int32_t> order = args.numbers<int32_t>("order");
+    op.across = order.length > 0;
+    if (op.across && (order.length != 8 || op.bits != 4 || op.rows % 8 != 0))
+      throw args.range_error("Expected order to be empty, or of the eight rows that words of 4-bit codes have.");
+    for (size_t i = 0; i < order.length; ++i) {
+      if (order.data[i] < 0 || order.data[i] > 7) throw args.range_error("Expected order to have numbers from 0 to 7.");
+      op.order[i] = static_cast<uint8_t>(order.data[i]);
+    }
+    op.turned = args.flag("turned");
+    op.step = args.dimension("step");
+    const auto [height, width] = op.turned ? std::pair(op.width(), op.lines()) : std::pair(op.lines(), op.width());
+    const Span<int32_t> words = args.array<int32_t>("words");
+    if (op.step < width || words.length < uint64_t{height - 1} * op.step + width)
+      throw args.range_error("Expected words to have room for what is packed.");
+    op.words = words.data;
+    return op;
+  }
+};
+
 struct DequantizeOp {
   static constexpr const char* kName = "dequantize";
   static constexpr auto kRun = core::dequantize;

@@ -95,6 +95,22 @@ struct Pack {
 Status pack(const Context& context, const Pack& op);
 Status unpack(const Context& context, const Pack& op);
 
+// Codes in 32-bit words: each line of codes is one of words. A line is a row, as one bit stream; or, of 4 bits,
+// `across` eight rows, of which a word has a code each.
+struct PackWords {
+  const uint8_t* codes;  // [rows, cols]  read
+  size_t rows, cols;
+  unsigned bits;
+  bool across;
+  uint8_t order[8];  // the row of each code of a word, from the lowest bits on
+  bool turned;       // lines are columns of words, not rows
+  size_t step;       // words from one row of these to the next
+  int32_t* words;    // written
+  size_t lines() const { return across ? rows / 8 : rows; }
+  size_t width() const { return across ? cols : (cols * bits + 31) / 32; }
+};
+Status pack_words(const Context& context, const PackWords& op);
+
 // A quantized matrix.
 struct Quantized {
   const void* packed;  // [step, cols]  read

@@ -2,6 +2,7 @@ import * as fs from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { CONTAINERS } from '../../lib/containers/list.js';
+import { countOf } from '../../lib/containers/range.js';
 import type { QuantConfig } from '../../lib/matrix/config.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
 import { toHalf, worse } from '../../lib/schemes/hqq/half.js';
@@ -95,7 +96,7 @@ describe('an output', () => {
             return sink.write(name, at, bytes);
           },
           writePieces: (name, pieces, bytes, signal) => {
-            written.bytes += bytes.byteLength;
+            written.bytes += countOf(pieces);
             return sink.writePieces(name, pieces, bytes, signal);
           },
           finish: () => sink.finish(),

@@ -198,7 +198,12 @@ describe('a GGUF file', () => {
     const { pieces } = await scheme.encode(layer, chunk!, weights, { slot, threads: 1, compute } as never);
     const out = new Float32Array(rows * cols);
     const { id } = BLOCK_TYPES.find(({ name }) => name === 'IQ4_NL')!;
-    await runTask(machine.backend, 'decodeBlocks', { type: id, blocks: pieces[0]!.bytes, out, threads: 1 });
+    await runTask(machine.backend, 'decodeBlocks', {
+      type: id,
+      blocks: pieces[0]!.bytes as Uint8Array,
+      out,
+      threads: 1,
+    });
     expect(await scheme.blockTuning!.solve(layer, floats, undefined, machine)).toEqual(out);
     const kept = { ...layer, form: { ...layer.form, kept: true } } as PlannedLayer;
     expect(await scheme.blockTuning!.solve(kept, floats, undefined, machine)).toEqual(floats);

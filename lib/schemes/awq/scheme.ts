@@ -1,4 +1,3 @@
-import { bytesOf } from '../../compute/floats.js';
 import type { TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import { highestCode } from '../../matrix/config.js';
@@ -12,9 +11,10 @@ import { groupsOfRow, type RowForm, type RowRules, refusesExperts } from '../row
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
 import { zeroCodes } from '../rows/streams.js';
+import { packedWords } from '../rows/words.js';
 import type { Encoded, PlannedLayer, Scheme, StayingLayer, WorkRun } from '../scheme.js';
 import { type AwqLayer, findAwq, namesOfAwq, partsOf } from './find.js';
-import { FIELDS, GEMM, packColumns } from './order.js';
+import { FIELDS, GEMM } from './order.js';
 
 type Layer = PlannedLayer<RowForm>;
 
@@ -52,16 +52,14 @@ async function encode(layer: Layer, chunk: RowChunk, weights: Uint8Array, run: W
   const { slot } = run;
   const { rows } = chunk;
   const groups = groupsOfRow(form);
-  const width = rows / FIELDS;
-  const packed = slot.take('packed', Int32Array, ins * width);
-  packColumns(codes, rows, ins, GEMM, packed);
+  const packing = { rows, bits: form.config.nbits, order: GEMM, turned: true };
+  const packed = packedWords('packed', { ...packing, codes, cols: ins }, run);
   const bytes = zeroCodes(zero, highestCode(form.config.nbits), slot.take('zero codes', Uint8Array, zero.length));
-  const zeros = slot.take('zero words', Int32Array, groups * width);
-  packColumns(bytes, rows, groups, GEMM, zeros);
+  const zeros = packedWords('zero words', { ...packing, codes: bytes, cols: groups }, run);
   return {
     pieces: [
-      columnPiece(`${site.name}.qweight`, chunk, [ins, outs / FIELDS], FIELDS, bytesOf(packed), 4),
-      columnPiece(`${site.name}.qzeros`, chunk, [groups, outs / FIELDS], FIELDS, bytesOf(zeros), 4),
+      columnPiece(`${site.name}.qweight`, chunk, [ins, outs / FIELDS], FIELDS, packed, 4),
+      columnPiece(`${site.name}.qzeros`, chunk, [groups, outs / FIELDS], FIELDS, zeros, 4),
       scalePiece(layer, chunk, scale, run),
     ],
     sums,

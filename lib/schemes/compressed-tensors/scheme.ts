@@ -1,4 +1,3 @@
-import { bytesOf } from '../../compute/floats.js';
 import type { TensorSpec } from '../../containers/container.js';
 import { storedFloat, storedType } from '../../containers/stored-types.js';
 import { highestCode } from '../../matrix/config.js';
@@ -7,7 +6,8 @@ import { type RowChunk, rowChunks, rowsOf } from '../rows/chunks.js';
 import { groupsOfRow, type RowForm, type RowRules } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows, storedScales } from '../rows/solve.js';
-import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
+import { transpose, wordsOf, zeroCodes } from '../rows/streams.js';
+import { packedWords } from '../rows/words.js';
 import type { Encoded, Piece, PlannedLayer, Scheme, WholeTensor, WorkRun } from '../scheme.js';
 import { integers } from '../small.js';
 import { configurationOf, notesOf, unloadedBeside } from './declare.js';
@@ -59,13 +59,12 @@ async function encode(layer: Layer, chunk: RowChunk, weights: Uint8Array, run: W
   const ins = form.shape[1];
   const groups = groupsOfRow(form);
   const width = wordsOf(ins, nbits);
-  const packed = run.slot.take('packed', Int32Array, rows * width);
-  packStreams(codes, rows, ins, nbits, packed);
-  const piece = (tensor: string, elementBytes: number, cols: number, bytes: Uint8Array): Piece => ({
+  const packed = packedWords('packed', { codes, rows, cols: ins, bits: nbits, turned: false }, run);
+  const piece = (tensor: string, elementBytes: number, cols: number, bytes: Piece['bytes']): Piece => ({
     ...{ tensor: `${site.name}.${tensor}`, ranges: rowsOf(chunk, cols), elementBytes, bytes },
   });
   const pieces = [
-    piece('weight_packed', 4, width, bytesOf(packed)),
+    piece('weight_packed', 4, width, packed),
     piece('weight_scale', DTYPES[scaleDtype].bytes, groups, storedScales(form, scale, run)),
   ];
   if (hasZeros(form)) pieces.push(zeroPiece(layer, chunk, zero, run));
@@ -73,19 +72,20 @@ async function encode(layer: Layer, chunk: RowChunk, weights: Uint8Array, run: W
 }
 
 /** Zeros of a chunk: a bit stream down each column, of which a chunk has whole words. */
-function zeroPiece({ site, form }: Layer, { first, rows }: RowChunk, zero: Float32Array, { slot }: WorkRun): Piece {
+function zeroPiece({ site, form }: Layer, { first, rows }: RowChunk, zero: Float32Array, run: WorkRun): Piece {
+  const { slot } = run;
   const { nbits } = form.config;
   const groups = groupsOfRow(form);
   const bytes = zeroCodes(zero, highestCode(nbits), slot.take('zero codes', Uint8Array, zero.length));
   const turned = transpose(bytes, rows, groups, slot.take('turned zeros', Uint8Array, zero.length));
   const height = wordsOf(rows, nbits);
-  const streams = slot.take('zero streams', Int32Array, groups * height);
-  packStreams(turned, groups, rows, nbits, streams);
-  const words = transpose(streams, groups, height, slot.take('zero words', Int32Array, groups * height));
   return {
     tensor: `${site.name}.weight_zero_point`,
     ranges: [{ at: ((first * nbits) / 32) * groups, count: height * groups }],
-    ...{ elementBytes: 4, bytes: bytesOf(words) },
+    ...{
+      elementBytes: 4,
+      bytes: packedWords('zero words', { codes: turned, rows: groups, cols: rows, bits: nbits, turned: true }, run),
+    },
   };
 }
 

@@ -8,7 +8,8 @@ import { columnChunks, columnPiece, scalePiece, TOGETHER } from '../rows/columns
 import { groupsOfRow, type RowForm, type RowRules, refusesExperts } from '../rows/form.js';
 import { rowScheme } from '../rows/scheme.js';
 import { solveRows } from '../rows/solve.js';
-import { packStreams, transpose, wordsOf, zeroCodes } from '../rows/streams.js';
+import { transpose, wordsOf, zeroCodes } from '../rows/streams.js';
+import { packedWords } from '../rows/words.js';
 import type { Encoded, PlannedLayer, Scheme, WholeTensor, WorkRun } from '../scheme.js';
 import { configurationOf, isInBlock } from './declare.js';
 import { findGptq, type GptqLayer, namesOfGptq, partsOf } from './find.js';
@@ -65,20 +66,16 @@ async function encode(layer: Layer, chunk: RowChunk, weights: Uint8Array, run: W
   const { rows } = chunk;
   const groups = groupsOfRow(form);
   const height = wordsOf(ins, nbits);
-  const streams = slot.take('streams', Int32Array, rows * height);
-  packStreams(codes, rows, ins, nbits, streams);
-  const packed = transpose(streams, rows, height, slot.take('packed', Int32Array, rows * height));
+  const packed = packedWords('packed', { codes, rows, cols: ins, bits: nbits, turned: true }, run);
   const bytes = zeroCodes(zero, highestCode(nbits), slot.take('zero codes', Uint8Array, zero.length));
   // The first version of the format stores one less: the middle code has room for that, 0 would have none.
   if (zeroPoint === 'symmetric') for (let i = 0; i < bytes.length; i++) bytes[i]!--;
   const turned = transpose(bytes, rows, groups, slot.take('turned zeros', Uint8Array, zero.length));
-  const width = wordsOf(rows, nbits);
-  const zeros = slot.take('zero words', Int32Array, groups * width);
-  packStreams(turned, groups, rows, nbits, zeros);
+  const zeros = packedWords('zero words', { codes: turned, rows: groups, cols: rows, bits: nbits, turned: false }, run);
   return {
     pieces: [
-      columnPiece(`${site.name}.qweight`, chunk, [height, outs], 1, bytesOf(packed), 4),
-      columnPiece(`${site.name}.qzeros`, chunk, [groups, wordsOf(outs, nbits)], 32 / nbits, bytesOf(zeros), 4),
+      columnPiece(`${site.name}.qweight`, chunk, [height, outs], 1, packed, 4),
+      columnPiece(`${site.name}.qzeros`, chunk, [groups, wordsOf(outs, nbits)], 32 / nbits, zeros, 4),
       scalePiece(layer, chunk, scale, run),
     ],
     sums,

@@ -28,7 +28,7 @@ export function columnPiece(
   { first, rows }: RowChunk,
   [height, width]: readonly [number, number],
   perElement: number,
-  bytes: Uint8Array,
+  bytes: Piece['bytes'],
   elementBytes: number,
 ): Piece {
   return { tensor, ranges: columnsOf(height, width, first / perElement, rows / perElement), elementBytes, bytes };

@@ -7,42 +7,7 @@ import { HqqError } from '../../messages/errors.js';
 /** Words of a row of codes. */
 export const wordsOf = (count: number, bits: number): number => Math.ceil((count * bits) / 32);
 
-/** Packs `[rows, cols]` codes, a byte each, into `[rows, wordsOf(cols, bits)]`. */
-export function packStreams(codes: Uint8Array, rows: number, cols: number, bits: number, words: Int32Array): void {
-  if (bits === 4 && cols % 8 === 0 && codes.byteOffset % 4 === 0) {
-    packNibbles(codes, rows * cols, words);
-    return;
-  }
-  const width = wordsOf(cols, bits);
-  for (let row = 0; row < rows; row++) {
-    let at = row * width;
-    let from = row * cols;
-    let word = 0;
-    let used = 0;
-    for (const end = from + cols; from < end; from++) {
-      const code = codes[from]!;
-      word |= code << used;
-      used += bits;
-      if (used < 32) continue;
-      words[at++] = word;
-      used -= 32;
-      word = used === 0 ? 0 : code >>> (bits - used);
-    }
-    if (used > 0) words[at] = word;
-  }
-}
-
-/** The common case of `packStreams`, four codes at a time: there are thousands of millions of them. */
-function packNibbles(codes: Uint8Array, count: number, words: Int32Array): void {
-  const fours = new Int32Array(codes.buffer, codes.byteOffset, count >>> 2);
-  const halves = new Uint16Array(words.buffer, words.byteOffset, count >>> 2);
-  for (let i = 0; i < fours.length; i++) {
-    const pairs = fours[i]! | (fours[i]! >>> 4);
-    halves[i] = (pairs & 0xff) | ((pairs >>> 8) & 0xff00);
-  }
-}
-
-/** Unpacks what `packStreams` packs. */
+/** The codes of `[rows, wordsOf(cols, bits)]`, `[rows, cols]`. */
 export function unpackStreams(words: Int32Array, rows: number, cols: number, bits: number, codes: Uint8Array): void {
   const width = wordsOf(cols, bits);
   const mask = 2 ** bits - 1;

@@ -138,7 +138,8 @@ async function createToy(path: string, { head, entries, fileSize }: ToyLayout): 
   };
   return {
     write,
-    async writePieces(name, pieces, bytes) {
+    async writePieces(name, pieces, from) {
+      const bytes = from instanceof Uint8Array ? from : await from.bytes();
       let offset = 0;
       for (const { at, count } of eachOf(pieces)) await write(name, at, bytes.subarray(offset, (offset += count)));
     },
