@@ -170,7 +170,8 @@ test('memory does not grow from text to text', async () => {
   const { status, stdout, stderr } = await runFixture('generate-memory.mjs', [process.env.CI ? '400' : '2000']);
   expect(status, stderr).toBe(0);
   expect(Number(/grew (-?\d+)/.exec(stdout)?.[1]), stdout).toBeLessThan(40);
-  expect(Number(/left (\d+)/.exec(stdout)?.[1]), stdout).toBeLessThan(16);
+  // Of the weights' two slabs, up to 4 MiB are there as addresses alone: what lies around large pages.
+  expect(Number(/left (\d+)/.exec(stdout)?.[1]), stdout).toBeLessThan(20);
 });
 
 test('workers are terminated while they write texts', async () => {
