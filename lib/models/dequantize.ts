@@ -184,20 +184,20 @@ function shardsOf(
   dtype: DType | undefined,
   { staysWide }: Container,
 ): ReadonlyMap<string, Shard> {
-  const taken = new Set(layers.flatMap(({ entries: own, bias }) => [...own, ...(bias ? [bias] : [])]));
+  const taken = new Set(layers.flatMap(({ entries: own }) => own));
+  // Biases go where their weights do, wherever they come from, and become what these do.
+  const homes = new Map(layers.flatMap(({ entries: [{ file }], bias }) => (bias ? [[bias, file] as const] : [])));
   const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], converted: [], copies: [] }]));
   for (const layer of layers) {
     schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts
-    const shard = shards.get(layer.entries[0].file)!;
-    shard.layers.push(layer);
-    if (layer.bias) shard.converted.push(layer.bias); // where its weight goes, wherever it comes from
+    shards.get(layer.entries[0].file)!.layers.push(layer);
   }
   for (const entry of entries.values()) {
     if (taken.has(entry)) continue;
     const { type, file } = entry;
-    const converts =
-      dtype !== undefined && numbersOf(type) !== undefined && type.float !== dtype && !staysWide?.(entry);
-    shards.get(file)![converts ? 'converted' : 'copies'].push(entry);
+    const home = homes.get(entry);
+    const other = dtype !== undefined && numbersOf(type) !== undefined && type.float !== dtype;
+    shards.get(home ?? file)![(other || home) && !staysWide?.(entry) ? 'converted' : 'copies'].push(entry);
   }
   return shards;
 }
@@ -217,17 +217,18 @@ function specsOf({ layers, converted, copies }: Shard, dtype: DType): readonly T
 type Job =
   | { readonly kind: 'chunk'; readonly layer: StoredLayer; readonly chunk: Chunk; readonly last: boolean }
   | { readonly kind: 'convert'; readonly entry: TensorEntry; readonly piece: Range; readonly last: boolean }
-  | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range };
+  | { readonly kind: 'copy'; readonly entry: TensorEntry; readonly piece: Range; readonly last: boolean };
 
 function* jobsOf({ layers, converted, copies }: Shard): Generator<Job> {
-  for (const entry of copies) for (const piece of copyPieces(entry)) yield { kind: 'copy', entry, piece };
-  const biases = new Set(layers.map(({ bias }) => bias));
+  const biases = new Set(layers.map(({ bias }) => bias)); // each counts with its layer
+  for (const entry of copies) {
+    const size = biases.has(entry) ? undefined : entry.end - entry.begin;
+    for (const piece of copyPieces(entry)) yield { kind: 'copy', entry, piece, last: piece.at + piece.count === size };
+  }
   for (const entry of converted) {
     const count = (entry.end - entry.begin) / entry.type.blockBytes;
-    for (const piece of pieces(count, CHUNK_WEIGHTS)) {
-      const last = piece.at + piece.count === count && !biases.has(entry); // a bias counts with its layer
-      yield { kind: 'convert', entry, piece, last };
-    }
+    for (const piece of pieces(count, CHUNK_WEIGHTS))
+      yield { kind: 'convert', entry, piece, last: !biases.has(entry) && piece.at + piece.count === count };
   }
   for (const layer of layers) {
     const { shape } = layer;
@@ -245,9 +246,9 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
     if (count > 0) run.overflows.set(name, (run.overflows.get(name) ?? 0) + count);
   };
   if (job.kind === 'copy') {
-    const { entry, piece } = job;
+    const { entry, piece, last } = job;
     await copyPiece(source, entry, piece, sink, slot, signal);
-    counter.add(entry.name, 0, piece.at + piece.count === entry.end - entry.begin);
+    counter.add(entry.name, 0, last);
   } else if (job.kind === 'convert') {
     const { entry, piece, last } = job;
     const stored = numbersOf(entry.type)!;
@@ -267,8 +268,7 @@ async function work(job: Job, run: Run, slot: Scratch, signal: AbortSignal): Pro
       ...{ slot, threads, signal },
       compute: (operation, args) => runTask(activeBackend(), operation, args, { signal }),
     });
-    const out = bitsOf(weights, dtype);
-    if (dtype !== 'float32') lose(weightName(layer), infinities(out, dtype));
+    if (dtype !== 'float32') lose(weightName(layer), infinities(bitsOf(weights, dtype), dtype));
     await writeMatrix(sink, weightName(layer), layer, chunk.weights, DTYPES[dtype].bytes, weights, slot, signal);
     counter.add(weightName(layer), chunk.count, last);
   }

@@ -68,6 +68,32 @@ describe('an odd graph', () => {
     expect((await compareModels(input, output)).dense.different).toEqual([]);
   });
 
+  it('has biases of its own type again when its weights are floats, one for several products too', async () => {
+    const half = (count: number) => Uint16Array.from({ length: count }, (_, i) => 0x2c00 + ((i * 37) % 0x400));
+    const tensors = [
+      tensor('v', 'float16', [K, N], half(K * N)),
+      tensor('w', 'float16', [K, N], half(K * N).reverse()),
+    ];
+    const nodes = [
+      node('Gemm', ['x', 'v', 'b'], ['g'], {}, { name: 'g' }),
+      node('Gemm', ['x', 'w', 'b'], ['h'], {}, { name: 'h' }),
+      node('Add', ['g', 'h'], ['y']),
+    ];
+    const [inputs, outputs] = [[value('x', 'float16', [2, K])], [value('y', 'float16', [2, N])]];
+    const b = tensor('b', 'float16', [N], half(N));
+    const input = written(model(graph({ nodes, tensors: [...tensors, b], inputs, outputs })));
+    const [output, back] = [freshPath('q.onnx'), freshPath('back.onnx')];
+    expect((await quantizeModel(input, output)).tensors).toHaveLength(2);
+    for (const dtype of [undefined, 'float16'] as const) {
+      const { tensors: layers } = await dequantizeModel(output, back, { dtype, force: true });
+      expect(layers).toBe(2);
+      const { b: bias, w } = read(fs.readFileSync(back)).tensors;
+      expect([bias!.type, bias!.raw!.length]).toEqual([10, 2 * N]);
+      expect(Buffer.compare(bias!.raw!, Buffer.from(half(N).buffer))).toBe(0);
+      expect([w!.type, w!.raw!.length]).toEqual(dtype === undefined ? [1, 4 * K * N] : [10, 2 * K * N]);
+    }
+  });
+
   it('keeps a weight that is cast through an integer', async () => {
     const casts = [node('Cast', ['w'], ['i'], { to: 3 }), node('Cast', ['i'], ['f'], { to: 1 })];
     expect(await reasons(of([...casts, matMul('f')], [weight()]))).toEqual(['cast to what is no float']);
