@@ -249,15 +249,18 @@ export interface TurnArgs {
 
 /** A weight matrix whose groups are parts of rows, laid out for `linear`: see lib/matrix/panels.ts. */
 export interface PanelArgs {
-  /** `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most `limits.group`), format. */
+  /**
+   * `[4]`: outFeatures, inFeatures, groupSize (a divisor of inFeatures, at most `limits.group`), format. Or `[6]`, with the zero that all groups
+   * share, a code, or -1 where each has its own; and 1 where `meta` is in float16, 0 where it is in float32, as it is for `[4]`.
+   */
   readonly shape: Int32Array;
   /** `[panels, groups of a row, bytes of a group]` */
   readonly codes: Uint8Array;
-  /** `[panels, groups of a row, 2, 16]`: scales, then zeros. */
-  readonly meta: Float32Array;
+  /** `[panels, groups of a row, 2, 16]`: scales, then zeros; or `[panels, groups of a row, 16]` where all groups share a zero. */
+  readonly meta: FloatBits;
 }
 
-/** Writes `codes` and `meta`. */
+/** Writes `codes` and `meta`, in which `scale` and `zero` have to fit. */
 export interface LayOutArgs extends PanelArgs {
   /** Packed rows. */
   readonly step: number;

@@ -58,12 +58,12 @@ const texts: Rolldown.Plugin = {
 const GROUPS = [
   {
     name: 'compute',
-    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|later\.|lora[\\/]set\.|js[\\/](?:blocks|gradients)[\\/]|js[\\/](?:layers|encoder-layers|attention|dense|meter|turn|words)\.|block-types\.)/,
+    test: /\blib[\\/](messages|matrix|solvers|backend|compute)[\\/](?!text\.|memory\.|overlay\.|later\.|lora[\\/]set\.|js[\\/](?:blocks|gradients)[\\/]|js[\\/](?:layers|encoder-layers|attention|dense|meter|turn|words|short-meta)\.|block-types\.)/,
   },
   { name: 'adapters', test: /\blib[\\/](?:compute[\\/]lora[\\/]set|backend[\\/]js[\\/](?:dense|meter))\./ },
   {
     name: 'language-models',
-    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|tune[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:gradients[\\/]|(?:layers|encoder-layers|attention)\.))/,
+    test: /\blib[\\/](?:runtime[\\/]|allocate[\\/]|tune[\\/]|calibrate[\\/](?!weighing)|backend[\\/]js[\\/](?:gradients[\\/]|(?:layers|encoder-layers|attention|short-meta)\.))/,
   },
 ];
 

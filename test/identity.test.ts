@@ -11,6 +11,7 @@ import type {
 } from '../binding.js';
 import { availableBackends, openBackend } from '../lib/backend/index.js';
 import { narrow } from '../lib/backend/js/lanes.js';
+import { provideShortMeta } from '../lib/backend/js/short-meta.js';
 import { solverArgs } from '../lib/compute/arguments.js';
 import { highestCode, NBITS } from '../lib/matrix/config.js';
 import { DTYPE_NAMES } from '../lib/matrix/dtype.js';
@@ -25,6 +26,8 @@ import { shareOf } from './support/share.js';
 
 // JavaScript, and every native instruction set with any number of threads, write the same bytes: random operations, with the
 // JavaScript twin as the measure. native/tests/identity.cc does the same within the native core, with many more cases.
+
+provideShortMeta();
 
 const SEED = Number(process.env.HQQ_TEST_SEED || Date.now() % 1_000_000_007);
 console.log(`identity: HQQ_TEST_SEED=${SEED} repeats these cases`);
@@ -138,9 +141,13 @@ type Cases = { readonly [K in Exact]: (random: Random) => Case<K> };
 function randomPanels(random: Random) {
   const format = random.pick(FORMATS);
   const [out, groups, size] = [random.pick(SIZES), 1 + random.below(4), random.pick(SIZES)];
-  const sizes = panelSizes(format.id, out, groups * size, size);
-  const shape = Int32Array.of(out, groups * size, size, format.id);
-  return { format, shape, out, groups: out * groups, cols: groups * size, size, sizes };
+  const { codes, meta } = panelSizes(format.id, out, groups * size, size);
+  const [shared, half] = [random.pick([-1, -1, 0, 3, 2 ** (format.codeBits - 1), 255]), random.below(2)];
+  const short = shared >= 0 || half === 1 || random.chance(30);
+  const shape = Int32Array.of(out, groups * size, size, format.id, ...(short ? [shared, half] : []));
+  /** Scales and zeros as they lie. */
+  const randomMeta = () => randomWeights(random, shared < 0 ? meta : meta / 2, half as DTypeId);
+  return { format, shape, out, groups: out * groups, cols: groups * size, size, codes, randomMeta };
 }
 
 const CASES: Cases = {
@@ -272,30 +279,27 @@ const CASES: Cases = {
     return { inputs: { from, fromDtype, toDtype }, dtype: toDtype, outputs };
   },
   layOut(random) {
-    const { format, shape, groups, size, sizes } = randomPanels(random);
+    const { format, shape, groups, size, codes, randomMeta } = randomPanels(random);
     const step = packedRows(format, groups) + (random.chance(20) ? random.below(4) : 0);
     const packed = randomWords(random, format, step * size);
     const [scale, zero] = [randomWeights(random, groups, 0), randomWeights(random, groups, 0)];
-    const outputs = () => ({
-      codes: new Uint8Array(sizes.codes).fill(0x5a),
-      meta: new Float32Array(sizes.meta).fill(5),
-    });
+    const outputs = () => ({ codes: new Uint8Array(codes).fill(0x5a), meta: randomMeta().fill(5) });
     return { inputs: { shape, step, packed, scale, zero }, outputs };
   },
   expand(random) {
-    const { shape, out, cols, sizes } = randomPanels(random);
-    const panels = { codes: randomBytes(random, sizes.codes), meta: randomWeights(random, sizes.meta, 0) };
+    const { shape, out, cols, codes, randomMeta } = randomPanels(random);
+    const panels = { codes: randomBytes(random, codes), meta: randomMeta() };
     return { inputs: { shape, ...panels }, outputs: () => ({ out: new Float32Array(out * cols).fill(5) }) };
   },
   linear(random) {
-    const { shape, out, cols, sizes } = randomPanels(random);
+    const { shape, out, cols, codes, randomMeta } = randomPanels(random);
     const batch = random.pick([1, 1, 2, 3, 5, 9, 65]);
     const y = new Float32Array(batch * out);
     const bias = random.chance(50) ? new Float32Array(0) : (randomWeights(random, out, 0) as Float32Array);
     const layer = {
       shape,
-      codes: randomBytes(random, sizes.codes),
-      meta: randomWeights(random, sizes.meta, 0),
+      codes: randomBytes(random, codes),
+      meta: randomMeta(),
       bias,
       out: y,
     };

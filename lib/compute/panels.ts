@@ -12,8 +12,11 @@ import { pinInputs, runTask, runTaskSync } from './run.js';
 /** The weight matrix in panels, or as it was. */
 export type Weights = { readonly panels: PanelArgs } | { readonly q: QuantizedTensorLike };
 
-/** Gives memory for panels of these lengths: zeros. */
-export type PanelMemory = (sizes: ReturnType<typeof panelSizes>) => Pick<PanelArgs, 'codes' | 'meta'>;
+/** Gives memory for the panels of `q`: zeros. With another shape, scales and zeros lie as that says, not as `sizes` has them. */
+export type PanelMemory = (
+  sizes: ReturnType<typeof panelSizes>,
+  q: QuantizedTensorLike,
+) => Pick<PanelArgs, 'codes' | 'meta'> & Partial<PanelArgs>;
 
 const ownMemory: PanelMemory = (sizes) => ({ codes: new Uint8Array(sizes.codes), meta: new Float32Array(sizes.meta) });
 
@@ -63,7 +66,7 @@ export function layOutArgs(q: QuantizedTensorLike, memory = ownMemory) {
   const sizes = panelSizes(format.id, outFeatures, inFeatures, groupSize);
   const panels = allocating(`the layer of ${outFeatures} x ${inFeatures} weights`, () => ({
     shape: Int32Array.of(outFeatures, inFeatures, groupSize, format.id),
-    ...memory(sizes),
+    ...memory(sizes, q),
   }));
   const step = packedRows(format, (outFeatures * inFeatures) / groupSize);
   return { panels, args: { ...panels, step, packed, scale, zero } };

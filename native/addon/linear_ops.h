@@ -5,10 +5,10 @@
 // Operations of QuantizedLinear: how each reads its arguments.
 namespace hqq::addon {
 
-// shape: outFeatures, inFeatures, groupSize, format; then the panels' own arrays.
+// shape: outFeatures, inFeatures, groupSize, format, and how scales and zeros lie; then the panels' own arrays.
 inline core::Panels read_panels(Args& args) {
   const Span<const int32_t> shape = args.numbers<int32_t>("shape");
-  if (shape.length != 4) throw args.range_error("Expected shape to have 4 elements.");
+  if (shape.length != 4 && shape.length != 6) throw args.range_error("Expected shape to have 4 elements, or 6.");
   const int32_t out = shape.data[0], in = shape.data[1], group = shape.data[2], format = shape.data[3];
   if (out < 1 || in < 1 || group < 1 || static_cast<size_t>(group) > kLongestGroup || in % group != 0 || format < 0 ||
       static_cast<size_t>(format) >= kFormatCount) {
@@ -21,7 +21,14 @@ inline core::Panels read_panels(Args& args) {
   p.group_size = static_cast<size_t>(group);
   const uint64_t groups = uint64_t{p.count()} * p.groups();
   p.codes = args.array<uint8_t>("codes", groups * p.group_bytes());
-  p.meta = args.array<float>("meta", groups * 2 * kPanel);
+  if (shape.length == 6) {
+    const int32_t zero = shape.data[4], half = shape.data[5];
+    if (zero < -1 || zero > 255 || half < 0 || half > 1) {
+      throw args.range_error("Expected shape to end with the zero of all groups, or -1, and 1 for float16, or 0.");
+    }
+    p.form = {half == 1, zero};
+  }
+  p.meta = static_cast<std::byte*>(args.floats("meta", p.form.half ? DType::f16 : DType::f32, groups * p.form.count()));
   return p;
 }
 

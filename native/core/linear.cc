@@ -193,7 +193,7 @@ Status linear(const Context& given, const Linear& op) {
     auto* sums = own.at<float>(sums_at, slot);
     auto* bytes = own.at<uint8_t>(bytes_at, slot);
     auto* tile = own.at<float>(tile_at, slot);
-    const size_t codes_stride = groups * group_bytes, meta_stride = groups * 2 * kPanel;
+    const size_t codes_stride = groups * group_bytes, meta_stride = groups * p.form.bytes();
     // Whole bands of rows, then what is left of them.
     for (size_t row = first_row, bands; row < last_row; row += bands * band_rows) {
       const size_t rows = std::min(band_rows, last_row - row),
@@ -202,8 +202,13 @@ Status linear(const Context& given, const Linear& op) {
       bands = (last_row - row) / rows;
       for (size_t panel = first; panel < last; panel += together) {
         const size_t count = std::min(together, last - panel);
-        const kernels::PanelRows panels{
-            p.codes + panel * codes_stride, p.meta + panel * meta_stride, codes_stride, meta_stride, groups, quads};
+        const kernels::PanelRows panels{p.codes + panel * codes_stride,
+                                        p.meta + panel * meta_stride,
+                                        codes_stride,
+                                        meta_stride,
+                                        groups,
+                                        quads,
+                                        p.form};
         if (rows == 1)
           (op.int8 ? kernels.bytes.row : kernels.row_f32)[format](panels, x, count, sums);
         else if (op.int8)

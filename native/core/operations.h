@@ -264,8 +264,9 @@ Status trim(const Context& context, const Trim& op);
 struct Panels {
   Format format;
   size_t out_features, in_features, group_size;
-  uint8_t* codes;  // [panels, groups of a row, bytes_of_quads]
-  float* meta;     // [panels, groups of a row, 2, kPanel]: scales, then zeros
+  uint8_t* codes;   // [panels, groups of a row, bytes_of_quads]
+  std::byte* meta;  // [panels, groups of a row, form.bytes()]
+  kernels::MetaForm form;
 
   size_t count() const { return (out_features + kPanel - 1) / kPanel; }
   size_t groups() const { return in_features / group_size; }

@@ -81,8 +81,8 @@ template <class V>
 struct Zero {
   typename V::F32 of_byte[4];
 
-  explicit Zero(const float* zero) {
-    for (size_t i = 0; i < 4; ++i) of_byte[i] = V::mul(V::load(zero), V::set(1.0f / kByteUnit[i]));
+  explicit Zero(typename V::F32 zero) {
+    for (size_t i = 0; i < 4; ++i) of_byte[i] = V::mul(zero, V::set(1.0f / kByteUnit[i]));
   }
 };
 
@@ -119,7 +119,8 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
   const auto* x = static_cast<const float*>(in.values);
   for (size_t g = 0; g < p.groups; ++g) {
     const auto zeros = [&]<size_t... N>(std::index_sequence<N...>) {
-      return std::array<Zero<V>, Panels>{Zero<V>(p.meta + N * p.meta_stride + (2 * g + 1) * kPanel)...};
+      return std::array<Zero<V>, Panels>{
+          Zero<V>(zeros_of<V>(p.form, p.meta + N * p.meta_stride + g * p.form.bytes()))...};
     }(std::make_index_sequence<Panels>{});
     typename V::F32 dot_f32[Panels];
     for (auto& dot : dot_f32) dot = V::set(0.0f);
@@ -143,9 +144,9 @@ void row_f32_of(const PanelRows& p, const Input& in, float* out) {
       for (size_t n = 0; n < Panels; ++n) dot_f32[n] = V::add(dot_f32[n], V::add(even_f32[n], odd_f32[n]));
     }
     for (size_t n = 0; n < Panels; ++n) {
-      const float* meta = p.meta + n * p.meta_stride + g * 2 * kPanel;
+      const std::byte* meta = p.meta + n * p.meta_stride + g * p.form.bytes();
       prefetch_meta<V, Panels>(p, meta);
-      sum_f32[n] = V::fma(dot_f32[n], V::load(meta), sum_f32[n]);
+      sum_f32[n] = V::fma(dot_f32[n], scales_of<V>(p.form, meta), sum_f32[n]);
     }
   }
   for (size_t n = 0; n < Panels; ++n) V::store(out + n * kPanel, sum_f32[n]);
@@ -163,7 +164,7 @@ void row_f32(PanelRows p, const Input& in, size_t panels, float* out) {
 // tile[4 * quads][16]: the codes without their zeros, in the units that input_f32 divides by
 template <class V, class F>
 HQQ_INLINE void tile_f32(const uint8_t* codes, size_t quads, const float* zero, float* tile) {
-  const Zero<V> taken(zero);
+  const Zero<V> taken(V::load(zero));
   for (size_t q = 0; q < quads; q += F::kUnitQuads, codes += F::kUnitBytes)
     for_unit<V, F>(codes, [&](size_t i, typename V::U32 quad) HQQ_INLINE_LAMBDA {
       float* to = tile + (q + i) * 4 * kPanel;
@@ -264,7 +265,7 @@ void rows_f32(const PanelRows& p, const InputRows& in, size_t panels, float* til
   with_panels<V>(panels, [&]<size_t Panels>() HQQ_INLINE_LAMBDA {
     const auto unpack = [&](const uint8_t* codes, const float* meta) HQQ_INLINE_LAMBDA {
       for (size_t n = 0; n < Panels; ++n)
-        tile_f32<V, F>(codes + n * p.codes_stride, p.quads, meta + n * p.meta_stride + kPanel,
+        tile_f32<V, F>(codes + n * p.codes_stride, p.quads, meta + (2 * n + 1) * kPanel,
                        tile + n * 4 * p.quads * kPanel);
     };
     const auto multiply = [&](const GroupRows& g, float* of_band)

@@ -36,8 +36,25 @@ HQQ_INLINE void prefetch_unit(const uint8_t* unit, size_t ahead) {
 }
 // A group's scales and zeros, of the panel that follows those that are read together.
 template <class V, size_t Panels>
-HQQ_INLINE void prefetch_meta(const PanelRows& p, const float* meta) {
-  for (size_t at = 0; at < 2 * kPanel; at += kPanel) prefetch<V>(meta, (Panels * p.meta_stride + at) * sizeof(float));
+HQQ_INLINE void prefetch_meta(const PanelRows& p, const std::byte* meta) {
+  prefetch<V>(meta, Panels * p.meta_stride);
+  if (p.form.bytes() > 64) prefetch<V>(meta, Panels * p.meta_stride + 64);
+}
+
+// The scales of a group, and its zeros: all backends widen float16 without rounding.
+template <class V>
+HQQ_INLINE typename V::F32 load_meta(const MetaForm& form, const std::byte* meta, size_t first) {
+  if (form.half) return V::load_f16(reinterpret_cast<const uint16_t*>(meta) + first);
+  return V::load(reinterpret_cast<const float*>(meta) + first);
+}
+template <class V>
+HQQ_INLINE typename V::F32 scales_of(const MetaForm& form, const std::byte* meta) {
+  return load_meta<V>(form, meta, 0);
+}
+template <class V>
+HQQ_INLINE typename V::F32 zeros_of(const MetaForm& form, const std::byte* meta) {
+  if (form.zero >= 0) return V::set(static_cast<float>(form.zero));
+  return load_meta<V>(form, meta, kPanel);
 }
 
 inline constexpr uint32_t in_each_byte(uint32_t mask) { return mask * 0x01010101u; }
@@ -100,8 +117,9 @@ HQQ_INLINE void by_panels(PanelRows p, size_t panels, float* out, Body body) {
     while (panels > 0) next.template operator()<1>();
 }
 
-// For each group of `Panels` panels, calls unpack(codes, meta) of the first, then multiply(group, sums) for each band
-// of rows, which adds to sums[panels][rows][16] of that band. `width` is that of a value of x in bytes.
+// For each group of `Panels` panels, calls unpack(codes, meta), meta[panels][2][16] being their scales and zeros, then
+// multiply(group, sums) for each band of rows, which adds to sums[panels][rows][16] of that band. `width` is that of a
+// value of x in bytes.
 template <class V, class F, size_t Panels, class Unpack, class Multiply>
 HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t width, float* sums, Unpack unpack,
                            Multiply multiply) {
@@ -109,20 +127,25 @@ HQQ_INLINE void for_groups(const PanelRows& p, const InputRows& x, size_t width,
   const size_t sums_of_band = Panels * x.rows * kPanel;
   for (size_t i = 0; i < x.bands * sums_of_band; ++i) sums[i] = 0.0f;
   for (size_t g = 0; g < p.groups; ++g) {
-    const float* meta = p.meta + g * 2 * kPanel;
+    const std::byte* from = p.meta + g * p.form.bytes();
     const uint8_t* codes = p.codes + g * group_bytes;
+    float meta[Panels * 2 * kPanel];
     const size_t ahead = ahead_of<Panels>(p, codes);
     const auto ask = [&](size_t n) HQQ_INLINE_LAMBDA {
       for (size_t at = 0; at < group_bytes; at += 64) prefetch<V>(codes + n * p.codes_stride, ahead + at);
-      prefetch_meta<V, Panels>(p, meta + n * p.meta_stride);
+      prefetch_meta<V, Panels>(p, from + n * p.meta_stride);
     };
     ask(0);
+    for (size_t n = 0; n < Panels; ++n) {
+      V::store(meta + n * 2 * kPanel, scales_of<V>(p.form, from + n * p.meta_stride));
+      V::store(meta + (2 * n + 1) * kPanel, zeros_of<V>(p.form, from + n * p.meta_stride));
+    }
     unpack(codes, meta);
     for (size_t b = 0; b < x.bands; ++b) {
       const size_t row = (b * p.groups + g) * x.rows;
       const Input in{static_cast<const uint8_t*>(x.first.values) + row * 4 * p.quads * width,
                      x.first.scale + row * segments, x.first.sum + row * segments, x.first.total + row};
-      multiply(GroupRows{meta, p.meta_stride, in, x.rows, p.quads}, sums + b * sums_of_band);
+      multiply(GroupRows{meta, 2 * kPanel, in, x.rows, p.quads}, sums + b * sums_of_band);
     }
     for (size_t n = 1; n < Panels; ++n) ask(n);  // later, because only so many reads can be under way
   }

@@ -144,12 +144,24 @@ struct Input {
   const float* total;  // [groups, rows]: sum over segments of scale * sum
 };
 
-// Panels of kPanel outputs. Strides are from panel to panel.
+// How the scales and zeros of a group of a panel lie: kPanel scales, then as many zeros, where not all groups share
+// one.
+struct MetaForm {
+  bool half = false;  // in float16, else in float32
+  int zero = -1;      // what all groups share: a code; or -1
+
+  bool is_plain() const { return !half && zero < 0; }
+  size_t count() const { return zero < 0 ? 2 * kPanel : kPanel; }
+  size_t bytes() const { return count() * (half ? sizeof(uint16_t) : sizeof(float)); }
+};
+
+// Panels of kPanel outputs. Strides are in bytes, from panel to panel.
 struct PanelRows {
-  const uint8_t* codes;  // [panels, groups, bytes_of_quads(quads)]
-  const float* meta;     // [panels, groups, 2, kPanel]: scales, then zeros
+  const uint8_t* codes;   // [panels, groups, bytes_of_quads(quads)]
+  const std::byte* meta;  // [panels, groups, form.bytes()]
   size_t codes_stride, meta_stride;
   size_t groups, quads;
+  MetaForm form;
 };
 
 // Bands of as many rows each, arranged one after the other.

@@ -17,6 +17,7 @@ struct LinearCase {
   size_t out, groups, size, batch;
   std::vector<std::byte> packed;
   std::vector<float> scale, zero, bias, x;
+  kernels::MetaForm form;  // that holds these
   bool int8;
 
   static LinearCase random(Random& random) {
@@ -33,6 +34,13 @@ struct LinearCase {
       c.scale.push_back(0.01f + 0.01f * std::fabs(random.uniform()));
       c.zero.push_back(static_cast<float>(levels - 1) * (0.5f + 0.2f * random.uniform()));
     }
+    c.form = {random.chance(50), random.chance(50) ? static_cast<int>(random.below(static_cast<size_t>(levels))) : -1};
+    if (c.form.zero >= 0) std::fill(c.zero.begin(), c.zero.end(), static_cast<float>(c.form.zero));
+    if (c.form.half) {
+      for (float& scale : c.scale)
+        scale = std::ldexp(std::round(std::ldexp(scale, 16)), -16) * (random.chance(9) ? 0x1p-8f : 1);
+      for (float& zero : c.zero) zero = std::round(zero * 4) / 4;
+    }
     for (size_t o = 0; o < c.out && random.chance(90); ++o) c.bias.push_back(random.normal());
     if (c.bias.size() != c.out) c.bias.clear();
     for (size_t i = 0; i < c.batch * c.cols(); ++i) c.x.push_back(random.normal());
@@ -41,8 +49,8 @@ struct LinearCase {
   size_t cols() const { return groups * size; }
   size_t step() const { return (out * groups + row_of(format).fields - 1) / row_of(format).fields; }
   std::string describe() const {
-    return text("%d bits, %zu x %zu in groups of %zu, %zu rows, %s", row_of(format).bits, out, cols(), size, batch,
-                int8 ? "int8" : "float32");
+    return text("%d bits, %zu x %zu in groups of %zu, %zu rows, %s, zero %d, scales of %d bits", row_of(format).bits,
+                out, cols(), size, batch, int8 ? "int8" : "float32", form.zero, form.half ? 16 : 32);
   }
 };
 
@@ -51,12 +59,12 @@ struct LaidOut {
   Buffers memory;
   core::Panels panels;
 
-  LaidOut(const LinearCase& c, const core::Context& context, uint8_t fill) {
-    panels = {c.format, c.out, c.cols(), c.size, nullptr, nullptr};
+  LaidOut(const LinearCase& c, const core::Context& context, const kernels::MetaForm& form, uint8_t fill) {
+    panels = {c.format, c.out, c.cols(), c.size, nullptr, nullptr, form};
     memory.emplace_back("codes", Element::bytes, panels.count() * c.groups * panels.group_bytes(), fill);
-    memory.emplace_back("meta", Element::f32, panels.count() * c.groups * 2 * kPanel, fill);
+    memory.emplace_back("meta", Element::bytes, panels.count() * c.groups * form.bytes(), fill);
     panels.codes = memory[0].at<uint8_t>();
-    panels.meta = memory[1].at<float>();
+    panels.meta = memory[1].at<std::byte>();
     core::lay_out(context, {panels, c.packed.data(), c.step(), c.scale.data(), c.zero.data()});
   }
 };
@@ -98,7 +106,7 @@ double error_of(const LinearCase& c, const std::vector<float>& weights, Buffer& 
 void compare(const LinearCase& c, const Options& options, const kernels::KernelTable& kernels,
              const std::string& context) {
   const core::Context plain{*options.reference, 1, kNever}, one{kernels, 1, kNever}, many{kernels, 7, kNever};
-  LaidOut want(c, plain, 0xa5), got(c, many, 0x5a);
+  LaidOut want(c, plain, c.form, 0xa5), got(c, many, c.form, 0x5a), whole(c, plain, {}, 0xa5);
   expect_same(got.memory, want.memory, context + ": panels");
   Buffers expanded, dequantized;
   expanded.emplace_back("weights", Element::f32, c.out * c.cols(), uint8_t{1});
@@ -116,9 +124,12 @@ void compare(const LinearCase& c, const Options& options, const kernels::KernelT
   expect_same(again, all, context + ": 7 threads");
   if (c.int8) {
     Buffers reference;
-    reference.push_back(multiply(c, plain, want.panels, 0, c.batch, 0x5a));
+    reference.push_back(multiply(c, plain, whole.panels, 0, c.batch, 0x5a));
     expect_same(all, reference, context + ": products");
   } else {
+    Buffers same;  // however scales and zeros lie
+    same.push_back(multiply(c, one, whole.panels, 0, c.batch, 0x5a));
+    expect_same(all, same, context + ": scales and zeros in float32");
     const double error = error_of(c, weights, all[0]);
     check(error <= kFloatBound, context + text(": error %g", error));
   }

@@ -53,9 +53,14 @@ const operations: { [K in keyof Operations]?: Run<K> } = {
 
 type Run<K extends keyof Operations> = (args: Operations[K]) => Units;
 
-/** Gives operations that come with what needs them (ggml's blocks, layers of models): importing the package reads none of their code. */
-export function provide(more: { readonly [K in keyof Operations]?: Run<K> }): void {
+/**
+ * Gives operations that come with what needs them (ggml's blocks, layers of models): importing the package reads none of their code.
+ * Returns those that there were.
+ */
+export function provide(more: typeof operations): typeof operations {
+  const before = { ...operations };
   Object.assign(operations, more);
+  return before;
 }
 
 function unitsOf<K extends keyof Operations>(operation: K, args: Operations[K]): Units {

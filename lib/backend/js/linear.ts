@@ -167,10 +167,10 @@ function* oneLayer({ shape, codes, meta, bias, out }: LayerArgs, x: Float32Array
             );
             addSegment(levels, dots, input.scale[index * segments + segment]!);
           }
-          addRounded(sums, levels, meta, at * 2 * PANEL, input.total[index]!);
+          addRounded(sums, levels, meta as Float32Array, at * 2 * PANEL, input.total[index]!);
         } else {
           dotQuads(addFloats, words, (at * bytes) / 4, format, quads, input.floats, index * padded, levels);
-          addExact(sums, levels, meta, at * 2 * PANEL, input.total[index]!);
+          addExact(sums, levels, meta as Float32Array, at * 2 * PANEL, input.total[index]!);
         }
         if (g % 16 === 15) yield;
       }

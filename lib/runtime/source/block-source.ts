@@ -21,6 +21,7 @@ import { readAdapters } from '../weights/adapters.js';
 import { Slots } from '../weights/filed-linear.js';
 import type { ReadOptions } from '../weights/linears.js';
 import { type Filed, WeightReader } from '../weights/read.js';
+import { OWN } from '../weights/slabs.js';
 import { blockSpec, checkTensors, headSpec, unitsOf } from '../weights/tensors.js';
 import { Holding } from './holding.js';
 import { OpenBlock } from './open-block.js';
@@ -279,7 +280,7 @@ export class BlockSource extends Closing {
           taken.push(array);
           return array;
         };
-        const reader = new WeightReader(this.#model, this.config, { floats });
+        const reader = new WeightReader(this.#model, this.config, { ...OWN, floats });
         try {
           const [lifetime, holding] = [new Lifetime(name), new Holding<Weights>()];
           const context = { config: this.config, machine, adapters, lifetime, holding, whenClosed: letGo };

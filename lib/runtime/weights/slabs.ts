@@ -1,16 +1,20 @@
 import { largeFloats } from '../../compute/memory.js';
 import type { PanelMemory } from '../../compute/panels.js';
+import { shortMeta } from './short-meta.js';
 
 /** Where weights lie in memory. */
 export interface WeightMemory {
   /** Gives memory for a matrix of floats. */
   readonly floats: (count: number) => Float32Array;
-  /** Gives it for codes; undefined: each layer has its own. */
-  readonly panels?: PanelMemory;
+  /** Gives it for codes, their scales and zeros. */
+  readonly panels: PanelMemory;
 }
 
 /** Each matrix has its own. */
-export const OWN: WeightMemory = { floats: largeFloats };
+export const OWN: WeightMemory = {
+  floats: largeFloats,
+  panels: shortMeta({ bytes: (count) => new Uint8Array(count), floats: (count) => new Float32Array(count) }),
+};
 
 /** Bytes of a large page. What takes as many has memory of its own, in large pages. */
 const PAGE = 1 << 21;
@@ -27,7 +31,10 @@ const LINE = 64;
  * up to a third faster. A slab is kept by each array that is cut from it.
  */
 export class Slabs implements WeightMemory {
-  readonly panels: PanelMemory = ({ codes, meta }) => ({ codes: this.bytes(codes), meta: this.floats(meta) });
+  readonly panels: PanelMemory = shortMeta({
+    bytes: (count) => this.bytes(count),
+    floats: (count) => this.floats(count),
+  });
 
   #slab = new ArrayBuffer(0);
   #used = 0;
