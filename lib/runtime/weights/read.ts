@@ -1,5 +1,5 @@
 import type { QuantizedLinear } from '../../compute/linear.js';
-import { yieldIfDue } from '../../files/event-loop.js';
+import { whenAllEnd, yieldIfDue } from '../../files/event-loop.js';
 import type { OwnedFloat32Array } from '../../matrix/arrays.js';
 import type { RunOptions } from '../../matrix/weight.js';
 import { allocating } from '../../messages/allocating.js';
@@ -68,9 +68,29 @@ export async function readWeights(
   const run = { ...given, inCodes };
   const inBytes = group !== undefined && (inCodes || (head ?? (reader.hasCodes ? 'int8' : 'float32')) === 'int8');
   const embedding = inBytes ? await reader.codedTable(group, run) : await reader.table(run);
-  const blocks: Block[] = [];
-  for (let index = 0; index < config.layers; index++) blocks.push(await reader.block(index, run));
+  const blocks = await readBlocks(config.layers, (index) => reader.block(index, run));
   return { embedding, blocks, head: await reader.head(run, { embedding, ...(inBytes && { group }) }) };
+}
+
+/** Blocks that are read at once: while one is laid out, or widened, the next comes from the file. */
+const AT_ONCE = 2;
+
+async function readBlocks(count: number, read: (index: number) => Promise<Block>): Promise<readonly Block[]> {
+  const blocks: Block[] = [];
+  let next = 0;
+  const readOn = async () => {
+    try {
+      while (next < count) {
+        const index = next++;
+        blocks[index] = await read(index);
+      }
+    } catch (error) {
+      next = count; // nobody waits for the others
+      throw error;
+    }
+  };
+  await whenAllEnd(Array.from({ length: AT_ONCE }, readOn));
+  return blocks;
 }
 
 /** Bytes that weights take. */
