@@ -8,8 +8,10 @@ import { install, TOOLS } from './debian.mjs';
 export const root = fileURLToPath(new URL('..', import.meta.url));
 export const cache = path.join(root, '.cache');
 
-function run(command, args) {
-  const { status, error, stderr } = spawnSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'] });
+function run(command, args, seconds) {
+  const { status, error, stderr } = spawnSync(command, args, {
+    ...{ encoding: 'utf8', stdio: ['ignore', 'ignore', 'pipe'], timeout: seconds && 1000 * seconds },
+  });
   if (status !== 0) throw new Error(`${[command, ...args].join(' ')} failed: ${error?.message ?? stderr.trim()}`);
 }
 
@@ -29,8 +31,9 @@ function needPip(what) {
  * The folder of the package that `scripts/<name>-requirements.txt` names, which is downloaded where it is not there.
  *
  * @param {(folder: string) => void} [prepare] Adds to the folder what the package lacks.
+ * @param {number} [seconds] that the download may take; else as many as it does
  */
-export function needPackage(name, prepare) {
+export function needPackage(name, prepare, seconds) {
   const requirements = path.join(root, 'scripts', `${name}-requirements.txt`);
   const [, version] = /^[\w-]+==(\S+)/m.exec(readFileSync(requirements, 'utf8'));
   const folder = path.join(cache, `${name}-${version}`);
@@ -42,7 +45,7 @@ export function needPackage(name, prepare) {
   try {
     const options = ['--quiet', '--no-deps', '--no-compile', '--only-binary=:all:', '--require-hashes'];
     const target = ['--disable-pip-version-check', '--target', partial, '--requirement', requirements];
-    run('python3', ['-m', 'pip', 'install', ...options, ...target]);
+    run('python3', ['-m', 'pip', 'install', ...options, ...target], seconds);
     prepare?.(partial);
     renameSync(partial, folder); // whole or not at all
   } finally {

@@ -72,7 +72,7 @@ try {
   const missing = { awq: 'gptqmodel', gptq: 'gptqmodel', torchao: 'torchao' };
   const able = new Map([...new Set(Object.values(missing))].map((name) => [name, has(name)]));
   const byTolerance = new Map();
-  for (const [name, family, options, within] of CASES.filter(([name]) => name.includes(pattern))) {
+  for (const [name, family, options, within] of CASES.filter(([name]) => new RegExp(pattern).test(name))) {
     const needed = missing[options.to];
     if (needed && !able.get(needed)) {
       console.log(`left out: ${name} (no ${needed})`);
