@@ -243,7 +243,7 @@ describe.runIf(isa !== 'js')('the addon, called with nonsense', () => {
 
   it('refuses an operation that does not exist, and arguments that are none', () => {
     expect(() => backend.run('quantise' as 'quantize', validArgs())).toThrow(
-      /quantize, encode, extremes, pack, unpack, dequantize, distance/,
+      /quantize, encode, extremes, pack, unpack, packWords, dequantize, distance/,
     );
     expect(() => backend.run('quantize', null as never)).toThrow(TypeError);
   });
