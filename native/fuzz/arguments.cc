@@ -55,13 +55,25 @@ void fill(Stored& array, std::string_view name) {
       std::memcpy(array.bytes.get() + i * sizeof(position), &position, sizeof(position));
     }
   }
-  if (name != "shape" || array.length != 4) return;  // outFeatures, inFeatures, groupSize, format
+  if (name == "order") {  // the rows of a word, but for one, at times
+    const size_t wild = input->below(16) == 15 ? input->below(8) : array.length;
+    for (size_t i = 0; i < array.length; ++i) {
+      const auto row = static_cast<int32_t>(i == wild ? input->next() : input->next() % 8);
+      std::memcpy(array.bytes.get() + i * sizeof(row), &row, sizeof(row));
+    }
+  }
+  // outFeatures, inFeatures, groupSize, format; of short scales the zero of all groups and whether they are float16
+  if (name != "shape" || (array.length != 4 && array.length != 6)) return;
   const auto group = static_cast<int32_t>(1 + input->below(70)), groups = static_cast<int32_t>(1 + input->below(5));
-  int32_t shape[4] = {static_cast<int32_t>(1 + input->below(40)), group * groups, group,
-                      static_cast<int32_t>(input->below(kFormatCount))};
+  int32_t shape[6] = {static_cast<int32_t>(1 + input->below(40)),
+                      group * groups,
+                      group,
+                      static_cast<int32_t>(input->below(kFormatCount)),
+                      input->below(2) == 0 ? -1 : static_cast<int32_t>(input->below(256)),
+                      static_cast<int32_t>(input->below(2))};
   if (input->below(16) == 15)
-    shape[input->below(4)] = static_cast<int32_t>(std::fmax(-2e9, std::fmin(any_number(), 2e9)));
-  std::memcpy(array.bytes.get(), shape, sizeof(shape));
+    shape[input->below(array.length)] = static_cast<int32_t>(std::fmax(-2e9, std::fmin(any_number(), 2e9)));
+  std::memcpy(array.bytes.get(), shape, array.size());
 }
 
 void become_array(Stored& value, napi_typedarray_type type, size_t length, std::string_view name) {
@@ -144,8 +156,13 @@ std::unique_ptr<Stored> make_value(std::string_view name) {
     become_array(*value, napi_uint8_array, input->below(64), name);
     return value;
   }
-  if (name == "shape" || name == "positions" || name == "starts") {
-    become_array(*value, napi_int32_array, name == "starts" ? input->below(40) : 4, name);
+  if (name == "shape" || name == "order") {  // in both lengths
+    const size_t least = name == "shape" ? 4 : 0, most = name == "shape" ? 6 : 8;
+    become_array(*value, napi_int32_array, input->below(2) == 0 ? least : most, name);
+    return value;
+  }
+  if (name == "positions" || name == "starts" || name == "words") {
+    become_array(*value, napi_int32_array, name == "positions" ? 4 : input->below(40), name);
     return value;
   }
   value->kind = Kind::number, value->number = any_number();
@@ -228,10 +245,24 @@ bool repair_relation(Stored& object, std::string_view message) {
   }
   if (message.find("starts to have a number") != std::string_view::npos)
     return set_floats("starts", 1 + input->below(4));
+  if (message.find("the eight rows that words") != std::string_view::npos)
+    return number("bits") = 4, number("rows") = std::ceil(number("rows") / 8) * 8, true;
+  if (message.find("order to have numbers") != std::string_view::npos)
+    return become_array(*Napi::Object(&object).Get("order").stored(), napi_int32_array, 8, "order"), true;
+  if (message.find("room for what is packed") != std::string_view::npos) {
+    const bool across = object.find("order")->length > 0, turned = object.find("turned")->flag;
+    const double lines = across ? number("rows") / 8 : number("rows");
+    const double width = across ? number("cols") : std::ceil(number("cols") * number("bits") / 32);
+    const auto [height, least] = turned ? std::pair(width, lines) : std::pair(lines, width);
+    number("step") = least + static_cast<double>(input->below(4));
+    const double length = (height - 1) * number("step") + least;
+    if (!(length <= static_cast<double>(kMaxElements))) return false;
+    return become_array(*object.find("words"), napi_int32_array, static_cast<size_t>(length), "words"), true;
+  }
   const auto features_of = [](const Stored& holder) {
     int32_t shape[4];
     const Stored* array = holder.find("shape");
-    if (array == nullptr || array->type != napi_int32_array || array->length != 4) return std::pair(0.0, 0.0);
+    if (array == nullptr || array->type != napi_int32_array || array->length < 4) return std::pair(0.0, 0.0);
     std::memcpy(shape, array->bytes.get(), sizeof(shape));
     const double groups = shape[2] > 0 ? static_cast<double>(shape[1]) / shape[2] * shape[0] : 0;
     return std::pair(static_cast<double>(shape[1]), groups);

@@ -58,7 +58,7 @@ const kernels::KernelTable& pick_kernels() {
 
 void run(const std::string& operation, Stored& arguments, const addon::Work& work) {
   const std::atomic<bool> never{false};
-  const bool exact = operation == "pack" || operation == "unpack";
+  const bool exact = operation == "pack" || operation == "unpack" || operation == "packWords";
   if (operation ==
       "pack") {  // that codes fit their format is lib/compute/quantize.ts's to check: other bits may go anywhere
     const auto format = static_cast<size_t>(arguments.find("format")->number);
