@@ -3,6 +3,7 @@ import { atOnce } from '../../lib/files/event-loop.js';
 import { loadLanguageModel } from '../../lib/runtime/load.js';
 import { formatStart, JsonText, readFormat } from '../../lib/runtime/text/json/json-text.js';
 import { type Choice, type Kind, literalKind } from '../../lib/runtime/text/json/kinds.js';
+import { schemaSteps } from '../../lib/runtime/text/json/schema.js';
 import { advance, isEnd } from '../../lib/runtime/text/json/states.js';
 import { demandValues } from '../../lib/runtime/text/json/values.js';
 import { randomNumbers } from '../../lib/runtime/text/sampling.js';
@@ -302,7 +303,79 @@ describe('JSON of a schema', () => {
     most({ type: 'object', required: names });
     most({ type: 'object', properties: Object.fromEntries(names.map((name) => [name, true])) });
     most({ type: 'array', prefixItems: names.map(() => true) });
+    most({ type: names });
+    for (const name of ['anyOf', 'oneOf', 'allOf']) most({ type: 'array', items: { [name]: names } });
     expect(leads('["9999"', formatStart({ schema: { type: 'array', items: { enum: names.slice(1) } } }))).toBeDefined();
+  });
+
+  /** Properties that may each be null, too. */
+  const nullable = (count: number, $defs: Record<string, object>) =>
+    Object.fromEntries(
+      Array.from({ length: count }, (_, i) => [`p${i}`, { $ref: `#/$defs/${Object.keys($defs)[0]}`, nullable: true }]),
+    );
+
+  test('what short schemas list often is refused', () => {
+    const refused = (count: number, $defs: Record<string, object>, message: string) =>
+      expect(() => formatStart({ schema: { type: 'object', $defs, properties: nullable(count, $defs) } })).toThrow(
+        message,
+      );
+    const texts = (count: number) => ({ a: { enum: Array.from({ length: count }, (_, i) => i) } });
+    refused(1, texts(10_000), 'schema.p0 to be one of at most 10000 literals');
+    refused(20, texts(5000), 'at most 100000 literals and lengths in all alternatives together');
+    // Lists that are not changed are there once.
+    const $defs = { a: { type: 'object', properties: {} }, ...{ b: texts(10_000).a } };
+    const properties = {
+      ...nullable(200, $defs),
+      ...Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`q${i}`, { $ref: '#/$defs/b' }])),
+    };
+    expect(whole('{"p9":null,"q9":9999}', formatStart({ schema: { type: 'object', $defs, properties } }))).toBe(true);
+    const a = {
+      anyOf: Array.from({ length: 3000 }, (_, i) => ({ type: 'string', minLength: 3 * i, maxLength: 3 * i })),
+    };
+    const more = Array.from({ length: 40 }, (_, i) => ({
+      anyOf: [{ $ref: '#/$defs/a' }, { type: 'string', minLength: 9001 + 2 * i }],
+    }));
+    expect(() => formatStart({ schema: { type: 'array', $defs: { a }, prefixItems: more } })).toThrow('100000');
+  });
+
+  test('numbers that lie in others are found among many', () => {
+    const all = Array.from({ length: 2000 }, (_, i) => ({
+      type: i % 2 ? 'number' : 'integer',
+      minimum: i,
+      maximum: 9999 - i,
+    }));
+    expect(leads('[', items(...all))?.length).toBeLessThan(4);
+    const apart = all.map((one, i) => ({ ...one, maximum: 9999 + i }));
+    expect(() => items(...apart)).toThrow('256 alternatives, got 2000');
+    // Against each with each.
+    for (let seed = 1; seed < 200; seed++) {
+      const some = Array.from({ length: 6 }, (_, i) => {
+        const [minimum, length] = [(seed * (i + 3)) % 5, (seed * (7 * i + 1)) % 4];
+        return { type: (seed >> i) % 2 ? 'number' : 'integer', minimum, maximum: minimum + length };
+      });
+      const start = items(...some);
+      for (let half = 0; half < 20; half++) {
+        const number = half / 2;
+        const is = some.some(
+          ({ type, minimum, maximum }) =>
+            number >= minimum && number <= maximum && (type === 'number' || half % 2 === 0),
+        );
+        expect(whole(`[${number}]`, start), `${JSON.stringify(some)} ${number}`).toBe(is);
+      }
+    }
+  });
+
+  test('lists are read a piece at a time', () => {
+    let [looks, most] = [0, 0];
+    const counted = <T extends object>(list: T) =>
+      new Proxy(list, { get: (of, name, self) => (looks++, Reflect.get(of, name, self) as unknown) });
+    const objects = { anyOf: Array.from({ length: 200 }, (_, i) => ({ type: 'object', required: [`${i}`] })) };
+    const refs = counted(Array.from({ length: 3000 }, () => ({ $ref: '#/$defs/objects' })));
+    const names = counted(Array.from({ length: 3000 }, (_, i) => i));
+    const steps = schemaSteps({ $defs: { objects }, type: 'array', prefixItems: [{ anyOf: refs }, { enum: names }] });
+    while (!steps.next().done) [looks, most] = [0, Math.max(most, looks)];
+    expect(most).toBeGreaterThan(0);
+    expect(most).toBeLessThan(1000);
   });
 
   const items = (...anyOf: object[]) => formatStart({ schema: { type: 'array', items: { anyOf } } });

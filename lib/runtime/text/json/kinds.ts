@@ -1,3 +1,4 @@
+import { type Steps, sortSteps } from '../../../files/event-loop.js';
 import { Literals } from './literals.js';
 import type { NumberKind } from './numbers.js';
 
@@ -53,34 +54,74 @@ export function objectKind(given: Omit<ObjectKind, 'kind' | 'names'>): ObjectKin
   return { kind: 'object', ...given, names };
 }
 
-/** The same values in fewer kinds, so that there are fewer ways to read one: one kind of literals, one of strings, no number twice. */
-export function fewest(kinds: readonly Kind[]): readonly Kind[] {
-  if (kinds.length < 2) return kinds;
-  const different = [...new Set(kinds)];
-  const literals = different.filter((kind) => kind.kind === 'literal');
-  const ranges = different.flatMap((kind) => (kind.kind === 'string' ? kind.ranges : []));
-  const numbers: NumberKind[] = [];
-  for (const kind of different) {
-    if (kind.kind !== 'number' || numbers.some((other) => contains(other, kind))) continue;
-    numbers.splice(0, numbers.length, ...numbers.filter((other) => !contains(kind, other)), kind);
-  }
+/** Literals that a value may be one of: those of a step of a text are looked at in one turn of the event loop. */
+export const MOST_LITERALS = 10_000;
+
+/**
+ * The same values in fewer kinds, so that there are fewer ways to read one: one kind of literals, one of strings, no number twice.
+ *
+ * @returns undefined where these are more than `MOST_LITERALS`.
+ */
+export function* fewest(kinds: ReadonlySet<Kind>): Steps<readonly Kind[] | undefined> {
+  if (kinds.size < 2) return [...kinds];
+  const of = <K extends Kind['kind']>(...names: K[]) =>
+    [...kinds].filter((kind): kind is Extract<Kind, { kind: K }> => (names as string[]).includes(kind.kind));
+  const literals = yield* joinedLiterals(of('literal'));
+  const strings = of('string');
+  if (!literals) return undefined;
   return [
-    ...(literals.length > 1 ? [literalKind([...new Set(literals.flatMap(({ texts }) => texts))])] : literals),
-    ...(ranges.length > 0 ? [{ kind: 'string', ranges: joined(ranges) } as const] : []),
-    ...numbers,
-    ...different.filter(({ kind }) => kind === 'object' || kind === 'array'),
+    ...literals,
+    ...(strings.length > 1 ? [yield* joinedStrings(strings)] : strings),
+    ...(yield* widest(of('number'))),
+    ...of('object', 'array'),
   ];
 }
 
-const contains = (a: NumberKind, b: NumberKind) => a.min <= b.min && a.max >= b.max && (!a.integer || b.integer);
+/** How much memory a kind takes that is made of others, in entries of its lists. */
+export function sizeOf(kind: Kind): number {
+  if (kind.kind === 'literal') return kind.texts.length;
+  return kind.kind === 'string' ? kind.ranges.length : 0;
+}
 
-/** Ranges in order, none of which touches another. */
-function joined(ranges: readonly Range[]): readonly Range[] {
-  const found: Range[] = [];
-  for (const range of [...ranges].sort((a, b) => a.min - b.min)) {
-    const last = found.at(-1);
-    if (!last || range.min > last.max + 1) found.push(range);
-    else found[found.length - 1] = { min: last.min, max: Math.max(last.max, range.max) };
+function* joinedLiterals(literals: readonly LiteralKind[]): Steps<readonly LiteralKind[] | undefined> {
+  if (literals.length < 2) return literals;
+  const texts = new Set<string>();
+  for (const kind of literals) {
+    for (const text of kind.texts) texts.add(text);
+    if (texts.size > MOST_LITERALS) return undefined;
+    yield;
+  }
+  return [literalKind([...texts])];
+}
+
+/** One kind of the ranges of all, in order, none of which touches another. */
+function* joinedStrings(strings: readonly StringKind[]): Steps<StringKind> {
+  const ranges: Range[] = [];
+  for (const range of yield* sortSteps(
+    strings.flatMap((kind) => kind.ranges),
+    (a, b) => a.min - b.min,
+  )) {
+    const last = ranges.at(-1);
+    if (!last || range.min > last.max + 1) ranges.push(range);
+    else ranges[ranges.length - 1] = { min: last.min, max: Math.max(last.max, range.max) };
+  }
+  return { kind: 'string', ranges };
+}
+
+/** Those that none of the others contains: in this order, only one before them may. */
+function* widest(numbers: readonly NumberKind[]): Steps<readonly NumberKind[]> {
+  const found: NumberKind[] = [];
+  let [last, lastOfAll]: [NumberKind?, NumberKind?] = []; // that go the furthest, and of those that are not of integers alone
+  for (const kind of yield* sortSteps(numbers, widerFirst)) {
+    const within = kind.integer ? last : lastOfAll;
+    if (within && within.max >= kind.max) continue;
+    found.push(kind);
+    if (!last || kind.max > last.max) last = kind;
+    if (!kind.integer) lastOfAll = kind;
   }
   return found;
 }
+
+/** Differences of infinities are NaN, which is none. */
+const widerFirst = (a: NumberKind, b: NumberKind) =>
+  a.min - b.min || b.max - a.max || Number(a.integer) - Number(b.integer);

@@ -1,7 +1,17 @@
 import { atOnce, type Steps } from '../../../files/event-loop.js';
 import { show } from '../../../messages/errors.js';
 import { invalid, numberKind, range, type Schema } from './bounds.js';
-import { type ArrayKind, type Choice, fewest, type Kind, literalKind, type ObjectKind, objectKind } from './kinds.js';
+import {
+  type ArrayKind,
+  type Choice,
+  fewest,
+  type Kind,
+  literalKind,
+  MOST_LITERALS,
+  type ObjectKind,
+  objectKind,
+  sizeOf,
+} from './kinds.js';
 import { demandValues } from './values.js';
 
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
@@ -24,8 +34,11 @@ const DEEPEST = 32;
 /** Objects, lists and numbers that a value may be one of: each is a way to read a text. */
 const MOST_ALTERNATIVES = 256;
 
-/** Values of an `enum`, or names in an object: those of a step of a text are looked at in one turn of the event loop. */
-const MOST_LISTED = 10_000;
+/** Entries of a list, or names in an object. */
+const MOST_LISTED = MOST_LITERALS;
+
+/** Literals and lengths of all schemas in a schema: alternatives that hold others' list them again. */
+const MOST_IN_ALL = 10 * MOST_LISTED;
 
 /** What is done of a list between turns. */
 const PIECE = 256;
@@ -90,6 +103,8 @@ interface Part {
 class SchemaReader {
   readonly #root: unknown;
   readonly #known = new Map<object, Part>();
+  readonly #counted = new Set<Kind>();
+  #size = 0;
   /** All that there are, in the order in which they were come to. */
   readonly all: Part[] = [];
 
@@ -126,12 +141,25 @@ class SchemaReader {
     if (part.kinds) return part.kinds;
     if (part.under || depth > DEEPEST) throw invalid(`Expected ${path} to be a schema that does not mean itself.`);
     part.under = true;
-    const kinds = fewest(yield* this.#kinds(schema, path, depth));
+    const kinds = yield* fewest(new Set(yield* this.#kinds(schema, path, depth)));
+    if (!kinds) throw invalid(`Expected ${path} to be one of at most ${MOST_LITERALS} literals.`);
     if (kinds.length > MOST_ALTERNATIVES)
       throw invalid(`Expected ${path} to be one of at most ${MOST_ALTERNATIVES} alternatives, got ${kinds.length}.`);
+    this.#count(kinds);
     part.under = false;
     part.kinds = kinds;
     return kinds;
+  }
+
+  /** What is listed stays in memory, and a short schema may list it often. */
+  #count(kinds: readonly Kind[]): void {
+    for (const kind of kinds) {
+      if (this.#counted.has(kind)) continue;
+      this.#counted.add(kind);
+      this.#size += sizeOf(kind);
+    }
+    if (this.#size > MOST_IN_ALL)
+      throw invalid(`Expected a schema of at most ${MOST_IN_ALL} literals and lengths in all alternatives together.`);
   }
 
   /** What another schema in its place means. */
@@ -139,7 +167,7 @@ class SchemaReader {
     return schema === true ? ANY_KINDS : yield* this.#read(this.#partOf(schema, path, depth + 1));
   }
 
-  *#kinds(schema: Schema, path: string, depth: number): Steps<readonly Kind[]> {
+  *#kinds(schema: Schema, path: string, depth: number): Steps<Iterable<Kind>> {
     const unknown = Object.keys(schema).find((name) => !KEYWORDS.includes(name));
     if (unknown !== undefined) {
       const list = KEYWORDS.filter((name) => !NOTES.includes(name)).join(', ');
@@ -155,19 +183,22 @@ class SchemaReader {
     }
     for (const [name, given] of Object.entries({ anyOf, oneOf, allOf })) {
       if (given === undefined) continue;
-      const some = list(given, `${path}.${name}`);
+      const some = checkListed(list(given, `${path}.${name}`), `${path}.${name}`);
       if (name === 'allOf' && some.length > 1)
         throw invalid(`No text can be kept to ${path}.allOf of several schemas.`);
-      const kinds: Kind[] = [];
-      for (const [i, one] of some.entries()) kinds.push(...(yield* this.#same(one, `${path}.${name}.${i}`, depth)));
-      return [...kinds, ...or];
+      const kinds = new Set<Kind>(or);
+      for (const [i, one] of some.entries()) {
+        for (const kind of yield* this.#same(one, `${path}.${name}.${i}`, depth)) kinds.add(kind);
+        yield;
+      }
+      return kinds;
     }
     const { type } = schema;
     if (type === undefined && !('properties' in schema) && !('items' in schema)) return ANY_KINDS;
     const guessed = 'properties' in schema ? 'object' : 'array';
-    const types = Array.isArray(type) ? (type as unknown[]) : [type ?? guessed];
+    const types = Array.isArray(type) ? checkListed(type as unknown[], `${path}.type`) : [type ?? guessed];
     const kinds: Kind[] = [];
-    for (const one of types) kinds.push(...(yield* this.#ofType(one, schema, path)));
+    for (const one of new Set(types)) kinds.push(...(yield* this.#ofType(one, schema, path)));
     return [...kinds, ...or];
   }
 

@@ -53,7 +53,11 @@ export function* demandValues(schemas: readonly Read[], any: Choice): Steps<void
   // Those that have a value of at most so many values within each other.
   const done = new Set<Choice>([any]);
   for (let depth = 0; depth <= DEEPEST && ready.length > 0; depth++) {
-    const found = new Set(ready.flatMap(({ of }) => of).filter((one) => !done.has(one)));
+    const found = new Set<Choice>();
+    for (const { of } of ready) {
+      yield;
+      for (const one of of) if (!done.has(one)) found.add(one);
+    }
     ready = [];
     for (const one of found) {
       yield;
