@@ -5,8 +5,10 @@ import { describe, expect, test, vi } from 'vitest';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import { Model, openModel } from '../../lib/models/model.js';
 import { quantizeModel } from '../../lib/models/quantize/quantize.js';
-import { loadLanguageModel } from '../../lib/runtime/load.js';
+import { configOf, loadLanguageModel } from '../../lib/runtime/load.js';
 import { openBlockSource } from '../../lib/runtime/source/block-source.js';
+import { Slots } from '../../lib/runtime/weights/filed-linear.js';
+import { WeightReader } from '../../lib/runtime/weights/read.js';
 import { runFixture } from '../child.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { changedModel, SHIPPED } from '../support/language-models.js';
@@ -65,6 +67,22 @@ describe.each([
     await expectPartsEqual(model, folder, texts, options);
     await model.close();
   });
+});
+
+test('blocks that are read at once stay in the file each as it is asked to', async () => {
+  const model = await openModel(SHIPPED);
+  const config = configOf(model);
+  const reader = new WeightReader(model, config);
+  const run = { activations: 'float32', threads: 1 } as const;
+  const filed = { bytes: 0, slots: new Slots() };
+  const [inMemory, inFile, again] = await Promise.all([
+    reader.block(0, run),
+    reader.block(1, run, filed),
+    reader.block(2, run),
+  ]);
+  expect(again.bytes.linears).toBe(inMemory.bytes.linears);
+  expect(inFile.bytes.linears).toBeLessThan(0.1 * inMemory.bytes.linears);
+  await model.close();
 });
 
 describe('a block', () => {

@@ -38,6 +38,8 @@ export interface ModelWeights {
 interface LayerOptions extends ReadOptions {
   /** Whether those of floats become 8 bits, as far as their widths have groups. */
   readonly inCodes?: boolean;
+  /** Where those of floats read their weights into, as they run; undefined where these are in memory. */
+  readonly slots?: Slots | undefined;
 }
 
 /** What the tables of tokens, the embedding and the head, become where they are floats. */
@@ -112,8 +114,6 @@ export class WeightReader {
   readonly #config: LanguageModelConfig;
   readonly #coded: ReadonlySet<string>;
   readonly #memory: WeightMemory;
-  /** Where layers of floats read their weights into, as they run; undefined where these are in memory. */
-  #slots: Slots | undefined;
 
   constructor(model: Model, config: LanguageModelConfig, memory: WeightMemory = OWN) {
     this.#model = model;
@@ -177,14 +177,15 @@ export class WeightReader {
   }
 
   /** @param filed Of a block whose floats take more than `bytes`, they stay in the file: each layer reads its own as it runs. */
-  async block(index: number, run: LayerOptions, filed?: Filed): Promise<Block> {
+  async block(index: number, given: Omit<LayerOptions, 'slots'>, filed?: Filed): Promise<Block> {
     const spec = blockSpec(this.#config, index, (name) => this.#model.shapes.has(name));
     const { qkv, o, mlp, norms } = spec;
     const floats = linearsOf(spec).reduce(
       (sum, layer) => sum + (this.isCoded(layer) ? 0 : layer.shape[0] * layer.shape[1]),
       0,
     );
-    this.#slots = filed && floats * Float32Array.BYTES_PER_ELEMENT > filed.bytes ? filed.slots : undefined;
+    const slots = filed && floats * Float32Array.BYTES_PER_ELEMENT > filed.bytes ? filed.slots : undefined;
+    const run = { ...given, slots }; // others may be read meanwhile
     const linears = { qkv: await this.#all(qkv, run), o: await this.#named(o, run), mlp: await this.#mlp(mlp, run) };
     const read: Record<string, RmsNorm> = {};
     for (const [place, { name }] of Object.entries(norms)) read[place] = await this.#norm(name, run);
@@ -257,7 +258,7 @@ export class WeightReader {
 
   #linear(spec: LinearSpec, run: LayerOptions): Promise<Linear> {
     const isCoded = this.isCoded(spec);
-    if (!isCoded && this.#slots !== undefined) return filedLinear(this.#model, spec, run, this.#slots);
+    if (!isCoded && run.slots) return filedLinear(this.#model, spec, run, run.slots);
     const group = !isCoded && run.inCodes ? groupOf(spec.shape[1]) : undefined;
     if (group !== undefined) return quantizedLinear(this.#model, spec, group, run);
     return readLinear(this.#model, spec, isCoded, run, this.#memory);
