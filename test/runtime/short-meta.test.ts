@@ -3,6 +3,7 @@ import { availableBackends, openBackend } from '../../lib/backend/index.js';
 import { layOutArgs, type PanelMemory } from '../../lib/compute/panels.js';
 import { quantizeSync } from '../../lib/compute/quantize.js';
 import type { QuantizedTensor } from '../../lib/matrix/weight.js';
+import { shortestSteps } from '../../lib/runtime/weights/short-meta.js';
 import { OWN, Slabs } from '../../lib/runtime/weights/slabs.js';
 import { expectSameBytes } from '../support/bytes.js';
 import { seededRandom } from '../support/random.mjs';
@@ -49,11 +50,11 @@ describe.each(availableBackends())('scales and zeros in the shortest way that is
     return panels;
   }
 
-  test.each(CASES)('%s', (_, scale, zero, ends) => {
+  test.each(CASES)('%s', async (_, scale, zero, ends) => {
     const q = matrix(scale, zero);
     const whole = panelsOf(q);
     for (const memory of [OWN.panels, new Slabs().panels]) {
-      const short = panelsOf(q, memory);
+      const short = panelsOf(q, await memory(q));
       expect([...short.shape]).toEqual([...whole.shape, ...ends]);
       expect(short.meta.byteLength).toBe(whole.meta.byteLength / (ends[0] === -1 ? 1 : 2) / (ends[1] === 1 ? 2 : 1));
       expectSameBytes(short.codes, whole.codes);
@@ -76,6 +77,23 @@ describe.each(availableBackends())('scales and zeros in the shortest way that is
         }
     }
   });
+});
+
+test('those of a large layer are looked at a piece at a time, to the last', () => {
+  const [scale, zero] = [new Float32Array(1e6).fill(0.5), new Float32Array(1e6).fill(8)];
+  const look = () => {
+    const looked = shortestSteps(scale, zero);
+    for (let turns = 1; ; turns++) {
+      const { done, value } = looked.next();
+      if (done) return { turns, ...value };
+    }
+  };
+  expect(look()).toMatchObject({ shared: 8, half: true });
+  expect(look().turns).toBeGreaterThan(2e6 / 40_000);
+  zero[999_999] = 7;
+  expect(look()).toMatchObject({ shared: -1, half: true });
+  scale[999_999] = 0.1;
+  expect(look()).toMatchObject({ shared: -1, half: false });
 });
 
 const native = availableBackends().filter((name) => name !== 'js'); // what is in JavaScript trusts its callers

@@ -39,7 +39,8 @@ export async function readLinear(
   const q = await model.loadQuantized(module, { signal, threads });
   checkQuantized(q); // before there is memory for it
   checkLinearOptions({ bias, activations }, q.shape[0]);
-  const laidOut = await LaidOut.later(q, { signal, threads: resolveThreads(threads) }, undefined, panels);
+  const memory = await panels(q, signal);
+  const laidOut = await LaidOut.later(q, { signal, threads: resolveThreads(threads) }, undefined, memory);
   return new CodedLinear(new QuantizedLinear(laidOut, { bias, activations }));
 }
 

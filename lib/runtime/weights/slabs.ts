@@ -1,13 +1,12 @@
 import { largeFloats } from '../../compute/memory.js';
-import type { PanelMemory } from '../../compute/panels.js';
-import { shortMeta } from './short-meta.js';
+import { type PanelsFor, shortMeta } from './short-meta.js';
 
 /** Where weights lie in memory. */
 export interface WeightMemory {
   /** Gives memory for a matrix of floats. */
   readonly floats: (count: number) => Float32Array;
   /** Gives it for codes, their scales and zeros. */
-  readonly panels: PanelMemory;
+  readonly panels: PanelsFor;
 }
 
 /** Each matrix has its own. */
@@ -31,7 +30,7 @@ const LINE = 64;
  * up to a third faster. A slab is kept by each array that is cut from it.
  */
 export class Slabs implements WeightMemory {
-  readonly panels: PanelMemory = shortMeta({
+  readonly panels: PanelsFor = shortMeta({
     bytes: (count) => this.bytes(count),
     floats: (count) => this.floats(count),
   });
