@@ -128,7 +128,11 @@ const char* threading() { return kThreading; }
 Following::Following() { g_following.fetch_add(1, std::memory_order_relaxed); }
 Following::~Following() { g_following.fetch_sub(1, std::memory_order_relaxed); }
 
+#if defined(HQQ_USE_OPENMP)
+bool others_are_awake() { return false; }
+#else
 bool others_are_awake() { return g_following.load(std::memory_order_relaxed) > 0; }
+#endif
 
 void run_team(int threads, void (*task)(void*, int), void* context) {
   if (threads > 1) {

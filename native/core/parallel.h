@@ -25,7 +25,7 @@ class Following {
   Following& operator=(const Following&) = delete;
 };
 
-// Whether one lives.
+// Whether one lives, and threads stay awake for it: those of OpenMP do not.
 bool others_are_awake();
 
 // Calls body(i, slot) for every i in [0, count), in no particular order; `slot` in [0, threads) says which scratch is

@@ -1,6 +1,7 @@
 #include <atomic>
 #include <chrono>
 #include <optional>
+#include <string_view>
 #include <thread>
 
 #include "../core/parallel.h"
@@ -35,6 +36,14 @@ void loops(const Options& options) {
       }
     }
   }
+}
+
+void awake() {
+  report.begin(text("threads (%s) are told to be awake where they are", core::threading()));
+  check(!core::others_are_awake(), "though nothing follows");
+  const core::Following following;
+  const bool stay = std::string_view(core::threading()) == "threads";
+  check(core::others_are_awake() == stay, "though they sleep, or not though they stay awake");
 }
 
 template <class Case>
@@ -120,6 +129,7 @@ void many_callers(const Options& options) {
 
 void test_threads(const Options& options) {
   loops(options);
+  awake();
   never_begins<QuantizeCase>(options);
   never_begins<PackCase>(options);
   never_begins<UnpackCase>(options);
