@@ -152,6 +152,46 @@ void turn_random(const Options& options, const kernels::KernelTable& kernels) {
   }
 }
 
+// Rows of bits one after the other; or a code of each of eight rows in a word.
+void pack_words_random(const Options& options, const kernels::KernelTable& kernels) {
+  report.begin(text("%s: packs codes in words", kernels.isa));
+  Random random(options.seed);
+  const std::atomic<bool> never{false};
+  for (int i = 0; i < options.cases(300, 80); ++i) {
+    core::PackWords op{};
+    op.across = random.chance(40), op.turned = random.chance(50);
+    op.bits = op.across ? 4 : static_cast<unsigned>(1 + random.below(8));
+    op.rows = random.pick(kOddSizes) * (op.across ? 8 : 1);
+    op.cols = random.chance(15) ? 800 + random.below(600) : random.pick(kOddSizes);
+    for (uint8_t& row : op.order) row = static_cast<uint8_t>(random.below(8));
+    std::vector<uint8_t> codes(op.rows * op.cols);
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(random.next());  // what of them is no code is dropped
+    op.codes = codes.data();
+    const size_t lines = op.lines(), width = op.width(), height = op.turned ? width : lines;
+    op.step = (op.turned ? lines : width) + random.below(5);
+    Buffers got{{"words", Element::words, height * op.step, 0x5a}};
+    Buffers want{{"words", Element::words, height * op.step, 0x5a}};
+    op.words = got[0].at<int32_t>();
+    constexpr int kThreads[] = {1, 2, 7};
+    const int threads = random.pick(kThreads);
+    core::pack_words({kernels, threads, never}, op);
+    for (size_t line = 0; line < lines; ++line)
+      for (size_t w = 0; w < width; ++w) {
+        uint32_t word = 0;
+        for (size_t bit = 0; bit < 32; ++bit) {
+          const size_t at = op.across ? bit / 4 : (w * 32 + bit) / op.bits;
+          const size_t row = op.across ? line * 8 + op.order[at] : line, col = op.across ? w : at;
+          const size_t of_code = op.across ? bit % 4 : (w * 32 + bit) % op.bits;
+          if (col < op.cols) word |= (codes[row * op.cols + col] >> of_code & 1u) << bit;
+        }
+        want[0].at<uint32_t>()[op.turned ? w * op.step + line : line * op.step + w] = word;
+      }
+    expect_same(got, want,
+                text("%s, %zu x %zu of %u bits%s%s, %d threads", kernels.isa, op.rows, op.cols, op.bits,
+                     op.across ? ", across" : "", op.turned ? ", turned" : "", threads));
+  }
+}
+
 }  // namespace
 
 void test_conversions(const Options& options) {
@@ -170,6 +210,7 @@ void test_transposes(const Options& options) {
     transpose_random<uint8_t>(options, kernels->isa, kernels->transpose_u8);
     transpose_random<uint32_t>(options, kernels->isa, kernels->transpose_u32);
     turn_random(options, *kernels);
+    pack_words_random(options, *kernels);
   }
 }
 
