@@ -37,7 +37,7 @@ const MOST_ALTERNATIVES = 256;
 /** Entries of a list, or names in an object. */
 const MOST_LISTED = MOST_LITERALS;
 
-/** Literals and lengths of all schemas in a schema: alternatives that hold others' list them again. */
+/** Alternatives, their literals and lengths, of all schemas in a schema: those that hold others' list them again. */
 const MOST_IN_ALL = 10 * MOST_LISTED;
 
 /** What is done of a list between turns. */
@@ -153,13 +153,14 @@ class SchemaReader {
 
   /** What is listed stays in memory, and a short schema may list it often. */
   #count(kinds: readonly Kind[]): void {
+    this.#size += kinds.length;
     for (const kind of kinds) {
       if (this.#counted.has(kind)) continue;
       this.#counted.add(kind);
       this.#size += sizeOf(kind);
     }
     if (this.#size > MOST_IN_ALL)
-      throw invalid(`Expected a schema of at most ${MOST_IN_ALL} literals and lengths in all alternatives together.`);
+      throw invalid(`Expected a schema of at most ${MOST_IN_ALL} alternatives and literals in all.`);
   }
 
   /** What another schema in its place means. */
