@@ -13,6 +13,7 @@
 #include "../core/formats.h"
 #include "../core/types.h"
 #include "napi.h"
+#include "typed_array.h"
 
 namespace hqq::addon {
 
@@ -75,26 +76,26 @@ class Args {
   // A typed array of any length.
   template <class T>
   Span<T> array(const char* name) {
-    const Array array = read_array(name, type_of<T>());
+    const TypedArray array = read_array(name, array_type_of<T>());
     return {static_cast<T*>(array.data), array.length};
   }
 
   // A typed array that is read on the spot, and never again.
   template <class T>
   Span<const T> numbers(const char* name) const {
-    const Array array = find_array(name, type_of<T>());
+    const TypedArray array = find_array(name, array_type_of<T>());
     return {static_cast<const T*>(array.data), array.length};
   }
 
   // A typed array of exactly `length` elements.
   template <class T>
   T* array(const char* name, uint64_t length) {
-    return static_cast<T*>(read_array(name, type_of<T>(), length).data);
+    return static_cast<T*>(read_array(name, array_type_of<T>(), length).data);
   }
 
   // Weights: Float32Array, or Uint16Array of raw bits.
   Span<void> floats(const char* name, DType dtype) {
-    const Array array = read_array(name, dtype == DType::f32 ? napi_float32_array : napi_uint16_array);
+    const TypedArray array = read_array(name, dtype == DType::f32 ? napi_float32_array : napi_uint16_array);
     return {array.data, array.length};
   }
   void* floats(const char* name, DType dtype, uint64_t length) {
@@ -152,7 +153,7 @@ class Args {
   // A typed array of `length` elements, or an empty one: nullptr.
   template <class T>
   T* optional_array(const char* name, uint64_t length) {
-    const Array array = find_array(name, type_of<T>());
+    const TypedArray array = find_array(name, array_type_of<T>());
     if (array.length == 0) return nullptr;
     if (array.length != length)
       throw range_error(std::string("Expected ") + name + " to be empty or to have " + std::to_string(length) +
@@ -196,20 +197,20 @@ class Args {
   // For who keeps the arrays for long: of those in one buffer, the one that ends last. While it has its memory, a
   // buffer that may be taken away or shrink is as long as all of them need, and it keeps the buffer alive for them.
   void keep_last_of_each_buffer() {
-    const auto end_of = [](const Array& array) { return reinterpret_cast<uintptr_t>(array.data) + array.bytes(); };
-    const auto is_before = [&](const Array& a, const Array& b) {
+    const auto end_of = [](const TypedArray& array) { return reinterpret_cast<uintptr_t>(array.data) + array.bytes(); };
+    const auto is_before = [&](const TypedArray& a, const TypedArray& b) {
       return std::pair(a.buffer, end_of(a)) < std::pair(b.buffer, end_of(b));
     };
-    std::erase_if(arrays_, [](const Array& array) { return array.length == 0; });  // nothing of them is read
+    std::erase_if(arrays_, [](const TypedArray& array) { return array.length == 0; });  // nothing of them is read
     std::sort(arrays_.begin(), arrays_.end(), is_before);
-    const auto is_same = [](const Array& a, const Array& b) { return a.buffer == b.buffer; };
+    const auto is_same = [](const TypedArray& a, const TypedArray& b) { return a.buffer == b.buffer; };
     arrays_.erase(arrays_.begin(), std::unique(arrays_.rbegin(), arrays_.rend(), is_same).base());
   }
 
   // To be called last: a getter among the fields is code of the user's, and may have detached or shrunk an array after
   // its address was taken.
   void check_unchanged() const {
-    for (const Array& array : arrays_) check_memory(array.value, {array.data, array.length});
+    for (const TypedArray& array : arrays_) check_memory(array.value, {array.data, array.length});
     for (const auto& [values, memory] : others_)
       for (size_t i = 0; i < memory->size(); ++i) check_memory(values.Get(static_cast<uint32_t>(i)), (*memory)[i]);
   }
@@ -218,72 +219,35 @@ class Args {
   Napi::Array held() const {
     const Napi::Array list = Napi::Array::New(env_, arrays_.size() + others_.size());
     uint32_t i = 0;
-    for (const Array& array : arrays_) list.Set(i++, array.value);
+    for (const TypedArray& array : arrays_) list.Set(i++, array.value);
     for (const auto& [values, memory] : others_) list.Set(i++, values);
     return list;
   }
   std::vector<Memory> memory() const {
     std::vector<Memory> list;
-    for (const Array& array : arrays_) list.push_back({array.data, array.length});
+    for (const TypedArray& array : arrays_) list.push_back({array.data, array.length});
     return list;
   }
 
  private:
   static constexpr uint32_t kMaxDimension = std::numeric_limits<uint32_t>::max();
 
-  struct Array {
-    Napi::Value value;
-    napi_typedarray_type type;
-    size_t length;
-    void* data;
-    uintptr_t buffer;  // where its buffer begins
-    size_t bytes() const { return length * bytes_of(type); }
-  };
-
-  static constexpr size_t bytes_of(napi_typedarray_type type) {
-    switch (type) {
-      case napi_int16_array:
-      case napi_uint16_array: return 2;
-      case napi_int32_array:
-      case napi_uint32_array:
-      case napi_float32_array: return 4;
-      case napi_float64_array:
-      case napi_bigint64_array:
-      case napi_biguint64_array: return 8;
-      default: return 1;
-    }
-  }
-
-  template <class T>
-  static constexpr napi_typedarray_type type_of() {
-    if constexpr (std::is_same_v<T, uint8_t>)
-      return napi_uint8_array;
-    else if constexpr (std::is_same_v<T, float>)
-      return napi_float32_array;
-    else if constexpr (std::is_same_v<T, int32_t>)
-      return napi_int32_array;
-    else {
-      static_assert(std::is_same_v<T, double>);
-      return napi_float64_array;
-    }
-  }
-
-  Array find_array(const char* name, napi_typedarray_type type) const {
+  TypedArray find_array(const char* name, napi_typedarray_type type) const {
     const Napi::Value value = fields_.Get(name);
     if (!value.IsTypedArray()) throw type_error(name, "a typed array", value);
-    const Array array = inspect(value);
-    if (array.type != type) throw type_error(name, name_of(type), value);
+    const TypedArray array = inspect(env_, value);
+    if (array.type != type) throw type_error(name, array_name_of(type), value);
     return array;
   }
 
-  Array read_array(const char* name, napi_typedarray_type type) {
-    const Array array = find_array(name, type);
+  TypedArray read_array(const char* name, napi_typedarray_type type) {
+    const TypedArray array = find_array(name, type);
     arrays_.push_back(array);
     return array;
   }
 
-  Array read_array(const char* name, napi_typedarray_type type, uint64_t length) {
-    const Array array = read_array(name, type);
+  TypedArray read_array(const char* name, napi_typedarray_type type, uint64_t length) {
+    const TypedArray array = read_array(name, type);
     if (array.length != length) {
       throw range_error(std::string("Expected ") + name + " to have " + std::to_string(length) + " elements, got " +
                         std::to_string(array.length) + ".");
@@ -292,46 +256,24 @@ class Args {
   }
 
   void check_memory(const Napi::Value& value, const Memory& memory) const {
-    const Array now = inspect(value);
+    const TypedArray now = inspect(env_, value);
     if (Memory{now.data, now.length} == memory) return;
     throw Napi::TypeError::New(env_, "Expected the arguments to stay as they are while they are read.");
-  }
-
-  // A detached array has length 0.
-  Array inspect(const Napi::Value& value) const {
-    Array array{value, napi_int8_array, 0, nullptr, 0};
-    size_t offset = 0;
-    const napi_status status =
-        napi_get_typedarray_info(env_, value, &array.type, &array.length, &array.data, nullptr, &offset);
-    if (status != napi_ok) throw Napi::Error::New(env_);
-    array.buffer = reinterpret_cast<uintptr_t>(array.data) - offset;
-    return array;
   }
 
   Napi::TypeError type_error(const char* name, const std::string& expected, const Napi::Value& got) const {
     std::string kind;
     if (got.IsTypedArray()) {
-      kind = name_of(inspect(got).type);
+      kind = array_name_of(inspect(env_, got).type);
     } else {
       kind = got.IsNull() ? "null" : got.IsUndefined() ? "undefined" : got.IsNumber() ? "a number" : "another type";
     }
     return Napi::TypeError::New(env_, std::string("Expected ") + name + " to be " + expected + ", got " + kind + ".");
   }
 
-  static const char* name_of(napi_typedarray_type type) {
-    switch (type) {
-      case napi_uint8_array: return "a Uint8Array";
-      case napi_uint16_array: return "a Uint16Array";
-      case napi_int32_array: return "an Int32Array";
-      case napi_float32_array: return "a Float32Array";
-      case napi_float64_array: return "a Float64Array";
-      default: return "a typed array of another type";
-    }
-  }
-
   Napi::Env env_;
   Napi::Object fields_;
-  std::vector<Array> arrays_;
+  std::vector<TypedArray> arrays_;
   struct Other {
     Napi::Array values;
     const std::vector<Memory>* memory;

@@ -1,5 +1,5 @@
 #pragma once
-#include "../core/operations.h"
+#include "../core/layers.h"
 #include "args.h"
 
 // Operations of language models: how each reads its arguments.

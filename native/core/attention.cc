@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cache.h"
-#include "operations.h"
+#include "layers.h"
 #include "parallel.h"
 #include "scratch.h"
 

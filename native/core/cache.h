@@ -4,7 +4,7 @@
 #include <cstring>
 #include <limits>
 
-#include "operations.h"
+#include "layers.h"
 
 // Caches of attention: where a head's keys and values are, and how rows are written there.
 namespace hqq::core {

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "operations.h"
+#include "layers.h"
 #include "scratch.h"
 #include "units.h"
 

@@ -1,7 +1,8 @@
+#include "layers.h"
+
 #include <algorithm>
 #include <cmath>
 
-#include "operations.h"
 #include "parallel.h"
 #include "units.h"
 

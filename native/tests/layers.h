@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../core/layers.h"
 #include "cases.h"
 
 // Layers of language models, whose bits are each instruction set's own: all of them within a bound of float64 that is
