@@ -62,7 +62,8 @@ struct LaidOut {
   LaidOut(const LinearCase& c, const core::Context& context, const kernels::MetaForm& form, uint8_t fill) {
     panels = {c.format, c.out, c.cols(), c.size, nullptr, nullptr, form};
     memory.emplace_back("codes", Element::bytes, panels.count() * c.groups * panels.group_bytes(), fill);
-    memory.emplace_back("meta", Element::bytes, panels.count() * c.groups * form.bytes(), fill);
+    const Element meta = form.half ? Element::f16 : Element::f32;
+    memory.emplace_back("meta", meta, panels.count() * c.groups * form.count(), fill);
     panels.codes = memory[0].at<uint8_t>();
     panels.meta = memory[1].at<std::byte>();
     core::lay_out(context, {panels, c.packed.data(), c.step(), c.scale.data(), c.zero.data()});
