@@ -114,7 +114,8 @@ test('the sources are enough to build the addon', () => {
   expect(missing).toEqual([]);
 });
 
-test('the package is below 3 MB', () => {
-  expect(packed.size).toBeLessThan(3e6);
+test('the package is below 1.5 MB, and 0.9 MB for each binary', () => {
+  const binaries = paths.filter((path) => path.endsWith('.node')).length;
+  expect(packed.size).toBeLessThan(1.5e6 + 0.9e6 * binaries);
   expect(packed.size).toBeGreaterThan(1e5);
 });
