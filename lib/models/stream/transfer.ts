@@ -34,7 +34,7 @@ export async function copyPiece(
   slot: Scratch,
   signal: AbortSignal,
 ): Promise<void> {
-  const bytes = slot.take('copy', Uint8Array, piece.count);
+  const bytes = slot.take('weights', Uint8Array, piece.count);
   await source.read(entry, piece.at, bytes, signal);
   await sink.write(entry.name, piece.at, bytes);
 }
