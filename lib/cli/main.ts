@@ -3,7 +3,7 @@ import { interruptible, spareMemory, takeOverWarnings, watchEscapes, watchOutput
 import { flagsOf, Program } from './program.js';
 
 /** Commands whose arrays are large and whose objects are few. */
-const SPARING = ['quantize', 'calibrate'];
+const SPARING = ['quantize', 'calibrate', 'dequantize', 'compare'];
 
 const args = process.argv.slice(2);
 const program = new Program(args, interruptible(), (text) => process.stdout.write(text));
