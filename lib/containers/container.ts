@@ -53,6 +53,8 @@ export interface SourceFile {
   readonly path: string;
   /** Bytes. */
   readonly size: number;
+  /** What goes before its own names of tensors. Absent: nothing does. */
+  readonly prefix?: string | undefined;
 }
 
 /** A model on disk, open to read: every entry lies inside its file. Any number of reads may run at once. */
@@ -92,8 +94,12 @@ export interface TensorSource {
   chosen?(entry: TensorEntry, signal?: AbortSignal): Promise<ChosenCodes | undefined>;
   /** Rows of a matrix, as the model under it has them, in the order that they have in this one. Absent: the same. */
   inOrder?(entry: TensorEntry, rows: Uint8Array): Uint8Array;
-  /** The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it. */
-  readonly forms?: ((widths: readonly number[]) => TensorForms) | undefined;
+  /**
+   * The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it.
+   *
+   * @param only Such prefixes: no other forms are made, and a model that has none of these stands as it is.
+   */
+  readonly forms?: ((widths: readonly number[], only?: ReadonlySet<string>) => TensorForms) | undefined;
   /** The widths of the forms that it holds side by side, with names as `forms` gives them. Absent: it holds one form. */
   readonly widths?: readonly number[] | undefined;
   /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */

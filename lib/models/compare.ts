@@ -67,7 +67,8 @@ export async function compareModels(
     open.push(first);
     const b = await openSource(quantized);
     open.push(b);
-    const forms = b.widths && first.widths === undefined ? first.forms?.(b.widths).source : undefined;
+    const made = new Set(b.files.flatMap(({ prefix }) => prefix ?? []));
+    const forms = b.widths && first.widths === undefined ? first.forms?.(b.widths, made).source : undefined;
     const a = await sourceAs(forms ?? first, b.container, true); // whose names are those of the other, then
     const layers = await findLayers(b, signal);
     for (const layer of layers) schemeOf(layer).storedChunks(layer); // refuses what cannot be read in parts

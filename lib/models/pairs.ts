@@ -86,25 +86,31 @@ export async function pairUp(a: TensorSource, b: TensorSource, layers: readonly 
     const [ours, others] = [[...a.entries.keys()], [...theirs.keys()]];
     const message = `Expected two forms of one model, but ${plain(a.path)} and ${plain(b.path)} have no tensor name in common`;
     const names = `${quoteSome(ours, 2)} here, ${quoteSome(others, 2)} there`;
-    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${names}.${oneOfEach(a, b, theirs.keys())}`);
+    throw new HqqError('ERR_CHECKPOINT_CONTENT', `${message}: ${names}.${oneOfEach(a, b, theirs)}`);
   }
   const onlyA = [...a.entries.keys()].filter((name) => !theirs.has(name) && !apart.has(name));
   const onlyB = [...theirs.keys()].filter((name) => !a.entries.has(name) && !experts.has(name));
   return { pairs, lone: [...onlyA, ...onlyB] };
 }
 
-/** Advice for models in several files, where what their tensors are called after the file's own name is called alike. */
-function oneOfEach(a: TensorSource, b: TensorSource, theirs: Iterable<string>): string {
+/** Advice for models in several files, where what their tensors are called in the files themselves is called alike. */
+function oneOfEach(a: TensorSource, b: TensorSource, theirs: ReadonlyMap<string, TensorEntry | StoredLayer>): string {
   if (a.files.length === 1 && b.files.length === 1) return '';
-  const own = (name: string) => name.slice(0, name.indexOf('/') + 1);
-  const bare = (name: string) => name.slice(own(name).length);
-  const others = new Map(Array.from(theirs, (name) => [bare(name), own(name)]));
+  const others = new Map<string, TensorEntry>();
+  for (const [name, other] of theirs) {
+    const entry = isLayer(other) ? other.entries[0] : other;
+    others.set(ownName(b, name, entry), entry);
+  }
   for (const entry of a.entries.values()) {
-    const prefix = others.get(bare(entry.name));
-    const other = prefix === undefined ? undefined : [...b.entries.values()].find(({ name }) => own(name) === prefix);
+    const other = others.get(ownName(a, entry.name, entry));
     if (other) return ` Pass one file of each: ${plain(pathOfFile(a, entry))} and ${plain(pathOfFile(b, other))}.`;
   }
   return '';
+}
+
+/** What a tensor is called in its file. */
+function ownName({ files }: TensorSource, name: string, { file }: TensorEntry): string {
+  return name.slice(files.find((one) => one.name === file)?.prefix?.length ?? 0);
 }
 
 /** Both sides are numbers that the backend can compare. */

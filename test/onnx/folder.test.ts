@@ -18,14 +18,16 @@ const OUT = [value('y', 'float32', ['rows', N])];
 const IDS = { ids: { shape: [3], data: [1, 0, 199] } };
 
 /** A model with every kind of node that becomes codes. */
-function network(seed = 1): Buffer {
-  const embed = floats('embed', [V, K], gaussian(V * K, seed));
-  const [w, b] = [floats('w', [K, N], gaussian(K * N, seed + 1, 0.05)), floats('b', [N], gaussian(N, 3))];
+function network(seed = 1, before = ''): Buffer {
+  const own = (name: string) => before + name;
+  const embed = floats(own('embed'), [V, K], gaussian(V * K, seed));
+  const w = floats(own('w'), [K, N], gaussian(K * N, seed + 1, 0.05));
+  const b = floats(own('b'), [N], gaussian(N, 3));
   const nodes = [
-    node('Gather', ['embed', 'ids'], ['h'], {}, { name: 'Gather' }),
-    node('MatMul', ['h', 'w'], ['m'], {}, { name: '/layer/MatMul' }),
-    node('Add', ['m', 'b'], ['y'], {}, { name: '/layer/Add' }),
-    node('Transpose', ['embed'], ['t']),
+    node('Gather', [own('embed'), 'ids'], ['h'], {}, { name: 'Gather' }),
+    node('MatMul', ['h', own('w')], ['m'], {}, { name: '/layer/MatMul' }),
+    node('Add', ['m', own('b')], ['y'], {}, { name: '/layer/Add' }),
+    node('Transpose', [own('embed')], ['t']),
     node('MatMul', ['h', 't'], ['logits'], {}, { name: '/lm_head/MatMul' }),
   ];
   return model(graph({ nodes, tensors: [embed, w, b], outputs: [...OUT, value('logits', 'float32', ['rows', V])] }));
@@ -119,6 +121,30 @@ describe('a folder of transformers.js', () => {
     await expectError(() => compareModels(exact, output), 'ERR_CHECKPOINT_CONTENT', advice);
     expect((await compareModels(exact, quantized)).tensors).toHaveLength(2);
     expect((await compareModels(input, quantized)).tensors).toHaveLength(2);
+  });
+
+  it('is compared with the forms that are there, and a model of which none is is missing once', async () => {
+    const models = { 'encoder_model.onnx': network(1), 'decoder_model_merged.onnx': network(5) };
+    const [input, output] = [folderOf(models), freshPath('out')];
+    await quantizeModel(input, output, { widths: [4, 8], embeddings: 8 });
+    const compared = async () => {
+      const { tensors, dense } = await compareModels(input, output);
+      return { tensors: tensors.map(({ name }) => name).sort(), different: [...dense.different].sort() };
+    };
+    const decoder = ['decoder_model_merged_q4', 'decoder_model_merged_quantized'];
+    const layers = (names: readonly string[]) => names.flatMap((name) => [`${name}/embed`, `${name}/w`]);
+    fs.rmSync(join(output, 'onnx/encoder_model_quantized.onnx'));
+    expect(await compared()).toEqual({ tensors: layers([...decoder, 'encoder_model_q4']), different: [] });
+    fs.rmSync(join(output, 'onnx/encoder_model_q4.onnx'));
+    const different = ['encoder_model/b', 'encoder_model/embed', 'encoder_model/w'];
+    expect(await compared()).toEqual({ tensors: layers(decoder), different });
+  });
+
+  it('is advised to be compared file by file whatever its tensors are called', async () => {
+    const [input, output] = [folderOf({ 'model.onnx': network(1, '/model/layers.0/') }), freshPath('out')];
+    await quantizeModel(input, output, { widths: [4, 8] });
+    const advice = /Pass one file of each: .*model\.onnx and .*model_(q4|quantized)\.onnx\.$/;
+    await expectError(() => compareModels(join(input, 'onnx/model.onnx'), output), 'ERR_CHECKPOINT_CONTENT', advice);
   });
 
   it('has several forms by patterns with and without their names', async () => {

@@ -112,6 +112,11 @@ async function openBeside(path: string, location: string): Promise<OpenFile> {
   return new OpenFile(own, fd, size);
 }
 
+/** What is known of some sources. */
+interface Told extends Pick<TensorSource, 'widths'> {
+  readonly original?: OnnxSource;
+}
+
 /** One ONNX file, or the files of a folder. */
 export class OnnxSource implements TensorSource {
   readonly container = 'onnx';
@@ -132,16 +137,18 @@ export class OnnxSource implements TensorSource {
     kind: OutputKind,
     models: readonly OpenModel[],
     envelope: OnnxEnvelope,
-    { original, widths }: { readonly original?: OnnxSource; readonly widths?: readonly number[] } = {},
+    { original, widths }: Told = {},
   ) {
     this.#original = original;
     this.widths = widths;
-    if (kind === 'folder' && original === undefined) this.forms = (widths) => this.#inForms(widths);
+    if (kind === 'folder' && original === undefined) this.forms = (...given) => this.#inForms(...given);
     this.path = path;
     this.kind = kind;
     this.envelope = envelope;
     this.#models = new Map(models.map((open) => [open.model.file, open]));
-    this.files = models.map(({ model, parts, size }) => ({ name: model.file, path: parts[0]!.file.path, size }));
+    this.files = models.map(({ model: { file, prefix }, parts, size }) => {
+      return { name: file, path: parts[0]!.file.path, size, prefix };
+    });
     this.inputs = kind === 'folder' ? [path] : models.flatMap(({ parts }) => parts.map(({ file }) => file.path));
     const entries = new Map<string, TensorEntry>();
     for (const open of models) for (const entry of open.entries) entries.set(entry.name, entry);
@@ -161,25 +168,33 @@ export class OnnxSource implements TensorSource {
   }
 
   /** The same models once for each width, called as transformers.js looks for them. */
-  #inForms(widths: readonly number[]): ReturnType<NonNullable<TensorSource['forms']>> {
+  #inForms(
+    widths: readonly number[],
+    only?: ReadonlySet<string>,
+  ): ReturnType<NonNullable<TensorSource['forms']>> {
     const prefixes = new Map<string, number>();
+    const alone = new Set(this.#models.values());
     const models = widths.flatMap((bits) =>
-      [...this.#models.values()].map((open): OpenModel => {
+      [...this.#models.values()].flatMap((open): readonly OpenModel[] => {
         const { model } = open;
         const type = typeOf(bits);
         const file = nameOf(model.file, type);
         const prefix = `${basename(file, '.onnx')}/`;
+        if (only && !only.has(prefix)) return [];
+        alone.delete(open);
         prefixes.set(prefix, bits);
         const called = (name: string) => prefix + name.slice(model.prefix.length);
-        return {
+        const form: OpenModel = {
           ...open,
           model: { ...model, file, prefix, form: { type, original: model.prefix } },
           entries: open.entries.map((entry) => ({ ...entry, file, name: called(entry.name) })),
         };
+        return [form];
       }),
     );
-    const envelope = this.envelope.around(models.map(({ model }) => model));
-    return { source: new OnnxSource(this.path, this.kind, models, envelope, { original: this }), widths: prefixes };
+    const all = [...models, ...alone];
+    const envelope = this.envelope.around(all.map(({ model }) => model));
+    return { source: new OnnxSource(this.path, this.kind, all, envelope, { original: this }), widths: prefixes };
   }
 
   async graphs(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]> {
