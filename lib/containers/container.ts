@@ -104,6 +104,8 @@ export interface TensorSource {
   readonly widths?: readonly number[] | undefined;
   /** Its graphs, for an engine that runs them, with what goes into its layers: all, or those of these names. Absent: it has none. */
   graphs?(only?: ReadonlySet<string>): Promise<readonly RunnableGraph[]>;
+  /** Files beside its own that hold other forms of it, and are not read. Absent: none. */
+  readonly unread?: readonly string[] | undefined;
   /** Closes all files, when the reads under way are done. Closing twice is fine; reading afterwards is an error. */
   close(): Promise<void>;
 }

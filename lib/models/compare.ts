@@ -12,7 +12,7 @@ import { readMatrix } from '../containers/transpose.js';
 import { type FilePath, pathOf } from '../files/path.js';
 import { DTYPES, type DType } from '../matrix/dtype.js';
 import { HqqError } from '../messages/errors.js';
-import { plain } from '../messages/text.js';
+import { plain, quoteSome } from '../messages/text.js';
 import { CHUNK_WEIGHTS } from '../schemes/chunks.js';
 import type { WorkRun } from '../schemes/scheme.js';
 import { findLayers, isLayer, schemeOf, tracesOf } from './layers.js';
@@ -91,10 +91,17 @@ export async function compareModels(
       },
       signal,
     );
-    return summarize(original, quantized, pairs, lone);
+    return { ...summarize(original, quantized, pairs, lone), notes: notesOf(b) };
   } finally {
     await Promise.all(open.map((source) => source.close()));
   }
+}
+
+/** What of a folder was left out, which a report looks the same without. */
+function notesOf({ path, unread = [] }: TensorSource): readonly string[] {
+  if (unread.length === 0) return [];
+  const which = `Only the float models of ${plain(path)} were compared, not ${quoteSome(unread)}`;
+  return [`${which}: pass the file of a form, and that of the original, to compare it.`];
 }
 
 function rejectSwapped(a: TensorSource, quantized: boolean): void {
@@ -219,7 +226,7 @@ function summarize(
   quantized: string,
   pairs: readonly Pair[],
   lone: readonly string[],
-): CompareReport {
+): Omit<CompareReport, 'notes'> {
   // Vectors that differ (norms, biases) are named; of matrices it matters by how much.
   const measured = pairs.filter(
     (pair) => isLayer(pair.b) || (pair.likeness === 'different' && isNumeric(pair) && pair.b.shape.length >= 2),

@@ -179,6 +179,8 @@ export interface CompareReport {
     /** `||a - b|| / ||a||` */
     readonly relativeError: number;
   };
+  /** Remarks for people: 'Only the float models of ./b were compared, not "onnx/model_q4.onnx": ...'. */
+  readonly notes: readonly string[];
 }
 
 /** One entry of `Model.tensors`. */

@@ -140,6 +140,18 @@ describe('a folder of transformers.js', () => {
     expect(await compared()).toEqual({ tensors: layers(decoder), different });
   });
 
+  it('is compared by its float models where it has some, and the report names the rest', async () => {
+    const [input, output] = [folderOf({ 'model.onnx': network() }), freshPath('out')];
+    await quantizeModel(input, output);
+    expect((await compareModels(input, output)).notes).toEqual([]);
+    fs.cpSync(join(input, 'onnx/model.onnx'), join(output, 'onnx/model.onnx'));
+    const { tensors, notes } = await compareModels(input, output);
+    expect(tensors).toEqual([]);
+    expect(notes).toEqual([
+      expect.stringMatching(/^Only the float models of .* not "onnx\/model_q4\.onnx": pass the file/),
+    ]);
+  });
+
   it('is advised to be compared file by file whatever its tensors are called', async () => {
     const [input, output] = [folderOf({ 'model.onnx': network(1, '/model/layers.0/') }), freshPath('out')];
     await quantizeModel(input, output, { widths: [4, 8] });

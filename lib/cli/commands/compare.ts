@@ -65,7 +65,7 @@ function samePlace(a: string, b: string): boolean {
 }
 
 function describe(report: CompareReport, all: boolean): string {
-  const { tensors, dense, totals } = report;
+  const { tensors, dense, totals, notes } = report;
   const sorted = [...tensors].sort((a, b) => b.relativeError - a.relativeError);
   const shown = all || sorted.length <= SCREENFUL + 1 ? sorted : sorted.slice(0, SCREENFUL);
   const columns = [
@@ -90,6 +90,7 @@ function describe(report: CompareReport, all: boolean): string {
     ['compared', `${plural(tensors.length, 'tensor')}, ${plural(totals.weights, 'weight')}`],
     ['error', `${formatPercent(totals.relativeError)} relative, ${formatNumber(totals.meanAbsError)} mean absolute`],
     ['the others', describeDense(dense)],
+    ...(notes.length > 0 ? [['note', notes.map(plain).join('\n')] as const] : []),
   ];
   const title = bold(`${plain(report.original)} <-> ${plain(report.quantized)}`);
   return `${title}\n\n${rows.length > 0 ? `${table(columns, rows)}${cut}\n` : ''}${pairs(summary)}`;

@@ -48,7 +48,7 @@ export function pageOf({ report, figures, plan }: Content): string {
 <body>
 <main>
 <header><div><h1>What quantization changed</h1><p>${markup(report.original)} &rarr; ${markup(report.quantized)}</p></div><button id="theme" type="button">Dark</button></header>
-<div class="tiles" id="tiles"></div>
+${report.notes.map((note) => `<p class="lead">${markup(note)}</p>\n`).join('')}<div class="tiles" id="tiles"></div>
 <section><h2>Sizes</h2><p class="lead">Bytes of tensors, by kind.</p><div class="stack" id="sizes"></div><div class="legend" id="size-legend"></div></section>
 <section id="by-layer"><h2>Error by layer</h2><p class="lead">Relative error of each kind of tensor, layer by layer. A click shows the tensor below; one on the legend hides a kind.</p><div class="chart" id="layers"></div></section>
 <section><h2>Error by kind of tensor</h2><p class="lead">Bars: all tensors of a kind together. Lines: from the tensor with the least error to that with the most.</p><div class="kinds" id="kinds"></div></section>

@@ -90,6 +90,9 @@ export async function openFolder(path: string): Promise<OnnxSource> {
     'folder',
     models,
     new OnnxEnvelope({ models: models.map(({ model }) => model), notes, folder: { path, files, config } }),
-    single || widths.includes(undefined) ? {} : { widths: [...new Set(widths as number[])] },
+    {
+      ...(left.length > 0 && { unread: left }),
+      ...(!single && !widths.includes(undefined) && { widths: [...new Set(widths as number[])] }),
+    },
   );
 }

@@ -113,7 +113,7 @@ async function openBeside(path: string, location: string): Promise<OpenFile> {
 }
 
 /** What is known of some sources. */
-interface Told extends Pick<TensorSource, 'widths'> {
+interface Told extends Pick<TensorSource, 'widths' | 'unread'> {
   readonly original?: OnnxSource;
 }
 
@@ -131,16 +131,18 @@ export class OnnxSource implements TensorSource {
   readonly #original: OnnxSource | undefined;
   readonly forms: TensorSource['forms'];
   readonly widths: TensorSource['widths'];
+  readonly unread: TensorSource['unread'];
 
   constructor(
     path: string,
     kind: OutputKind,
     models: readonly OpenModel[],
     envelope: OnnxEnvelope,
-    { original, widths }: Told = {},
+    { original, widths, unread }: Told = {},
   ) {
     this.#original = original;
     this.widths = widths;
+    this.unread = unread;
     if (kind === 'folder' && original === undefined) this.forms = (...given) => this.#inForms(...given);
     this.path = path;
     this.kind = kind;
@@ -168,10 +170,7 @@ export class OnnxSource implements TensorSource {
   }
 
   /** The same models once for each width, called as transformers.js looks for them. */
-  #inForms(
-    widths: readonly number[],
-    only?: ReadonlySet<string>,
-  ): ReturnType<NonNullable<TensorSource['forms']>> {
+  #inForms(widths: readonly number[], only?: ReadonlySet<string>): ReturnType<NonNullable<TensorSource['forms']>> {
     const prefixes = new Map<string, number>();
     const alone = new Set(this.#models.values());
     const models = widths.flatMap((bits) =>
