@@ -28,9 +28,10 @@ import { Counter, copyPiece, copyPieces, makeSlots } from './stream/transfer.js'
 export interface DequantizeModelOptions extends ConversionRun {
   /**
    * Type of every floating-point tensor: weights, biases and all that was never quantized, each number rounded once (float64 ones
-   * by way of float32). A note of the report counts numbers that became infinite. `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays.
+   * by way of float32). A note of the report counts numbers that became infinite. `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays;
+   * of an ONNX model all that was not quantized, of a GGUF file vectors keep their types.
    *
-   * @default undefined: weights and biases of layers that were quantized become float32, and all else stays as it is
+   * @default undefined: weights of layers that were quantized, and their biases, but for those of ONNX models and GGUF files, become float32, and all else stays as it is
    */
   readonly dtype?: DType | undefined;
   /**
@@ -185,7 +186,7 @@ function shardsOf(
   { staysWide }: Container,
 ): ReadonlyMap<string, Shard> {
   const taken = new Set(layers.flatMap(({ entries: own }) => own));
-  // Biases go where their weights do, wherever they come from, and become what these do.
+  // Biases go where their weights do, wherever they come from, and become what these do, unless the container has them stay.
   const homes = new Map(layers.flatMap(({ entries: [{ file }], bias }) => (bias ? [[bias, file] as const] : [])));
   const shards = new Map<string, Shard>(files.map(({ name }) => [name, { layers: [], converted: [], copies: [] }]));
   for (const layer of layers) {
