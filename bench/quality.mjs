@@ -3,10 +3,20 @@
 // expanded from a Q4_1 GGUF, whose weights lie, every 32, on 16 levels, with columns moved by 16, so that no group is flattered; that one
 // beside ggml's types, too. Prints one JSON document, with the models skipped, and why. HQQ_QUALITY=all tries every combination, hours long;
 // HQQ_QUALITY=ggml ggml's types alone, HQQ_QUALITY=tuned what is tuned (--tune); without, those of docs/quality.md. HQQ_QUALITY_MODEL=SmolLM2
-// is models alone whose names begin so. In the folder that HQQ_QUALITY_KEEP names rows and statistics stay as they are found, and what is
-// there is not measured again: so a run goes on where one ended.
+// is models alone whose names begin so. In the folder that HQQ_QUALITY_KEEP names rows of our own and statistics stay as they are found, and
+// those are not found again: so a run goes on where one ended; floats and ggml's types are measured each time. Such a folder is of one
+// model of each name (HQQ_SMOLLM2), one build and one instruction set: nothing in it says which.
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -37,7 +47,16 @@ const SUBJECTS = [
     windows: 8,
     ggml: true,
   },
-].filter(({ name }) => name.startsWith(process.env.HQQ_QUALITY_MODEL ?? ''));
+];
+
+/** Those that are asked for. */
+function chosen() {
+  const begin = process.env.HQQ_QUALITY_MODEL ?? '';
+  const subjects = SUBJECTS.filter(({ name }) => name.startsWith(begin));
+  if (subjects.length > 0) return subjects;
+  const names = SUBJECTS.map(({ name }) => name).join(', ');
+  throw new Error(`Expected HQQ_QUALITY_MODEL to begin the name of a model (${names}), got ${JSON.stringify(begin)}.`);
+}
 
 /** Every combination of the values, the last one changing first. */
 function product(values) {
@@ -151,7 +170,10 @@ function statistics({ name, folder }, importance) {
 /** Rows of a subject that an earlier run kept: of each, what was asked for as a text, and the row. */
 function keptRows({ name }) {
   const file = join(keep ?? work, `${name}.jsonl`);
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n') : [];
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  const whole = text.slice(0, text.lastIndexOf('\n') + 1); // a run that was ended may have left part of a line
+  if (whole.length < text.length) writeFileSync(file, whole);
+  const lines = whole.split('\n').filter((line) => line.trim() !== '');
   return {
     of: new Map(lines.map((line) => JSON.parse(line)).map(({ asked, row }) => [JSON.stringify(asked), row])),
     add: (asked, row) => appendFileSync(file, `${JSON.stringify({ asked, row })}\n`),
@@ -161,7 +183,7 @@ function keptRows({ name }) {
 const results = [];
 const skipped = [];
 try {
-  for (const subject of SUBJECTS) {
+  for (const subject of chosen()) {
     const { name, folder, text, window } = subject;
     const missing = [text, 'model.safetensors'].find((file) => !existsSync(join(folder, file)));
     if (missing !== undefined) {
