@@ -94,11 +94,7 @@ export interface TensorSource {
   chosen?(entry: TensorEntry, signal?: AbortSignal): Promise<ChosenCodes | undefined>;
   /** Rows of a matrix, as the model under it has them, in the order that they have in this one. Absent: the same. */
   inOrder?(entry: TensorEntry, rows: Uint8Array): Uint8Array;
-  /**
-   * The model once for each width, in one output, and of what each prefix of names has. Absent: an output holds one form of it.
-   *
-   * @param only Such prefixes: no other forms are made, and a model that has none of these stands as it is.
-   */
+  /** The model once for each width, in one output, and of what each prefix of names has (of these `only`; what has none of them stands as it is). Absent: an output holds one form of it. */
   readonly forms?: ((widths: readonly number[], only?: ReadonlySet<string>) => TensorForms) | undefined;
   /** The widths of the forms that it holds side by side, with names as `forms` gives them. Absent: it holds one form. */
   readonly widths?: readonly number[] | undefined;

@@ -28,8 +28,7 @@ import { Counter, copyPiece, copyPieces, makeSlots } from './stream/transfer.js'
 export interface DequantizeModelOptions extends ConversionRun {
   /**
    * Type of every floating-point tensor: weights, biases and all that was never quantized, each number rounded once (float64 ones
-   * by way of float32). A note of the report counts numbers that became infinite. `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays;
-   * of an ONNX model all that was not quantized, of a GGUF file vectors keep their types.
+   * by way of float32). A note of the report counts numbers that became infinite. `dtype` or `torch_dtype` of config.json and of its parts say so too, where they are there. FP8 stays; of an ONNX model all that was not quantized, of a GGUF file vectors keep their types.
    *
    * @default undefined: weights of layers that were quantized, and their biases, but for those of ONNX models and GGUF files, become float32, and all else stays as it is
    */
