@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { availableBackends, openBackend } from '../../lib/backend/index.js';
+import { Scratch } from '../../lib/containers/scratch.js';
 import { unpackFields, unpackStreams, wordsOf } from '../../lib/schemes/rows/streams.js';
-import '../../lib/schemes/rows/words.js'; // provides the packing in JavaScript
+import { packedWords } from '../../lib/schemes/rows/words.js'; // provides the packing in JavaScript, too
+import type { WorkRun } from '../../lib/schemes/scheme.js';
 
 // Codes as compressed-tensors packs them: a stream of bits for each row, in words.
 
@@ -42,5 +44,50 @@ describe.each(availableBackends())('bit streams in %s', (backend) => {
         expect(back).toEqual(codes);
       }
     }
+  });
+});
+
+describe('words of many codes are packed some lines at a time', () => {
+  const [rows, cols] = [328, 4129];
+  const codes = Uint8Array.from({ length: rows * cols }, (_, i) => (i * 37 + (i >> 9)) & 15);
+  const runOf = (signal = new AbortController().signal) => ({ slot: new Scratch(), signal }) as WorkRun;
+
+  test.each([
+    ['across, turned', [0, 2, 4, 6, 1, 3, 5, 7], true],
+    ['across', [0, 1, 2, 3, 4, 5, 6, 7], false],
+    ['streams, turned', [], true],
+    ['streams', [], false],
+  ] as const)('%s: as in one go', async (_name, order, turned) => {
+    const [lines, width] = order.length > 0 ? [rows / 8, cols] : [rows, wordsOf(cols, 4)];
+    const [count, own] = turned ? [width, lines] : [lines, width];
+    const made = packedWords('words', { codes, rows, cols, bits: 4, order, turned }, runOf());
+    const words = (step: number) => new Int32Array(count * step).fill(-1);
+    for (const step of [own, own + 5]) {
+      const whole = words(step);
+      const args = {
+        codes,
+        rows,
+        cols,
+        bits: 4,
+        order: Int32Array.from(order),
+        turned,
+        step,
+        words: whole,
+        threads: 1,
+      };
+      openBackend('js').run('packWords', args);
+      const laid = words(step);
+      await made.lay(new Uint8Array(laid.buffer), step * 4);
+      expect(Buffer.compare(new Uint8Array(laid.buffer), new Uint8Array(whole.buffer))).toBe(0);
+      if (step === own) expect(Buffer.compare(await made.bytes(), new Uint8Array(whole.buffer))).toBe(0);
+    }
+  });
+
+  test('and stop where they are aborted', async () => {
+    const abort = new AbortController();
+    const made = packedWords('words', { codes, rows, cols, bits: 4, turned: true }, runOf(abort.signal));
+    const bytes = made.bytes(); // its first lines are packed already
+    abort.abort(new Error('enough'));
+    await expect(bytes).rejects.toThrow('enough');
   });
 });
