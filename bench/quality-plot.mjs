@@ -2,8 +2,10 @@
 // `npm run bench -- quality --json` prints of a model. Several runs of it were put together there. Light and dark, no script, no font of its own.
 import { readFileSync } from 'node:fs';
 
-const [WIDTH, HEIGHT] = [720, 420];
-const BOX = { left: 64, right: WIDTH - 16, top: 44, bottom: HEIGHT - 48 };
+const [WIDTH, HEIGHT] = [720, 560];
+/** Names of series stand above the points, of which there are some everywhere. */
+const NAMES = 46;
+const BOX = { left: 64, right: WIDTH - 16, top: NAMES + 142, bottom: HEIGHT - 48 };
 const [BITS, PERPLEXITY] = [
   [2, 4.8],
   [28, 1200],
@@ -79,10 +81,10 @@ drawn.forEach(({ name, points, colour, open }, index) => {
       `<circle class="c${colour}${open ? ' open' : ''}" cx="${n(x(bits))}" cy="${n(y(value))}" r="5">${title}</circle>`,
     );
   }
-  const down = BOX.top + 16 + index * 18;
+  const down = NAMES + index * 18;
   lines.push(
-    `<circle class="c${colour}${open ? ' open' : ''}" cx="${BOX.right - 320}" cy="${down - 4}" r="5"/>`,
-    text(BOX.right - 308, down, name),
+    `<circle class="c${colour}${open ? ' open' : ''}" cx="${BOX.left + 8}" cy="${down - 4}" r="5"/>`,
+    text(BOX.left + 20, down, name),
   );
 });
 
